@@ -1,0 +1,28 @@
+"""Errors that a user can mend, and the sentence that says how. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["RunStopped", "UserError", "did_you_mean"]
+
+
+class UserError(ValueError):
+    """A mistake in what the user asked for: the place, what is wrong, and the remedy in one message.
+
+    The command line prints it without a traceback and exits with 2.
+    """
+
+
+class RunStopped(RuntimeError):
+    """Training cannot go on (a loss that is not finite, a full disk); what was made so far is kept.
+
+    The command line prints it without a traceback and exits with 1.
+    """
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the closest of ``choices``, or the empty string when none is near."""
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f" (did you mean '{near[0]}'?)" if near else ""
