@@ -1,0 +1,263 @@
+"""ClassroomKD's rules as pure functions: who may teach, how strongly, at which temperature.
+
+Shapes: M mentors, B samples, U units a sample (1 class decision, K keypoints), C classes.
+``grade`` knows no task: it sees log-credibilities only. ``classroom`` is the same rule on class logits.
+Formulas: ``docs/methods/classroomkd.md``; released rules checked against the authors' numbers in ``tests/golden``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import nextafter
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from classroomkd.errors import UserError
+from classroomkd.functional.divergence import kl_divergence, log_credibility
+
+__all__ = ["ClassroomTerms", "Grades", "Rule", "classroom", "grade", "python_round2"]
+
+Rule = Literal["sample", "batch", "rank"]
+Reduce = Callable[[Tensor], Tensor]
+
+
+class ClassroomTerms(NamedTuple):
+    """What :func:`classroom` returns; ``loss = supervised + distilled`` are scalars, the rest is ``(M, B)``."""
+
+    loss: Tensor
+    supervised: Tensor
+    distilled: Tensor
+    weight: Tensor
+    temperature: Tensor
+    active: Tensor
+
+
+class Grades(NamedTuple):
+    """What :func:`grade` returns; constants for autograd."""
+
+    weight: Tensor  # (M, B, U), 0 where inactive
+    temperature: Tensor  # (M, B, U), >= 1; 1 where the gap is 0
+    strength: Tensor  # (M, B, U), what multiplies the divergence at that temperature (T², or (T-1)² for `rank`)
+    active: Tensor  # (M, B, U) bool
+    supervised: Tensor  # (B, U), what multiplies the student's own loss
+
+
+class _Standing(NamedTuple):
+    """How the mentors stand against the student, by one rule; every field broadcasts to (M, B, U)."""
+
+    weight: Tensor
+    student: Tensor  # what is compared to decide who is ahead
+    mentors: Tensor
+    gap: Tensor
+    supervised: Tensor  # broadcasts to (B, U)
+
+
+@dataclass(frozen=True)
+class _RuleSpec:
+    stand: Callable[[Tensor, Tensor, Tensor, Reduce | None], _Standing]
+    strict: bool
+    own_supervised: Literal["credibility", "one"]
+    shift: float  # the divergence is multiplied by (T - shift)²
+    neutral: Callable[[int], float]  # every mentor's weight when filtering is off
+    fixed: Callable[[float], float]  # the temperature when mentoring is off, from tau
+
+
+# The smallest double that Python's round(x, 2) lifts to (k + 1) / 100: rounding half is decided on the exact
+# decimal value there, which x * 100 on the device would get wrong in the last bit.
+_TIES = [(k + 0.5) / 100 for k in range(100)]
+_STEPS = [t if round(t, 2) == (k + 1) / 100 else nextafter(t, 1.0) for k, t in enumerate(_TIES)]
+
+
+def python_round2(x: Tensor) -> Tensor:
+    """Round values in [0, 1] to two decimals exactly as Python's ``round(x, 2)`` does, on the tensor's device."""
+    steps = torch.tensor(_STEPS, dtype=x.dtype, device=x.device)
+    return torch.bucketize(x, steps, right=True).to(x.dtype) / 100
+
+
+def _exact(x: Tensor) -> Tensor:
+    return x if x.device.type == "mps" else x.double()  # MPS has no float64
+
+
+def _mean_over_batch(values_KBU: Tensor, mask: Tensor, reduce: Reduce | None) -> Tensor:
+    """The mean over valid (sample, unit) pairs of all ranks, (K,); one collective for sums and count together."""
+    values = torch.where(mask, _exact(values_KBU), 0.0)
+    sums = torch.cat([values.flatten(1).sum(1), mask.sum().to(values.dtype).reshape(1)])
+    if reduce is not None:
+        sums = reduce(sums)
+    return sums[:-1] / sums[-1].clamp_min(1)
+
+
+def _sample(student: Tensor, mentors: Tensor, mask: Tensor, reduce: Reduce | None) -> _Standing:
+    s, m = student.exp(), mentors.exp().nan_to_num(0.0)
+    tiny = torch.finfo(s.dtype).tiny
+    share = m / (s + m.sum(0)).clamp_min(tiny)
+    gap = ((m - s) / m.clamp_min(tiny)).clamp(0.0, 1.0)
+    return _Standing(len(m) * share, s, m, gap, s)
+
+
+def _batch(student: Tensor, mentors: Tensor, mask: Tensor, reduce: Reduce | None) -> _Standing:
+    scores = _mean_over_batch(torch.cat([student.unsqueeze(0), mentors]), mask, reduce).exp()
+    g_s, g_m = scores[0], scores[1:].nan_to_num(0.0)
+    total = (g_s + g_m.sum()).clamp_min(torch.finfo(scores.dtype).tiny)
+    n = len(g_m)
+    w_s, w_m = n * python_round2(g_s / total), n * python_round2(g_m / total)
+    top = torch.maximum(w_m, w_s)
+    gap = ((w_m - w_s) / top.clamp_min(torch.finfo(scores.dtype).tiny)).clamp_min(0.0)
+    w_m, gap = w_m[:, None, None], gap[:, None, None]
+    return _Standing(w_m, w_s, w_m, gap, g_s)
+
+
+def _rank(student: Tensor, mentors: Tensor, mask: Tensor, reduce: Reduce | None) -> _Standing:
+    scores = _mean_over_batch(torch.cat([student.unsqueeze(0), mentors]).exp(), mask, reduce)
+    own = scores[0]
+    scores = scores.nan_to_num(0.0)
+    position = scores.argsort(stable=True).argsort() + 1
+    r = position.to(scores.dtype) / 10
+    r_m = r[1:, None, None]
+    return _Standing(r_m, r[0], r_m, (r_m - r[0]).abs(), own)
+
+
+_RULES: dict[str, _RuleSpec] = {
+    "sample": _RuleSpec(_sample, True, "credibility", 0.0, lambda n: 1.0 / n, lambda tau: 4.0),
+    "batch": _RuleSpec(_batch, False, "credibility", 0.0, lambda n: 1.0, lambda tau: 1.0),
+    "rank": _RuleSpec(_rank, True, "credibility", 1.0, lambda n: 1.0, lambda tau: 1.0 + 0.1 * tau),
+}
+
+
+@torch.no_grad()
+def grade(
+    student_log_BU: Tensor,
+    mentor_log_MBU: Tensor,
+    mask_BU: Tensor | None = None,
+    *,
+    tau: float = 12.0,
+    rule: Rule = "sample",
+    strict: bool | None = None,
+    soft: float | None = None,
+    normalise: Literal["unit"] | None = None,
+    gate: bool = True,
+    mentoring: bool = True,
+    fixed_temperature: float | None = None,
+    supervised_weight: Literal["credibility", "one"] | None = None,
+    reduce: Reduce | None = None,
+) -> Grades:
+    """Grade every mentor on every sample and unit, from log-credibilities (nats, <= 0).
+
+    Args:
+        student_log_BU: ``(B, U)``.
+        mentor_log_MBU: ``(M, B, U)``; NaN counts as credibility 0 and makes the mentor inactive.
+        mask_BU: ``(B, U)`` bool, units that count; None = all.
+        tau: temperature per unit of gap, T = 1 + tau · gap.
+        rule: ``sample`` (each sample on its own), ``batch`` (R1, the released rule), ``rank`` (R0, the first release).
+        strict: a mentor must beat the student (True) or may tie (False); None = the rule's own.
+        soft: width of a sigmoid gate on the credibility gap in place of the hard one; None = hard.
+        normalise: ``"unit"`` makes the active weights of a sample sum to 1, whatever M is; None = the rule's own.
+        gate: False switches filtering off (weights 1/M for ``sample``, 1 for the others).
+        mentoring: False replaces the gap's temperature by ``fixed_temperature``.
+        fixed_temperature: None = 4 (``sample``), 1 (``batch``), 1 + 0.1 tau (``rank``).
+        supervised_weight: what multiplies the student's own loss: its credibility or one; None = the rule's own.
+        reduce: sums a tensor over ranks, so that batch scores do not depend on the number of machines.
+
+    Raises:
+        UserError: unknown rule.
+    """
+    if rule not in _RULES:
+        raise UserError(f"rule '{rule}' is not one of {', '.join(_RULES)}")
+    spec = _RULES[rule]
+    mask = torch.ones_like(student_log_BU, dtype=torch.bool) if mask_BU is None else mask_BU
+    stand = spec.stand(student_log_BU, mentor_log_MBU, mask, reduce)
+    shape, dtype = mentor_log_MBU.shape, student_log_BU.dtype
+    # A score that is not finite counts as 0 and is inactive: per sample, or for the whole batch by the batch rules.
+    known = ~mentor_log_MBU.isnan()
+    if rule != "sample":
+        bad = (~known & mask).flatten(1).sum(1).to(torch.float32)
+        known = ((reduce(bad) if reduce is not None else bad) == 0)[:, None, None].expand(shape) & known
+    strict = spec.strict if strict is None else strict
+    ahead = stand.mentors > stand.student if strict else stand.mentors >= stand.student
+
+    if not gate:
+        weight, active = torch.full(shape, spec.neutral(shape[0]), dtype=dtype, device=known.device), known
+    elif soft is not None:
+        difference = mentor_log_MBU.exp().nan_to_num(0.0) - student_log_BU.exp()
+        weight, active = stand.weight * torch.sigmoid(difference / soft), known
+    else:
+        weight, active = stand.weight, ahead.expand(shape) & known
+    active = active & mask
+    weight = torch.where(active, weight.to(dtype), 0.0)
+    if normalise == "unit":
+        weight = weight / weight.sum(0).clamp_min(torch.finfo(dtype).tiny)
+
+    if mentoring:
+        temperature = 1.0 + tau * stand.gap.to(dtype).expand(shape)
+        temperature = torch.where(known, temperature, 1.0)
+    else:
+        fixed = spec.fixed(tau) if fixed_temperature is None else fixed_temperature
+        temperature = torch.full(shape, fixed, dtype=dtype, device=known.device)
+    supervised = stand.supervised.to(dtype).expand(student_log_BU.shape)
+    if (supervised_weight or spec.own_supervised) == "one":
+        supervised = torch.ones_like(supervised)
+    return Grades(weight, temperature, (temperature - spec.shift) ** 2, active, supervised)
+
+
+def classroom(
+    student_logits: Tensor,
+    mentor_logits_MBC: Tensor,
+    target: Tensor,
+    *,
+    tau: float = 12.0,
+    rule: Rule = "sample",
+    strict: bool | None = None,
+    soft: float | None = None,
+    normalise: Literal["unit"] | None = None,
+    gate: bool = True,
+    mentoring: bool = True,
+    fixed_temperature: float | None = None,
+    reduce: Reduce | None = None,
+    supervised_weight: Literal["credibility", "one"] | None = None,
+) -> ClassroomTerms:
+    """ClassroomKD on class logits: the student's own cross-entropy and what its mentors add.
+
+    Args:
+        student_logits: ``(B, C)``; the only place gradients flow to.
+        mentor_logits_MBC: ``(M, B, C)``.
+        target: ``(B,)`` int64 classes.
+        tau, rule, strict, soft, normalise, gate, mentoring, fixed_temperature, reduce, supervised_weight:
+            see :func:`grade`.
+
+    Returns:
+        ``ClassroomTerms(loss, supervised, distilled, weight, temperature, active)``: the supervised part is the mean
+        of the student's weighted cross-entropy, the distilled one the batch mean of the sum over mentors of
+        weight · strength · KL(mentor ‖ student) at T (nats). Weight, temperature and active flags are ``(M, B)`` for
+        every rule, constant along B for ``batch`` and ``rank``.
+
+    Source: Sarode et al., arXiv 2409.20237; ``batch`` and ``rank`` are the two rules of its released code.
+    """
+    student_log = log_credibility(student_logits, target)
+    with torch.no_grad():
+        mentor_log = log_credibility(mentor_logits_MBC, target)
+        # Selected away rather than multiplied by 0: 0 · NaN is NaN.
+        safe = torch.where(mentor_log.isnan().unsqueeze(-1), 0.0, mentor_logits_MBC)
+    grades = grade(
+        student_log.detach().unsqueeze(-1),
+        mentor_log.to(student_log.dtype).unsqueeze(-1),
+        tau=tau,
+        rule=rule,
+        strict=strict,
+        soft=soft,
+        normalise=normalise,
+        gate=gate,
+        mentoring=mentoring,
+        fixed_temperature=fixed_temperature,
+        supervised_weight=supervised_weight,
+        reduce=reduce,
+    )
+    weight, temperature, strength, active = (x.squeeze(-1) for x in grades[:4])
+    divergence = kl_divergence(student_logits.unsqueeze(0), safe, temperature)
+    cross_entropy = F.nll_loss(torch.log_softmax(student_logits.to(student_log.dtype), -1), target, reduction="none")
+    supervised = (grades.supervised.squeeze(-1) * cross_entropy).mean()
+    distilled = (weight * strength * divergence).sum(0).mean()
+    return ClassroomTerms(supervised + distilled, supervised, distilled, weight, temperature, active)
