@@ -1,0 +1,154 @@
+"""The classroom: student, mentors and a method, as an ordinary module for anybody's training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd.classroom.lesson import Answers, Calibration, Lesson
+from classroomkd.classroom.mentor import Mentor, MentorPool
+from classroomkd.classroom.method import ClassInfo, Method
+from classroomkd.classroom.taps import TapReader
+from classroomkd.classroom.task import Task
+from classroomkd.errors import UserError
+
+__all__ = ["Classroom"]
+
+
+class Classroom(nn.Module):
+    """Student, mentors and a method. Calling it on a batch gives a :class:`Lesson` whose ``loss`` trains the student.
+
+    ``parameters()`` and ``state_dict()`` hold the student's and the method's tensors only: mentors are not
+    registered, follow ``.to(...)`` all the same, and stay in eval mode without gradients.
+
+    Args:
+        student: any network.
+        mentors: networks or :class:`Mentor` objects that predict what the student predicts.
+        method: a :class:`Method` or a name for :func:`classroomkd.methods.create`.
+        task: a :class:`Task`; None = classification.
+        mean, std: the student's input normalisation, needed when a mentor has another one.
+        taps: places of the student to read.
+        scores: mentors' held-out scores, for methods that choose by them.
+
+    Example:
+        >>> classroom = Classroom(student, mentors=[net_a, net_b], method="classroomkd")    # doctest: +SKIP
+        >>> lesson = classroom(images, target)                                              # doctest: +SKIP
+        >>> lesson.loss.backward()                                                          # doctest: +SKIP
+    """
+
+    _pool: MentorPool
+    _task: Task
+
+    def __init__(
+        self,
+        student: nn.Module,
+        mentors: Sequence[nn.Module] = (),
+        method: Method | str = "classroomkd",
+        *,
+        task: Task | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        taps: Sequence[str] = (),
+        scores: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(method, str):
+            from classroomkd import methods  # the table; a method's own module is loaded on demand
+
+            method = methods.create(method)
+        if task is None:
+            from classroomkd import tasks
+
+            task = tasks.create("classification")
+        if any(m is student or getattr(m, "module", None) is student for m in mentors):
+            raise UserError("the student is also listed as a mentor; pass a copy (copy.deepcopy) to teach it by itself")
+        self.reader = TapReader(student, taps)
+        self.method = method
+        object.__setattr__(self, "_task", task)
+        wrapped = [m if isinstance(m, Mentor) else Mentor(m) for m in mentors]
+        object.__setattr__(self, "_pool", MentorPool(wrapped, mean, std))
+        self.epoch, self.steps = 0.0, 0
+        self.calibration: Calibration | None = None
+        self.reduce: Callable[[Tensor], Tensor] | None = None
+        method.setup(ClassInfo(task, self._pool.names, scores))
+
+    @property
+    def student(self) -> nn.Module:
+        """The network being taught."""
+        return self.reader.module
+
+    @property
+    def mentors(self) -> MentorPool:
+        """The frozen networks that teach."""
+        return self._pool
+
+    @property
+    def task(self) -> Task:
+        """What an answer is and what "right" means."""
+        return self._task
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Classroom:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._pool.apply(fn)
+        return self
+
+    def gather(
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        *,
+        ids: Tensor | None = None,
+        views: Tensor | None = None,
+        answer: Callable[[Tensor], Any] | None = None,
+    ) -> Lesson:
+        """Everybody's answers to a batch as a lesson that is not taught yet.
+
+        ``answer`` runs the student in place of its own module (an engine passes its wrapped one).
+        """
+        if self.method.needs.ids and ids is None:
+            raise UserError(f"method '{type(self.method).__name__}' needs sample ids: call classroom(x, y, ids=...)")
+        if self.method.needs.calibration and self.calibration is None:
+            raise UserError(
+                f"method '{type(self.method).__name__}' with this credibility needs held-out mentor scores: "
+                "set classroom.calibration = classroomkd.engine.calibrate(classroom.mentors, loader)"
+            )
+        wanted = self.method.needs.mentors > 0
+        mentors = self._pool.ask(inputs, ids, views) if wanted else None
+        prediction, features = (answer or self.reader)(inputs)
+        if mentors is not None and mentors.prediction.shape[1:] != prediction.shape:
+            raise UserError(
+                f"the student answers with shape {tuple(prediction.shape)}, mentor '{self._pool.names[0]}' with "
+                f"{tuple(mentors.prediction.shape[1:])}: both must know the same classes"
+            )
+        return Lesson(
+            inputs,
+            target,
+            Answers(prediction, features),
+            mentors,
+            self._task,
+            ids,
+            views,
+            self.epoch,
+            self.steps,
+            calibration=self.calibration,
+            reduce=self.reduce,
+        )
+
+    def forward(
+        self, inputs: Tensor, target: Tensor, *, ids: Tensor | None = None, views: Tensor | None = None
+    ) -> Lesson:
+        """Teach one batch: ``(B, channels, H, W)`` inputs in the student's space and their targets."""
+        if self.steps == 0 and not torch.compiler.is_compiling():
+            return self._first(inputs, target, ids, views)
+        self.steps += self.training
+        lesson = self.gather(inputs, target, ids=ids, views=views)
+        return lesson.conclude(self.method(lesson))
+
+    def _first(self, inputs: Tensor, target: Tensor, ids: Tensor | None, views: Tensor | None) -> Lesson:
+        lesson = self.gather(inputs, target, ids=ids, views=views)
+        self._task.check(lesson.student.prediction, target)
+        self.steps += self.training
+        return lesson.conclude(self.method(lesson))

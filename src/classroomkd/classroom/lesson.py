@@ -1,0 +1,124 @@
+"""One batch seen by everyone: answers, terms and the lesson that holds them.
+
+Shapes: M mentors, B samples, U units a sample, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from classroomkd.classroom.task import Task
+
+__all__ = ["Answers", "Calibration", "Lesson", "Terms"]
+
+
+@dataclass
+class Answers:
+    """What one network (``(B, C)`` logits) or all mentors (``(M, B, C)``) said about a batch."""
+
+    prediction: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a held-out part says about the mentors, so that one who memorised the training set is not trusted blindly.
+
+    Attributes:
+        temperature: ``(M,)``, the temperature at which each mentor's held-out likelihood is highest.
+        ceiling: ``(M, C)``, each mentor's mean held-out probability of the true class, by class.
+    """
+
+    temperature: Tensor
+    ceiling: Tensor
+
+
+@dataclass
+class Terms:
+    """What a method makes of a lesson: named, unweighted scalars and the record of who taught.
+
+    Attributes:
+        values: scalar loss terms, unweighted.
+        coefficients: the factor of each term in the loss; missing names count 1.
+        weight, temperature, active: ``(M, B, U)`` or None for a method without mentors.
+    """
+
+    values: dict[str, Tensor]
+    coefficients: dict[str, float] = field(default_factory=dict)
+    weight: Tensor | None = None
+    temperature: Tensor | None = None
+    active: Tensor | None = None
+
+    def loss(self) -> Tensor:
+        """Σ coefficient · term, a scalar."""
+        parts = [self.coefficients.get(name, 1.0) * value for name, value in self.values.items()]
+        return torch.stack([p.reshape(()) for p in parts]).sum() if len(parts) > 1 else parts[0].reshape(())
+
+
+@dataclass
+class Lesson:
+    """One batch: inputs, target, sample ids, view ids, everybody's answers, and, once taught, the terms.
+
+    ``inputs`` are in the student's normalised space, ``(B, channels, H, W)``. ``reduce`` sums a tensor over ranks.
+    """
+
+    inputs: Tensor
+    target: Tensor
+    student: Answers
+    mentors: Answers | None
+    task: Task
+    ids: Tensor | None = None
+    views: Tensor | None = None
+    epoch: float = 0.0
+    step: int = 0
+    generator: torch.Generator | None = None
+    calibration: Calibration | None = None
+    reduce: Callable[[Tensor], Tensor] | None = None
+    outcome: Terms | None = None
+
+    def conclude(self, terms: Terms) -> Lesson:
+        """Store what the method made of this lesson and return it."""
+        self.outcome = terms
+        self._loss = terms.loss()
+        return self
+
+    def _taught(self) -> Terms:
+        if self.outcome is None:
+            raise RuntimeError("this lesson has not been taught yet: pass it to the method first")
+        return self.outcome
+
+    @property
+    def loss(self) -> Tensor:
+        """The scalar to call ``backward()`` on."""
+        self._taught()
+        return self._loss
+
+    @property
+    def terms(self) -> dict[str, Tensor]:
+        """Unweighted loss terms by name."""
+        return self._taught().values
+
+    @property
+    def weight(self) -> Tensor | None:
+        """``(M, B)`` (``(M, B, U)`` when U > 1): how much each mentor counted on each sample."""
+        return _squeeze(self._taught().weight)
+
+    @property
+    def temperature(self) -> Tensor | None:
+        """``(M, B)`` or ``(M, B, U)``."""
+        return _squeeze(self._taught().temperature)
+
+    @property
+    def active(self) -> Tensor | None:
+        """``(M, B)`` or ``(M, B, U)``, bool: which mentor taught which sample."""
+        return _squeeze(self._taught().active)
+
+
+def _squeeze(x: Tensor | None) -> Tensor | None:
+    return x.squeeze(-1) if x is not None and x.shape[-1] == 1 else x

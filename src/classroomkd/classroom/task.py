@@ -1,0 +1,54 @@
+"""What a task is: the quantities methods are written against, so that one method serves every task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+__all__ = ["Task"]
+
+
+class Task(ABC):
+    """What an answer is and what "right" means, per sample and unit.
+
+    B samples, U units a sample (1 for classification, K for keypoints), M mentors. ``answer`` is whatever the network
+    predicts for this task: ``(B, C)`` logits for classification; a leading M is allowed where noted.
+    """
+
+    name: str
+
+    @abstractmethod
+    def supervised(self, answer: Tensor, target: Tensor) -> Tensor:
+        """The student's own loss against the labels, ``(B, U)``, nats."""
+
+    @abstractmethod
+    def log_credibility(self, answer: Tensor, target: Tensor) -> Tensor:
+        """Log of the credibility in (0, 1] of an answer, ``(B, U)``; of mentors' answers ``(M, B, …)``, ``(M, B, U)``.
+
+        NaN says that the answer is not finite there.
+        """
+
+    def credibility(self, answer: Tensor, target: Tensor) -> Tensor:
+        """The credibility in (0, 1], ``(B, U)`` or ``(M, B, U)``."""
+        return self.log_credibility(answer, target).exp()
+
+    @abstractmethod
+    def mask(self, target: Tensor) -> Tensor:
+        """Which units count, ``(B, U)`` bool."""
+
+    @abstractmethod
+    def topics(self, target: Tensor) -> Tensor:
+        """What each unit is about, ``(B, U)`` int64: its class, its keypoint; columns of *who taught what*."""
+
+    @abstractmethod
+    def distributions(self, answer: Tensor) -> list[Tensor]:
+        """The logits a temperature can act on, each ``(…, B, U, bins)``."""
+
+    @abstractmethod
+    def divergence(self, student: Tensor, mentors: Tensor, temperature: float | Tensor) -> Tensor:
+        """How far the student is from each mentor at a temperature ((M, B, U) or a number): ``(M, B, U)``, nats."""
+
+    @abstractmethod
+    def check(self, student: Tensor, target: Tensor) -> None:
+        """Raise ``UserError`` when an answer of this shape cannot belong to this target."""

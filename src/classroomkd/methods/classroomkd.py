@@ -1,0 +1,130 @@
+"""ClassroomKD: per sample, only mentors who beat the student teach, at a temperature set by the gap.
+
+System    Sarode, Khan, Shehzadi, Stricker, Afzal, "Classroom-Inspired Multi-Mentor Distillation with Adaptive
+          Learning Strategies", arXiv 2409.20237, IntelliSys 2025
+Rule      s, p_m = credibility of student and mentor (probability of the true class) per sample b and unit u
+  sample  active: p_m > s;  w_m = M · p_m / (s + Σ p);  T_m = 1 + tau · (p_m − s) / p_m;  distilled =
+          mean_b Σ_m w_m T_m² KL_m. Reconstructed from the abstract (per-sample activation) and the released share
+  batch   R1, released code at e80d320: the same on batch scores g = exp(mean log p), shares rounded to two decimals,
+          active: w_m >= w_s; T_m = 1 + tau · (w_m − w_s) / max(w_m, w_s)
+  rank    R0, released code at b1d1177: r = ordinal rank of the mean p, / 10; active: r_m > r_s;
+          T_m = 1 + tau |r_m − r_s|, divergence times (T_m − 1)²
+Shapes    weight, temperature, active (M, B, U); constant along B for batch and rank, whose scores are summed over ranks
+Defaults  tau 12 (released CIFAR-100 configs); supervised part weighted by the student's credibility in all released
+          rules, by 1 in ``sample`` (decided by benchmarks/RESULTS.md, "Which supervised weight")
+Deviates  rounding is done without a host sync; scores that are not finite are inactive (the released loss becomes NaN);
+          a batch of 1 works; the two loss weights below are applied (the released code reads and ignores them)
+Cost      the student's step and M forwards; the rule itself about 0.1 % of a step
+Hurts     on training data a mentor that memorised it scores near 1 and teaches everywhere; see ``credibility``.
+          With good mentors there is nothing to filter; compare with ``average`` (benchmarks/RESULTS.md)
+Ablations gate: false (nobody is filtered; weights 1/M or 1), mentoring: false (one temperature for all:
+          ``fixed_temperature``, None = 4, 1, 1 + 0.1 tau by rule), both
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from classroomkd.classroom import Lesson, Method, Needs, Terms, masked_mean
+from classroomkd.functional import grade
+from classroomkd.functional.classroom import Rule
+
+__all__ = ["ClassroomKD"]
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class ClassroomKD(Method):
+    """ClassroomKD in its three rules; see the module's data sheet.
+
+    Args:
+        rule: ``sample``, ``batch`` or ``rank``.
+        tau: temperature per unit of relative gap.
+        strict: mentors must beat the student (True) or may tie (False); None = the rule's own.
+        soft: width of a sigmoid gate on the credibility gap; None = a hard gate.
+        normalise: ``unit`` keeps the total weight at 1 whatever the number of (active) mentors.
+        gate: filtering on or off.
+        mentoring: adaptive temperature on or off.
+        fixed_temperature: the temperature when mentoring is off; None = the rule's own.
+        supervised: what multiplies the student's own loss, its ``credibility`` or ``one``; None = the rule's own.
+        weight: factor of the distilled term.
+        supervised_weight: factor of the supervised term.
+        credibility: how a mentor's credibility is had: its probability on the training sample (``train``), the same
+            after the temperature that fits it best on the validation part (``calibrated``), or capped by its mean
+            validation probability of that class (``held_out``).
+    """
+
+    def __init__(
+        self,
+        *,
+        rule: Rule = "sample",
+        tau: Annotated[float, Field(ge=0)] = 12.0,
+        strict: bool | None = None,
+        soft: Positive | None = None,
+        normalise: Literal["unit"] | None = None,
+        gate: bool = True,
+        mentoring: bool = True,
+        fixed_temperature: Positive | None = None,
+        supervised: Literal["credibility", "one"] | None = None,
+        weight: Annotated[float, Field(ge=0)] = 1.0,
+        supervised_weight: Annotated[float, Field(ge=0)] = 1.0,
+        credibility: Literal["train", "calibrated", "held_out"] = "train",
+    ) -> None:
+        super().__init__()
+        self.rule, self.tau, self.strict, self.soft, self.normalise = rule, tau, strict, soft, normalise
+        self.gate, self.mentoring, self.fixed_temperature = gate, mentoring, fixed_temperature
+        self.supervised, self.credibility = supervised, credibility
+        self.coefficients = {"supervised": supervised_weight, "distilled": weight}
+        self.needs = Needs(calibration=credibility != "train")
+
+    def _mentor_log(self, lesson: Lesson, answers: Tensor) -> Tensor:
+        """Mentors' log-credibility, ``(M, B, U)``, as their record on the held-out part allows."""
+        task, held_out = lesson.task, lesson.calibration
+        if self.credibility == "train":
+            return task.log_credibility(answers, lesson.target)
+        assert held_out is not None  # Needs.calibration; the classroom checked
+        if self.credibility == "calibrated":
+            scale = held_out.temperature.view(-1, *[1] * (answers.dim() - 1))
+            return task.log_credibility(answers / scale, lesson.target)
+        ceiling = held_out.ceiling[:, lesson.target].log().unsqueeze(-1)
+        return torch.minimum(task.log_credibility(answers, lesson.target), ceiling)
+
+    def loss(self, lesson: Lesson) -> Terms:
+        """Supervised and distilled terms, with who taught whom."""
+        assert lesson.mentors is not None
+        task, student, answers = lesson.task, lesson.student.prediction, lesson.mentors.prediction
+        mask = task.mask(lesson.target)
+        own = task.supervised(student, lesson.target)
+        with torch.no_grad():
+            student_log = task.log_credibility(student, lesson.target)
+            mentor_log = self._mentor_log(lesson, answers).to(student_log.dtype)
+            broken = mentor_log.isnan().any(-1).view(*answers.shape[:2], *[1] * (answers.dim() - 2))
+            answers = torch.where(broken, 0.0, answers)  # selected away: 0 · NaN would be NaN
+            grades = grade(
+                student_log,
+                mentor_log,
+                mask,
+                tau=self.tau,
+                rule=self.rule,
+                strict=self.strict,
+                soft=self.soft,
+                normalise=self.normalise,
+                gate=self.gate,
+                mentoring=self.mentoring,
+                fixed_temperature=self.fixed_temperature,
+                supervised_weight=self.supervised,
+                reduce=lesson.reduce,
+            )
+        divergence = task.divergence(student, answers, grades.temperature)
+        distilled = masked_mean((grades.weight * grades.strength * divergence).sum(0), mask)
+        return Terms(
+            {"supervised": masked_mean(grades.supervised * own, mask), "distilled": distilled},
+            self.coefficients,
+            grades.weight,
+            grades.temperature,
+            grades.active,
+        )

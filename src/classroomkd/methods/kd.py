@@ -1,0 +1,83 @@
+"""kd: one mentor at a fixed temperature.
+
+System   Hinton, Vinyals, Dean 2015, arXiv 1503.02531
+Rule     L = supervised_weight · CE + weight · T² · mean_b KL(softmax(z_m / T) ‖ softmax(z_s / T))
+Shapes   z (B, C); the KL is (B, U) over the task's units
+Defaults T 4, weight 0.9, supervised_weight 0.1 (RepDistiller, mdistiller: CIFAR-100)
+Mentor   by name, by position, or "best" (highest score on the validation part, measured before training; the
+         first mentor where nobody measured)
+Cost     the student's step and one mentor's forward (only the chosen mentor is read; the pool still asks all)
+Hurts    under-trained tiny students; a mentor whose answers on the training data are one-hot adds little
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from classroomkd.classroom import ClassInfo, Lesson, Method, Terms, masked_mean
+from classroomkd.errors import UserError, did_you_mean
+
+__all__ = ["KD"]
+
+
+class KD(Method):
+    """Hinton's distillation from one mentor.
+
+    Args:
+        temperature: T > 0.
+        weight: factor of the distillation term.
+        supervised_weight: factor of the student's own loss.
+        mentor: a name, a position, or ``best``.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: Annotated[float, Field(gt=0)] = 4.0,
+        weight: Annotated[float, Field(ge=0)] = 0.9,
+        supervised_weight: Annotated[float, Field(ge=0)] = 0.1,
+        mentor: str | int = "best",
+    ) -> None:
+        super().__init__()
+        self.temperature, self.mentor, self.index = temperature, mentor, 0
+        self.coefficients = {"supervised": supervised_weight, "distilled": weight}
+
+    def setup(self, info: ClassInfo) -> None:
+        """Find the mentor."""
+        super().setup(info)
+        names = list(info.mentors)
+        if isinstance(self.mentor, int):
+            if not 0 <= self.mentor < len(names):
+                raise UserError(f"kd: mentor {self.mentor} does not exist; there are {len(names)}, counted from 0")
+            self.index = self.mentor
+        elif self.mentor == "best":
+            scores = info.scores or [0.0] * len(names)
+            self.index = max(range(len(names)), key=scores.__getitem__)
+        elif self.mentor in names:
+            self.index = names.index(self.mentor)
+        else:
+            raise UserError(
+                f"kd: no mentor '{self.mentor}'{did_you_mean(self.mentor, names)}; mentors: {', '.join(names)}"
+            )
+
+    def loss(self, lesson: Lesson) -> Terms:
+        """Supervised and distilled terms."""
+        assert lesson.mentors is not None
+        mask = lesson.task.mask(lesson.target)
+        own = lesson.task.supervised(lesson.student.prediction, lesson.target)
+        answers = lesson.mentors.prediction
+        chosen = answers[self.index : self.index + 1]
+        divergence = lesson.task.divergence(lesson.student.prediction, chosen, self.temperature)[0]
+        shape = (len(answers), *mask.shape)
+        active = torch.zeros(shape, dtype=torch.bool, device=mask.device)
+        active[self.index] = mask
+        return Terms(
+            {"supervised": masked_mean(own, mask), "distilled": self.temperature**2 * masked_mean(divergence, mask)},
+            self.coefficients,
+            weight=active.to(own.dtype),
+            temperature=torch.full(shape, self.temperature, dtype=own.dtype, device=mask.device),
+            active=active,
+        )
