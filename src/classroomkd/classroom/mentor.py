@@ -34,7 +34,7 @@ class Mentor(nn.Module):
     Args:
         module: any network whose prediction has the student's shape.
         name: how reports call it; None = the class name.
-        mean, std: per channel, of the normalisation this mentor was trained with (pixels in 0..1); None = the student's.
+        mean, std: per channel, of the normalisation it was trained with (pixels in 0..1); None = the student's.
         size: (H, W) it wants its input resized to; None = as it comes.
         taps: submodule names to read.
     """
@@ -137,8 +137,8 @@ class MentorPool:
         if len(set(shapes)) > 1:
             odd = next(i for i, s in enumerate(shapes) if s != shapes[0])
             raise UserError(
-                f"mentor '{self.names[odd]}' answers with shape {shapes[odd]}, mentor '{self.names[0]}' with {shapes[0]}: "
-                "all mentors and the student must know the same classes"
+                f"mentor '{self.names[odd]}' answers with shape {shapes[odd]}, mentor '{self.names[0]}' with "
+                f"{shapes[0]}: all mentors and the student must know the same classes"
             )
         taps = set.intersection(*(set(a.features) for a in said))
         features: dict[str, Any] = {t: torch.stack([a.features[t] for a in said]) for t in sorted(taps)}

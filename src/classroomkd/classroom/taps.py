@@ -27,7 +27,7 @@ def prediction_of(output: Any) -> Tensor:
     if isinstance(output, Sequence) and output:
         return prediction_of(output[0])
     raise UserError(
-        f"a network returned {type(output).__name__}; expected a tensor, a tuple, or something with .logits"
+        f"a network returned {type(output).__name__}; expected a tensor, a tuple or .logits"
     )
 
 

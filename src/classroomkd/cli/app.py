@@ -1,0 +1,215 @@
+"""``classroomkd VERB …``: finds the verb, runs it, and turns what goes wrong into one message and an exit code.
+
+Exit codes: 0 done; 2 a mistake in what was asked; 1 the work could not be finished; 130 interrupted by the user;
+141 the reader of our output went away. Only the verb that is called is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from classroomkd import __version__
+from classroomkd.cli.options import interrupted, resume_with
+from classroomkd.errors import RunStopped, UserError, did_you_mean
+
+__all__ = ["VERBS", "main"]
+
+PROGRAM = "classroomkd"
+
+# verb -> (module:function, one line of help)
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("classroomkd.cli.demo:demo", "Mentors teach a small network, on drawn figures; two minutes, no download."),
+    "run": ("classroomkd.cli.run:run", "Run a recipe: train the mentors, teach the student, write the report."),
+    "evaluate": ("classroomkd.cli.evaluate:evaluate", "Score a student on data."),
+    "compare": ("classroomkd.cli.compare:compare", "Compare runs: mean, spread, paired differences, cost."),
+    "predict": ("classroomkd.cli.predict:predict", "Class of every image in a folder, as CSV or JSON lines."),
+    "report": ("classroomkd.cli.report:report", "Write a run's report page again."),
+    "export": ("classroomkd.cli.export:export", "Write a student for use elsewhere."),
+    "inspect": ("classroomkd.cli.inspect_:inspect", "A model's size, cost, and the names and shapes of its taps."),
+    "list": ("classroomkd.cli.listing:list_", "Methods, models, data, recipes and tasks at hand."),
+    "doctor": (
+        "classroomkd.cli.doctor:doctor",
+        "What is installed and works, and the commands that bring what is missing.",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code and raises nothing.
+
+    Args:
+        argv: the words after the program's name; None for the process's own.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    words, debug = _without_debug(words)
+    resume_with(None)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a sign (±) gets a ? instead of a traceback
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return _reader_left()
+    except BaseException as error:
+        if debug:
+            traceback.print_exc()
+        return _explain(error, words, debug)
+
+
+def _without_debug(words: list[str]) -> tuple[list[str], bool]:
+    """``--debug`` may stand anywhere before a ``--``."""
+    end = words.index("--") if "--" in words else len(words)
+    kept = [word for word in words[:end] if word != "--debug"]
+    return [*kept, *words[end:]], len(kept) < end
+
+
+# --- finding the verb -------------------------------------------------------------------------------------------------
+
+
+def _dispatch(words: list[str]) -> int:
+    verb = next((word for word in words if not word.startswith("-")), None)
+    if verb is not None and verb not in _present():
+        raise UserError(_no_such_verb(verb))
+    command: Any = typer.main.get_command(_app(verb))
+    # Not command.main(): it would turn an interrupt and a closed pipe into its own messages.
+    with command.make_context(PROGRAM, words or ["--help"]) as context:
+        code = command.invoke(context)
+    return code if isinstance(code, int) else 0
+
+
+def _no_such_verb(verb: str) -> str:
+    near = did_you_mean(verb, _present())
+    if near or not verb.endswith((".yaml", ".yml")):
+        return f"there is no command '{verb}'{near}; there are {', '.join(_present())}"
+    return f"'{verb}' is a recipe; write {PROGRAM} run {verb}"
+
+
+def _present() -> list[str]:
+    """The verbs whose module exists; found without importing it."""
+    return [verb for verb, (target, _) in VERBS.items() if importlib.util.find_spec(target.partition(":")[0])]
+
+
+def _app(verb: str | None) -> typer.Typer:
+    """The application with every verb named and only the one that is called loaded."""
+    app = typer.Typer(
+        name=PROGRAM,
+        help="Teach one small vision model from many trained ones.",
+        epilog=f"Start with: {PROGRAM} demo. Help on a command: {PROGRAM} COMMAND --help",
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode=None,
+    )
+    app.callback()(_root)
+    for name in _present():
+        target, summary = VERBS[name]
+        app.command(name, help=_long_help(target) if name == verb else summary, short_help=summary)(
+            _load(target) if name == verb else _stub
+        )
+    return app
+
+
+def _load(target: str) -> Callable[..., Any]:
+    module, _, function = target.partition(":")
+    loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return loaded
+
+
+def _long_help(target: str) -> str:
+    return _load(target).__doc__ or ""
+
+
+def _stub() -> None:
+    raise AssertionError("a verb that was not loaded has been called")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of errors; also after the command.")
+    ] = False,
+) -> None:
+    """Options of the program itself; ``--debug`` has been taken out of the words before (:func:`main`)."""
+
+
+# --- what went wrong --------------------------------------------------------------------------------------------------
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        print(message, file=sys.stderr, flush=True)
+
+
+def _explain(error: BaseException, words: Sequence[str], debug: bool) -> int:
+    """Print one message about ``error`` and return the exit code."""
+    if isinstance(error, typer.Exit):
+        return int(error.exit_code)
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        again = interrupted()
+        _say("\ninterrupted; " + (f"to go on: {again}" if again else "nothing was left half-written"))
+        return 130
+    if isinstance(error, UserError):
+        _say(f"error: {error}")
+        return 2
+    if isinstance(error, RunStopped):
+        again = interrupted()
+        _say(f"error: {error}" + (f"\nto go on: {again}" if again else ""))
+        return 1
+    if hasattr(error, "format_message"):  # what the parser of the command line found wrong
+        _say(f"error: {_usage(error, words)}")
+        return 2
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        again = interrupted()
+        _say("error: the disk is full; free some space" + (f", then: {again}" if again else ""))
+        return 1
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        _say("error: out of memory; lower train.batch_size (and train.accumulate keeps the step the same)")
+        return 1
+    told = "" if debug else "; --debug shows where"
+    if isinstance(error, OSError) and error.strerror:
+        _say(f"error: {error.strerror}: {error.filename}{told}")
+    else:
+        _say(f"error: {type(error).__name__}: {error} (not your mistake: this should not happen{told})")
+    return 1
+
+
+def _usage(error: Any, words: Sequence[str]) -> str:
+    """The parser's complaint, with the remedy."""
+    message = str(error.format_message()).rstrip(".")
+    message = message[:1].lower() + message[1:]
+    option = getattr(error, "option_name", "")
+    bare = str(option).lstrip("-")
+    verb = next((word for word in words if not word.startswith("-")), "")
+    given = next((word for word in words if word.lstrip("-").partition("=")[0] == bare and word.startswith("-")), "")
+    if given and (verb in ("run", "demo")) and ("=" in given or "." in bare):
+        value = given.lstrip("-") if "=" in given else f"{bare}=VALUE"
+        message += f"; settings of the recipe are written without dashes: {value}"
+    return f"{message}\nsee: {PROGRAM} {verb + ' ' if verb in VERBS else ''}--help"
+
+
+def _reader_left() -> int:
+    """The program that read our output has ended (``… | head``): end quietly, as if killed by SIGPIPE."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+    return 141

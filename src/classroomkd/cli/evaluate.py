@@ -1,0 +1,73 @@
+"""``classroomkd evaluate``: score a trained student on data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from classroomkd.errors import UserError
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    student: Annotated[Path, typer.Argument(help="A run folder, a seed's folder, or a student.safetensors.")],
+    data: Annotated[str | None, typer.Option(help="A data source; the run's own by default.")] = None,
+    part: Annotated[str, typer.Option(help="test, val or train.")] = "test",
+    which: Annotated[str, typer.Option(help="last, best or ema.")] = "last",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models and data to run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Score a student: accuracy, loss, and accuracy by class."""
+    _choose("--part", part, ("test", "val", "train"))
+    _choose("--which", which, ("last", "best", "ema"))
+    from classroomkd import data as data_
+    from classroomkd.engine import Inputs
+    from classroomkd.engine.evaluate import as_json as plain
+    from classroomkd.engine.evaluate import evaluate as score
+    from classroomkd.engine.runtime import pick_device
+    from classroomkd.export.student import find_student, load_student
+
+    path = find_student(student, which)
+    taught = load_student(path, trust_code=trust_code)
+    spec = {"source": data, "size": taught.size} if data is not None else _own_data(path)
+    images = data_.load(spec, trust_code=trust_code)
+    if images.classes != taught.classes:
+        raise UserError(
+            f"the student knows {len(taught.classes)} classes ({', '.join(taught.classes[:4])}, …), the data "
+            f"'{images.name}' has {len(images.classes)} ({', '.join(images.classes[:4])}, …); they must be the same"
+        )
+    where = pick_device(device)
+    inputs = Inputs(taught.mean, taught.std, where)
+    result = score(taught.module.to(where), getattr(images, part), inputs, len(taught.classes))
+    if as_json:
+        print(json.dumps({"student": str(path), "data": images.name, "part": part, **plain(result)}, indent=1))
+        return
+    print(f"{path}: {result.accuracy:.2%} on {images.name} {part} ({result.samples:,} images), loss {result.loss:.4f}")
+    table = Table("class", "accuracy")
+    for name, accuracy in zip(taught.classes, result.per_class, strict=True):
+        table.add_row(name, "–" if accuracy is None else f"{accuracy:.1%}")
+    Console().print(table)
+
+
+def _choose(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{option} {value}: choose one of {', '.join(choices)}")
+
+
+def _own_data(student: Path) -> dict[str, object]:
+    """The data section of the run a student came from."""
+    import yaml
+
+    for folder in student.parents:
+        recipe = folder / "recipe.yaml"
+        if recipe.exists():
+            section = yaml.safe_load(recipe.read_text())["data"]
+            return {k: v for k, v in section.items() if v is not None}
+    raise UserError(f"{student} lies in no run folder; say which data to score it on: --data imagefolder:DIR")

@@ -1,0 +1,33 @@
+"""``classroomkd export``: the student alone, for shipping."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from classroomkd.errors import UserError
+
+__all__ = ["export"]
+
+
+def export(
+    student: Annotated[Path, typer.Argument(help="A run folder, a seed's folder, or a student.safetensors.")],
+    target: Annotated[Path, typer.Argument(help="Where to: FILE.safetensors.")],
+    which: Annotated[str, typer.Option(help="last, best or ema.")] = "last",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Write the student alone, with a model card beside it."""
+    from classroomkd.export import export_student
+    from classroomkd.export.student import find_student
+
+    if which not in ("last", "best", "ema"):
+        raise UserError(f"--which {which}: choose one of last, best, ema")
+    if target.exists() and not force:
+        raise UserError(f"{target} exists already; add --force to replace it")
+    source = find_student(student, which)
+    made = export_student(source, target)
+    print(json.dumps({"student": str(source), "file": str(made)}) if as_json else f"{source} -> {made}")

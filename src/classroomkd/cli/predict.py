@@ -1,0 +1,124 @@
+"""``classroomkd predict``: a folder of images to classes, as CSV or JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from classroomkd.errors import UserError
+
+__all__ = ["predict"]
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+def predict(
+    student: Annotated[Path, typer.Argument(help="A run folder, a seed's folder, or a student.safetensors.")],
+    images: Annotated[Path, typer.Argument(help="An image, or a folder of images (searched through).")],
+    out: Annotated[Path | None, typer.Option(help="FILE.csv or FILE.jsonl; standard output by default.")] = None,
+    top: Annotated[int, typer.Option(help="How many classes an image.", min=1)] = 1,
+    which: Annotated[str, typer.Option(help="last, best or ema.")] = "last",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models to run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")] = False,
+) -> None:
+    """Say which class every image shows. Images that cannot be read are named on stderr and left out."""
+    from classroomkd._files import writing
+    from classroomkd.export.student import find_student, load_student
+
+    if out is not None and out.suffix not in (".csv", ".jsonl"):
+        raise UserError(f"--out {out}: name it .csv or .jsonl")
+    if which not in ("last", "best", "ema"):
+        raise UserError(f"--which {which}: choose one of last, best, ema")
+    files = _files(images)
+    taught = load_student(find_student(student, which), trust_code=trust_code)
+    lines = as_json or (out is not None and out.suffix == ".jsonl")
+    skipped: list[str] = []
+    rows = _rows(taught, files, top, device, batch_size, skipped)
+    if out is None:
+        _write(sys.stdout, rows, lines, top)
+    else:
+        with writing(out), out.open("w", newline="") as file:
+            _write(file, rows, lines, top)
+        print(f"{len(files) - len(skipped)} images -> {out}", file=sys.stderr)
+    for name in skipped:
+        print(f"skipped: {name}", file=sys.stderr)
+    if skipped and len(skipped) == len(files):
+        raise UserError(f"none of the {len(files)} images in {images} could be read")
+
+
+def _files(images: Path) -> list[Path]:
+    if images.is_file():
+        return [images]
+    if not images.exists():
+        raise UserError(f"{images} does not exist; give an image or a folder of images")
+    found = sorted(p for p in images.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise UserError(f"{images} holds no image ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def _rows(
+    taught: Any, files: list[Path], top: int, device: str, batch_size: int, skipped: list[str]
+) -> Iterator[dict[str, Any]]:
+    import torch
+
+    from classroomkd.classroom import prediction_of
+    from classroomkd.engine import Inputs
+    from classroomkd.engine.runtime import pick_device
+
+    where = pick_device(device)
+    module, inputs = taught.module.to(where), Inputs(taught.mean, taught.std, where)
+    for start in range(0, len(files), batch_size):
+        read = []
+        for file in files[start : start + batch_size]:
+            try:
+                read.append((file, _pixels(file, taught)))
+            except UserError as error:
+                skipped.append(str(error))
+        if not read:
+            continue
+        with torch.no_grad():
+            logits = prediction_of(module(inputs(torch.stack([p for _, p in read]))))
+        chances, classes = logits.float().softmax(-1).topk(min(top, len(taught.classes)))
+        for (file, _), p, k in zip(read, chances.tolist(), classes.tolist(), strict=True):
+            yield {"file": str(file), "classes": [taught.classes[i] for i in k], "probabilities": [round(x, 6) for x in p]}
+
+
+def _pixels(file: Path, taught: Any) -> Any:
+    """One image with the geometry the student was trained with, uint8 (C, H, W)."""
+    import torch
+    from PIL import Image, UnidentifiedImageError
+
+    from classroomkd.data.sources.decoding import decode_image
+
+    try:
+        pixels = decode_image(file, taught.size)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UserError(f"{file}: {error}") from error
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    if tuple(image.shape) != taught.shape:
+        from classroomkd.data.geometry import to_shape
+
+        image = to_shape(image, taught.shape)
+    return image
+
+
+def _write(file: IO[str], rows: Iterator[dict[str, Any]], lines: bool, top: int) -> None:
+    if lines:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+        return
+    writer = csv.writer(file, lineterminator="\n")
+    names = [f"{kind}_{i + 1}" if top > 1 else kind for i in range(top) for kind in ("class", "probability")]
+    writer.writerow(["file", *names])
+    for row in rows:
+        pairs = zip(row["classes"], row["probabilities"], strict=True)
+        writer.writerow([row["file"], *(x for pair in pairs for x in pair)])

@@ -1,0 +1,139 @@
+"""``classroomkd run``: prepare the mentors, teach the students, write the run folder."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from classroomkd.cli.progress import Watch
+from classroomkd.errors import RunStopped
+
+if TYPE_CHECKING:
+    from classroomkd.engine.experiment import Outcome
+    from classroomkd.recipe import Recipe
+
+__all__ = ["carry_out", "run"]
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or a short name such as smoke.", metavar="RECIPE")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes to the recipe, e.g. method.tau=8 seeds=[0,1,2].", metavar="KEY=VALUE"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing run folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, and do nothing.")] = False,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models and data to run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Teach a student as a recipe says."""
+    from classroomkd.recipe import load_recipe
+
+    wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)
+    folder = out or Path("runs") / wanted.name
+    if dry_run:
+        _print_plan(_plan(wanted, folder, trust_code), as_json)
+        return
+    outcome = carry_out(wanted, folder, resume=resume, trust_code=trust_code, quiet=quiet)
+    finish(outcome, as_json=as_json, quiet=quiet)
+
+
+def _plan(recipe: Recipe, folder: Path, trust_code: bool) -> dict[str, Any]:
+    from classroomkd.engine.experiment import Experiment, start
+    from classroomkd.engine.plan import plan
+
+    setup = start(recipe, folder, trust_code=trust_code)
+    experiment = Experiment(setup, folder)
+    experiment.check()
+    return {"out": str(folder), **experiment.networks, **plan(setup)}
+
+
+def _print_plan(made: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(made, indent=1))
+        return
+    console, data = Console(), made["data"]
+    console.print(
+        f"data      {data['name']}: {data['train']:,} training images ({data['student_train']:,} for the student), "
+        f"{data['val']:,} for validation, {data['test']:,} for testing; {data['classes']} classes of {data['shape']}",
+        markup=False, highlight=False,
+    )  # fmt: skip
+    table = Table(title="Networks", title_justify="left")
+    for heading in ("", "model", "parameters", "multiply-adds"):
+        table.add_column(heading, justify="right" if heading[:1] in "pm" and heading != "model" else "left")
+    for name, network in [("student", made["student"]), *made["mentors"].items()]:
+        table.add_row(name, network["model"], f"{network['parameters']:,}", f"{network['multiply_adds']:,}")
+    console.print(table)
+    arms = Table(title="What a step costs (measured here, untrained networks)", title_justify="left")
+    for heading in ("arm", "mentor forwards", "ms", "x floor"):
+        arms.add_column(heading, justify="left" if heading == "arm" else "right")
+    for arm in made["arms"]:
+        note = " online, bank 1.0" if arm["bank"] else ""
+        arms.add_row(arm["label"], str(arm["mentor_forwards"]), f"{arm['step_ms']:.1f}", f"{arm['x_floor']:.2f}{note}")
+    console.print(arms)
+    print(f"{made['students']} students of {made['steps']:,} steps each, seeds {made['seeds']}, into {made['out']}")
+    if made["bank"]:
+        print(
+            f"bank      {made['bank']['kind']}: mentors answer {made['bank']['mentor_answers_once']:,} questions once"
+        )
+
+
+def carry_out(recipe: Recipe, folder: Path, *, resume: bool, trust_code: bool = False, quiet: bool = False) -> Outcome:
+    """Run a recipe into a folder with progress on stderr, and write the report."""
+    import warnings
+
+    from classroomkd.engine.experiment import Experiment, open_run, start
+    from classroomkd.report import write_report
+
+    open_run(folder, recipe, resume)
+    with Watch(quiet=quiet) as watch:
+        for note in recipe.notes():
+            watch.say(f"note: {note}", "yellow")
+        setup = start(recipe, folder, trust_code=trust_code)
+        for note in setup.data.notes:
+            watch.say(f"data: {note}", "yellow")
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        experiment = Experiment(
+            setup, folder, resume, watch, lambda text: watch.say(f"warning: {text}", "yellow"), command
+        )
+        experiment.check()
+        outcome = experiment.run()
+    if setup.runtime.is_zero:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            write_report(folder)
+    return outcome
+
+
+def finish(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
+    """Print the tables and where things are; raise when a student could not be finished."""
+    if as_json:
+        print(json.dumps(outcome.summary, indent=1))
+    elif not quiet:
+        print_results([outcome.folder])
+    if outcome.failures:
+        raise RunStopped("; ".join(outcome.failures) + f". What was finished is in {outcome.folder}")
+
+
+def print_results(folders: list[Path]) -> None:
+    """The mentors' and the result table of run folders."""
+    from classroomkd import report
+
+    console = Console()
+    summaries = report.collect(folders)
+    for summary in summaries:
+        if summary.mentors:
+            console.print(report.rich_mentors(report.mentor_rows([summary]), title="Mentors"))
+    rows = report.result_rows(summaries)
+    console.print(report.rich_results(rows, title="Students"))
+    for folder in folders:
+        console.print(f"report: {folder / 'report.html'}", markup=False, highlight=False)

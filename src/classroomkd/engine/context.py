@@ -1,0 +1,145 @@
+"""The engine's side of the step: Fabric's backward, clipping, accumulation, EMA, and the mask for bad updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from classroomkd.classroom import Batch, Classroom, Lesson
+from classroomkd.engine.inputs import Inputs
+from classroomkd.engine.record import Record
+from classroomkd.engine.runtime import Runtime
+
+__all__ = ["EngineContext", "Learner"]
+
+
+class Learner(nn.Module):
+    """What is trained, and so what Fabric wraps: the student and the method's own parameters, never a mentor."""
+
+    def __init__(self, classroom: Classroom) -> None:
+        super().__init__()
+        self.reader, self.method = classroom.reader, classroom.method
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The student's prediction and taps."""
+        answered: tuple[Tensor, dict[str, Tensor]] = self.reader(inputs)
+        return answered
+
+
+class EngineContext:
+    """A :class:`~classroomkd.classroom.StepContext` on Fabric.
+
+    Args:
+        runtime: devices, precision, ranks.
+        classroom: student, mentors, method.
+        optimizer: over the learner's parameters.
+        inputs: pixels to inputs.
+        record: where finite flags are.
+        accumulate: batches per optimiser step.
+        clip: largest gradient norm, or None.
+        ema: decay of the averaged student, or None.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        classroom: Classroom,
+        optimizer: torch.optim.Optimizer,
+        inputs: Inputs,
+        record: Record,
+        *,
+        accumulate: int = 1,
+        clip: float | None = None,
+        ema: float | None = None,
+    ) -> None:
+        self.runtime, self.classroom, self.inputs, self.record = runtime, classroom, inputs, record
+        self.learner, self.optimizer = runtime.fabric.setup(Learner(classroom), optimizer)
+        self.raw_optimizer = optimizer
+        self.accumulate, self.clip = accumulate, clip
+        self.waiting = 0  # backward passes since the last update
+        self.averaged: AveragedModel | None = None
+        if ema is not None:
+            average: Any = get_ema_multi_avg_fn(ema)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(classroom.student, multi_avg_fn=average, use_buffers=True)
+        self._masks = bool(optimizer.defaults.get("fused")) and runtime.precision != "fp16"  # fp16's scaler masks itself
+
+    def lesson(self, batch: Batch) -> Lesson:
+        """Everybody's answers to ``{"pixels", "target", "ids", "views"}``."""
+        device = self.runtime.device
+        target, ids, views = (batch[k].to(device, non_blocking=True) for k in ("target", "ids", "views"))
+        with self._sync():
+            return self.classroom.gather(
+                self.inputs(batch["pixels"]), target, ids=ids, views=views, answer=self.learner
+            )
+
+    def _sync(self) -> AbstractContextManager[Any]:
+        last = self.waiting + 1 >= self.accumulate
+        context: AbstractContextManager[Any] = self.runtime.fabric.no_backward_sync(self.learner, enabled=not last)
+        return context
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients of ``loss / accumulate``."""
+        with self._sync():
+            self.runtime.fabric.backward(loss / self.accumulate if self.accumulate > 1 else loss)
+
+    def update(self) -> None:
+        """An optimiser step once ``accumulate`` batches went backward; earlier calls only count."""
+        self.waiting += 1
+        if self.waiting < self.accumulate:
+            return
+        self.waiting = 0
+        if self.clip is not None:
+            self.runtime.fabric.clip_gradients(
+                self.learner, self.optimizer, max_norm=self.clip, error_if_nonfinite=False
+            )
+        if self._masks:
+            # The fused kernels skip an update whose flag is set: a loss that is not finite never reaches the weights,
+            # and nothing waits for the device to find out.
+            self.raw_optimizer.found_inf = self.record.is_bad()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.classroom.student)
+
+    def reduce(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks."""
+        return self.runtime.reduce(tensor)
+
+    def functional(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """The student's prediction with other parameters."""
+        prediction: Tensor = torch.func.functional_call(self.classroom.student, dict(parameters), (inputs,))
+        return prediction
+
+    def teach(self, batch: Batch) -> Lesson:
+        """One ``method.step`` and its record."""
+        classroom = self.classroom
+        lesson = classroom.method.step(_Recording(self), batch)
+        classroom.steps += 1
+        return lesson
+
+
+class _Recording:
+    """The context with the record filled between the terms and the update, where the mask needs it."""
+
+    def __init__(self, context: EngineContext) -> None:
+        self._context = context
+        self._open: Lesson | None = None
+
+    def lesson(self, batch: Batch) -> Lesson:
+        self._open = self._context.lesson(batch)
+        return self._open
+
+    def backward(self, loss: Tensor) -> None:
+        if self._open is not None and self._open.outcome is not None:
+            self._context.record.add(self._open)
+            self._open = None
+        self._context.backward(loss)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        found: Callable[..., Any] = getattr(self._context, name)
+        return found

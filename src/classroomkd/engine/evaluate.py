@@ -1,0 +1,104 @@
+"""Evaluation of a classifier on a part of the data, and mentors' held-out calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classroomkd.classroom import Calibration, Mentor, prediction_of
+from classroomkd.engine.inputs import Inputs
+from classroomkd.errors import UserError
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+
+__all__ = ["Score", "answers", "calibration_of", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a network did on a part: fractions in 0..1, loss in nats."""
+
+    accuracy: float
+    loss: float
+    per_class: list[float | None]
+    samples: int
+
+
+def _batches(part: Part, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(part), size):
+        pixels, target, _ = part.batch(torch.arange(start, min(start + size, len(part))))
+        yield pixels, target
+
+
+@torch.no_grad()
+def answers(network: nn.Module, part: Part, inputs: Inputs, batch_size: int = 256) -> tuple[Tensor, Tensor]:
+    """A network's logits ``(N, C)`` (float32) and the targets ``(N,)`` on the un-augmented images of a part."""
+    was_training = network.training
+    network.eval()
+    said, targets = [], []
+    try:
+        for pixels, target in _batches(part, batch_size):
+            x = inputs(pixels)
+            if isinstance(network, Mentor):
+                logits = network(network.prepare(x, inputs.mean, inputs.std)).prediction
+            else:
+                logits = prediction_of(network(x))
+            said.append(logits.float())
+            targets.append(target.to(logits.device))
+    finally:
+        network.train(was_training)
+    return torch.cat(said), torch.cat(targets)
+
+
+def score(logits: Tensor, target: Tensor, classes: int) -> Score:
+    """Accuracy, mean cross-entropy and accuracy by class of logits ``(N, C)``."""
+    if logits.shape[-1] != classes:
+        raise UserError(f"the network answers {logits.shape[-1]} classes, the data has {classes}")
+    right = (logits.argmax(-1) == target).double()
+    hits = torch.zeros(classes, dtype=torch.float64, device=target.device).index_add_(0, target, right)
+    count = torch.bincount(target, minlength=classes).double()
+    shares = (hits / count).tolist()
+    n = [int(c) for c in count.tolist()]
+    per_class = [share if k else None for share, k in zip(shares, n, strict=True)]
+    return Score(float(right.mean()), float(F.cross_entropy(logits, target)), per_class, len(target))
+
+
+def evaluate(network: nn.Module, part: Part, inputs: Inputs, classes: int, batch_size: int = 256) -> Score:
+    """Score a network on a part; see :func:`answers` and :func:`score`."""
+    return score(*answers(network, part, inputs, batch_size), classes)
+
+
+def calibration_of(logits_MNC: Tensor, target: Tensor) -> Calibration:
+    """Held-out calibration of mentors from their logits on the validation part.
+
+    The temperature of each mentor minimises its cross-entropy there (golden-section over 2⁻⁴ … 2⁴, on the device);
+    the ceiling is its mean probability of the true class, by class (a class without held-out samples: overall mean).
+    """
+    logits, (mentors, _, classes) = logits_MNC.double(), logits_MNC.shape
+
+    def cost(log_t: Tensor) -> Tensor:
+        log_p = torch.log_softmax(logits / log_t.exp2().view(-1, 1, 1), -1)
+        return -log_p.gather(-1, target.expand(mentors, -1).unsqueeze(-1)).mean((1, 2))
+
+    low = torch.full((mentors,), -4.0, dtype=torch.float64, device=logits.device)
+    high, golden = -low, (5**0.5 - 1) / 2
+    for _ in range(40):
+        a, b = high - golden * (high - low), low + golden * (high - low)
+        left = cost(a) < cost(b)
+        low, high = torch.where(left, low, a), torch.where(left, b, high)
+    p = logits.softmax(-1).gather(-1, target.expand(mentors, -1).unsqueeze(-1)).squeeze(-1)
+    sums = torch.zeros(mentors, classes, dtype=p.dtype, device=p.device).index_add_(1, target, p)
+    count = torch.bincount(target, minlength=classes)
+    ceiling = torch.where(count > 0, sums / count.clamp_min(1), p.mean(1, keepdim=True))
+    return Calibration(((low + high) / 2).exp2().float(), ceiling.float().clamp_min(1e-6))
+
+
+def as_json(value: Score) -> dict[str, Any]:
+    """A score as plain data."""
+    return {"accuracy": value.accuracy, "loss": value.loss, "per_class": value.per_class, "samples": value.samples}

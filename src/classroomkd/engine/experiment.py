@@ -1,0 +1,368 @@
+"""The whole job: check everything, prepare the mentors, teach every arm with every seed, sum up."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from classroomkd import __version__, data, methods, models
+from classroomkd._files import atomic_write_text
+from classroomkd.engine.runtime import Runtime
+from classroomkd.engine.setup import Setup
+from classroomkd.engine.workers import Job, cores, in_process, side_by_side
+from classroomkd.errors import RunStopped, UserError
+
+if TYPE_CHECKING:
+    from classroomkd.engine.train import Notify
+    from classroomkd.recipe import Recipe
+
+__all__ = ["Experiment", "Outcome", "open_run"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left: its folder and the content of ``summary.json``."""
+
+    folder: Path
+    summary: dict[str, Any]
+    failures: list[str]
+
+
+def open_run(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Make or reopen a run folder.
+
+    Raises:
+        UserError: it exists and ``resume`` was not asked for; or it was made by another recipe (names what differs).
+    """
+    from classroomkd.recipe import recipe_yaml
+
+    text = recipe_yaml(recipe)
+    stored = out / "recipe.yaml"
+    if out.exists() and any(out.iterdir()):
+        if not resume:
+            raise UserError(f"{out} exists already; add --resume to go on with it, or choose another --out")
+        if stored.exists():
+            changed = _differences(stored, recipe)
+            if changed:
+                raise UserError(
+                    f"{out} was made by another recipe: {', '.join(changed)} differ(s). Resume with the recipe it was "
+                    f"made with ({stored}), or choose another --out"
+                )
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(stored, text)
+
+
+_FREE = {"workers", "threads", "device", "devices", "cache", "seeds", "methods", "method", "name"}  # may change
+
+
+def _differences(stored: Path, recipe: Recipe) -> list[str]:
+    """Keys of the recipe that differ from the stored one and matter for what is already there."""
+    import yaml
+
+    from classroomkd.recipe import recipe_yaml
+
+    before, now = yaml.safe_load(stored.read_text()) or {}, yaml.safe_load(recipe_yaml(recipe))
+    return sorted(
+        f"{key}.{inner}" if inner else key
+        for key in (set(before) | set(now)) - _FREE
+        for inner in _inner(before.get(key), now.get(key))
+    )
+
+
+def _inner(a: Any, b: Any) -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [k for k in sorted(set(a) | set(b)) if a.get(k) != b.get(k)]
+    return [""] if a != b else []
+
+
+@dataclass
+class Experiment:
+    """One recipe, run.
+
+    Args:
+        setup: recipe, data, runtime, cache.
+        out: the run folder, opened by :func:`open_run`.
+        resume: take up what is there.
+        notify: called with progress events.
+        warn: called with sentences the user should read.
+        command: what was typed, for the record.
+    """
+
+    setup: Setup
+    out: Path
+    resume: bool = False
+    notify: Notify = lambda event: None
+    warn: Callable[[str], None] = lambda text: None
+    command: str = ""
+    _entries: list[dict[str, Any]] = field(default_factory=list)
+    _failures: list[str] = field(default_factory=list)
+    _mentors: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _networks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def networks(self) -> dict[str, Any]:
+        """Sizes of the student and of every mentor, after :meth:`check`."""
+        mentors = {m.name: self._networks[m.name] for m in self.setup.recipe.mentors}
+        return {"student": self._networks["student"], "mentors": mentors}
+
+    def check(self) -> None:
+        """Build every network once, run it dry, read every checkpoint; all problems in one error, before any work."""
+        setup, recipe = self.setup, self.setup.recipe
+        problems: list[str] = []
+
+        def attempt(what: Callable[[], None]) -> None:
+            try:
+                what()
+            except UserError as error:
+                problems.append(str(error))
+
+        def network(
+            role: str, key: str, model: str, checkpoint: str | None, size: tuple[int, int] | None = None
+        ) -> None:
+            module = setup.build(model, key)
+            setup.check_network(module, role, size)
+            if checkpoint is not None:
+                models.load_checkpoint(module, checkpoint, what=role)
+            shape = (setup.data.shape[0], *(size or setup.data.shape[1:]))
+            self._networks[key] = {
+                "model": model,
+                "parameters": models.parameters(module),
+                "multiply_adds": models.multiply_adds(module, shape),
+            }
+
+        attempt(lambda: network("student", "student", recipe.student.model, recipe.student.checkpoint))
+        for i, m in enumerate(recipe.mentors):
+            size = (m.size, m.size) if m.size else None
+            attempt(lambda m=m, i=i, size=size: network(f"mentors.{i} ({m.name})", m.name, m.model, m.checkpoint, size))  # type: ignore[misc]
+            if m.checkpoint is None and not (setup.given and m.name in setup.given):
+                attempt(lambda i=i: self._check_part(i))  # type: ignore[misc]
+        for arm in recipe.arms():
+            attempt(lambda arm=arm: self._check_arm(arm))  # type: ignore[misc]
+        if problems:
+            raise UserError("\n".join(problems))
+
+    def _check_part(self, index: int) -> None:
+        from classroomkd.engine.mentors import mentor_part
+
+        part, _ = mentor_part(self.setup, index)
+        if len(part) < 2:
+            raise UserError(f"mentors.{index}.train leaves {len(part)} samples to train on; it needs at least 2")
+
+    def _check_arm(self, arm: Any) -> None:
+        from classroomkd.classroom import ClassInfo
+
+        method = methods.compose([(entry.name, entry.options) for entry in arm.entries])
+        names = [m.name for m in self.setup.recipe.mentors]
+        method.setup(ClassInfo(self.setup.task, names, [0.0] * len(names)))
+
+    def run(self) -> Outcome:
+        """Do everything; finished students of an earlier attempt are kept."""
+        started = time.perf_counter()
+        setup, recipe = self.setup, self.setup.recipe
+        zero = setup.runtime.is_zero
+        if zero:
+            atomic_write_text(self.out / "environment.json", json.dumps(self._environment(), indent=1))
+        arms = recipe.arms()
+        needed = any(methods.method_class(e.name).needs.mentors > 0 for arm in arms for e in arm.entries)
+        mentor_jobs = [Job("mentor", m.name, i) for i, m in enumerate(recipe.mentors) if needed]
+        student_jobs = [
+            Job("student", f"{arm.label} · seed {seed}", i, seed, (), str(self.out), self.resume)
+            for seed in recipe.seeds
+            for i, arm in enumerate(arms)
+        ]
+        self.notify({"event": "plan", "jobs": self._work(mentor_jobs, student_jobs)})
+        with ExitStack() as stack:
+            run = self._runner(stack, len(mentor_jobs), len(student_jobs))
+            run(mentor_jobs, self.notify, self._mentor_done)
+            if self._failures:
+                raise RunStopped(self._failures[0])
+            ready = tuple(self._mentors[i] for i in sorted(self._mentors))
+            self._check_mentors(ready)
+            self._write(started)
+            jobs = [Job(j.kind, j.name, j.index, j.seed, ready, j.out, j.resume) for j in student_jobs]
+
+            def done(job: Job, entry: dict[str, Any] | None, error: BaseException | None) -> None:
+                if entry is not None:
+                    self._entries.append(entry)
+                else:
+                    self._failures.append(f"{job.name}: {error}")
+                self._write(started)
+                self.notify({"event": "done", "job": job.name, "entry": entry, "error": str(error) if error else None})
+
+            run(jobs, self.notify, done)
+        summary = self._write(started)
+        return Outcome(self.out, summary, self._failures)
+
+    def _runner(self, stack: ExitStack, mentors: int, students: int) -> Callable[..., None]:
+        """Decide whether jobs run side by side, and pack the data for the workers if so."""
+        setup, recipe = self.setup, self.setup.recipe
+        most = max(mentors, students)
+        wanted = recipe.workers if isinstance(recipe.workers, int) else min(cores(), most)
+        possible = (
+            setup.runtime.device.type == "cpu"
+            and setup.runtime.world == 1
+            and setup.given is None
+            and isinstance(setup.data.train.pixels, data.MemoryPixels)
+        )
+        if wanted < 2 or not possible:
+            if isinstance(recipe.workers, int) and recipe.workers > 1:
+                self.warn(f"workers={recipe.workers} needs a CPU run on data that fits in memory; running one at a time")
+            return lambda jobs, notify, done: in_process(setup, jobs, notify, done)
+        folder = setup.cache / "packed" / f"{setup.data.fingerprint[:16]}-{setup.data.train.digest()[:8]}"
+        data.pack(setup.data, folder)
+        threads = recipe.threads if isinstance(recipe.threads, int) else max(1, cores() // wanted)
+        pool = stack.enter_context(side_by_side(setup, folder, wanted, threads))
+        return pool.run
+
+    def _work(self, mentors: list[Job], students: list[Job]) -> list[dict[str, Any]]:
+        """Every job with its epochs and its share of the whole, from multiply-adds."""
+        setup = self.setup
+        out = []
+        for job in mentors:
+            own = self._networks.get(job.name, {}).get("multiply_adds", 1)
+            trained = setup.recipe.mentors[job.index].checkpoint is None
+            epochs = setup.mentor_train(job.index).epochs if trained else 0
+            out.append({"job": job.name, "kind": "mentor", "epochs": epochs, "work": own * len(setup.data.train) * epochs})
+        student = self._networks.get("student", {}).get("multiply_adds", 1)
+        epochs = setup.recipe.train.epochs
+        out += [
+            {"job": j.name, "kind": "student", "epochs": epochs, "work": student * len(setup.student_part) * epochs}
+            for j in students
+        ]
+        return out
+
+    def _mentor_done(self, job: Job, record: dict[str, Any] | None, error: BaseException | None) -> None:
+        if record is not None:
+            self._mentors[job.index] = record
+        else:
+            self._failures.append(f"mentor {job.name}: {error}")
+        self.notify({"event": "done", "job": job.name, "mentor": record, "error": str(error) if error else None})
+
+    def _check_mentors(self, mentors: tuple[dict[str, Any], ...]) -> None:
+        """A mentor near chance is usually a wrong checkpoint or another class order."""
+        mode, chance, n = self.setup.recipe.check_mentors, 1 / len(self.setup.classes), len(self.setup.data.val)
+        limit = chance + 3 * (chance * (1 - chance) / max(n, 1)) ** 0.5
+        for m in mentors:
+            if mode != "off" and m["val_accuracy"] <= limit:
+                text = (
+                    f"mentor '{m['name']}' is right on {m['val_accuracy']:.1%} of the validation images, chance is "
+                    f"{chance:.1%}: wrong weights, another class order, or another normalisation?"
+                )
+                if mode == "error":
+                    raise UserError(text + " (check_mentors: warn goes on all the same)")
+                self.warn(text)
+
+    def _write(self, started: float) -> dict[str, Any]:
+        setup, recipe = self.setup, self.setup.recipe
+        arms = recipe.arms()
+        table = methods.entries()
+        order = {arm.label: i for i, arm in enumerate(arms)}
+        summary = {
+            "schema": 1,
+            "name": recipe.name,
+            "task": recipe.task,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": self.command,
+            "seconds": round(time.perf_counter() - started, 2),
+            "data": {
+                "name": setup.data.name,
+                "classes": list(setup.classes),
+                "train": len(setup.data.train),
+                "student_train": len(setup.student_part),
+                "val": len(setup.data.val),
+                "test": len(setup.data.test),
+                "notes": [*setup.data.notes, *self._seen()],
+            },
+            "student": self._networks.get("student", {"model": recipe.student.model}),
+            "seeds": list(recipe.seeds),
+            "arms": [
+                {
+                    "label": arm.label,
+                    "folder": arm.slug,
+                    "method": "+".join(e.name for e in arm.entries),
+                    "options": {e.name: e.options for e in arm.entries},
+                    "status": "; ".join(dict.fromkeys(table[e.name].status for e in arm.entries)),
+                }
+                for arm in arms
+            ],
+            "entries": sorted(self._entries, key=lambda e: (order.get(e["method"], 99), e["seed"])),
+            "mentors": [_public(self._mentors[i]) for i in sorted(self._mentors)],
+            "bank": self._bank(),
+            "failures": self._failures,
+        }
+        if setup.runtime.is_zero:
+            atomic_write_text(self.out / "summary.json", json.dumps(summary, indent=1))
+        return summary
+
+    def _seen(self) -> list[str]:
+        """What the mentors had that the student had not."""
+        student = len(self.setup.student_part)
+        more = [m for m in self._mentors.values() if m["samples"] is not None and m["samples"] > student]
+        if not more:
+            return []
+        most = max(m["samples"] for m in more)
+        return [
+            f"{len(more)} of {len(self._mentors)} mentors were trained on more labels (up to {most:,}) than the student "
+            f"sees ({student:,}, among theirs): part of what the mentors add is that data."
+        ]
+
+    def _bank(self) -> dict[str, Any] | None:
+        if self.setup.views is self.setup.base_views or not self._mentors:
+            return None
+        return {
+            "kind": self.setup.recipe.bank,
+            "views": self.setup.views.definition,
+            "forwards": sum(m["forwards"] for m in self._mentors.values()),
+        }
+
+    def _environment(self) -> dict[str, Any]:
+        runtime = self.setup.runtime
+        return {
+            "schema": 1,
+            "classroomkd": __version__,
+            "python": sys.version.split()[0],
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "device": str(runtime.device),
+            "device_name": torch.cuda.get_device_name() if runtime.device.type == "cuda" else platform.processor(),
+            "cores": cores(),
+            "threads": torch.get_num_threads(),
+            "world": runtime.world,
+            "command": self.command,
+        }
+
+
+def _public(mentor: dict[str, Any]) -> dict[str, Any]:
+    hidden = {"val_logits", "answers"}
+    return {k: v for k, v in mentor.items() if k not in hidden}
+
+
+def cache_folder(recipe: Recipe, out: Path) -> Path:
+    """Where trained mentors and stored answers live: the recipe's ``cache``, or ``.cache/classroomkd`` beside the run."""
+    return Path(recipe.cache) if recipe.cache else out.resolve().parent / ".cache" / "classroomkd"
+
+
+def start(
+    recipe: Recipe, out: Path, *, trust_code: bool = False, given: dict[str, nn.Module] | None = None, source: Any = None
+) -> Setup:
+    """Load the data and open the runtime: everything jobs share."""
+    threads = recipe.threads if isinstance(recipe.threads, int) else None
+    runtime = Runtime(recipe.device, recipe.train.precision, threads)
+    spec = recipe.data.model_dump(exclude_defaults=True) if source is None else source
+    images = data.load(spec, trust_code=trust_code)
+    if isinstance(images.train.pixels, data.MemoryPixels):
+        images = images.to(runtime.device)
+    return Setup(recipe, images, runtime, cache_folder(recipe, out), trust_code, given)
+
+

@@ -1,0 +1,92 @@
+"""From uint8 pixels to a network's inputs, and the order in which training sees the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+    from classroomkd.data.views import Views
+
+__all__ = ["Batches", "Inputs"]
+
+
+class Inputs:
+    """Normalise: ``(B, C, H, W)`` uint8 to float, (x / 255 − mean) / std, on the training device.
+
+    Args:
+        mean, std: per channel, pixels in 0..1.
+        device: where inputs go.
+        channels_last: memory format of the result (0.6 to 0.8 of a convolutional step on CPUs).
+    """
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], device: torch.device, channels_last: bool = True
+    ) -> None:
+        self.mean, self.std = tuple(mean), tuple(std)
+        scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(1, -1, 1, 1)
+        self._scale = scale
+        self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, -1, 1, 1)
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self.device = device
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Inputs of a batch of pixels (uint8, or floats already in 0..255)."""
+        pixels = pixels.to(self.device, non_blocking=True)
+        x = torch.addcmul(self._shift, pixels.to(torch.float32), self._scale)
+        return x.contiguous(memory_format=self._format)
+
+
+class Batches:
+    """The training order: a fresh permutation per (seed, epoch), the same on every machine and for any rank count.
+
+    Args:
+        part: the training samples.
+        views: the augmentation.
+        batch_size: samples of a step over all ranks together.
+        seed: the run's seed.
+        drop_last: leave out a last, smaller batch; None = only where it would hold a single sample (BatchNorm).
+        rank, world: this rank takes its contiguous share of every batch.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        views: Views,
+        batch_size: int,
+        seed: int,
+        *,
+        drop_last: bool | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.part, self.views, self.seed = part, views, seed
+        self.batch_size = min(batch_size, len(part))
+        self.rank, self.world = rank, world
+        full, rest = divmod(len(part), self.batch_size)
+        keep = rest > 1 if drop_last is None else rest > 0 and not drop_last
+        if world > 1:
+            rest -= rest % world
+            keep = keep and rest >= world
+        self.sizes = [self.batch_size] * full + ([rest] if keep else [])
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def epoch(self, epoch: int) -> Iterator[dict[str, Tensor]]:
+        """Batches of one epoch: ``pixels`` (uint8, already augmented), ``target``, ``ids``, ``views``."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        order = torch.randperm(len(self.part), generator=generator)
+        start = 0
+        for size in self.sizes:
+            share = size // self.world
+            begin = start + self.rank * share
+            index = order[begin : begin + share]
+            start += size
+            pixels, target, ids = self.part.batch(index)
+            views = self.views.pick(self.seed, ids, epoch)
+            yield {"pixels": self.views.apply(pixels, ids, views), "target": target, "ids": ids, "views": views}

@@ -1,0 +1,276 @@
+"""Mentors as a run has them: loaded or trained once, kept by content, scored, and their answers stored."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from classroomkd import __version__, bank, models
+from classroomkd._files import atomic_write_text
+from classroomkd.classroom import Classroom, Mentor
+from classroomkd.data import counter, split
+from classroomkd.engine import evaluate as ev
+from classroomkd.engine.setup import Setup, content_key
+from classroomkd.engine.train import Fit, Notify
+from classroomkd.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+
+__all__ = ["MentorRecord", "load_mentor", "mentor_part", "prepare_mentor"]
+
+
+@dataclass(frozen=True)
+class MentorRecord:
+    """A mentor that is ready to teach; plain data, so that worker processes can pass it on."""
+
+    name: str
+    model: str
+    weights: str  # path of its checkpoint; empty for a module handed in from Python
+    mean: list[float] | None
+    std: list[float] | None
+    size: list[int] | None
+    accuracy: float
+    val_accuracy: float
+    per_class: list[float | None]
+    parameters: int
+    multiply_adds: int
+    samples: int | None
+    note: str
+    seconds: float
+    val_logits: str  # path of its logits on the validation part, (N, C) float32
+    answers: str  # path of its stored answers, or empty
+    forwards: int  # passes made to fill them
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One writer a folder, also between processes; the lock goes with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+def mentor_part(setup: Setup, index: int) -> tuple[Part, str]:
+    """The samples (and labels) mentor ``index`` is trained on, and a sentence about what is special.
+
+    ``train.classes`` with ``others`` makes a specialist, ``samples`` a stratified subset, ``label_noise`` replaces
+    that fraction of labels by random classes.
+    """
+    spec, part, notes = setup.recipe.mentors[index].train, setup.data.train, []
+    if spec is None:
+        return part, ""
+    place = f"mentors.{index}.train"
+    target, ids = part.target.cpu().numpy(), part.ids.cpu().numpy()
+    seed = zlib.crc32(setup.recipe.mentors[index].name.encode())
+    if spec.classes is not None:
+        unknown = [c for c in spec.classes if c not in setup.classes]
+        if unknown:
+            near = did_you_mean(unknown[0], setup.classes)
+            raise UserError(f"{place}.classes: the data has no class '{unknown[0]}'{near}")
+        known = np.isin(np.arange(len(setup.classes)), [setup.classes.index(c) for c in spec.classes])
+        per_class = np.bincount(target, minlength=len(setup.classes)).astype(np.int64)
+        counts = np.where(known, per_class, np.floor(per_class * (spec.others or 0.0)).astype(np.int64))
+        keep = split.take(target, ids, counts, seed=seed, purpose="mentor")
+        part = part.subset(torch.from_numpy(keep))
+        notes.append(f"specialist: {', '.join(spec.classes)}; {spec.others or 0:.0%} of the rest")
+    if spec.samples is not None and spec.samples < len(part):
+        keep = split.stratified(
+            part.target.cpu().numpy(), part.ids.cpu().numpy(), spec.samples, seed=seed, purpose="mentor"
+        )
+        part = part.subset(torch.from_numpy(keep))
+        notes.append(f"{spec.samples} samples only")
+    if spec.label_noise:
+        part = _with_noise(part, spec.label_noise, len(setup.classes), seed)
+        notes.append(f"{spec.label_noise:.0%} of its labels are wrong")
+    return part, "; ".join(notes)
+
+
+def _with_noise(part: Part, share: float, classes: int, seed: int) -> Part:
+    from dataclasses import replace
+
+    draws = torch.from_numpy(counter.uniform(counter.keys(seed, part.ids.cpu().numpy()), 2))
+    shift = 1 + (draws[..., 1] * (classes - 1)).long().clamp_max(classes - 2)
+    noisy = torch.where(draws[..., 0] < share, (part.target.cpu() + shift) % classes, part.target.cpu())
+    return replace(part, target=noisy.to(part.target.device))
+
+
+def prepare_mentor(setup: Setup, index: int, notify: Notify) -> MentorRecord:
+    """Load or train mentor ``index``, score it, and store its answers when the run uses a bank."""
+    spec = setup.recipe.mentors[index]
+    role = f"mentors.{index} ({spec.name})"
+    started = time.perf_counter()
+    seed = (zlib.crc32(spec.name.encode()) + (spec.train.seed if spec.train else 0)) % 2**31
+    module = setup.build(spec.model, spec.name if setup.given and spec.name in setup.given else role, seed)
+    handed = bool(setup.given and spec.name in setup.given)
+    mean, std, size, samples, note = None, None, None, None, spec.note or ""
+    weights, identity = "", ""
+    if handed:
+        identity = _hash_state(module)
+    elif spec.checkpoint is not None:
+        weights = str(spec.checkpoint)
+        metadata = models.load_checkpoint(module, weights, what=f"mentor '{spec.name}'")
+        identity = _hash_state(module)
+        known = json.loads(metadata["preprocessing"]) if "preprocessing" in metadata else None
+        known = known or models.preprocessing(spec.model)
+        if known is not None:
+            mean, std = list(known["mean"]), list(known["std"])
+    else:
+        path, samples, made = _trained(setup, index, module, seed, notify)
+        note = "; ".join(x for x in (note, made) if x)
+        weights, identity = str(path), _hash_state(module)
+    if spec.mean is not None:
+        mean, std = list(spec.mean), list(spec.std or setup.data.std)
+    if spec.size is not None:
+        size = [spec.size, spec.size]
+    mentor = Mentor(module, spec.name, mean=mean, std=std, size=(size[0], size[1]) if size else None)
+    mentor.to(setup.runtime.device)
+    folder = setup.cache / "mentors"
+    key = content_key(weights=identity, mean=mean, std=std, size=size, data=setup.data.fingerprint)
+    test, val_logits = _scored(setup, mentor, folder / f"{key}-val.npy")
+    val = ev.score(val_logits, setup.data.val.target.to(val_logits.device), len(setup.classes))
+    answers, forwards = _stored(setup, mentor, {"key": key})
+    shape = (setup.data.shape[0], *(size or setup.data.shape[1:]))
+    return MentorRecord(
+        name=spec.name,
+        model=spec.model,
+        weights=weights,
+        mean=mean,
+        std=std,
+        size=size,
+        accuracy=test.accuracy,
+        val_accuracy=val.accuracy,
+        per_class=test.per_class,
+        parameters=models.parameters(module),
+        multiply_adds=models.multiply_adds(module, shape),
+        samples=samples,
+        note=note,
+        seconds=time.perf_counter() - started,
+        val_logits=str(folder / f"{key}-val.npy"),
+        answers=answers,
+        forwards=forwards,
+    )
+
+
+def _trained(setup: Setup, index: int, module: nn.Module, seed: int, notify: Notify) -> tuple[Path, int, str]:
+    """Train a mentor by its recipe section, or take it from the cache; returns (weights, labels seen, note)."""
+    spec, train = setup.recipe.mentors[index], setup.mentor_train(index)
+    part, note = mentor_part(setup, index)
+    key = content_key(
+        version=1,
+        model=spec.model,
+        classes=setup.classes,
+        train=train.model_dump(mode="json"),
+        data=setup.data.fingerprint,
+        parts=[part.digest(), setup.data.val.digest()],
+        shape=setup.data.shape,
+        mean=setup.data.mean,
+        views=setup.base_views.definition,
+        seed=seed,
+    )
+    folder = setup.cache / "mentors" / key
+    path = folder / "mentor.safetensors"
+    with _locked(folder):
+        if path.exists():
+            models.load_checkpoint(module, path, what=f"mentor '{spec.name}'")
+            notify({"event": "cached", "what": spec.name})
+            return path, len(part), note
+        fit = Fit(
+            setup.runtime,
+            Classroom(module, (), "none", task=setup.task),
+            part,
+            None,
+            setup.base_views,
+            setup.inputs,
+            train,
+            setup.classes,
+            seed,
+            folder=folder,
+            notify=notify,
+            measure=False,
+        )
+        fit.run(resume=True)
+        about = {
+            "model": spec.model,
+            "classes": json.dumps(list(setup.classes)),
+            "preprocessing": json.dumps({"mean": setup.data.mean, "std": setup.data.std}),
+            "classroomkd": __version__,
+        }
+        models.save_checkpoint(module, path, about)
+        (folder / "checkpoints" / "last.pt").unlink(missing_ok=True)
+        atomic_write_text(folder / "mentor.json", json.dumps({"name": spec.name, "note": note, **about}, indent=1))
+    return path, len(part), note
+
+
+def _scored(setup: Setup, mentor: Mentor, val_path: Path) -> tuple[ev.Score, Tensor]:
+    """Test score and validation logits."""
+    size, classes = setup.recipe.train.eval_batch_size, len(setup.classes)
+    with setup.runtime.autocast():
+        test = ev.evaluate(mentor, setup.data.test, setup.inputs, classes, size)
+        logits, _ = ev.answers(mentor, setup.data.val, setup.inputs, size)
+    if setup.runtime.is_zero:
+        from classroomkd._files import atomic_write
+
+        with atomic_write(val_path) as file:
+            np.save(file, logits.to("cpu").numpy(), allow_pickle=False)
+    setup.runtime.barrier()
+    return test, logits
+
+
+def _stored(setup: Setup, mentor: Mentor, key: dict[str, Any]) -> tuple[str, int]:
+    """Fill this mentor's answers to the run's fixed views; ("", 0) without a bank."""
+    if setup.views is setup.base_views:
+        return "", 0
+    part = setup.student_part
+    key = key | {"views": setup.views.definition, "part": part.digest(), "shape": setup.data.shape, "dtype": "fp16"}
+    path = bank.answer_file(setup.cache / "answers", key)
+
+    @torch.no_grad()
+    def ask(pixels: Tensor) -> Tensor:
+        with setup.runtime.autocast():
+            x = mentor.prepare(setup.inputs(pixels), setup.inputs.mean, setup.inputs.std)
+            said: Tensor = mentor(x).prediction
+        return said.float()
+
+    forwards = 0
+    if setup.runtime.is_zero:
+        forwards = bank.fill(path, ask, part, setup.views, len(setup.classes), setup.recipe.train.eval_batch_size)
+    setup.runtime.barrier()
+    return str(path), forwards
+
+
+def _hash_state(module: nn.Module) -> str:
+    """SHA-256 over a network's tensors, in name order."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().to("cpu").contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_mentor(setup: Setup, record: MentorRecord) -> Mentor:
+    """The network of a prepared mentor, on the training device."""
+    if setup.given and record.name in setup.given:
+        module = setup.given[record.name]
+    else:
+        module = setup.build(record.model, record.name)
+        models.load_checkpoint(module, record.weights, what=f"mentor '{record.name}'")
+    size = (record.size[0], record.size[1]) if record.size else None
+    return Mentor(module, record.name, mean=record.mean, std=record.std, size=size).to(setup.runtime.device)

@@ -1,0 +1,142 @@
+"""What happened in training, accumulated on the device and read every few steps: no host sync in the step.
+
+Shapes: M mentors, B samples, U units, K topics (classes, keypoints).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classroomkd.classroom import Lesson
+
+__all__ = ["Record"]
+
+
+class Record:
+    """Accumulates losses, terms, finite flags and who taught what.
+
+    Args:
+        mentors: number of mentors.
+        topics: number of topics K.
+        device: where lessons live.
+    """
+
+    def __init__(self, mentors: int, topics: int, device: torch.device) -> None:
+        self.names: list[str] = []
+        self.sums: Tensor | None = None
+        self.bad: Tensor | None = None
+        self.steps = 0
+        self.units = 0
+        self.mentors, self.topics = mentors, topics
+        self.taught = torch.zeros(3, mentors, topics, device=device)  # active, weight, temperature while active
+        self.count = torch.zeros(topics, device=device)
+        self.idle = torch.zeros((), device=device)  # units on which no mentor was active
+        self.total = torch.zeros(3, mentors, topics, dtype=torch.float64)
+        self.total_count = torch.zeros(topics, dtype=torch.float64)
+        self.has_mentors = False
+
+    @torch.no_grad()
+    def add(self, lesson: Lesson) -> None:
+        """Take in one lesson; everything stays on the device."""
+        terms = lesson.outcome
+        assert terms is not None
+        values = torch.stack([lesson.loss.detach(), *(v.detach().reshape(()) for v in terms.values.values())]).float()
+        if self.sums is None or self.bad is None or len(self.names) != len(values) - 1:
+            self.names = list(terms.values)
+            self.sums = torch.zeros_like(values)
+            self.bad = torch.zeros_like(values, dtype=torch.bool)
+        self.sums += values
+        self.bad |= ~values.isfinite()
+        self.steps += 1
+        if terms.active is None or terms.weight is None or terms.temperature is None:
+            return
+        self.has_mentors = True
+        topic = lesson.task.topics(lesson.target).flatten()
+        active = terms.active.flatten(1).to(self.taught.dtype)
+        weight, temperature = terms.weight.flatten(1).float(), terms.temperature.flatten(1).float()
+        self.taught.index_add_(2, topic, torch.stack([active, weight, active * temperature]))
+        self.count.index_add_(0, topic, torch.ones_like(topic, dtype=self.count.dtype))
+        self.idle += (active.sum(0) == 0).sum()
+        self.units += topic.numel()
+
+    def is_bad(self) -> Tensor | None:
+        """Whether any loss so far was not finite, as a float scalar on the device (for the fused optimisers)."""
+        return None if self.bad is None else self.bad.any().float()
+
+    def flush(self) -> dict[str, Any]:
+        """Read and clear the interval; the one place where the device is waited for.
+
+        Returns:
+            ``{"loss", "terms", "mentors", "bad"}``: means over the interval; ``bad`` names terms that were not finite.
+        """
+        if self.sums is None or self.bad is None or self.steps == 0:
+            return {"loss": None, "terms": {}, "mentors": None, "bad": []}
+        values = (self.sums / self.steps).tolist()
+        flags = self.bad.tolist()
+        bad = [name for name, flag in zip(self.names, flags[1:], strict=True) if flag]
+        if flags[0] and not bad:
+            bad = ["loss"]
+        out: dict[str, Any] = {
+            "loss": values[0],
+            "terms": dict(zip(self.names, values[1:], strict=True)),
+            "mentors": self._interval() if self.has_mentors else None,
+            "bad": bad,
+        }
+        self.sums.zero_()
+        self.steps = 0
+        return out
+
+    def _interval(self) -> dict[str, Any]:
+        taught = self.taught.to("cpu", torch.float64)
+        self.total += taught
+        self.total_count += self.count.to("cpu", torch.float64)
+        active, weight, temperature = taught.sum(2)
+        out = {
+            "active": _listed(active / self.units),
+            "weight": _listed(weight / self.units),
+            "temperature": _listed(temperature / active),
+            "none_active": float(self.idle) / self.units,
+        }
+        self.taught.zero_()
+        self.count.zero_()
+        self.idle.zero_()
+        self.units = 0
+        return out
+
+    def teaching(self, mentors: Sequence[str], topics: Sequence[str]) -> dict[str, Any]:
+        """Who taught what over the whole training: shares and means by mentor and topic, ``[M][K]``."""
+        out: dict[str, Any] = {"classes": list(topics), "count": _listed(self.total_count)}
+        if self.has_mentors:
+            active, weight, temperature = self.total
+            out |= {
+                "mentors": list(mentors),
+                "active": _listed(active / self.total_count),
+                "weight": _listed(weight / self.total_count),
+                "temperature": _listed(temperature / active),
+            }
+        return out
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps (call after ``flush``)."""
+        return {"total": self.total, "count": self.total_count, "has_mentors": self.has_mentors}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint's totals."""
+        self.total, self.total_count = state["total"], state["count"]
+        self.has_mentors = bool(state["has_mentors"])
+
+
+def _listed(x: Tensor) -> Any:
+    """Nested lists with None for what is undefined (0/0), rounded to what a reader can use."""
+
+    def clean(v: Any) -> Any:
+        if isinstance(v, list):
+            return [clean(i) for i in v]
+        return round(v, 6) if math.isfinite(v) else None
+
+    return clean(x.tolist())

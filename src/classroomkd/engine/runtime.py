@@ -1,0 +1,130 @@
+"""The runtime: Lightning Fabric for devices, precision and ranks; everything else here is a thin word for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classroomkd.errors import UserError
+
+__all__ = ["PRECISIONS", "Runtime", "pick_device"]
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is cuda, then mps, then cpu; anything else must exist.
+
+    Raises:
+        UserError: a device that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device '{name}' is not known to torch; try auto, cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device '{name}': this torch sees no CUDA device; use device=cpu or device=auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"device '{name}': this torch sees no MPS device; use device=cpu or device=auto")
+    return device
+
+
+class Runtime:
+    """One process of a run.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:0``, ``mps``.
+        precision: ``fp32``, ``bf16`` or ``fp16`` (mixed).
+        threads: torch's intra-op threads, or None to leave them; stored with a run, since it changes rounding.
+
+    Under torchrun (``WORLD_SIZE`` > 1) all ranks form one DDP group, gloo on CPU and nccl on CUDA.
+    """
+
+    def __init__(self, device: str = "auto", precision: str = "fp32", threads: int | None = None) -> None:
+        if precision not in PRECISIONS:
+            raise UserError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.device = pick_device(device)
+        self.precision = precision
+        if precision == "fp16" and self.device.type == "cpu":
+            raise UserError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        self.fabric = _fabric(self.device, world, PRECISIONS[precision])
+        if world > 1:
+            self.fabric.launch()
+            self.device = self.fabric.device
+
+    @property
+    def world(self) -> int:
+        """Number of ranks."""
+        return int(self.fabric.world_size)
+
+    @property
+    def rank(self) -> int:
+        """This process's rank; rank 0 writes files."""
+        return int(self.fabric.global_rank)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether this rank writes files and talks."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.world > 1:
+            self.fabric.barrier()
+
+    def reduce(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks; the tensor itself on one."""
+        if self.world == 1:
+            return tensor
+        total = tensor.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    def autocast(self) -> Any:
+        """The precision's context for forward passes outside training."""
+        return self.fabric.autocast()
+
+    def synchronize(self) -> None:
+        """Wait for the device, before reading a clock."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _fabric(device: torch.device, world: int, precision: str) -> Any:
+    from lightning_fabric import Fabric
+
+    if world > 1:
+        devices = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+        return Fabric(
+            accelerator="cpu" if device.type == "cpu" else "cuda",
+            devices=devices,
+            num_nodes=max(1, world // devices),
+            strategy="ddp",
+            precision=precision,
+        )
+    index: Any = [device.index] if device.type == "cuda" and device.index is not None else 1
+    with _quiet():
+        return Fabric(accelerator=device.type, devices=index, precision=precision)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    import logging
+
+    log = logging.getLogger("lightning_fabric")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,148 @@
+"""What every job of a run shares in one process: recipe, data, views, inputs, runtime, and where things are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from classroomkd import data as data_
+from classroomkd import models
+from classroomkd.classroom import Task, prediction_of
+from classroomkd.engine.inputs import Inputs
+from classroomkd.engine.runtime import Runtime
+from classroomkd.errors import UserError
+
+if TYPE_CHECKING:
+    from classroomkd.data import ImageSet, Part
+    from classroomkd.data.views import Views
+    from classroomkd.recipe import Recipe, TrainSpec
+
+__all__ = ["Setup", "bank_views", "content_key"]
+
+
+def content_key(**content: Any) -> str:
+    """A hash of plain data: equal content, equal key."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def bank_views(bank: str) -> int | None:
+    """V of ``views=V``; None for ``off`` and ``auto``.
+
+    Raises:
+        UserError: ``exact``, which this version does not have.
+    """
+    if bank.startswith("views="):
+        return int(bank.removeprefix("views="))
+    if bank == "exact":
+        raise UserError("bank: exact is not in this version; use bank=views=8 (fixed views) or bank=off (online mentors)")
+    return None
+
+
+@dataclass
+class Setup:
+    """One process's view of a run.
+
+    Attributes:
+        recipe: the resolved recipe.
+        data: the images, on the training device.
+        runtime: devices, precision, ranks.
+        cache: folder of trained mentors and stored answers.
+        trust_code: whether ``py:`` names may run.
+    """
+
+    recipe: Recipe
+    data: ImageSet
+    runtime: Runtime
+    cache: Path
+    trust_code: bool = False
+    given: dict[str, nn.Module] | None = None  # modules handed in from Python, by "student" or mentor name
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """Pixels to the student's normalised space."""
+        return Inputs(self.data.mean, self.data.std, self.runtime.device, self.recipe.train.channels_last)
+
+    @cached_property
+    def views(self) -> Views:
+        """The run's augmentation: the data's own view space, or V fixed views of it."""
+        base = self.base_views
+        fixed = bank_views(self.recipe.bank)
+        bounded: Views = base if fixed is None else data_.FixedViews(base, fixed)
+        return bounded
+
+    @cached_property
+    def base_views(self) -> Views:
+        """The unrestricted view space (mentors are trained on it)."""
+        size = (self.data.shape[1], self.data.shape[2])
+        space: Views = data_.make_views(self.data.views, view_seed=self.recipe.data.view_seed, image_size=size)
+        return space
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names."""
+        names: tuple[str, ...] = self.data.classes
+        return names
+
+    @cached_property
+    def task(self) -> Task:
+        """The recipe's task."""
+        from classroomkd import tasks
+
+        return tasks.create(self.recipe.task, label_smoothing=self.recipe.train.label_smoothing)
+
+    @cached_property
+    def student_part(self) -> Part:
+        """The samples whose labels the student sees."""
+        samples = self.recipe.student.samples
+        if samples is None or samples >= len(self.data.train):
+            return self.data.train
+        part: Part = data_.subset(self.data.train, samples, seed=self.recipe.data.split_seed)
+        return part
+
+    def mentor_train(self, index: int) -> TrainSpec:
+        """How mentor ``index`` is trained when it has no checkpoint."""
+        base = self.recipe.mentor_train or self.recipe.train
+        own = self.recipe.mentors[index].train
+        given = {k: getattr(own, k) for k in own.model_fields_set & set(type(base).model_fields)} if own else {}
+        return base.model_copy(update=given)
+
+    def build(self, spec: str, role: str, seed: int | None = None) -> nn.Module:
+        """A network by name on the training device; with a seed, the same weights every time."""
+        if self.given and role in self.given:
+            return self.given[role].to(self.runtime.device)
+        if seed is not None:
+            torch.manual_seed(seed)
+        try:
+            module = models.resolve(spec, len(self.classes), trust_code=self.trust_code, in_channels=self.data.shape[0])
+        except UserError as error:
+            raise UserError(f"{role}: {error}") from error
+        return module.to(self.runtime.device)
+
+    @torch.no_grad()
+    def check_network(self, module: nn.Module, role: str, size: tuple[int, int] | None = None) -> None:
+        """One dry forward on blank images: the network must take them and answer with this data's classes."""
+        shape = (2, self.data.shape[0], *(size or self.data.shape[1:]))
+        was = module.training
+        module.eval()
+        try:
+            answer = prediction_of(module(torch.zeros(shape, device=self.runtime.device)))
+        except UserError as error:
+            raise UserError(f"{role}: {error}") from error
+        except Exception as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"{role}: the network does not take images of shape {shape[1:]}: {first}. "
+                "Set data.size to what it expects, or choose another model"
+            ) from error
+        finally:
+            module.train(was)
+        if answer.dim() != 2 or answer.shape[1] != len(self.classes):
+            got = f"{answer.shape[1]} classes" if answer.dim() == 2 else f"shape {tuple(answer.shape)}"
+            raise UserError(f"{role}: the network answers {got}, the data '{self.data.name}' has {len(self.classes)}")

@@ -1,0 +1,180 @@
+"""One student: one arm of the grid, one seed, from recipe to files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from classroomkd import __version__, bank, methods, models
+from classroomkd._files import atomic_write_text
+from classroomkd.classroom import Classroom
+from classroomkd.engine import evaluate as ev
+from classroomkd.engine.mentors import MentorRecord, load_mentor
+from classroomkd.engine.setup import Setup
+from classroomkd.engine.train import Fit, Notify, Result
+
+if TYPE_CHECKING:
+    from classroomkd.recipe import Arm
+
+__all__ = ["build_classroom", "seed_folder", "teach_student"]
+
+
+def seed_folder(out: Path, arm: Arm, seed: int) -> Path:
+    """Where one student's files go."""
+    return out / arm.slug / f"seed{seed}"
+
+
+def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorRecord]) -> Classroom:
+    """Student, mentors and method of one arm and seed; equal seeds start every arm from the same weights."""
+    student = setup.build(setup.recipe.student.model, "student", seed)
+    if setup.given and "student" in setup.given:
+        import copy
+
+        student = copy.deepcopy(student)
+    if setup.recipe.student.checkpoint is not None:
+        models.load_checkpoint(student, setup.recipe.student.checkpoint, what="student")
+    torch.manual_seed(seed + 104729)
+    method = methods.compose([(entry.name, entry.options) for entry in arm.entries])
+    wanted = method.needs.mentors > 0
+    answered = all(m.answers for m in mentors) and not method.needs.features
+    store = None
+    teachers: list[nn.Module] = []
+    if wanted and mentors:
+        if answered:
+            # The bank suffices: the networks themselves are not even loaded.
+            store = bank.FixedBank([Path(m.answers) for m in mentors], setup.student_part.ids, setup.runtime.device)
+            teachers = [_Stored(m.name) for m in mentors]
+        else:
+            teachers = [load_mentor(setup, m) for m in mentors]
+    classroom = Classroom(
+        student,
+        teachers,
+        method,
+        task=setup.task,
+        mean=setup.data.mean,
+        std=setup.data.std,
+        scores=[m.val_accuracy for m in mentors],
+    )
+    for teacher, record in zip(classroom.mentors, mentors if teachers else (), strict=True):
+        teacher.name = record.name
+    classroom.mentors.store = store
+    if method.needs.calibration:
+        logits = torch.stack([torch.from_numpy(np.load(m.val_logits, allow_pickle=False)) for m in mentors])
+        target = setup.data.val.target
+        classroom.calibration = ev.calibration_of(logits.to(target.device), target)
+    return classroom.to(setup.runtime.device)
+
+
+class _Stored(nn.Module):
+    """Stands for a mentor whose answers all come from the bank."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        raise AssertionError(f"mentor '{self.name}' was asked a question that the bank should hold")
+
+
+def teach_student(
+    setup: Setup,
+    arm: Arm,
+    seed: int,
+    mentors: Sequence[MentorRecord],
+    out: Path,
+    resume: bool,
+    notify: Notify,
+) -> dict[str, Any]:
+    """Train, test and store one student; a finished one is read back instead.
+
+    Returns:
+        Its entry in ``summary.json``.
+    """
+    folder = seed_folder(out, arm, seed)
+    done = folder / "entry.json"
+    if resume and done.exists():
+        entry: dict[str, Any] = json.loads(done.read_text())
+        return entry
+    classroom = build_classroom(setup, arm, seed, mentors)
+    fit = Fit(
+        setup.runtime,
+        classroom,
+        setup.student_part,
+        setup.data.val,
+        setup.views,
+        setup.inputs,
+        setup.recipe.train,
+        setup.classes,
+        seed,
+        folder=folder,
+        notify=notify,
+    )
+    result = fit.run(resume=resume)
+    return _finish(setup, arm, seed, classroom, result, folder)
+
+
+def _finish(
+    setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Result, folder: Path
+) -> dict[str, Any]:
+    """Test the last, best and averaged student and write them."""
+    student, size, classes = classroom.student, setup.recipe.train.eval_batch_size, len(setup.classes)
+    about = {
+        "task": setup.recipe.task,
+        "model": setup.recipe.student.model,
+        "classes": json.dumps(list(setup.classes)),
+        "preprocessing": json.dumps({"mean": setup.data.mean, "std": setup.data.std, "shape": setup.data.shape}),
+        "data": setup.data.name,
+        "data_size": json.dumps(setup.recipe.data.size),
+        "method": arm.label,
+        "seed": str(seed),
+        "classroomkd": __version__,
+    }
+
+    def tested() -> ev.Score:
+        with setup.runtime.autocast():
+            return ev.evaluate(student, setup.data.test, setup.inputs, classes, size)
+
+    last = {k: v.detach().clone() for k, v in student.state_dict().items()}
+    last_score = tested()
+    zero = setup.runtime.is_zero
+    if zero:
+        models.save_checkpoint(last, folder / "student.safetensors", about | {"which": "last"})
+    entry: dict[str, Any] = {
+        "method": arm.label,
+        "seed": seed,
+        "test_last": last_score.accuracy,
+        "test_best": last_score.accuracy,
+        "val_last": result.val[-1].accuracy if result.val else None,
+        "val_best": None,
+        "best_epoch": result.best_epoch,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 3),
+        **{k: round(v, 4) for k, v in result.cost.items() if math.isfinite(v)},
+    }
+    if result.best is not None:
+        student.load_state_dict(result.best)
+        entry["test_best"] = tested().accuracy
+        entry["val_best"] = max(s.accuracy for s in result.val)
+        if zero:
+            models.save_checkpoint(result.best, folder / "student-best.safetensors", about | {"which": "best"})
+    if result.ema is not None:
+        student.load_state_dict(result.ema)
+        entry["test_ema"] = tested().accuracy
+        if zero:
+            models.save_checkpoint(result.ema, folder / "student-ema.safetensors", about | {"which": "ema"})
+    student.load_state_dict(last)
+    if zero:
+        teaching = result.teaching | {"test_per_class": last_score.per_class}
+        atomic_write_text(folder / "teaching.json", json.dumps(teaching))
+        atomic_write_text(folder / "entry.json", json.dumps(entry, indent=1))
+        # The training can no longer be interrupted; its last state is the student itself.
+        (folder / "checkpoints" / "last.pt").unlink(missing_ok=True)
+    setup.runtime.barrier()
+    return entry

@@ -1,0 +1,278 @@
+"""The training loop: one network, one method, one seed; killed anywhere it resumes to the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from classroomkd.classroom import Classroom
+from classroomkd.engine import checkpoint
+from classroomkd.engine.context import EngineContext
+from classroomkd.engine.evaluate import Score, evaluate
+from classroomkd.engine.floor import probe
+from classroomkd.engine.inputs import Batches, Inputs
+from classroomkd.engine.optim import build_optimizer, learning_rate
+from classroomkd.engine.record import Record
+from classroomkd.engine.runtime import Runtime
+from classroomkd.errors import RunStopped
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+    from classroomkd.data.views import Views
+    from classroomkd.recipe import TrainSpec
+
+__all__ = ["Fit", "Notify", "Result"]
+
+Notify = Callable[[dict[str, Any]], None]
+
+
+def _silent(event: dict[str, Any]) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished training leaves; the student holds its last raw weights."""
+
+    val: list[Score]
+    best_epoch: int
+    best: dict[str, torch.Tensor] | None
+    ema: dict[str, torch.Tensor] | None
+    teaching: dict[str, Any]
+    steps: int
+    seconds: float
+    cost: dict[str, float]
+
+
+@dataclass
+class Fit:
+    """One training.
+
+    Args:
+        classroom: student, mentors and method, on the runtime's device.
+        train, val: parts of the data; ``val`` selects the best epoch and never the test part.
+        views: the augmentation.
+        inputs: pixels to inputs.
+        spec: epochs, batch, optimiser and so on.
+        classes: topic names of *who taught what*.
+        seed: of order, views and weights' noise.
+        folder: where metrics and checkpoints go; None = nowhere.
+        notify: called with progress events.
+        measure: whether the step is timed against the student alone first.
+    """
+
+    runtime: Runtime
+    classroom: Classroom
+    train: Part
+    val: Part | None
+    views: Views
+    inputs: Inputs
+    spec: TrainSpec
+    classes: Sequence[str]
+    seed: int
+    folder: Path | None = None
+    notify: Notify = _silent
+    measure: bool = True
+    _history: list[Score] = field(default_factory=list)
+    _best: tuple[float, int] = (-1.0, -1)
+    _best_weights: dict[str, torch.Tensor] | None = None
+    _spent: float = 0.0
+
+    def run(self, resume: bool = False) -> Result:
+        """Train to the last epoch.
+
+        Raises:
+            RunStopped: a loss that is not finite (names the term); the last good checkpoint is kept.
+        """
+        spec, runtime, classroom = self.spec, self.runtime, self.classroom
+        batches = Batches(
+            self.train,
+            self.views,
+            spec.batch_size,
+            self.seed,
+            drop_last=None if spec.drop_last == "auto" else bool(spec.drop_last),
+            rank=runtime.rank,
+            world=runtime.world,
+        )
+        torch.manual_seed(self.seed + 7919)
+        if spec.channels_last:
+            classroom.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        record = Record(len(classroom.mentors), len(self.classes), runtime.device)
+        context = EngineContext(
+            runtime,
+            classroom,
+            build_optimizer(classroom.parameters(), spec),
+            self.inputs,
+            record,
+            accumulate=spec.accumulate,
+            clip=spec.clip,
+            ema=spec.ema,
+        )
+        classroom.reduce = runtime.reduce if runtime.world > 1 else None
+        rate = learning_rate(spec)
+        cost = probe(context, next(batches.epoch(0))) if self.measure else {}
+        first = self._resume(context, cost) if resume else 0
+        log = self._open_log(classroom.steps if resume else 0)
+        started, waited, since = time.perf_counter(), 0.0, time.perf_counter()
+        spent = self._spent
+
+        def flush(epoch: float) -> None:
+            nonlocal waited, since
+            interval = record.flush()
+            if interval["bad"]:
+                self._stop(interval["bad"], epoch)
+            now = time.perf_counter()
+            line = {
+                "kind": "train",
+                "step": classroom.steps,
+                "epoch": round(epoch, 4),
+                **{k: interval[k] for k in ("loss", "terms", "mentors")},
+                "lr": context.raw_optimizer.param_groups[0]["lr"],
+                "seconds": round(spent + now - started, 3),
+                "data_wait": round(waited / max(now - since, 1e-9), 4),
+                "x_floor": cost.get("cost_ratio"),
+            }
+            waited, since = 0.0, now
+            log(line)
+            self.notify({"event": "step", "epochs": spec.epochs, **line})
+
+        classroom.train()
+        for epoch in range(first, spec.epochs):
+            classroom.epoch = float(epoch)
+            asked = time.perf_counter()
+            for i, batch in enumerate(batches.epoch(epoch)):
+                waited += time.perf_counter() - asked
+                at = epoch + i / len(batches)
+                for group in context.raw_optimizer.param_groups:
+                    group["lr"] = rate(at)
+                context.teach(batch)
+                if classroom.steps % spec.log_every == 0:
+                    flush(at)
+                asked = time.perf_counter()
+            done = epoch + 1
+            if record.steps:
+                flush(float(done))
+            if self.val is not None and (done % spec.eval_every == 0 or done == spec.epochs):
+                self._validate(context, done, log)
+            self._spent = spent + time.perf_counter() - started
+            if done % spec.checkpoint_every == 0 or done == spec.epochs:
+                self._checkpoint(context, done, cost)
+            self.notify({"event": "epoch", "epoch": done, "epochs": spec.epochs, "seconds": self._spent})
+        names = classroom.mentors.names
+        ema = context.averaged.module.state_dict() if context.averaged is not None else None
+        return Result(
+            self._history,
+            self._best[1],
+            self._best_weights,
+            ema,
+            record.teaching(names, self.classes),
+            classroom.steps,
+            self._spent,
+            cost,
+        )
+
+    def _validate(self, context: EngineContext, epoch: int, log: Notify) -> None:
+        assert self.val is not None
+        student, classes, size = self.classroom.student, len(self.classes), self.spec.eval_batch_size
+        with self.runtime.autocast():
+            score = evaluate(student, self.val, self.inputs, classes, size)
+            line = {"kind": "val", "step": self.classroom.steps, "epoch": epoch}
+            line |= {"accuracy": score.accuracy, "loss": score.loss}
+            if context.averaged is not None:
+                averaged = evaluate(context.averaged.module, self.val, self.inputs, classes, size)
+                line["ema_accuracy"] = averaged.accuracy
+        self._history.append(score)
+        if score.accuracy > self._best[0]:
+            self._best = (score.accuracy, epoch)
+            self._best_weights = {k: v.detach().to("cpu", copy=True) for k, v in student.state_dict().items()}
+        log(line)
+        self.notify({"event": "val", **line, "best_epoch": self._best[1]})
+
+    def _stop(self, bad: list[str], epoch: float) -> None:
+        kept = ""
+        if self.folder is not None and (path := self.folder / "checkpoints" / "last.pt").exists():
+            kept = f"; the last good checkpoint is kept at {path}"
+        raise RunStopped(
+            f"training stopped at epoch {epoch:.2f}, step {self.classroom.steps}: the term '{bad[0]}' is not finite"
+            f"{kept}. Try a lower train.lr, train.clip=5, or train.precision=fp32"
+        )
+
+    def _checkpoint(self, context: EngineContext, epoch: int, cost: dict[str, float]) -> None:
+        if self.folder is None:
+            return
+        finite = [p.isfinite().all() for p in self.classroom.parameters() if p.is_floating_point()]
+        if finite and not bool(torch.stack(finite).all()):
+            self._stop(["weights"], epoch)
+        if not self.runtime.is_zero:
+            return
+        scaler = getattr(context.runtime.fabric._precision, "scaler", None)
+        state = {
+            "epoch": epoch,
+            "step": self.classroom.steps,
+            "learner": context.learner.state_dict(),
+            "optimizer": context.raw_optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "ema": context.averaged.state_dict() if context.averaged is not None else None,
+            "record": context.record.state(),
+            "rng": checkpoint.rng_state(self.runtime.device),
+            "threads": torch.get_num_threads(),
+            "best": list(self._best),
+            "best_weights": self._best_weights,
+            "history": [[s.accuracy, s.loss, s.samples, s.per_class] for s in self._history],
+            "seconds": self._spent,
+            "cost": cost,
+        }
+        checkpoint.save(self.folder / "checkpoints" / "last.pt", state)
+
+    def _resume(self, context: EngineContext, cost: dict[str, float]) -> int:
+        path = self.folder / "checkpoints" / "last.pt" if self.folder is not None else None
+        if path is None or not path.exists():
+            return 0
+        state = checkpoint.load(path)
+        # A running sum's order depends on the number of threads; the same bits need the same number.
+        torch.set_num_threads(state["threads"])
+        context.learner.load_state_dict(state["learner"])
+        context.raw_optimizer.load_state_dict(state["optimizer"])
+        scaler = getattr(context.runtime.fabric._precision, "scaler", None)
+        if scaler is not None and state["scaler"] is not None:
+            scaler.load_state_dict(state["scaler"])
+        if context.averaged is not None and state["ema"] is not None:
+            context.averaged.load_state_dict(state["ema"])
+        context.record.restore(state["record"])
+        checkpoint.set_rng_state(state["rng"], self.runtime.device)
+        self.classroom.steps = state["step"]
+        self._best, self._best_weights = (state["best"][0], int(state["best"][1])), state["best_weights"]
+        self._history = [Score(a, loss, per_class, n) for a, loss, n, per_class in state["history"]]
+        self._spent = state["seconds"]
+        cost.update(state["cost"])
+        return int(state["epoch"])
+
+    def _open_log(self, step: int) -> Notify:
+        if self.folder is None or not self.runtime.is_zero:
+            return _silent
+        path = self.folder / "metrics.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = []
+        if step and path.exists():
+            for text in path.read_text().splitlines():
+                try:
+                    if json.loads(text)["step"] <= step:
+                        kept.append(text)
+                except (ValueError, KeyError):
+                    break  # a line cut by the kill: it and what follows is done again
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(line + "\n" for line in kept))
+        os.replace(temporary, path)
+
+        def log(line: dict[str, Any]) -> None:
+            with path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+        return log

@@ -1,0 +1,158 @@
+"""Jobs: one mentor or one student each; run one after the other, or side by side in one-thread processes on a CPU."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classroomkd.engine.setup import Setup
+from classroomkd.errors import RunStopped
+
+if TYPE_CHECKING:
+    from classroomkd.engine.train import Notify
+    from classroomkd.recipe import Recipe
+
+__all__ = ["Job", "cores", "execute", "in_process", "side_by_side"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of work as plain data: ``mentor`` (index) or ``student`` (arm, seed, ready mentors)."""
+
+    kind: str
+    name: str
+    index: int
+    seed: int = 0
+    mentors: tuple[dict[str, Any], ...] = ()
+    out: str = ""
+    resume: bool = False
+
+
+def cores() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def execute(setup: Setup, job: Job, notify: Notify) -> dict[str, Any]:
+    """Do one job in this process."""
+    from classroomkd.engine.mentors import MentorRecord, prepare_mentor
+    from classroomkd.engine.students import teach_student
+
+    def tell(event: dict[str, Any]) -> None:
+        notify({"job": job.name, **event})
+
+    if job.kind == "mentor":
+        return prepare_mentor(setup, job.index, tell).plain()
+    assert job.kind == "student", job.kind
+    mentors = [MentorRecord(**m) for m in job.mentors]
+    arm = setup.recipe.arms()[job.index]
+    return teach_student(setup, arm, job.seed, mentors, Path(job.out), job.resume, tell)
+
+
+Done = Callable[[Job, dict[str, Any] | None, BaseException | None], None]
+
+
+def in_process(setup: Setup, jobs: Sequence[Job], notify: Notify, done: Done) -> None:
+    """One after the other. A job that stops (a loss that is not finite) does not stop the others."""
+    for job in jobs:
+        try:
+            notify({"job": job.name, "event": "start"})
+            result = execute(setup, job, notify)
+        except RunStopped as error:
+            done(job, None, error)
+        else:
+            done(job, result, None)
+
+
+_setup: Setup | None = None
+_queue: Any = None
+
+
+def _start(recipe: Recipe, folder: str, cache: str, trust_code: bool, threads: int, queue: Any) -> None:
+    """A worker's start: one runtime, the packed data mapped into memory."""
+    global _setup, _queue
+    import signal
+
+    from classroomkd import data
+    from classroomkd.engine.runtime import Runtime
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    runtime = Runtime("cpu", recipe.train.precision, threads)
+    _setup = Setup(recipe, data.unpack(folder), runtime, Path(cache), trust_code)
+    _queue = queue
+
+
+def _work(job: Job) -> dict[str, Any]:
+    assert _setup is not None
+    _queue.put({"job": job.name, "event": "start"})
+    return execute(_setup, job, _queue.put)
+
+
+class side_by_side:  # noqa: N801 - used as a context manager, like open()
+    """A pool of worker processes, each with ``threads`` threads; a context manager.
+
+    Args:
+        setup: the parent's setup; its data must be packed in ``folder``.
+        folder: where ``classroomkd.data.pack`` wrote the data.
+        workers: processes.
+        threads: threads of each.
+    """
+
+    def __init__(self, setup: Setup, folder: Path, workers: int, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._queue: Any = context.SimpleQueue()
+        arguments = (setup.recipe, str(folder), str(setup.cache), setup.trust_code, threads, self._queue)
+        # Waiting threads must sleep, not spin, when several processes share the cores.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        self._before = os.environ.get("OMP_NUM_THREADS")
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        self._pool = ProcessPoolExecutor(workers, context, _start, arguments)
+
+    def __enter__(self) -> side_by_side:
+        return self
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if kind is not None:
+            for process in list((self._pool._processes or {}).values()):
+                with suppress(Exception):
+                    process.terminate()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._before is None:
+            os.environ.pop("OMP_NUM_THREADS", None)
+        else:
+            os.environ["OMP_NUM_THREADS"] = self._before
+
+    def run(self, jobs: Sequence[Job], notify: Notify, done: Done) -> None:
+        """Do all jobs; ``notify`` and ``done`` are called in this process."""
+        stop = {"event": "stop listening"}
+
+        def listen() -> None:
+            while (event := self._queue.get()) != stop:
+                notify(event)
+
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        futures: dict[Future[dict[str, Any]], Job] = {self._pool.submit(_work, job): job for job in jobs}
+        try:
+            for future in _as_done(list(futures)):
+                error = future.exception()
+                if error is not None and not isinstance(error, RunStopped):
+                    raise error
+                done(futures[future], None if error else future.result(), error)
+        finally:
+            self._queue.put(stop)
+            listener.join(timeout=5)
+
+
+def _as_done(futures: list[Future[dict[str, Any]]]) -> Iterator[Future[dict[str, Any]]]:
+    left = set(futures)
+    while left:
+        finished, left = wait(left, return_when=FIRST_COMPLETED)
+        yield from finished
