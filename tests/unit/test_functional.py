@@ -1,0 +1,239 @@
+"""The rules themselves: what specs/classroomkd.md calls edge cases, one by one."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+
+from classroomkd import functional
+from classroomkd.errors import UserError
+from classroomkd.functional.classroom import python_round2
+
+RULES = ["sample", "batch", "rank"]
+
+
+def logits(*probabilities: float) -> torch.Tensor:
+    """Two-class logits whose first class has these probabilities, float64."""
+    p = torch.tensor(probabilities, dtype=torch.float64)
+    return torch.stack([p.log(), (1 - p).log()], -1)
+
+
+def test_rounding_is_pythons() -> None:
+    draw = random.Random(0)
+    values = [draw.random() for _ in range(20_000)] + [k / 1000 for k in range(1001)] + [(k + 0.5) / 100 for k in range(100)]
+    assert python_round2(torch.tensor(values, dtype=torch.float64)).tolist() == [round(v, 2) for v in values]
+
+
+def test_sample_rule_by_hand() -> None:
+    student, mentors = logits(0.5, 0.5, 0.5), torch.stack([logits(0.8, 0.5, 0.4), logits(0.6, 0.9, 0.1)])
+    terms = functional.classroom(student, mentors, torch.zeros(3, dtype=torch.int64), tau=12.0)
+    assert terms.active.tolist() == [[True, False, False], [True, True, False]]
+    # M · p_m / (p_s + Σ p)
+    expected = torch.tensor([[2 * 0.8 / 1.9, 0, 0], [2 * 0.6 / 1.9, 2 * 0.9 / 1.9, 0]], dtype=torch.float64)
+    torch.testing.assert_close(terms.weight, expected)
+    temperature = torch.tensor([[1 + 12 * 0.3 / 0.8, 1, 1], [1 + 12 * 0.1 / 0.6, 1 + 12 * 0.4 / 0.9, 1]]).double()
+    torch.testing.assert_close(terms.temperature, temperature)
+    kl = functional.kl_divergence(student[None], mentors, temperature)
+    torch.testing.assert_close(terms.distilled, (expected * temperature**2 * kl).sum(0).mean())
+    torch.testing.assert_close(terms.loss, terms.supervised + terms.distilled)
+
+
+def test_ties_are_strict_by_default_and_may_teach_when_asked() -> None:
+    same = logits(0.5)
+    target = torch.zeros(1, dtype=torch.int64)
+    assert not functional.classroom(same, same[None], target).active.any()
+    tied = functional.classroom(same, same[None], target, strict=False)
+    assert tied.active.all()
+    assert tied.temperature.item() == 1.0
+    assert functional.classroom(same, same[None], target, rule="batch").active.all()
+    assert not functional.classroom(same, same[None], target, rule="batch", strict=True).active.any()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_student_best_hears_nobody(rule: str) -> None:
+    student, mentors = logits(0.99, 0.98), torch.stack([logits(0.5, 0.6), logits(0.4, 0.3)])
+    terms = functional.classroom(student, mentors, torch.zeros(2, dtype=torch.int64), rule=rule)
+    assert not terms.active.any()
+    assert terms.distilled.item() == 0
+    assert terms.supervised.item() > 0
+
+
+@pytest.mark.parametrize("rule", ["sample", "batch"])
+def test_chance_student_gets_the_softest_targets(rule: str) -> None:
+    torch.manual_seed(0)
+    student = torch.zeros(8, 1000, dtype=torch.float64)
+    target = torch.randint(1000, (8,))
+    mentors = 20.0 * torch.nn.functional.one_hot(target, 1000).double()[None]
+    terms = functional.classroom(student, mentors, target, rule=rule, tau=12.0)
+    torch.testing.assert_close(terms.temperature, torch.full_like(terms.temperature, 13.0), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_broken_mentor_is_silent(rule: str, bad: float) -> None:
+    torch.manual_seed(1)
+    student = torch.randn(6, 5, requires_grad=True)
+    mentors = torch.randn(3, 6, 5) * 3
+    mentors[1, 2, 3] = bad
+    target = torch.randint(5, (6,))
+    terms = functional.classroom(student, mentors, target, rule=rule)
+    terms.loss.backward()
+    assert terms.loss.isfinite()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    assert not terms.active[1, 2]
+    if rule != "sample":
+        assert not terms.active[1].any()  # its score is the batch's
+    else:
+        clean = functional.classroom(student, mentors.nan_to_num(0.0, posinf=0.0), target)
+        others = torch.arange(6) != 2
+        assert torch.equal(terms.active[1, others], clean.active[1, others])  # the other samples are taught as before
+
+
+def test_a_ruled_out_class_is_not_a_nan() -> None:
+    student = torch.randn(2, 4, requires_grad=True)
+    mentor = torch.tensor([[0.0, 1.0, -math.inf, 2.0], [0.0, 1.0, 2.0, 3.0]])
+    loss = functional.kd(student, mentor, 4.0)
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_batch_of_one_and_permutation(rule: str) -> None:
+    torch.manual_seed(2)
+    student, mentors, target = torch.randn(1, 7), torch.randn(4, 1, 7) * 2, torch.tensor([3])
+    one = functional.classroom(student, mentors, target, rule=rule)
+    assert one.loss.isfinite()
+    order = torch.tensor([2, 0, 3, 1])
+    other = functional.classroom(student, mentors[order], target, rule=rule)
+    torch.testing.assert_close(other.weight, one.weight[order])
+    torch.testing.assert_close(other.loss, one.loss)
+
+
+def test_sample_and_batch_agree_on_one_sample_up_to_rounding() -> None:
+    torch.manual_seed(3)
+    student, mentors, target = torch.randn(1, 3).double(), torch.randn(3, 1, 3).double(), torch.tensor([0])
+    sample = functional.classroom(student, mentors, target, rule="sample", strict=False)
+    batch = functional.classroom(student, mentors, target, rule="batch")
+    assert (sample.weight - batch.weight).abs().max() <= 3 * 0.005 + 1e-9
+
+
+def test_identical_mentors_and_unit_weights() -> None:
+    torch.manual_seed(4)
+    student, mentor, target = torch.randn(16, 10), torch.randn(1, 16, 10) * 4, torch.randint(10, (16,))
+    one = functional.classroom(student, mentor, target, normalise="unit")
+    six = functional.classroom(student, mentor.expand(6, -1, -1), target, normalise="unit")
+    torch.testing.assert_close(one.distilled, six.distilled)  # strength does not depend on the number of mentors
+    sums = six.weight.sum(0)
+    torch.testing.assert_close(sums[sums > 0], torch.ones_like(sums[sums > 0]))
+    assert functional.classroom(student, mentor.expand(6, -1, -1), target).distilled > 1.5 * one.distilled
+
+
+def test_ablations() -> None:
+    torch.manual_seed(5)
+    student, mentors, target = torch.randn(9, 4), torch.randn(3, 9, 4) * 2, torch.randint(4, (9,))
+    off = functional.classroom(student, mentors, target, gate=False)
+    assert off.active.all()
+    torch.testing.assert_close(off.weight, torch.full_like(off.weight, 1 / 3))
+    for rule, fixed in (("sample", 4.0), ("batch", 1.0), ("rank", 2.2)):
+        flat = functional.classroom(student, mentors, target, rule=rule, mentoring=False)
+        torch.testing.assert_close(flat.temperature, torch.full_like(flat.temperature, fixed))
+        full = functional.classroom(student, mentors, target, rule=rule)
+        torch.testing.assert_close(flat.weight, full.weight)  # mentoring off leaves filtering alone
+        both = functional.classroom(student, mentors, target, rule=rule, gate=False, mentoring=False)
+        assert both.active.all()
+        assert torch.equal(both.temperature, flat.temperature)
+    both = functional.classroom(student, mentors, target, gate=False, mentoring=False)
+    torch.testing.assert_close(both.distilled, functional.average(student, mentors, 4.0))
+    released = functional.classroom(student, mentors, target, rule="batch", gate=False, mentoring=False)
+    torch.testing.assert_close(released.distilled, 3 * functional.average(student, mentors, 1.0))
+
+
+def test_soft_gate_tends_to_the_hard_one() -> None:
+    torch.manual_seed(6)
+    student, mentors, target = torch.randn(20, 4), torch.randn(3, 20, 4) * 2, torch.randint(4, (20,))
+    hard = functional.classroom(student, mentors, target)
+    soft = functional.classroom(student, mentors, target, soft=1e-6)
+    torch.testing.assert_close(soft.weight, hard.weight)
+    assert (functional.classroom(student, mentors, target, soft=0.1).weight > 0).all()
+
+
+def test_no_gradient_through_weights() -> None:
+    torch.manual_seed(7)
+    student, mentors, target = torch.randn(5, 4).double(), torch.randn(2, 5, 4).double() * 2, torch.randint(4, (5,))
+    moving = student.clone().requires_grad_()
+    terms = functional.classroom(moving, mentors, target)
+    terms.loss.backward()
+    fixed = student.clone().requires_grad_()
+    kl = functional.kl_divergence(fixed[None], mentors, terms.temperature)
+    own = torch.nn.functional.cross_entropy(fixed, target, reduction="none")
+    credibility = student.softmax(-1).gather(1, target[:, None])[:, 0]
+    ((terms.weight * terms.temperature**2 * kl).sum(0).mean() + _supervised(own, credibility)).backward()
+    torch.testing.assert_close(moving.grad, fixed.grad)
+
+
+def _supervised(own: torch.Tensor, credibility: torch.Tensor) -> torch.Tensor:
+    """The sample rule's supervised part as the package ships it."""
+    from classroomkd.functional.classroom import _RULES
+
+    return (own * (credibility if _RULES["sample"].own_supervised == "credibility" else 1)).mean()
+
+
+def test_supervised_weight_is_an_option() -> None:
+    torch.manual_seed(8)
+    student, mentors, target = torch.randn(5, 4), torch.randn(2, 5, 4), torch.randint(4, (5,))
+    one = functional.classroom(student, mentors, target, supervised_weight="one")
+    torch.testing.assert_close(one.supervised, torch.nn.functional.cross_entropy(student, target))
+    own = functional.classroom(student, mentors, target, supervised_weight="credibility")
+    assert own.supervised < one.supervised
+    torch.testing.assert_close(own.distilled, one.distilled)
+
+
+@pytest.mark.parametrize("rule", ["batch", "rank"])
+def test_two_ranks_are_one_batch(rule: str) -> None:
+    torch.manual_seed(9)
+    student, mentors, target = torch.randn(8, 5).double(), torch.randn(3, 8, 5).double() * 2, torch.randint(5, (8,))
+    whole = functional.classroom(student, mentors, target, rule=rule)
+    seen: list[torch.Tensor] = []
+
+    def half(start: int, reduce: object) -> functional.ClassroomTerms:
+        part = slice(start, start + 4)
+        return functional.classroom(student[part], mentors[:, part], target[part], rule=rule, reduce=reduce)
+
+    def sums(start: int) -> list[torch.Tensor]:
+        seen.clear()
+        half(start, lambda t: (seen.append(t), t)[1])
+        return [t.clone() for t in seen]
+
+    totals = [a + b for a, b in zip(sums(0), sums(4), strict=True)]
+    for start in (0, 4):
+        queue = iter(totals)
+        terms = half(start, lambda t, queue=queue: next(queue))
+        torch.testing.assert_close(terms.weight[:, 0], whole.weight[:, 0])
+        torch.testing.assert_close(terms.temperature[:, 0], whole.temperature[:, 0])
+
+
+def test_half_precisions() -> None:
+    torch.manual_seed(10)
+    student, mentors, target = torch.randn(6, 5), torch.randn(2, 6, 5), torch.randint(5, (6,))
+    wide = functional.classroom(student, mentors, target)
+    for dtype in (torch.bfloat16, torch.float16):
+        narrow = functional.classroom(student.to(dtype), mentors.to(dtype), target)
+        assert narrow.loss.dtype == torch.float32
+        assert narrow.loss.item() == pytest.approx(wide.loss.item(), rel=0.05)
+
+
+def test_kd_is_average_of_one() -> None:
+    student, mentor = torch.randn(6, 5), torch.randn(6, 5)
+    torch.testing.assert_close(functional.kd(student, mentor, 3.0).mean(), functional.average(student, mentor[None], 3.0))
+    assert functional.kd(student, mentor).shape == (6,)
+
+
+def test_unknown_rule() -> None:
+    with pytest.raises(UserError, match="sample, batch, rank"):
+        functional.classroom(torch.randn(2, 3), torch.randn(1, 2, 3), torch.zeros(2, dtype=torch.int64), rule="rang")
