@@ -117,7 +117,7 @@ class Classroom(nn.Module):
             )
         wanted = self.method.needs.mentors > 0
         mentors = self._pool.ask(inputs, ids, views) if wanted else None
-        prediction, features = (answer or self.reader)(inputs)
+        prediction, features = (self.reader if answer is None else answer)(inputs)
         if mentors is not None and mentors.prediction.shape[1:] != prediction.shape:
             raise UserError(
                 f"the student answers with shape {tuple(prediction.shape)}, mentor '{self._pool.names[0]}' with "

@@ -24,7 +24,7 @@ def prediction_of(output: Any) -> Tensor:
     logits = getattr(output, "logits", None)
     if isinstance(logits, Tensor):
         return logits
-    if isinstance(output, Sequence) and output:
+    if isinstance(output, Sequence) and not isinstance(output, str) and output:
         return prediction_of(output[0])
     raise UserError(
         f"a network returned {type(output).__name__}; expected a tensor, a tuple or .logits"

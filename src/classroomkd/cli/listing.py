@@ -83,7 +83,7 @@ def list_(
     what: Annotated[
         str | None, typer.Argument(metavar="WHAT", help=f"One of {', '.join(KINDS)}, or schema.", show_default=False)
     ] = None,
-    json_output: JsonOutput = False,
+    as_json: JsonOutput = False,
 ) -> None:
     """Methods, models, data sources, recipes and tasks at hand.
 
@@ -98,7 +98,7 @@ def list_(
         choices = [*KINDS, "schema"]
         raise UserError(f"there is no list of '{what}'{did_you_mean(what, choices)}; there are {', '.join(choices)}")
     chosen = [what] if what is not None else list(KINDS)
-    if json_output:
+    if as_json:
         lists = {kind: KINDS[kind][0]() for kind in chosen}
         typer.echo(json.dumps(lists[what] if what is not None else lists, indent=1, ensure_ascii=False))
         return
@@ -106,7 +106,9 @@ def list_(
         rows, columns, remark = KINDS[kind]
         if len(chosen) > 1:
             typer.echo(f"{'' if index == 0 else chr(10)}{kind}")
-        typer.echo(format_table(rows(), columns, width=shutil.get_terminal_size((120, 24)).columns))
+        held = rows()
+        width = shutil.get_terminal_size((120, 24)).columns
+        typer.echo(format_table(held, columns, width=width) if held else "none here; a source checkout has some")
         if remark:
             typer.echo(f"\n{remark}" if len(chosen) == 1 else remark)
 

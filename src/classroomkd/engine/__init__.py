@@ -9,12 +9,12 @@ _LAZY = {
     "Experiment": "experiment",
     "Fit": "train",
     "Inputs": "inputs",
-    "Run": "distill",
+    "Run": "api",
     "Runtime": "runtime",
     "Setup": "setup",
-    "calibrate": "calibrate",
-    "distill": "distill",
-    "evaluate": "evaluate",
+    "calibrate": "calibration",
+    "distill": "api",
+    "evaluate": "scoring",
 }
 
 __all__ = [*_LAZY]

@@ -21,7 +21,7 @@ from classroomkd import __version__, bank, models
 from classroomkd._files import atomic_write_text
 from classroomkd.classroom import Classroom, Mentor
 from classroomkd.data import counter, split
-from classroomkd.engine import evaluate as ev
+from classroomkd.engine import scoring as ev
 from classroomkd.engine.setup import Setup, content_key
 from classroomkd.engine.train import Fit, Notify
 from classroomkd.errors import UserError, did_you_mean

@@ -76,7 +76,7 @@ def _context(setup: Setup, arm: Any, wanted: bool) -> EngineContext:
     method = methods.compose([(entry.name, entry.options) for entry in arm.entries])
     classroom = Classroom(student, teachers, method, task=setup.task, mean=setup.data.mean, std=setup.data.std)
     if method.needs.calibration:
-        from classroomkd.engine.evaluate import calibration_of
+        from classroomkd.engine.scoring import calibration_of
 
         k = len(setup.classes)
         blank = torch.zeros(len(teachers), k, k, device=setup.runtime.device)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from classroomkd import __version__, bank, methods, models
 from classroomkd._files import atomic_write_text
 from classroomkd.classroom import Classroom
-from classroomkd.engine import evaluate as ev
+from classroomkd.engine import scoring as ev
 from classroomkd.engine.mentors import MentorRecord, load_mentor
 from classroomkd.engine.setup import Setup
 from classroomkd.engine.train import Fit, Notify, Result

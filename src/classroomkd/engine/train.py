@@ -15,7 +15,7 @@ import torch
 from classroomkd.classroom import Classroom
 from classroomkd.engine import checkpoint
 from classroomkd.engine.context import EngineContext
-from classroomkd.engine.evaluate import Score, evaluate
+from classroomkd.engine.scoring import Score, evaluate
 from classroomkd.engine.floor import probe
 from classroomkd.engine.inputs import Batches, Inputs
 from classroomkd.engine.optim import build_optimizer, learning_rate

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from classroomkd import _compat, models
 from classroomkd.errors import UserError
-from torch import nn
 
 
 @pytest.mark.parametrize(
@@ -54,10 +55,9 @@ def test_a_missing_library_names_the_command(package: str, monkeypatch: pytest.M
         models.resolve(f"{package}:resnet18", 10)
 
 
+@pytest.mark.skipif(not _compat.installed("torchvision"), reason="torchvision is not installed")
 @pytest.mark.parametrize("error", [RuntimeError("version mismatch"), ImportError("libfoo.so")])
 def test_a_library_that_does_not_fit_torch_says_so(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torchvision")
-
     def fail(package: str) -> None:
         raise error
 
@@ -67,17 +67,21 @@ def test_a_library_that_does_not_fit_torch_says_so(error: Exception, monkeypatch
         _compat.import_torchvision("x")
 
 
+needs_timm = pytest.mark.skipif(not _compat.installed("timm"), reason="timm is not installed")
+needs_torchvision = pytest.mark.skipif(not _compat.installed("torchvision"), reason="torchvision is not installed")
+
+
 class TestLibraries:
+    @needs_timm
     def test_timm(self) -> None:
-        pytest.importorskip("timm")
         module = models.resolve("timm:resnet10t", 7, in_channels=1)
         assert module.eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
         assert models.preprocessing(module) is not None
         seen = models.preprocessing("timm:resnet10t.c3_in1k")
         assert seen == {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "size": 176}
 
+    @needs_torchvision
     def test_torchvision(self) -> None:
-        pytest.importorskip("torchvision")
         module = models.resolve("torchvision:squeezenet1_1", 7)
         assert module.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
         seen = models.preprocessing("torchvision:resnet18")
@@ -85,11 +89,12 @@ class TestLibraries:
         with pytest.raises(UserError, match="takes images of 3 channels, not 1"):
             models.resolve("torchvision:squeezenet1_1", 7, in_channels=1)
 
+    @needs_torchvision
     def test_torchvision_networks_with_helpers_give_plain_logits_in_training(self) -> None:
-        pytest.importorskip("torchvision")
         module = models.resolve("torchvision:googlenet", 4).train()
         assert module(torch.randn(2, 3, 64, 64)).shape == (2, 4)
 
+    @needs_timm
     @pytest.mark.parametrize(
         ("spec", "said"),
         [
@@ -101,14 +106,13 @@ class TestLibraries:
         ],
     )
     def test_unknown_names(self, spec: str, said: str) -> None:
-        pytest.importorskip("timm")
         with pytest.raises(UserError) as caught:
             models.resolve(spec, 10)
         assert said in str(caught.value)
 
+    @needs_timm
     def test_what_the_library_dislikes_is_one_sentence(self) -> None:
-        pytest.importorskip("timm")
-        with pytest.raises(UserError, match="'timm:resnet10t' cannot be built with .*colour='red'"):
+        with pytest.raises(UserError, match=r"'timm:resnet10t' cannot be built with .*colour='red'"):
             models.create("timm:resnet10t", 10, colour="red")
 
     def test_the_zoo_has_no_preprocessing_of_its_own(self) -> None:
@@ -159,7 +163,10 @@ class TestPython:
         return tmp_path
 
     def test_nothing_runs_without_trust(self, folder: Path) -> None:
-        for function in (lambda: models.resolve("py:nets_for_test:Net", 5), lambda: models.check("py:nets_for_test:Net")):
+        for function in (
+            lambda: models.resolve("py:nets_for_test:Net", 5),
+            lambda: models.check("py:nets_for_test:Net"),
+        ):
             with pytest.raises(UserError, match="--trust-code"):
                 function()
         assert not (folder / "was_imported").exists()
@@ -199,13 +206,15 @@ class TestPython:
             models.resolve(spec, 5, trust_code=True)
         assert said in str(caught.value)
 
+    @needs_torchvision
     def test_code_that_imports_torchvision_first_works_too(self, folder: Path) -> None:
         """Beside a CPU torch its import fails until the operators are declared; in a fresh process nothing has."""
         import subprocess
 
-        pytest.importorskip("torchvision")
         (folder / "uses_torchvision.py").write_text(
-            "import torchvision\ndef net(num_classes):\n    return torchvision.models.squeezenet1_1(num_classes=num_classes)\n"
+            "import torchvision\n"
+            "def net(num_classes):\n"
+            "    return torchvision.models.squeezenet1_1(num_classes=num_classes)\n"
         )
         code = "import classroomkd.models as m; m.resolve('py:uses_torchvision:net', 3, trust_code=True)"
         subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=folder, check=True)

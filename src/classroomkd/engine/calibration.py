@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from classroomkd.classroom import Calibration, MentorPool
-from classroomkd.engine.evaluate import calibration_of
+from classroomkd.engine.scoring import calibration_of
 from classroomkd.errors import UserError
 
 __all__ = ["calibrate"]
