@@ -1,0 +1,307 @@
+"""The engine: schedules, evaluation, calibration, records; and the loop: resume to the bit, masks, accumulation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from classroomkd import data, methods, tasks
+from classroomkd.bank import FixedBank, answer_file, fill
+from classroomkd.classroom import Classroom
+from classroomkd.engine import Inputs, Runtime
+from classroomkd.engine.inputs import Batches
+from classroomkd.engine.optim import learning_rate
+from classroomkd.engine.scoring import answers, calibration_of, evaluate
+from classroomkd.engine.train import Fit, Result
+from classroomkd.errors import RunStopped, UserError
+from classroomkd.recipe import TrainSpec
+
+CLASSES = 10
+
+
+@pytest.fixture(scope="module")
+def images() -> Any:
+    return data.load({"source": "puppets", "options": {"train": 120, "test": 60, "image_size": 32}})
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Runtime:
+    return Runtime("cpu", "fp32", 1)
+
+
+def net(width: int = 4, dropout: float = 0.0) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, stride=4), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(dropout), nn.Flatten(),
+        nn.Linear(width * 64, CLASSES),
+    )  # fmt: skip
+
+
+def fit(
+    images: Any,
+    runtime: Runtime,
+    folder: Path | None = None,
+    *,
+    spec: TrainSpec | None = None,
+    method: str = "classroomkd",
+    resume: bool = False,
+    stop_after: int | None = None,
+    student: nn.Module | None = None,
+    measure: bool = False,
+) -> tuple[nn.Module, Result | None]:
+    torch.manual_seed(0)
+    student = net(dropout=0.2) if student is None else student
+    mentors = [net(6), net(8)] if methods.method_class(method).needs.mentors else []
+    room = Classroom(student, mentors, method, task=tasks.create("classification"))
+
+    class Killed(Exception):
+        pass
+
+    def notify(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch" and event["epoch"] == stop_after:
+            raise Killed
+
+    job = Fit(
+        runtime,
+        room,
+        images.train,
+        images.val,
+        data.make_views("crop_flip", view_seed=0, image_size=images.shape[1:]),
+        Inputs(images.mean, images.std, runtime.device),
+        spec or TrainSpec(epochs=3, batch_size=32, log_every=2),
+        images.classes,
+        0,
+        folder,
+        notify,
+        measure,
+    )
+    try:
+        return student, job.run(resume=resume)
+    except Killed:
+        return student, None
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, b.state_dict()[k]) for k, x in a.state_dict().items())
+
+
+# --- schedules and order ----------------------------------------------------------------------------------------------
+
+
+def test_standard_schedule() -> None:
+    rate = learning_rate(TrainSpec(epochs=240, lr=0.05))
+    assert [rate(e) for e in (0, 149.9)] == [0.05, 0.05]
+    assert [rate(e) for e in (150, 180, 210, 239)] == pytest.approx([5e-3, 5e-4, 5e-5, 5e-5])
+    short = learning_rate(TrainSpec(epochs=8, lr=1.0))
+    assert [short(e) for e in (4, 5, 6, 7)] == pytest.approx([1, 0.1, 0.01, 0.001])
+
+
+def test_released_schedule_falls_for_120_epochs() -> None:
+    """specs: 0.05, 0.04 @30, 0.03 @60, 0.01 @120, then a tenth at 150, 180 and 210."""
+    spec = TrainSpec(epochs=240, lr=0.01, warmup_epochs=120, warmup_lr=0.05, milestones=(150, 180, 210))
+    rate = learning_rate(spec)
+    at = [rate(e) for e in (0, 30, 60, 120, 149, 151, 181, 211)]
+    assert at == pytest.approx([0.05, 0.04, 0.03, 0.01, 0.01, 1e-3, 1e-4, 1e-5])
+
+
+def test_cosine_with_warm_up() -> None:
+    rate = learning_rate(TrainSpec(epochs=10, lr=1.0, schedule="cosine", warmup_epochs=2, min_lr=0.1))
+    assert [rate(e) for e in (0, 1, 2, 6, 10)] == pytest.approx([0, 0.5, 1.0, 0.55, 0.1])
+
+
+def test_order_is_fresh_complete_and_split_over_ranks(images: Any) -> None:
+    views = data.make_views("crop_flip", view_seed=0, image_size=images.shape[1:])
+    whole = Batches(images.train, views, 32, seed=1)
+    first, second = (torch.cat([b["ids"] for b in whole.epoch(e)]) for e in (0, 1))
+    assert torch.equal(first.sort().values, images.train.ids.sort().values)
+    assert not torch.equal(first, second)
+    ranks = [list(Batches(images.train, views, 32, seed=1, rank=r, world=2).epoch(0)) for r in (0, 1)]
+    for batch, left, right in zip(whole.epoch(0), *ranks, strict=True):
+        assert torch.equal(torch.cat([left["ids"], right["ids"]]), batch["ids"])
+        assert torch.equal(torch.cat([left["pixels"], right["pixels"]]), batch["pixels"])
+
+
+def test_a_single_left_over_sample_is_left_out(images: Any) -> None:
+    views = data.make_views("none", view_seed=0, image_size=images.shape[1:])
+    n = len(images.train)
+    assert Batches(images.train, views, n - 1, 0).sizes == [n - 1]
+    assert Batches(images.train, views, n - 2, 0).sizes == [n - 2, 2]
+    assert Batches(images.train, views, n - 2, 0, drop_last=True).sizes == [n - 2]
+    assert Batches(images.train, views, 10 * n, 0).sizes == [n]
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_resume_is_bitwise(images: Any, runtime: Runtime, tmp_path: Path, optimizer: str) -> None:
+    spec = TrainSpec(epochs=3, batch_size=32, optimizer=optimizer, lr=0.02, ema=0.9, clip=1.0, log_every=2)
+    whole, result = fit(images, runtime, tmp_path / "a", spec=spec)
+    for stop in (1, 2):
+        folder = tmp_path / f"b{stop}"
+        fit(images, runtime, folder, spec=spec, stop_after=stop)
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write('{"kind": "train", "step": 99')  # what a kill leaves
+        again, resumed = fit(images, runtime, folder, spec=spec, resume=True)
+        assert same(whole, again)
+        assert result is not None
+        assert resumed is not None
+        assert resumed.teaching == result.teaching
+        assert [s.accuracy for s in resumed.val] == [s.accuracy for s in result.val]
+        assert all(torch.equal(v, resumed.ema[k]) for k, v in result.ema.items())
+        steps = [[json.loads(x)["step"] for x in (tmp_path / d / "metrics.jsonl").read_text().splitlines()] for d in ("a", folder.name)]
+        assert steps[0] == steps[1]
+
+
+def test_same_seed_same_weights_and_the_probe_leaves_no_trace(images: Any, runtime: Runtime) -> None:
+    plain, _ = fit(images, runtime)
+    measured, result = fit(images, runtime, measure=True)
+    assert same(plain, measured)
+    assert result is not None
+    assert result.cost["cost_ratio"] > 0
+
+
+class Poison(nn.Module):
+    """A network whose answers become NaN after some batches."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.inner, self.after, self.seen = net(), after, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen += 1
+        out: Tensor = self.inner(x)
+        return out * float("nan") if self.training and self.seen > self.after else out
+
+
+def test_nan_stops_names_the_term_and_keeps_the_last_good_checkpoint(images: Any, runtime: Runtime, tmp_path: Path) -> None:
+    student = Poison(after=6)
+    with pytest.raises(RunStopped, match=r"the term '(supervised|distilled)' is not finite.*last\.pt"):
+        fit(images, runtime, tmp_path, student=student)
+    state = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
+    assert state["epoch"] == 1
+    assert all(v.isfinite().all() for v in state["learner"].values() if v.is_floating_point())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_bad_update_is_masked_without_a_sync(images: Any, runtime: Runtime, optimizer: str) -> None:
+    student = Poison(after=2)
+    with pytest.raises(RunStopped):
+        fit(images, runtime, student=student, spec=TrainSpec(epochs=1, batch_size=32, optimizer=optimizer, log_every=100))
+    assert all(p.isfinite().all() for p in student.parameters())
+
+
+def test_accumulated_batches_are_one_large_one(images: Any, runtime: Runtime) -> None:
+    def linear() -> nn.Module:
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, CLASSES))
+
+    def train(batch_size: int, accumulate: int) -> nn.Module:
+        spec = TrainSpec(epochs=2, batch_size=batch_size, accumulate=accumulate, lr=0.01, drop_last=True, schedule="constant")
+        part = images.train.subset(torch.arange(96))
+        return fit(images_with(images, part), runtime, spec=spec, method="none", student=linear())[0]
+
+    for a, b in zip(train(32, 1).parameters(), train(16, 2).parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def images_with(images: Any, part: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(images, train=part)
+
+
+def test_bf16_trains(images: Any) -> None:
+    _, result = fit(images, Runtime("cpu", "bf16", 1))
+    assert result is not None
+    assert all(s.loss > 0 for s in result.val)
+
+
+def test_runtime_refuses_what_is_not_there() -> None:
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
+        Runtime("cpu", "fp16")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="device=cpu"):
+            Runtime("cuda")
+    with pytest.raises(UserError, match="not known"):
+        Runtime("gpu")
+
+
+def test_teaching_record_counts_every_sample(images: Any, runtime: Runtime, tmp_path: Path) -> None:
+    _, result = fit(images, runtime, tmp_path, spec=TrainSpec(epochs=2, batch_size=30, log_every=3))
+    assert result is not None
+    seen = sum(result.teaching["count"])
+    assert seen == 2 * sum(Batches(images.train, data.make_views("none", view_seed=0, image_size=(32, 32)), 30, 0).sizes)
+    lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    train = [x for x in lines if x["kind"] == "train"]
+    assert all(len(x["mentors"]["active"]) == 2 for x in train)
+    assert all(0 <= share <= 1 for x in train for share in x["mentors"]["active"])
+    assert [x["epoch"] for x in lines if x["kind"] == "val"] == [1, 2]
+
+
+# --- scores, calibration, bank ----------------------------------------------------------------------------------------
+
+
+def test_evaluate_by_hand(images: Any, runtime: Runtime) -> None:
+    class First(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([[1.0] + [0.0] * (CLASSES - 1)]).repeat(len(x), 1)
+
+    inputs = Inputs(images.mean, images.std, runtime.device)
+    score = evaluate(First(), images.test, inputs, CLASSES, 7)
+    assert score.accuracy == pytest.approx(float((images.test.target == 0).double().mean()))
+    assert score.per_class[0] == 1.0
+    assert set(score.per_class[1:]) == {0.0}
+    assert score.samples == len(images.test)
+    with pytest.raises(UserError, match="answers 10 classes, the data has 7"):
+        evaluate(First(), images.test, inputs, 7)
+
+
+def test_calibration_finds_the_temperature() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(4000, 5)
+    target = torch.distributions.Categorical(logits=logits).sample()
+    found = calibration_of(torch.stack([3 * logits, 0.5 * logits]), target)
+    assert found.temperature.tolist() == pytest.approx([3.0, 0.5], rel=0.1)
+    assert found.ceiling.shape == (2, 5)
+    assert ((found.ceiling > 0) & (found.ceiling <= 1)).all()
+
+
+def test_bank_holds_what_mentors_say(images: Any, runtime: Runtime, tmp_path: Path) -> None:
+    inputs = Inputs(images.mean, images.std, runtime.device)
+    views = data.FixedViews(data.make_views("crop_flip", view_seed=0, image_size=images.shape[1:]), 3)
+    module = net().eval()
+    path = answer_file(tmp_path, {"mentor": "a"})
+
+    def ask(pixels: Tensor) -> Tensor:
+        with torch.no_grad():
+            return module(inputs(pixels))
+
+    part = images.train.subset(torch.arange(5, 60))
+    passes = fill(path, ask, part, views, CLASSES, 16)
+    assert passes == 3 * 4
+    assert fill(path, ask, part, views, CLASSES, 16) == 0
+    store = FixedBank([path, path], part.ids, runtime.device)
+    index = torch.tensor([40, 3, 17])
+    pixels, _, ids = part.batch(index)
+    slots = views.pick(0, ids, 1)
+    told = store.lookup(ids, slots)
+    torch.testing.assert_close(told[0], ask(views.apply(pixels, ids, slots)), atol=2e-3, rtol=2e-3)
+    assert torch.equal(told[0], told[1])
+    other = store.lookup(ids, (slots + 1) % 3)
+    assert not torch.allclose(told, other)  # another view is another answer
+
+
+def test_answers_leave_the_mode_alone(images: Any, runtime: Runtime) -> None:
+    module = net().train()
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    answers(module, images.test, Inputs(images.mean, images.std, runtime.device))
+    assert module.training
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
