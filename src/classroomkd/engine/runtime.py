@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from classroomkd.engine.allocator import keep_large_blocks
 from classroomkd.errors import UserError
 
 __all__ = ["PRECISIONS", "Runtime", "pick_device"]
@@ -54,6 +55,10 @@ class Runtime:
             torch.set_num_threads(threads)
         self.device = pick_device(device)
         self.precision = precision
+        if self.device.type == "cpu":
+            keep_large_blocks()
+        else:
+            torch.backends.cudnn.deterministic = True  # a resumed run must give the same bits
         if precision == "fp16" and self.device.type == "cpu":
             raise UserError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
         world = int(os.environ.get("WORLD_SIZE", "1"))

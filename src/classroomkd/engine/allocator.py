@@ -1,0 +1,25 @@
+"""glibc's allocator, told to keep large blocks: activations of 1 to 30 MB are otherwise given back and faulted in again.
+
+Measured on the CPU steps of ``benchmarks/RESULTS.md``; it changes speed only, and only on Linux with glibc.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+__all__ = ["keep_large_blocks"]
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt's parameter numbers in malloc.h
+
+
+def keep_large_blocks() -> bool:
+    """Raise the trim and mmap thresholds to 1 GiB; True where it took effect."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False  # musl and others: nothing to set
+    settings = ((_TRIM_THRESHOLD, 1 << 30), (_MMAP_THRESHOLD, 1 << 30), (_TOP_PAD, 64 << 20))
+    return all(mallopt(key, value) for key, value in settings)
