@@ -19,7 +19,7 @@ _LAZY = {
     "Needs": "classroomkd.classroom",
     "Task": "classroomkd.classroom",
     "Terms": "classroomkd.classroom",
-    "distill": "classroomkd.engine.distill",
+    "distill": "classroomkd.engine.api",
 }
 _MODULES = ("data", "engine", "export", "functional", "methods", "models", "recipe", "report", "tasks")
 

@@ -53,6 +53,7 @@ class MentorRecord:
     val_logits: str  # path of its logits on the validation part, (N, C) float32
     answers: str  # path of its stored answers, or empty
     forwards: int  # passes made to fill them
+    answer_seconds: float  # time that took
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""
@@ -146,6 +147,7 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify) -> MentorRecord:
     key = content_key(weights=identity, mean=mean, std=std, size=size, data=setup.data.fingerprint)
     test, val_logits = _scored(setup, mentor, folder / f"{key}-val.npy")
     val = ev.score(val_logits, setup.data.val.target.to(val_logits.device), len(setup.classes))
+    asked = time.perf_counter()
     answers, forwards = _stored(setup, mentor, {"key": key})
     shape = (setup.data.shape[0], *(size or setup.data.shape[1:]))
     return MentorRecord(
@@ -162,10 +164,11 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify) -> MentorRecord:
         multiply_adds=models.multiply_adds(module, shape),
         samples=samples,
         note=note,
-        seconds=time.perf_counter() - started,
+        seconds=round(time.perf_counter() - started, 2),
         val_logits=str(folder / f"{key}-val.npy"),
         answers=answers,
         forwards=forwards,
+        answer_seconds=round(time.perf_counter() - asked, 2) if forwards else 0.0,
     )
 
 

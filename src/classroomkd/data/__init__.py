@@ -1,0 +1,46 @@
+"""Data: labelled images from any source as one kind of object, and replayable augmentation.
+
+``load`` gives an ``ImageSet``; ``make_views`` a space of views. Names are loaded on first use: the table of sources
+(``describe_sources``) is readable without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_LAZY = {
+    "DataSpec": "spec",
+    "DatasetPixels": "dataset_pixels",
+    "FilePixels": "file_pixels",
+    "FixedViews": "views",
+    "ImageSet": "images",
+    "MemoryPixels": "images",
+    "Part": "images",
+    "Pixels": "images",
+    "Views": "views",
+    "describe_sources": "sources.table",
+    "from_dataset": "loading",
+    "load": "loading",
+    "make_views": "views",
+    "pack": "packing",
+    "source_names": "sources.table",
+    "subset": "subsets",
+    "unpack": "packing",
+    "view_names": "views",
+}
+_MODULES = ("puppets",)
+
+__all__ = [*_LAZY, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

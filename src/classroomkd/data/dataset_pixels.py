@@ -1,0 +1,105 @@
+"""Pixels behind a ``torch.utils.data.Dataset`` of (image, label): what its items may be, and reading them on demand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from classroomkd.data import decode, geometry
+from classroomkd.errors import UserError
+
+__all__ = ["DatasetPixels", "item_pixels"]
+
+Device = torch.device | str
+
+
+def item_pixels(image: Any, size: int | None, where: str) -> Tensor:
+    """One item's image -> (3, H, W) uint8 by the geometry rule.
+
+    PIL images of any mode that ``decode`` knows; ``uint8`` or 0..1 float tensors (H, W), (C, H, W); arrays likewise,
+    also (H, W, C).
+
+    Raises:
+        UserError: naming ``where`` and what would fit.
+    """
+    if isinstance(image, Image.Image):
+        try:
+            return torch.from_numpy(geometry.fit_image(decode.to_rgb_or_grey(image), size))
+        except decode.DecodeError as error:
+            raise UserError(f"{where}: {error}") from error
+    if isinstance(image, np.ndarray):
+        if image.ndim == 3 and image.shape[-1] in (1, 3) and image.shape[0] not in (1, 3):
+            image = image.transpose(2, 0, 1)
+        image = torch.from_numpy(np.require(image, requirements=("C", "W")))
+    if not isinstance(image, Tensor):
+        raise UserError(f"{where}: the image is a {type(image).__name__}; give a PIL image, an array or a tensor")
+    if image.is_floating_point():
+        low, high = (float(value) for value in image.aminmax()) if image.numel() else (0.0, 0.0)
+        if not (low >= 0.0 and high <= 1.0):
+            raise UserError(
+                f"{where}: float pixels go from {low:.3g} to {high:.3g}; give 0 to 1, without Normalize"
+                " (the run normalises by the training set's own mean and standard deviation)"
+            )
+        image = (image * 255).round().to(torch.uint8)
+    if image.dim() not in (2, 3):
+        raise UserError(
+            f"{where}: the image has shape {tuple(image.shape)}; give (height, width) or (channels, height, width)"
+        )
+    return geometry.fit(image.reshape(1, -1, *image.shape[-2:]), size, where=where)[0]
+
+
+class DatasetPixels:
+    """The images of ``dataset``, read in the calling thread each time they are asked for (a foreign dataset need not
+    bear threads)."""
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        size: int | None,
+        shape: tuple[int, int, int],
+        where: str = "data",
+        device: Device = "cpu",
+    ) -> None:
+        self.dataset = dataset
+        self.size = size
+        self.where = where
+        self._shape = shape
+        self._device = torch.device(device)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image as fetched."""
+        return self._shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where fetched images are."""
+        return self._device
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """The images ``index`` (B,) int64 -> (B, C, H, W) uint8 on ``device``."""
+        images = [self.image(row, self.dataset[row][0]) for row in index.tolist()]
+        return (torch.stack(images) if images else torch.empty((0, *self._shape), dtype=torch.uint8)).to(self._device)
+
+    def image(self, row: int, image: Any) -> Tensor:
+        """``image``, item ``row`` of the dataset, as (C, H, W) uint8; refused when its shape is not the others'."""
+        pixels = item_pixels(image, self.size, f"{self.where}: item {row}")
+        if tuple(pixels.shape) != self._shape:
+            raise UserError(
+                f"{self.where}: item {row} is {'x'.join(map(str, pixels.shape))}, the first is"
+                f" {'x'.join(map(str, self._shape))};"
+                " set data.size to one size for all"
+            )
+        return pixels
+
+    def to(self, device: Device) -> DatasetPixels:
+        """The same dataset, fetched onto ``device``."""
+        return DatasetPixels(self.dataset, size=self.size, shape=self._shape, where=self.where, device=device)

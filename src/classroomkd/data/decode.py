@@ -1,0 +1,110 @@
+"""Image files to ``uint8`` pixels: every mode either handled or refused by name, EXIF orientation applied.
+
+Greyscale and colour of 8 bits are taken as they are; 16-bit grey is scaled down to 8 bits; palettes, CMYK and YCbCr
+become RGB; an alpha channel is dropped after the picture was laid on black. Floating point, CIELAB and other modes
+are refused.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from classroomkd.data import geometry
+
+__all__ = ["ENDINGS", "DecodeError", "decode", "oriented_size", "to_rgb_or_grey"]
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+_TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap height and width
+_ORIENTATION = 0x0112
+
+
+class DecodeError(Exception):
+    """A file that is no image, is damaged, or is of a kind that does not fit; the text says which."""
+
+
+def decode(path: str | Path, size: int | None) -> NDArray[np.uint8]:
+    """The image in a file, in the shape of the geometry rule: (3, H, W) uint8.
+
+    Raises:
+        DecodeError: when it cannot be read.
+    """
+    try:
+        data = Path(path).read_bytes()
+        with warnings.catch_warnings():
+            # Pillow warns about odd metadata and very large pictures; only what it cannot decode matters here.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                if image.format == "JPEG" and size is not None:
+                    # Lets the decoder halve the picture while it still is at least twice as large as asked for.
+                    image.draft(None, (2 * size, 2 * size))
+                turned = ImageOps.exif_transpose(image)
+                return geometry.fit_image(to_rgb_or_grey(turned), size)
+    except DecodeError:
+        raise
+    except Exception as error:
+        # Decoders raise OSError, SyntaxError, ValueError, struct.error, DecompressionBombError and more on damaged
+        # files.
+        raise DecodeError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """One line for a decoder's complaint, without the address of the buffer it was given."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image, or of a format that this Pillow cannot read"
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def oriented_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) after EXIF orientation, from the file's head alone.
+
+    Raises:
+        DecodeError: when it cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                width, height = image.size
+                return (width, height) if image.getexif().get(_ORIENTATION) in _TURNED else (height, width)
+    except Exception as error:
+        raise DecodeError(_reason(error)) from error
+
+
+def to_rgb_or_grey(image: Image.Image) -> Image.Image:
+    """The image in mode ``L`` or ``RGB``.
+
+    Raises:
+        DecodeError: for modes without a stated way.
+    """
+    mode = image.mode
+    if mode in ("L", "RGB"):
+        # A colour that stands for "transparent" needs no care: it is dropped with the rest of the metadata.
+        return image
+    if mode == "1":
+        return image.convert("L")
+    if mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
+        return _from_wide(image)
+    if mode in ("CMYK", "YCbCr", "RGBX"):
+        return image.convert("RGB")
+    if mode == "P" and "transparency" not in image.info:
+        return image.convert("RGB")
+    if mode in ("P", "PA", "RGBA", "RGBa", "LA", "La"):
+        clear = image.convert("RGBA")
+        ground = Image.new("RGBA", clear.size, (0, 0, 0, 255))
+        return Image.alpha_composite(ground, clear).convert("RGB")
+    raise DecodeError(f"its mode {mode} has no stated way to 8-bit grey or RGB; convert it first")
+
+
+def _from_wide(image: Image.Image) -> Image.Image:
+    """16-bit grey (which Pillow also gives as 32-bit integers) by its upper byte; wider values are refused."""
+    values = np.asarray(image).astype(np.int64)
+    if values.size and (int(values.min()) < 0 or int(values.max()) > 65535):
+        raise DecodeError("its 32-bit values exceed 16 bits; scale them to 8 bits first")
+    return Image.fromarray((values >> 8).astype(np.uint8))

@@ -1,0 +1,171 @@
+"""Labelled images as the engine sees them: pixels, parts, image sets.
+
+Shapes: N images of a part, B of a batch, C channels (3), H and W the sides after the geometry rule of
+``classroomkd.data.geometry``. Pixels are ``uint8`` until the last moment; normalising is the engine's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["ImageSet", "MemoryPixels", "Part", "Pixels"]
+
+Device = torch.device | str
+
+
+class Pixels(Protocol):
+    """The ``uint8`` pixels of N images, all of one shape, wherever they are kept."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image as fetched."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where fetched images are."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """The images ``index`` (B,) int64 -> (B, C, H, W) uint8 on ``device``."""
+        ...
+
+    def to(self, device: Device) -> Pixels:
+        """The same pixels, fetched onto ``device``."""
+        ...
+
+
+class MemoryPixels:
+    """Pixels held in one ``uint8`` tensor (N, C, H, W); small sets live on the training device."""
+
+    def __init__(self, images: Tensor) -> None:
+        assert images.dtype == torch.uint8, images.dtype
+        assert images.dim() == 4, images.shape
+        self.images = images
+        self._moved: weakref.WeakValueDictionary[str, MemoryPixels] = weakref.WeakValueDictionary()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """The images ``index`` (B,) int64 -> (B, C, H, W) uint8; a new tensor."""
+        return self.images.index_select(0, index.to(self.images.device))
+
+    def to(self, device: Device) -> MemoryPixels:
+        """The same pixels on ``device``; parts that share pixels get one copy between them."""
+        moved = self.images.device if str(device) == str(self.images.device) else torch.device(device)
+        if moved == self.images.device:
+            return self
+        known = self._moved.get(str(moved))
+        if known is None:
+            known = MemoryPixels(self.images.to(moved))
+            self._moved[str(moved)] = known
+        return known
+
+    def __reduce__(self) -> tuple[type[MemoryPixels], tuple[Tensor]]:
+        return MemoryPixels, (self.images,)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The images of one part (train, val or test) with their classes and ids.
+
+    ``target`` (N,) int64; ``ids`` (N,) int64: index in the full source in its stable order, before any split or skip;
+    ``rows`` (N,) int64: rows of ``pixels``, which several parts may share.
+    """
+
+    pixels: Pixels
+    target: Tensor
+    ids: Tensor
+    rows: Tensor
+
+    def __post_init__(self) -> None:
+        for name in ("target", "ids", "rows"):
+            value: Tensor = getattr(self, name)
+            assert value.dtype == torch.int64, (name, value.dtype)
+            assert value.shape == self.target.shape, (name, value.shape, self.target.shape)
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(side) for side in self.pixels.shape)
+        return f"Part({len(self)} images of {shape} in {type(self.pixels).__name__} on {self.rows.device})"
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Places ``index`` (B,) of this part -> pixels (B, C, H, W) uint8, target (B,), ids (B,), on the part's
+        device."""
+        index = index.to(self.rows.device)
+        return self.pixels.fetch(self.rows[index]), self.target[index], self.ids[index]
+
+    def subset(self, index: Tensor) -> Part:
+        """The part made of the places ``index`` (n,) int64, in that order; pixels are shared, not copied."""
+        index = index.to(self.rows.device)
+        return replace(self, target=self.target[index], ids=self.ids[index], rows=self.rows[index])
+
+    def to(self, device: Device) -> Part:
+        """The same part with pixels fetched onto ``device``."""
+        return Part(self.pixels.to(device), self.target.to(device), self.ids.to(device), self.rows.to(device))
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of which samples with which targets this part holds, in order.
+
+        With the set's ``fingerprint`` it is the key of anything trained on this part: the fingerprint alone does not
+        know about limits, splits and subsets.
+        """
+        both = torch.stack([self.ids, self.target]).cpu().contiguous()
+        return hashlib.sha256(both.numpy().astype("<i8").tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """One data set, split: what ``classroomkd.data.load`` returns.
+
+    ``mean`` and ``std`` belong to the train part, per channel after channels were repeated, for pixels scaled to 0..1;
+    ``views`` names the default view definition; ``fingerprint`` is the SHA-256 of the source's content (it does not
+    depend on limit or split: see ``Part.digest``); ``notes`` are sentences the user should read.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Part
+    val: Part
+    test: Part
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    views: str
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        return self.train.pixels.shape
+
+    def to(self, device: Device) -> ImageSet:
+        """The same set with every part on ``device``."""
+        return self.map(lambda part: part.to(device))
+
+    def map(self, change: Callable[[Part], Part]) -> ImageSet:
+        """The same set with each part replaced by ``change(part)``."""
+        return replace(self, train=change(self.train), val=change(self.val), test=change(self.test))

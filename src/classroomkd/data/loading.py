@@ -1,0 +1,227 @@
+"""``load``: from what the user said about data to an ``ImageSet``: open, check, limit, split, measure.
+
+Order of work: open the source(s); give every image its id; take the stratified ``limit``; split off what the source
+lacks (test, then val); take ``test_limit``; measure mean and standard deviation on what is left for training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from classroomkd.data import split
+from classroomkd.data.images import ImageSet, Part
+from classroomkd.data.sources.base import Raw, Request, Source
+from classroomkd.data.sources.table import open_source
+from classroomkd.data.spec import PARTS, DataSpec, parse
+from classroomkd.data.statistics import mean_std
+from classroomkd.data.subsets import compact
+from classroomkd.errors import UserError
+
+__all__ = ["from_dataset", "load"]
+
+
+def load(spec: Any, *, trust_code: bool = False) -> ImageSet:
+    """The data set that ``spec`` describes: a source's name, the mapping of a recipe's ``data:``, a torch Dataset or
+    a (train, test) pair.
+
+    Keys of the mapping: ``source``, or ``train``/``val``/``test`` when they live apart; ``val_fraction`` (0.1 of the
+    training images) and ``test_fraction`` (0.2), used only where the source has no such part; ``split_seed``;
+    ``limit`` (stratified cap on training images including val) and ``test_limit``; ``size`` (see ``geometry``);
+    ``views``; ``unreadable``; ``options`` of the source.
+
+    Raises:
+        UserError: for anything wrong with the spec or the data, naming the place and the remedy.
+    """
+    if isinstance(spec, ImageSet):
+        return spec
+    wanted = parse(spec)
+    request = Request(wanted.size, wanted.options, wanted.unreadable, trust_code)
+    if wanted.source is not None or (wanted.val is None and wanted.test is None):
+        opened = _open(wanted.source if wanted.source is not None else wanted.train, request)
+        return _assemble(opened, wanted) if isinstance(opened, Source) else opened
+    return _assemble(_together(wanted, request), wanted)
+
+
+def from_dataset(
+    train: Any,
+    test: Any = None,
+    *,
+    val: Any = None,
+    classes: tuple[str, ...] | None = None,
+    name: str = "dataset",
+    **keys: Any,
+) -> ImageSet:
+    """An ``ImageSet`` from ``torch.utils.data.Dataset`` objects that give (image, label); ``keys`` as in ``load``.
+
+    Images may be PIL images, ``uint8`` arrays or tensors, or float tensors within 0..1 (without Normalize and without
+    random augmentation, which belong to ``views``). Without ``test`` (or ``val``) a stratified part is split off.
+    """
+    from classroomkd.data.sources.python import dataset_source
+
+    wanted = parse({"source": "dataset", **keys})
+    request = Request(wanted.size, wanted.options, wanted.unreadable)
+    parts = {part: value for part, value in zip(PARTS, (train, val, test), strict=True) if value is not None}
+    return _assemble(dataset_source(parts, request, name=name, classes=classes), wanted)
+
+
+def _open(source: Any, request: Request) -> Source | ImageSet:
+    if isinstance(source, str):
+        return open_source(source, request)
+    from classroomkd.data.sources.python import from_returned
+
+    return from_returned(source, request, "data")
+
+
+def _together(wanted: DataSpec, request: Request) -> Source:
+    """One source out of several: each part from its own."""
+    given = {part: getattr(wanted, part) for part in PARTS if getattr(wanted, part) is not None}
+    if not any(isinstance(value, str) for value in given.values()):
+        from classroomkd.data.sources.python import dataset_source
+
+        return dataset_source(given, request, name=type(given["train"]).__name__)
+    opened: dict[str, Source] = {}
+    for part, value in given.items():
+        got = _open(value, request)
+        if not isinstance(got, Source):
+            raise UserError(f"data.{part}: a factory that returns a whole ImageSet cannot be one part; use data.source")
+        opened[part] = got
+    train = opened["train"]
+    parts: dict[str, Raw] = {}
+    for part, source in opened.items():
+        if source.classes != train.classes:
+            raise UserError(
+                f"data.{part}: {_difference(train.classes, source.classes)}. Both must have the same classes,"
+                " in the same order"
+            )
+        parts[part] = source.parts.get(part) or source.parts.get("all") or source.parts["train"]
+        if parts[part].pixels.shape != parts["train"].pixels.shape:
+            raise UserError(
+                f"data.{part}: images are {_shape(parts[part])}, those of data.train are {_shape(parts['train'])};"
+                " set data.size to one size for both"
+            )
+    # `train: cifar100:DIR, val: …` still tests on CIFAR's own test part.
+    for part in ("val", "test"):
+        if part not in parts and part in train.parts:
+            parts[part] = train.parts[part]
+    name = (
+        train.name
+        if len({source.name for source in opened.values()}) == 1
+        else " + ".join(s.name for s in opened.values())
+    )
+    whole = hashlib.sha256(" ".join(f"{part}={source.fingerprint}" for part, source in opened.items()).encode())
+    notes = tuple(dict.fromkeys(note for source in opened.values() for note in source.notes))
+    return Source(name, train.classes, parts, train.views, whole.hexdigest(), notes)
+
+
+def _shape(raw: Raw) -> str:
+    return "x".join(str(side) for side in raw.pixels.shape)
+
+
+def _difference(train: tuple[str, ...], other: tuple[str, ...]) -> str:
+    extra = [name for name in other if name not in train]
+    absent = [name for name in train if name not in other]
+    if extra:
+        return f"class '{extra[0]}' is not among the {len(train)} classes of data.train" + _more(extra)
+    if absent:
+        return f"class '{absent[0]}' of data.train is missing" + _more(absent)
+    return "the classes are those of data.train in another order"
+
+
+def _more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def _parts_with_ids(source: Source) -> dict[str, Part]:
+    """Ids count through train, val and test in that order, over every image the source lists."""
+    parts, start = {}, 0
+    for name in ("all", *PARTS):
+        raw = source.parts.get(name)
+        if raw is not None:
+            parts[name] = Part(raw.pixels, raw.target, raw.places + start, torch.arange(len(raw.target)))
+            start += raw.total
+    return parts
+
+
+def _limited(part: Part, limit: int | None, purpose: str, wanted: DataSpec, classes: int) -> Part:
+    if limit is None or limit >= len(part):
+        return part
+    if limit < classes:
+        raise UserError(f"data.{purpose}: {limit} images cannot cover {classes} classes; give at least {classes}")
+    target, ids = part.target.numpy(), part.ids.numpy()
+    keep = split.stratified(target, ids, limit, seed=wanted.split_seed, purpose=purpose, classes=classes)
+    return part.subset(torch.from_numpy(keep))
+
+
+def _split_off(part: Part, fraction: float, purpose: str, wanted: DataSpec, classes: int) -> tuple[Part, Part]:
+    """(what stays, what is split off): ``fraction`` of every class."""
+    target, ids = part.target.numpy(), part.ids.numpy()
+    counts = split.counts_for_fraction(np.bincount(target, minlength=classes).astype(np.int64), fraction)
+    away = split.take(target, ids, counts, seed=wanted.split_seed, purpose=purpose)
+    stays = np.setdiff1d(np.arange(len(part)), away)
+    return part.subset(torch.from_numpy(stays)), part.subset(torch.from_numpy(away))
+
+
+def _assemble(source: Source, wanted: DataSpec) -> ImageSet:
+    parts = _parts_with_ids(source)
+    classes = len(source.classes)
+    notes = list(source.notes)
+    if classes < 2:
+        raise UserError(f"data: '{source.name}' has {classes} class; a classifier needs at least two")
+    train = parts["all"] if "all" in parts else parts["train"]
+    _check_class_sizes(train, source.classes, splits="all" in parts or "test" not in parts, notes=notes)
+    if "test" in parts:
+        test = parts["test"]
+        train = _limited(train, wanted.limit, "limit", wanted, classes)
+    else:
+        if wanted.test_fraction == 0:
+            raise UserError("data.test_fraction: 0, but the source has no test part; give a fraction or data.test")
+        train, test = _split_off(train, wanted.test_fraction, "test", wanted, classes)
+        train = _limited(train, wanted.limit, "limit", wanted, classes)
+    if "val" in parts:
+        val = parts["val"]
+    elif wanted.val_fraction == 0:
+        raise UserError(
+            "data.val_fraction: 0, but the best epoch is chosen on a validation part; give a fraction or data.val"
+        )
+    else:
+        train, val = _split_off(train, wanted.val_fraction, "val", wanted, classes)
+    test = _limited(test, wanted.test_limit, "test_limit", wanted, classes)
+    for name, part in (("training", train), ("validation", val), ("test", test)):
+        if len(part) == 0:
+            raise UserError(
+                f"data: no image is left for the {name} part of '{source.name}'; raise data.limit or add images"
+            )
+    train, val, test = compact(train, val, test)
+    mean, std, measured = mean_std(train)
+    if measured < len(train):
+        notes.append(f"mean and standard deviation were measured on {measured} of {len(train)} training images")
+    return ImageSet(
+        name=source.name, classes=source.classes, train=train, val=val, test=test, mean=mean, std=std,
+        views=wanted.views or source.views, fingerprint=source.fingerprint, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _check_class_sizes(train: Part, classes: tuple[str, ...], *, splits: bool, notes: list[str]) -> None:
+    """An error for classes that cannot be split, a note for those too small to judge."""
+    counts = torch.bincount(train.target, minlength=len(classes)).tolist()
+    sizes: Mapping[str, int] = dict(zip(classes, counts, strict=True))
+    least = 2 if splits else 1
+    hopeless = [f"'{name}' ({count})" for name, count in sizes.items() if count < least]
+    if hopeless:
+        raise UserError(
+            f"data: every class needs at least {least} training image{'s' if least > 1 else ''}"
+            f"{' to be split' if splits else ''}; too few in {', '.join(hopeless[:8])}{_more(hopeless[7:])}."
+            " Add images or remove the class"
+        )
+    for limit, sentence in (
+        (5, "will hardly be learned, and scores on them mean little"),
+        (10, "are small: scores on them are uncertain"),
+    ):
+        tiny = [f"{name} ({count})" for name, count in sizes.items() if (0 if limit == 5 else 5) <= count < limit]
+        if tiny:
+            notes.append(f"classes with fewer than {limit} images {sentence}: {', '.join(tiny[:8])}{_more(tiny[7:])}")

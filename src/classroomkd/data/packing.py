@@ -1,0 +1,151 @@
+"""An image set on disk that many processes can share: safetensors, memory-mapped back, and a JSON file that describes
+it.
+
+The tensor file carries the content's digest in its name and is complete before the JSON file that names it appears,
+so a reader never sees half of either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from classroomkd._files import atomic_write_text, writing
+from classroomkd.data.file_pixels import FilePixels
+from classroomkd.data.images import ImageSet, MemoryPixels, Part, Pixels
+from classroomkd.errors import UserError
+
+__all__ = ["SCHEMA", "pack", "unpack"]
+
+SCHEMA = 1
+_MANIFEST = "data.json"
+_PARTS = ("train", "val", "test")
+_TUPLES = ("classes", "mean", "std", "notes")
+_PLAIN = ("name", "views", "fingerprint", *_TUPLES)
+
+
+def pack(image_set: ImageSet, folder: str | Path) -> Path:
+    """Write ``image_set`` into ``folder`` (made when missing) and return the folder; packing the same set again
+    changes nothing.
+
+    Pixels in memory are written; files decoded on demand are written as their list of paths.
+
+    Raises:
+        UserError: for pixels that live in a Python dataset.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    stores: list[dict[str, Any]] = []
+    seen: dict[int, int] = {}
+    parts: dict[str, int] = {}
+    for name in _PARTS:
+        part: Part = getattr(image_set, name)
+        if id(part.pixels) not in seen:
+            seen[id(part.pixels)] = len(stores)
+            stores.append(_store(part.pixels, f"pixels.{len(stores)}", tensors))
+        parts[name] = seen[id(part.pixels)]
+        for key in ("target", "ids", "rows"):
+            tensors[f"{name}.{key}"] = getattr(part, key).cpu().contiguous()
+    digest = _digest(image_set)
+    tensor_file = f"data-{digest[:16]}.safetensors"
+    plain = {name: getattr(image_set, name) for name in _PLAIN}
+    manifest = {"schema": SCHEMA, **plain, "parts": parts, "pixels": stores, "tensors": tensor_file}
+    if not (folder / tensor_file).exists():
+        _save_tensors(tensors, folder / tensor_file)
+    atomic_write_text(folder / _MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+    return folder
+
+
+def unpack(folder: str | Path) -> ImageSet:
+    """The image set that ``pack`` wrote; its pixels are memory-mapped, so processes share them.
+
+    Raises:
+        UserError: when the folder holds none, or one of another schema.
+    """
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no packed data ({error}); pack it again") from error
+    if manifest.get("schema") != SCHEMA:
+        raise UserError(
+            f"{folder} was packed with schema {manifest.get('schema')}, this version reads {SCHEMA}; pack it again"
+        )
+    try:
+        with safe_open(folder / manifest["tensors"], framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder / manifest['tensors']} is missing or damaged ({error}); pack it again") from error
+    pixels = [_KINDS[str(entry["kind"])](entry, tensors) for entry in manifest["pixels"]]
+    parts: dict[str, Any] = {
+        name: Part(pixels[place], *(tensors[f"{name}.{key}"] for key in ("target", "ids", "rows")))
+        for name, place in manifest["parts"].items()
+    }
+    plain: dict[str, Any] = {name: tuple(manifest[name]) if name in _TUPLES else manifest[name] for name in _PLAIN}
+    return ImageSet(**plain, **parts)
+
+
+def _store(pixels: Pixels, key: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    if isinstance(pixels, MemoryPixels):
+        tensors[key] = pixels.images.cpu().contiguous()
+        return {"kind": "memory", "key": key}
+    if isinstance(pixels, FilePixels):
+        return {
+            "kind": "files", "root": str(pixels.root.resolve()), "paths": list(pixels.paths), "size": pixels.size,
+            "shape": list(pixels.shape),
+        }  # fmt: skip
+    raise UserError(
+        "data: pixels that are read from a Python dataset on demand cannot be shared between processes; use one process"
+    )
+
+
+def _files(entry: dict[str, Any], tensors: dict[str, Tensor]) -> Pixels:
+    channels, height, width = entry["shape"]
+    return FilePixels(entry["root"], entry["paths"], size=entry["size"], shape=(channels, height, width))
+
+
+_KINDS: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], Pixels]] = {
+    "memory": lambda entry, tensors: MemoryPixels(tensors[entry["key"]]),
+    "files": _files,
+}
+
+
+def _digest(image_set: ImageSet) -> str:
+    """What the tensor file depends on: content, selection, and where each part's pixels are kept."""
+    total = hashlib.sha256(image_set.fingerprint.encode())
+    for name in _PARTS:
+        part: Part = getattr(image_set, name)
+        rows = part.rows.cpu().contiguous().numpy().tobytes()
+        total.update(f"|{name} {part.digest()} {len(part.pixels)} {part.pixels.shape}|".encode() + rows)
+    return total.hexdigest()
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file beside ``path`` and move it into place (it is too large to hold its bytes twice)."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            save_file(tensors, temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except SafetensorError as error:
+            # safetensors reports the operating system's errors in its own type.
+            raise OSError(_errno(str(error)), str(error)) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _errno(text: str) -> int:
+    found = re.search(r"os error (\d+)", text)
+    return int(found[1]) if found else 0

@@ -1,0 +1,105 @@
+"""What a source gives to ``load``: parts before limits and splits, already in the shape the geometry rule says."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from classroomkd.data import geometry
+from classroomkd.data.images import MemoryPixels, Pixels
+from classroomkd.errors import UserError
+
+__all__ = ["Folder", "Raw", "Request", "Source", "fingerprint", "memory"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to open a source: geometry, options of that source, what to do with unreadable files, and trust."""
+
+    size: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    unreadable: str = "refuse"
+    trust_code: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """One part of a source: pixels of N images, their classes (N,) int64, and their places (N,) int64 in the part's
+    stable order before anything was skipped; ``total`` is how many places that order has.
+    """
+
+    pixels: Pixels
+    target: Tensor
+    places: Tensor
+    total: int
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """An opened source. ``parts`` has either ``all`` (to be split by ``load``) or ``train`` with or without ``val``
+    and ``test``."""
+
+    name: str
+    classes: tuple[str, ...]
+    parts: Mapping[str, Raw]
+    views: str
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+def memory(images: Tensor | NDArray[np.uint8], target: NDArray[Any] | Tensor, size: int | None, where: str) -> Raw:
+    """A part in memory: images ``uint8`` (N, H, W) or (N, 1 | 3, H, W), classes (N,)."""
+    labels = torch.as_tensor(np.array(target), dtype=torch.int64)
+    pixels = MemoryPixels(geometry.fit(images, size, where=where))
+    assert len(pixels) == len(labels), (len(pixels), len(labels))
+    return Raw(pixels, labels, torch.arange(len(labels)), len(labels))
+
+
+def fingerprint(definition: str, *arrays: NDArray[Any] | Tensor) -> str:
+    """SHA-256 (hex) of a text and of every array's dtype, shape and bytes, in little-endian order."""
+    total = hashlib.sha256(definition.encode())
+    for value in arrays:
+        array = np.ascontiguousarray(value)
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        total.update(f"|{array.dtype.str}{array.shape}|".encode())
+        total.update(array.data if array.size else b"")
+    return total.hexdigest()
+
+
+class Folder:
+    """A folder the user named, and the sentences for what is not in it."""
+
+    def __init__(self, argument: str, source: str) -> None:
+        self.source = source
+        self.path = Path(argument).expanduser()
+        if not self.path.exists():
+            near = self.path.absolute()
+            while not near.exists():
+                near = near.parent
+            raise UserError(
+                f"data: {source}:{argument}: there is no folder {self.path} (looked from {Path.cwd()}; {near}"
+                f" exists and holds"
+                f" {self.inside(near)}). Give the path of a folder that exists"
+            )
+
+    @staticmethod
+    def inside(path: Path, most: int = 8) -> str:
+        """The first names in a folder, for an error message."""
+        if not path.is_dir():
+            return "(a file)"
+        names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in path.iterdir())
+        if not names:
+            return "nothing"
+        return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+    def missing(self, wanted: str) -> UserError:
+        """The error for a folder that lacks ``wanted``."""
+        return UserError(f"data: {self.source}:{self.path}: looked for {wanted}; found {self.inside(self.path)}")

@@ -1,0 +1,77 @@
+"""Source ``fashion-mnist:DIR``: the authors' four idx files, gzipped or plain (Xiao, Rasul, Vollgraf 2017, MIT
+licence)."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classroomkd.data.sources.base import Folder, Request, Source, fingerprint, memory
+from classroomkd.errors import UserError
+
+__all__ = ["CLASSES", "open_fashion_mnist", "read_idx"]
+
+CLASSES = (
+    "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+
+_UBYTE = 0x08  # the idx type code of unsigned bytes, the only one these files use
+_PARTS = {"train": "train", "test": "t10k"}
+_WITHIN = ("", "raw", "FashionMNIST/raw", "fashion-mnist")
+
+
+def read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
+    """The array in an idx file of unsigned bytes with ``dims`` dimensions; gzipped when its name ends in .gz.
+
+    Raises:
+        UserError: when the file is damaged or of another kind.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"data: {path} cannot be read ({error}); fetch it again") from error
+    head = 4 + 4 * dims
+    if len(data) < head or data[:4] != bytes([0, 0, _UBYTE, dims]):
+        raise UserError(f"data: {path} is not an idx file of bytes with {dims} dimensions; fetch it again")
+    shape = struct.unpack(f">{dims}I", data[4:head])
+    expected = int(np.prod(shape, dtype=np.int64))
+    if len(data) - head != expected:
+        raise UserError(
+            f"data: {path} has {len(data) - head} bytes, its head says {expected}: it is cut off; fetch it again"
+        )
+    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
+
+
+def _find(folder: Folder, name: str) -> Path:
+    for within in _WITHIN:
+        for ending in (".gz", ""):
+            path = folder.path / within / (name + ending)
+            if path.is_file():
+                return path
+    places = ", ".join(str(Path(within) / name) for within in _WITHIN[:3])
+    raise folder.missing(f"{places} (plain or .gz)")
+
+
+def open_fashion_mnist(argument: str, request: Request) -> Source:
+    """``argument`` is the folder with the four files, or one that holds ``FashionMNIST/raw`` as torchvision makes
+    it."""
+    folder = Folder(argument, "fashion-mnist")
+    parts, arrays = {}, []
+    for part, stem in _PARTS.items():
+        where = _find(folder, f"{stem}-images-idx3-ubyte")
+        images = read_idx(where, 3)
+        target = read_idx(_find(folder, f"{stem}-labels-idx1-ubyte"), 1)
+        if len(images) != len(target):
+            raise UserError(f"data: {where} has {len(images)} images, but {len(target)} labels lie beside it")
+        if target.size and int(target.max()) >= len(CLASSES):
+            raise UserError(f"data: {where.parent} has label {int(target.max())}; Fashion-MNIST has 0 to 9")
+        parts[part] = memory(images, target.astype(np.int64), request.size, "fashion-mnist")
+        arrays += [images, target]
+    return Source(
+        "fashion-mnist", CLASSES, parts, "crop_flip", fingerprint(f"fashion-mnist size={request.size}", *arrays)
+    )

@@ -1,0 +1,71 @@
+"""Stratified splits and subsets that are the same on every machine: an order by splitmix64 of (seed, purpose, sample
+id).
+
+A sample's place in the order depends on its own id and the seed only, so a larger subset contains the smaller one up to
+rounding, and skipping an unreadable file does not reshuffle the rest. Does not import torch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classroomkd.data import counter
+
+__all__ = ["PURPOSES", "counts_for_fraction", "counts_for_total", "stratified", "take"]
+
+Ints = NDArray[np.int64]
+
+PURPOSES = {"test": 1, "val": 2, "limit": 3, "test_limit": 4, "student": 5, "mentor": 6}
+"""Streams that must not share an order: the val split of what a limit left is not a piece of the same queue."""
+
+
+def counts_for_fraction(per_class: Ints, fraction: float) -> Ints:
+    """How many of each class (K,) go to a part that takes ``fraction`` of everything.
+
+    Rounded half up; at least 1 where the class has two or more, and never all of it (one stays behind).
+    """
+    if fraction <= 0:
+        return np.zeros_like(per_class)
+    wanted = np.floor(per_class * fraction + 0.5).astype(np.int64)
+    return np.where(per_class >= 2, np.clip(wanted, 1, per_class - 1), 0)
+
+
+def counts_for_total(per_class: Ints, total: int) -> Ints:
+    """How many of each class (K,) make ``total`` in the data's own proportions (largest remainders, first class on
+    ties).
+
+    No class that exists is left without a sample while ``total`` allows it.
+    """
+    everything = int(per_class.sum())
+    if total >= everything:
+        return per_class.copy()
+    exact = per_class * total
+    counts = exact // everything
+    order = np.argsort(-(exact % everything), kind="stable")
+    counts[order[: total - int(counts.sum())]] += 1
+    for empty in np.flatnonzero((counts == 0) & (per_class > 0)):
+        donor = int(np.argmax(counts))
+        if counts[donor] > 1:
+            counts[donor] -= 1
+            counts[empty] += 1
+    return counts
+
+
+def take(target: Ints, ids: Ints, counts: Ints, *, seed: int, purpose: str) -> Ints:
+    """Places (ascending) of ``counts[k]`` samples of each class k, drawn by the order of (seed, purpose, id).
+
+    ``target`` and ``ids`` are (N,); ``counts`` is (K,), each at most the number of samples of that class.
+    """
+    key = counter.keys(seed, np.int64(PURPOSES[purpose]), ids)
+    order = np.lexsort((ids, key, target))
+    ordered = target[order]
+    first = np.searchsorted(ordered, np.arange(len(counts)))
+    rank = np.arange(len(target)) - first[ordered]
+    return np.sort(order[rank < counts[ordered]]).astype(np.int64)
+
+
+def stratified(target: Ints, ids: Ints, total: int, *, seed: int, purpose: str, classes: int | None = None) -> Ints:
+    """Places (ascending) of a stratified subset of ``total`` samples; all of them when there are not more."""
+    per_class = np.bincount(target, minlength=classes or 0).astype(np.int64)
+    return take(target, ids, counts_for_total(per_class, total), seed=seed, purpose=purpose)

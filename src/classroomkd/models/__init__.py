@@ -1,0 +1,59 @@
+"""Networks by name, checkpoints, and what a network costs.
+
+``names`` and ``table`` are readable without torch; the rest is imported on first use.
+
+- ``create("resnet20", num_classes=10)``, ``resolve("timm:resnet50", 10)``: names to modules; ``check``: the name alone
+- ``load_checkpoint``, ``save_checkpoint``: strict, never unpickling, atomic
+- ``parameters``, ``multiply_adds``, ``class_count``, ``summary``: size, cost, classes and taps of any module
+- ``preprocessing``: the mean, std and size a library's network was trained with
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from classroomkd.models.catalogue import names, table
+
+if TYPE_CHECKING:
+    from classroomkd.models.building import check, create, preprocessing, resolve
+    from classroomkd.models.checkpoints import load_checkpoint, save_checkpoint
+    from classroomkd.models.measuring import class_count, multiply_adds, parameters, summary
+
+__all__ = [
+    "check",
+    "class_count",
+    "create",
+    "load_checkpoint",
+    "multiply_adds",
+    "names",
+    "parameters",
+    "preprocessing",
+    "resolve",
+    "save_checkpoint",
+    "summary",
+    "table",
+]
+
+_LAZY = {
+    "check": "building",
+    "class_count": "measuring",
+    "create": "building",
+    "load_checkpoint": "checkpoints",
+    "multiply_adds": "measuring",
+    "parameters": "measuring",
+    "preprocessing": "building",
+    "resolve": "building",
+    "save_checkpoint": "checkpoints",
+    "summary": "measuring",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"classroomkd.models.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'classroomkd.models' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,96 @@
+"""From names to networks: the zoo's, and through ``libraries`` those of ``timm:``, ``torchvision:`` and ``py:``."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from torch import nn
+
+from classroomkd._compat import installed
+from classroomkd.errors import UserError, did_you_mean
+from classroomkd.models.catalogue import ZOO
+from classroomkd.models.libraries import SOURCES, Request, library_names, timm_preprocessing
+
+__all__ = ["check", "create", "preprocessing", "resolve"]
+
+
+def create(
+    name: str, num_classes: int = 100, *, in_channels: int = 3, trust_code: bool = False, **options: Any
+) -> nn.Module:
+    """The network called ``name`` with fresh weights, from images ``(B, in_channels, H, W)`` to ``(B, num_classes)``.
+
+    ``name`` is one of the zoo (``resnet20``), ``timm:resnet50``, ``torchvision:resnet50`` or
+    ``py:package.module:factory`` (needs ``trust_code``; gets ``num_classes`` and ``in_channels`` if it takes them).
+    ``options`` go to the library's or the user's factory; the zoo takes none. Activations that work in place are told
+    not to, so that what a tap before one keeps stays; ``summary`` marks what a network still overwrites itself.
+
+    Errors: ``UserError`` for an unknown name (with the nearest right one), a package that is not installed, code that
+    is not trusted, or options that the network does not take.
+    """
+    for key, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"model '{name}': {key} must be a whole number of at least 1, not {value!r}")
+    check(name, trust_code=trust_code)
+    prefix, separator, _ = name.partition(":")
+    if not separator:
+        return _build_zoo(name, num_classes, in_channels, options)
+    module = SOURCES[prefix].build(Request(name, num_classes, in_channels, trust_code, options))
+    for layer in module.modules():
+        if getattr(layer, "inplace", False) is True:
+            layer.inplace = False  # type: ignore[assignment]  # same numbers; the layer before keeps its output
+    return module
+
+
+def resolve(spec: str, num_classes: int, *, trust_code: bool = False, in_channels: int = 3) -> nn.Module:
+    """What a recipe's ``model:`` means: ``create`` without further options."""
+    return create(spec, num_classes, in_channels=in_channels, trust_code=trust_code)
+
+
+def check(spec: str, *, trust_code: bool = False) -> None:
+    """Raise the ``UserError`` that ``create`` would for the name alone, without building anything."""
+    prefix, separator, _ = spec.partition(":")
+    if separator and prefix not in SOURCES:
+        near = did_you_mean(prefix, SOURCES) or f" (known: {', '.join(f'{known}:' for known in SOURCES)})"
+        raise UserError(f"unknown kind of model '{prefix}:' in '{spec}'{near}")
+    if separator:
+        SOURCES[prefix].check(spec, trust_code)
+    elif spec not in ZOO:
+        raise UserError(
+            f"unknown model '{spec}'{_nearest(spec)}; see `classroomkd list models`. Other networks take a prefix: "
+            "timm:NAME, torchvision:NAME, py:package.module:factory"
+        )
+
+
+def preprocessing(module_or_spec: nn.Module | str) -> dict[str, Any] | None:
+    """How images looked to a library's network when its published weights were trained.
+
+    ``{"mean": (R, G, B), "std": (R, G, B), "size": pixels}`` with mean and std for pixels scaled to 0..1 and ``size``
+    the side of the square input, or ``None`` where nothing is known: the zoo, the user's own code, and torchvision
+    modules (only the spec ``torchvision:name`` says which weights are meant). It holds for published weights only; a
+    network trained afresh is used to whatever it was trained on.
+    """
+    if isinstance(module_or_spec, nn.Module):
+        return timm_preprocessing(getattr(module_or_spec, "pretrained_cfg", None))
+    prefix, separator, _ = module_or_spec.partition(":")
+    return SOURCES[prefix].preprocessing(module_or_spec) if separator and prefix in SOURCES else None
+
+
+def _build_zoo(name: str, num_classes: int, in_channels: int, options: dict[str, Any]) -> nn.Module:
+    if options:
+        raise UserError(f"model '{name}' takes no options, but got {', '.join(sorted(options))}")
+    file, _, function = ZOO[name].target.partition(":")
+    builder = getattr(importlib.import_module(f"classroomkd.models.zoo.{file}"), function)
+    module: nn.Module = builder(num_classes=num_classes, in_channels=in_channels, **ZOO[name].arguments)
+    return module
+
+
+def _nearest(name: str) -> str:
+    """The same name with a library's prefix, or the closest of the zoo."""
+    for prefix in ("timm", "torchvision"):
+        try:
+            if installed(prefix) and name in library_names(prefix):
+                return f" (did you mean '{prefix}:{name}'?)"
+        except UserError:  # installed but broken: a suggestion is not worth an error of its own
+            continue
+    return did_you_mean(name, ZOO)

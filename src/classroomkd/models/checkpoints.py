@@ -1,0 +1,264 @@
+"""Weights in and out of files: safetensors, or torch's own format without unpickling. Strict, and atomic when writing.
+
+Nothing is ever unpickled: torch's format is read with ``weights_only=True``, which admits tensors and plain containers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from classroomkd._files import atomic_write_bytes
+from classroomkd.errors import UserError, did_you_mean
+
+__all__ = ["load_checkpoint", "read_checkpoint", "save_checkpoint"]
+
+SCHEMA = "1"
+
+# Where training scripts keep the weights, the first that is there wins; averaged weights only when there are no others.
+_ENTRIES = (
+    "state_dict",
+    "model",
+    "model_state",
+    "model_state_dict",
+    "net",
+    "network",
+    "student",
+    "module",
+    "weights",
+    "params",
+    "model_ema",
+    "state_dict_ema",
+    "ema",
+)
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "student.", "backbone.")
+_SHOWN = 4
+
+
+def load_checkpoint(module: nn.Module, path: str | os.PathLike[str], *, what: str = "student") -> dict[str, str]:
+    """Load the weights in ``path`` into ``module``, all of them or none.
+
+    Names and shapes must be the module's exactly. Common wrappers are looked through (an entry ``state_dict`` or
+    ``model``, a prefix ``module.``, ``backbone.``) and noted. ``what`` says in errors whose checkpoint it is.
+
+    Gives the file's metadata (of safetensors; empty for ``.pth``) plus ``"note"`` when something was looked through.
+
+    Errors: ``UserError`` for a file that is missing, damaged, of a kind that would run code, of another network (with
+    a short table of what differs) or of other classes, or that holds values that are not finite.
+    """
+    state, metadata = read_checkpoint(path, what=what)
+    own = module.state_dict()
+    place = f"checkpoint {os.fspath(path)} of the {what}"
+    state, notes = _unwrap(state, set(own), place)
+    if own and state and not any(_is_counter(key) for key in state):
+        # Checkpoints from before torch 0.4.1 lack these counts, which no network of a fixed momentum reads.
+        counters = {key: value for key, value in own.items() if _is_counter(key)}
+        if counters and set(own) - set(state) == set(counters):
+            state = {**state, **counters}
+            notes.append("it has no num_batches_tracked, the module's were kept")
+    _compare(own, state, place, type(module).__name__)
+    broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise UserError(f"{place} holds values that are not finite in {_some(broken)}: its training had diverged")
+    dtypes = {str(state[key].dtype).removeprefix("torch.") for key in own if state[key].dtype != own[key].dtype}
+    if dtypes:
+        notes.append(f"stored as {', '.join(sorted(dtypes))}, loaded in the module's precision")
+    module.load_state_dict(state, strict=True)
+    return {**metadata, "note": "; ".join(notes)} if notes else metadata
+
+
+def read_checkpoint(path: str | os.PathLike[str], *, what: str = "student") -> tuple[dict[str, Any], dict[str, str]]:
+    """The raw content of ``path`` and its metadata, on the CPU: wrappers are still in place.
+
+    Errors: ``UserError`` as in ``load_checkpoint``.
+    """
+    path = Path(path)
+    place = f"checkpoint {path} of the {what}"
+    try:
+        if path.is_dir():
+            raise UserError(f"{place} is a folder: name the file in it")
+        with open(path, "rb") as file:
+            head = file.read(9)
+    except FileNotFoundError as error:
+        near = did_you_mean(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
+        raise UserError(f"{place} does not exist{near}") from error
+    except OSError as error:
+        raise UserError(f"{place} cannot be read: {error.strerror or error}") from error
+    # By content before suffix: people rename files, and hubs call both kinds .bin.
+    zipped = head.startswith(b"PK")
+    header = int.from_bytes(head[:8], "little")
+    tensors = path.suffix == ".safetensors" or (head[8:] == b"{" and header < path.stat().st_size)
+    return _read_safetensors(path, place) if tensors and not zipped else _read_torch(path, place)
+
+
+def save_checkpoint(
+    module_or_state: nn.Module | Mapping[str, Tensor],
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write the weights as safetensors, whole or not at all; ``metadata`` (strings) travels in the file.
+
+    Tensors that share memory (tied weights) are each stored in full, so the file loads strictly.
+
+    Errors: ``RunStopped`` when the disk is full, ``UserError`` when the place cannot be written.
+    """
+    state = module_or_state.state_dict() if isinstance(module_or_state, nn.Module) else module_or_state
+    odd = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise UserError(f"cannot save {_some(odd)}: a checkpoint holds tensors only")
+    seen: set[int] = set()
+    tensors: dict[str, Tensor] = {}
+    for key, value in state.items():
+        tensor = value.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != tensor.nbytes:
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        tensors[key] = tensor
+    strings = {key: str(value) for key, value in (metadata or {}).items()}
+    strings |= {"format": "pt", "classroomkd_schema": SCHEMA}
+    atomic_write_bytes(path, safetensors.torch.save(tensors, strings))
+
+
+def _read_safetensors(path: Path, place: str) -> tuple[dict[str, Any], dict[str, str]]:
+    try:
+        with safetensors.safe_open(str(path), framework="pt", device="cpu") as file:
+            metadata = dict(file.metadata() or {})
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{place} is damaged or not a safetensors file ({error}): copy or download it again") from error
+    schema = metadata.pop("classroomkd_schema", SCHEMA)
+    if schema != SCHEMA:
+        raise UserError(f"{place} was written by another version (schema {schema}, this one reads {SCHEMA})")
+    return state, metadata
+
+
+_REFUSED = """\
+{place} was refused: it holds more than weights ({culprit}), and reading that could run code.
+Where you trust the file, convert it once, in Python:
+    import torch, classroomkd as ck
+    ck.models.save_checkpoint(torch.load("{name}", weights_only=False)["state_dict"], "{stem}.safetensors")
+(drop or change ["state_dict"] to whatever leads to the weights)"""
+
+
+def _read_torch(path: Path, place: str) -> tuple[dict[str, Any], dict[str, str]]:
+    head = b""
+    try:
+        with (
+            open(path, "rb") as file,  # given the name, torch would go by the suffix
+            torch.serialization.safe_globals(_harmless()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # remarks on the age of the format
+            head = file.read(2)
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no checkpoint make the reader fail in any way there is
+        text = str(error)
+        if "TorchScript" in text:
+            raise UserError(f"{place} is a TorchScript program, not weights: save its state_dict instead") from error
+        if "Unsupported" in text and (head == b"PK" or head[:1] == b"\x80"):  # a zip or a pickle, not just any bytes
+            found = re.search(r"GLOBAL (\S+)", text)
+            culprit = found[1] if found else "a form of pickle that is not torch's"
+            raise UserError(_REFUSED.format(place=place, culprit=culprit, name=path, stem=path.stem)) from error
+        raise UserError(f"{place} is damaged or not a checkpoint: copy or download it again") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{place} holds a {type(content).__name__}, not named weights (a state_dict)")
+    return dict(content), {}
+
+
+def _harmless() -> list[Any]:
+    """Plain holders of numbers that training scripts put beside the weights: command-line arguments, numpy's scalars.
+
+    Making one runs no code of the file's choice. Numpy moved its function between versions 1 and 2; files name either.
+    """
+    scalar = np.float64(0).__reduce__()[0]
+    dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
+    return [argparse.Namespace, np.dtype, *dtypes, *((scalar, f"{module}.scalar") for module in modules)]
+
+
+def _unwrap(content: Mapping[str, Any], own: set[str], place: str) -> tuple[dict[str, Tensor], list[str]]:
+    """The named tensors inside ``content``, under the names ``own`` as far as taking prefixes off gets there."""
+    notes: list[str] = []
+    while not _is_state(content):
+        entry = next((key for key in _ENTRIES if isinstance(content.get(key), Mapping) and content[key]), None)
+        if entry is None:
+            raise UserError(f"{place} has no weights under a known name; its entries: {_some(map(str, content))}")
+        notes.append(f"used the entry '{entry}'")
+        content = content[entry]
+    state: dict[str, Tensor] = {str(key): value for key, value in content.items()}
+    stripped = True
+    while stripped and set(state) != own:
+        stripped = False
+        for prefix in _PREFIXES:
+            shorter = {key.removeprefix(prefix): value for key, value in state.items()}
+            if len(shorter) == len(state) and len(own & set(shorter)) > len(own & set(state)):
+                state, stripped = shorter, True
+                notes.append(f"took the prefix '{prefix}' off")
+                break
+            # Two wrappers on top of each other: the outer one alone matches nothing yet.
+            if state and all(key.startswith(prefix) for key in state) and not own & set(state):
+                state, stripped = shorter, True
+                notes.append(f"took the prefix '{prefix}' off")
+                break
+    return state, notes
+
+
+def _is_state(content: Mapping[str, Any]) -> bool:
+    return bool(content) and all(isinstance(value, Tensor) for value in content.values())
+
+
+def _is_counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")
+
+
+def _compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor], place: str, network: str) -> None:
+    """Refuse a state whose names or shapes are not the module's, and say how they differ."""
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    different = [key for key in own if key in state and own[key].shape != state[key].shape]
+    if not missing and not unexpected and not different:
+        return
+    if not missing and not unexpected:
+        classes = _class_counts(own, state, different)
+        if classes is not None:
+            raise UserError(
+                f"{place}: the checkpoint has {classes[0]} classes, the data {classes[1]} (last layer {different[0]})"
+            )
+    shapes = [f"{key} {_size(state[key])}, not {_size(own[key])}" for key in different]
+    rows = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+    lines = [f"  {len(keys)} {title}: {_some(keys)}" for title, keys in rows if keys]
+    raise UserError(f"{place} is not one of this {network}; in the file are\n" + "\n".join(lines))
+
+
+def _class_counts(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], different: list[str]
+) -> tuple[int, int] | None:
+    """(classes in the file, classes in the module) when only the first dimension of the last layer differs."""
+    layers = {key.rpartition(".")[0] for key in different}
+    last = list(own)[-1].rpartition(".")[0]
+    if layers != {last} or any(own[key].shape[1:] != state[key].shape[1:] for key in different):
+        return None
+    return int(state[different[0]].shape[0]), int(own[different[0]].shape[0])
+
+
+def _size(tensor: Tensor) -> str:
+    return "x".join(str(side) for side in tensor.shape) or "scalar"
+
+
+def _some(items: Iterable[str]) -> str:
+    listed = list(items)
+    rest = f", … ({len(listed) - _SHOWN} more)" if len(listed) > _SHOWN else ""
+    return ", ".join(listed[:_SHOWN]) + rest

@@ -1,0 +1,167 @@
+"""Networks that are not ours: timm's, torchvision's and the user's own. The table ``SOURCES`` has one row a prefix."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from torch import nn
+
+from classroomkd._compat import import_timm, import_torchvision
+from classroomkd._foreign import call_factory, load_factory
+from classroomkd.errors import UserError, did_you_mean
+from classroomkd.models.catalogue import ZOO
+
+__all__ = ["SOURCES", "Request", "Source", "library_names", "timm_preprocessing"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A network as asked for: ``spec`` is ``prefix:name``, ``options`` are for the library's or the user's factory."""
+
+    spec: str
+    num_classes: int
+    in_channels: int
+    trust_code: bool
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What follows the prefix."""
+        return self.spec.partition(":")[2]
+
+
+@dataclass(frozen=True)
+class Source:
+    """How the networks of one prefix are checked, built and described.
+
+    ``check(spec, trust_code)`` raises ``UserError`` without building anything; ``preprocessing(spec)`` is as in
+    ``classroomkd.models.preprocessing``.
+    """
+
+    check: Callable[[str, bool], None]
+    build: Callable[[Request], nn.Module]
+    preprocessing: Callable[[str], dict[str, Any] | None]
+
+
+@cache
+def library_names(prefix: str) -> frozenset[str]:
+    """Every classification network of the library ``prefix`` ("timm" or "torchvision").
+
+    Errors: ``UserError`` when the library is not installed or cannot be imported.
+    """
+    return _LISTS[prefix]()
+
+
+def timm_preprocessing(config: Any) -> dict[str, Any] | None:
+    """``{"mean", "std", "size"}`` out of timm's description of pretrained weights (an object or a mapping)."""
+
+    def get(key: str) -> Any:
+        return config.get(key) if isinstance(config, dict) else getattr(config, key, None)
+
+    if config is None or get("mean") is None or get("std") is None:
+        return None
+    size = get("input_size")
+    return {"mean": tuple(get("mean")), "std": tuple(get("std")), "size": int(size[-1]) if size else None}
+
+
+def _timm_list() -> frozenset[str]:
+    return frozenset(import_timm("timm:").list_models())
+
+
+def _torchvision_list() -> frozenset[str]:
+    models = import_torchvision("torchvision:").models
+    return frozenset(models.list_models(module=models))
+
+
+_LISTS: dict[str, Callable[[], frozenset[str]]] = {"timm": _timm_list, "torchvision": _torchvision_list}
+
+
+def _check_listed(spec: str, trust_code: bool) -> None:
+    prefix, _, name = spec.partition(":")
+    {"timm": import_timm, "torchvision": import_torchvision}[prefix](f"'{spec}'")
+    known = library_names(prefix)
+    if name.partition(".")[0] in known:  # what follows the dot is timm's name of a set of weights
+        return
+    near = did_you_mean(name, known)
+    if name in ZOO:
+        near = f" (did you mean '{name}', without the prefix?)"
+    raise UserError(f"{prefix} {version(prefix)} has no model '{name}'{near}")
+
+
+def _build_timm(request: Request) -> nn.Module:
+    timm = import_timm(f"'{request.spec}'")
+    options = {"num_classes": request.num_classes, "in_chans": request.in_channels, **request.options}
+    return _call(request.spec, timm.create_model, request.name, options)
+
+
+# So that they answer with plain logits in training too, and start without a warning.
+_TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+def _build_torchvision(request: Request) -> nn.Module:
+    if request.in_channels != 3:
+        raise UserError(
+            f"'{request.spec}' takes images of 3 channels, not {request.in_channels}; timm's and the zoo's networks "
+            "take any"
+        )
+    models = import_torchvision(f"'{request.spec}'").models
+    fixed = _TORCHVISION_OPTIONS.get(request.name, {})
+    options = {"num_classes": request.num_classes, **fixed, **request.options}
+    return _call(request.spec, models.get_model, request.name, options)
+
+
+def _call(spec: str, builder: Callable[..., Any], name: str, options: dict[str, Any]) -> nn.Module:
+    """Build a library's network; what the library says about its arguments becomes one sentence."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the library's remarks about its own defaults
+            module: nn.Module = builder(name, **options)
+    except (TypeError, ValueError, KeyError, RuntimeError, AssertionError, OSError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise UserError(f"'{spec}' cannot be built with {given}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _check_python(spec: str, trust_code: bool) -> None:
+    load_factory(spec, trust_code=trust_code, what="model")
+
+
+def _build_python(request: Request) -> nn.Module:
+    factory = load_factory(request.spec, trust_code=request.trust_code, what="model")
+    offered = {"num_classes": request.num_classes, "in_channels": request.in_channels}
+    module = call_factory(request.spec, factory, request.options, offered)
+    if not isinstance(module, nn.Module):
+        raise UserError(f"'{request.spec}' made a {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def _describe_timm(spec: str) -> dict[str, Any] | None:
+    _check_listed(spec, False)
+    name = spec.partition(":")[2]
+    return timm_preprocessing(import_timm(f"'{spec}'").get_pretrained_cfg(name, allow_unregistered=True))
+
+
+def _describe_torchvision(spec: str) -> dict[str, Any] | None:
+    _check_listed(spec, False)
+    models = import_torchvision(f"'{spec}'").models
+    transforms = models.get_model_weights(spec.partition(":")[2]).DEFAULT.transforms()
+    return {"mean": tuple(transforms.mean), "std": tuple(transforms.std), "size": int(transforms.crop_size[0])}
+
+
+def _describe_nothing(spec: str) -> dict[str, Any] | None:
+    return None
+
+
+SOURCES: dict[str, Source] = {
+    "timm": Source(_check_listed, _build_timm, _describe_timm),
+    "torchvision": Source(_check_listed, _build_torchvision, _describe_torchvision),
+    "py": Source(_check_python, _build_python, _describe_nothing),
+}

@@ -1,0 +1,75 @@
+"""Recipes: one experiment as a YAML file, checked before anything is downloaded or trained.
+
+- ``load_recipe("recipes/smoke.yaml", ["seeds=[0,1]"])``, ``make_recipe({...})``: checked and resolved
+- ``Recipe`` and its parts; ``recipe.arms()`` lists what is trained
+- ``recipe_yaml``, ``save_recipe``, ``json_schema``: written down
+- ``find_recipe``, ``recipe_files``: recipes at hand
+
+Names are loaded on first use; nothing here imports torch until a method's or a library model's name is checked.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from classroomkd.recipe.arms import Arm
+    from classroomkd.recipe.dump import json_schema, recipe_yaml, save_recipe
+    from classroomkd.recipe.load import load_recipe, make_recipe
+    from classroomkd.recipe.problems import Problem, RecipeError
+    from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, MethodSpec, Recipe, StudentSpec
+    from classroomkd.recipe.shelf import find_recipe, recipe_files
+    from classroomkd.recipe.training import MentorTrain, TrainSpec
+
+__all__ = [
+    "SCHEMA",
+    "Arm",
+    "DataSpec",
+    "MentorSpec",
+    "MentorTrain",
+    "MethodSpec",
+    "Problem",
+    "Recipe",
+    "RecipeError",
+    "StudentSpec",
+    "TrainSpec",
+    "find_recipe",
+    "json_schema",
+    "load_recipe",
+    "make_recipe",
+    "recipe_files",
+    "recipe_yaml",
+    "save_recipe",
+]
+
+_LAZY = {
+    "SCHEMA": "schema",
+    "Arm": "arms",
+    "DataSpec": "schema",
+    "MentorSpec": "schema",
+    "MentorTrain": "training",
+    "MethodSpec": "schema",
+    "Problem": "problems",
+    "Recipe": "schema",
+    "RecipeError": "problems",
+    "StudentSpec": "schema",
+    "TrainSpec": "training",
+    "find_recipe": "shelf",
+    "json_schema": "dump",
+    "load_recipe": "load",
+    "make_recipe": "load",
+    "recipe_files": "shelf",
+    "recipe_yaml": "dump",
+    "save_recipe": "dump",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"classroomkd.recipe.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'classroomkd.recipe' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,112 @@
+"""The arms of a grid: what is trained and compared, under which name and in which folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from classroomkd.recipe.problems import show
+from classroomkd.recipe.schema import MethodSpec, Recipe
+
+__all__ = ["Arm", "arms", "same_labels"]
+
+# Names the run folder uses for other things.
+_TAKEN = ("mentors", "bank", "cache", "checkpoints", "environment", "recipe", "report", "summary")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the comparison.
+
+    ``label`` is what tables call it and ``slug`` its folder; both are unique in a recipe. ``entries`` are its methods
+    (several are added up).
+    """
+
+    label: str
+    slug: str
+    entries: tuple[MethodSpec, ...]
+
+    @property
+    def parts(self) -> list[tuple[str, dict[str, Any]]]:
+        """``(name, options)`` of every entry, as :func:`classroomkd.methods.compose` takes them."""
+        return [(entry.name, entry.options) for entry in self.entries]
+
+
+def arms(recipe: Recipe) -> list[Arm]:
+    """The arms in the recipe's order."""
+    grid = recipe.methods if recipe.methods is not None else ((recipe.method,) if recipe.method is not None else ())
+    labels = _labels(grid)
+    slugs: list[str] = []
+    for label in labels:
+        slugs.append(_free(_slug(label), slugs))
+    return [Arm(*arm) for arm in zip(labels, slugs, grid, strict=True)]
+
+
+def same_labels(recipe: Recipe) -> list[tuple[str, list[int]]]:
+    """Labels that several arms share, with the arms' positions; empty in a recipe that is right."""
+    labels = [arm.label for arm in arms(recipe)]
+    return [
+        (label, [index for index, other in enumerate(labels) if other == label])
+        for label in dict.fromkeys(labels)
+        if labels.count(label) > 1
+    ]
+
+
+def _labels(grid: Sequence[Sequence[MethodSpec]]) -> list[str]:
+    """``label`` where given; else the names; arms of the same names also say in which options they differ."""
+    names = [tuple(entry.name for entry in arm) for arm in grid]
+    labels = []
+    for arm, own in zip(grid, names, strict=True):
+        given = next((entry.label for entry in arm if entry.label is not None), None)
+        alike = [other for other, theirs in zip(grid, names, strict=True) if theirs == own]
+        labels.append(
+            given or " + ".join(_described(entry, [other[i] for other in alike]) for i, entry in enumerate(arm))
+        )
+    return labels
+
+
+def _described(entry: MethodSpec, alike: Sequence[MethodSpec]) -> str:
+    """The name and those options that set this entry apart: not the default, and not the same in all alike."""
+    if len(alike) == 1:
+        return entry.name
+    default = _defaults(entry.name)
+    apart = [
+        f"{key}={_short(value)}"
+        for key, value in entry.options.items()
+        if (key not in default or default[key] != value) and any(other.options.get(key) != value for other in alike)
+    ]
+    return " ".join([entry.name, *apart])
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    from classroomkd import methods
+
+    fields = methods.options_model(name).model_fields
+    return {key: field.default for key, field in fields.items() if not field.is_required()}
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else show(value)
+
+
+def _slug(label: str) -> str:
+    """Letters, digits, dot, minus and underscore only, at most 80 characters."""
+    slug = re.sub(r"[^A-Za-z0-9._]+", "-", label.replace("+", " ")).strip("-.") or "arm"
+    if len(slug) > 80:
+        slug = f"{slug[:70]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    return f"{slug}-arm" if slug.lower().partition(".")[0] in _TAKEN else slug
+
+
+def _free(slug: str, taken: Sequence[str]) -> str:
+    """``slug``, or with a number where a folder of that name exists already (some file systems ignore case)."""
+    lower = {other.lower() for other in taken}
+    free, number = slug, 1
+    while free.lower() in lower:
+        number += 1
+        free = f"{slug}-{number}"
+    return free

@@ -1,0 +1,114 @@
+"""Checks of methods: names, options, whether they suit the task and the mentors. Loads the methods that are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from classroomkd import tasks
+from classroomkd.errors import UserError, did_you_mean
+from classroomkd.recipe.nodes import Loc, Node
+from classroomkd.recipe.problems import Problem, from_pydantic, problem
+
+__all__ = ["check_methods", "entry_locs"]
+
+_OURS = ("name", "label")
+
+
+def entry_locs(tree: Node) -> Iterator[tuple[Loc, Node]]:
+    """Every method entry of ``method`` and ``methods`` with its place."""
+    for top in ("method", "methods"):
+        section = tree.child(top)
+        for index, item in enumerate(section.value if section is not None and isinstance(section.value, list) else []):
+            if isinstance(item.value, list):
+                yield from (((top, index, inner), entry) for inner, entry in enumerate(item.value))
+            else:
+                yield (top, index), item
+
+
+def check_methods(tree: Node) -> list[Problem]:
+    """One of ``method`` and ``methods`` is there; every entry's name, options, task and mentors are right."""
+    problems = []
+    given = [key for key in ("method", "methods") if tree.child(key) is not None]
+    if not given:
+        problems.append(
+            problem(tree, ("method",), "is missing; write method: classroomkd, or a grid: methods: [none, average]")
+        )
+    if len(given) == 2:
+        problems.append(problem(tree, ("methods",), "stands beside 'method'; keep one of them", value=False))
+    lonely: list[str] = []
+    for loc, entry in entry_locs(tree):
+        problems += _entry(tree, loc, entry, lonely)
+    mentors = tree.child("mentors")
+    if lonely and (mentors is None or isinstance(mentors.value, list)):
+        names = ", ".join(f"'{name}'" for name in dict.fromkeys(lonely))
+        sentence = f"too few for {names}; add some, for example mentors: [resnet20]"
+        problems.append(problem(tree, ("mentors",), sentence, value=False))
+    return problems
+
+
+def _entry(tree: Node, loc: Loc, entry: Node, lonely: list[str]) -> list[Problem]:
+    """Problems of one entry; methods that lack mentors are added to ``lonely`` and said once for all."""
+    from classroomkd import methods
+
+    table = methods.entries()
+    name = entry.child("name")
+    if not isinstance(entry.value, dict):
+        return []  # the schema says what it must be
+    if name is None:
+        return [problem(tree, loc, _without_name(entry.value, list(table)), value=False)]
+    if not isinstance(name.value, str) or not name.value:
+        return []
+    place: Loc = loc if name.origin.path == entry.origin.path else (*loc, "name")
+    if name.value not in table:
+        sentence = f"there is no method '{name.value}'{did_you_mean(name.value, table)}; there are {', '.join(table)}"
+        return [problem(tree, place, sentence, value=False)]
+    problems = []
+    task = tree.child("task")
+    known_task = task is not None and task.value in tasks.TASKS  # an unknown one is reported by itself
+    if task is not None and known_task and task.value not in table[name.value].tasks:
+        sentence = f"'{name.value}' does not do {task.value}; it does {', '.join(table[name.value].tasks)}"
+        problems.append(problem(tree, place, sentence, value=False))
+    return problems + _options(tree, loc, place, name.value, entry, lonely)
+
+
+def _without_name(keys: dict[str, Node], table: list[str]) -> str:
+    method = next((key for key in keys if key in table), None)
+    if method is None:
+        return "has no 'name'; write {name: classroomkd, …}"
+    others = ", ".join(f"{key}: …" for key in keys if key != method)
+    return f"has no 'name'; write {{name: {method}, {others}}} or indent the options deeper than '{method}:'"
+
+
+def _options(tree: Node, loc: Loc, place: Loc, name: str, entry: Node, lonely: list[str]) -> list[Problem]:
+    from classroomkd import methods
+    from classroomkd.classroom.method import ClassInfo
+
+    given: dict[str, Any] = {key: node.plain() for key, node in entry.value.items() if key not in _OURS}
+    try:
+        model = methods.options_model(name)
+    except UserError as error:  # a plug-in that cannot be loaded
+        return [problem(tree, place, str(error), value=False)]
+    try:
+        model.model_validate(given)
+    except ValidationError as error:
+        known = [*_OURS, *model.model_fields]
+        return from_pydantic(tree, error.errors(include_url=False), prefix=loc, known=lambda _: known)
+    try:
+        method = methods.create(name, **given)
+        mentors, task = tree.child("mentors"), tree.child("task")
+        items = mentors.value if mentors is not None and isinstance(mentors.value, list) else []
+        if len(items) < method.needs.mentors:
+            lonely.append(name)
+            return []
+        # Let the method see the names of its mentors, as it will when the classroom is built.
+        names = [str(node.value) if (node := item.child("name")) is not None else "" for item in items]
+        known_task = task is not None and task.value in tasks.TASKS
+        method.setup(
+            ClassInfo(tasks.create(task.value if task is not None and known_task else "classification"), names)
+        )
+    except UserError as error:
+        return [problem(tree, place, str(error), value=False)]
+    return []

@@ -1,0 +1,100 @@
+"""Recipes written down: as YAML that loads to the same recipe, and the JSON schema for editors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from classroomkd._files import atomic_write_text
+from classroomkd.recipe.schema import MethodSpec, Recipe
+
+__all__ = ["json_schema", "recipe_yaml", "save_recipe"]
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """The recipe as YAML; loading it gives an equal recipe. What a mentor inherits unchanged is left out."""
+    data = recipe.model_dump(by_alias=True, mode="json")
+    for key in ("method", "methods"):
+        if data[key] is None:
+            del data[key]
+    if recipe.method is not None:
+        data["method"] = [_entry(entry) for entry in recipe.method]
+    if recipe.methods is not None:
+        data["methods"] = [[_entry(entry) for entry in arm] for arm in recipe.methods]
+    for written, mentor in zip(data["mentors"], recipe.mentors, strict=True):
+        if mentor.train is None or (recipe.mentor_train is not None and _same(mentor.train, recipe.mentor_train)):
+            del written["train"]
+    if recipe.mentor_train is None or recipe.mentor_train == recipe.train:
+        del data["mentor_train"]
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
+    """Write :func:`recipe_yaml` to a file, all of it or nothing."""
+    atomic_write_text(Path(path), recipe_yaml(recipe))
+
+
+def _entry(entry: MethodSpec) -> dict[str, Any]:
+    label = {} if entry.label is None else {"label": entry.label}
+    return {"name": entry.name, **label, **entry.options}
+
+
+def _same(own: Any, shared: Any) -> bool:
+    """Whether a mentor's training is its default and nothing beside it."""
+    fields = type(own).model_fields
+    return all(getattr(own, key) == getattr(shared, key, field.default) for key, field in fields.items())
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block style, lists of plain values in one line."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write equal parts out instead of pointing at each other."""
+        return True
+
+
+def _list(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.SequenceNode:
+    flat = all(not isinstance(item, dict | list) for item in value)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=flat)
+
+
+_Dumper.add_representer(list, _list)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema (2020-12) of a recipe file, short forms included, for editors that check while typing."""
+    schema = Recipe.model_json_schema(by_alias=True)
+    properties, parts = schema["properties"], schema["$defs"]
+    for model in ("StudentSpec", "MentorSpec", "DataSpec", "MethodSpec"):
+        parts[model]["title"] = model.removesuffix("Spec").lower()
+    parts["MentorSpec"]["required"] = ["model"]
+    parts["MethodSpec"]["additionalProperties"] = True
+    text = {"type": "string"}
+    # ``{at: {weight: 10}}``: one key, the method's name
+    options = {"type": ["object", "null"]}
+    keyed = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": options}
+    entry = _any(text, {"$ref": "#/$defs/MethodSpec"}, keyed)
+    method = _any(entry, {"type": "array", "items": entry, "minItems": 1})
+    mentors = {"type": "array", "items": _any(text, {"$ref": "#/$defs/MentorSpec"})}
+    forms: dict[str, dict[str, Any]] = {
+        "data": _any(text, {"$ref": "#/$defs/DataSpec"}),
+        "student": _any(text, {"$ref": "#/$defs/StudentSpec"}),
+        "mentors": _any(text, mentors),
+        "method": method,
+        "methods": {"type": "array", "items": method, "minItems": 1},
+        "seeds": _any({"type": "integer", "minimum": 0}, properties["seeds"]),
+    }
+    for key, form in forms.items():
+        described = properties[key] if "description" in properties[key] else parts[f"{key.capitalize()}Spec"]
+        properties[key] = {**form, "description": described["description"]}
+    schema["required"] = ["data", "student"]
+    schema["oneOf"] = [{"required": ["method"]}, {"required": ["methods"]}]
+    schema["title"] = "classroomkd recipe"
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _any(*forms: Any) -> dict[str, Any]:
+    return {"anyOf": list(forms)}

@@ -1,0 +1,94 @@
+"""The short forms of a recipe, written out: after :func:`write_out` every section has one shape.
+
+``data: puppets`` is ``data: {source: puppets}``, ``student: resnet8`` is ``{model: resnet8}``, a mentor may be its
+model alone, ``{at: {weight: 10}}`` is ``{name: at, weight: 10}``, ``method: kd`` is a list of one entry, ``methods`` a
+list of such lists, ``seeds: 3`` is ``[3]``. Writing out twice changes nothing, so it can be done between overrides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from classroomkd.recipe.nodes import Node
+
+__all__ = ["derived_name", "name_mentors", "write_out"]
+
+
+def _mapping(key: str) -> Callable[[Node], Node]:
+    """``text`` -> ``{key: text}``."""
+
+    def write(node: Node) -> Node:
+        return Node({key: node}, node.origin) if isinstance(node.value, str) else node
+
+    return write
+
+
+def _list(of: Callable[[Node], Node]) -> Callable[[Node], Node]:
+    """``x`` -> ``[x]``, every item written out."""
+
+    def write(node: Node) -> Node:
+        items = node.value if isinstance(node.value, list) else [] if node.value is None else [node]
+        return Node([of(item) for item in items], node.origin)
+
+    return write
+
+
+def _entry(node: Node) -> Node:
+    """One method: ``kd`` or ``{kd: {temperature: 4}}`` or ``{kd: }`` -> ``{name: kd, ...}``."""
+    if isinstance(node.value, str):
+        return Node({"name": node}, node.origin)
+    if isinstance(node.value, dict) and len(node.value) == 1 and "name" not in node.value:
+        ((name, options),) = node.value.items()
+        if options.value is None or isinstance(options.value, dict):
+            return Node({"name": Node(name, options.origin), **(options.value or {})}, node.origin)
+    return node
+
+
+def _mentor_list(node: Node) -> Node:
+    named = isinstance(node.value, dict) and "model" not in node.value  # {big: {model: …}} is not one mentor
+    return node if named else _list(_mapping("model"))(node)
+
+
+def _seeds(node: Node) -> Node:
+    whole = isinstance(node.value, int) and not isinstance(node.value, bool)
+    return Node([node], node.origin) if whole else node
+
+
+_method = _list(_entry)
+
+_SECTIONS: dict[str, Callable[[Node], Node]] = {
+    "data": _mapping("source"),
+    "student": _mapping("model"),
+    "mentors": _mentor_list,
+    "method": _method,
+    "methods": _list(_method),
+    "seeds": _seeds,
+}
+
+# A header whose entries are all commented out reads as null; for these that means "nothing said".
+_MAY_BE_EMPTY = ("train", "mentor_train", "mentors")
+
+
+def write_out(tree: Node) -> None:
+    """Write out every short form of a recipe's tree, in place. Values of the wrong kind are left for validation."""
+    assert isinstance(tree.value, dict)
+    for key in _MAY_BE_EMPTY:
+        if key in tree.value and tree.value[key].value is None:
+            del tree.value[key]
+    for key, write in _SECTIONS.items():
+        if key in tree.value and (tree.value[key].value is not None):
+            tree.value[key] = write(tree.value[key])
+
+
+def derived_name(model: str) -> str:
+    """The name of a mentor that was given none: its model without the library (``timm:resnet50`` -> ``resnet50``)."""
+    return model.rpartition(":")[2]
+
+
+def name_mentors(tree: Node) -> None:
+    """Give every mentor without ``name`` the one derived from its model, in place; done after all overrides."""
+    mentors = tree.child("mentors")
+    for mentor in mentors.value if mentors is not None and isinstance(mentors.value, list) else []:
+        model = mentor.child("model")
+        if model is not None and isinstance(model.value, str) and mentor.child("name") is None:
+            mentor.value["name"] = Node(derived_name(model.value), model.origin)

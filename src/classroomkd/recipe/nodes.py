@@ -1,0 +1,81 @@
+"""A recipe while it is still text: values that remember where they were written.
+
+A tree of :class:`Node` is what YAML, ``key=value`` overrides and Python mappings are turned into. Every node keeps its
+:class:`Origin`, so an error found much later (a model that does not exist, a milestone after the end) can still name
+the file, the line and the path as the user wrote them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Loc", "Node", "Origin", "from_python"]
+
+Loc = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value was written.
+
+    ``place`` is ``recipes/a.yaml``, ``command line`` or ``recipe`` (a mapping given in Python), ``line`` counts from 1
+    (None outside files), ``path`` is the dotted path as written there.
+    """
+
+    place: str
+    path: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.place if self.line is None else f"{self.place}:{self.line}"
+
+    def child(self, key: str | int, line: int | None = None) -> Origin:
+        """The origin of an entry inside this one; on this one's line unless told otherwise."""
+        return Origin(self.place, f"{self.path}.{key}" if self.path else str(key), line or self.line)
+
+
+@dataclass
+class Node:
+    """A value and its origin. ``value`` is a scalar, a dict of nodes or a list of nodes."""
+
+    value: Any
+    origin: Origin
+
+    def plain(self) -> Any:
+        """The value as ordinary Python data."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.plain() for node in self.value]
+        return self.value
+
+    def child(self, key: str | int) -> Node | None:
+        """The entry called ``key``, or None where there is none (or nothing can be inside)."""
+        if isinstance(self.value, dict):
+            return self.value.get(key) if isinstance(key, str) else None
+        if isinstance(self.value, list) and isinstance(key, int) and -len(self.value) <= key < len(self.value):
+            node: Node = self.value[key]
+            return node
+        return None
+
+    def find(self, loc: Loc) -> tuple[Node, Loc]:
+        """The deepest node on the way to ``loc``, and the part of ``loc`` that does not exist."""
+        node = self
+        for depth, key in enumerate(loc):
+            following = node.child(key)
+            if following is None:
+                return node, loc[depth:]
+            node = following
+        return node, ()
+
+
+def from_python(value: Any, origin: Origin) -> Node:
+    """A tree from Python data; mappings, lists and tuples become nodes, paths become text, the rest is kept."""
+    if isinstance(value, Mapping):
+        return Node({str(key): from_python(item, origin.child(str(key))) for key, item in value.items()}, origin)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return Node([from_python(item, origin.child(index)) for index, item in enumerate(value)], origin)
+    return Node(os.fspath(value) if isinstance(value, os.PathLike) else value, origin)

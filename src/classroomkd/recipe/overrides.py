@@ -1,0 +1,144 @@
+"""``key=value`` on the command line: ``student=resnet8x4 method.tau=8 mentors.0.model=vgg8 seeds=[0,1,2]``.
+
+The value is YAML. Setting a key replaces what stood there, a whole section included (``data=digits`` forgets the old
+source's options). ``method.tau`` addresses the first entry of the method; list entries are named by their index or,
+for mentors and methods, by their name. ``method`` and ``methods`` replace each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from classroomkd.errors import did_you_mean
+from classroomkd.recipe.forms import derived_name, write_out
+from classroomkd.recipe.nodes import Node, Origin
+from classroomkd.recipe.problems import Problem, RecipeError, show
+from classroomkd.recipe.yaml_source import read_value
+
+__all__ = ["apply_overrides"]
+
+PLACE = "command line"
+_REPLACES = {"method": "methods", "methods": "method"}
+
+
+def apply_overrides(tree: Node, overrides: Sequence[str]) -> list[Problem]:
+    """Apply overrides to a recipe's tree in place, in order; returns what is wrong with them."""
+    problems: list[Problem] = []
+    for text in overrides:
+        key, equals, written = text.partition("=")
+        key = key.strip()
+        origin = Origin(PLACE, key)
+        if not equals or not key or any(not part for part in key.split(".")):
+            problems.append(
+                Problem(Origin(PLACE, ""), f"'{text}' is not an override; write key=value or key.path=value")
+            )
+            continue
+        if not written.strip():
+            problems.append(Problem(origin, "no value after '='; write null for nothing"))
+            continue
+        try:
+            node, found = read_value(written, origin)
+            problems += found
+            _assign(tree, key.split("."), node)
+        except RecipeError as error:
+            problems += [_for_shells(item) for item in error.problems]
+        write_out(tree)
+    return problems
+
+
+def _for_shells(found: Problem) -> Problem:
+    """Brackets and quotes are often lost to the shell, which splits at blanks."""
+    if "closed" not in found.sentence:
+        return found
+    return Problem(found.origin, f"{found.sentence} (in a shell, put single quotes round the whole override)")
+
+
+def _assign(tree: Node, parts: Sequence[str], node: Node) -> None:
+    top = parts[0]
+    if len(parts) == 1:
+        tree.value.pop(_REPLACES.get(top), None)
+        tree.value[top] = node
+        return
+    if top in _REPLACES and top not in tree.value:
+        other = _REPLACES[top]
+        example = "methods.0." if other == "methods" else "method."
+        if other in tree.value:
+            sentence = f"this recipe has '{other}', not '{top}'; write {example}{'.'.join(parts[1:])}=… or {top}=…"
+            raise RecipeError([Problem(node.origin, sentence)])
+    here, rest = _descend(tree, parts, node.origin)
+    if isinstance(here.value, list):
+        index = _index(here, rest, parts[-2], node.origin)
+        here.value[index] = node
+    else:
+        here.value[rest] = node
+
+
+def _descend(tree: Node, parts: Sequence[str], origin: Origin) -> tuple[Node, str]:
+    """The mapping or list that holds the last part, made where it is missing, and the last part."""
+    here, walked = tree, ""
+    for part, following in pairwise(parts):
+        if isinstance(here.value, list):
+            here = here.value[_index(here, part, walked, origin)]
+        else:
+            if part not in here.value or here.value[part].value is None:
+                here.value[part] = Node({}, Origin(origin.place, f"{walked}.{part}" if walked else part))
+            here = here.value[part]
+        walked = f"{walked}.{part}" if walked else part
+        while isinstance(here.value, list) and parts[0] in _REPLACES and _enters_first(here, following):
+            here = here.value[0]
+        if not isinstance(here.value, dict | list):
+            sentence = f"'{walked}' is the single value {show(here.value)}, so it has no '{following}'"
+            raise RecipeError([Problem(origin, sentence)])
+    return here, parts[-1]
+
+
+def _enters_first(here: Node, part: str) -> bool:
+    """Whether ``part`` is an option of a method's first entry rather than an entry of the list."""
+    is_method = bool(here.value) and isinstance(here.value[0].value, dict)
+    return is_method and not _is_index(part) and not _named(here, part)
+
+
+def _is_index(part: str) -> bool:
+    return part.lstrip("-").isdigit()
+
+
+def _names(item: Node) -> set[str]:
+    """What an entry of ``mentors``, ``method`` or ``methods`` may be called by."""
+    if isinstance(item.value, list):  # an arm of the grid goes by its first entry
+        return _names(item.value[0]) if item.value else set()
+    given = {child.value for key in ("name", "label") if (child := item.child(key)) and isinstance(child.value, str)}
+    model = item.child("model")
+    if not given and model is not None and isinstance(model.value, str):
+        given.add(derived_name(model.value))
+    return given
+
+
+def _named(here: Node, part: str) -> list[int]:
+    return [index for index, item in enumerate(here.value) if part in _names(item)]
+
+
+def _index(here: Node, part: str, walked: str, origin: Origin) -> int:
+    if _is_index(part):
+        index = int(part)
+        if -len(here.value) <= index < len(here.value):
+            return index
+        count = len(here.value)
+        held = (
+            "is an empty list"
+            if not count
+            else f"has {count} entries, counted from 0"
+            if count > 1
+            else "has one entry, 0"
+        )
+        raise RecipeError([Problem(origin, f"'{walked}' {held}")])
+    found = _named(here, part)
+    if len(found) == 1:
+        return found[0]
+    names = sorted(set().union(*map(_names, here.value))) if here.value else []
+    if found:
+        sentence = f"'{walked}' has {len(found)} entries called '{part}'; use an index ({', '.join(map(str, found))})"
+    else:
+        held = f" or a name ({', '.join(names)})" if names else ""
+        sentence = f"'{walked}' is a list: '{part}' must be an index{held}{did_you_mean(part, names)}"
+    raise RecipeError([Problem(origin, sentence)])

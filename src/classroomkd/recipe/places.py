@@ -1,0 +1,128 @@
+"""Files and folders a recipe names: found in one place, by one rule, and written back as absolute paths.
+
+A relative path is looked for in the current folder, then in the recipe's folder, then in the folder that the
+environment variable ``CLASSROOMKD_DATA`` names. ``~`` and ``$NAME`` are expanded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from classroomkd.data.sources.table import TABLE
+from classroomkd.errors import did_you_mean
+from classroomkd.recipe.nodes import Loc, Node
+from classroomkd.recipe.problems import Problem, problem
+
+__all__ = ["DATA_VARIABLE", "check_places", "checkpoints", "data_sources"]
+
+DATA_VARIABLE = "CLASSROOMKD_DATA"
+DATA_PARTS = ("source", "train", "val", "test")
+
+
+def data_sources(tree: Node) -> Iterator[tuple[Loc, Node]]:
+    """Every place of the tree that names a data source as text."""
+    for part in DATA_PARTS:
+        node, rest = tree.find(("data", part))
+        if not rest and isinstance(node.value, str):
+            yield ("data", part), node
+
+
+def checkpoints(tree: Node) -> Iterator[tuple[Loc, Node]]:
+    """Every place of the tree that names a checkpoint."""
+    mentors = tree.child("mentors")
+    count = len(mentors.value) if mentors is not None and isinstance(mentors.value, list) else 0
+    for loc in [("student",), *(("mentors", index) for index in range(count))]:
+        node, rest = tree.find((*loc, "checkpoint"))
+        if not rest and isinstance(node.value, str) and node.value:
+            yield (*loc, "checkpoint"), node
+
+
+def check_places(tree: Node, folder: Path) -> list[Problem]:
+    """Find every file and folder the recipe names and write its absolute path into the tree.
+
+    ``folder`` is the recipe's own. Returns what cannot be found.
+    """
+    problems: list[Problem] = []
+    for loc, node in checkpoints(tree):
+        found, wrong = _find(node.value, folder, Path.is_file)
+        if found is None:
+            problems.append(problem(tree, loc, wrong or _no_checkpoint(node.value, folder)))
+        else:
+            node.value = str(found)
+    for loc, node in data_sources(tree):
+        name, _, place = node.value.partition(":")
+        if name not in TABLE or TABLE[name].argument != "DIR" or not place.strip():
+            continue  # check_data says what is wrong with these
+        found, wrong = _find(place, folder, Path.is_dir)
+        if found is None:
+            problems.append(problem(tree, loc, wrong or _no_folder(name, place, folder, loc)))
+        else:
+            node.value = f"{name}:{found}"
+    cache = tree.child("cache")
+    if cache is not None and isinstance(cache.value, str) and cache.value:
+        cache.value = os.path.abspath(os.path.expanduser(os.path.expandvars(cache.value)))
+    return problems
+
+
+def _roots(folder: Path) -> list[Path]:
+    roots = [Path.cwd(), folder.absolute()]
+    if os.environ.get(DATA_VARIABLE):
+        roots.append(Path(os.environ[DATA_VARIABLE]).expanduser().absolute())
+    return list(dict.fromkeys(roots))
+
+
+def _find(text: str, folder: Path, fits: object) -> tuple[Path | None, str | None]:
+    """The absolute path of ``text``, or why it cannot even be looked for."""
+    expanded = os.path.expanduser(os.path.expandvars(text.strip()))
+    unset = re.search(r"\$\{?(\w+)", expanded)
+    if unset:
+        return None, f"the environment variable {unset[1]} is not set; set it, or write the path itself"
+    assert callable(fits)
+    for root in _roots(folder):
+        if fits(root / expanded):
+            return Path(os.path.normpath(root / expanded)), None
+    return None, None
+
+
+def _looked_in(text: str, folder: Path) -> str:
+    if Path(text).expanduser().is_absolute():
+        return ""
+    return f" (looked in {', '.join(map(str, _roots(folder)))})"
+
+
+def _near(text: str, folder: Path) -> str:
+    """A neighbour with a similar name, written as the user would."""
+    wanted = Path(os.path.expanduser(os.path.expandvars(text)))
+    for root in _roots(folder):
+        parent = (root / wanted).parent
+        if parent.is_dir():
+            near = did_you_mean(wanted.name, (entry.name for entry in parent.iterdir()))
+            if near:
+                given = os.path.dirname(text)
+                return near.replace("'", f"'{given}/" if given else "'", 1)
+    return ""
+
+
+def _no_checkpoint(text: str, folder: Path) -> str:
+    found, _ = _find(text, folder, Path.is_dir)
+    if found is not None:
+        inside = sorted(p.name for p in found.iterdir() if p.suffix in (".safetensors", ".pth", ".pt"))
+        held = f"; it holds {', '.join(inside[:4])}" if inside else ""
+        return f"is a folder; give the file{held}"
+    if text.strip().lower() == "none":
+        return "there is no such file (nothing is written null)"
+    return f"there is no such file{_near(text, folder) or _looked_in(text, folder)}"
+
+
+def _no_folder(name: str, place: str, folder: Path, loc: Loc) -> str:
+    found, _ = _find(place, folder, Path.is_file)
+    if found is not None:
+        return f"'{place}' is a file; give the folder it lies in"
+    key = ".".join(map(str, loc))
+    return (
+        f"there is no folder '{place}'{_near(place, folder) or _looked_in(place, folder)}; "
+        f"give the folder: {key}={name}:DIR"
+    )

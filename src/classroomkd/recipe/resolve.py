@@ -1,0 +1,96 @@
+"""A recipe with nothing left to guess: inherited training keys and the methods' default options written in.
+
+Training keys are inherited in layers, the later winning: the defaults, ``train``, ``mentor_train``, a mentor's own
+``train``. Where a layer changes ``schedule``, the keys that only the old schedule reads are not inherited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from classroomkd.recipe.schema import MentorTrain, MethodSpec, Recipe
+from classroomkd.recipe.training import TrainSpec
+
+__all__ = ["inherit", "notes", "resolve", "training_layers"]
+
+# Which keys only one choice of another key reads.
+_ONLY_WITH: dict[str, tuple[str, str]] = {
+    "milestones": ("schedule", "multistep"),
+    "gamma": ("schedule", "multistep"),
+    "min_lr": ("schedule", "cosine"),
+    "momentum": ("optimizer", "sgd"),
+    "nesterov": ("optimizer", "sgd"),
+}
+
+
+def inherit(base: TrainSpec, layer: TrainSpec | None) -> MentorTrain:
+    """``base`` with the keys that ``layer`` sets itself; every key of the result counts as set."""
+    given = {key: getattr(layer, key) for key in layer.model_fields_set} if layer is not None else {}
+    values = {key: getattr(base, key) for key in TrainSpec.model_fields}
+    for key, (decider, _) in _ONLY_WITH.items():
+        if given.get(decider, values[decider]) != values[decider]:
+            values[key] = TrainSpec.model_fields[key].default
+    own = {key: field.default for key, field in MentorTrain.model_fields.items() if key not in values}
+    return MentorTrain.model_validate({**values, **own, **given})
+
+
+def training_layers(
+    train: TrainSpec, mentor_train: TrainSpec | None, mentors: list[TrainSpec | None]
+) -> tuple[TrainSpec, list[MentorTrain]]:
+    """The mentors' defaults and every mentor's training with all keys inherited."""
+    defaults = inherit(train, mentor_train)
+    return TrainSpec.model_validate(defaults.model_dump(include=set(TrainSpec.model_fields))), [
+        inherit(defaults, own) for own in mentors
+    ]
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe as the engine reads it; resolving again changes nothing."""
+    defaults, trained = training_layers(recipe.train, recipe.mentor_train, [mentor.train for mentor in recipe.mentors])
+    mentors = tuple(
+        mentor.model_copy(update={"train": spec if mentor.checkpoint is None else None})
+        for mentor, spec in zip(recipe.mentors, trained, strict=True)
+    )
+    train = TrainSpec.model_validate(recipe.train.model_dump())  # every key counts as set from here on
+    update = {
+        "train": train,
+        "mentor_train": defaults,
+        "mentors": mentors,
+        "method": recipe.method and tuple(map(_with_defaults, recipe.method)),
+        "methods": recipe.methods and tuple(tuple(map(_with_defaults, arm)) for arm in recipe.methods),
+    }
+    return recipe.model_copy(update=update)
+
+
+def _with_defaults(entry: MethodSpec) -> MethodSpec:
+    from classroomkd import methods
+
+    options = methods.options_model(entry.name).model_validate(entry.options).model_dump()
+    return MethodSpec.model_validate({"name": entry.name, "label": entry.label, **options})
+
+
+def notes(recipe: Recipe) -> list[str]:
+    """Settings that differ from their default and that nothing will read, one sentence each."""
+    sections: list[tuple[str, TrainSpec | None]] = [("train", recipe.train), ("mentor_train", recipe.mentor_train)]
+    sections += [(f"mentors.{mentor.name}.train", mentor.train) for mentor in recipe.mentors]
+    found: list[str] = []
+    said: set[tuple[str, object]] = set()
+    for where, spec in sections:
+        for key, reason in _idle(spec) if spec is not None else ():
+            if (key, getattr(spec, key)) not in said:  # what is inherited is said once
+                said.add((key, getattr(spec, key)))
+                found.append(f"{where}.{key} has no effect{reason}")
+    if recipe.mentor_train not in (None, recipe.train) and all(mentor.train is None for mentor in recipe.mentors):
+        found.append("mentor_train has no effect: no mentor is trained by the run")
+    arms = recipe.methods or ((recipe.method,) if recipe.method is not None else ())
+    if recipe.mentors and all(entry.name == "none" for arm in arms for entry in arm):
+        found.append("the mentors have no effect: the only method is 'none'")
+    return found
+
+
+def _idle(spec: TrainSpec) -> Iterator[tuple[str, str]]:
+    for key, (decider, choice) in _ONLY_WITH.items():
+        if getattr(spec, decider) != choice and getattr(spec, key) != TrainSpec.model_fields[key].default:
+            yield key, f": it acts only with {decider}: {choice}"
+    if spec.warmup_lr and not spec.warmup_epochs:
+        yield "warmup_lr", " without warmup_epochs"

@@ -1,0 +1,151 @@
+"""The recipe: one experiment as data. Everything here is plain values; nothing is built and torch is not imported.
+
+These models hold the written-out form (``forms.py``); use :func:`classroomkd.recipe.load_recipe` or
+:func:`classroomkd.recipe.make_recipe`, which accept the short forms, check names and files, and report every mistake.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from classroomkd.recipe.training import Count, Fraction, Listed, MentorTrain, Section, TrainSpec
+
+if TYPE_CHECKING:
+    from classroomkd.recipe.arms import Arm
+
+__all__ = ["SCHEMA", "DataSpec", "MentorSpec", "MentorTrain", "MethodSpec", "Recipe", "StudentSpec", "TrainSpec"]
+
+SCHEMA = 1
+Seed = Annotated[int, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1)]
+Channels = Annotated[tuple[float, ...] | None, Field(strict=False, min_length=1)]
+Model = Annotated[str, Field(min_length=1, description="A zoo name, timm:NAME, torchvision:NAME or py:module:factory.")]
+Checkpoint = Annotated[str | None, Field(description="Weights, .safetensors or .pth; loaded strictly.")]
+
+
+class DataSpec(Section):
+    """Where images come from and how they are split: ``source``, or ``train`` with ``val`` and ``test`` beside it."""
+
+    source: Text | None = Field(default=None, description="One source that is split: puppets, digits, cifar100:DIR, …")
+    train: Text | None = Field(default=None, description="Source of the training part, when the parts live apart.")
+    val: Text | None = Field(
+        default=None, description="Source of the validation part; null: split off the training part."
+    )
+    test: Text | None = Field(default=None, description="Source of the test part.")
+    val_fraction: Fraction = Field(default=0.1, description="Share of the training part kept for validation.")
+    test_fraction: Fraction = Field(
+        default=0.2, description="Share kept for testing, where the source has no test part."
+    )
+    split_seed: Seed = Field(default=0, description="Seed of the split; the same for every run that is compared.")
+    limit: Count | None = Field(default=None, description="Stratified cap on training images, validation included.")
+    test_limit: Count | None = Field(default=None, description="Stratified cap on test images.")
+    size: Annotated[int, Field(ge=8)] | None = Field(
+        default=None, description="Side of the images in pixels; null: the source's own, at least 32."
+    )
+    views: Literal["crop_flip", "crop", "flip", "none", "resized_crop"] | None = Field(
+        default=None, description="Augmentation; null: the source's own."
+    )
+    view_seed: Seed = Field(default=0, description="Seed of the augmentation; belongs to the data, not to the run.")
+    unreadable: Literal["refuse", "skip"] = Field(
+        default="refuse", description="What to do with an image that cannot be decoded."
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the source, e.g. puppets' counts.")
+
+
+class StudentSpec(Section):
+    """The network that is taught."""
+
+    model: Model
+    checkpoint: Checkpoint = None
+    samples: Count | None = Field(
+        default=None, description="Stratified cap on the labelled samples it sees; null: all."
+    )
+
+
+class MentorSpec(Section):
+    """A frozen network that teaches: from a checkpoint, or trained by the run."""
+
+    name: Text
+    model: Model
+    checkpoint: Checkpoint = None
+    train: MentorTrain | None = Field(default=None, description="How the run trains it when there is no checkpoint.")
+    mean: Channels = Field(
+        default=None, description="Mean it was trained with, per channel, pixels in 0..1; null: the data's."
+    )
+    std: Channels = Field(default=None, description="Standard deviation it was trained with; null: the data's.")
+    size: Count | None = Field(default=None, description="Side of the images it was trained with; null: the student's.")
+    note: str = Field(default="", description="Shown beside it in the report.")
+
+
+class MethodSpec(Section):
+    """One method and its options, which stand beside ``name`` and ``label``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Text
+    label: Text | None = Field(default=None, description="What tables and the run folder call this arm.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's options by name."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+Entries = Annotated[tuple[MethodSpec, ...], Field(strict=False, min_length=1)]
+
+
+class Recipe(Section):
+    """One experiment: who is taught by whom, on what, how, and how often."""
+
+    schema_version: int = Field(default=SCHEMA, ge=1, le=SCHEMA, alias="schema", description="Version of this format.")
+    name: Text = Field(description="Name of the experiment; the file's name when left out.")
+    task: str = Field(default="classification", description="What an answer is.")
+    data: DataSpec
+    student: StudentSpec
+    mentors: Annotated[tuple[MentorSpec, ...], Listed] = Field(default=(), description="The networks that teach.")
+    method: Entries | None = Field(default=None, description="How they teach; several entries are added up.")
+    methods: Annotated[tuple[Entries, ...] | None, Field(strict=False, min_length=1)] = Field(
+        default=None, description="A grid: each entry is trained and compared."
+    )
+    train: TrainSpec = Field(default_factory=TrainSpec, description="How the student is trained.")
+    mentor_train: TrainSpec | None = Field(
+        default=None, description="How mentors without a checkpoint are trained; keys not given are those of train."
+    )
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] = Field(
+        default=(0,), description="One run each."
+    )
+    bank: Annotated[str, Field(pattern=r"^(auto|off|exact|views=[1-9][0-9]*)$")] = Field(
+        default="auto", description="Stored mentor answers: auto, off, exact or views=V."
+    )
+    check_mentors: Literal["warn", "error", "off"] = Field(
+        default="warn", description="What to do about mentors near chance."
+    )
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")] = Field(
+        default="auto", description="Where to run."
+    )
+    devices: Count = Field(default=1, description="How many devices of that kind.")
+    workers: Count | Literal["auto"] = Field(default="auto", description="One-thread jobs side by side on a CPU.")
+    threads: Count | Literal["auto"] = Field(default="auto", description="Threads of one job.")
+    cache: Text | None = Field(
+        default=None, description="Folder of trained mentors and banks; null: beside the run folder."
+    )
+
+    def arms(self) -> list[Arm]:
+        """The arms of the grid (one for ``method``), with unique labels and folder names."""
+        from classroomkd.recipe.arms import arms
+
+        return arms(self)
+
+    @property
+    def bank_views(self) -> int | None:
+        """V of ``bank: views=V``, else None."""
+        kind, _, count = self.bank.partition("=")
+        return int(count) if kind == "views" else None
+
+    def notes(self) -> list[str]:
+        """Settings that are given but have no effect, one sentence each."""
+        from classroomkd.recipe.resolve import notes
+
+        return notes(self)

@@ -1,0 +1,63 @@
+"""Finding recipes: by path, by short name, and the list of those at hand."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from classroomkd.errors import UserError
+
+__all__ = ["find_recipe", "recipe_files", "shelves"]
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+def shelves() -> list[Path]:
+    """Folders that hold recipes: ``recipes`` in the current folder, and the one of a source checkout."""
+    own = Path(__file__).resolve().parents[3] / "recipes"
+    return [folder for folder in dict.fromkeys([Path.cwd() / "recipes", own]) if folder.is_dir()]
+
+
+def recipe_files() -> dict[str, Path]:
+    """Short name (``smoke``, ``classroomkd/cifar100``) -> file, of every recipe on the shelves."""
+    found: dict[str, Path] = {}
+    for shelf in shelves():
+        for file in sorted(shelf.rglob("*")):
+            if file.suffix in _SUFFIXES and file.is_file():
+                found.setdefault(file.relative_to(shelf).with_suffix("").as_posix(), _shown(file))
+    return found
+
+
+def _shown(file: Path) -> Path:
+    """Relative to the current folder where it lies inside it."""
+    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+
+
+def find_recipe(path: str | Path) -> Path:
+    """The file that ``path`` means: itself, the recipe of a run folder, or a short name.
+
+    Raises:
+        UserError: there is none; names the nearest.
+    """
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    if file.is_dir():
+        if (file / "recipe.yaml").is_file():
+            return file / "recipe.yaml"
+        raise UserError(f"{file} is a folder without recipe.yaml; give the recipe's file")
+    known = recipe_files()
+    name = str(path).removesuffix(".yaml").removesuffix(".yml").removeprefix("recipes/")
+    if name in known and not file.is_absolute():
+        return known[name]
+    if "=" in str(path):
+        raise UserError(
+            f"'{path}' looks like an override; the recipe's file comes first: classroomkd run RECIPE {path}"
+        )
+    # Compared without suffixes, or everything that ends in .yaml would look alike.
+    nearby = {p.stem: str(file.with_name(p.name)) for p in file.parent.glob("*.y*ml")} if file.parent.is_dir() else {}
+    wanted = file.stem if file.suffix in _SUFFIXES or str(file.parent) != "." else name
+    match = get_close_matches(wanted, nearby, n=1, cutoff=0.6) or get_close_matches(name, known, n=1, cutoff=0.6)
+    if match:
+        raise UserError(f"there is no recipe '{path}' (did you mean '{nearby.get(match[0], match[0])}'?)")
+    raise UserError(f"there is no recipe '{path}'" + (f"; recipes at hand: {', '.join(known)}" if known else ""))

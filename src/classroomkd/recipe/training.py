@@ -1,0 +1,78 @@
+"""The ``train`` section: how one network is trained. The student's, the mentors' defaults, and each mentor's own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Listed", "MentorTrain", "Section", "TrainSpec"]
+
+Listed = Field(strict=False)  # YAML's lists are accepted where the model holds a tuple
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors, nothing is converted silently, nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class TrainSpec(Section):
+    """Optimiser, schedule and bookkeeping of one training."""
+
+    epochs: Count = Field(default=20, description="Passes over the training part.")
+    batch_size: Count = Field(default=64, description="Samples an optimiser step sees in one forward pass.")
+    eval_batch_size: Count = Field(default=256, description="Samples a forward pass sees when scoring.")
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="sgd (with momentum) or adamw.")
+    lr: float = Field(default=0.05, gt=0, description="Learning rate after warm-up.")
+    momentum: Fraction = Field(default=0.9, description="Momentum of sgd.")
+    nesterov: bool = Field(default=False, description="Nesterov's form of momentum.")
+    weight_decay: float = Field(default=5e-4, ge=0, description="Weight decay on all parameters.")
+    schedule: Literal["multistep", "cosine", "constant"] = Field(
+        default="multistep", description="Shape of the learning rate."
+    )
+    milestones: Annotated[tuple[int | float, ...] | None, Listed] = Field(
+        default=None,
+        description="multistep: where lr is multiplied by gamma; epochs (>= 1) or fractions of the run (< 1). "
+        "null: 5/8, 6/8 and 7/8 of it.",
+    )
+    gamma: float = Field(default=0.1, gt=0, le=1, description="multistep: factor at each milestone.")
+    warmup_epochs: float = Field(
+        default=0.0, ge=0, description="Epochs over which lr goes linearly from warmup_lr to lr."
+    )
+    warmup_lr: float = Field(default=0.0, ge=0, description="Learning rate at the start; may lie above lr.")
+    min_lr: float = Field(default=0.0, ge=0, description="cosine: learning rate at the end.")
+    clip: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Largest norm of the gradient; null: no limit."
+    )
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="Decay of an averaged copy of the weights, scored beside them; null: none."
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Precision of the forward pass.")
+    accumulate: Count = Field(default=1, description="Batches whose gradients are added before a step.")
+    label_smoothing: Fraction = Field(default=0.0, description="Share of the target spread over all classes.")
+    channels_last: bool = Field(default=True, description="Memory layout of images; changes speed only.")
+    drop_last: bool | Literal["auto"] = Field(
+        default="auto", description="Leave out an incomplete last batch; auto: only when it would hold a single sample."
+    )
+    log_every: Count = Field(default=50, description="Steps between lines of metrics.jsonl.")
+    eval_every: Count = Field(default=1, description="Epochs between scores on the validation part.")
+    checkpoint_every: Count = Field(default=1, description="Epochs between checkpoints to resume from.")
+
+
+class MentorTrain(TrainSpec):
+    """How a mentor without a checkpoint is trained: any key of ``train``, and what it gets to see."""
+
+    classes: Annotated[tuple[str, ...] | None, Field(strict=False, min_length=1)] = Field(
+        default=None, description="A specialist: the classes it sees in full; null: all."
+    )
+    others: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the other classes' samples a specialist keeps."
+    )
+    samples: Count | None = Field(default=None, description="Stratified cap on the samples it sees; null: all.")
+    label_noise: float = Field(default=0.0, ge=0, le=1, description="Share of its labels replaced at random.")
+    seed: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Another number gives other initial weights and another order of samples."
+    )

@@ -1,0 +1,255 @@
+"""Charts of results: scores, differences, learning curves, classes, size. Altair is imported when one is drawn.
+
+Every function returns an Altair chart of one view (so it can take its container's width) whose marks carry their
+values in an aria-label; colours come from an :class:`~classroomkd.report.style.Ink`. Percentages are 0..100 here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .marks import colour_of, data, focus, in_focus, row_axis, row_height, sized, unique
+from .records import ArmLog, Curve
+from .rows import Row
+from .style import Ink
+from .summary import Summary
+
+__all__ = ["MAX_CLASSES", "class_changes", "differences", "learning", "scores", "sizes"]
+
+MAX_CLASSES = 100  # rows of a chart by class; more would be unreadable and are listed by how much they differ
+SIGNED = "datum.value === 0 ? '0' : format(datum.value, '+~f')"
+ROW = 34  # pixels of a row with an arm
+
+
+def scores(summary: Summary, colours: Sequence[str], ink: Ink) -> Any:
+    """One dot a seed and a bar at the mean, a row an arm; x is test accuracy in percent."""
+    import altair as alt
+
+    labels = [arm.label for arm in summary.arms]
+    dots = [
+        {"arm": arm, "seed": seed, "accuracy": 100 * value}
+        for arm in labels
+        for seed, value in summary.scores(arm).items()
+        if value is not None
+    ]
+    y = row_axis("arm:N", labels)
+    colour = colour_of("arm:N", labels, colours)
+    x = alt.X("accuracy:Q", title=None, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5))
+    base = alt.Chart(data(dots))
+    points = base.mark_circle(size=70, opacity=0.55).encode(
+        x=x,
+        y=y,
+        color=colour,
+        tooltip=["arm:N", "seed:N", alt.Tooltip("accuracy:Q", format=".2f", title="accuracy %")],
+    )
+    means = base.mark_tick(thickness=3, size=24).encode(
+        x=alt.X("mean(accuracy):Q", scale=alt.Scale(zero=False)),
+        y=y,
+        color=colour,
+        tooltip=["arm:N", alt.Tooltip("mean(accuracy):Q", format=".2f", title="mean %")],
+    )
+    return sized(points + means, ROW * len(labels), "Test accuracy of every seed, with the mean, by arm")
+
+
+def differences(rows: Sequence[Row], baseline: str, ink: Ink) -> Any | None:
+    """Paired differences to one baseline with their 95 % intervals, in points; ``None`` when there are none.
+
+    Every arm keeps its row, the baseline an empty one, so that the chart lines up with :func:`scores` beside it.
+    """
+    import altair as alt
+
+    labels = [row["arm"] for row in rows]
+    found = [
+        {
+            "arm": row["arm"],
+            "points": 100 * difference["mean"],
+            "low": 100 * (difference["mean"] if difference["low"] is None else difference["low"]),
+            "high": 100 * (difference["mean"] if difference["high"] is None else difference["high"]),
+            "seeds": difference["n"],
+            "says": difference["verdict"],
+        }
+        for row in rows
+        if (difference := row["vs"].get(baseline)) and difference["mean"] is not None
+    ]
+    if not found:
+        return None
+    y = row_axis("arm:N", labels)
+    colour = alt.Color(
+        "says:N",
+        legend=None,
+        scale=alt.Scale(
+            domain=["gain", "loss", "unclear", "one seed"], range=[ink.gain, ink.loss, ink.muted, ink.muted]
+        ),
+    )
+    tip: list[Any] = [
+        "arm:N",
+        *(alt.Tooltip(f"{name}:Q", format="+.2f") for name in ("points", "low", "high")),
+        "seeds:Q",
+        "says:N",
+    ]
+    zero = alt.Chart(data([{"zero": 0}])).mark_rule(color=ink.muted, strokeDash=[3, 3]).encode(x="zero:Q")
+    base = alt.Chart(data(found))
+    x = alt.X("low:Q", title=None, scale=alt.Scale(padding=12), axis=alt.Axis(tickCount=4, labelExpr=SIGNED))
+    spans = base.mark_rule(strokeWidth=3, strokeCap="round").encode(x=x, x2="high:Q", y=y, color=colour, tooltip=tip)
+    dots = base.mark_point(size=80, filled=True, opacity=1).encode(x="points:Q", y=y, color=colour, tooltip=tip)
+    return sized(zero + spans + dots, ROW * len(labels), f"Difference to {baseline} with 95 % interval, by arm")
+
+
+def learning(logs: Sequence[ArmLog], colours: Sequence[str], start: float = 0.0) -> Any | None:
+    """Validation accuracy by epoch: the mean over seeds strong, each seed faint; ``None`` without logs.
+
+    ``start`` is the epoch to begin at: a later one brings out the end, where curves lie close.
+    """
+    import altair as alt
+
+    shown = [(log, colour) for log, colour in zip(logs, colours, strict=True) if log.mean_accuracy is not None]
+    if not shown:
+        return None
+    seeds = [
+        point | {"arm": log.label, "seed": seed}
+        for log, _ in shown
+        for seed, curve in log.accuracy.items()
+        for point in _points(curve, 100, start)
+    ]
+    means = [
+        p | {"arm": log.label} for log, _ in shown if log.mean_accuracy for p in _points(log.mean_accuracy, 300, start)
+    ]
+    colour = colour_of("arm:N", [log.label for log, _ in shown], [c for _, c in shown])
+    x = alt.X(
+        "epoch:Q", title="epoch", scale=alt.Scale(zero=start == 0, nice=False), axis=alt.Axis(grid=False, tickCount=6)
+    )
+    y = alt.Y("accuracy:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
+    faint = (
+        alt.Chart(data(seeds))
+        .mark_line(strokeWidth=1)
+        .encode(
+            x=x,
+            y=y,
+            color=colour,
+            detail="seed:N",
+            opacity=alt.condition(in_focus("arm"), alt.value(0.22), alt.value(0.04)),
+        )
+    )
+    base = alt.Chart(data(means))
+    strong = base.mark_line(strokeWidth=2.5).encode(
+        x=x, y=y, color=colour, opacity=alt.condition(in_focus("arm"), alt.value(1), alt.value(0.12))
+    )
+    tips = base.mark_point(size=60, opacity=0).encode(
+        x=x,
+        y=y,
+        color=colour,
+        tooltip=["arm:N", "epoch:Q", alt.Tooltip("accuracy:Q", format=".1f", title="val accuracy %")],
+    )
+    return sized(faint + strong + tips, 300, "Validation accuracy by epoch, by arm").add_params(focus())
+
+
+def class_changes(
+    classes: Sequence[str], values: Mapping[str, Any], colours: Mapping[str, str], pair: tuple[str, str], ink: Ink
+) -> Any:
+    """A row a class: test accuracy of each arm in ``values`` (label -> (C,) fractions), a line over the change.
+
+    ``pair`` are the two arms the line joins: the student alone and the taught one.
+    """
+    import altair as alt
+
+    names = unique(classes)
+    dots = [
+        {"class": name, "arm": label, "accuracy": 100 * float(mean)}
+        for label, means in values.items()
+        for name, mean in zip(names, means, strict=True)
+        if mean == mean
+    ]
+    before, after = (values[label] for label in pair)
+    spans = [
+        {"class": name, "from": 100 * float(a), "to": 100 * float(b), "change": 100 * float(b - a), "up": bool(b >= a)}
+        for name, a, b in zip(names, before, after, strict=True)
+        if a == a and b == b
+    ]
+    y = row_axis("class:N", names)
+    line = (
+        alt.Chart(data(spans))
+        .mark_rule(strokeWidth=5, opacity=0.35)
+        .encode(
+            x=alt.X("from:Q", title=None, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=6)),
+            x2="to:Q",
+            y=y,
+            color=alt.condition("datum.up", alt.value(ink.gain), alt.value(ink.loss)),
+            tooltip=[
+                "class:N",
+                *(alt.Tooltip(f"{n}:Q", format=".1f") for n in ("from", "to")),
+                alt.Tooltip("change:Q", format="+.1f"),
+            ],
+        )
+    )
+    points = (
+        alt.Chart(data(dots))
+        .mark_circle(size=64)
+        .encode(
+            x="accuracy:Q",
+            y=y,
+            color=colour_of("arm:N", list(values), [colours[label] for label in values]),
+            opacity=alt.condition(in_focus("arm"), alt.value(1), alt.value(0.1)),
+            tooltip=["class:N", "arm:N", alt.Tooltip("accuracy:Q", format=".1f", title="accuracy %")],
+        )
+    )
+    chart = sized(line + points, row_height(len(names)) * len(names), "Test accuracy by class, alone and taught")
+    return chart.add_params(focus())
+
+
+def sizes(summary: Summary, colours: Sequence[str], mentors: Sequence[str]) -> Any | None:
+    """Accuracy against parameters (log scale): mentors as squares, the student of each arm as a circle."""
+    import altair as alt
+
+    found: list[dict[str, Any]] = [
+        {"who": m.name, "role": "mentor", "parameters": m.parameters, "accuracy": 100 * m.accuracy, "fill": colour}
+        for m, colour in zip(summary.mentors, mentors, strict=True)
+        if m.parameters and m.accuracy is not None
+    ]
+    for arm, colour in zip(summary.arms, colours, strict=True):
+        values = [value for value in summary.scores(arm.label).values() if value is not None]
+        if values and summary.student.parameters:
+            accuracy = 100 * sum(values) / len(values)
+            found.append(
+                {
+                    "who": arm.label,
+                    "role": "student",
+                    "parameters": summary.student.parameters,
+                    "accuracy": accuracy,
+                    "fill": colour,
+                }
+            )
+    if len({row["role"] for row in found}) < 2:
+        return None
+    chart = (
+        alt.Chart(data(found))
+        .mark_point(filled=True, size=130)
+        .encode(
+            x=alt.X(
+                "parameters:Q",
+                title="parameters",
+                scale=alt.Scale(type="log", padding=16, nice=False),
+                axis=alt.Axis(format="~s", tickCount=4, grid=False),
+            ),
+            y=alt.Y("accuracy:Q", title=None, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5)),
+            color=colour_of("who:N", [row["who"] for row in found], [row["fill"] for row in found]),
+            shape=alt.Shape(
+                "role:N", legend=None, scale=alt.Scale(domain=["student", "mentor"], range=["circle", "square"])
+            ),
+            opacity=alt.condition(in_focus("who"), alt.value(0.95), alt.value(0.1)),
+            tooltip=[
+                "who:N",
+                "role:N",
+                alt.Tooltip("parameters:Q", format=","),
+                alt.Tooltip("accuracy:Q", format=".1f", title="accuracy %"),
+            ],
+        )
+    )
+    return sized(chart, 260, "Test accuracy against parameters, mentors and student").add_params(focus())
+
+
+def _points(curve: Curve, limit: int, start: float) -> list[dict[str, float]]:
+    step = max(1, -(-len(curve) // limit))
+    keep = sorted({*range(0, len(curve), step), len(curve) - 1}) if len(curve) else []
+    pairs = [(float(curve.x[k]), 100 * float(curve.y[k])) for k in keep]
+    return [{"epoch": x, "accuracy": y} for x, y in pairs if y == y and x >= start]

@@ -1,0 +1,144 @@
+"""Charts of *who taught what*: mentors over time, and mentor × class heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .charts import MAX_CLASSES
+from .marks import colour_of, data, focus, in_focus, row_axis, row_height, short_labels, sized
+from .records import Activity, Array, thin
+from .style import DASHES, Ink
+
+__all__ = ["CELLS_WITH_TEXT", "heat", "over_time", "pick_classes"]
+
+CELLS_WITH_TEXT = 240
+POINTS = 1000  # of a chart over time, shared by its lines: each carries a label for screen readers
+NOBODY = "no mentor"
+
+
+def over_time(
+    activity: Activity,
+    measure: str,
+    title: str,
+    colours: Sequence[str],
+    ink: Ink,
+    *,
+    scale: float = 1.0,
+    legend: bool = False,
+) -> Any:
+    """One line a mentor over epochs; for ``active`` also the share of samples that no mentor was active on (grey).
+
+    ``measure`` is ``active`` (drawn in percent with ``scale=100``), ``weight`` or ``temperature``.
+    """
+    import altair as alt
+
+    table: Array = getattr(activity, measure)
+    limit = max(80, POINTS // max(1, len(table)))
+    table, epochs = thin(table, limit), thin(activity.x, limit)
+    rows = [
+        {"epoch": float(x), "mentor": name, "value": scale * float(y)}
+        for name, line in zip(activity.mentors, table, strict=True)
+        for x, y in zip(epochs, line, strict=True)
+        if y == y
+    ]
+    domain = list(activity.mentors)
+    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(grid=False, tickCount=5))
+    y = alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=measure != "temperature"))
+    colour = colour_of("mentor:N", domain, colours, legend=legend)
+    dashes = [DASHES[(index // len(ink.hues)) % len(DASHES)] for index in range(len(domain))]
+    lit = alt.condition(in_focus("mentor"), alt.value(1), alt.value(0.12))
+    base = alt.Chart(data(rows))
+    lines = base.mark_line(strokeWidth=2.2).encode(
+        x=x,
+        y=y,
+        color=colour,
+        opacity=lit,
+        strokeDash=alt.StrokeDash("mentor:N", legend=None, scale=alt.Scale(domain=domain, range=dashes)),
+    )
+    tip = ["mentor:N", alt.Tooltip("epoch:Q", format=".1f"), alt.Tooltip("value:Q", format=".2f", title=title)]
+    tips = base.mark_point(size=40, opacity=0).encode(x=x, y=y, color=colour, tooltip=tip)
+    chart = lines + tips
+    nobody = thin(activity.none_active, limit)
+    if measure == "active" and np.isfinite(nobody).any():
+        none = [
+            {"epoch": float(x), "mentor": NOBODY, "value": scale * float(y)}
+            for x, y in zip(epochs, nobody, strict=True)
+            if y == y
+        ]
+        area = alt.Chart(data(none)).mark_area(
+            color=ink.alone, opacity=0.25, line={"color": ink.alone, "strokeWidth": 1.2}
+        )
+        chart = area.encode(x=x, y=y, tooltip=tip) + chart
+    return sized(chart, 210, f"{title} by epoch, one line a mentor").add_params(focus())
+
+
+def heat(
+    table: Array,
+    mentors: Sequence[str],
+    classes: Sequence[str],
+    title: str,
+    ink: Ink,
+    *,
+    top: float | None = None,
+    decimals: int = 0,
+    names_below: bool = False,
+) -> Any:
+    """A row a class, a column a mentor, ``table`` (M, C) as shade and, where there is room, as number.
+
+    Shades are eight equal steps from 0 to ``top`` (the table's largest value when not given); ``nan`` stays empty.
+    """
+    import altair as alt
+
+    finite = table[np.isfinite(table)]
+    top = top if top is not None else float(finite.max()) if finite.size else 1.0
+    top = top if top > 0 else 1.0
+    middle = top * 4 / len(ink.ramp)
+    written = len(mentors) * len(classes) <= CELLS_WITH_TEXT and len(mentors) <= 6
+    cells = [
+        {"mentor": mentor, "class": name, "value": float(table[m, c])}
+        | ({"high": bool(table[m, c] >= middle)} if written else {})
+        for m, mentor in enumerate(mentors)
+        for c, name in enumerate(classes)
+        if np.isfinite(table[m, c])
+    ]
+    y = row_axis("class:N", classes, grid=False, padding=0.06)
+    x = alt.X(
+        "mentor:N",
+        sort=list(mentors),
+        scale=alt.Scale(domain=list(mentors), paddingInner=0.04),
+        axis=alt.Axis(
+            orient="bottom" if names_below else "top",
+            title=None,
+            labelExpr=short_labels(mentors, 16),
+            labelAngle=-35 if len(mentors) <= 5 else -90,
+            labelLimit=120,
+            labelOverlap=False,
+            ticks=False,
+            domain=False,
+        ),
+    )
+    base = alt.Chart(data(cells)).encode(x=x, y=y)
+    shade = alt.Color("value:Q", legend=None, scale=alt.Scale(type="quantize", domain=[0, top], range=list(ink.ramp)))
+    tip = ["mentor:N", "class:N", alt.Tooltip("value:Q", format=f".{max(decimals, 1)}f", title=title)]
+    chart = base.mark_rect(cornerRadius=2).encode(color=shade, tooltip=tip)
+    if written:
+        chart += base.mark_text(fontSize=11, aria=False).encode(
+            text=alt.Text("value:Q", format=f".{decimals}f"),
+            color=alt.condition("datum.high", alt.value(ink.ramp_high), alt.value(ink.ramp_low)),
+            tooltip=tip,
+        )
+    chart = sized(chart, row_height(len(classes)) * len(classes), f"{title}: a row a class, a column a mentor")
+    return chart.properties(padding={"left": 5, "top": 5, "right": 14, "bottom": 5})  # slanted labels reach out
+
+
+def pick_classes(active: Array, limit: int = MAX_CLASSES) -> list[int]:
+    """Which classes to draw: all, or the ``limit`` on which mentors' shares (M, C) differ the most, in class order."""
+    count = active.shape[1]
+    if count <= limit:
+        return list(range(count))
+    gap = np.nan_to_num(active, nan=0.0)
+    order = np.argsort(-(gap.max(0) - gap.min(0)), kind="stable")[:limit]
+    return sorted(int(index) for index in order)

@@ -1,0 +1,111 @@
+"""What a run showed, in sentences: the same care for a loss as for a gain, and no claim without an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from . import words
+from .rows import Row
+from .summary import Summary
+
+__all__ = ["cautions", "headline", "main_arm", "verdict"]
+
+AGAINST_NONE = {
+    "gain": "The mentors helped.",
+    "loss": "The mentors hurt: the student alone is better.",
+    "unclear": "No clear difference from the student alone.",
+    "one seed": "One seed has no interval, so this shows nothing yet; run more seeds.",
+}
+AGAINST_AVERAGE = {
+    "gain": "It did better than plain averaging of the same mentors.",
+    "loss": "Plain averaging of the same mentors did better.",
+    "unclear": "No clear difference from plain averaging of the same mentors.",
+}
+
+
+def main_arm(rows: Sequence[Row], summary: Summary) -> Row | None:
+    """The arm the headline is about: of those that are no baseline, the best on *validation* (never on test).
+
+    Without validation figures the first of them; if there are only baselines, the last one that has results.
+    """
+    finished = [row for row in rows if row["test_last"]["n"]]
+    taught = [row for row in finished if row["method"] not in ("none", "average")] or finished[-1:]
+    if not taught:
+        return None
+
+    def on_validation(row: Row) -> float:
+        values = [v for v in summary.scores(row["arm"], "val_last").values() if v is not None]
+        return sum(values) / len(values) if values else -1.0
+
+    return max(taught, key=on_validation)
+
+
+def headline(row: Row | None) -> str:
+    """``classroomkd 81.2 ± 0.9 %, +5.1 [4.0, 6.2] points over the student alone; −0.3 [−1.1, 0.5] against …``."""
+    if row is None:
+        return "No student has finished yet."
+    decimals = words.decimals_for(row["test"])
+    score = words.plus_minus(row["test_last"]["mean"], row["test_last"]["sd"], decimals)
+    text = f"The student alone: {score} %" if row["method"] == "none" else f"{row['arm']} {score} %"
+    parts: list[str] = []
+    for index, (name, preposition) in enumerate((("none", "over"), ("average", "against"))):
+        difference = row["vs"].get(name)
+        if difference and difference["mean"] is not None:
+            unit = " points" if index == 0 or not parts else ""
+            number = words.points(difference, decimals, mark=False)
+            parts.append(f"{number}{unit} {preposition} {words.baseline_name(name)}")
+    return f"{text}, {'; '.join(parts)}." if parts else f"{text}."
+
+
+def verdict(row: Row | None) -> list[str]:
+    """What the intervals allow one to say, one sentence a baseline."""
+    if row is None:
+        return []
+    found = []
+    for name, says in (("none", AGAINST_NONE), ("average", AGAINST_AVERAGE)):
+        difference = row["vs"].get(name)
+        if difference and difference["verdict"] in says:
+            found.append(says[difference["verdict"]])
+    if not row["vs"].get("none") and row["method"] != "none":
+        found.append("There is no student alone in this run, so it cannot tell whether the mentors helped.")
+    return found
+
+
+def cautions(summary: Summary, rows: Sequence[Row]) -> list[str]:
+    """What a careful reader should know before believing the headline; the data's own notes come last."""
+    found = []
+    gaps = summary.missing()
+    if gaps:
+        listed = "; ".join(f"{label} lacks {', '.join(map(str, seeds))}" for label, seeds in gaps.items())
+        found.append(f"Unfinished: some seeds are missing ({listed}). Differences use the seeds both arms have.")
+    if not summary.entries:
+        found.append("Unfinished: no student has finished yet.")
+    taught = [row for row in rows if row["method"] not in ("none", "average") and row["test_last"]["n"]]
+    if len(taught) > 1:
+        found.append(
+            f"The headline is about the arm that is best on the validation part, of {len(taught)} taught ones."
+        )
+    seen, own = [m.samples for m in summary.mentors if m.samples], summary.data.student_train
+    if seen and own and max(seen) > own:
+        found.append(
+            f"Mentors were trained on up to {max(seen):,} labels, the student on {own:,}: "
+            "part of a gain over the student alone may be their extra data."
+        )
+    unknown = [m.name for m in summary.mentors if m.samples is None]
+    if unknown:
+        names = ", ".join(unknown[:6]) + (f" and {len(unknown) - 6} more" if len(unknown) > 6 else "")
+        found.append(f"What {names} had been trained on is not known to this run.")
+    tests = sum(1 for row in rows for difference in row["vs"].values() if difference)
+    if tests >= 10:
+        found.append(
+            f"{tests} intervals are shown, each at 95 % by itself: were there no differences at all, "
+            f"about {max(1, round(tests / 20))} would exclude 0 by chance."
+        )
+    flat = [
+        row["arm"]
+        for row in rows
+        if any(d and d["low"] is not None and d["low"] == d["high"] for d in row["vs"].values())
+    ]
+    if flat:
+        found.append(f"Every seed of {', '.join(flat)} differs by the same amount; check that the seeds really differ.")
+    return found + [note for note in summary.data.notes if note not in found]

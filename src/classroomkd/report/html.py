@@ -1,0 +1,70 @@
+"""Building HTML without a template language: text is escaped unless it was built here.
+
+``el("td", name, class_="num")`` is an element; plain strings among the children are text and come out escaped, only
+:class:`Html` (what ``el`` returns) goes in as it is. So a class folder called ``<script>`` is shown, not run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+__all__ = ["Html", "el", "join", "json_for_script", "prose", "table"]
+
+VOID = {"meta", "link", "br", "hr", "img"}
+
+
+class Html(str):
+    """Markup that is safe to insert: made by :func:`el`, or a constant of this package."""
+
+    __slots__ = ()
+
+
+def el(name: str, /, *children: str | None, **attributes: str | bool | None) -> Html:
+    """An element; ``None`` children and ``None``/``False`` attributes are left out, ``class_`` means ``class``."""
+    parts = [name]
+    for key, value in attributes.items():
+        if value is None or value is False:
+            continue
+        key = key.rstrip("_").replace("_", "-")
+        parts.append(key if value is True else f'{key}="{escape(str(value), quote=True)}"')
+    opening = "<" + " ".join(parts) + ">"
+    return Html(opening if name in VOID else f"{opening}{join(children)}</{name}>")
+
+
+def join(children: Iterable[str | None]) -> Html:
+    """Children one after the other, text escaped."""
+    return Html("".join(c if isinstance(c, Html) else escape(c) for c in children if c is not None))
+
+
+def prose(text: str) -> str:
+    """Text whose numbers keep their signs at the end of a line: no break before ``%`` or around ``±``."""
+    return text.replace(" %", "\u00a0%").replace(" ± ", "\u00a0±\u00a0")
+
+
+def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str | None]], caption: str) -> Html:
+    """A table that scrolls sideways inside its box; the first column holds the row headings.
+
+    ``columns`` are ``(title, kind)``, kind one of ``""`` (text), ``"num"`` (right-aligned) and ``"wrap"`` (text
+    that may break); ``caption`` is read by screen readers.
+    """
+    head = el("tr", *(el("th", title, scope="col", class_=kind or None) for title, kind in columns))
+    body = []
+    for row in rows:
+        first, *rest = (
+            el("td", cell, class_=kind or None) if index else el("th", cell, scope="row")
+            for index, (cell, (_, kind)) in enumerate(zip(row, columns, strict=True))
+        )
+        body.append(el("tr", first, *rest))
+    inner = el("table", el("caption", caption), el("thead", head), el("tbody", *body))
+    return el("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption)
+
+
+def json_for_script(value: Any) -> Html:
+    """JSON that may stand in a ``<script>`` element: no ``<`` can end it, and ``nan`` is refused."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Html(text)

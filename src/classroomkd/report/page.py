@@ -1,0 +1,207 @@
+"""``report.html``: one file that opens offline, in light and dark, on a phone and on paper, with scripts off too.
+
+The Vega library is inlined once, charts are Vega-Lite specs in one block of JSON. A content-security policy admits
+the two scripts by their hash and nothing else, and no connection at all: names from the user's folders cannot become
+code, and the file cannot call home.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import os
+import re
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from .. import __version__
+from . import sections, words
+from .headline import cautions, headline, verdict
+from .html import Html, el, join, json_for_script, prose
+from .licences import NOTICE
+from .story import Story
+from .style import config, css_variables, page_ink
+from .summary import Summary, load_summary
+from .teaching import teaching
+
+__all__ = ["write_report"]
+
+
+def write_report(run_folder: str | Path) -> Path:
+    """Write ``report.html`` into ``run_folder`` (atomically) and return its path.
+
+    Works for unfinished runs: what is missing is said in the page. Raises :class:`~classroomkd.errors.UserError`
+    when the folder holds no readable ``summary.json``.
+    """
+    summary = load_summary(run_folder)
+    path = summary.root / "report.html"
+    _write(path, _page(summary))
+    return path
+
+
+def _page(summary: Summary) -> str:
+    story = Story.of(summary, page_ink())
+    parts = [
+        sections.outcome(story),
+        sections.mentors(story),
+        sections.learning(story),
+        teaching(story),
+        sections.classes(story),
+        sections.cost(story),
+        sections.settings(story),
+    ]
+    body = join([_header(story), _navigation(parts), el("main", *parts), _footer(summary)])
+    library, script = _library(), _asset("page.js")
+    blocks = [
+        el("script", json_for_script(story.specs), type="application/json", id="charts"),
+        el("script", json_for_script(config(story.ink)), type="application/json", id="config"),
+        Html(f"<!--{NOTICE}-->"),
+        el("script", Html(library)),
+        el("script", Html(script)),
+    ]
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"script-src '{_hash(library)}' '{_hash(script)}'"
+    )
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", http_equiv="Content-Security-Policy", content=policy),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light dark"),
+        el("meta", name="generator", content=f"classroomkd {__version__}"),
+        el("link", rel="icon", href="data:,"),
+        el("title", f"{summary.name or summary.root.name} · classroomkd"),
+        el("style", Html(_style())),
+    )
+    return "<!doctype html>\n" + el("html", head, el("body", body, *blocks), lang="en") + "\n"
+
+
+def _header(story: Story) -> Html:
+    summary = story.summary
+    when = summary.created[:16].replace("T", " ")
+    said = verdict(story.main)
+    warned = cautions(summary, story.rows)
+    return el(
+        "header",
+        el(
+            "p",
+            el("b", "classroomkd"),
+            f" · {summary.name or summary.root.name}",
+            f" · {when}" if when else None,
+            class_="eyebrow",
+        ),
+        el("h1", *_quiet(headline(story.main))),
+        el("p", prose(" ".join(said)), class_="verdict") if said else None,
+        _facts(story),
+        el(
+            "aside",
+            el("h2", "Before you quote it"),
+            el("ul", *(el("li", prose(text)) for text in warned)),
+            class_="cautions",
+        )
+        if warned
+        else None,
+    )
+
+
+def _quiet(sentence: str) -> list[str]:
+    """The sentence with its intervals set lighter, so that the figures stand out."""
+    parts = re.split(r"(\[[^\[\]]*\])", sentence)
+    return [el("span", prose(part), class_="interval") if k % 2 else prose(part) for k, part in enumerate(parts)]
+
+
+def _facts(story: Story) -> Html:
+    summary = story.summary
+    data, student = summary.data, summary.student
+    facts = [("Data", data.name or words.DASH, f"{len(data.classes)} classes" if data.classes else "")]
+    size = words.count(student.parameters)
+    seen = f", {data.student_train:,} labels" if data.student_train else ""
+    facts.append(("Student", student.model or words.DASH, f"{size} parameters{seen}"))
+    known = [mentor for mentor in summary.mentors if mentor.accuracy is not None]
+    if known:
+        best = max(known, key=lambda mentor: mentor.accuracy or 0.0)
+        facts.append(
+            (
+                "Best mentor",
+                f"{best.name} {words.percent(best.accuracy)} %",
+                f"{words.count(best.parameters)} parameters",
+            )
+        )
+    if summary.seeds():
+        arms, seeds = len(summary.arms), len(summary.seeds())
+        text = f"{len(summary.entries)} of {arms * seeds} students finished"
+        facts.append(("Arms × seeds", f"{arms} × {seeds}", text))
+    if story.main and story.main["cost_ratio"] is not None:
+        facts.append(("Cost of a step", words.ratio(story.main["cost_ratio"]), "the student's step alone"))
+    if summary.seconds:
+        facts.append(("Whole run", words.duration(summary.seconds), ""))
+    return el(
+        "dl",
+        *(
+            el("div", el("dt", title), el("dd", text, el("span", more) if more else None))
+            for title, text, more in facts
+        ),
+        class_="facts",
+    )
+
+
+def _navigation(parts: list[Html]) -> Html:
+    titles = {
+        "result": "Result",
+        "mentors": "Mentors",
+        "learning": "Learning",
+        "teaching": "Who taught what",
+        "classes": "Classes",
+        "cost": "Cost",
+        "settings": "Settings",
+    }
+    there = [name for name in titles if any(f'id="{name}"' in part for part in parts)]
+    return el(
+        "nav", el("ul", *(el("li", el("a", titles[name], href=f"#{name}")) for name in there)), aria_label="Sections"
+    )
+
+
+def _footer(summary: Summary) -> Html:
+    text = (
+        f"Written by classroomkd {__version__} from {summary.root.name or 'the run folder'}/summary.json and its logs."
+    )
+    return el("footer", f"{text} This file needs no network; charts by Vega-Lite (BSD-3-Clause).")
+
+
+def _style() -> str:
+    dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {css_variables('dark')} }} }}"
+    return f":root {{ {css_variables('light')} }}\n{dark}\n{_asset('page.css')}"
+
+
+@functools.cache
+def _library() -> str:
+    """Vega, Vega-Lite and vega-embed as one script; nothing in it may end the element it stands in."""
+    import vl_convert
+
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _asset(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".html")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,134 @@
+"""A run as one picture for a README or a slide: scores of every seed, who was active over time, who taught what."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from . import charts, charts_teaching, words
+from .headline import headline, verdict
+from .marks import unique
+from .story import Story
+from .style import THEMES, config
+from .summary import load_summary
+
+__all__ = ["write_picture"]
+
+FONT = "Liberation Sans, Arial, Helvetica, sans-serif"  # a picture cannot ask for the reader's own
+HEIGHT = 270
+SCALE = 2.0  # pixels of a PNG for each of the drawing's, for sharp screens
+CLASSES = 20
+LINE = 36  # characters of the headline above one panel
+
+
+def write_picture(run_folder: str | Path, path: str | Path, *, theme: str = "light") -> Path:
+    """Draw a run as ``path`` (``.png`` or ``.svg``) in ``theme`` (``light`` or ``dark``) and return the path.
+
+    What the run has not got (mentors, weights) leaves its panel out. Raises
+    :class:`~classroomkd.errors.UserError` for another ending or theme, or a folder without a readable summary.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in (".png", ".svg"):
+        raise UserError(f"{target}: a picture ends in .png or .svg.")
+    if theme not in THEMES:
+        raise UserError(f"theme {theme!r}: choose one of {', '.join(THEMES)}.")
+    summary = load_summary(run_folder)
+    spec = _spec(Story.of(summary, THEMES[theme]))
+    import vl_convert
+
+    if target.suffix.lower() == ".svg":
+        content = vl_convert.vegalite_to_svg(spec).encode()
+    else:
+        content = vl_convert.vegalite_to_png(spec, scale=SCALE)
+    _write(target, content)
+    return target
+
+
+def _spec(story: Story) -> dict[str, Any]:
+    """One Vega-Lite spec of up to three panels beside each other."""
+    ink = story.ink
+    panels = [
+        _panel(charts.scores(story.summary, story.arm_colours, ink), 250, "Test accuracy, %", "a dot is one seed")
+    ]
+    for log, taught in story.taught()[:1]:
+        if log.activity is not None:
+            hues = story.hues(log.activity.mentors)
+            lines = charts_teaching.over_time(log.activity, "active", "active %", hues, ink, scale=100, legend=True)
+            panels.append(_panel(lines, 280, "Who taught when", "% of samples a mentor was active on; grey: none was"))
+        if taught is not None:
+            keep = charts_teaching.pick_classes(taught.active, CLASSES)
+            names = unique(taught.classes)
+            table = 100 * taught.active[:, keep]
+            cells = charts_teaching.heat(
+                table, taught.mentors, [names[k] for k in keep], "active %", ink, top=100, names_below=True
+            )
+            panels.append(_panel(cells, 230, "Who taught what", "% of a class's samples"))
+    datasets: dict[str, Any] = {}
+    for panel in panels:
+        datasets |= panel.pop("datasets", {})
+        panel.pop("padding", None)
+        panel.pop("config", None)
+        panel.pop("params", None)
+        panel.pop("$schema", None)
+    settings = config(ink) | {"font": FONT, "background": ink.surface, "concat": {"spacing": 110}}
+    settings["title"] = {"color": ink.ink, "subtitleColor": ink.muted, "anchor": "start", "fontSize": 13, "offset": 10}
+    line = LINE * len(panels)
+    head = {
+        "text": textwrap.wrap(headline(story.main), line),
+        "subtitle": textwrap.wrap(_under(story), line * 4 // 3),
+        "fontSize": 18,
+        "subtitleFontSize": 13,
+        "subtitlePadding": 6,
+        "offset": 24,
+        "anchor": "start",
+    }
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "title": head,
+        "params": [{"name": "focus", "value": None}],
+        "datasets": datasets,
+        "hconcat": panels,
+        "bounds": "flush",
+        "padding": 24,
+        "config": settings,
+    }
+
+
+def _panel(chart: Any, width: int, title: str, subtitle: str) -> dict[str, Any]:
+    text = {"text": title, "subtitle": subtitle, "frame": "group"}
+    spec: dict[str, Any] = chart.properties(width=width, height=HEIGHT).to_dict()
+    return spec | {"title": text}
+
+
+def _under(story: Story) -> str:
+    summary = story.summary
+    facts = [
+        f"{summary.student.model} student, {words.count(summary.student.parameters)} parameters"
+        if summary.student.model
+        else "",
+        f"{len(summary.mentors)} mentors" if summary.mentors else "no mentors",
+        summary.data.name,
+        f"{len(summary.seeds())} seeds",
+    ]
+    return " ".join([*verdict(story.main), "·", ", ".join(fact for fact in facts if fact)]).removeprefix("· ")
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".picture-", suffix=path.suffix)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}).") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

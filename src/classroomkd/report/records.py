@@ -1,0 +1,216 @@
+"""The logs of a run turned into series and tables: over time per seed, averaged over seeds, thinned for drawing.
+
+Shapes: ``S`` seeds, ``M`` mentors, ``C`` classes, ``P`` points of a line (at most :data:`POINTS`). What was not logged
+is ``nan`` in arrays; a log that is absent gives an empty series, never an error: half a run still has a report.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UserError
+from .summary import Arm, Summary, read_json, read_metrics
+
+__all__ = ["Activity", "ArmLog", "Curve", "Teaching", "read_arm", "read_run", "thin"]
+
+Array = npt.NDArray[np.float64]
+POINTS = 300  # of one line in the page: more than a screen has room for, few enough to stay small
+MEASURES = ("active", "weight", "temperature")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line: ``x`` (P,) epochs and ``y`` (P,) values."""
+
+    x: Array
+    y: Array
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Who taught over time, averaged over seeds: ``x`` (P,) epochs; each measure ``(M, P)``; ``none_active`` (P,)."""
+
+    mentors: tuple[str, ...]
+    x: Array
+    active: Array
+    weight: Array
+    temperature: Array
+    none_active: Array
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """Who taught what, averaged over seeds: each measure ``(M, C)``, ``count`` (C,) labels of the student."""
+
+    mentors: tuple[str, ...]
+    classes: tuple[str, ...]
+    active: Array
+    weight: Array
+    temperature: Array
+    count: Array
+    seeds: int
+
+
+@dataclass
+class ArmLog:
+    """Everything logged for one arm; seeds without logs are absent from the mappings."""
+
+    arm: Arm
+    accuracy: dict[int, Curve] = field(default_factory=dict)
+    mean_accuracy: Curve | None = None
+    activity: Activity | None = None
+    teaching: Teaching | None = None
+    per_class: dict[int, Array] = field(default_factory=dict)  # seed -> (C,) test accuracy of the student
+    trouble: list[str] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """The arm's name in tables and legends."""
+        return self.arm.label
+
+
+def read_run(summary: Summary) -> list[ArmLog]:
+    """The logs of every arm of a run, in the order of the recipe."""
+    return [read_arm(summary, arm) for arm in summary.arms]
+
+
+def read_arm(summary: Summary, arm: Arm) -> ArmLog:
+    """The logs of one arm. Damaged files are named in ``trouble`` and left out."""
+    log = ArmLog(arm)
+    folder = summary.root / (arm.folder or arm.label)
+    finished = sorted(summary.scores(arm.label))
+    train: list[list[dict[str, Any]]] = []
+    teaching: list[dict[str, Any]] = []
+    for seed, place in _seed_folders(folder, finished):
+        try:
+            records = read_metrics(place / "metrics.jsonl")
+            taught = read_json(place / "teaching.json") if (place / "teaching.json").exists() else None
+        except UserError as error:
+            log.trouble.append(str(error))
+            continue
+        curve = _accuracy(records)
+        if len(curve):
+            log.accuracy[seed] = curve
+        train.append([record for record in records if record.get("kind") == "train" and record.get("mentors")])
+        if isinstance(taught, dict):
+            teaching.append(taught)
+            scores = _row(taught.get("test_per_class"), len(summary.data.classes))
+            if np.isfinite(scores).any():
+                log.per_class[seed] = scores
+    if log.accuracy:
+        log.mean_accuracy = _mean_curve(list(log.accuracy.values()))
+    names = [mentor.name for mentor in summary.mentors]
+    log.teaching = _teaching(teaching, summary.data.classes)
+    log.activity = _activity([records for records in train if records], log.teaching.mentors if log.teaching else names)
+    return log
+
+
+def thin(values: Array, limit: int = POINTS) -> Array:
+    """Average neighbours of ``values`` (..., P) until at most ``limit`` points remain; ``nan`` is left out of means."""
+    points = values.shape[-1]
+    if points <= limit:
+        return values
+    edges = np.linspace(0, points, limit + 1).round().astype(int)
+    return np.stack([_nanmean(values[..., a:b], -1) for a, b in itertools.pairwise(edges)], -1)
+
+
+def _seed_folders(folder: Path, finished: Sequence[int]) -> list[tuple[int, Path]]:
+    """Finished seeds; while there are none, those in progress (their lines would otherwise bend the means)."""
+    if finished:
+        return [(seed, folder / f"seed{seed}") for seed in finished]
+    found = [(child.name.removeprefix("seed"), child) for child in folder.glob("seed*")] if folder.is_dir() else []
+    return sorted((int(digits), child) for digits, child in found if digits.isdigit())
+
+
+def _accuracy(records: Sequence[dict[str, Any]]) -> Curve:
+    rows = [record for record in records if record.get("kind") == "val"]
+    x, y = _numbers([r.get("epoch") for r in rows]), _numbers([r.get("accuracy") for r in rows])
+    keep = np.isfinite(x) & np.isfinite(y)
+    return Curve(thin(x[keep]), thin(y[keep]))
+
+
+def _mean_curve(curves: Sequence[Curve]) -> Curve:
+    """Mean over the curves at the longest curve's epochs, over those that reach so far."""
+    longest = max(curves, key=len)
+    y = np.stack([np.interp(longest.x, c.x, c.y, right=np.nan) for c in curves])
+    return Curve(longest.x, _nanmean(y, 0))
+
+
+def _activity(runs: Sequence[Sequence[dict[str, Any]]], names: Sequence[str]) -> Activity | None:
+    if not runs:
+        return None
+    count = max(len(record["mentors"].get("active") or []) for records in runs for record in records)
+    if count == 0:
+        return None
+    by_step: dict[float, list[Array]] = {}
+    for records in runs:
+        for record in records:
+            said = record["mentors"]
+            rows = [_row(said.get(measure), count) for measure in MEASURES]
+            rest = _numbers([record.get("epoch"), said.get("none_active")])
+            by_step.setdefault(float(record["step"]), []).append(np.concatenate([*rows, rest]))
+    stacked = np.stack([_nanmean(np.stack(by_step[step]), 0) for step in sorted(by_step)], -1)
+    stacked = thin(stacked, POINTS)
+    active, weight, temperature = stacked[:-2].reshape(3, count, -1)
+    return Activity(_names(names, count), stacked[-2], active, weight, temperature, stacked[-1])
+
+
+def _teaching(found: Sequence[dict[str, Any]], classes: Sequence[str]) -> Teaching | None:
+    taught = [one for one in found if one.get("active") and one.get("mentors")]
+    if not taught:
+        return None
+    shape = (len(taught[0]["mentors"]), len(classes) or len(taught[0].get("classes") or []))
+    taught = [one for one in taught if all(np.shape(one.get(m) or []) == shape for m in MEASURES)]
+    if not taught or 0 in shape:
+        return None
+    mean = {m: _nanmean(np.stack([_table(one[m]) for one in taught]), 0) for m in MEASURES}
+    counts = [_row(one.get("count"), shape[1]) for one in taught]
+    names = classes or taught[0]["classes"]
+    return Teaching(
+        tuple(map(str, taught[0]["mentors"])),
+        tuple(map(str, names)),
+        mean["active"],
+        mean["weight"],
+        mean["temperature"],
+        _nanmean(np.stack(counts), 0),
+        len(taught),
+    )
+
+
+def _names(names: Sequence[str], count: int) -> tuple[str, ...]:
+    return tuple(names) if len(names) == count else tuple(f"mentor {k + 1}" for k in range(count))
+
+
+def _row(values: Any, length: int) -> Array:
+    numbers = _numbers(values if isinstance(values, list) else [])[:length]
+    return np.concatenate([numbers, np.full(length - len(numbers), np.nan)])
+
+
+def _table(rows: Any) -> Array:
+    return np.stack([_numbers(row) for row in rows])
+
+
+def _numbers(values: Sequence[Any]) -> Array:
+    return np.array([_number(value) for value in values], dtype=np.float64)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+
+
+def _nanmean(values: Array, axis: int) -> Array:
+    with warnings.catch_warnings():  # an all-nan slice stays nan, as it should
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(np.nanmean(values, axis=axis))

@@ -1,0 +1,154 @@
+"""Rows of the result table: one per arm and run, numbers only, ready for ``--json``; scores are fractions in 0..1.
+
+A difference is taken against an arm of the same run that is the baseline. A run without one borrows it from another
+run of the same table if data and student are the same, and the row says from which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .statistics import paired, spread
+from .summary import Arm, Summary
+
+__all__ = ["Row", "find_baseline", "mentor_rows", "result_rows"]
+
+Row = dict[str, Any]
+BASELINES = ("none", "average")
+
+
+def result_rows(
+    summaries: Summary | Iterable[Summary], baselines: Sequence[str] = BASELINES, score: str = "test_last"
+) -> list[Row]:
+    """One row an arm, in the order of the runs and their recipes.
+
+    Keys: ``run``, ``arm``, ``method``, ``status``, ``seeds`` (finished), ``missing`` (seeds other arms of the run
+    have), ``test_last``, ``test_best`` (at the best validation epoch) and ``test_ema``, each ``{n, mean, sd}``;
+    ``vs`` = ``{baseline: null | {arm, run, n, mean, low, high, verdict, unpaired}}`` on ``score``, a paired difference
+    with its 95 % t interval; ``parameters``, ``multiply_adds`` (student), ``cost_ratio`` (step time over the student
+    alone), ``step_ms``, ``seconds``, ``test`` (samples), ``student``, ``data``.
+    """
+    runs = [summaries] if isinstance(summaries, Summary) else list(summaries)
+    titles = _titles(runs)
+    rows = []
+    for summary, title in zip(runs, titles, strict=True):
+        gaps = summary.missing()
+        for arm in summary.arms:
+            scores = summary.scores(arm.label, score)
+            itself = [name for name in baselines if find_baseline(summary, name) is arm]
+            against: dict[str, Row | None] = dict.fromkeys(baselines)
+            # A baseline is compared with those named before it only: the other way round is the same figure again.
+            for name in baselines[: baselines.index(itself[0])] if itself else baselines:
+                against[name] = _difference(runs, titles, summary, arm, name, score)
+            step, floor = _mean(summary, arm, "step_ms"), _mean(summary, arm, "floor_ms")
+            cost = _mean(summary, arm, "cost_ratio")
+            rows.append(
+                {
+                    "run": title,
+                    "arm": arm.label,
+                    "method": arm.method or arm.label,
+                    "status": arm.status,
+                    "seeds": sorted(scores),
+                    "missing": gaps.get(arm.label, []),
+                    **{key: _spread(summary, arm, key) for key in ("test_last", "test_best", "test_ema")},
+                    "vs": against,
+                    "parameters": summary.student.parameters,
+                    "multiply_adds": summary.student.multiply_adds,
+                    "cost_ratio": cost if cost is not None else step / floor if step and floor else None,
+                    "step_ms": step,
+                    "seconds": _mean(summary, arm, "seconds"),
+                    "test": summary.data.test,
+                    "student": summary.student.model,
+                    "data": summary.data.name,
+                }
+            )
+    return rows
+
+
+def mentor_rows(summaries: Summary | Iterable[Summary]) -> list[Row]:
+    """One row a mentor: ``run, name, model, accuracy`` (test), ``val_accuracy, parameters, multiply_adds, samples``
+    (labels it was trained on, ``null`` when unknown), ``note, seconds``. The same mentor in several runs comes once.
+    """
+    runs = [summaries] if isinstance(summaries, Summary) else list(summaries)
+    rows: dict[tuple[Any, ...], Row] = {}
+    for summary, title in zip(runs, _titles(runs), strict=True):
+        for mentor in summary.mentors:
+            row = mentor.model_dump(include=set(MENTOR_KEYS))
+            row["note"] = mentor.note or ""
+            key = tuple(row[name] for name in ("name", "model", "accuracy", "samples"))
+            rows.setdefault(key, {"run": title, **{k: row[k] for k in MENTOR_KEYS}})
+    return list(rows.values())
+
+
+MENTOR_KEYS = (
+    "name",
+    "model",
+    "accuracy",
+    "val_accuracy",
+    "parameters",
+    "multiply_adds",
+    "samples",
+    "note",
+    "seconds",
+)
+
+
+def find_baseline(summary: Summary, name: str) -> Arm | None:
+    """The arm of a run that is baseline ``name``: the one labelled so, else the first whose method it is."""
+    for attribute in ("label", "method"):
+        for arm in summary.arms:
+            if getattr(arm, attribute) == name:
+                return arm
+    return None
+
+
+def _titles(runs: Sequence[Summary]) -> list[str]:
+    """Run names, replaced by folder names (then paths) where two runs are called the same."""
+    for titles in ([run.name or run.root.name for run in runs], [run.root.resolve().name for run in runs]):
+        if len(set(titles)) == len(titles):
+            return titles
+    return [str(run.root) for run in runs]
+
+
+def _difference(
+    runs: Sequence[Summary], titles: Sequence[str], summary: Summary, arm: Arm, name: str, score: str
+) -> Row | None:
+    """Against baseline ``name``; ``None`` where no run that may be compared has it."""
+    own = next(index for index, run in enumerate(runs) if run is summary)
+    alike = [index for index, run in enumerate(runs) if index != own and _same_task(run, summary)]
+    for index in [own, *alike]:
+        run = runs[index]
+        base = find_baseline(run, name)
+        if base is None:
+            continue
+        found = paired(summary.scores(arm.label, score), run.scores(base.label, score))
+        return {
+            "arm": base.label,
+            "run": titles[index],
+            "n": found.n,
+            "mean": found.mean,
+            "low": found.low,
+            "high": found.high,
+            "verdict": found.verdict,
+            "unpaired": list(found.unpaired),
+        }
+    return None
+
+
+def _same_task(a: Summary, b: Summary) -> bool:
+    """Whether scores of two runs may be subtracted: the same test part and the same student."""
+
+    def what(run: Summary) -> tuple[Any, ...]:
+        return (run.task, run.data.name, run.data.classes, run.data.test, run.student.model, run.student.parameters)
+
+    return what(a) == what(b)
+
+
+def _spread(summary: Summary, arm: Arm, field: str) -> Row:
+    found = spread(summary.scores(arm.label, field).values())
+    return {"n": found.n, "mean": found.mean, "sd": found.sd}
+
+
+def _mean(summary: Summary, arm: Arm, field: str) -> float | None:
+    return spread(summary.scores(arm.label, field).values()).mean

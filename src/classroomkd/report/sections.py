@@ -1,0 +1,269 @@
+"""The parts of the page about results: outcome, mentors, learning, classes, cost, settings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from . import charts, words
+from .html import Html, el, join, prose, table
+from .records import Array
+from .rows import Row, mentor_rows
+from .statistics import Difference, paired, spread
+from .story import Story
+from .summary import read_json
+from .table import notes
+
+__all__ = ["classes", "cost", "learning", "mentors", "outcome", "settings"]
+
+
+def outcome(story: Story) -> Html:
+    """The result table, the dots of every seed, and the differences with their intervals."""
+    if not story.summary.entries:
+        text = "No student has finished yet, so there is nothing to compare."
+        return section("result", "Result", el("p", text, class_="lead"))
+    named = [name for name in ("none", "average") if any(row["vs"].get(name) for row in story.rows)]
+    columns = [("arm", ""), ("n", "num"), ("test %", "num"), ("at best val %", "num")]
+    columns += [(f"vs {words.alone(name)}", "num") for name in named]
+    columns += [("step", "num"), ("params", "num")]
+    rows = [_result_row(story, row, named, colour) for row, colour in zip(story.rows, story.arm_colours, strict=True)]
+    dots = story.figure(
+        "Every seed, test %",
+        "a dot is one student, the bar their mean",
+        charts.scores(story.summary, story.arm_colours, story.ink),
+        "The scores are in the table above.",
+    )
+    spans = []
+    for name in named:
+        chart = charts.differences(story.rows, name, story.ink)
+        if chart is not None:
+            title = f"Against {words.baseline_name(name)}, points"
+            text = "paired by seed, with 95 % interval"
+            spans.append(story.figure(title, text, chart, "The differences are in the table above."))
+    return section(
+        "result",
+        "Result",
+        el("p", f"Accuracy on {_samples(story.summary.data.test)}; nothing was chosen on them.", class_="lead"),
+        el("div", table(columns, rows, "Result of every arm"), _notes(story), class_="card"),
+        el("div", *(el("div", one, class_="card") for one in (dots, *spans)), class_=_grid(1 + len(spans))),
+    )
+
+
+def _result_row(story: Story, row: Row, named: list[str], colour: str) -> list[str | None]:
+    tag = "student alone" if row["method"] == "none" else row["status"]
+    shown = el("span", tag, class_="tag") if tag not in ("", "baseline", "paper") else None
+    cells: list[str | None] = [join([story.swatch(colour), row["arm"], shown]), str(row["test_last"]["n"])]
+    cells += [words.plus_minus(row[key]["mean"], row[key]["sd"], story.decimals) for key in ("test_last", "test_best")]
+    for baseline in named:
+        difference = row["vs"].get(baseline)
+        verdict = difference["verdict"] if difference else ""
+        text = words.points(difference, story.decimals)
+        style = verdict if verdict in ("gain", "loss") else "dim" if text == words.DASH else None
+        cells.append(el("span", text, class_=style))
+    return [*cells, words.ratio(row["cost_ratio"]), words.count(row["parameters"])]
+
+
+def _notes(story: Story) -> Html:
+    return el("p", prose(" ".join(notes(story.rows, "reconstructed:"))), class_="note")
+
+
+def mentors(story: Story) -> Html:
+    """Who the mentors are, what they had seen, and how large they are beside the student."""
+    found = mentor_rows(story.summary)
+    if not found:
+        return section("mentors", "Mentors", el("p", "This run has no mentors.", class_="lead"))
+    noted = any(row["note"] for row in found)
+    columns = [
+        ("mentor", ""),
+        ("model", ""),
+        ("test %", "num"),
+        ("val %", "num"),
+        ("parameters", "num"),
+        ("multiply-adds", "num"),
+        ("labels trained on", "num"),
+    ]
+    columns += [("note", "wrap")] if noted else []
+    rows: list[list[str | None]] = []
+    for row, colour in zip(found, story.mentor_colours, strict=False):
+        cells: list[str | None] = [join([story.swatch(colour), row["name"]]), row["model"] or words.DASH]
+        cells += [words.percent(row[key]) for key in ("accuracy", "val_accuracy")]
+        cells += [words.count(row[key]) for key in ("parameters", "multiply_adds")]
+        cells.append(words.DASH if row["samples"] is None else f"{row['samples']:,}")
+        rows.append(cells + ([row["note"] or words.DASH] if noted else []))
+    own, student = story.summary.data.student_train, story.summary.student
+    lead = f"The student, {student.model or 'unnamed'}, has {words.count(student.parameters)} parameters"
+    lead += f" and saw {own:,} labels." if own else "."
+    return section(
+        "mentors", "Mentors", el("p", lead, class_="lead"), el("div", table(columns, rows, "Mentors"), class_="card")
+    )
+
+
+def learning(story: Story) -> Html:
+    """Validation accuracy over epochs."""
+    warnings = [el("p", text, class_="note") for log in story.logs for text in log.trouble]
+    shown = [(log, c) for log, c in zip(story.logs, story.arm_colours, strict=True) if log.mean_accuracy is not None]
+    if not shown:
+        text = "No validation accuracy has been logged."
+        return section("learning", "Learning", el("p", text, class_="lead"), *warnings)
+    ends = [(log.label, log.mean_accuracy) for log, _ in shown if log.mean_accuracy is not None]
+    last = max(float(curve.x[-1]) for _, curve in ends)
+    listed = ", ".join(f"{label} {words.percent(float(curve.y[-1]))} %" for label, curve in ends)
+    figures = []
+    for title, start in (("Validation accuracy, %", 0.0), ("The second half, larger", last / 2)):
+        chart = charts.learning(story.logs, story.arm_colours, start)
+        figures.append(story.figure(title, "mean over seeds; single seeds faint", chart, f"At the end: {listed}."))
+    return section(
+        "learning",
+        "Learning",
+        el("p", prose(f"On the validation part, at the last epoch: {listed}."), class_="lead"),
+        story.legend([log.label for log, _ in shown], [colour for _, colour in shown]),
+        el("div", *(el("div", figure, class_="card") for figure in figures), class_="grid two"),
+        *warnings,
+    )
+
+
+def classes(story: Story) -> Html:
+    """What changed on each class from the student alone to the taught one."""
+    alone, main, names = story.alone, story.main, story.summary.data.classes
+    logs = {log.label: log.per_class for log in story.logs if log.per_class}
+    if alone is None or main is None or alone.label == main["arm"] or not {alone.label, main["arm"]} <= set(logs):
+        return Html("")
+    pair = (alone.label, main["arm"])
+    average = [row["arm"] for row in story.rows if row["method"] == "average" and row["arm"] in logs]
+    labels = list(dict.fromkeys([pair[0], *average, pair[1]]))
+    changes = [_change(logs, pair, index) for index in range(len(names))]
+    size = [abs(change.mean or 0.0) for change in changes]
+    keep = sorted(sorted(range(len(names)), key=lambda index: -size[index])[: charts.MAX_CLASSES])
+    means = {label: np.stack(list(logs[label].values())).mean(0)[keep] for label in labels}
+    colours = {label: story.colour(label) for label in labels}
+    figure = story.figure(
+        "Test accuracy on each class, %",
+        f"the bar runs from {pair[0]} to {pair[1]}: green where the class gained, red where it lost",
+        charts.class_changes([names[k] for k in keep], means, colours, pair, story.ink),
+        "The figures of all classes are in teaching.json of every seed.",
+        story.legend(labels, list(colours.values())),
+    )
+    text = _changes(names, changes, pair)
+    if len(keep) < len(names):
+        text += f" Drawn are the {len(keep)} classes that changed most."
+    lead = el("p", prose(text), class_="lead")
+    return section("classes", "What changed, class by class", lead, el("div", figure, class_="card"))
+
+
+def _change(logs: dict[str, dict[int, Array]], pair: tuple[str, str], index: int) -> Difference:
+    """Of one class, from the first arm of ``pair`` to the second, paired by seed."""
+    alone, taught = ({seed: float(values[index]) for seed, values in logs[label].items()} for label in pair)
+    return paired(taught, alone)
+
+
+def _changes(names: list[str], changes: list[Difference], pair: tuple[str, str]) -> str:
+    known = [(change.mean, name) for change, name in zip(changes, names, strict=True) if change.mean is not None]
+    if not known:
+        return f"{pair[0]} and {pair[1]} share no seed, so classes cannot be compared."
+    gained, lost = (sum(1 for mean, _ in known if sign * mean > 0) for sign in (1, -1))
+    sure = [sum(1 for change in changes if change.verdict == word) for word in ("gain", "loss")]
+    (top, best), (bottom, worst) = max(known), min(known)
+    text = f"From {pair[0]} to {pair[1]}, {gained} of {len(names)} classes gained accuracy and {lost} lost it"
+    if any(change.low is not None for change in changes):
+        text += f"; by a 95 % interval each, {sure[0]} gains and {sure[1]} losses are more than chance between seeds"
+    return f"{text}. Most: {best} {words.signed(top)} points; least: {worst} {words.signed(bottom)}."
+
+
+def cost(story: Story) -> Html:
+    """What a step, a student and the mentors cost, and what size buys."""
+    columns = [("arm", ""), ("step, ms", "num"), ("alone, ms", "num"), ("step", "num"), ("a student", "num")]
+    rows: list[list[str | None]] = []
+    for row, colour in zip(story.rows, story.arm_colours, strict=True):
+        floor = spread(story.summary.scores(row["arm"], "floor_ms").values()).mean
+        numbers = [words.DASH if value is None else f"{value:.2f}" for value in (row["step_ms"], floor)]
+        name = join([story.swatch(colour), row["arm"]])
+        rows.append([name, *numbers, words.ratio(row["cost_ratio"]), words.duration(row["seconds"])])
+    cards = [el("div", table(columns, rows, "Cost of every arm"), class_="card")]
+    chart = charts.sizes(story.summary, story.arm_colours, story.mentor_colours)
+    if chart is not None:
+        names = [row["arm"] for row in story.rows] + [mentor.name for mentor in story.summary.mentors]
+        figure = story.figure(
+            "Accuracy and size, test %",
+            "squares are mentors, circles the student of each arm",
+            chart,
+            "Accuracies and parameter counts are in the tables above.",
+            story.legend(names, story.arm_colours + story.mentor_colours),
+        )
+        cards.append(el("div", figure, class_="card"))
+    lead = el("p", " ".join(_spent(story)), class_="lead")
+    return section("cost", "Cost", lead, el("div", *cards, class_=_grid(len(cards)) + " start"))
+
+
+def _spent(story: Story) -> list[str]:
+    summary = story.summary
+    text = [f"The whole run took {words.duration(summary.seconds)}."] if summary.seconds else []
+    trained = sum(mentor.seconds or 0.0 for mentor in summary.mentors)
+    if trained:
+        text.append(
+            f"Of the work, {words.duration(trained)} went into training mentors, which are kept for later runs."
+        )
+    if summary.mentors:
+        bank = "came from the bank" if summary.bank else "were computed in every step (no bank)"
+        text.append(f"The mentors' answers {bank}.")
+    return text
+
+
+def settings(story: Story) -> Html:
+    """How to repeat it: the command, the resolved recipe, each arm's options, the environment."""
+    root = story.summary.root
+    parts = []
+    if story.summary.command:
+        parts.append(el("p", "Made by ", el("code", story.summary.command)))
+    recipe = root / "recipe.yaml"
+    if recipe.exists():
+        text = recipe.read_text(encoding="utf-8", errors="replace")
+        parts.append(el("details", el("summary", "Recipe, resolved"), el("pre", text, tabindex="0")))
+    options = [
+        [
+            arm.label,
+            arm.method,
+            arm.status or words.DASH,
+            _flat_text(arm.options) or words.DASH,
+            _flat_text(arm.cost) or words.DASH,
+        ]
+        for arm in story.summary.arms
+    ]
+    titles = [("arm", ""), ("method", ""), ("status", ""), ("options", "wrap"), ("cost, as planned", "wrap")]
+    parts.append(el("details", el("summary", "Arms and their options"), table(titles, options, "Options of every arm")))
+    try:
+        environment: Any = read_json(root / "environment.json") if (root / "environment.json").exists() else None
+    except ValueError:
+        environment = None
+    for title, found in (("Bank", story.summary.bank), ("Environment", environment)):
+        if found:
+            rows = [[key, value] for key, value in _flat(found)]
+            names = [("setting", ""), ("value", "wrap")]
+            parts.append(el("details", el("summary", title), table(names, rows, title)))
+    return section("settings", "Settings", *parts)
+
+
+def section(name: str, title: str, *children: str | None) -> Html:
+    """A part of the page under its heading; ``name`` is its anchor."""
+    return el("section", el("h2", title, id=f"{name}-title"), *children, id=name, aria_labelledby=f"{name}-title")
+
+
+def _samples(test: int | None) -> str:
+    return f"{test:,} test samples" if test else "the test samples"
+
+
+def _grid(count: int) -> str:
+    return "grid " + {1: "", 2: "two"}.get(count, "three")
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [
+            pair for key, below in value.items() for pair in _flat(below, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    return [(prefix, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]
+
+
+def _flat_text(value: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {text}" for key, text in _flat(value))

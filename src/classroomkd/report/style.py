@@ -1,0 +1,150 @@
+"""Colours, once: the page's custom properties and the picture's hex values come from the same two themes.
+
+Charts in the page are drawn with ``var(--…)``, so light, dark and print are CSS and nothing is drawn twice. The six
+hues keep a distance of 14 or more (CIELAB) between any two under normal, deutan, protan and tritan vision, and a
+contrast of 3 or more to the surface (the tests measure both); from the seventh series on the dash tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+__all__ = ["DASHES", "THEMES", "Ink", "arm_colours", "config", "css_variables", "page_ink"]
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
+
+
+@dataclass(frozen=True)
+class Ink:
+    """The colours a chart or a page needs, as CSS values (hex or ``var(--name)``).
+
+    ``hues`` are for series; ``ramp`` runs from nothing to much, on it ``ramp_low``/``ramp_high`` are the text colours
+    of its lower and upper half.
+    """
+
+    page: str
+    surface: str
+    sunken: str
+    ink: str
+    muted: str
+    rule: str
+    grid: str
+    accent: str
+    alone: str
+    average: str
+    gain: str
+    loss: str
+    hues: tuple[str, ...]
+    ramp: tuple[str, ...]
+    ramp_low: str
+    ramp_high: str
+
+
+THEMES = {
+    "light": Ink(
+        page="#f6f7f9",
+        surface="#ffffff",
+        sunken="#f0f2f5",
+        ink="#171b22",
+        muted="#59636f",
+        rule="#dce0e6",
+        grid="#e9ecf0",
+        accent="#4338ca",
+        alone="#7f8997",
+        average="#3d4856",
+        gain="#0b7a55",
+        loss="#b83a0a",
+        hues=("#1b74d1", "#b83a0a", "#0f8f6a", "#d667b0", "#b39200", "#6d1b66"),
+        ramp=("#f0f2fa", "#dbe1f4", "#bdc8ec", "#97a8e0", "#5f74cc", "#4257b4", "#2b3b92", "#1b2668"),
+        ramp_low="#171b22",
+        ramp_high="#ffffff",
+    ),
+    "dark": Ink(
+        page="#0f1216",
+        surface="#171b21",
+        sunken="#1f242c",
+        ink="#e9ecf1",
+        muted="#a0aab7",
+        rule="#313944",
+        grid="#262c35",
+        accent="#a9a5ff",
+        alone="#828d9c",
+        average="#d3dae4",
+        gain="#34c796",
+        loss="#f4743b",
+        hues=("#4f9df5", "#f4743b", "#22b98c", "#f7a1d4", "#f2dc6b", "#b265c9"),
+        ramp=("#1d222c", "#232c40", "#2b3957", "#354a75", "#7388cc", "#8ea2e0", "#aebef0", "#d2dcfb"),
+        ramp_low="#e9ecf1",
+        ramp_high="#12161c",
+    ),
+}
+
+
+def page_ink() -> Ink:
+    """The colours as references to the page's custom properties."""
+    light = THEMES["light"]
+    values = {
+        field.name: tuple(f"var(--{_css(field.name)}-{k})" for k in range(len(getattr(light, field.name))))
+        if isinstance(getattr(light, field.name), tuple)
+        else f"var(--{_css(field.name)})"
+        for field in fields(Ink)
+    }
+    return Ink(**values)  # type: ignore[arg-type]  # names and kinds are the dataclass's own
+
+
+def css_variables(theme: str) -> str:
+    """The declarations of one theme: ``--page: #f6f7f9; …``."""
+    ink, parts = THEMES[theme], []
+    for field in fields(Ink):
+        value = getattr(ink, field.name)
+        if isinstance(value, tuple):
+            parts += [f"--{_css(field.name)}-{k}: {colour};" for k, colour in enumerate(value)]
+        else:
+            parts.append(f"--{_css(field.name)}: {value};")
+    return " ".join(parts)
+
+
+def arm_colours(methods: Sequence[str], ink: Ink, main: int | None = None) -> list[str]:
+    """One colour an arm: the baselines are greys, the arm of the headline is the accent, the rest take the hues."""
+    fixed = {"none": ink.alone, "average": ink.average}
+    spare = [ink.hues[k] for k in (4, 3, 5, 0, 2, 1)]  # those that also mean gain and loss come last
+    seen: set[str] = set()
+    colours, used = [], 0
+    for index, method in enumerate(methods):
+        if index == main:
+            colours.append(ink.accent)
+        elif method in fixed and method not in seen:
+            colours.append(fixed[method])
+            seen.add(method)
+        else:
+            colours.append(spare[used % len(spare)])
+            used += 1
+    return colours
+
+
+def config(ink: Ink) -> dict[str, object]:
+    """The Vega-Lite config shared by all charts."""
+    text = {"labelColor": ink.muted, "titleColor": ink.muted, "labelFontSize": 12, "titleFontSize": 12}
+    return {
+        "background": None,
+        "font": FONT,
+        "view": {"stroke": None},
+        "axis": {
+            **text,
+            "titleFontWeight": 400,
+            "domainColor": ink.rule,
+            "tickColor": ink.rule,
+            "gridColor": ink.grid,
+            "labelPadding": 6,
+            "titlePadding": 8,
+        },
+        "legend": {**text, "titleFontWeight": 600, "symbolStrokeWidth": 2.5},
+        "title": {"color": ink.ink, "fontSize": 13, "fontWeight": 600, "anchor": "start", "offset": 10},
+        "text": {"color": ink.ink, "fontSize": 12},
+    }
+
+
+def _css(name: str) -> str:
+    return name.replace("_", "-")

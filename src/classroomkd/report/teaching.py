@@ -1,0 +1,203 @@
+"""The part of the page about *who taught what*: mentors over time, mentor × class, and both in words."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import charts_teaching as draw
+from . import words
+from .html import Html, el, join, prose, table
+from .marks import unique
+from .records import Activity, ArmLog, Array, Teaching
+from .sections import section
+from .story import Story
+
+__all__ = ["teaching"]
+
+TITLE = "Who taught what"
+OPEN = 3  # arms whose charts are drawn at once; the others unfold
+
+
+def teaching(story: Story) -> Html:
+    """One block an arm that recorded weights; says so when there is none."""
+    found = story.taught()
+    if not found:
+        return section("teaching", TITLE, el("p", _why_nothing(story), class_="lead"))
+    lead = (
+        "A mentor is active on a sample where the method lets it teach. Its weight is how strongly it then pulls, "
+        "its temperature how softly: hotter means a wider gap to the student."
+    )
+    blocks = []
+    for index, (log, taught) in enumerate(found):
+        body = join([_over_time(story, log), _by_class(story, taught) if taught else None])
+        if index < OPEN:
+            blocks.append(join([el("h3", log.label) if len(found) > 1 else None, body]))
+        else:
+            blocks.append(el("details", el("summary", log.label), body))
+    return section("teaching", TITLE, el("p", lead, class_="lead"), *blocks)
+
+
+def _why_nothing(story: Story) -> str:
+    if not story.summary.mentors:
+        return "This run has no mentors."
+    if not story.summary.entries:
+        return "No student has finished yet, so nothing is recorded."
+    return "No method of this run weighs its mentors, so every mentor taught everything alike."
+
+
+def _over_time(story: Story, log: ArmLog) -> Html | None:
+    activity = log.activity
+    if activity is None:
+        return None
+    colours = story.hues(activity.mentors)
+    shapes = (
+        ("active", "Active, % of samples", "grey: no mentor was active", 100.0),
+        ("weight", "Mean weight", "over all samples, 0 where inactive", 1.0),
+        ("temperature", "Mean temperature", "over the samples it was active on", 1.0),
+    )
+    has_nobody = bool(np.isfinite(activity.none_active).any())
+    figures = []
+    for measure, title, subtitle, scale in shapes:
+        if not np.isfinite(getattr(activity, measure)).any():
+            continue
+        chart = draw.over_time(activity, measure, title, colours, story.ink, scale=scale)
+        note = subtitle if measure != "active" or has_nobody else ""
+        figures.append(
+            el("div", story.figure(title, note, chart, "Start and end are in the table below."), class_="card")
+        )
+    cells = table(*_start_and_end(story, activity, colours), "Mentors over time, first and last tenth of training")
+    text = _who(activity)
+    legend = story.legend(activity.mentors, colours, dashes=True)
+    return el(
+        "div", el("p", prose(text)), legend, el("div", *figures, class_="grid three"), el("div", cells, class_="card")
+    )
+
+
+def _start_and_end(
+    story: Story, activity: Activity, colours: list[str]
+) -> tuple[list[tuple[str, str]], list[list[str | None]]]:
+    columns = [
+        ("mentor", ""),
+        ("active %, start → end", "num"),
+        ("weight, start → end", "num"),
+        ("temperature, start → end", "num"),
+    ]
+    rows: list[list[str | None]] = []
+    for m, (name, colour) in enumerate(zip(activity.mentors, colours, strict=True)):
+        cells = [_arrow(activity.active[m] * 100, 0), _arrow(activity.weight[m], 2), _arrow(activity.temperature[m], 1)]
+        rows.append([join([story.swatch(colour), name]), *cells])
+    if np.isfinite(activity.none_active).any():
+        nobody = join([story.swatch(story.ink.alone), draw.NOBODY])
+        rows.append([nobody, _arrow(activity.none_active * 100, 0), words.DASH, words.DASH])
+    return columns, rows
+
+
+def _who(activity: Activity) -> str:
+    share = _mean(activity.active)
+    if not np.isfinite(share).any():
+        return ""
+    order = [int(m) for m in np.argsort(-np.nan_to_num(share, nan=-1.0)) if np.isfinite(share[m])]
+    listed = ", ".join(f"{activity.mentors[m]} on {100 * share[m]:.0f} %" for m in order[:6])
+    text = f"Over the whole training, active were: {listed}" + (" and others less." if len(order) > 6 else ".")
+    nobody = _mean(activity.none_active[None])[0]
+    if np.isfinite(nobody):
+        end = _ends(activity.none_active)[1]
+        text += f" On {100 * nobody:.0f} % of samples no mentor was active ({100 * end:.0f} % at the end)."
+    return text
+
+
+def _by_class(story: Story, taught: Teaching) -> Html:
+    keep = draw.pick_classes(taught.active)
+    names = unique(taught.classes)
+    shown = [names[k] for k in keep]
+    own = _own_accuracy(story, taught)
+    panels = [
+        ("Active, % of the class", "share of the class's samples", 100 * taught.active, 100.0, 0),
+        ("Mean weight", "over all samples of the class", taught.weight, None, 2),
+        ("Own test accuracy, %", "of the mentor on the class", 100 * own, 100.0, 0),
+    ]
+    figures = []
+    for title, subtitle, values, top, decimals in panels:
+        if not np.isfinite(values).any():
+            continue
+        chart = draw.heat(values[:, keep], taught.mentors, shown, title, story.ink, top=top, decimals=decimals)
+        largest = float(np.nanmax(values)) if top is None else top
+        key = _ramp(story, largest, decimals)
+        figures.append(
+            el(
+                "div",
+                story.figure(title, subtitle, chart, _strongest(values, taught.mentors, names), after=key),
+                class_="card",
+            )
+        )
+    more = (
+        f" Drawn are the {len(keep)} of {len(names)} classes on which the mentors' shares differ most."
+        if len(keep) < len(names)
+        else ""
+    )
+    text = (
+        _agreement(taught.active, own)
+        + f" Averaged over training and {taught.seeds} seed{'s' if taught.seeds != 1 else ''}."
+        + more
+    )
+    return el("div", el("p", prose(text.strip())), el("div", *figures, class_="grid three"))
+
+
+def _own_accuracy(story: Story, taught: Teaching) -> Array:
+    """Each mentor's test accuracy by class, (M, C), ``nan`` where it was not measured."""
+    known = {mentor.name: mentor.per_class for mentor in story.summary.mentors}
+    rows: Array = np.full(taught.active.shape, np.nan)
+    for m, name in enumerate(taught.mentors):
+        values = known.get(name) or []
+        if len(values) == rows.shape[1]:
+            rows[m] = [np.nan if value is None else value for value in values]
+    return rows
+
+
+def _agreement(active: Array, own: Array) -> str:
+    """In words: whether mentors were active where they are good, as a correlation over mentor × class."""
+    both = np.isfinite(active) & np.isfinite(own)
+    if both.sum() < 6 or np.std(active[both]) < 1e-9 or np.std(own[both]) < 1e-9:
+        return ""
+    r = float(np.corrcoef(active[both], own[both])[0, 1])
+    how = (
+        "taught where they are good"
+        if r > 0.5
+        else "taught somewhat more where they are good"
+        if r > 0.2
+        else "did not teach where they are good"
+    )
+    number = f"{r:.2f}".replace("-", "−")
+    return f"Mentors {how}: over mentor × class pairs, active share and own accuracy correlate at {number}."
+
+
+def _strongest(values: Array, mentors: tuple[str, ...], classes: list[str]) -> str:
+    filled = np.nan_to_num(values, nan=-np.inf)
+    parts = [
+        f"{name}: {classes[int(filled[m].argmax())]}" for m, name in enumerate(mentors) if np.isfinite(filled[m]).any()
+    ]
+    return "Highest class of each mentor: " + "; ".join(parts) + "."
+
+
+def _ramp(story: Story, top: float, decimals: int) -> Html:
+    steps = (el("i", style=f"background:{colour}") for colour in story.ink.ramp)
+    return el("div", "0", el("span", *steps), f"{top:.{decimals}f}", class_="ramp", aria_hidden="true")
+
+
+def _ends(values: Array) -> tuple[float, float]:
+    """Means of the first and the last tenth (at least one point) of a line."""
+    part = max(1, len(values) // 10)
+    first, last = _mean(values[None, :part])[0], _mean(values[None, -part:])[0]
+    return float(first), float(last)
+
+
+def _arrow(values: Array, decimals: int) -> str:
+    first, last = _ends(values)
+    return " → ".join(words.DASH if value != value else f"{value:.{decimals}f}" for value in (first, last))
+
+
+def _mean(table: Array) -> Array:
+    """Row means without ``nan``; ``nan`` for a row of nothing else."""
+    known = np.isfinite(table)
+    total = np.where(known, table, 0.0).sum(-1)
+    return np.where(known.any(-1), total / np.maximum(known.sum(-1), 1), np.nan)

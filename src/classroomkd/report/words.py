@@ -1,0 +1,131 @@
+"""Numbers and verdicts as people read them, one way everywhere: terminal, Markdown and page."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = [
+    "DASH",
+    "alone",
+    "baseline_name",
+    "count",
+    "decimals_for",
+    "duration",
+    "interval",
+    "percent",
+    "plus_minus",
+    "points",
+    "ratio",
+    "shorten",
+    "signed",
+]
+
+DASH = "–"
+MARKS = {"gain": "▲", "loss": "▼"}
+BASELINES = {"none": "the student alone", "average": "plain averaging"}
+COLUMN = {"none": "alone", "average": "average"}
+
+
+def baseline_name(name: str) -> str:
+    """A baseline in a sentence: ``the student alone``, ``plain averaging``, or the arm's own label."""
+    return BASELINES.get(name, name)
+
+
+def alone(name: str) -> str:
+    """A baseline in a column heading: ``alone``, ``average``, or the arm's own label."""
+    return COLUMN.get(name, name)
+
+
+def decimals_for(test: int | None) -> int:
+    """Decimals a percentage deserves: two from 5,000 test samples on, where 0.01 points is a half sample or more."""
+    return 2 if test is not None and test >= 5000 else 1
+
+
+def percent(fraction: float | None, decimals: int = 1) -> str:
+    """``81.2`` for 0.812; a dash for a missing one."""
+    return DASH if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.{decimals}f}"
+
+
+def plus_minus(mean: float | None, sd: float | None, decimals: int = 1) -> str:
+    """``81.2 ± 0.9`` in percent of fractions; only the mean where there is no standard deviation."""
+    if mean is None or sd is None:
+        return percent(mean, decimals)
+    return f"{percent(mean, decimals)} ± {percent(sd, decimals)}"
+
+
+def signed(fraction: float, decimals: int = 1) -> str:
+    """``+5.1``, ``−0.3``, ``0.0`` in percentage points, with a true minus sign."""
+    text = f"{100 * fraction:.{decimals}f}"
+    if float(text) == 0:
+        return text.removeprefix("-")
+    return "−" + text[1:] if text.startswith("-") else "+" + text
+
+
+def interval(low: float | None, high: float | None, decimals: int = 1) -> str:
+    """``[4.0, 6.2]`` in percentage points; empty where there is no interval."""
+    if low is None or high is None:
+        return ""
+    return f"[{signed(low, decimals).removeprefix('+')}, {signed(high, decimals).removeprefix('+')}]"
+
+
+def points(difference: dict[str, float | int | str | None] | None, decimals: int = 1, *, mark: bool = True) -> str:
+    """``▲ +5.1 [4.0, 6.2]``: a difference as :func:`classroomkd.report.rows.result_rows` gives it.
+
+    The triangle stands where the interval excludes 0, up for a gain and down for a loss; with one seed there is no
+    interval and the number stands alone.
+    """
+    if difference is None or difference["mean"] is None:
+        return DASH
+    parts = [signed(_float(difference["mean"]), decimals)]
+    if difference["low"] is not None:
+        parts.append(interval(_float(difference["low"]), _float(difference["high"]), decimals))
+    symbol = MARKS.get(str(difference["verdict"])) if mark else None
+    return " ".join([symbol, *parts] if symbol else parts)
+
+
+def count(number: float | None) -> str:
+    """``987``, ``78.0 k``, ``1.23 M``, ``2.05 G``; a dash for a missing one."""
+    if number is None or not math.isfinite(number):
+        return DASH
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size * 0.9995:
+            scaled = number / size
+            return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f} {letter}"
+    return f"{number:.0f}"
+
+
+def ratio(number: float | None) -> str:
+    """``1.02×``; a dash for a missing one."""
+    return DASH if number is None or not math.isfinite(number) else f"{number:.2f}×"
+
+
+def duration(seconds: float | None) -> str:
+    """``0.8 s``, ``42 s``, ``3 min 20 s``, ``2 h 05 min``, ``4 d 3 h``; a dash for a missing one."""
+    if seconds is None or not math.isfinite(seconds):
+        return DASH
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def shorten(text: str, width: int) -> str:
+    """At most ``width`` characters, the middle replaced by an ellipsis (names differ at both ends)."""
+    if len(text) <= width:
+        return text
+    if width < 3:
+        return text[:width]
+    tail = (width - 1) // 3
+    return text[: width - 1 - tail] + "…" + text[len(text) - tail :]
+
+
+def _float(value: float | int | str | None) -> float:
+    assert isinstance(value, int | float), value
+    return float(value)
