@@ -184,7 +184,7 @@ def _explain(error: BaseException, words: Sequence[str], debug: bool) -> int:
         _say("error: the disk is full; free some space" + (f", then: {again}" if again else ""))
         return 1
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        _say("error: out of memory; lower train.batch_size (and train.accumulate keeps the step the same)")
+        _say("error: out of memory; lower train.batch_size, and raise train.accumulate by as much")
         return 1
     told = "" if debug else "; --debug shows where"
     if isinstance(error, OSError) and error.strerror:

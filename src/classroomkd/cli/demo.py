@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,9 @@ def demo(
     if resume and out is None:
         raise UserError("--resume: say which demo to go on with, e.g. --out runs/demo")
     recipe = load_recipe(Path(__file__).with_name(RECIPES[data]), overrides or [])
-    outcome = carry_out(recipe, out or _free(Path("runs") / "demo"), resume=resume, quiet=quiet)
+    folder = out or _free(Path("runs") / "demo")
+    again = shlex.join(["classroomkd", "demo", "--data", data, *(overrides or []), "--out", str(folder), "--resume"])
+    outcome = carry_out(recipe, folder, resume=resume, again=again, quiet=quiet)
     finish(outcome, as_json=as_json, quiet=quiet)
     if not (as_json or quiet):
         for note in outcome.summary["data"]["notes"]:

@@ -51,7 +51,7 @@ def inspect(
         if depth and tap["name"].count(".") >= depth:
             hidden += 1
             continue
-        output = "x".join(str(n) for n in tap["output"]) if tap.get("output") else "–"
+        output = "x".join(str(n) for n in tap["output_shape"]) if tap["output_shape"] else "–"
         table.add_row(tap["name"], tap["type"], output, f"{tap['parameters']:,}")
     Console().print(table)
     if hidden:

@@ -95,20 +95,20 @@ def _rows(
 def _pixels(file: Path, taught: Any) -> Any:
     """One image with the geometry the student was trained with, uint8 (C, H, W)."""
     import torch
-    from PIL import Image, UnidentifiedImageError
 
-    from classroomkd.data.sources.decoding import decode_image
+    from classroomkd.data.decode import DecodeError, decode
 
+    channels, height, width = taught.shape
     try:
-        pixels = decode_image(file, taught.size)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        pixels = decode(file, taught.size)
+        if pixels.shape[1:] != (height, width) and height == width:
+            pixels = decode(file, height)
+    except DecodeError as error:
         raise UserError(f"{file}: {error}") from error
-    image = torch.from_numpy(pixels).permute(2, 0, 1)
-    if tuple(image.shape) != taught.shape:
-        from classroomkd.data.geometry import to_shape
-
-        image = to_shape(image, taught.shape)
-    return image
+    if pixels.shape != (channels, height, width):
+        got = "x".join(str(n) for n in pixels.shape)
+        raise UserError(f"{file}: gives {got} pixels, the student takes {channels}x{height}x{width}")
+    return torch.from_numpy(pixels)
 
 
 def _write(file: IO[str], rows: Iterator[dict[str, Any]], lines: bool, top: int) -> None:

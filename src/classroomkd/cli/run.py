@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from classroomkd.cli.options import resume_with
 from classroomkd.cli.progress import Watch
 from classroomkd.errors import RunStopped
 
@@ -40,10 +41,12 @@ def run(
 
     wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)
     folder = out or Path("runs") / wanted.name
+    typed = ["classroomkd", "run", recipe, *(overrides or []), "--out", str(folder), "--resume"]
+    again = shlex.join([*typed, "--trust-code"] if trust_code else typed)
     if dry_run:
         _print_plan(_plan(wanted, folder, trust_code), as_json)
         return
-    outcome = carry_out(wanted, folder, resume=resume, trust_code=trust_code, quiet=quiet)
+    outcome = carry_out(wanted, folder, resume=resume, again=again, trust_code=trust_code, quiet=quiet)
     finish(outcome, as_json=as_json, quiet=quiet)
 
 
@@ -87,14 +90,26 @@ def _print_plan(made: dict[str, Any], as_json: bool) -> None:
         )
 
 
-def carry_out(recipe: Recipe, folder: Path, *, resume: bool, trust_code: bool = False, quiet: bool = False) -> Outcome:
-    """Run a recipe into a folder with progress on stderr, and write the report."""
+def carry_out(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool,
+    again: str | None = None,
+    trust_code: bool = False,
+    quiet: bool = False,
+) -> Outcome:
+    """Run a recipe into a folder with progress on stderr, and write the report.
+
+    ``again`` is what the user types to go on after an interruption.
+    """
     import warnings
 
     from classroomkd.engine.experiment import Experiment, open_run, start
     from classroomkd.report import write_report
 
     open_run(folder, recipe, resume)
+    resume_with(again)
     with Watch(quiet=quiet) as watch:
         for note in recipe.notes():
             watch.say(f"note: {note}", "yellow")

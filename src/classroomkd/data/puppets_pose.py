@@ -125,7 +125,7 @@ def pose(key: U64, label: NDArray[np.int64], hard: float) -> Figure:
     occluder = grid(np.stack([centre - reach, centre + reach], 1))
     present = draws[:, 60] < 0.85 * hard
     occluder_radius = np.where(present, grid(0.035 + 0.045 * draws[:, 61]), 0.0)
-    hidden = (_distance(joints, occluder) < occluder_radius[:, None]) & present[:, None]
+    hidden = _distance(joints, occluder) < occluder_radius[:, None]
     return Figure(
         joints=joints,
         neck=grid(neck * height[:, None] + shift),

@@ -19,7 +19,7 @@ from classroomkd.data.views import Views
 __all__ = ["ResizedCrop"]
 
 _BOX, _TOP, _LEFT, _FLIP, _TABLE = 21, 22, 23, 24, 25
-_SIZES = 4096
+_DRAWS = 8192
 
 
 class ResizedCrop(Views):
@@ -84,17 +84,18 @@ def _coordinates(start: Tensor, length: Tensor, out: int) -> Tensor:
 
 
 def _crop_sizes(image_size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
-    """(4096, 2) int64 crop heights and widths: area uniform in ``scale``, log ratio uniform in ``ratio``, those that
-    fit."""
+    """(n, 2) int64 crop heights and widths: area uniform in ``scale``, log ratio uniform in ``ratio``, those that fit.
+
+    Where hardly any fits, because the picture itself is longer than ``ratio`` allows, all of them, cut to the picture.
+    """
     height, width = image_size
-    sizes: list[tuple[int, int]] = []
-    draw = 0
-    while len(sizes) < _SIZES:
-        bits = hashing.below(hashing.keys(_TABLE, torch.tensor([2 * draw, 2 * draw + 1])), 2**20).tolist()
-        draw += 1
-        area = height * width * (scale[0] + (scale[1] - scale[0]) * bits[0] / 2**20)
-        aspect = math.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * bits[1] / 2**20)
-        rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
-        if 1 <= rows <= height and 1 <= columns <= width:
-            sizes.append((rows, columns))
-    return torch.tensor(sizes, dtype=torch.int64)
+    bits = hashing.below(hashing.keys(_TABLE, torch.arange(2 * _DRAWS)), 2**20).view(-1, 2).tolist()
+    sizes = []
+    for first, second in bits:
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * first / 2**20)
+        aspect = math.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * second / 2**20)
+        sizes.append((max(1, round(math.sqrt(area / aspect))), max(1, round(math.sqrt(area * aspect)))))
+    fitting = [size for size in sizes if size[0] <= height and size[1] <= width]
+    if len(fitting) < _DRAWS // 16:
+        fitting = [(min(rows, height), min(columns, width)) for rows, columns in sizes]
+    return torch.tensor(fitting, dtype=torch.int64)

@@ -35,7 +35,7 @@ def subset(part: Part, samples: int, *, seed: int = 0, purpose: str = "student")
 
 
 def compact(*parts: Part) -> tuple[Part, ...]:
-    """The same parts over pixels without the rows that none of them uses (in memory only; where under 90 % are used)."""
+    """The same parts over pixels without the rows that none of them uses (in memory only, below 90 % use)."""
     used: dict[int, list[Part]] = {}
     for part in parts:
         used.setdefault(id(part.pixels), []).append(part)

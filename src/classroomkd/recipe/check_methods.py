@@ -66,10 +66,9 @@ def _entry(tree: Node, loc: Loc, entry: Node, lonely: list[str]) -> list[Problem
         sentence = f"there is no method '{name.value}'{did_you_mean(name.value, table)}; there are {', '.join(table)}"
         return [problem(tree, place, sentence, value=False)]
     problems = []
-    task = tree.child("task")
-    known_task = task is not None and task.value in tasks.TASKS  # an unknown one is reported by itself
-    if task is not None and known_task and task.value not in table[name.value].tasks:
-        sentence = f"'{name.value}' does not do {task.value}; it does {', '.join(table[name.value].tasks)}"
+    task = _task(tree)
+    if task is not None and task not in table[name.value].tasks:
+        sentence = f"'{name.value}' does not do {task}; it does {', '.join(table[name.value].tasks)}"
         problems.append(problem(tree, place, sentence, value=False))
     return problems + _options(tree, loc, place, name.value, entry, lonely)
 
@@ -98,17 +97,20 @@ def _options(tree: Node, loc: Loc, place: Loc, name: str, entry: Node, lonely: l
         return from_pydantic(tree, error.errors(include_url=False), prefix=loc, known=lambda _: known)
     try:
         method = methods.create(name, **given)
-        mentors, task = tree.child("mentors"), tree.child("task")
+        mentors = tree.child("mentors")
         items = mentors.value if mentors is not None and isinstance(mentors.value, list) else []
         if len(items) < method.needs.mentors:
             lonely.append(name)
             return []
         # Let the method see the names of its mentors, as it will when the classroom is built.
         names = [str(node.value) if (node := item.child("name")) is not None else "" for item in items]
-        known_task = task is not None and task.value in tasks.TASKS
-        method.setup(
-            ClassInfo(tasks.create(task.value if task is not None and known_task else "classification"), names)
-        )
+        method.setup(ClassInfo(tasks.create(_task(tree) or "classification"), names))
     except UserError as error:
         return [problem(tree, place, str(error), value=False)]
     return []
+
+
+def _task(tree: Node) -> str | None:
+    """The recipe's task, or None where it says none or an unknown one, which is reported by itself."""
+    task = tree.child("task")
+    return task.value if task is not None and isinstance(task.value, str) and task.value in tasks.TASKS else None

@@ -66,7 +66,7 @@ _SECTIONS: dict[str, Callable[[Node], Node]] = {
 }
 
 # A header whose entries are all commented out reads as null; for these that means "nothing said".
-_MAY_BE_EMPTY = ("train", "mentor_train", "mentors")
+_MAY_BE_EMPTY = ("train", "mentor_train", "mentors", "method", "methods")
 
 
 def write_out(tree: Node) -> None:

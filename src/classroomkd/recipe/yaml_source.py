@@ -19,7 +19,7 @@ __all__ = ["read_value", "read_yaml"]
 
 _NULL, _BOOL, _INT, _FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float"))
 _PLAIN_TAGS = {_NULL, _BOOL, _INT, _FLOAT, *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq"))}
-_MOST_NODES = 100_000  # aliases of aliases can make a short text enormous
+_MOST_NODES = 20_000  # aliases of aliases can make a short text enormous
 
 
 class _Loader(yaml.SafeLoader):
@@ -55,10 +55,15 @@ _SENTENCES: list[tuple[str, str]] = [
     (r"expected <block end>", "this line is indented differently from its neighbours"),
     (r"could not find expected ':'", "a key without ':'; write 'key: value'"),
     (r"found unexpected end of stream", "a quote is opened and never closed"),
-    (r"found undefined alias|while scanning an (?:alias|anchor)", "an alias (*name) without its anchor (&name); text that starts with '*' needs quotes"),
+    (r"found undefined alias|while scanning an (?:alias|anchor)",
+     "an alias (*name) without its anchor (&name); text that starts with '*' needs quotes"),
     (r"expected a single document", "one recipe a file; remove the second '---'"),
     (r"found duplicate anchor", "an anchor (&name) is defined twice"),
     (r"special characters are not allowed", "an invisible control character; retype this line"),
+    (r"sequence entries are not allowed", "a '-' where no list can begin; text that starts with '-' needs quotes"),
+    (r"expected the node content", "a value is missing here, or a character too many"),
+    (r"chomping or indentation|a comment or a line break", "'|' and '>' begin text of several lines; else use quotes"),
+    (r"while (?:parsing|scanning) a tag", "'!' begins a tag, which recipes do not have; put the text in quotes"),
     (r"cannot start any token", "this character cannot start a value; put the text in quotes"),
 ]  # fmt: skip
 

@@ -46,7 +46,9 @@ def over_time(
     ]
     domain = list(activity.mentors)
     x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(grid=False, tickCount=5))
-    y = alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=measure != "temperature"))
+    y = alt.Y(
+        "value:Q", title=title, axis=alt.Axis(title=None, tickCount=5), scale=alt.Scale(zero=measure != "temperature")
+    )
     colour = colour_of("mentor:N", domain, colours, legend=legend)
     dashes = [DASHES[(index // len(ink.hues)) % len(DASHES)] for index in range(len(domain))]
     lit = alt.condition(in_focus("mentor"), alt.value(1), alt.value(0.12))
@@ -121,7 +123,9 @@ def heat(
         ),
     )
     base = alt.Chart(data(cells)).encode(x=x, y=y)
-    shade = alt.Color("value:Q", legend=None, scale=alt.Scale(type="quantize", domain=[0, top], range=list(ink.ramp)))
+    shade = alt.Color(
+        "value:Q", title=title, legend=None, scale=alt.Scale(type="quantize", domain=[0, top], range=list(ink.ramp))
+    )
     tip = ["mentor:N", "class:N", alt.Tooltip("value:Q", format=f".{max(decimals, 1)}f", title=title)]
     chart = base.mark_rect(cornerRadius=2).encode(color=shade, tooltip=tip)
     if written:

@@ -87,7 +87,14 @@ class _Fitted:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         plain = options.ascii_only
         columns, cells = self._fit(options.max_width)
-        table = Table(box=None, padding=(0, 2, 0, 0), title=Text(self.title), title_justify="left", title_style="bold")
+        table = Table(
+            box=None,
+            padding=(0, 2, 0, 0),
+            pad_edge=False,
+            title=Text(self.title),
+            title_justify="left",
+            title_style="bold",
+        )
         for column in columns:
             table.add_column(
                 Text(column.title), justify="left" if column.left else "right", no_wrap=True, header_style="dim"
@@ -219,7 +226,7 @@ def _cells(rows: Sequence[Row], columns: Sequence[Column], decimals: int) -> lis
 
 
 def _width(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> int:
-    return sum(_widths(columns, cells)) + 2 * len(columns)
+    return sum(_widths(columns, cells)) + 2 * (len(columns) - 1)
 
 
 def _widths(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[int]:

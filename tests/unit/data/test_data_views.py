@@ -115,6 +115,15 @@ def test_resized_crop_identity_bounds_and_seed() -> None:
     )
 
 
+def test_resized_crop_of_a_very_long_picture_stays_inside() -> None:
+    space, ids = views("resized_crop", size=(8, 200)), torch.arange(500)
+    assert isinstance(space, ResizedCrop)
+    top, left, height, width = space.boxes(ids, space.pick(0, ids, 0))[0].unbind(1)
+    assert int((top + height).max()) == 8
+    assert int((left + width).max()) <= 200
+    assert len(width.unique()) > 5
+
+
 def test_resized_crop_shows_the_crop_it_names() -> None:
     space = views("resized_crop", size=(40, 40))
     assert isinstance(space, ResizedCrop)

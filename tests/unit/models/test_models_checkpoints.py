@@ -77,6 +77,7 @@ class Tied(nn.Module):
         self.part: Tensor
         self.register_buffer("turned", torch.randn(3, 5).t())
         self.register_buffer("part", torch.randn(100)[10:12])
+        self.register_buffer("overlap", self.part[1:])
 
 
 def test_shared_and_odd_tensors(tmp_path: Path) -> None:
@@ -214,6 +215,13 @@ class TestRefused:
         message = self.refused(net, tmp_path / "x.safetensors")
         assert "classes" not in message
         assert "1 of another shape: conv1.weight 16x1x3x3, not 16x3x3x3" in message
+
+    def test_an_inner_layer_of_another_size_is_not_about_classes(self, tmp_path: Path) -> None:
+        def make(width: int) -> nn.Module:
+            return nn.ModuleDict({"norm": nn.BatchNorm1d(width), "fc": nn.Linear(2, 3)})
+
+        models.save_checkpoint(make(6), tmp_path / "x.safetensors")
+        assert "4 of another shape: norm.weight 6, not 4" in self.refused(make(4), tmp_path / "x.safetensors")
 
     def test_missing_with_the_nearest_file(self, net: nn.Module, tmp_path: Path) -> None:
         (tmp_path / "resnet50.pth").touch()

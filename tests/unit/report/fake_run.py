@@ -99,7 +99,7 @@ def fake_run(
             if notes is not None
             else [
                 "Drawn figures, made for trying things out; not a benchmark.",
-                "Two mentors are specialists on purpose, one learned from wrong labels, so that there is something to filter.",
+                "Two mentors are specialists on purpose, one learned from wrong labels: there is something to filter.",
             ],
         },
         "student": {"model": "resnet8", "parameters": 78042, "multiply_adds": 12510000},

@@ -45,23 +45,23 @@ def read(
     size, shape = _common_shape(root, everything, request.size, bad, notes)
     budget = float(request.options.get("memory_gib", 2.0)) * 2**30
     in_memory = len(everything) * int(np.prod(shape)) <= budget
-    pixels: dict[str, NDArray[np.uint8]] = {}
+    images = np.empty((len(everything) if in_memory else 0, *shape), np.uint8)
     if in_memory:
-        pixels = _decode_all(root, [name for name in everything if name not in bad], size, bad)
+        _decode_all(root, everything, size, images, bad)
     elif not bad and request.size is not None:
         # Heads are cheap beside decoding, and a file that is no image at all should not wait for its epoch.
         _scan(root, everything, bad)
     _report(root, bad, request, notes)
-    parts = {}
+    parts, start = {}, 0
     for part, listed in files.items():
         keep = [place for place, (name, _) in enumerate(listed) if name not in bad]
-        names = [listed[place][0] for place in keep]
         kept: Pixels
         if in_memory:
-            stacked = np.stack([pixels.pop(name) for name in names]) if names else np.empty((0, *shape), np.uint8)
-            kept = MemoryPixels(torch.from_numpy(stacked))
+            mine = images[start : start + len(listed)]
+            kept = MemoryPixels(torch.from_numpy(mine if len(keep) == len(listed) else mine[keep]))
         else:
-            kept = FilePixels(root, names, size=size, shape=shape)
+            kept = FilePixels(root, [listed[place][0] for place in keep], size=size, shape=shape)
+        start += len(listed)
         target = torch.tensor([listed[place][1] for place in keep], dtype=torch.int64)
         parts[part] = Raw(kept, target, torch.tensor(keep, dtype=torch.int64), len(listed))
     views = "crop_flip" if max(shape[1:]) <= SMALL else "resized_crop"
@@ -106,18 +106,18 @@ def _common_shape(
 
 
 def _decode_all(
-    root: Path, names: Sequence[str], size: int | None, bad: dict[str, str]
-) -> dict[str, NDArray[np.uint8]]:
-    pixels: dict[str, NDArray[np.uint8]] = {}
+    root: Path, names: Sequence[str], size: int | None, images: NDArray[np.uint8], bad: dict[str, str]
+) -> None:
+    """Decode every file that is not ``bad`` into its row of ``images``; the others go to ``bad`` with their reason."""
+    rows = {name: row for row, name in enumerate(names)}
 
     def work(name: str) -> None:
         try:
-            pixels[name] = decode.decode(root / name, size)
+            images[rows[name]] = decode.decode(root / name, size)
         except decode.DecodeError as error:
             bad[name] = str(error)
 
-    _parallel(work, names)
-    return pixels
+    _parallel(work, [name for name in names if name not in bad])
 
 
 def _report(root: Path, bad: dict[str, str], request: Request, notes: list[str]) -> None:

@@ -1,0 +1,25 @@
+"""``classroomkd report``: a run's page, written again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["report"]
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    picture: Annotated[Path | None, typer.Option(help="Also draw a PNG or SVG.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
+) -> None:
+    """Write a run's report.html again."""
+    from classroomkd import report as report_
+
+    made = {"report": str(report_.write_report(run))}
+    if picture is not None:
+        made["picture"] = str(report_.write_picture(run, picture))
+    print(json.dumps(made) if as_json else "\n".join(made.values()))

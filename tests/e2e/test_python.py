@@ -1,0 +1,61 @@
+"""The whole job from Python, with a user's own networks and data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import Dataset
+
+import classroomkd as ck
+from classroomkd.errors import UserError
+
+
+class Colours(Dataset[tuple[Image.Image, int]]):
+    """Three colours to tell apart, as PIL images."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        if i >= self.n:
+            raise IndexError(i)
+        colour = [20 + (i * 7) % 30] * 3
+        colour[i % 3] = 200
+        return Image.new("RGB", (32, 32), tuple(colour)), i % 3
+
+
+def net(width: int, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, width, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 3))
+
+
+def test_distill_own_modules_on_an_own_dataset(tmp_path: Path) -> None:
+    student, mentor = net(4, 0), net(8, 1)
+    before = {k: v.clone() for k, v in student.state_dict().items()}
+    run = ck.distill(
+        student, {"big": mentor}, (Colours(90), Colours(30)), {"name": "average", "weight": 0.1}, out=tmp_path / "run", epochs=6,
+        batch_size=16, lr=0.1, device="cpu", check_mentors="off", cache=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert run.accuracy[0] > 0.5
+    assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
+    taught = run.student()
+    assert not taught.training
+    assert any(not torch.equal(v, before[k]) for k, v in taught.state_dict().items())
+    assert run.report().exists()
+    assert run.export(tmp_path / "out.safetensors").exists()
+    with pytest.raises(UserError, match="--resume"):
+        ck.distill(student, [mentor], (Colours(90), Colours(30)), out=tmp_path / "run", epochs=1)
+
+
+def test_distill_by_names_and_a_class_count_that_differs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="answers 3 classes, the data 'puppets' has 10"):
+        ck.distill(
+            "convnet4", [net(4, 0)], {"source": "puppets", "options": {"train": 60, "test": 20}}, out=tmp_path / "run", epochs=1
+        )

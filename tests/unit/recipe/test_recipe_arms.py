@@ -1,0 +1,85 @@
+"""What the arms of a grid are called, and their folders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from classroomkd.errors import UserError
+from classroomkd.recipe import Arm, make_recipe
+
+
+def arms(methods: Any) -> list[Arm]:
+    base = {"data": "puppets", "student": "convnet8", "mentors": ["vgg8"]}
+    return make_recipe({**base, "methods": methods}).arms()
+
+
+def names(methods: Any) -> list[tuple[str, str]]:
+    return [(arm.label, arm.slug) for arm in arms(methods)]
+
+
+def test_one_method_is_one_arm() -> None:
+    recipe = make_recipe({"data": "puppets", "student": "convnet8", "mentors": ["vgg8"], "method": ["kd", "average"]})
+    (arm,) = recipe.arms()
+    assert (arm.label, arm.slug) == ("kd + average", "kd-average")
+    assert [name for name, _ in arm.parts] == ["kd", "average"]
+    assert arm.parts[0][1]["temperature"] == 4.0
+
+
+def test_arms_of_one_method_say_where_they_differ_from_the_default() -> None:
+    grid = ["none", "classroomkd", {"name": "classroomkd", "rule": "batch"}, {"name": "classroomkd", "gate": False}]
+    assert names(grid) == [
+        ("none", "none"),
+        ("classroomkd", "classroomkd"),
+        ("classroomkd rule=batch", "classroomkd-rule-batch"),
+        ("classroomkd gate=false", "classroomkd-gate-false"),
+    ]
+
+
+def test_what_all_arms_share_is_not_said() -> None:
+    shared = {"name": "classroomkd", "tau": 6}
+    grid = [{**shared, "rule": "sample"}, {**shared, "rule": "batch"}, {**shared, "tau": 8}]
+    assert [label for label, _ in names(grid)] == [
+        "classroomkd tau=6",
+        "classroomkd rule=batch tau=6",
+        "classroomkd tau=8",
+    ]
+    assert [label for label, _ in names([{"name": "classroomkd", "tau": 6}, "none"])] == ["classroomkd", "none"]
+
+
+def test_labels_win() -> None:
+    grid = [
+        {"name": "kd", "label": "Hinton, T = 4"},
+        {"name": "kd", "temperature": 2},
+        [{"name": "kd", "label": "é/è"}],
+    ]
+    assert names(grid) == [
+        ("Hinton, T = 4", "Hinton-T-4"),
+        ("kd temperature=2", "kd-temperature-2"),
+        ("é/è", "arm"),
+    ]
+
+
+def test_folders_are_safe_and_different() -> None:
+    labels = ["../x", "A b", "a B", "summary", "x" * 300, "x" * 299 + "y", ".hidden"]
+    slugs = [arm.slug for arm in arms([{"name": "none", "label": label} for label in labels])]
+    assert slugs[:4] == ["x", "A-b", "a-B-2", "summary-arm"]
+    assert len({slug.lower() for slug in slugs}) == len(slugs)
+    assert all(len(slug) <= 82 and "/" not in slug and not slug.startswith(".") for slug in slugs)
+
+
+def test_two_arms_may_not_be_the_same() -> None:
+    with pytest.raises(UserError, match=r"methods\.0 and methods\.1 are both called 'kd'"):
+        arms([{"name": "kd"}, {"name": "kd", "temperature": 4}])
+    assert len(arms([{"name": "kd"}, {"name": "kd", "label": "again"}])) == 2
+
+
+def test_labels_are_the_same_after_the_recipe_was_written_down() -> None:
+    from classroomkd.recipe import recipe_yaml
+    from classroomkd.recipe.yaml_source import read_yaml
+
+    grid = ["classroomkd", {"classroomkd": {"rule": "rank"}}, ["kd", "average"], {"name": "kd", "temperature": 3}]
+    first = make_recipe({"data": "puppets", "student": "convnet8", "mentors": ["vgg8"], "methods": grid})
+    again = make_recipe(read_yaml(recipe_yaml(first), "x")[0].plain())
+    assert [(a.label, a.slug) for a in first.arms()] == [(a.label, a.slug) for a in again.arms()]
