@@ -103,7 +103,8 @@ def test_colours_follow_the_scheme(browser: chromium.Browser, folder: Path) -> N
     looks = """(() => {
       const line = document.querySelector('.chart path[stroke^="var"]');
       const text = document.querySelector('.chart text');
-      return [getComputedStyle(document.body).backgroundColor, getComputedStyle(text).fill, getComputedStyle(line).stroke];
+      const look = getComputedStyle;
+      return [look(document.body).backgroundColor, look(text).fill, look(line).stroke];
     })()"""
     seen = []
     for dark, media in ((False, ""), (True, ""), (True, "print")):

@@ -19,7 +19,7 @@ from torch import nn
 from classroomkd import __version__, data, methods, models
 from classroomkd._files import atomic_write_text
 from classroomkd.engine.runtime import Runtime
-from classroomkd.engine.setup import Setup
+from classroomkd.engine.setup import Setup, content_key
 from classroomkd.engine.workers import Job, cores, in_process, side_by_side
 from classroomkd.errors import RunStopped, UserError
 
@@ -219,7 +219,9 @@ class Experiment:
             if isinstance(recipe.workers, int) and recipe.workers > 1:
                 self.warn(f"workers={recipe.workers} needs a CPU run on data that fits in memory; running one at a time")
             return lambda jobs, notify, done: in_process(setup, jobs, notify, done)
-        folder = setup.cache / "packed" / f"{setup.data.fingerprint[:16]}-{setup.data.train.digest()[:8]}"
+        parts = [part.digest() for part in (setup.data.train, setup.data.val, setup.data.test)]
+        key = content_key(data=setup.data.fingerprint, parts=parts, shape=setup.data.shape, views=setup.data.views)
+        folder = setup.cache / "packed" / key
         data.pack(setup.data, folder)
         threads = recipe.threads if isinstance(recipe.threads, int) else max(1, cores() // wanted)
         pool = stack.enter_context(side_by_side(setup, folder, wanted, threads))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from classroomkd._files import atomic_write_text, writing
 from classroomkd.classroom import Classroom
 from classroomkd.engine import checkpoint
 from classroomkd.engine.context import EngineContext
@@ -267,12 +267,10 @@ class Fit:
                         kept.append(text)
                 except (ValueError, KeyError):
                     break  # a line cut by the kill: it and what follows is done again
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        os.replace(temporary, path)
+        atomic_write_text(path, "".join(line + "\n" for line in kept))
 
         def log(line: dict[str, Any]) -> None:
-            with path.open("a") as file:
+            with writing(path), path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
         return log

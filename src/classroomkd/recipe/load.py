@@ -103,7 +103,6 @@ def _finish(
     known_models: Collection[str],
     known_sources: Collection[str],
 ) -> Recipe:
-    _check_version(tree)
     write_out(tree)
     problems += apply_overrides(tree, overrides)
     _check_version(tree)

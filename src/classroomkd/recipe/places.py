@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from classroomkd.data.sources.table import TABLE
@@ -74,13 +74,12 @@ def _roots(folder: Path) -> list[Path]:
     return list(dict.fromkeys(roots))
 
 
-def _find(text: str, folder: Path, fits: object) -> tuple[Path | None, str | None]:
+def _find(text: str, folder: Path, fits: Callable[[Path], bool]) -> tuple[Path | None, str | None]:
     """The absolute path of ``text``, or why it cannot even be looked for."""
     expanded = os.path.expanduser(os.path.expandvars(text.strip()))
     unset = re.search(r"\$\{?(\w+)", expanded)
     if unset:
         return None, f"the environment variable {unset[1]} is not set; set it, or write the path itself"
-    assert callable(fits)
     for root in _roots(folder):
         if fits(root / expanded):
             return Path(os.path.normpath(root / expanded)), None
@@ -93,13 +92,13 @@ def _looked_in(text: str, folder: Path) -> str:
     return f" (looked in {', '.join(map(str, _roots(folder)))})"
 
 
-def _near(text: str, folder: Path) -> str:
+def _near(text: str, folder: Path, fits: Callable[[Path], bool]) -> str:
     """A neighbour with a similar name, written as the user would."""
     wanted = Path(os.path.expanduser(os.path.expandvars(text)))
     for root in _roots(folder):
         parent = (root / wanted).parent
         if parent.is_dir():
-            near = did_you_mean(wanted.name, (entry.name for entry in parent.iterdir()))
+            near = did_you_mean(wanted.name, (entry.name for entry in parent.iterdir() if fits(entry)))
             if near:
                 given = os.path.dirname(text)
                 return near.replace("'", f"'{given}/" if given else "'", 1)
@@ -114,7 +113,7 @@ def _no_checkpoint(text: str, folder: Path) -> str:
         return f"is a folder; give the file{held}"
     if text.strip().lower() == "none":
         return "there is no such file (nothing is written null)"
-    return f"there is no such file{_near(text, folder) or _looked_in(text, folder)}"
+    return f"there is no such file{_near(text, folder, Path.is_file) or _looked_in(text, folder)}"
 
 
 def _no_folder(name: str, place: str, folder: Path, loc: Loc) -> str:
@@ -123,6 +122,6 @@ def _no_folder(name: str, place: str, folder: Path, loc: Loc) -> str:
         return f"'{place}' is a file; give the folder it lies in"
     key = ".".join(map(str, loc))
     return (
-        f"there is no folder '{place}'{_near(place, folder) or _looked_in(place, folder)}; "
+        f"there is no folder '{place}'{_near(place, folder, Path.is_dir) or _looked_in(place, folder)}; "
         f"give the folder: {key}={name}:DIR"
     )

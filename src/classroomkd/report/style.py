@@ -140,6 +140,7 @@ def config(ink: Ink) -> dict[str, object]:
             "labelPadding": 6,
             "titlePadding": 8,
         },
+        "axisXQuantitative": {"labelFlush": False},
         "legend": {**text, "titleFontWeight": 600, "symbolStrokeWidth": 2.5},
         "title": {"color": ink.ink, "fontSize": 13, "fontWeight": 600, "anchor": "start", "offset": 10},
         "text": {"color": ink.ink, "fontSize": 12},

@@ -122,7 +122,7 @@ def shorten(text: str, width: int) -> str:
         return text
     if width < 3:
         return text[:width]
-    tail = (width - 1) // 3
+    tail = (width - 1) // 2
     return text[: width - 1 - tail] + "…" + text[len(text) - tail :]
 
 

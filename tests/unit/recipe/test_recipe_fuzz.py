@@ -33,10 +33,10 @@ VALUES: list[Any] = [
     "py:a:b", "::", "$X", "off", "views=3", [], [1], ["x"], [None], [[]], {}, {"a": 1}, {"name": "kd"},
     {"model": "vgg8"}, {"kd": None}, [{}], [[{}]], {"name": None}, {"name": ["x"]},
 ]  # fmt: skip
-KEYS = (
-    "name model train source checkpoint label epochs method methods mentors task mean std size bank lr schedule "
-    "optimizer warmup_epochs others classes val cache"
-).split()
+KEYS = [
+    "name", "model", "train", "source", "checkpoint", "label", "epochs", "method", "methods", "mentors", "task", "mean",
+    "std", "size", "bank", "lr", "schedule", "optimizer", "warmup_epochs", "others", "classes", "val", "cache",
+]  # fmt: skip
 TARGETS = (
     "method",
     "methods",

@@ -53,6 +53,7 @@ def test_what_is_not_there(mistakes: Mistakes, tmp_path: Path) -> None:
         f"a.yaml:2: student.checkpoint = 'w.pth': there is no such file (looked in {tmp_path})",
     ]
     Path("photo").mkdir()
+    Path("photos.txt").write_bytes(b"")  # nearer, but no folder
     Path("w2.pth").write_bytes(b"")
     near = mistakes(TEXT)
     assert "there is no folder 'photos' (did you mean 'photo'?)" in near[0]

@@ -188,7 +188,7 @@ def test_vega_lite_draws_every_chart_with_labelled_marks(page: Page) -> None:
     for name, spec in page.json("charts").items():
         svg = vl_convert.vegalite_to_svg(spec | {"width": 360, "config": config})
         marks = svg.count('role="graphics-symbol"')
-        assert marks >= 10, name
+        assert marks >= 7, name  # the difference to averaging: two dots, two spans, zero, two axes
         assert "undefined" not in svg
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -216,5 +218,11 @@ def test_words() -> None:
         "4 d 15 h",
     ]
     assert [words.signed(x) for x in (0.051, -0.0031, -0.0001, 0.0)] == ["+5.1", "−0.3", "0.0", "0.0"]
-    assert words.shorten("classroomkd no filtering", 12) == "classroo…ing"
+    assert words.shorten("classroomkd no filtering", 12) == "classr…ering"
     assert [words.decimals_for(n) for n in (None, 1500, 10000)] == [1, 1, 2]
+
+
+def test_tables_load_neither_torch_nor_a_chart_library() -> None:
+    code = "import sys, classroomkd.report; print(sorted({'torch', 'altair', 'vl_convert'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,94 @@
+"""Killed anywhere, a run resumes to the same weights; and a wheel holds everything."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def command(out: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "classroomkd", "run", str(ROOT / "recipes" / "smoke.yaml"), "threads=1", "seeds=[0,1]",
+        "methods=[none,classroomkd]", "train.epochs=8", "mentor_train.epochs=4", f"cache={out.parent / (out.name + '-cache')}",
+        "--out", str(out), "--quiet", *more,
+    ]  # fmt: skip
+
+
+def students(out: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {str(p.relative_to(out)): load_file(p) for p in sorted(out.glob("*/seed*/student.safetensors"))}
+
+
+def progress(out: Path) -> int:
+    """Bytes of metrics written so far, by mentors and students."""
+    folders = (out, out.parent / (out.name + "-cache"))
+    return sum(p.stat().st_size for folder in folders for p in folder.rglob("metrics.jsonl"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_kill_nine_at_random_moments(tmp_path: Path, workers: int) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run(command(whole, f"workers={workers}"), check=True, env=ENV, timeout=300)
+    draw = random.Random(workers)
+    moments = sorted(int(draw.uniform(0.05, 0.95) * progress(whole)) for _ in range(4))
+    for moment in [*moments, None]:
+        resume = ["--resume"] if cut.exists() and any(cut.iterdir()) else []
+        process = subprocess.Popen(command(cut, f"workers={workers}", *resume), env=ENV, start_new_session=True)
+        while process.poll() is None and (moment is None or progress(cut) < moment):
+            time.sleep(0.02)
+        if moment is not None:
+            assert process.poll() is None, "it was done before it could be killed"
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=300)
+    assert process.returncode == 0
+    expected, found = students(whole), students(cut)
+    assert expected.keys() == found.keys()
+    assert len(expected) == 4
+    for name, tensors in expected.items():
+        for key, value in tensors.items():
+            assert torch.equal(value, found[name][key]), (name, key)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(tmp_path / "run", "train.epochs=200"), env=ENV, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run").glob("*/seed*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in said
+    assert "Traceback" not in said
+
+
+def test_wheel_holds_everything(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)], check=True, timeout=300
+    )
+    wheel = next(tmp_path.glob("classroomkd-*.whl"))
+    site = tmp_path / "site"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    code = (
+        "import classroomkd, pathlib; from classroomkd.cli.app import main;"
+        f"assert str(pathlib.Path(classroomkd.__file__)).startswith({str(site)!r});"
+        "assert main(['list', 'methods']) == 0;"
+        "assert main(['demo', 'data.options.train=100', 'data.options.test=40', 'student.samples=60', 'train.epochs=1',"
+        " 'mentor_train.epochs=1', 'mentors.0.train.epochs=1', 'mentors.1.train.epochs=1', 'mentors.2.train.epochs=1',"
+        " 'mentors.3.train.epochs=1', 'seeds=[0,1]', 'workers=1', '--quiet']) == 0"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env={**ENV, "PYTHONPATH": str(site)}, timeout=300)
+    assert (tmp_path / "runs" / "demo" / "report.html").exists()
