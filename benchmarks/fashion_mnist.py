@@ -42,7 +42,12 @@ def run(folder: Path, data: str, methods: list[dict[str, Any]], *overrides: str)
     """A run of the base recipe with these arms; finished students are kept."""
     recipe = load_recipe(
         HERE / "fashion_mnist.yaml",
-        [f"data.source=fashion-mnist:{data}", f"methods={json.dumps(methods)}", f"cache={folder.parent / 'cache'}", *overrides],
+        [
+            f"data.source=fashion-mnist:{data}",
+            f"methods={json.dumps(methods)}",
+            f"cache={folder.parent / 'cache'}",
+            *overrides,
+        ],
     )
     return carry_out(recipe, folder, resume=folder.exists()).summary
 
@@ -65,10 +70,12 @@ def main() -> None:
     tuning = run(out / "tune", data, candidates, "seeds=[100]", "train.epochs=4")
     scores = {label: seeds[100] for label, seeds in by_arm(tuning, "val_last").items()}
     chosen = {arm: max(range(3), key=lambda i, arm=arm: scores[f"{arm} #{i}"]) for arm in ARMS}
-    alone = {
-        rate: by_arm(run(out / f"tune-none-{rate}", data, [{"name": "none"}], "seeds=[100]", "train.epochs=4", f"train.lr={rate}"), "val_last")["none"][100]
-        for rate in RATES
-    }  # fmt: skip
+
+    def alone_at(rate: float) -> float:
+        changes = ("seeds=[100]", "train.epochs=4", f"train.lr={rate}")
+        return by_arm(run(out / f"tune-none-{rate}", data, [{"name": "none"}], *changes), "val_last")["none"][100]
+
+    alone = {rate: alone_at(rate) for rate in RATES}
     rate = max(alone, key=lambda r: alone[r])
 
     final = run(out / "final", data, [{**ARMS[arm][i], "label": arm} for arm, i in chosen.items()])
@@ -89,14 +96,17 @@ def main() -> None:
             if arm != base:
                 difference = paired(got, arms[base])
                 row[f"vs {base}"] = [difference.mean, difference.low, difference.high]
-        row["setting"] = {k: v for k, v in ARMS[arm][chosen[arm]].items() if k != "name"} if arm in chosen else {"lr": rate}
+        row["setting"] = (
+            {k: v for k, v in ARMS[arm][chosen[arm]].items() if k != "name"} if arm in chosen else {"lr": rate}
+        )
         row["cost_ratio"] = spread(list(costs[arm].values())).mean if arm in costs else None
         rows.append(row)
     result = {
         "command": "python benchmarks/fashion_mnist.py --data DIR",
         "environment": json.loads((out / "final" / "environment.json").read_text()),
         "mentors": [
-            {k: m[k] for k in ("name", "model", "accuracy", "val_accuracy", "parameters", "samples")} for m in final["mentors"]
+            {k: m[k] for k in ("name", "model", "accuracy", "val_accuracy", "parameters", "samples")}
+            for m in final["mentors"]
         ],
         "answer_seconds": answering,
         "rows": rows,
@@ -105,7 +115,11 @@ def main() -> None:
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "fashion_mnist.json").write_text(json.dumps(result, indent=1) + "\n")
     for row in rows:
-        print(f"{row['arm']:40s} {100 * row['mean']:.2f} ± {100 * (row['sd'] or 0):.2f}  {row.get('vs none')}  {row.get('vs average')}")
+        print(
+            f"{row['arm']:40s} {100 * row['mean']:.2f} ± {100 * (row['sd'] or 0):.2f}",
+            row.get("vs none"),
+            row.get("vs average"),
+        )
 
 
 if __name__ == "__main__":

@@ -64,7 +64,9 @@ def classroom(
     torch.manual_seed(5)
     order = torch.arange(len(answers)) if order is None else order
     room = Classroom(net or student(), [Speaker(a) for a in answers[order]], methods.create(name, **given))
-    room.calibration = Calibration(torch.linspace(0.5, 2.0, M)[order], torch.linspace(0.6, 0.9, M)[order, None].repeat(1, C))
+    room.calibration = Calibration(
+        torch.linspace(0.5, 2.0, M)[order], torch.linspace(0.6, 0.9, M)[order, None].repeat(1, C)
+    )
     return room
 
 

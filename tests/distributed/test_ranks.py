@@ -18,7 +18,8 @@ def launch(ranks: int, out: Path) -> None:
     command = [sys.executable, str(WORKER), str(out)]
     if ranks > 1:
         command = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", str(WORKER), str(out)
+            sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", str(WORKER),
+            str(out),
         ]  # fmt: skip
     done = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False

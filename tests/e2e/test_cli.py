@@ -120,7 +120,22 @@ def test_held_out_credibility_and_fixed_views(tmp_path: Path, quick: list[str], 
 def test_workers_give_the_same_students(tmp_path: Path, finished: Path, quick: list[str], smoke: str) -> None:
     out = tmp_path / "side-by-side"
     words = [w for w in quick if not w.startswith("workers")]
-    assert main(["run", smoke, *words, "workers=2", "methods=[none,classroomkd]", "seeds=[0,1]", "--out", str(out), "--quiet"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                smoke,
+                *words,
+                "workers=2",
+                "methods=[none,classroomkd]",
+                "seeds=[0,1]",
+                "--out",
+                str(out),
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     for arm in ("none", "classroomkd"):
         name = Path(arm) / "seed1" / "student.safetensors"
         assert same_weights(out / name, finished / name)

@@ -33,15 +33,17 @@ class Colours(Dataset[tuple[Image.Image, int]]):
 
 def net(width: int, seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(3, width, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 3))
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 3)
+    )
 
 
 def test_distill_own_modules_on_an_own_dataset(tmp_path: Path) -> None:
     student, mentor = net(4, 0), net(8, 1)
     before = {k: v.clone() for k, v in student.state_dict().items()}
     run = ck.distill(
-        student, {"big": mentor}, (Colours(90), Colours(30)), {"name": "average", "weight": 0.1}, out=tmp_path / "run", epochs=6,
-        batch_size=16, lr=0.1, device="cpu", check_mentors="off", cache=str(tmp_path / "cache"),
+        student, {"big": mentor}, (Colours(90), Colours(30)), {"name": "average", "weight": 0.1},
+        out=tmp_path / "run", epochs=6, batch_size=16, lr=0.1, device="cpu", check_mentors="off", cache=str(tmp_path / "cache"),
     )  # fmt: skip
     assert run.accuracy[0] > 0.5
     assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
@@ -57,5 +59,9 @@ def test_distill_own_modules_on_an_own_dataset(tmp_path: Path) -> None:
 def test_distill_by_names_and_a_class_count_that_differs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="answers 3 classes, the data 'puppets' has 10"):
         ck.distill(
-            "convnet4", [net(4, 0)], {"source": "puppets", "options": {"train": 60, "test": 20}}, out=tmp_path / "run", epochs=1
+            "convnet4",
+            [net(4, 0)],
+            {"source": "puppets", "options": {"train": 60, "test": 20}},
+            out=tmp_path / "run",
+            epochs=1,
         )

@@ -22,7 +22,8 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 def command(out: Path, *more: str) -> list[str]:
     return [
         sys.executable, "-m", "classroomkd", "run", str(ROOT / "recipes" / "smoke.yaml"), "threads=1", "seeds=[0,1]",
-        "methods=[none,classroomkd]", "train.epochs=8", "mentor_train.epochs=4", f"cache={out.parent / (out.name + '-cache')}",
+        "methods=[none,classroomkd]", "train.epochs=8", "mentor_train.epochs=4",
+        f"cache={out.parent / (out.name + '-cache')}",
         "--out", str(out), "--quiet", *more,
     ]  # fmt: skip
 
@@ -63,7 +64,11 @@ def test_kill_nine_at_random_moments(tmp_path: Path, workers: int) -> None:
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        command(tmp_path / "run", "train.epochs=200"), env=ENV, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(tmp_path / "run", "train.epochs=200"),
+        env=ENV,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "run").glob("*/seed*/metrics.jsonl")) and time.monotonic() < deadline:
@@ -77,11 +82,15 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
 
 def test_wheel_holds_everything(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)], check=True, timeout=300
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)],
+        check=True,
+        timeout=300,
     )
     wheel = next(tmp_path.glob("classroomkd-*.whl"))
     site = tmp_path / "site"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)], check=True
+    )
     code = (
         "import classroomkd, pathlib; from classroomkd.cli.app import main;"
         f"assert str(pathlib.Path(classroomkd.__file__)).startswith({str(site)!r});"
@@ -90,5 +99,7 @@ def test_wheel_holds_everything(tmp_path: Path) -> None:
         " 'mentor_train.epochs=1', 'mentors.0.train.epochs=1', 'mentors.1.train.epochs=1', 'mentors.2.train.epochs=1',"
         " 'mentors.3.train.epochs=1', 'seeds=[0,1]', 'workers=1', '--quiet']) == 0"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env={**ENV, "PYTHONPATH": str(site)}, timeout=300)
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=tmp_path, env={**ENV, "PYTHONPATH": str(site)}, timeout=300
+    )
     assert (tmp_path / "runs" / "demo" / "report.html").exists()

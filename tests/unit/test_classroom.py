@@ -146,7 +146,7 @@ def test_kd_finds_its_mentor() -> None:
         room = ck.Classroom(net(), mentors, ck.methods.create("kd", mentor=given), scores=[0.1, 0.9, 0.2])
         lesson = room(*batch())
         assert lesson.active.all(1).nonzero().flatten().tolist() == [index]
-    with pytest.raises(UserError, match="did you mean 'a'|mentors: a, b, c"):
+    with pytest.raises(UserError, match="mentors: a, b, c"):
         ck.Classroom(net(), mentors, ck.methods.create("kd", mentor="aa"))
     with pytest.raises(UserError, match="there are 3"):
         ck.Classroom(net(), mentors, ck.methods.create("kd", mentor=3))

@@ -58,12 +58,12 @@ def fit(
     mentors = [net(6), net(8)] if methods.method_class(method).needs.mentors else []
     room = Classroom(student, mentors, method, task=tasks.create("classification"))
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def notify(event: dict[str, Any]) -> None:
         if event["event"] == "epoch" and event["epoch"] == stop_after:
-            raise Killed
+            raise KilledError
 
     job = Fit(
         runtime,
@@ -81,7 +81,7 @@ def fit(
     )
     try:
         return student, job.run(resume=resume)
-    except Killed:
+    except KilledError:
         return student, None
 
 
@@ -153,7 +153,10 @@ def test_resume_is_bitwise(images: Any, runtime: Runtime, tmp_path: Path, optimi
         assert resumed.teaching == result.teaching
         assert [s.accuracy for s in resumed.val] == [s.accuracy for s in result.val]
         assert all(torch.equal(v, resumed.ema[k]) for k, v in result.ema.items())
-        steps = [[json.loads(x)["step"] for x in (tmp_path / d / "metrics.jsonl").read_text().splitlines()] for d in ("a", folder.name)]
+        steps = [
+            [json.loads(x)["step"] for x in (tmp_path / d / "metrics.jsonl").read_text().splitlines()]
+            for d in ("a", folder.name)
+        ]
         assert steps[0] == steps[1]
 
 
@@ -179,7 +182,9 @@ class Poison(nn.Module):
         return out * float("nan") if self.training and self.seen > self.after else out
 
 
-def test_nan_stops_names_the_term_and_keeps_the_last_good_checkpoint(images: Any, runtime: Runtime, tmp_path: Path) -> None:
+def test_nan_stops_names_the_term_and_keeps_the_last_good_checkpoint(
+    images: Any, runtime: Runtime, tmp_path: Path
+) -> None:
     student = Poison(after=6)
     with pytest.raises(RunStopped, match=r"the term '(supervised|distilled)' is not finite.*last\.pt"):
         fit(images, runtime, tmp_path, student=student)
@@ -192,7 +197,12 @@ def test_nan_stops_names_the_term_and_keeps_the_last_good_checkpoint(images: Any
 def test_a_bad_update_is_masked_without_a_sync(images: Any, runtime: Runtime, optimizer: str) -> None:
     student = Poison(after=2)
     with pytest.raises(RunStopped):
-        fit(images, runtime, student=student, spec=TrainSpec(epochs=1, batch_size=32, optimizer=optimizer, log_every=100))
+        fit(
+            images,
+            runtime,
+            student=student,
+            spec=TrainSpec(epochs=1, batch_size=32, optimizer=optimizer, log_every=100),
+        )
     assert all(p.isfinite().all() for p in student.parameters())
 
 
@@ -202,7 +212,9 @@ def test_accumulated_batches_are_one_large_one(images: Any, runtime: Runtime) ->
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, CLASSES))
 
     def train(batch_size: int, accumulate: int) -> nn.Module:
-        spec = TrainSpec(epochs=2, batch_size=batch_size, accumulate=accumulate, lr=0.01, drop_last=True, schedule="constant")
+        spec = TrainSpec(
+            epochs=2, batch_size=batch_size, accumulate=accumulate, lr=0.01, drop_last=True, schedule="constant"
+        )
         part = images.train.subset(torch.arange(96))
         return fit(images_with(images, part), runtime, spec=spec, method="none", student=linear())[0]
 
@@ -236,7 +248,9 @@ def test_teaching_record_counts_every_sample(images: Any, runtime: Runtime, tmp_
     _, result = fit(images, runtime, tmp_path, spec=TrainSpec(epochs=2, batch_size=30, log_every=3))
     assert result is not None
     seen = sum(result.teaching["count"])
-    assert seen == 2 * sum(Batches(images.train, data.make_views("none", view_seed=0, image_size=(32, 32)), 30, 0).sizes)
+    assert seen == 2 * sum(
+        Batches(images.train, data.make_views("none", view_seed=0, image_size=(32, 32)), 30, 0).sizes
+    )
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     train = [x for x in lines if x["kind"] == "train"]
     assert all(len(x["mentors"]["active"]) == 2 for x in train)
@@ -303,5 +317,3 @@ def test_answers_leave_the_mode_alone(images: Any, runtime: Runtime) -> None:
     answers(module, images.test, Inputs(images.mean, images.std, runtime.device))
     assert module.training
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
-
-

@@ -23,7 +23,9 @@ def logits(*probabilities: float) -> torch.Tensor:
 
 def test_rounding_is_pythons() -> None:
     draw = random.Random(0)
-    values = [draw.random() for _ in range(20_000)] + [k / 1000 for k in range(1001)] + [(k + 0.5) / 100 for k in range(100)]
+    values = (
+        [draw.random() for _ in range(20_000)] + [k / 1000 for k in range(1001)] + [(k + 0.5) / 100 for k in range(100)]
+    )
     assert python_round2(torch.tensor(values, dtype=torch.float64)).tolist() == [round(v, 2) for v in values]
 
 
@@ -230,7 +232,9 @@ def test_half_precisions() -> None:
 
 def test_kd_is_average_of_one() -> None:
     student, mentor = torch.randn(6, 5), torch.randn(6, 5)
-    torch.testing.assert_close(functional.kd(student, mentor, 3.0).mean(), functional.average(student, mentor[None], 3.0))
+    torch.testing.assert_close(
+        functional.kd(student, mentor, 3.0).mean(), functional.average(student, mentor[None], 3.0)
+    )
     assert functional.kd(student, mentor).shape == (6,)
 
 

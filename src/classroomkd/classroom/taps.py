@@ -26,9 +26,7 @@ def prediction_of(output: Any) -> Tensor:
         return logits
     if isinstance(output, Sequence) and not isinstance(output, str) and output:
         return prediction_of(output[0])
-    raise UserError(
-        f"a network returned {type(output).__name__}; expected a tensor, a tuple or .logits"
-    )
+    raise UserError(f"a network returned {type(output).__name__}; expected a tensor, a tuple or .logits")
 
 
 def tap_names(module: nn.Module) -> list[str]:

@@ -12,7 +12,9 @@ __all__ = ["compare"]
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Run folders, parents of run folders, or patterns.", metavar="RUNS")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Run folders, parents of run folders, or patterns.", metavar="RUNS")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print as a Markdown table.")] = False,
 ) -> None:

@@ -16,7 +16,9 @@ RECIPES = {"puppets": "demo-puppets.yaml", "digits": "demo-digits.yaml"}
 
 
 def demo(
-    data: Annotated[str, typer.Option(help="puppets (drawn figures) or digits (scikit-learn's handwritten ones).")] = "puppets",
+    data: Annotated[
+        str, typer.Option(help="puppets (drawn figures) or digits (scikit-learn's handwritten ones).")
+    ] = "puppets",
     task: Annotated[str, typer.Option(help="classify; pose follows.")] = "classify",
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes to its recipe.", metavar="KEY=VALUE")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/demo or the next free name.")] = None,
@@ -42,7 +44,9 @@ def demo(
     if not (as_json or quiet):
         for note in outcome.summary["data"]["notes"]:
             print(f"note: {note}")
-        print("next:   classroomkd run recipes/own-images.yaml data=imagefolder:DIR   your own images, in folders by class")
+        print(
+            "next:   classroomkd run recipes/own-images.yaml data=imagefolder:DIR   your own images in folders by class"
+        )
 
 
 def _free(wanted: Path) -> Path:

@@ -29,9 +29,9 @@ def evaluate(
     _choose("--which", which, ("last", "best", "ema"))
     from classroomkd import data as data_
     from classroomkd.engine import Inputs
+    from classroomkd.engine.runtime import pick_device
     from classroomkd.engine.scoring import as_json as plain
     from classroomkd.engine.scoring import evaluate as score
-    from classroomkd.engine.runtime import pick_device
     from classroomkd.export.student import find_student, load_student
 
     path = find_student(student, which)

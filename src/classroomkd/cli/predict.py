@@ -89,7 +89,11 @@ def _rows(
             logits = prediction_of(module(inputs(torch.stack([p for _, p in read]))))
         chances, classes = logits.float().softmax(-1).topk(min(top, len(taught.classes)))
         for (file, _), p, k in zip(read, chances.tolist(), classes.tolist(), strict=True):
-            yield {"file": str(file), "classes": [taught.classes[i] for i in k], "probabilities": [round(x, 6) for x in p]}
+            yield {
+                "file": str(file),
+                "classes": [taught.classes[i] for i in k],
+                "probabilities": [round(x, 6) for x in p],
+            }
 
 
 def _pixels(file: Path, taught: Any) -> Any:

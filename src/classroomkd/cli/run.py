@@ -105,7 +105,8 @@ def carry_out(
     """
     import warnings
 
-    from classroomkd.engine.experiment import Experiment, open_run, start
+    from classroomkd.engine.experiment import Experiment, start
+    from classroomkd.engine.run_folder import open_run
     from classroomkd.report import write_report
 
     open_run(folder, recipe, resume)

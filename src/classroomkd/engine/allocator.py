@@ -1,4 +1,4 @@
-"""glibc's allocator, told to keep large blocks: activations of 1 to 30 MB are otherwise given back and faulted in again.
+"""glibc's allocator, told to keep large blocks: activations of 1 to 30 MB are otherwise given back and faulted in.
 
 Measured on the CPU steps of ``benchmarks/RESULTS.md``; it changes speed only, and only on Linux with glibc.
 """

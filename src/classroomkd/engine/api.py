@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from classroomkd.engine.experiment import Experiment, open_run, start
+from classroomkd.engine.experiment import Experiment, start
+from classroomkd.engine.run_folder import open_run
 from classroomkd.errors import UserError
 
 __all__ = ["Run", "distill"]
@@ -124,5 +125,3 @@ def _named(mentors: Sequence[Network]) -> dict[str, Network]:
 
 def _spec(network: Network) -> str:
     return network if isinstance(network, str) else f"given:{type(network).__name__}"
-
-

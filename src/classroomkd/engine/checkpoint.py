@@ -31,7 +31,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{path} cannot be read as a checkpoint ({error}); remove it to start this part again") from error
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({error}); remove it to start this part again"
+        ) from error
     if state.get("schema") != SCHEMA:
         raise UserError(f"{path} has checkpoint schema {state.get('schema')}, this version reads {SCHEMA}")
     return state

@@ -66,7 +66,9 @@ class EngineContext:
         if ema is not None:
             average: Any = get_ema_multi_avg_fn(ema)  # type: ignore[no-untyped-call]
             self.averaged = AveragedModel(classroom.student, multi_avg_fn=average, use_buffers=True)
-        self._masks = bool(optimizer.defaults.get("fused")) and runtime.precision != "fp16"  # fp16's scaler masks itself
+        self._masks = (
+            bool(optimizer.defaults.get("fused")) and runtime.precision != "fp16"
+        )  # fp16's scaler masks itself
 
     def lesson(self, batch: Batch) -> Lesson:
         """Everybody's answers to ``{"pixels", "target", "ids", "views"}``."""

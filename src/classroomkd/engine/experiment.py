@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
-from classroomkd import __version__, data, methods, models
+from classroomkd import data, methods, models
 from classroomkd._files import atomic_write_text
+from classroomkd.engine.run_folder import environment, summarise
 from classroomkd.engine.runtime import Runtime
 from classroomkd.engine.setup import Setup, content_key
 from classroomkd.engine.workers import Job, cores, in_process, side_by_side
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
     from classroomkd.engine.train import Notify
     from classroomkd.recipe import Recipe
 
-__all__ = ["Experiment", "Outcome", "open_run"]
+__all__ = ["Experiment", "Outcome"]
 
 
 @dataclass(frozen=True)
@@ -37,53 +34,6 @@ class Outcome:
     folder: Path
     summary: dict[str, Any]
     failures: list[str]
-
-
-def open_run(out: Path, recipe: Recipe, resume: bool) -> None:
-    """Make or reopen a run folder.
-
-    Raises:
-        UserError: it exists and ``resume`` was not asked for; or it was made by another recipe (names what differs).
-    """
-    from classroomkd.recipe import recipe_yaml
-
-    text = recipe_yaml(recipe)
-    stored = out / "recipe.yaml"
-    if out.exists() and any(out.iterdir()):
-        if not resume:
-            raise UserError(f"{out} exists already; add --resume to go on with it, or choose another --out")
-        if stored.exists():
-            changed = _differences(stored, recipe)
-            if changed:
-                raise UserError(
-                    f"{out} was made by another recipe: {', '.join(changed)} differ(s). Resume with the recipe it was "
-                    f"made with ({stored}), or choose another --out"
-                )
-    out.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(stored, text)
-
-
-_FREE = {"workers", "threads", "device", "devices", "cache", "seeds", "methods", "method", "name"}  # may change
-
-
-def _differences(stored: Path, recipe: Recipe) -> list[str]:
-    """Keys of the recipe that differ from the stored one and matter for what is already there."""
-    import yaml
-
-    from classroomkd.recipe import recipe_yaml
-
-    before, now = yaml.safe_load(stored.read_text()) or {}, yaml.safe_load(recipe_yaml(recipe))
-    return sorted(
-        f"{key}.{inner}" if inner else key
-        for key in (set(before) | set(now)) - _FREE
-        for inner in _inner(before.get(key), now.get(key))
-    )
-
-
-def _inner(a: Any, b: Any) -> list[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        return [k for k in sorted(set(a) | set(b)) if a.get(k) != b.get(k)]
-    return [""] if a != b else []
 
 
 @dataclass
@@ -172,7 +122,9 @@ class Experiment:
         setup, recipe = self.setup, self.setup.recipe
         zero = setup.runtime.is_zero
         if zero:
-            atomic_write_text(self.out / "environment.json", json.dumps(self._environment(), indent=1))
+            atomic_write_text(
+                self.out / "environment.json", json.dumps(environment(self.setup, self.command), indent=1)
+            )
         arms = recipe.arms()
         needed = any(methods.method_class(e.name).needs.mentors > 0 for arm in arms for e in arm.entries)
         mentor_jobs = [Job("mentor", m.name, i) for i, m in enumerate(recipe.mentors) if needed]
@@ -217,7 +169,9 @@ class Experiment:
         )
         if wanted < 2 or not possible:
             if isinstance(recipe.workers, int) and recipe.workers > 1:
-                self.warn(f"workers={recipe.workers} needs a CPU run on data that fits in memory; running one at a time")
+                self.warn(
+                    f"workers={recipe.workers} needs a CPU run on data that fits in memory; running one at a time"
+                )
             return lambda jobs, notify, done: in_process(setup, jobs, notify, done)
         parts = [part.digest() for part in (setup.data.train, setup.data.val, setup.data.test)]
         key = content_key(data=setup.data.fingerprint, parts=parts, shape=setup.data.shape, views=setup.data.views)
@@ -235,7 +189,9 @@ class Experiment:
             own = self._networks.get(job.name, {}).get("multiply_adds", 1)
             trained = setup.recipe.mentors[job.index].checkpoint is None
             epochs = setup.mentor_train(job.index).epochs if trained else 0
-            out.append({"job": job.name, "kind": "mentor", "epochs": epochs, "work": own * len(setup.data.train) * epochs})
+            out.append(
+                {"job": job.name, "kind": "mentor", "epochs": epochs, "work": own * len(setup.data.train) * epochs}
+            )
         student = self._networks.get("student", {}).get("multiply_adds", 1)
         epochs = setup.recipe.train.epochs
         out += [
@@ -266,97 +222,34 @@ class Experiment:
                 self.warn(text)
 
     def _write(self, started: float) -> dict[str, Any]:
-        setup, recipe = self.setup, self.setup.recipe
-        arms = recipe.arms()
-        table = methods.entries()
-        order = {arm.label: i for i, arm in enumerate(arms)}
-        summary = {
-            "schema": 1,
-            "name": recipe.name,
-            "task": recipe.task,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": self.command,
-            "seconds": round(time.perf_counter() - started, 2),
-            "data": {
-                "name": setup.data.name,
-                "classes": list(setup.classes),
-                "train": len(setup.data.train),
-                "student_train": len(setup.student_part),
-                "val": len(setup.data.val),
-                "test": len(setup.data.test),
-                "notes": [*setup.data.notes, *self._seen()],
-            },
-            "student": self._networks.get("student", {"model": recipe.student.model}),
-            "seeds": list(recipe.seeds),
-            "arms": [
-                {
-                    "label": arm.label,
-                    "folder": arm.slug,
-                    "method": "+".join(e.name for e in arm.entries),
-                    "options": {e.name: e.options for e in arm.entries},
-                    "status": "; ".join(dict.fromkeys(table[e.name].status for e in arm.entries)),
-                }
-                for arm in arms
-            ],
-            "entries": sorted(self._entries, key=lambda e: (order.get(e["method"], 99), e["seed"])),
-            "mentors": [_public(self._mentors[i]) for i in sorted(self._mentors)],
-            "bank": self._bank(),
-            "failures": self._failures,
-        }
-        if setup.runtime.is_zero:
+        """Write ``summary.json`` as far as the run has come."""
+        mentors = [self._mentors[i] for i in sorted(self._mentors)]
+        summary = summarise(
+            self.setup,
+            student=self._networks.get("student"),
+            entries=self._entries,
+            mentors=mentors,
+            failures=self._failures,
+            command=self.command,
+            seconds=time.perf_counter() - started,
+        )
+        if self.setup.runtime.is_zero:
             atomic_write_text(self.out / "summary.json", json.dumps(summary, indent=1))
         return summary
 
-    def _seen(self) -> list[str]:
-        """What the mentors had that the student had not."""
-        student = len(self.setup.student_part)
-        more = [m for m in self._mentors.values() if m["samples"] is not None and m["samples"] > student]
-        if not more:
-            return []
-        most = max(m["samples"] for m in more)
-        return [
-            f"{len(more)} of {len(self._mentors)} mentors were trained on more labels (up to {most:,}) than the student "
-            f"sees ({student:,}, among theirs): part of what the mentors add is that data."
-        ]
-
-    def _bank(self) -> dict[str, Any] | None:
-        if self.setup.views is self.setup.base_views or not self._mentors:
-            return None
-        return {
-            "kind": self.setup.recipe.bank,
-            "views": self.setup.views.definition,
-            "forwards": sum(m["forwards"] for m in self._mentors.values()),
-        }
-
-    def _environment(self) -> dict[str, Any]:
-        runtime = self.setup.runtime
-        return {
-            "schema": 1,
-            "classroomkd": __version__,
-            "python": sys.version.split()[0],
-            "torch": torch.__version__,
-            "platform": platform.platform(),
-            "device": str(runtime.device),
-            "device_name": torch.cuda.get_device_name() if runtime.device.type == "cuda" else platform.processor(),
-            "cores": cores(),
-            "threads": torch.get_num_threads(),
-            "world": runtime.world,
-            "command": self.command,
-        }
-
-
-def _public(mentor: dict[str, Any]) -> dict[str, Any]:
-    hidden = {"val_logits", "answers"}
-    return {k: v for k, v in mentor.items() if k not in hidden}
-
 
 def cache_folder(recipe: Recipe, out: Path) -> Path:
-    """Where trained mentors and stored answers live: the recipe's ``cache``, or ``.cache/classroomkd`` beside the run."""
+    """Where trained mentors and stored answers live: the recipe's ``cache``, or one folder beside the run."""
     return Path(recipe.cache) if recipe.cache else out.resolve().parent / ".cache" / "classroomkd"
 
 
 def start(
-    recipe: Recipe, out: Path, *, trust_code: bool = False, given: dict[str, nn.Module] | None = None, source: Any = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    trust_code: bool = False,
+    given: dict[str, nn.Module] | None = None,
+    source: Any = None,
 ) -> Setup:
     """Load the data and open the runtime: everything jobs share."""
     threads = recipe.threads if isinstance(recipe.threads, int) else None
@@ -366,5 +259,3 @@ def start(
     if isinstance(images.train.pixels, data.MemoryPixels):
         images = images.to(runtime.device)
     return Setup(recipe, images, runtime, cache_folder(recipe, out), trust_code, given)
-
-

@@ -58,7 +58,11 @@ def learning_rate(spec: TrainSpec) -> Callable[[float], float]:
         done = (epoch - spec.warmup_epochs) / max(spec.epochs - spec.warmup_epochs, 1e-9)
         return float(spec.min_lr + 0.5 * (spec.lr - spec.min_lr) * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0))))
 
-    shapes: dict[str, Callable[[float], float]] = {"multistep": multistep, "cosine": cosine, "constant": lambda epoch: float(spec.lr)}
+    shapes: dict[str, Callable[[float], float]] = {
+        "multistep": multistep,
+        "cosine": cosine,
+        "constant": lambda epoch: float(spec.lr),
+    }
     main = shapes[spec.schedule]
 
     def rate(epoch: float) -> float:

@@ -41,7 +41,9 @@ def bank_views(bank: str) -> int | None:
     if bank.startswith("views="):
         return int(bank.removeprefix("views="))
     if bank == "exact":
-        raise UserError("bank: exact is not in this version; use bank=views=8 (fixed views) or bank=off (online mentors)")
+        raise UserError(
+            "bank: exact is not in this version; use bank=views=8 (fixed views) or bank=off (online mentors)"
+        )
     return None
 
 

@@ -120,9 +120,7 @@ def teach_student(
     return _finish(setup, arm, seed, classroom, result, folder)
 
 
-def _finish(
-    setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Result, folder: Path
-) -> dict[str, Any]:
+def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Result, folder: Path) -> dict[str, Any]:
     """Test the last, best and averaged student and write them."""
     student, size, classes = classroom.student, setup.recipe.train.eval_batch_size, len(setup.classes)
     about = {

@@ -15,12 +15,12 @@ from classroomkd._files import atomic_write_text, writing
 from classroomkd.classroom import Classroom
 from classroomkd.engine import checkpoint
 from classroomkd.engine.context import EngineContext
-from classroomkd.engine.scoring import Score, evaluate
 from classroomkd.engine.floor import probe
 from classroomkd.engine.inputs import Batches, Inputs
 from classroomkd.engine.optim import build_optimizer, learning_rate
 from classroomkd.engine.record import Record
 from classroomkd.engine.runtime import Runtime
+from classroomkd.engine.scoring import Score, evaluate
 from classroomkd.errors import RunStopped
 
 if TYPE_CHECKING:

@@ -47,7 +47,9 @@ def find_student(path: Path, which: str = "last") -> Path:
         raise UserError(f"{path} holds no {name}; a student appears there when its training is finished")
     if len(found) > 1:
         some = ", ".join(str(p.parent.relative_to(path)) for p in found[:6])
-        raise UserError(f"{path} holds {len(found)} students ({some}{', …' if len(found) > 6 else ''}); name one of them")
+        raise UserError(
+            f"{path} holds {len(found)} students ({some}{', …' if len(found) > 6 else ''}); name one of them"
+        )
     return found[0]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = ["METHODS", "MethodEntry", "entries"]
 
@@ -24,6 +25,12 @@ class MethodEntry(NamedTuple):
     status: str
     tasks: tuple[str, ...] = ("classification",)
     rules: tuple[str, ...] = ()
+    by_rule: tuple[tuple[str, str], ...] = ()  # statuses that depend on the option ``rule``
+
+    def status_of(self, options: Mapping[str, Any]) -> str:
+        """How faithful this method is with these options."""
+        rule = options.get("rule", self.rules[0] if self.rules else "")
+        return dict(self.by_rule).get(str(rule), self.status)
 
 
 METHODS: dict[str, MethodEntry] = {
@@ -35,6 +42,7 @@ METHODS: dict[str, MethodEntry] = {
         "mentors who beat the student teach, at a temperature set by the gap",
         "released rule (batch, rank); reconstructed (sample)",
         rules=("sample", "batch", "rank"),
+        by_rule=(("sample", "reconstructed"), ("batch", "released rule"), ("rank", "released rule")),
     ),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import charts, words
-from .html import Html, el, join, prose, table
+from .html import Html, el, prose, table
 from .records import Array
 from .rows import Row, mentor_rows
 from .statistics import Difference, paired, spread
@@ -25,9 +25,9 @@ def outcome(story: Story) -> Html:
         text = "No student has finished yet, so there is nothing to compare."
         return section("result", "Result", el("p", text, class_="lead"))
     named = [name for name in ("none", "average") if any(row["vs"].get(name) for row in story.rows)]
-    columns = [("arm", ""), ("n", "num"), ("test %", "num"), ("at best val %", "num")]
+    columns = [("arm", ""), ("n", "num"), ("test %", "num")]
     columns += [(f"vs {words.alone(name)}", "num") for name in named]
-    columns += [("step", "num"), ("params", "num")]
+    columns += [("at best val %", "num"), ("step", "num"), ("params", "num")]
     rows = [_result_row(story, row, named, colour) for row, colour in zip(story.rows, story.arm_colours, strict=True)]
     dots = story.figure(
         "Every seed, test %",
@@ -53,16 +53,19 @@ def outcome(story: Story) -> Html:
 
 def _result_row(story: Story, row: Row, named: list[str], colour: str) -> list[str | None]:
     tag = "student alone" if row["method"] == "none" else row["status"]
-    shown = el("span", tag, class_="tag") if tag not in ("", "baseline", "paper") else None
-    cells: list[str | None] = [join([story.swatch(colour), row["arm"], shown]), str(row["test_last"]["n"])]
-    cells += [words.plus_minus(row[key]["mean"], row[key]["sd"], story.decimals) for key in ("test_last", "test_best")]
+    shown = "" if tag in ("baseline", "paper") else tag
+    cells: list[str | None] = [story.named(colour, row["arm"], shown), str(row["test_last"]["n"])]
+    last, best = (
+        words.plus_minus(row[key]["mean"], row[key]["sd"], story.decimals) for key in ("test_last", "test_best")
+    )
+    cells.append(last)
     for baseline in named:
         difference = row["vs"].get(baseline)
         verdict = difference["verdict"] if difference else ""
         text = words.points(difference, story.decimals)
         style = verdict if verdict in ("gain", "loss") else "dim" if text == words.DASH else None
         cells.append(el("span", text, class_=style))
-    return [*cells, words.ratio(row["cost_ratio"]), words.count(row["parameters"])]
+    return [*cells, best, words.ratio(row["cost_ratio"]), words.count(row["parameters"])]
 
 
 def _notes(story: Story) -> Html:
@@ -87,7 +90,7 @@ def mentors(story: Story) -> Html:
     columns += [("note", "wrap")] if noted else []
     rows: list[list[str | None]] = []
     for row, colour in zip(found, story.mentor_colours, strict=False):
-        cells: list[str | None] = [join([story.swatch(colour), row["name"]]), row["model"] or words.DASH]
+        cells: list[str | None] = [story.named(colour, row["name"]), row["model"] or words.DASH]
         cells += [words.percent(row[key]) for key in ("accuracy", "val_accuracy")]
         cells += [words.count(row[key]) for key in ("parameters", "multiply_adds")]
         cells.append(words.DASH if row["samples"] is None else f"{row['samples']:,}")
@@ -178,7 +181,7 @@ def cost(story: Story) -> Html:
     for row, colour in zip(story.rows, story.arm_colours, strict=True):
         floor = spread(story.summary.scores(row["arm"], "floor_ms").values()).mean
         numbers = [words.DASH if value is None else f"{value:.2f}" for value in (row["step_ms"], floor)]
-        name = join([story.swatch(colour), row["arm"]])
+        name = story.named(colour, row["arm"])
         rows.append([name, *numbers, words.ratio(row["cost_ratio"]), words.duration(row["seconds"])])
     cards = [el("div", table(columns, rows, "Cost of every arm"), class_="card")]
     chart = charts.sizes(story.summary, story.arm_colours, story.mentor_colours)

@@ -105,6 +105,7 @@ class Story:
             )
         return el("ul", *items, class_="legend", aria_label="Legend")
 
-    def swatch(self, colour: str) -> Html:
-        """A small square of a series' colour before its name in a table."""
-        return el("span", class_="swatch", style=f"background:{colour}", aria_hidden="true")
+    def named(self, colour: str, name: str, tag: str = "") -> Html:
+        """The heading of a table row: a small square of the series' colour, the name, and a tag if there is one."""
+        square = el("i", class_="swatch", style=f"background:{colour}", aria_hidden="true")
+        return el("span", square, el("span", name, el("span", tag, class_="tag") if tag else None), class_="name")

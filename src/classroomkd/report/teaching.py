@@ -85,9 +85,9 @@ def _start_and_end(
     rows: list[list[str | None]] = []
     for m, (name, colour) in enumerate(zip(activity.mentors, colours, strict=True)):
         cells = [_arrow(activity.active[m] * 100, 0), _arrow(activity.weight[m], 2), _arrow(activity.temperature[m], 1)]
-        rows.append([join([story.swatch(colour), name]), *cells])
+        rows.append([story.named(colour, name), *cells])
     if np.isfinite(activity.none_active).any():
-        nobody = join([story.swatch(story.ink.alone), draw.NOBODY])
+        nobody = story.named(story.ink.alone, draw.NOBODY)
         rows.append([nobody, _arrow(activity.none_active * 100, 0), words.DASH, words.DASH])
     return columns, rows
 

@@ -1,0 +1,157 @@
+"""The run folder: opening it, and what ``summary.json`` and ``environment.json`` say."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+
+from classroomkd import __version__, methods
+from classroomkd._files import atomic_write_text
+from classroomkd.engine.setup import Setup
+from classroomkd.engine.workers import cores
+from classroomkd.errors import UserError
+
+if TYPE_CHECKING:
+    from classroomkd.recipe import Recipe
+
+__all__ = ["environment", "open_run", "summarise"]
+
+
+def open_run(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Make or reopen a run folder.
+
+    Raises:
+        UserError: it exists and ``resume`` was not asked for; or it was made by another recipe (names what differs).
+    """
+    from classroomkd.recipe import recipe_yaml
+
+    text = recipe_yaml(recipe)
+    stored = out / "recipe.yaml"
+    if out.exists() and any(out.iterdir()):
+        if not resume:
+            raise UserError(f"{out} exists already; add --resume to go on with it, or choose another --out")
+        if stored.exists():
+            changed = _differences(stored, recipe)
+            if changed:
+                raise UserError(
+                    f"{out} was made by another recipe: {', '.join(changed)} differ(s). Resume with the recipe it was "
+                    f"made with ({stored}), or choose another --out"
+                )
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(stored, text)
+
+
+_FREE = {"workers", "threads", "device", "devices", "cache", "seeds", "methods", "method", "name"}  # may change
+
+
+def _differences(stored: Path, recipe: Recipe) -> list[str]:
+    """Keys of the recipe that differ from the stored one and matter for what is already there."""
+    from classroomkd.recipe import recipe_yaml
+
+    before, now = yaml.safe_load(stored.read_text()) or {}, yaml.safe_load(recipe_yaml(recipe))
+    return sorted(
+        f"{key}.{inner}" if inner else key
+        for key in (set(before) | set(now)) - _FREE
+        for inner in _inner(before.get(key), now.get(key))
+    )
+
+
+def _inner(a: Any, b: Any) -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [k for k in sorted(set(a) | set(b)) if a.get(k) != b.get(k)]
+    return [""] if a != b else []
+
+
+def environment(setup: Setup, command: str) -> dict[str, Any]:
+    """Where and with what a run was made."""
+    runtime = setup.runtime
+    return {
+        "schema": 1,
+        "classroomkd": __version__,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": str(runtime.device),
+        "device_name": torch.cuda.get_device_name() if runtime.device.type == "cuda" else platform.processor(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "world": runtime.world,
+        "command": command,
+    }
+
+
+def summarise(
+    setup: Setup,
+    *,
+    student: dict[str, Any] | None,
+    entries: Sequence[dict[str, Any]],
+    mentors: Sequence[dict[str, Any]],
+    failures: Sequence[str],
+    command: str,
+    seconds: float,
+) -> dict[str, Any]:
+    """The content of ``summary.json``, schema 1; scores are fractions in 0..1."""
+    recipe, arms, table = setup.recipe, setup.recipe.arms(), methods.entries()
+    order = {arm.label: i for i, arm in enumerate(arms)}
+    return {
+        "schema": 1,
+        "name": recipe.name,
+        "task": recipe.task,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "seconds": round(seconds, 2),
+        "data": {
+            "name": setup.data.name,
+            "classes": list(setup.classes),
+            "train": len(setup.data.train),
+            "student_train": len(setup.student_part),
+            "val": len(setup.data.val),
+            "test": len(setup.data.test),
+            "notes": [*setup.data.notes, *_what_mentors_saw(mentors, len(setup.student_part))],
+        },
+        "student": student or {"model": recipe.student.model},
+        "seeds": list(recipe.seeds),
+        "arms": [
+            {
+                "label": arm.label,
+                "folder": arm.slug,
+                "method": "+".join(e.name for e in arm.entries),
+                "options": {e.name: e.options for e in arm.entries},
+                "status": "; ".join(dict.fromkeys(table[e.name].status_of(e.options) for e in arm.entries)),
+            }
+            for arm in arms
+        ],
+        "entries": sorted(entries, key=lambda e: (order.get(e["method"], len(order)), e["seed"])),
+        "mentors": [{k: v for k, v in m.items() if k not in ("val_logits", "answers")} for m in mentors],
+        "bank": _bank(setup, mentors),
+        "failures": list(failures),
+    }
+
+
+def _what_mentors_saw(mentors: Sequence[dict[str, Any]], student: int) -> list[str]:
+    """What the mentors had that the student had not."""
+    more = [m["samples"] for m in mentors if m["samples"] is not None and m["samples"] > student]
+    if not more:
+        return []
+    return [
+        f"{len(more)} of {len(mentors)} mentors were trained on more labels (up to {max(more):,}) than the student "
+        f"sees ({student:,}, among theirs): part of what the mentors add is that data."
+    ]
+
+
+def _bank(setup: Setup, mentors: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    if setup.views is setup.base_views or not mentors:
+        return None
+    return {
+        "kind": setup.recipe.bank,
+        "views": setup.views.definition,
+        "forwards": sum(m["forwards"] for m in mentors),
+        "seconds": round(sum(m["answer_seconds"] for m in mentors), 2),
+    }
