@@ -2,8 +2,8 @@
 
     python benchmarks/fashion_mnist.py --data DIR     # DIR holds the authors' four files; takes up where it was cut
 
-Every arm gets the same tuning budget: three candidates of its main knob, one seed that is not used later, four epochs,
-chosen on the validation part. Then five seeds of six epochs each; test accuracy of the last weights. The student alone
+Every arm gets the same tuning budget: three candidates of its main knob, one seed that is not used later, two epochs,
+chosen on the validation part. Then five seeds of five epochs each; test accuracy of the last weights. The student alone
 is also trained for as long as the dearest arm took with its mentors' answers. Writes ``results/fashion_mnist.json``.
 """
 
@@ -67,12 +67,12 @@ def main() -> None:
     out, data = given.out, given.data
 
     candidates = [{**c, "label": f"{arm} #{i}"} for arm, found in ARMS.items() for i, c in enumerate(found)]
-    tuning = run(out / "tune", data, candidates, "seeds=[100]", "train.epochs=4")
+    tuning = run(out / "tune", data, candidates, "seeds=[100]", "train.epochs=2")
     scores = {label: seeds[100] for label, seeds in by_arm(tuning, "val_last").items()}
     chosen = {arm: max(range(3), key=lambda i, arm=arm: scores[f"{arm} #{i}"]) for arm in ARMS}
 
     def alone_at(rate: float) -> float:
-        changes = ("seeds=[100]", "train.epochs=4", f"train.lr={rate}")
+        changes = ("seeds=[100]", "train.epochs=2", f"train.lr={rate}")
         return by_arm(run(out / f"tune-none-{rate}", data, [{"name": "none"}], *changes), "val_last")["none"][100]
 
     alone = {rate: alone_at(rate) for rate in RATES}
@@ -83,7 +83,7 @@ def main() -> None:
     seconds = {arm: spread(list(s.values())).mean for arm, s in by_arm(final, "seconds").items()}
     answering = sum(m["answer_seconds"] for m in tuning["mentors"])
     own = spread([e["seconds"] for e in none["entries"]]).mean
-    epochs = round(6 * (max(seconds.values()) + answering) / own)
+    epochs = round(5 * (max(seconds.values()) + answering) / own)
     longer = run(out / f"none-{epochs}", data, [{"name": "none"}], f"train.lr={rate}", f"train.epochs={epochs}")
 
     arms = {"none": by_arm(none)["none"], f"none, same time ({epochs} epochs)": by_arm(longer)["none"], **by_arm(final)}

@@ -105,6 +105,9 @@ class Experiment:
     def _check_part(self, index: int) -> None:
         from classroomkd.engine.mentors import mentor_part
 
+        own, shared = self.setup.mentor_train(index).precision, self.setup.recipe.train.precision
+        if own != shared:
+            raise UserError(f"mentors.{index}.train.precision is {own}; one run has one precision (train.precision {shared})")
         part, _ = mentor_part(self.setup, index)
         if len(part) < 2:
             raise UserError(f"mentors.{index}.train leaves {len(part)} samples to train on; it needs at least 2")

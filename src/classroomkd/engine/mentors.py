@@ -197,7 +197,7 @@ def _trained(setup: Setup, index: int, module: nn.Module, seed: int, notify: Not
             return path, len(part), note
         fit = Fit(
             setup.runtime,
-            Classroom(module, (), "none", task=setup.task),
+            Classroom(module, (), "none", task=setup.task_for(train)),
             part,
             None,
             setup.base_views,

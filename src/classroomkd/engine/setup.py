@@ -95,9 +95,13 @@ class Setup:
     @cached_property
     def task(self) -> Task:
         """The recipe's task."""
+        return self.task_for(self.recipe.train)
+
+    def task_for(self, train: TrainSpec) -> Task:
+        """The task with a training section's own label smoothing."""
         from classroomkd import tasks
 
-        return tasks.create(self.recipe.task, label_smoothing=self.recipe.train.label_smoothing)
+        return tasks.create(self.recipe.task, label_smoothing=train.label_smoothing)
 
     @cached_property
     def student_part(self) -> Part:
