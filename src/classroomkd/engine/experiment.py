@@ -107,7 +107,9 @@ class Experiment:
 
         own, shared = self.setup.mentor_train(index).precision, self.setup.recipe.train.precision
         if own != shared:
-            raise UserError(f"mentors.{index}.train.precision is {own}; one run has one precision (train.precision {shared})")
+            raise UserError(
+                f"mentors.{index}.train.precision is {own}; one run has one precision (train.precision {shared})"
+            )
         part, _ = mentor_part(self.setup, index)
         if len(part) < 2:
             raise UserError(f"mentors.{index}.train leaves {len(part)} samples to train on; it needs at least 2")

@@ -52,8 +52,8 @@ class MentorRecord:
     seconds: float
     val_logits: str  # path of its logits on the validation part, (N, C) float32
     answers: str  # path of its stored answers, or empty
-    forwards: int  # passes made to fill them
-    answer_seconds: float  # time that took
+    forwards: int  # passes this run made to fill them; 0 when they were there
+    answer_seconds: float  # what filling them took, whoever did it
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""
@@ -147,8 +147,7 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify) -> MentorRecord:
     key = content_key(weights=identity, mean=mean, std=std, size=size, data=setup.data.fingerprint)
     test, val_logits = _scored(setup, mentor, folder / f"{key}-val.npy")
     val = ev.score(val_logits, setup.data.val.target.to(val_logits.device), len(setup.classes))
-    asked = time.perf_counter()
-    answers, forwards = _stored(setup, mentor, {"key": key})
+    answers, forwards, answer_seconds = _stored(setup, mentor, {"key": key})
     shape = (setup.data.shape[0], *(size or setup.data.shape[1:]))
     return MentorRecord(
         name=spec.name,
@@ -168,7 +167,7 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify) -> MentorRecord:
         val_logits=str(folder / f"{key}-val.npy"),
         answers=answers,
         forwards=forwards,
-        answer_seconds=round(time.perf_counter() - asked, 2) if forwards else 0.0,
+        answer_seconds=answer_seconds,
     )
 
 
@@ -237,10 +236,10 @@ def _scored(setup: Setup, mentor: Mentor, val_path: Path) -> tuple[ev.Score, Ten
     return test, logits
 
 
-def _stored(setup: Setup, mentor: Mentor, key: dict[str, Any]) -> tuple[str, int]:
-    """Fill this mentor's answers to the run's fixed views; ("", 0) without a bank."""
+def _stored(setup: Setup, mentor: Mentor, key: dict[str, Any]) -> tuple[str, int, float]:
+    """Fill this mentor's answers to the run's fixed views: (path, passes made now, seconds it took whenever)."""
     if setup.views is setup.base_views:
-        return "", 0
+        return "", 0, 0.0
     part = setup.student_part
     key = key | {"views": setup.views.definition, "part": part.digest(), "shape": setup.data.shape, "dtype": "fp16"}
     path = bank.answer_file(setup.cache / "answers", key)
@@ -252,11 +251,15 @@ def _stored(setup: Setup, mentor: Mentor, key: dict[str, Any]) -> tuple[str, int
             said: Tensor = mentor(x).prediction
         return said.float()
 
+    about = path.with_suffix(".json")
     forwards = 0
-    if setup.runtime.is_zero:
+    if setup.runtime.is_zero and not path.exists():
+        started = time.perf_counter()
         forwards = bank.fill(path, ask, part, setup.views, len(setup.classes), setup.recipe.train.eval_batch_size)
+        seconds = round(time.perf_counter() - started, 2)
+        atomic_write_text(about, json.dumps({"mentor": mentor.name, "forwards": forwards, "seconds": seconds, **key}))
     setup.runtime.barrier()
-    return str(path), forwards
+    return str(path), forwards, float(json.loads(about.read_text())["seconds"]) if about.exists() else 0.0
 
 
 def _hash_state(module: nn.Module) -> str:
