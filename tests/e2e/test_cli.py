@@ -192,6 +192,53 @@ def test_mistakes_are_one_sentence_and_exit_2(
     assert not (tmp_path / "run" / "classroomkd").exists()
 
 
+def test_checkpoints_of_another_network_or_other_classes(
+    tmp_path: Path, finished: Path, quick: list[str], smoke: str, capsys: Any
+) -> None:
+    file = finished / "classroomkd" / "seed0" / "student.safetensors"
+    run = ["run", smoke, *quick, "--out", str(tmp_path / "run"), "--quiet"]
+    assert main([*run, f"mentors=[{{name: old, model: convnet16, checkpoint: {file}}}]"]) == 2
+    said = capsys.readouterr().err
+    assert "old" in said
+    assert "shape" in said
+    assert main([*run, "data=digits", f"mentors=[{{name: old, model: convnet8, checkpoint: {file}}}]"]) == 0
+    for label in ("a", "b", "c"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(12):
+            Image.new("RGB", (32, 32), (i * 9, 20 * i, 5)).save(tmp_path / "photos" / label / f"{i}.png")
+    own = [f"data=imagefolder:{tmp_path / 'photos'}", f"mentors=[{{name: old, model: convnet8, checkpoint: {file}}}]"]
+    other = ["run", smoke, *[w for w in quick if "options" not in w], *own, "student.samples=null"]
+    assert main([*other, "--out", str(tmp_path / "other"), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert "10 classes" in said
+    assert "3" in said
+    assert not (tmp_path / "other").exists()  # nothing was begun
+
+
+def test_a_full_disk_keeps_what_was_made(
+    tmp_path: Path, quick: list[str], smoke: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from classroomkd.engine import checkpoint
+
+    def full(path: Path, state: object) -> None:
+        from classroomkd._files import writing
+
+        with writing(path):
+            raise OSError(28, "No space left on device")
+
+    out = tmp_path / "run"
+    assert main(["run", smoke, *quick, "methods=[none]", "--out", str(out), "--quiet"]) == 0
+    monkeypatch.setattr(checkpoint, "save", full)
+    assert main(["run", smoke, *quick, "methods=[none,average]", "--out", str(out), "--resume", "--quiet"]) == 1
+    said = capsys.readouterr().err
+    assert "no space left" in said
+    assert "Traceback" not in said
+    monkeypatch.undo()
+    assert [e["method"] for e in summary(out)["entries"]] == ["none"]
+    assert main(["run", smoke, *quick, "methods=[none,average]", "--out", str(out), "--resume", "--quiet"]) == 0
+    assert [e["method"] for e in summary(out)["entries"]] == ["none", "average"]
+
+
 def test_mentor_near_chance_warns_or_stops(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
     bad = ["mentors=[{name: noise, model: convnet4, train: {epochs: 1, label_noise: 1.0, samples: 20}}]"]
     assert main(["run", smoke, *quick, *bad, "--out", str(tmp_path / "a")]) == 0

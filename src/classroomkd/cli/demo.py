@@ -44,9 +44,7 @@ def demo(
     if not (as_json or quiet):
         for note in outcome.summary["data"]["notes"]:
             print(f"note: {note}")
-        print(
-            "next:   classroomkd run recipes/own-images.yaml data=imagefolder:DIR   your own images in folders by class"
-        )
+        print("next:   classroomkd run own-images data.source=imagefolder:DIR   your own images in folders by class")
 
 
 def _free(wanted: Path) -> Path:

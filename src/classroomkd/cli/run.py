@@ -106,11 +106,10 @@ def carry_out(
     import warnings
 
     from classroomkd.engine.experiment import Experiment, start
-    from classroomkd.engine.run_folder import open_run
+    from classroomkd.engine.run_folder import check_run, open_run
     from classroomkd.report import write_report
 
-    open_run(folder, recipe, resume)
-    resume_with(again)
+    check_run(folder, recipe, resume)
     with Watch(quiet=quiet) as watch:
         for note in recipe.notes():
             watch.say(f"note: {note}", "yellow")
@@ -122,6 +121,8 @@ def carry_out(
             setup, folder, resume, watch, lambda text: watch.say(f"warning: {text}", "yellow"), command
         )
         experiment.check()
+        open_run(folder, recipe)
+        resume_with(again)  # from here on there is something to go on with
         outcome = experiment.run()
     if setup.runtime.is_zero:
         with warnings.catch_warnings():

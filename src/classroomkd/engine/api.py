@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from classroomkd.engine.experiment import Experiment, start
-from classroomkd.engine.run_folder import open_run
+from classroomkd.engine.run_folder import check_run, open_run
 from classroomkd.errors import UserError
 
 __all__ = ["Run", "distill"]
@@ -106,10 +106,11 @@ def distill(
     handed = [_spec(n) for n in (student, *named.values()) if isinstance(n, nn.Module)]
     recipe = make_recipe(content, name=Path(out).name, trust_code=trust_code, known_models=handed)
     folder = Path(out)
-    open_run(folder, recipe, resume)
+    check_run(folder, recipe, resume)
     setup = start(recipe, folder, trust_code=trust_code, given=given or None, source=data if from_python else None)
     experiment = Experiment(setup, folder, resume, command="classroomkd.distill(...)")
     experiment.check()
+    open_run(folder, recipe)
     outcome = experiment.run()
     if outcome.failures and not outcome.summary["entries"]:
         raise UserError(outcome.failures[0])

@@ -21,31 +21,33 @@ from classroomkd.errors import UserError
 if TYPE_CHECKING:
     from classroomkd.recipe import Recipe
 
-__all__ = ["environment", "open_run", "summarise"]
+__all__ = ["check_run", "environment", "open_run", "summarise"]
 
 
-def open_run(out: Path, recipe: Recipe, resume: bool) -> None:
-    """Make or reopen a run folder.
+def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Whether a run folder can be made or gone on with; nothing is written.
 
     Raises:
         UserError: it exists and ``resume`` was not asked for; or it was made by another recipe (names what differs).
     """
+    if not (out.exists() and any(out.iterdir())):
+        return
+    if not resume:
+        raise UserError(f"{out} exists already; add --resume to go on with it, or choose another --out")
+    stored = out / "recipe.yaml"
+    changed = _differences(stored, recipe) if stored.exists() else []
+    if changed:
+        raise UserError(
+            f"{out} was made by another recipe: {', '.join(changed)} differ(s). Resume with the recipe it was "
+            f"made with ({stored}), or choose another --out"
+        )
+
+
+def open_run(out: Path, recipe: Recipe) -> None:
+    """Make the run folder and store the resolved recipe in it."""
     from classroomkd.recipe import recipe_yaml
 
-    text = recipe_yaml(recipe)
-    stored = out / "recipe.yaml"
-    if out.exists() and any(out.iterdir()):
-        if not resume:
-            raise UserError(f"{out} exists already; add --resume to go on with it, or choose another --out")
-        if stored.exists():
-            changed = _differences(stored, recipe)
-            if changed:
-                raise UserError(
-                    f"{out} was made by another recipe: {', '.join(changed)} differ(s). Resume with the recipe it was "
-                    f"made with ({stored}), or choose another --out"
-                )
-    out.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(stored, text)
+    atomic_write_text(out / "recipe.yaml", recipe_yaml(recipe))
 
 
 _FREE = {"workers", "threads", "device", "devices", "cache", "seeds", "methods", "method", "name"}  # may change

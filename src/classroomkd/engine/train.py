@@ -154,7 +154,7 @@ class Fit:
                     group["lr"] = rate(at)
                 context.teach(batch)
                 if classroom.steps % spec.log_every == 0:
-                    flush(at)
+                    flush(epoch + (i + 1) / len(batches))
                 asked = time.perf_counter()
             done = epoch + 1
             if record.steps:

@@ -86,7 +86,10 @@ def cautions(summary: Summary, rows: Sequence[Row]) -> list[str]:
             f"The headline is about the arm that is best on the validation part, of {len(taught)} taught ones."
         )
     seen, own = [m.samples for m in summary.mentors if m.samples], summary.data.student_train
-    if seen and own and max(seen) > own:
+    told = any(
+        "labels" in note and "student" in note for note in summary.data.notes
+    )  # by whoever ran it, in more detail
+    if seen and own and max(seen) > own and not told:
         found.append(
             f"Mentors were trained on up to {max(seen):,} labels, the student on {own:,}: "
             "part of a gain over the student alone may be their extra data."

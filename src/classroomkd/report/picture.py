@@ -78,8 +78,8 @@ def _spec(story: Story) -> dict[str, Any]:
     settings["title"] = {"color": ink.ink, "subtitleColor": ink.muted, "anchor": "start", "fontSize": 13, "offset": 10}
     line = LINE * len(panels)
     head = {
-        "text": textwrap.wrap(headline(story.main), line),
-        "subtitle": textwrap.wrap(_under(story), line * 4 // 3),
+        "text": _lines([headline(story.main)], line),
+        "subtitle": _lines([" ".join(verdict(story.main)), _facts(story)], line * 4 // 3),
         "fontSize": 18,
         "subtitleFontSize": 13,
         "subtitlePadding": 6,
@@ -104,7 +104,16 @@ def _panel(chart: Any, width: int, title: str, subtitle: str) -> dict[str, Any]:
     return spec | {"title": text}
 
 
-def _under(story: Story) -> str:
+def _lines(texts: list[str], width: int) -> list[str]:
+    """Each text on lines of at most ``width`` characters, broken after a semicolon where there is one."""
+    found: list[str] = []
+    for text in filter(None, texts):
+        parts = [text] if len(text) <= width else text.replace("; ", ";\n").split("\n")
+        found += [line for part in parts for line in textwrap.wrap(part, width)]
+    return found
+
+
+def _facts(story: Story) -> str:
     summary = story.summary
     facts = [
         f"{summary.student.model} student, {words.count(summary.student.parameters)} parameters"
@@ -114,7 +123,7 @@ def _under(story: Story) -> str:
         summary.data.name,
         f"{len(summary.seeds())} seeds",
     ]
-    return " ".join([*verdict(story.main), "·", ", ".join(fact for fact in facts if fact)]).removeprefix("· ")
+    return ", ".join(fact for fact in facts if fact)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -25,6 +25,7 @@ __all__ = ["Activity", "ArmLog", "Curve", "Teaching", "read_arm", "read_run", "t
 Array = npt.NDArray[np.float64]
 POINTS = 300  # of one line in the page: more than a screen has room for, few enough to stay small
 MEASURES = ("active", "weight", "temperature")
+EPOCH = -2  # the row of a stacked record that holds its epoch; the last one is the share without any mentor
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,26 @@ def thin(values: Array, limit: int = POINTS) -> Array:
     return np.stack([_nanmean(values[..., a:b], -1) for a, b in itertools.pairwise(edges)], -1)
 
 
+def _even(steps: Array, values: Array) -> Array:
+    """Join records (..., P) that cover less than half the usual number of steps with the one after them.
+
+    A record ends at its step and starts after the one before it, so the last of an epoch may stand for a single step,
+    far noisier than its neighbours. Means are weighted by steps; the epoch is that of the last record.
+    """
+    covers = np.diff(steps, prepend=0.0)
+    enough = 0.5 * float(np.median(covers))
+    points, start = [], 0
+    for end in range(1, len(steps) + 1):
+        if covers[start:end].sum() < enough and end < len(steps):
+            continue
+        part, weight = values[..., start:end], covers[start:end] * np.isfinite(values[..., start:end])
+        with np.errstate(invalid="ignore"):
+            points.append((np.nan_to_num(part) * weight).sum(-1) / weight.sum(-1))
+        points[-1][EPOCH] = values[EPOCH, end - 1]
+        start = end
+    return np.stack(points, -1)
+
+
 def _seed_folders(folder: Path, finished: Sequence[int]) -> list[tuple[int, Path]]:
     """Finished seeds; while there are none, those in progress (their lines would otherwise bend the means)."""
     if finished:
@@ -161,8 +182,9 @@ def _activity(runs: Sequence[Sequence[dict[str, Any]]], names: Sequence[str]) ->
             rows = [_row(said.get(measure), count) for measure in MEASURES]
             rest = _numbers([record.get("epoch"), said.get("none_active")])
             by_step.setdefault(float(record["step"]), []).append(np.concatenate([*rows, rest]))
-    stacked = np.stack([_nanmean(np.stack(by_step[step]), 0) for step in sorted(by_step)], -1)
-    stacked = thin(stacked, POINTS)
+    steps = np.array(sorted(by_step))
+    stacked = np.stack([_nanmean(np.stack(by_step[step]), 0) for step in steps], -1)
+    stacked = thin(_even(steps, stacked), POINTS)
     active, weight, temperature = stacked[:-2].reshape(3, count, -1)
     return Activity(_names(names, count), stacked[-2], active, weight, temperature, stacked[-1])
 

@@ -170,7 +170,7 @@ def _changes(names: list[str], changes: list[Difference], pair: tuple[str, str])
     (top, best), (bottom, worst) = max(known), min(known)
     text = f"From {pair[0]} to {pair[1]}, {gained} of {len(names)} classes gained accuracy and {lost} lost it"
     if any(change.low is not None for change in changes):
-        text += f"; by a 95 % interval each, {sure[0]} gains and {sure[1]} losses are more than chance between seeds"
+        text += f"; beyond chance between seeds (a 95 % interval each): {sure[0]} gained, {sure[1]} lost"
     return f"{text}. Most: {best} {words.signed(top)} points; least: {worst} {words.signed(bottom)}."
 
 
@@ -228,7 +228,7 @@ def settings(story: Story) -> Html:
             arm.label,
             arm.method,
             arm.status or words.DASH,
-            _flat_text(arm.options) or words.DASH,
+            _flat_text(_own(arm.options)) or words.DASH,
             _flat_text(arm.cost) or words.DASH,
         ]
         for arm in story.summary.arms
@@ -258,6 +258,13 @@ def _samples(test: int | None) -> str:
 
 def _grid(count: int) -> str:
     return "grid " + {1: "", 2: "two"}.get(count, "three")
+
+
+def _own(options: dict[str, Any]) -> dict[str, Any]:
+    """Options without the method's name in front where there is only one method, and without what was left open."""
+    inner = next(iter(options.values())) if len(options) == 1 else options
+    chosen = inner if isinstance(inner, dict) else options
+    return {key: value for key, value in chosen.items() if value is not None}
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -128,6 +128,7 @@ class Summary(_Part):
     data: Data = Data()
     student: Student = Student()
     arms: list[Arm] = []
+    planned: list[int] = Field(default=[], alias="seeds")
     entries: list[Entry] = []
     mentors: list[MentorInfo] = []
     bank: dict[str, Any] | None = None
@@ -138,11 +139,11 @@ class Summary(_Part):
         return {entry.seed: getattr(entry, field) for entry in self.entries if entry.method == label}
 
     def seeds(self) -> list[int]:
-        """Every seed that any arm has finished, sorted."""
-        return sorted({entry.seed for entry in self.entries})
+        """Every seed that was planned or that any arm has finished, sorted."""
+        return sorted({*self.planned, *(entry.seed for entry in self.entries)})
 
     def missing(self) -> dict[str, list[int]]:
-        """``arm label -> seeds`` that another arm has finished and this one has not; empty for a whole run."""
+        """``arm label -> seeds`` it has not finished, of :meth:`seeds`; empty for a whole run."""
         seeds = set(self.seeds())
         gaps = {arm.label: sorted(seeds - set(self.scores(arm.label))) for arm in self.arms}
         return {label: gap for label, gap in gaps.items() if gap}

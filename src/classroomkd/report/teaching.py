@@ -29,7 +29,7 @@ def teaching(story: Story) -> Html:
     )
     blocks = []
     for index, (log, taught) in enumerate(found):
-        body = join([_over_time(story, log), _by_class(story, taught) if taught else None])
+        body = _constant(log) or join([_over_time(story, log), _by_class(story, taught) if taught else None])
         if index < OPEN:
             blocks.append(join([el("h3", log.label) if len(found) > 1 else None, body]))
         else:
@@ -43,6 +43,21 @@ def _why_nothing(story: Story) -> str:
     if not story.summary.entries:
         return "No student has finished yet, so nothing is recorded."
     return "No method of this run weighs its mentors, so every mentor taught everything alike."
+
+
+def _constant(log: ArmLog) -> Html | None:
+    """One sentence for a method that treats every mentor, sample and moment alike: its charts would be flat."""
+    activity, said = log.activity, []
+    if activity is None:
+        return None
+    for measure in ("active", "weight", "temperature"):
+        known = getattr(activity, measure)[np.isfinite(getattr(activity, measure))]
+        if known.size == 0 or float(np.ptp(known)) > 1e-6 * max(1.0, float(np.abs(known).max())):
+            return None
+        said.append(float(known[0]))
+    share, weight, temperature = said
+    text = f"Every mentor alike, throughout: active on {100 * share:.0f} % of samples, weight {weight:.2f}, "
+    return el("p", prose(f"{text}temperature {temperature:.1f}."))
 
 
 def _over_time(story: Story, log: ArmLog) -> Html | None:

@@ -274,3 +274,28 @@ def test_html_builder() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         json_for_script(float("nan"))
     assert '<td class="num">1</td>' in table([("n", ""), ("x", "num")], [["r", "1"]], "c")
+
+
+def test_an_arm_that_treats_all_alike_gets_a_sentence_not_flat_charts(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "r", seeds=[0], epochs=2)
+    for name, value in (("average", None), ("classroomkd", 0.5)):
+        log = run / name / "seed0" / "metrics.jsonl"
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        for row in rows:
+            if row["kind"] == "train":
+                varied = [1.0, value or 1.0, 1.0, 1.0]
+                row["mentors"] = {"active": [1.0] * 4, "weight": varied, "temperature": [4.0] * 4, "none_active": 0.0}
+        log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = Page(write_report(run))
+    assert "Every mentor alike, throughout: active on 100 % of samples, weight 1.00, temperature 4.0." in found.text
+    titles = [spec["description"] for spec in found.json("charts").values()]
+    assert sum(title.startswith("Mean weight by epoch") for title in titles) == 1
+
+
+def test_planned_seeds_that_no_arm_has_finished_are_missing(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "r", seeds=[0, 1], epochs=2)
+    raw = json.loads((run / "summary.json").read_text()) | {"seeds": [0, 1, 2]}
+    (run / "summary.json").write_text(json.dumps(raw))
+    text = Page(write_report(run)).text
+    assert "8 of 12 students finished" in text
+    assert "classroomkd lacks 2" in text

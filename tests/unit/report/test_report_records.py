@@ -107,3 +107,16 @@ def test_thin_keeps_the_mean(points: int) -> None:
     assert found.shape == (2, min(points, 300))
     assert found[0].mean() == pytest.approx(values.mean(), rel=0.01)
     assert np.all(np.diff(found[1]) > 0)
+
+
+def test_a_record_of_one_step_does_not_stand_beside_one_of_ten(tmp_path: Path) -> None:
+    """Records end at every tenth step and at the end of an epoch of 13: step 39 and 40 are one point."""
+    shares = {10: 0.2, 13: 0.2, 20: 0.2, 26: 0.2, 30: 0.2, 39: 0.1, 40: 0.9, 50: 0.2}
+    write(tmp_path / "x" / "seed0", [train(step, [share, 0.5]) for step, share in shares.items()])
+    summary = summary_of(tmp_path, [0])
+    log = read_arm(summary, summary.arms[0])
+    assert log.activity is not None
+    np.testing.assert_allclose(log.activity.x, [1.0, 2.0, 2.6, 3.0, 3.9, 5.0])
+    assert log.activity.active[0, -1] == pytest.approx((0.9 * 1 + 0.2 * 10) / 11)
+    np.testing.assert_allclose(log.activity.active[1], 0.5)
+    assert np.all(np.diff(log.activity.x) > 0)

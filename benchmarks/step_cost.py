@@ -1,0 +1,120 @@
+"""What one training step costs over the student alone, for every method: mentors online, and answers from the bank.
+
+    python benchmarks/step_cost.py            # resnet8, batch 64, five mentors, synthetic pixels; about five minutes
+
+All variants in one process, interleaved in rotating order, one thread, CPU time; the figure is the median over rounds of
+the ratio to the student alone in the same round, with quartiles; the A/A row (the student alone twice) says what the
+machine can resolve. Untrained networks: what they say does not change what it costs. Writes ``results/step_cost.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classroomkd import methods, models, tasks
+from classroomkd.classroom import Classroom, Mentor, PlainContext
+from classroomkd.engine.allocator import keep_large_blocks
+from classroomkd.engine.record import Record
+
+HERE = Path(__file__).parent
+MENTORS = ("resnet20", "wrn_16_1", "mobilenetv2", "vgg8", "resnet8")
+B, CLASSES, ROUNDS = 64, 10, 9
+
+
+class Stored:
+    """Answers in memory, looked up by id and view as the bank does."""
+
+    def __init__(self, mentors: int) -> None:
+        self.answers = torch.randn(4, 512, mentors, CLASSES).half()
+
+    def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
+        return self.answers[views, ids].permute(1, 0, 2).float()
+
+
+def variant(name: str, options: dict[str, Any], stored: bool) -> Callable[[], None]:
+    """One method's whole step: lesson, terms, record, backward, update."""
+    torch.manual_seed(0)
+    student = models.create("resnet8", CLASSES).to(memory_format=torch.channels_last)
+    teachers = [
+        Mentor(models.create(m, CLASSES).to(memory_format=torch.channels_last), f"{m}-{i}")
+        for i, m in enumerate(MENTORS)
+    ]
+    room = Classroom(student, teachers, methods.create(name, **options), task=tasks.create("classification"))
+    if stored:
+        room.mentors.store = Stored(len(teachers))
+    optimizer = torch.optim.SGD(room.parameters(), lr=1e-3, momentum=0.9, fused=True)
+    context, record = PlainContext(room, optimizer), Record(len(teachers), CLASSES, torch.device("cpu"))
+    batch = {
+        "inputs": torch.randn(B, 3, 32, 32).contiguous(memory_format=torch.channels_last),
+        "target": torch.randint(CLASSES, (B,)),
+        "ids": torch.randint(512, (B,)),
+        "views": torch.randint(4, (B,)),
+    }
+
+    def step() -> None:
+        record.add(room.method.step(context, batch))
+
+    return step
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    keep_large_blocks()
+    cases: dict[str, Callable[[], None]] = {
+        "student alone": variant("none", {}, False),
+        "student alone again (A/A)": variant("none", {}, False),
+    }
+    for name in methods.names():
+        rules = [{"rule": r} for r in methods.entries()[name].rules] or [{}]
+        for options in rules if name != "none" else []:
+            label = " ".join([name, *options.values()])
+            cases[f"{label}, bank"] = variant(name, options, True)
+            cases[f"{label}, online"] = variant(name, options, False)
+    for step in cases.values():
+        step()
+    names = list(cases)
+    ratios: dict[str, list[float]] = {n: [] for n in names}
+    wall: dict[str, list[float]] = {n: [] for n in names}
+    for i in range(ROUNDS):
+        took = {}
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            cpu, clock = time.process_time(), time.perf_counter()
+            for _ in range(2):
+                cases[name]()
+            took[name] = time.process_time() - cpu
+            wall[name].append((time.perf_counter() - clock) / 2)
+        for name in names:
+            ratios[name].append(took[name] / took[names[0]])
+    rows = []
+    for name in names[1:]:
+        low, middle, high = statistics.quantiles(ratios[name], n=4)
+        rows.append(
+            {
+                "step": name,
+                "median": round(middle, 3),
+                "q1": round(low, 3),
+                "q3": round(high, 3),
+                "wall_ms": round(1000 * statistics.median(wall[name]), 1),
+            }
+        )
+        print(f"{name:32s} {middle:.3f} [{low:.3f} {high:.3f}]")
+    (HERE / "results").mkdir(exist_ok=True)
+    result = {
+        "command": "python benchmarks/step_cost.py",
+        "machine": f"{platform.machine()}, one thread, torch {torch.__version__}",
+        "student": "resnet8", "mentors": MENTORS, "batch": B, "rounds": ROUNDS, "rows": rows,
+    }  # fmt: skip
+    (HERE / "results" / "step_cost.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
