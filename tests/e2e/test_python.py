@@ -43,7 +43,8 @@ def test_distill_own_modules_on_an_own_dataset(tmp_path: Path) -> None:
     before = {k: v.clone() for k, v in student.state_dict().items()}
     run = ck.distill(
         student, {"big": mentor}, (Colours(90), Colours(30)), {"name": "average", "weight": 0.1},
-        out=tmp_path / "run", epochs=6, batch_size=16, lr=0.1, device="cpu", check_mentors="off", cache=str(tmp_path / "cache"),
+        out=tmp_path / "run", epochs=6, batch_size=16, lr=0.1, device="cpu", check_mentors="off",
+        cache=str(tmp_path / "cache"),
     )  # fmt: skip
     assert run.accuracy[0] > 0.5
     assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
