@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     words, debug = _without_debug(words)
-    # Before torch is loaded: waiting OpenMP threads sleep instead of spinning (2 to 10 times less CPU on shared cores).
+    # Before torch is loaded: waiting OpenMP threads sleep instead of spinning, which on shared cores costs a multiple.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     resume_with(None)
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a sign (±) gets a ? instead of a traceback

@@ -1,6 +1,6 @@
 """glibc's allocator, told to keep large blocks: activations of 1 to 30 MB are otherwise given back and faulted in.
 
-Measured on the CPU steps of ``benchmarks/RESULTS.md``; it changes speed only, and only on Linux with glibc.
+It changes speed only, and only on Linux with glibc.
 """
 
 from __future__ import annotations

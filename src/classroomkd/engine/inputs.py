@@ -21,7 +21,7 @@ class Inputs:
     Args:
         mean, std: per channel, pixels in 0..1.
         device: where inputs go.
-        channels_last: memory format of the result (0.6 to 0.8 of a convolutional step on CPUs).
+        channels_last: memory format of the result, faster for convolutions on most devices.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ Defaults  tau 12 (released CIFAR-100 configs); supervised part weighted by the s
           rules, by 1 in ``sample`` (decided by benchmarks/RESULTS.md, "Which supervised weight")
 Deviates  rounding is done without a host sync; scores that are not finite are inactive (the released loss becomes NaN);
           a batch of 1 works; the two loss weights below are applied (the released code reads and ignores them)
-Cost      the student's step and M forwards; the rule itself about 0.1 % of a step
+Cost      the student's step and M forwards (none with a bank); figures in benchmarks/RESULTS.md
 Hurts     on training data a mentor that memorised it scores near 1 and teaches everywhere; see ``credibility``.
           With good mentors there is nothing to filter; compare with ``average`` (benchmarks/RESULTS.md)
 Ablations gate: false (nobody is filtered; weights 1/M or 1), mentoring: false (one temperature for all:
