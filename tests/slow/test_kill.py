@@ -103,3 +103,12 @@ def test_wheel_holds_everything(tmp_path: Path) -> None:
         [sys.executable, "-c", code], check=True, cwd=tmp_path, env={**ENV, "PYTHONPATH": str(site)}, timeout=300
     )
     assert (tmp_path / "runs" / "demo" / "report.html").exists()
+
+
+def test_torchrun_gives_one_student(tmp_path: Path) -> None:
+    words = command(tmp_path / "run", "seeds=[0]")[3:]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "classroomkd"]
+    done = subprocess.run([*launch, *words], env=ENV, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(students(tmp_path / "run")) == 2
+    assert (tmp_path / "run" / "report.html").exists()

@@ -106,11 +106,11 @@ def carry_out(
     import warnings
 
     from classroomkd.engine.experiment import Experiment, start
-    from classroomkd.engine.run_folder import check_run, open_run
+    from classroomkd.engine.run_folder import check_run, first_rank, open_run
     from classroomkd.report import write_report
 
     check_run(folder, recipe, resume)
-    with Watch(quiet=quiet) as watch:
+    with Watch(quiet=quiet or not first_rank()) as watch:
         for note in recipe.notes():
             watch.say(f"note: {note}", "yellow")
         setup = start(recipe, folder, trust_code=trust_code)
@@ -133,7 +133,10 @@ def carry_out(
 
 def finish(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
     """Print the tables and where things are; raise when a student could not be finished."""
-    if as_json:
+    from classroomkd.engine.run_folder import first_rank
+
+    quiet = quiet or not first_rank()
+    if as_json and first_rank():
         print(json.dumps(outcome.summary, indent=1))
     elif not quiet:
         print_results([outcome.folder])

@@ -8,7 +8,7 @@ import json
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,8 +189,13 @@ def _trained(setup: Setup, index: int, module: nn.Module, seed: int, notify: Not
     )
     folder = setup.cache / "mentors" / key
     path = folder / "mentor.safetensors"
-    with _locked(folder):
-        if path.exists():
+    zero = setup.runtime.is_zero
+    with _locked(folder) if zero else nullcontext():
+        # Rank 0 holds the lock for all; everybody looks between two barriers and so sees the same.
+        setup.runtime.barrier()
+        found = path.exists()
+        setup.runtime.barrier()
+        if found:
             models.load_checkpoint(module, path, what=f"mentor '{spec.name}'")
             notify({"event": "cached", "what": spec.name})
             return path, len(part), note
@@ -215,9 +220,11 @@ def _trained(setup: Setup, index: int, module: nn.Module, seed: int, notify: Not
             "preprocessing": json.dumps({"mean": setup.data.mean, "std": setup.data.std}),
             "classroomkd": __version__,
         }
-        models.save_checkpoint(module, path, about)
-        (folder / "checkpoints" / "last.pt").unlink(missing_ok=True)
-        atomic_write_text(folder / "mentor.json", json.dumps({"name": spec.name, "note": note, **about}, indent=1))
+        if zero:
+            models.save_checkpoint(module, path, about)
+            (folder / "checkpoints" / "last.pt").unlink(missing_ok=True)
+            atomic_write_text(folder / "mentor.json", json.dumps({"name": spec.name, "note": note, **about}, indent=1))
+        setup.runtime.barrier()
     return path, len(part), note
 
 

@@ -6,7 +6,7 @@ Shapes: M mentors, B samples, U units, K topics (classes, keypoints).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,14 +24,17 @@ class Record:
         mentors: number of mentors.
         topics: number of topics K.
         device: where lessons live.
+        reduce: sums a tensor over ranks; None on one. Ranks flush at the same steps.
     """
 
-    def __init__(self, mentors: int, topics: int, device: torch.device) -> None:
+    def __init__(
+        self, mentors: int, topics: int, device: torch.device, reduce: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        self._over_ranks: Callable[[Tensor], Tensor] = reduce or (lambda tensor: tensor)
         self.names: list[str] = []
         self.sums: Tensor | None = None
         self.bad: Tensor | None = None
         self.steps = 0
-        self.units = 0
         self.mentors, self.topics = mentors, topics
         self.taught = torch.zeros(3, mentors, topics, device=device)  # active, weight, temperature while active
         self.count = torch.zeros(topics, device=device)
@@ -62,7 +65,6 @@ class Record:
         self.taught.index_add_(2, topic, torch.stack([active, weight, active * temperature]))
         self.count.index_add_(0, topic, torch.ones_like(topic, dtype=self.count.dtype))
         self.idle += (active.sum(0) == 0).sum()
-        self.units += topic.numel()
 
     def is_bad(self) -> Tensor | None:
         """Whether any loss so far was not finite, as a float scalar on the device (for the fused optimisers)."""
@@ -76,8 +78,9 @@ class Record:
         """
         if self.sums is None or self.bad is None or self.steps == 0:
             return {"loss": None, "terms": {}, "mentors": None, "bad": []}
-        values = (self.sums / self.steps).tolist()
-        flags = self.bad.tolist()
+        steps = self._over_ranks(torch.tensor(float(self.steps), device=self.sums.device))
+        values = (self._over_ranks(self.sums) / steps).tolist()
+        flags = self._over_ranks(self.bad.float()).tolist()
         bad = [name for name, flag in zip(self.names, flags[1:], strict=True) if flag]
         if flags[0] and not bad:
             bad = ["loss"]
@@ -92,20 +95,22 @@ class Record:
         return out
 
     def _interval(self) -> dict[str, Any]:
-        taught = self.taught.to("cpu", torch.float64)
+        taught = self._over_ranks(self.taught).to("cpu", torch.float64)
+        count = self._over_ranks(self.count).to("cpu", torch.float64)
+        idle = float(self._over_ranks(self.idle))
         self.total += taught
-        self.total_count += self.count.to("cpu", torch.float64)
+        self.total_count += count
+        units = float(count.sum())
         active, weight, temperature = taught.sum(2)
         out = {
-            "active": _listed(active / self.units),
-            "weight": _listed(weight / self.units),
+            "active": _listed(active / units),
+            "weight": _listed(weight / units),
             "temperature": _listed(temperature / active),
-            "none_active": float(self.idle) / self.units,
+            "none_active": idle / units,
         }
         self.taught.zero_()
         self.count.zero_()
         self.idle.zero_()
-        self.units = 0
         return out
 
     def teaching(self, mentors: Sequence[str], topics: Sequence[str]) -> dict[str, Any]:

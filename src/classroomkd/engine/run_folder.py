@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
     Raises:
         UserError: it exists and ``resume`` was not asked for; or it was made by another recipe (names what differs).
     """
-    if not (out.exists() and any(out.iterdir())):
+    if not first_rank() or not (out.exists() and any(out.iterdir())):
         return
     if not resume:
         raise UserError(f"{out} exists already; add --resume to go on with it, or choose another --out")
@@ -47,7 +48,13 @@ def open_run(out: Path, recipe: Recipe) -> None:
     """Make the run folder and store the resolved recipe in it."""
     from classroomkd.recipe import recipe_yaml
 
-    atomic_write_text(out / "recipe.yaml", recipe_yaml(recipe))
+    if first_rank():
+        atomic_write_text(out / "recipe.yaml", recipe_yaml(recipe))
+
+
+def first_rank() -> bool:
+    """Whether this process writes files and talks; known before the ranks have met (torchrun sets RANK)."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 _FREE = {"workers", "threads", "device", "devices", "cache", "seeds", "methods", "method", "name"}  # may change

@@ -104,7 +104,8 @@ class Fit:
         torch.manual_seed(self.seed + 7919)
         if spec.channels_last:
             classroom.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        record = Record(len(classroom.mentors), len(self.classes), runtime.device)
+        reduce = runtime.reduce if runtime.world > 1 else None
+        record = Record(len(classroom.mentors), len(self.classes), runtime.device, reduce)
         context = EngineContext(
             runtime,
             classroom,
@@ -115,7 +116,7 @@ class Fit:
             clip=spec.clip,
             ema=spec.ema,
         )
-        classroom.reduce = runtime.reduce if runtime.world > 1 else None
+        classroom.reduce = reduce
         rate = learning_rate(spec)
         cost = probe(context, next(batches.epoch(0))) if self.measure else {}
         first = self._resume(context, cost) if resume else 0

@@ -1,0 +1,174 @@
+"""Writes docs/reference.md from the recipe's JSON schema and the methods' options: python docs/make_reference.py."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from classroomkd import methods
+from classroomkd.recipe import json_schema
+
+PAGE = Path(__file__).with_name("reference.md")
+
+HEAD = """\
+# Every key of a recipe
+
+Written by `python docs/make_reference.py` from the schema that recipes are checked against; change it there, not here.
+`classroomkd list schema` prints the same schema as JSON, for editors. How the parts fit together: [recipes](recipes.md).
+"""
+
+OTHERWISE = {"name": "What tables and folders call it; the model's name when left out."}  # keys without a description
+
+# part of the schema -> (heading, one line)
+PARTS: dict[str, tuple[str, str]] = {
+    "": ("Top level", "`data` and `student` are needed, and one of `method` and `methods`."),
+    "DataSpec": ("data", "A text is short for `{source: TEXT}`. What the keys do: [data](data.md)."),
+    "StudentSpec": ("student", "A text is short for `{model: TEXT}`."),
+    "MentorSpec": ("mentors", "A list; a text is short for `{model: TEXT}`, and the name is then the model's."),
+    "TrainSpec": ("train and mentor_train", "Keys that `mentor_train` does not give are those of `train`."),
+    "MentorTrain": (
+        "mentors, train",
+        "Every key of `train`, and the following. Keys that are not given are those of `mentor_train`.",
+    ),
+}
+
+
+def kind(schema: dict[str, Any]) -> str:
+    """What a value may be, in words."""
+    if "$ref" in schema:
+        return f"mapping, see [{PARTS[schema['$ref'].rpartition('/')[2]][0]}](#{_anchor(schema['$ref'])})"
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(kind(option) for option in schema["anyOf"]))
+    if "enum" in schema:
+        return " or ".join(f"`{choice}`" for choice in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    words = {"null": "`null`", "string": "text", "boolean": "`true` or `false`", "object": "mapping"}
+    if schema.get("type") == "array":
+        items = schema.get("items")
+        return f"list of {kind(items)}" if items else "list"
+    if schema.get("type") in ("integer", "number"):
+        return ("whole number" if schema["type"] == "integer" else "number") + _bounds(schema)
+    if "pattern" in schema:
+        return f"text `{_readable(schema['pattern'])}`"
+    return words.get(str(schema.get("type")), "anything")
+
+
+def _readable(pattern: str) -> str:
+    """A pattern of choices as one reads it."""
+    plain = pattern.removeprefix("^").removesuffix("$").replace("[1-9][0-9]*", "V").replace("(:[0-9]+)?", "[:N]")
+    return plain.removeprefix("(").removesuffix(")").replace("|", "\\|")
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    said = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    return f" {', '.join(said)}" if said else ""
+
+
+def _anchor(reference: str) -> str:
+    heading = PARTS[reference.rpartition("/")[2]][0]
+    return re.sub(r"[^\w\- ]", "", heading).replace(" ", "-")
+
+
+def default(schema: dict[str, Any]) -> str:
+    """The default as it is written in YAML, or a dash where the key is needed."""
+    if "default" not in schema:
+        return "`{}`" if schema.get("type") == "object" else "–"
+    value = schema["default"]
+    if value is None:
+        return "`null`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if value == "":
+        return "`''`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _row(key: str, schema: dict[str, Any], meaning: str) -> str:
+    return f"| `{key}` | {kind(schema)} | {default(schema)} | {meaning} |"
+
+
+def _table(properties: dict[str, dict[str, Any]], meanings: dict[str, str]) -> list[str]:
+    rows = [_row(key, schema, meanings.get(key, "")) for key, schema in properties.items()]
+    return ["| key | value | default | meaning |", "|---|---|---|---|", *rows]
+
+
+def _described(properties: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {
+        key: schema.get("description", OTHERWISE.get(key, "")).replace("``", "`") for key, schema in properties.items()
+    }
+
+
+TOP = {  # what the schema says by shape, in words
+    "schema": "`1`",
+    "data": "text or mapping, see [data](#data)",
+    "student": "text or mapping, see [student](#student)",
+    "mentors": "list of text or mapping, see [mentors](#mentors)",
+    "method": "text, mapping or list, see [methods](#methods)",
+    "methods": "list of what `method` may be",
+    "seeds": "whole number ≥ 0 or list of them",
+    "train": "mapping, see [train and mentor_train](#train-and-mentor_train)",
+    "mentor_train": "mapping, see [train and mentor_train](#train-and-mentor_train)",
+}
+TOP_DEFAULTS = {"mentors": "`[]`", "seeds": "`[0]`", "name": "the file's name", "train": "its keys' own"}
+
+
+def _top(properties: dict[str, dict[str, Any]]) -> list[str]:
+    lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    for key, schema in properties.items():
+        value, given = TOP.get(key) or kind(schema), TOP_DEFAULTS.get(key) or default(schema)
+        lines.append(f"| `{key}` | {value} | {given} | {_described({key: schema})[key]} |")
+    return lines
+
+
+def _arguments(doc: str) -> dict[str, str]:
+    """The ``Args:`` of a docstring by name."""
+    _, _, part = inspect.cleandoc(doc).partition("Args:\n")
+    found: dict[str, str] = {}
+    name = ""
+    for line in part.splitlines():
+        start = re.match(r"^    (\w+): (.*)$", line)
+        if start:
+            name = start[1]
+            found[name] = start[2]
+        elif line.startswith("        ") and name:
+            found[name] += f" {line.strip()}"
+        else:
+            break
+    return {key: text.replace("``", "`") for key, text in found.items()}
+
+
+def _methods() -> list[str]:
+    lines = ["## methods", "", "An entry is a name, or `{name: NAME, label: TEXT}` with options beside them.", ""]
+    for name, entry in methods.METHODS.items():
+        page = f"[{name}](methods/{name}.md)"
+        schema = methods.options_model(name).model_json_schema()
+        lines += [f"### {name}", "", f"{entry.summary[:1].upper()}{entry.summary[1:]}. → {page}", ""]
+        if schema["properties"]:
+            lines += [*_table(schema["properties"], _arguments(methods.method_class(name).__doc__ or "")), ""]
+        else:
+            lines += ["No options.", ""]
+    return lines
+
+
+def reference() -> str:
+    """The text of docs/reference.md."""
+    schema = json_schema()
+    parts = {"": schema, **schema["$defs"]}
+    lines = [HEAD]
+    for part, (heading, remark) in PARTS.items():
+        properties = dict(parts[part]["properties"])
+        if part == "MentorTrain":
+            properties = {
+                key: value for key, value in properties.items() if key not in parts["TrainSpec"]["properties"]
+            }
+        table = _top(properties) if part == "" else _table(properties, _described(properties))
+        lines += [f"## {heading}", "", remark, "", *table, ""]
+    return "\n".join([*lines, *_methods()]).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference())

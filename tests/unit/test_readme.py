@@ -1,0 +1,162 @@
+"""The README works as it is written, and the documents hold together: links, names, options, recipes."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import documents
+import pytest
+from documents import PAGES, ROOT, Block, Reader
+
+from classroomkd import data, methods
+from classroomkd.cli.app import VERBS
+from classroomkd.functional.classroom import _RULES
+
+README = ROOT / "README.md"
+WRITTEN = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+RECIPES = [b for page in PAGES[1:] for b in documents.blocks(page) if b.language == "yaml"]
+METHOD_PAGES = ROOT / "docs" / "methods"
+
+pages = pytest.mark.parametrize("page", WRITTEN, ids=lambda p: p.relative_to(ROOT).as_posix())
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    documents.furnish(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_readme_works_from_top_to_bottom(desk: Path) -> None:
+    reader = Reader()
+    for block in documents.blocks(README):
+        reader.carry_out(block)
+    verbs = {line.split()[1] for line in reader.done if line.startswith("classroomkd ")}
+    assert verbs >= set(VERBS) - {"demo"}
+    for made in ("runs/three/report.html", "runs/photos/report.html", "ship/student.safetensors", "classes.csv"):
+        assert (desk / made).is_file(), made
+    assert len((desk / "classes.csv").read_text().splitlines()) == 1 + 3 * 14
+
+
+def test_the_reader_notices_what_does_not_work(desk: Path) -> None:
+    def block(language: str, text: str, said: str = "") -> Block:
+        return Block(README, 1, language, text, said)
+
+    reader = Reader()
+    for wrong in (
+        block("sh", "classroomkd run smoke student=resnet9 --dry-run\n"),
+        block("sh", "make coffee\n"),
+        block("sh", "rm -rf /\n"),
+        block("sh", "python examples/nothing.py\n"),
+        block("yaml", "train: {epoch: 3}\n"),
+        block("python", "left_over\n"),
+        block("ruby", "1\n"),
+    ):
+        with pytest.raises(Exception, match=r"."):
+            reader.carry_out(wrong)
+    reader.carry_out(block("python", "left_over = 1\n"))
+    reader.carry_out(block("python", "assert left_over == 1\n", "continues"))
+    with pytest.raises(NameError):
+        reader.carry_out(block("python", "left_over\n"))
+
+
+@pytest.mark.parametrize("block", RECIPES, ids=str)
+def test_recipes_in_the_documents_load(block: Block, desk: Path) -> None:
+    Reader().carry_out(block)
+
+
+@pages
+def test_links_lead_somewhere(page: Path) -> None:
+    assert not documents.broken_links(page)
+
+
+@pages
+def test_nothing_is_left_to_fill_in(page: Path) -> None:
+    assert "TODO" not in page.read_text()
+
+
+def test_figures_stand_beside_their_command() -> None:
+    """Percentages and factors belong into the blocks that name the command they come from."""
+    text = documents.prose(README)
+    for name in ("demo", "results"):
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        assert text.count(begin) == text.count(end) == 1
+        within = text[text.index(begin) : text.index(end)]
+        assert re.search(r"classroomkd demo|python benchmarks/|make demo", within), f"{name}: say the command"
+        text = text.replace(within, "")
+    assert not re.findall(r"\d\s?%|\d\s?(?:×|points)", text)
+
+
+def test_every_verb_is_explained() -> None:
+    everything = "\n".join(page.read_text() for page in PAGES)
+    for verb in VERBS:
+        assert f"classroomkd {verb}" in everything, verb
+
+
+def test_recipes_that_are_named_exist() -> None:
+    for page in WRITTEN:
+        for name in re.findall(r"recipes/[\w/-]+\.yaml", page.read_text()):
+            assert (ROOT / name).is_file(), f"{page.name}: {name}"
+
+
+def test_tests_that_are_named_exist() -> None:
+    """The errata say by which test each trap is guarded."""
+    for page in WRITTEN:
+        for file, name in re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text()):
+            assert re.search(rf"def {name}\(", (ROOT / file).read_text()), f"{page.name}: {file}::{name}"
+
+
+def test_every_method_has_its_page_and_its_row() -> None:
+    rows = {row["name"]: row for row in documents.table_after(README, "## Methods")}
+    ours = [name for name, entry in methods.entries().items() if entry.status != "plug-in"]
+    assert [re.sub(r"\[`?|`?\]\(.*\)", "", name) for name in rows] == ours
+    assert {p.stem for p in METHOD_PAGES.glob("*.md")} == set(ours)
+    assert "reconstructed" in rows[next(r for r in rows if "classroomkd" in r)]["status"]
+    for name in ours:
+        text = (METHOD_PAGES / f"{name}.md").read_text()
+        for heading in ("## Rule", "## Options", "## Source and deviations", "## Cost", "## When it hurts"):
+            assert f"\n{heading}\n" in text, f"{name}.md lacks {heading}"
+        assert f"**Status**: {methods.METHODS[name].status}" in text
+
+
+@pytest.mark.parametrize("name", list(methods.METHODS))
+def test_options_and_defaults_on_a_methods_page_are_the_real_ones(name: str) -> None:
+    fields = methods.options_model(name).model_fields
+    if not fields:
+        return
+    rows = {row["option"]: row["default"] for row in documents.table_after(METHOD_PAGES / f"{name}.md", "## Options")}
+    real = {key: "null" if f.default is None else str(f.default) for key, f in fields.items()}
+    lower = {key: value.lower() if value in ("True", "False") else value for key, value in real.items()}
+    assert rows == {key: value.removesuffix(".0") for key, value in lower.items()}
+
+
+def test_what_is_each_rules_own() -> None:
+    rows = {row["rule"]: row for row in documents.table_after(METHOD_PAGES / "classroomkd.md", "### Each rule's own")}
+    assert set(rows) == set(_RULES)
+    for name, spec in _RULES.items():
+        assert rows[name]["strict"] == str(spec.strict).lower()
+        assert rows[name]["supervised"] == spec.own_supervised
+        neutral = {"1/M": 1 / 5, "1": 1.0}[rows[name]["weight without gate"]]
+        assert spec.neutral(5) == neutral
+        fixed = {"4": 4.0, "1": 1.0, "1 + tau/10": 2.2}[rows[name]["fixed_temperature"]]
+        assert spec.fixed(12.0) == pytest.approx(fixed)
+
+
+def test_the_reference_is_up_to_date() -> None:
+    path = ROOT / "docs" / "make_reference.py"
+    spec = importlib.util.spec_from_file_location("make_reference", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.reference() == (ROOT / "docs" / "reference.md").read_text(), "run: python docs/make_reference.py"
+
+
+def test_every_source_and_every_view_is_described() -> None:
+    text = (ROOT / "docs" / "data.md").read_text()
+    for row in data.describe_sources():
+        assert f"`{row['pattern']}`" in text, row["pattern"]
+    for name in data.view_names():
+        assert f"`{name}`" in text, name
