@@ -146,6 +146,9 @@ def test_kd_finds_its_mentor() -> None:
         room = ck.Classroom(net(), mentors, ck.methods.create("kd", mentor=given), scores=[0.1, 0.9, 0.2])
         lesson = room(*batch())
         assert lesson.active.all(1).nonzero().flatten().tolist() == [index]
+        assert room.mentors.forwards == 1  # nobody else is asked
+        expected = ck.functional.kd(lesson.student.prediction, mentors[index](batch()[0]).prediction, 4.0).mean()
+        torch.testing.assert_close(lesson.terms["distilled"], expected)
     with pytest.raises(UserError, match="mentors: a, b, c"):
         ck.Classroom(net(), mentors, ck.methods.create("kd", mentor="aa"))
     with pytest.raises(UserError, match="there are 3"):
@@ -159,6 +162,14 @@ def test_composition_adds_terms_and_keeps_one_supervised_part() -> None:
     assert set(lesson.terms) == {"supervised", "distilled", "average.distilled"}
     expected = lesson.terms["supervised"] + lesson.terms["distilled"] + 0.5 * lesson.terms["average.distilled"]
     torch.testing.assert_close(lesson.loss, expected)
+
+
+def test_a_part_that_asks_one_mentor_is_handed_its_answers() -> None:
+    method = ck.methods.compose([("average", {}), ("kd", {"mentor": 1})])
+    room = ck.Classroom(net(), [net(seed=1), net(seed=2)], method)
+    lesson = room(*batch())
+    alone = ck.Classroom(room.student, list(room.mentors), ck.methods.create("kd", mentor=1))
+    torch.testing.assert_close(lesson.terms["kd.distilled"], alone(*batch()).terms["distilled"])
 
 
 def test_options_are_checked_all_at_once() -> None:

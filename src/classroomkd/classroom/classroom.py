@@ -116,7 +116,7 @@ class Classroom(nn.Module):
                 "set classroom.calibration = classroomkd.engine.calibrate(classroom.mentors, loader)"
             )
         wanted = self.method.needs.mentors > 0
-        mentors = self._pool.ask(inputs, ids, views) if wanted else None
+        mentors = self._pool.ask(inputs, ids, views, self.method.asks) if wanted else None
         prediction, features = (self.reader if answer is None else answer)(inputs)
         if mentors is not None and mentors.prediction.shape[1:] != prediction.shape:
             raise UserError(

@@ -25,6 +25,10 @@ class Answers:
     prediction: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def of(self, places: list[int]) -> Answers:
+        """The answers of some mentors, by their places on the M axis."""
+        return Answers(self.prediction[places], {tap: value[places] for tap, value in self.features.items()})
+
 
 @dataclass(frozen=True)
 class Calibration:

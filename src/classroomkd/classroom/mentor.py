@@ -119,8 +119,14 @@ class MentorPool:
             mentor._apply(fn)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
-    def ask(self, inputs: Tensor, ids: Tensor | None = None, views: Tensor | None = None) -> Answers | None:
-        """Everyone's answers, ``(M, B, …)``; None when there are no mentors.
+    def ask(
+        self,
+        inputs: Tensor,
+        ids: Tensor | None = None,
+        views: Tensor | None = None,
+        only: Sequence[int] | None = None,
+    ) -> Answers | None:
+        """Everyone's answers, ``(M, B, …)``, or those of the mentors in ``only``; None when there are no mentors.
 
         Raises:
             UserError: mentors whose predictions differ in shape, naming them.
@@ -128,16 +134,18 @@ class MentorPool:
         if not self.mentors:
             return None
         if self.store is not None and ids is not None and views is not None:
-            return Answers(self.store.lookup(ids, views))
+            stored = Answers(self.store.lookup(ids, views))
+            return stored if only is None else stored.of(list(only))
         said = []
-        for mentor in self.mentors:
+        asked = self.mentors if only is None else [self.mentors[i] for i in only]
+        for mentor in asked:
             said.append(cast(Answers, mentor(mentor.prepare(inputs, self.mean, self.std))))
             self.forwards += 1
         shapes = [tuple(a.prediction.shape) for a in said]
         if len(set(shapes)) > 1:
             odd = next(i for i, s in enumerate(shapes) if s != shapes[0])
             raise UserError(
-                f"mentor '{self.names[odd]}' answers with shape {shapes[odd]}, mentor '{self.names[0]}' with "
+                f"mentor '{asked[odd].name}' answers with shape {shapes[odd]}, mentor '{asked[0].name}' with "
                 f"{shapes[0]}: all mentors and the student must know the same classes"
             )
         taps = set.intersection(*(set(a.features) for a in said))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -39,6 +39,7 @@ class Method(nn.Module):
     """
 
     needs: Needs = Needs()
+    asks: tuple[int, ...] | None = None  # places of the only mentors whose answers are read; None = everybody's
 
     def setup(self, info: ClassInfo) -> None:
         """Called once when the classroom is built; raise ``UserError`` for what cannot work."""
@@ -86,15 +87,16 @@ class Composition(Method):
             raise UserError(f"method '{own[0]}' has a step of its own and cannot be combined with others")
 
     def setup(self, info: ClassInfo) -> None:
-        """Set up every part."""
+        """Set up every part; all mentors are asked, and each part is handed the answers it reads."""
         for method in self.methods:
             method.setup(info)  # type: ignore[operator]
 
     def loss(self, lesson: Lesson) -> Terms:
         """All terms, those of later methods prefixed by their names, without their supervised parts."""
-        total: Terms = self.methods[0](lesson)
-        for name, method in zip(self.names[1:], list(self.methods)[1:], strict=True):
-            terms: Terms = method(lesson)
+        total: Terms = self._part(0, lesson)
+        total.values, total.coefficients = dict(total.values), dict(total.coefficients)
+        for place, name in enumerate(self.names[1:], start=1):
+            terms: Terms = self._part(place, lesson)
             for key, value in terms.values.items():
                 if key != "supervised":
                     total.values[f"{name}.{key}"] = value
@@ -102,6 +104,13 @@ class Composition(Method):
             if total.weight is None:
                 total.weight, total.temperature, total.active = terms.weight, terms.temperature, terms.active
         return total
+
+    def _part(self, place: int, lesson: Lesson) -> Terms:
+        method = self.methods[place]
+        if method.asks is not None and lesson.mentors is not None:
+            lesson = replace(lesson, mentors=lesson.mentors.of(list(method.asks)))  # type: ignore[arg-type]
+        terms: Terms = method(lesson)
+        return terms
 
     def after_step(self, context: StepContext, lesson: Lesson) -> None:
         """Give every part its turn."""

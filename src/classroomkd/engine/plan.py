@@ -33,12 +33,14 @@ def plan(setup: Setup) -> dict[str, Any]:
     for arm in recipe.arms():
         method = methods.compose([(entry.name, entry.options) for entry in arm.entries])
         wanted = method.needs.mentors > 0
-        costs = probe(_context(setup, arm, wanted), batch)
+        context = _context(setup, arm, wanted)
+        costs, asks = probe(context, batch), context.classroom.method.asks
+        asked = len(recipe.mentors) if asks is None else len(asks)
         bank = fixed and not method.needs.features
         arms.append(
             {
                 "label": arm.label,
-                "mentor_forwards": 0 if not wanted or bank else len(recipe.mentors),
+                "mentor_forwards": 0 if not wanted or bank else asked,
                 "x_floor": round(costs["cost_ratio"], 2),
                 "step_ms": round(costs["step_ms"], 2),
                 "bank": bank and wanted,

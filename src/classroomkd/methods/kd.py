@@ -6,7 +6,7 @@ Shapes   z (B, C); the KL is (B, U) over the task's units
 Defaults T 4, weight 0.9, supervised_weight 0.1 (RepDistiller, mdistiller: CIFAR-100)
 Mentor   by name, by position, or "best" (highest score on the validation part, measured before training; the
          first mentor where nobody measured)
-Cost     the student's step and one mentor's forward (only the chosen mentor is read; the pool still asks all)
+Cost     the student's step and one mentor's forward: only the chosen mentor is asked
 Hurts    under-trained tiny students; a mentor whose answers on the training data are one-hot adds little
 """
 
@@ -42,13 +42,14 @@ class KD(Method):
         mentor: str | int = "best",
     ) -> None:
         super().__init__()
-        self.temperature, self.mentor, self.index = temperature, mentor, 0
+        self.temperature, self.mentor, self.index, self.mentors = temperature, mentor, 0, 1
         self.coefficients = {"supervised": supervised_weight, "distilled": weight}
 
     def setup(self, info: ClassInfo) -> None:
         """Find the mentor."""
         super().setup(info)
         names = list(info.mentors)
+        self.mentors = len(names)
         if isinstance(self.mentor, int):
             if not 0 <= self.mentor < len(names):
                 raise UserError(f"kd: mentor {self.mentor} does not exist; there are {len(names)}, counted from 0")
@@ -63,15 +64,15 @@ class KD(Method):
                 f"kd: no mentor '{self.mentor}'{did_you_mean(self.mentor, names)}; mentors: {', '.join(names)}"
             )
 
+        self.asks = (self.index,)
+
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised and distilled terms."""
         assert lesson.mentors is not None
         mask = lesson.task.mask(lesson.target)
         own = lesson.task.supervised(lesson.student.prediction, lesson.target)
-        answers = lesson.mentors.prediction
-        chosen = answers[self.index : self.index + 1]
-        divergence = lesson.task.divergence(lesson.student.prediction, chosen, self.temperature)[0]
-        shape = (len(answers), *mask.shape)
+        divergence = lesson.task.divergence(lesson.student.prediction, lesson.mentors.prediction, self.temperature)[0]
+        shape = (self.mentors, *mask.shape)
         active = torch.zeros(shape, dtype=torch.bool, device=mask.device)
         active[self.index] = mask
         return Terms(
