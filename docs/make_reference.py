@@ -16,7 +16,7 @@ HEAD = """\
 # Every key of a recipe
 
 Written by `python docs/make_reference.py` from the schema that recipes are checked against; change it there, not here.
-`classroomkd list schema` prints the same schema as JSON, for editors. How the parts fit together: [recipes](recipes.md).
+`classroomkd list schema` prints the same schema as JSON, for editors. How the parts fit: [recipes](recipes.md).
 """
 
 OTHERWISE = {"name": "What tables and folders call it; the model's name when left out."}  # keys without a description
