@@ -277,6 +277,20 @@ def test_predict_a_folder(finished: Path, tmp_path: Path, capsys: Any) -> None:
     lines = [json.loads(x) for x in capsys.readouterr().out.splitlines()]
     assert len(lines) == 6
     assert main(["predict", student, str(tmp_path / "nowhere")]) == 2
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").write_bytes(b"nothing")
+    capsys.readouterr()
+    assert main(["predict", student, str(tmp_path / "bad")]) == 2
+    told = capsys.readouterr()
+    assert not told.out
+    assert "x.png" in told.err
+    for label in puppets.CLASSES:
+        folder = tmp_path / "own" / label
+        folder.mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(images[i % 6]).save(folder / f"{i}.png")
+    assert main(["evaluate", student, "--data", f"imagefolder:{tmp_path / 'own'}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 60  # all of it, not a split-off part
 
 
 def test_export_and_read_back(finished: Path, tmp_path: Path, capsys: Any) -> None:

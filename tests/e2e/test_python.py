@@ -66,3 +66,27 @@ def test_distill_by_names_and_a_class_count_that_differs(tmp_path: Path) -> None
             out=tmp_path / "run",
             epochs=1,
         )
+
+
+def test_a_mentor_brings_its_own_preprocessing(tmp_path: Path) -> None:
+    big = ck.Mentor(net(8, 1), "big", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), size=16)
+    run = ck.distill(
+        {"model": "convnet4", "samples": 60}, [big], (Colours(90), Colours(30)), methods=["none", "average"],
+        out=tmp_path / "run", epochs=1, lr=0.01, device="cpu", check_mentors="off", cache=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert [e["method"] for e in run.summary["entries"]] == ["none", "average"]
+    assert run.summary["mentors"][0]["size"] == [16, 16]
+    assert run.summary["mentors"][0]["mean"] == [0.5, 0.5, 0.5]
+    with pytest.raises(UserError, match="by name"):
+        ck.distill("convnet4", [big], (Colours(90), Colours(30)), ck.methods.create("average"), out=tmp_path / "other")
+
+
+def test_what_cannot_be_a_lesson_says_so() -> None:
+    with pytest.raises(UserError, match=r"models\.create"):
+        ck.Classroom("resnet8", ["resnet14"])  # type: ignore[arg-type, list-item]
+    room = ck.Classroom(net(4, 0), [net(8, 1)])
+    images = torch.zeros(4, 3, 8, 8)
+    with pytest.raises(UserError, match="labels go from 0 to 3, the student knows classes 0 to 2"):
+        room(images, torch.arange(4))
+    with pytest.raises(UserError, match="4 images came with 3 labels"):
+        room(images, torch.zeros(3, dtype=torch.int64))

@@ -55,6 +55,12 @@ class Classroom(nn.Module):
         scores: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        for network in (student, *mentors):
+            if not isinstance(network, nn.Module):
+                raise UserError(
+                    f"a classroom holds networks, got {network!r}; build one with "
+                    "classroomkd.models.create(NAME, num_classes=...)"
+                )
         if isinstance(method, str):
             from classroomkd import methods  # the table; a method's own module is loaded on demand
 
@@ -71,6 +77,7 @@ class Classroom(nn.Module):
         wrapped = [m if isinstance(m, Mentor) else Mentor(m) for m in mentors]
         object.__setattr__(self, "_pool", MentorPool(wrapped, mean, std))
         self.epoch, self.steps = 0.0, 0
+        self._checked = False
         self.calibration: Calibration | None = None
         self.reduce: Callable[[Tensor], Tensor] | None = None
         method.setup(ClassInfo(task, self._pool.names, scores))
@@ -141,14 +148,9 @@ class Classroom(nn.Module):
         self, inputs: Tensor, target: Tensor, *, ids: Tensor | None = None, views: Tensor | None = None
     ) -> Lesson:
         """Teach one batch: ``(B, channels, H, W)`` inputs in the student's space and their targets."""
-        if self.steps == 0 and not torch.compiler.is_compiling():
-            return self._first(inputs, target, ids, views)
-        self.steps += self.training
         lesson = self.gather(inputs, target, ids=ids, views=views)
-        return lesson.conclude(self.method(lesson))
-
-    def _first(self, inputs: Tensor, target: Tensor, ids: Tensor | None, views: Tensor | None) -> Lesson:
-        lesson = self.gather(inputs, target, ids=ids, views=views)
-        self._task.check(lesson.student.prediction, target)
+        if not self._checked and not torch.compiler.is_compiling():
+            self._task.check(lesson.student.prediction, target)  # once: it looks at the labels, so it waits for them
+            self._checked = True
         self.steps += self.training
         return lesson.conclude(self.method(lesson))

@@ -35,7 +35,7 @@ class Mentor(nn.Module):
         module: any network whose prediction has the student's shape.
         name: how reports call it; None = the class name.
         mean, std: per channel, of the normalisation it was trained with (pixels in 0..1); None = the student's.
-        size: (H, W) it wants its input resized to; None = as it comes.
+        size: (H, W), or one side, it wants its input resized to; None = as it comes.
         taps: submodule names to read.
     """
 
@@ -46,7 +46,7 @@ class Mentor(nn.Module):
         *,
         mean: Statistics | None = None,
         std: Statistics | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | int | None = None,
         taps: Sequence[str] = (),
     ) -> None:
         super().__init__()
@@ -54,7 +54,8 @@ class Mentor(nn.Module):
             raise UserError(f"mentor '{name or type(module).__name__}': give mean and std together")
         self.name = name or type(module).__name__
         self.reader = TapReader(module, taps)
-        self.mean, self.std, self.size = mean, std, size
+        self.mean, self.std = mean, std
+        self.size: tuple[int, int] | None = (size, size) if isinstance(size, int) else size
         self.requires_grad_(False)
         super().train(False)
 
@@ -149,5 +150,9 @@ class MentorPool:
                 f"{shapes[0]}: all mentors and the student must know the same classes"
             )
         taps = set.intersection(*(set(a.features) for a in said))
+        for tap in taps:
+            sizes = {tuple(a.features[tap].shape) for a in said}
+            if len(sizes) > 1:
+                raise UserError(f"tap '{tap}' has different shapes in different mentors: {sorted(sizes)}")
         features: dict[str, Any] = {t: torch.stack([a.features[t] for a in said]) for t in sorted(taps)}
         return Answers(torch.stack([a.prediction for a in said]), features)

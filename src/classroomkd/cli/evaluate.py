@@ -18,34 +18,45 @@ __all__ = ["evaluate"]
 def evaluate(
     student: Annotated[Path, typer.Argument(help="A run folder, a seed's folder, or a student.safetensors.")],
     data: Annotated[str | None, typer.Option(help="A data source; the run's own by default.")] = None,
-    part: Annotated[str, typer.Option(help="test, val or train.")] = "test",
+    part: Annotated[
+        str | None, typer.Option(help="test, val, train or all; test, or all for other data than the run's own.")
+    ] = None,
+    unreadable: Annotated[str, typer.Option(help="Images that cannot be decoded: refuse or skip.")] = "refuse",
     which: Annotated[str, typer.Option(help="last, best or ema.")] = "last",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models and data to run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Score a student: accuracy, loss, and accuracy by class."""
-    _choose("--part", part, ("test", "val", "train"))
+    part = part or ("test" if data is None else "all")
+    _choose("--part", part, ("test", "val", "train", "all"))
     _choose("--which", which, ("last", "best", "ema"))
+    import torch
+
     from classroomkd import data as data_
     from classroomkd.engine import Inputs
     from classroomkd.engine.runtime import pick_device
+    from classroomkd.engine.scoring import answers, score
     from classroomkd.engine.scoring import as_json as plain
-    from classroomkd.engine.scoring import evaluate as score
     from classroomkd.export.student import find_student, load_student
 
     path = find_student(student, which)
     taught = load_student(path, trust_code=trust_code)
-    spec = {"source": data, "size": taught.size} if data is not None else _own_data(path)
+    spec = {"source": data, "size": taught.size, "unreadable": unreadable} if data is not None else _own_data(path)
     images = data_.load(spec, trust_code=trust_code)
-    if images.classes != taught.classes:
+    if sorted(images.classes) != sorted(taught.classes):
         raise UserError(
             f"the student knows {len(taught.classes)} classes ({', '.join(taught.classes[:4])}, …), the data "
             f"'{images.name}' has {len(images.classes)} ({', '.join(images.classes[:4])}, …); they must be the same"
         )
     where = pick_device(device)
     inputs = Inputs(taught.mean, taught.std, where)
-    result = score(taught.module.to(where), getattr(images, part), inputs, len(taught.classes))
+    module = taught.module.to(where)
+    parts = [images.train, images.val, images.test] if part == "all" else [getattr(images, part)]
+    said = [answers(module, one, inputs) for one in parts]
+    # The same classes in another order (a folder's are sorted by name) are matched by name.
+    place = torch.tensor([taught.classes.index(name) for name in images.classes], device=where)
+    result = score(torch.cat([x for x, _ in said]), place[torch.cat([y for _, y in said])], len(taught.classes))
     if as_json:
         print(json.dumps({"student": str(path), "data": images.name, "part": part, **plain(result)}, indent=1))
         return

@@ -30,4 +30,7 @@ def export(
         raise UserError(f"{target} exists already; add --force to replace it")
     source = find_student(student, which)
     made = export_student(source, target)
-    print(json.dumps({"student": str(source), "file": str(made)}) if as_json else f"{source} -> {made}")
+    card = made.with_suffix(".md")
+    said = {"student": str(source), "file": str(made), "card": str(card) if card.exists() else None}
+    without = "" if said["card"] else " (no card: the network is code of your own)"
+    print(json.dumps(said) if as_json else f"{source} -> {made}{without}")

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -41,7 +42,7 @@ def predict(
     taught = load_student(find_student(student, which), trust_code=trust_code)
     lines = as_json or (out is not None and out.suffix == ".jsonl")
     skipped: list[str] = []
-    rows = _rows(taught, files, top, device, batch_size, skipped)
+    rows = _begun(_rows(taught, files, top, device, batch_size, skipped), skipped, images)
     if out is None:
         _write(sys.stdout, rows, lines, top)
     else:
@@ -50,8 +51,14 @@ def predict(
         print(f"{len(files) - len(skipped)} images -> {out}", file=sys.stderr)
     for name in skipped:
         print(f"skipped: {name}", file=sys.stderr)
-    if skipped and len(skipped) == len(files):
-        raise UserError(f"none of the {len(files)} images in {images} could be read")
+
+
+def _begun(rows: Iterator[dict[str, Any]], skipped: list[str], images: Path) -> Iterator[dict[str, Any]]:
+    """The rows, once there is a first one: nothing is written for a folder in which nothing can be read."""
+    first = next(rows, None)
+    if first is None:
+        raise UserError(f"no image in {images} could be read: {'; '.join(skipped[:3])}")
+    return chain([first], rows)
 
 
 def _files(images: Path) -> list[Path]:

@@ -54,7 +54,7 @@ class Watch:
     def say(self, text: str, style: str | None = None) -> None:
         """A line above the bars."""
         if not self.quiet:
-            self.console.print(text, style=style, markup=False, highlight=False)
+            self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Take an event; unknown ones are ignored."""

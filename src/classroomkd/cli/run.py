@@ -43,6 +43,8 @@ def run(
     folder = out or Path("runs") / wanted.name
     typed = ["classroomkd", "run", recipe, *(overrides or []), "--out", str(folder), "--resume"]
     again = shlex.join([*typed, "--trust-code"] if trust_code else typed)
+    for note in () if quiet or not dry_run else wanted.notes():
+        print(f"note: {note}", file=sys.stderr)
     if dry_run:
         _print_plan(_plan(wanted, folder, trust_code), as_json)
         return
@@ -55,6 +57,8 @@ def _plan(recipe: Recipe, folder: Path, trust_code: bool) -> dict[str, Any]:
     from classroomkd.engine.plan import plan
 
     setup = start(recipe, folder, trust_code=trust_code)
+    for note in setup.data.notes:
+        print(f"data: {note}", file=sys.stderr)
     experiment = Experiment(setup, folder)
     experiment.check()
     return {"out": str(folder), **experiment.networks, **plan(setup)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from classroomkd.classroom import Mentor, Method
 from classroomkd.engine.experiment import Experiment, start
 from classroomkd.engine.run_folder import check_run, open_run
 from classroomkd.errors import UserError
@@ -16,6 +18,7 @@ from classroomkd.errors import UserError
 __all__ = ["Run", "distill"]
 
 Network = str | nn.Module
+log = logging.getLogger("classroomkd")
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Run:
 
 
 def distill(
-    student: Network,
+    student: Network | Mapping[str, Any],
     mentors: Sequence[Network] | Mapping[str, Network],
     data: Any,
     method: Any = "classroomkd",
@@ -69,9 +72,10 @@ def distill(
     """Teach a student and return the finished run.
 
     Args:
-        student: a model name or a module (copied for every seed; the one passed in is left as it is).
-        mentors: names or modules, or a mapping from mentor names to them. Modules are taken as trained; names are
-            trained by the run.
+        student: a model name, the recipe's ``student`` mapping, or a module (copied for every seed; the one passed in
+            is left as it is).
+        mentors: names, modules or :class:`~classroomkd.Mentor` objects, or a mapping from mentor names to them.
+            Modules are taken as trained; names are trained by the run.
         data: a source such as ``"imagefolder:photos"``, a mapping, a ``torch.utils.data.Dataset`` or a
             (train, test) pair of them.
         method: a name, a mapping with options, or a list.
@@ -80,7 +84,7 @@ def distill(
         resume: go on with an existing folder.
         trust_code: allow ``py:`` names.
         settings: keys of the recipe's ``train`` section (``epochs``, ``batch_size``, ``lr``, …) or of its top level
-            (``bank``, ``device``, ``mentor_train``, ``cache``, …).
+            (``methods`` in place of ``method`` for a grid, ``bank``, ``device``, ``mentor_train``, ``cache``, …).
 
     Raises:
         UserError: what is wrong and how to mend it, before any training.
@@ -88,7 +92,12 @@ def distill(
     from classroomkd.recipe import TrainSpec, make_recipe
 
     named = dict(mentors) if isinstance(mentors, Mapping) else _named(mentors)
-    given: dict[str, nn.Module] = {k: m for k, m in named.items() if isinstance(m, nn.Module)}
+    if isinstance(method, Method):
+        raise UserError(
+            "distill: give the method by name, with its options as a mapping; a Method object of your own goes into "
+            "ck.Classroom, or becomes a name through the entry-point group classroomkd.methods"
+        )
+    given: dict[str, nn.Module] = {k: _network(m) for k, m in named.items() if isinstance(m, nn.Module)}
     if isinstance(student, nn.Module):
         given["student"] = student
     train = {k: settings.pop(k) for k in list(settings) if k in TrainSpec.model_fields}
@@ -96,9 +105,9 @@ def distill(
     content: dict[str, Any] = {
         "name": Path(out).name,
         "data": {"source": "python"} if from_python else data,
-        "student": _spec(student),
-        "mentors": [{"name": k, "model": _spec(m)} for k, m in named.items()],
-        "method": method,
+        "student": dict(student) if isinstance(student, Mapping) else _spec(student),
+        "mentors": [{"name": k, "model": _spec(m), **_preprocessing(m)} for k, m in named.items()],
+        **({} if "methods" in settings else {"method": method}),
         "train": train,
         "seeds": list(seeds),
         **settings,
@@ -108,7 +117,9 @@ def distill(
     folder = Path(out)
     check_run(folder, recipe, resume)
     setup = start(recipe, folder, trust_code=trust_code, given=given or None, source=data if from_python else None)
-    experiment = Experiment(setup, folder, resume, command="classroomkd.distill(...)")
+    for note in (*recipe.notes(), *setup.data.notes):
+        log.warning(note)
+    experiment = Experiment(setup, folder, resume, warn=log.warning, command="classroomkd.distill(...)")
     experiment.check()
     open_run(folder, recipe)
     outcome = experiment.run()
@@ -120,9 +131,24 @@ def distill(
 def _named(mentors: Sequence[Network]) -> dict[str, Network]:
     if len({id(m) for m in mentors if isinstance(m, nn.Module)}) < sum(isinstance(m, nn.Module) for m in mentors):
         raise UserError("distill: the same module is listed twice among the mentors")
-    names = [m if isinstance(m, str) else type(m).__name__ for m in mentors]
+    names = [m if isinstance(m, str) else m.name if isinstance(m, Mentor) else type(m).__name__ for m in mentors]
     return {f"{n}-{i}" if names.count(n) > 1 else n: m for i, (n, m) in enumerate(zip(names, mentors, strict=True))}
 
 
+def _network(module: nn.Module) -> nn.Module:
+    """The user's own network, out of the ``Mentor`` it may have been wrapped in."""
+    return module.module if isinstance(module, Mentor) else module
+
+
 def _spec(network: Network) -> str:
-    return network if isinstance(network, str) else f"given:{type(network).__name__}"
+    return network if isinstance(network, str) else f"given:{type(_network(network)).__name__}"
+
+
+def _preprocessing(network: Network) -> dict[str, Any]:
+    """What a ``Mentor`` says of its own normalisation and size, as recipe keys."""
+    if not isinstance(network, Mentor):
+        return {}
+    if network.size is not None and network.size[0] != network.size[1]:
+        raise UserError(f"distill: mentor '{network.name}' wants {network.size}; a run takes square sizes")
+    known = {"mean": network.mean, "std": network.std, "size": network.size[0] if network.size else None}
+    return {k: list(v) if isinstance(v, Sequence) else v for k, v in known.items() if v is not None}

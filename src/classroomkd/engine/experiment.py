@@ -218,9 +218,14 @@ class Experiment:
         limit = chance + 3 * (chance * (1 - chance) / max(n, 1)) ** 0.5
         for m in mentors:
             if mode != "off" and m["val_accuracy"] <= limit:
+                remedy = (
+                    "wrong weights, another class order, or another normalisation?"
+                    if m["samples"] is None
+                    else "it was trained by this run and has learned little (epochs, samples, label noise)"
+                )
                 text = (
-                    f"mentor '{m['name']}' is right on {m['val_accuracy']:.1%} of the validation images, chance is "
-                    f"{chance:.1%}: wrong weights, another class order, or another normalisation?"
+                    f"mentor '{m['name']}' is right on {m['val_accuracy']:.1%} of {n} validation images, chance is "
+                    f"{chance:.1%}: {remedy}"
                 )
                 if mode == "error":
                     raise UserError(text + " (check_mentors: warn goes on all the same)")

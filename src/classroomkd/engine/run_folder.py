@@ -34,7 +34,9 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
     if not first_rank() or not (out.exists() and any(out.iterdir())):
         return
     if not resume:
-        raise UserError(f"{out} exists already; add --resume to go on with it, or choose another --out")
+        raise UserError(
+            f"{out} exists already; add --resume (resume=True in Python) to go on with it, or choose another --out"
+        )
     stored = out / "recipe.yaml"
     changed = _differences(stored, recipe) if stored.exists() else []
     if changed:

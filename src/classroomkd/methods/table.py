@@ -16,8 +16,7 @@ class MethodEntry(NamedTuple):
     """A row: where it lives, one line, how faithful it is, where it applies, and its rules.
 
     ``status`` is ``baseline``, ``paper``, ``released rule`` or ``reconstructed``. Plug-ins provide a row through the
-    entry-point group ``classroomkd.methods`` (a ``MethodEntry``, or a method class whose docstring's first line is
-    the summary).
+    entry-point group ``classroomkd.methods``: the point's name is the method's, its value ``module:Class``.
     """
 
     target: str

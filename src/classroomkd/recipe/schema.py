@@ -67,14 +67,15 @@ class StudentSpec(Section):
 class MentorSpec(Section):
     """A frozen network that teaches: from a checkpoint, or trained by the run."""
 
-    name: Text
+    name: Annotated[str, Field(min_length=1, description="What tables and the report call it; unique.")]
     model: Model
     checkpoint: Checkpoint = None
     train: MentorTrain | None = Field(default=None, description="How the run trains it when there is no checkpoint.")
     mean: Channels = Field(
-        default=None, description="Mean it was trained with, per channel, pixels in 0..1; null: the data's."
+        default=None,
+        description="Mean it was trained with, of pixels in 0..1; null: its checkpoint's or library's, else the data's",
     )
-    std: Channels = Field(default=None, description="Standard deviation it was trained with; null: the data's.")
+    std: Channels = Field(default=None, description="Standard deviation it was trained with; null: likewise.")
     size: Count | None = Field(default=None, description="Side of the images it was trained with; null: the student's.")
     note: str = Field(default="", description="Shown beside it in the report.")
 

@@ -59,3 +59,8 @@ class Classification(Task):
             raise UserError(f"a classifier answers with (B, classes) logits; the student gave {tuple(student.shape)}")
         if target.dim() != 1 or target.is_floating_point():
             raise UserError(f"targets must be (B,) integer classes; got {tuple(target.shape)} {target.dtype}")
+        if len(target) != len(student):
+            raise UserError(f"{len(student)} images came with {len(target)} labels")
+        low, high = int(target.min()), int(target.max())
+        if low < 0 or high >= student.shape[1]:
+            raise UserError(f"labels go from {low} to {high}, the student knows classes 0 to {student.shape[1] - 1}")
