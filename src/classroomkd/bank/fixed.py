@@ -72,17 +72,23 @@ def fill(
 
 
 class FixedBank:
-    """Read stored answers of all mentors; an :class:`~classroomkd.classroom.AnswerStore`.
+    """Read stored answers of all mentors, held on the device; an :class:`~classroomkd.classroom.AnswerStore`.
+
+    A sample that is not in the bank gets NaN, never another sample's answer.
 
     Args:
         paths: one file a mentor, in the order of the M axis.
         ids: ``(N,)`` sample ids in the files' row order.
-        device: where answers are wanted; what fits is kept there.
+        device: where answers are wanted and kept.
     """
 
     def __init__(self, paths: Sequence[Path], ids: Tensor, device: torch.device) -> None:
         maps = [np.load(p, mmap_mode="r", allow_pickle=False) for p in paths]
-        stacked = np.stack(maps, axis=2)  # (V, N, M, C): a sample's answers lie side by side
+        count, samples, classes = maps[0].shape
+        # (V, N + 1, M, C): a sample's answers lie side by side; the last row is nobody's
+        stacked = np.full((count, samples + 1, len(maps), classes), np.nan, np.float16)
+        for m, answers in enumerate(maps):
+            stacked[:, :samples, m] = answers
         self.answers = torch.from_numpy(stacked).to(device)
         self.row = torch.full((int(ids.max()) + 1,), -1, dtype=torch.int64, device=device)
         self.row[ids.to(device)] = torch.arange(len(ids), device=device)

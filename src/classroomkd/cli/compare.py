@@ -20,11 +20,15 @@ def compare(
 ) -> None:
     """Compare runs: mean ± sd over seeds, paired differences with 95 % intervals, cost."""
     from classroomkd import report as report_
+    from classroomkd.report.rows import kept_apart
 
     rows = report_.result_rows(report_.collect(runs))
     if as_json:
         print(json.dumps(rows, indent=1))
     elif markdown:
-        print(report_.markdown(rows))
+        print(report_.markdown(rows) + "".join(f"{line}  \n" for line in kept_apart(rows)))
     else:
-        Console().print(report_.rich_results(rows))
+        console = Console()
+        console.print(report_.rich_results(rows))
+        for line in kept_apart(rows):
+            console.print(line, style="dim", markup=False, highlight=False)

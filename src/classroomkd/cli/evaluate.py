@@ -12,25 +12,31 @@ from rich.table import Table
 
 from classroomkd.errors import UserError
 
-__all__ = ["evaluate"]
+__all__ = ["StudentPath", "Which", "evaluate"]
+
+# How every verb that takes a student spells it; classroomkd.export.student.find_student checks both.
+StudentPath = Annotated[Path, typer.Argument(help="A run folder, a seed's folder, or a student.safetensors.")]
+Which = Annotated[str, typer.Option(help="last, best or ema.")]
+
+PARTS = ("test", "val", "train", "all")
 
 
 def evaluate(
-    student: Annotated[Path, typer.Argument(help="A run folder, a seed's folder, or a student.safetensors.")],
+    student: StudentPath,
     data: Annotated[str | None, typer.Option(help="A data source; the run's own by default.")] = None,
     part: Annotated[
         str | None, typer.Option(help="test, val, train or all; test, or all for other data than the run's own.")
     ] = None,
     unreadable: Annotated[str, typer.Option(help="Images that cannot be decoded: refuse or skip.")] = "refuse",
-    which: Annotated[str, typer.Option(help="last, best or ema.")] = "last",
+    which: Which = "last",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models and data to run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Score a student: accuracy, loss, and accuracy by class."""
     part = part or ("test" if data is None else "all")
-    _choose("--part", part, ("test", "val", "train", "all"))
-    _choose("--which", which, ("last", "best", "ema"))
+    if part not in PARTS:
+        raise UserError(f"--part {part}: choose one of {', '.join(PARTS)}")
     import torch
 
     from classroomkd import data as data_
@@ -42,12 +48,17 @@ def evaluate(
 
     path = find_student(student, which)
     taught = load_student(path, trust_code=trust_code)
-    spec = {"source": data, "size": taught.size, "unreadable": unreadable} if data is not None else _own_data(path)
+    spec = {"source": data, "size": taught.side, "unreadable": unreadable} if data is not None else _own_data(path)
     images = data_.load(spec, trust_code=trust_code)
     if sorted(images.classes) != sorted(taught.classes):
         raise UserError(
             f"the student knows {len(taught.classes)} classes ({', '.join(taught.classes[:4])}, …), the data "
             f"'{images.name}' has {len(images.classes)} ({', '.join(images.classes[:4])}, …); they must be the same"
+        )
+    if images.shape != taught.shape:
+        got, wanted = ("x".join(map(str, shape)) for shape in (images.shape, taught.shape))
+        raise UserError(
+            f"the data '{images.name}' has {got} pixels, the student takes {wanted}; convert the images first"
         )
     where = pick_device(device)
     inputs = Inputs(taught.mean, taught.std, where)
@@ -67,16 +78,11 @@ def evaluate(
     Console().print(table)
 
 
-def _choose(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{option} {value}: choose one of {', '.join(choices)}")
-
-
 def _own_data(student: Path) -> dict[str, object]:
     """The data section of the run a student came from."""
     import yaml
 
-    for folder in student.parents:
+    for folder in student.resolve().parents:
         recipe = folder / "recipe.yaml"
         if recipe.exists():
             section = yaml.safe_load(recipe.read_text())["data"]

@@ -8,15 +8,16 @@ from typing import Annotated
 
 import typer
 
+from classroomkd.cli.evaluate import StudentPath, Which
 from classroomkd.errors import UserError
 
 __all__ = ["export"]
 
 
 def export(
-    student: Annotated[Path, typer.Argument(help="A run folder, a seed's folder, or a student.safetensors.")],
+    student: StudentPath,
     target: Annotated[Path, typer.Argument(help="Where to: FILE.safetensors.")],
-    which: Annotated[str, typer.Option(help="last, best or ema.")] = "last",
+    which: Which = "last",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -24,8 +25,6 @@ def export(
     from classroomkd.export import export_student
     from classroomkd.export.student import find_student
 
-    if which not in ("last", "best", "ema"):
-        raise UserError(f"--which {which}: choose one of last, best, ema")
     if target.exists() and not force:
         raise UserError(f"{target} exists already; add --force to replace it")
     source = find_student(student, which)

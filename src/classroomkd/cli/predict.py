@@ -12,41 +12,43 @@ from typing import IO, Annotated, Any
 
 import typer
 
+from classroomkd.cli.evaluate import StudentPath, Which
 from classroomkd.errors import UserError
 
 __all__ = ["predict"]
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-
 
 def predict(
-    student: Annotated[Path, typer.Argument(help="A run folder, a seed's folder, or a student.safetensors.")],
+    student: StudentPath,
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images (searched through).")],
     out: Annotated[Path | None, typer.Option(help="FILE.csv or FILE.jsonl; standard output by default.")] = None,
     top: Annotated[int, typer.Option(help="How many classes an image.", min=1)] = 1,
-    which: Annotated[str, typer.Option(help="last, best or ema.")] = "last",
+    which: Which = "last",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models to run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")] = False,
 ) -> None:
     """Say which class every image shows. Images that cannot be read are named on stderr and left out."""
-    from classroomkd._files import writing
+    from classroomkd._files import atomic_write
+    from classroomkd.engine.runtime import pick_device
     from classroomkd.export.student import find_student, load_student
 
     if out is not None and out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out {out}: name it .csv or .jsonl")
-    if which not in ("last", "best", "ema"):
-        raise UserError(f"--which {which}: choose one of last, best, ema")
+    if out is not None and not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}; make it first")
     files = _files(images)
+    where = pick_device(device)
     taught = load_student(find_student(student, which), trust_code=trust_code)
+    top = min(top, len(taught.classes))
     lines = as_json or (out is not None and out.suffix == ".jsonl")
     skipped: list[str] = []
-    rows = _begun(_rows(taught, files, top, device, batch_size, skipped), skipped, images)
+    rows = _begun(_rows(taught, files, top, where, batch_size, skipped), skipped, images)
     if out is None:
         _write(sys.stdout, rows, lines, top)
     else:
-        with writing(out), out.open("w", newline="") as file:
+        with atomic_write(out, "w") as file:
             _write(file, rows, lines, top)
         print(f"{len(files) - len(skipped)} images -> {out}", file=sys.stderr)
     for name in skipped:
@@ -66,22 +68,22 @@ def _files(images: Path) -> list[Path]:
         return [images]
     if not images.exists():
         raise UserError(f"{images} does not exist; give an image or a folder of images")
-    found = sorted(p for p in images.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    from classroomkd.data.decode import ENDINGS
+
+    found = sorted(p for p in images.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
     if not found:
-        raise UserError(f"{images} holds no image ({', '.join(sorted(SUFFIXES))})")
+        raise UserError(f"{images} holds no image ({', '.join(ENDINGS)})")
     return found
 
 
 def _rows(
-    taught: Any, files: list[Path], top: int, device: str, batch_size: int, skipped: list[str]
+    taught: Any, files: list[Path], top: int, where: Any, batch_size: int, skipped: list[str]
 ) -> Iterator[dict[str, Any]]:
     import torch
 
     from classroomkd.classroom import prediction_of
     from classroomkd.engine import Inputs
-    from classroomkd.engine.runtime import pick_device
 
-    where = pick_device(device)
     module, inputs = taught.module.to(where), Inputs(taught.mean, taught.std, where)
     for start in range(0, len(files), batch_size):
         read = []
@@ -94,7 +96,7 @@ def _rows(
             continue
         with torch.no_grad():
             logits = prediction_of(module(inputs(torch.stack([p for _, p in read]))))
-        chances, classes = logits.float().softmax(-1).topk(min(top, len(taught.classes)))
+        chances, classes = logits.float().softmax(-1).topk(top)
         for (file, _), p, k in zip(read, chances.tolist(), classes.tolist(), strict=True):
             yield {
                 "file": str(file),
@@ -109,16 +111,13 @@ def _pixels(file: Path, taught: Any) -> Any:
 
     from classroomkd.data.decode import DecodeError, decode
 
-    channels, height, width = taught.shape
     try:
-        pixels = decode(file, taught.size)
-        if pixels.shape[1:] != (height, width) and height == width:
-            pixels = decode(file, height)
+        pixels = decode(file, taught.side)
     except DecodeError as error:
         raise UserError(f"{file}: {error}") from error
-    if pixels.shape != (channels, height, width):
-        got = "x".join(str(n) for n in pixels.shape)
-        raise UserError(f"{file}: gives {got} pixels, the student takes {channels}x{height}x{width}")
+    if pixels.shape != taught.shape:
+        got, wanted = ("x".join(map(str, shape)) for shape in (pixels.shape, taught.shape))
+        raise UserError(f"{file}: gives {got} pixels, the student takes {wanted}")
     return torch.from_numpy(pixels)
 
 

@@ -81,11 +81,11 @@ def _print_plan(made: dict[str, Any], as_json: bool) -> None:
         table.add_row(name, network["model"], f"{network['parameters']:,}", f"{network['multiply_adds']:,}")
     console.print(table)
     arms = Table(title="What a step costs (measured here, untrained networks)", title_justify="left")
-    for heading in ("arm", "mentor forwards", "ms", "x floor"):
+    for heading in ("arm", "mentor forwards", "ms online", "x floor", "x floor, bank"):
         arms.add_column(heading, justify="left" if heading == "arm" else "right")
     for arm in made["arms"]:
-        note = " online, bank 1.0" if arm["bank"] else ""
-        arms.add_row(arm["label"], str(arm["mentor_forwards"]), f"{arm['step_ms']:.1f}", f"{arm['x_floor']:.2f}{note}")
+        bank = "–" if arm["x_floor_bank"] is None else f"{arm['x_floor_bank']:.2f}"
+        arms.add_row(arm["label"], str(arm["mentor_forwards"]), f"{arm['step_ms']:.1f}", f"{arm['x_floor']:.2f}", bank)
     console.print(arms)
     print(f"{made['students']} students of {made['steps']:,} steps each, seeds {made['seeds']}, into {made['out']}")
     if made["bank"]:
@@ -125,9 +125,9 @@ def carry_out(
             setup, folder, resume, watch, lambda text: watch.say(f"warning: {text}", "yellow"), command
         )
         experiment.check()
-        open_run(folder, recipe)
-        resume_with(again)  # from here on there is something to go on with
-        outcome = experiment.run()
+        with open_run(folder, recipe, setup):
+            resume_with(again)  # from here on there is something to go on with
+            outcome = experiment.run()
     if setup.runtime.is_zero:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

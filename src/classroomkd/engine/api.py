@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -97,9 +98,11 @@ def distill(
             "distill: give the method by name, with its options as a mapping; a Method object of your own goes into "
             "ck.Classroom, or becomes a name through the entry-point group classroomkd.methods"
         )
+    if "student" in named:
+        raise UserError("distill: a mentor cannot be called 'student'; give it another name")
     given: dict[str, nn.Module] = {k: _network(m) for k, m in named.items() if isinstance(m, nn.Module)}
     if isinstance(student, nn.Module):
-        given["student"] = student
+        given["student"] = copy.deepcopy(student)  # the caller's own is left as it is, device and mode included
     train = {k: settings.pop(k) for k in list(settings) if k in TrainSpec.model_fields}
     from_python = not isinstance(data, str | Mapping)
     content: dict[str, Any] = {
@@ -110,6 +113,7 @@ def distill(
         **({} if "methods" in settings else {"method": method}),
         "train": train,
         "seeds": list(seeds),
+        "workers": 1,  # worker processes would run the caller's script again
         **settings,
     }
     handed = [_spec(n) for n in (student, *named.values()) if isinstance(n, nn.Module)]
@@ -121,8 +125,8 @@ def distill(
         log.warning(note)
     experiment = Experiment(setup, folder, resume, warn=log.warning, command="classroomkd.distill(...)")
     experiment.check()
-    open_run(folder, recipe)
-    outcome = experiment.run()
+    with open_run(folder, recipe, setup):
+        outcome = experiment.run()
     if outcome.failures and not outcome.summary["entries"]:
         raise UserError(outcome.failures[0])
     return Run(folder, outcome.summary, given.get("student"))

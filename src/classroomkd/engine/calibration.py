@@ -34,7 +34,7 @@ def calibrate(mentors: MentorPool, batches: Iterable[tuple[Tensor, Tensor]]) -> 
         if answers is None:
             raise UserError("calibrate: this classroom has no mentors")
         said.append(answers.prediction.float())
-        targets.append(target)
+        targets.append(target.to(answers.prediction.device))
     if not said:
         raise UserError("calibrate: the held-out loader gave no batch")
     return calibration_of(torch.cat(said, 1), torch.cat(targets))

@@ -61,11 +61,14 @@ class EngineContext:
         self.learner, self.optimizer = runtime.fabric.setup(Learner(classroom), optimizer)
         self.raw_optimizer = optimizer
         self.accumulate, self.clip = accumulate, clip
+        self.group = accumulate  # batches of this update; the last group of an epoch may be smaller
         self.waiting = 0  # backward passes since the last update
         self.averaged: AveragedModel | None = None
         if ema is not None:
             average: Any = get_ema_multi_avg_fn(ema)  # type: ignore[no-untyped-call]
-            self.averaged = AveragedModel(classroom.student, multi_avg_fn=average, use_buffers=True)
+            self.averaged = AveragedModel(
+                classroom.student, device=runtime.device, multi_avg_fn=average, use_buffers=True
+            )
         self._masks = (
             bool(optimizer.defaults.get("fused")) and runtime.precision != "fp16"
         )  # fp16's scaler masks itself
@@ -74,25 +77,25 @@ class EngineContext:
         """Everybody's answers to ``{"pixels", "target", "ids", "views"}``."""
         device = self.runtime.device
         target, ids, views = (batch[k].to(device, non_blocking=True) for k in ("target", "ids", "views"))
-        with self._sync():
+        with self._sync(), self.runtime.autocast():
             return self.classroom.gather(
                 self.inputs(batch["pixels"]), target, ids=ids, views=views, answer=self.learner
             )
 
     def _sync(self) -> AbstractContextManager[Any]:
-        last = self.waiting + 1 >= self.accumulate
+        last = self.waiting + 1 >= self.group
         context: AbstractContextManager[Any] = self.runtime.fabric.no_backward_sync(self.learner, enabled=not last)
         return context
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulate gradients of ``loss / accumulate``."""
+        """Accumulate gradients of the loss over the group's size."""
         with self._sync():
-            self.runtime.fabric.backward(loss / self.accumulate if self.accumulate > 1 else loss)
+            self.runtime.fabric.backward(loss / self.group if self.group > 1 else loss)
 
     def update(self) -> None:
-        """An optimiser step once ``accumulate`` batches went backward; earlier calls only count."""
+        """An optimiser step once a group of batches went backward; earlier calls only count."""
         self.waiting += 1
-        if self.waiting < self.accumulate:
+        if self.waiting < self.group:
             return
         self.waiting = 0
         if self.clip is not None:
@@ -102,7 +105,10 @@ class EngineContext:
         if self._masks:
             # The fused kernels skip an update whose flag is set: a loss that is not finite never reaches the weights,
             # and nothing waits for the device to find out.
-            self.raw_optimizer.found_inf = self.record.is_bad()  # type: ignore[attr-defined]
+            bad = self.record.is_bad()
+            if bad is not None and self.runtime.world > 1:
+                bad = self.runtime.reduce(bad).clamp_max(1.0)  # gradients are everybody's, so is the mask
+            self.raw_optimizer.found_inf = bad  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.averaged is not None:

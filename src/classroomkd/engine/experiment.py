@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from classroomkd import data, methods, models
-from classroomkd._files import atomic_write_text
-from classroomkd.engine.run_folder import environment, summarise
+from classroomkd._files import atomic_write_text, writing
+from classroomkd.engine.run_folder import check_data, environment, summarise
 from classroomkd.engine.runtime import Runtime
 from classroomkd.engine.setup import Setup, content_key
 from classroomkd.engine.workers import Job, cores, in_process, side_by_side
@@ -91,6 +91,9 @@ class Experiment:
                 "multiply_adds": models.multiply_adds(module, shape),
             }
 
+        if self.resume:
+            attempt(lambda: check_data(self.out, setup))
+        attempt(self._check_places)
         attempt(lambda: network("student", "student", recipe.student.model, recipe.student.checkpoint))
         for i, m in enumerate(recipe.mentors):
             size = (m.size, m.size) if m.size else None
@@ -102,8 +105,16 @@ class Experiment:
         if problems:
             raise UserError("\n".join(problems))
 
+    def _check_places(self) -> None:
+        """The cache can be written, the bank's views exist, mentors are not called like the student."""
+        with writing(self.setup.cache):
+            self.setup.cache.mkdir(parents=True, exist_ok=True)
+        _ = self.setup.views
+        if any(m.name == "student" for m in self.setup.recipe.mentors):
+            raise UserError("mentors: one is called 'student'; give it another name")
+
     def _check_part(self, index: int) -> None:
-        from classroomkd.engine.mentors import mentor_part
+        from classroomkd.engine.mentor_data import mentor_part
 
         own, shared = self.setup.mentor_train(index).precision, self.setup.recipe.train.precision
         if own != shared:
@@ -117,7 +128,7 @@ class Experiment:
     def _check_arm(self, arm: Any) -> None:
         from classroomkd.classroom import ClassInfo
 
-        method = methods.compose([(entry.name, entry.options) for entry in arm.entries])
+        method = methods.compose(arm.parts)
         names = [m.name for m in self.setup.recipe.mentors]
         method.setup(ClassInfo(self.setup.task, names, [0.0] * len(names)))
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from classroomkd.errors import UserError
+
 if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.data.views import Views
@@ -64,6 +66,8 @@ class Batches:
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        if batch_size % world or min(batch_size, len(part)) % world:
+            raise UserError(f"train.batch_size={batch_size} on {len(part)} images does not divide by {world} processes")
         self.part, self.views, self.seed = part, views, seed
         self.batch_size = min(batch_size, len(part))
         self.rank, self.world = rank, world
@@ -80,7 +84,7 @@ class Batches:
     def epoch(self, epoch: int) -> Iterator[dict[str, Tensor]]:
         """Batches of one epoch: ``pixels`` (uint8, already augmented), ``target``, ``ids``, ``views``."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-        order = torch.randperm(len(self.part), generator=generator)
+        order = torch.randperm(len(self.part), generator=generator).to(self.part.rows.device)
         start = 0
         for size in self.sizes:
             share = size // self.world

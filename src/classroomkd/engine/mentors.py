@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import time
 import zlib
 from collections.abc import Iterator
@@ -19,17 +20,17 @@ from torch import Tensor, nn
 
 from classroomkd import __version__, bank, models
 from classroomkd._files import atomic_write_text
-from classroomkd.classroom import Classroom, Mentor
-from classroomkd.data import counter, split
+from classroomkd.classroom import Classroom, Mentor, prediction_of
 from classroomkd.engine import scoring as ev
+from classroomkd.engine.mentor_data import mentor_part
 from classroomkd.engine.setup import Setup, content_key
 from classroomkd.engine.train import Fit, Notify
-from classroomkd.errors import UserError, did_you_mean
+from classroomkd.models.measuring import as_for_evaluation
 
 if TYPE_CHECKING:
-    from classroomkd.data import Part
+    pass
 
-__all__ = ["MentorRecord", "load_mentor", "mentor_part", "prepare_mentor"]
+__all__ = ["MentorRecord", "load_mentor", "prepare_mentor"]
 
 
 @dataclass(frozen=True)
@@ -61,56 +62,12 @@ class MentorRecord:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One writer a folder, also between processes; the lock goes with the process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+def _locked(lock: Path) -> Iterator[None]:
+    """One writer, also between processes; the lock goes with the process."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         yield
-
-
-def mentor_part(setup: Setup, index: int) -> tuple[Part, str]:
-    """The samples (and labels) mentor ``index`` is trained on, and a sentence about what is special.
-
-    ``train.classes`` with ``others`` makes a specialist, ``samples`` a stratified subset, ``label_noise`` replaces
-    that fraction of labels by random classes.
-    """
-    spec, part, notes = setup.recipe.mentors[index].train, setup.data.train, []
-    if spec is None:
-        return part, ""
-    place = f"mentors.{index}.train"
-    target, ids = part.target.cpu().numpy(), part.ids.cpu().numpy()
-    seed = zlib.crc32(setup.recipe.mentors[index].name.encode())
-    if spec.classes is not None:
-        unknown = [c for c in spec.classes if c not in setup.classes]
-        if unknown:
-            near = did_you_mean(unknown[0], setup.classes)
-            raise UserError(f"{place}.classes: the data has no class '{unknown[0]}'{near}")
-        known = np.isin(np.arange(len(setup.classes)), [setup.classes.index(c) for c in spec.classes])
-        per_class = np.bincount(target, minlength=len(setup.classes)).astype(np.int64)
-        counts = np.where(known, per_class, np.floor(per_class * (spec.others or 0.0)).astype(np.int64))
-        keep = split.take(target, ids, counts, seed=seed, purpose="mentor")
-        part = part.subset(torch.from_numpy(keep))
-        notes.append(f"specialist: {', '.join(spec.classes)}; {spec.others or 0:.0%} of the rest")
-    if spec.samples is not None and spec.samples < len(part):
-        keep = split.stratified(
-            part.target.cpu().numpy(), part.ids.cpu().numpy(), spec.samples, seed=seed, purpose="mentor"
-        )
-        part = part.subset(torch.from_numpy(keep))
-        notes.append(f"{spec.samples} samples only")
-    if spec.label_noise:
-        part = _with_noise(part, spec.label_noise, len(setup.classes), seed)
-        notes.append(f"{spec.label_noise:.0%} of its labels are wrong")
-    return part, "; ".join(notes)
-
-
-def _with_noise(part: Part, share: float, classes: int, seed: int) -> Part:
-    from dataclasses import replace
-
-    draws = torch.from_numpy(counter.uniform(counter.keys(seed, part.ids.cpu().numpy()), 2))
-    shift = 1 + (draws[..., 1] * (classes - 1)).long().clamp_max(classes - 2)
-    noisy = torch.where(draws[..., 0] < share, (part.target.cpu() + shift) % classes, part.target.cpu())
-    return replace(part, target=noisy.to(part.target.device))
 
 
 def prepare_mentor(setup: Setup, index: int, notify: Notify) -> MentorRecord:
@@ -124,19 +81,22 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify) -> MentorRecord:
     mean, std, size, samples, note = None, None, None, None, spec.note or ""
     weights, identity = "", ""
     if handed:
-        identity = _hash_state(module)
+        identity = _identity(setup, module)
     elif spec.checkpoint is not None:
         weights = str(spec.checkpoint)
         metadata = models.load_checkpoint(module, weights, what=f"mentor '{spec.name}'")
-        identity = _hash_state(module)
+        identity = _identity(setup, module)
         known = json.loads(metadata["preprocessing"]) if "preprocessing" in metadata else None
         known = known or models.preprocessing(spec.model)
         if known is not None:
             mean, std = list(known["mean"]), list(known["std"])
+        if "preprocessing" in metadata and spec.size is None and known is not None and "shape" in known:
+            own = [int(n) for n in known["shape"][1:]]  # a student of ours says which size it was taught at
+            size = own if own != list(setup.data.shape[1:]) else None
     else:
         path, samples, made = _trained(setup, index, module, seed, notify)
         note = "; ".join(x for x in (note, made) if x)
-        weights, identity = str(path), _hash_state(module)
+        weights, identity = str(path), _identity(setup, module)
     if spec.mean is not None:
         mean, std = list(spec.mean), list(spec.std or setup.data.std)
     if spec.size is not None:
@@ -144,7 +104,17 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify) -> MentorRecord:
     mentor = Mentor(module, spec.name, mean=mean, std=std, size=(size[0], size[1]) if size else None)
     mentor.to(setup.runtime.device)
     folder = setup.cache / "mentors"
-    key = content_key(weights=identity, mean=mean, std=std, size=size, data=setup.data.fingerprint)
+    key = content_key(
+        mentor=identity,
+        model=spec.model,
+        mean=mean,
+        std=std,
+        size=size,
+        data=setup.data.fingerprint,
+        val=setup.data.val.digest(),
+        inputs=[setup.data.mean, setup.data.std],
+        precision=setup.runtime.precision,
+    )
     test, val_logits = _scored(setup, mentor, folder / f"{key}-val.npy")
     val = ev.score(val_logits, setup.data.val.target.to(val_logits.device), len(setup.classes))
     answers, forwards, answer_seconds = _stored(setup, mentor, {"key": key})
@@ -186,11 +156,12 @@ def _trained(setup: Setup, index: int, module: nn.Module, seed: int, notify: Not
         mean=setup.data.mean,
         views=setup.base_views.definition,
         seed=seed,
+        code=_identity(setup, module) if spec.model.startswith("py:") else "",
     )
     folder = setup.cache / "mentors" / key
     path = folder / "mentor.safetensors"
     zero = setup.runtime.is_zero
-    with _locked(folder) if zero else nullcontext():
+    with _locked(folder / ".lock") if zero else nullcontext():
         # Rank 0 holds the lock for all; everybody looks between two barriers and so sees the same.
         setup.runtime.barrier()
         found = path.exists()
@@ -260,21 +231,35 @@ def _stored(setup: Setup, mentor: Mentor, key: dict[str, Any]) -> tuple[str, int
 
     about = path.with_suffix(".json")
     forwards = 0
-    if setup.runtime.is_zero and not path.exists():
-        started = time.perf_counter()
-        forwards = bank.fill(path, ask, part, setup.views, len(setup.classes), setup.recipe.train.eval_batch_size)
-        seconds = round(time.perf_counter() - started, 2)
-        atomic_write_text(about, json.dumps({"mentor": mentor.name, "forwards": forwards, "seconds": seconds, **key}))
+    if setup.runtime.is_zero:
+        with _locked(path.with_suffix(".lock")):
+            started = time.perf_counter()
+            forwards = bank.fill(path, ask, part, setup.views, len(setup.classes), setup.recipe.train.eval_batch_size)
+            seconds = round(time.perf_counter() - started, 2)
+            if forwards:
+                about_text = {"mentor": mentor.name, "forwards": forwards, "seconds": seconds, **key}
+                atomic_write_text(about, json.dumps(about_text))
     setup.runtime.barrier()
     return str(path), forwards, float(json.loads(about.read_text())["seconds"]) if about.exists() else 0.0
 
 
-def _hash_state(module: nn.Module) -> str:
-    """SHA-256 over a network's tensors, in name order."""
+@torch.no_grad()
+def _identity(setup: Setup, module: nn.Module) -> str:
+    """SHA-256 of what a network is: its tensors by name, type and shape, and what it says about a fixed image.
+
+    The answer catches what the tensors do not show: code of the user's that changed, a wrapper without parameters.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode())
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().to("cpu").contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    probe = torch.linspace(-2, 2, 2 * math.prod(setup.data.shape)).view(2, *setup.data.shape)
+    with as_for_evaluation(module):
+        try:
+            said = prediction_of(module(probe.to(setup.runtime.device))).float()
+            digest.update(said.to("cpu").contiguous().numpy().tobytes())
+        except RuntimeError:
+            digest.update(b"another input size")  # then its tensors must tell
     return digest.hexdigest()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from classroomkd import methods
 from classroomkd.classroom import Classroom, Mentor
@@ -22,8 +23,8 @@ def plan(setup: Setup) -> dict[str, Any]:
     """Sizes, counts and measured cost of every arm, with untrained networks in place of the trained ones.
 
     Returns:
-        ``{"data", "student", "mentors", "arms", "seeds", "steps", "bank"}``; an arm has ``mentor_forwards`` (a step),
-        ``x_floor`` (its step over the student alone, mentors online) and ``x_floor_bank`` (with stored answers).
+        ``{"data", "arms", "seeds", "steps", "students", "bank"}``; an arm has ``mentor_forwards`` (a step), ``x_floor``
+        (its step over the student alone, mentors online) and ``x_floor_bank`` (with stored answers; None without).
     """
     recipe = setup.recipe
     batches = Batches(setup.student_part, setup.views, recipe.train.batch_size, 0)
@@ -31,19 +32,23 @@ def plan(setup: Setup) -> dict[str, Any]:
     fixed = setup.views is not setup.base_views
     arms = []
     for arm in recipe.arms():
-        method = methods.compose([(entry.name, entry.options) for entry in arm.entries])
+        method = methods.compose(arm.parts)
         wanted = method.needs.mentors > 0
         context = _context(setup, arm, wanted)
         costs, asks = probe(context, batch), context.classroom.method.asks
         asked = len(recipe.mentors) if asks is None else len(asks)
-        bank = fixed and not method.needs.features
+        bank = wanted and fixed and not method.needs.features
+        if bank:
+            blank = torch.zeros(len(recipe.mentors), len(batch["ids"]), len(setup.classes), device=setup.runtime.device)
+            context.classroom.mentors.store = _Blank(blank)
+            stored = probe(context, batch)["cost_ratio"]
         arms.append(
             {
                 "label": arm.label,
                 "mentor_forwards": 0 if not wanted or bank else asked,
                 "x_floor": round(costs["cost_ratio"], 2),
+                "x_floor_bank": round(stored, 2) if bank else None,
                 "step_ms": round(costs["step_ms"], 2),
-                "bank": bank and wanted,
             }
         )
     passes = 0
@@ -67,6 +72,16 @@ def plan(setup: Setup) -> dict[str, Any]:
     }
 
 
+class _Blank:
+    """A store that always answers the same: what looking up costs does not depend on what is there."""
+
+    def __init__(self, answers: Tensor) -> None:
+        self.answers = answers
+
+    def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
+        return self.answers[:, : len(ids)].clone()
+
+
 def _context(setup: Setup, arm: Any, wanted: bool) -> EngineContext:
     recipe = setup.recipe
     student = setup.build(recipe.student.model, "student", 0)
@@ -75,7 +90,7 @@ def _context(setup: Setup, arm: Any, wanted: bool) -> EngineContext:
         for m in recipe.mentors:
             size = (m.size, m.size) if m.size else None
             teachers.append(Mentor(setup.build(m.model, m.name, 0), m.name, mean=m.mean, std=m.std, size=size))
-    method = methods.compose([(entry.name, entry.options) for entry in arm.entries])
+    method = methods.compose(arm.parts)
     classroom = Classroom(student, teachers, method, task=setup.task, mean=setup.data.mean, std=setup.data.std)
     if method.needs.calibration:
         from classroomkd.engine.scoring import calibration_of

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +17,15 @@ import torch
 import yaml
 
 from classroomkd import __version__, methods
-from classroomkd._files import atomic_write_text
+from classroomkd._files import atomic_write_text, writing
 from classroomkd.engine.setup import Setup
 from classroomkd.engine.workers import cores
 from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
-    from classroomkd.recipe import Recipe
+    from classroomkd.recipe import Arm, Recipe
 
-__all__ = ["check_run", "environment", "open_run", "summarise"]
+__all__ = ["check_data", "check_run", "data_identity", "environment", "first_rank", "open_run", "summarise"]
 
 
 def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
@@ -31,6 +34,8 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
     Raises:
         UserError: it exists and ``resume`` was not asked for; or it was made by another recipe (names what differs).
     """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; give a folder to --out")
     if not first_rank() or not (out.exists() and any(out.iterdir())):
         return
     if not resume:
@@ -39,6 +44,10 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
         )
     stored = out / "recipe.yaml"
     changed = _differences(stored, recipe) if stored.exists() else []
+    for arm in recipe.arms():
+        made = out / arm.slug / "arm.json"
+        if made.exists() and json.loads(_read(made)) != _identity(arm):
+            changed.append(f"the arm '{arm.label}'")
     if changed:
         raise UserError(
             f"{out} was made by another recipe: {', '.join(changed)} differ(s). Resume with the recipe it was "
@@ -46,12 +55,61 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
         )
 
 
-def open_run(out: Path, recipe: Recipe) -> None:
-    """Make the run folder and store the resolved recipe in it."""
+def check_data(out: Path, setup: Setup) -> None:
+    """Whether a run folder was made with these very images and parts; ids would shift otherwise.
+
+    Raises:
+        UserError: it was not.
+    """
+    stored = out / "data.json"
+    if first_rank() and stored.exists() and json.loads(_read(stored)) != data_identity(setup):
+        raise UserError(
+            f"{out} was made with other images or another split of '{setup.data.name}' than there are now; put them "
+            "back, or choose another --out"
+        )
+
+
+@contextmanager
+def open_run(out: Path, recipe: Recipe, setup: Setup) -> Iterator[None]:
+    """Make the run folder, say in it what it is made with, and keep it locked while it is worked in.
+
+    Raises:
+        UserError: another process is working in it.
+    """
     from classroomkd.recipe import recipe_yaml
 
-    if first_rank():
+    if not first_rank():
+        yield
+        return
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process is working in {out}; wait for it, or choose another --out") from error
         atomic_write_text(out / "recipe.yaml", recipe_yaml(recipe))
+        atomic_write_text(out / "data.json", json.dumps(data_identity(setup), indent=1))
+        for arm in recipe.arms():
+            atomic_write_text(out / arm.slug / "arm.json", json.dumps(_identity(arm), indent=1))
+        yield
+
+
+def data_identity(setup: Setup) -> dict[str, Any]:
+    """What images a run saw: the source's fingerprint and which samples each part holds."""
+    parts = {"train": setup.data.train, "student": setup.student_part, "val": setup.data.val, "test": setup.data.test}
+    return {"fingerprint": setup.data.fingerprint, "parts": {name: part.digest() for name, part in parts.items()}}
+
+
+def _identity(arm: Arm) -> list[Any]:
+    return json.loads(json.dumps([[name, options] for name, options in arm.parts]))  # type: ignore[no-any-return]
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({error}); choose another --out") from error
 
 
 def first_rank() -> bool:
@@ -66,7 +124,10 @@ def _differences(stored: Path, recipe: Recipe) -> list[str]:
     """Keys of the recipe that differ from the stored one and matter for what is already there."""
     from classroomkd.recipe import recipe_yaml
 
-    before, now = yaml.safe_load(stored.read_text()) or {}, yaml.safe_load(recipe_yaml(recipe))
+    try:
+        before, now = yaml.safe_load(_read(stored)) or {}, yaml.safe_load(recipe_yaml(recipe))
+    except yaml.YAMLError as error:
+        raise UserError(f"{stored} is damaged; choose another --out") from error
     return sorted(
         f"{key}.{inner}" if inner else key
         for key in (set(before) | set(now)) - _FREE
@@ -125,8 +186,10 @@ def summarise(
             "student_train": len(setup.student_part),
             "val": len(setup.data.val),
             "test": len(setup.data.test),
-            "notes": [*setup.data.notes, *_what_mentors_saw(mentors, len(setup.student_part))],
+            "notes": [*setup.data.notes, *_what_mentors_saw(setup, mentors)],
+            **data_identity(setup),
         },
+        "train": recipe.train.model_dump(mode="json"),
         "student": student or {"model": recipe.student.model},
         "seeds": list(recipe.seeds),
         "arms": [
@@ -146,14 +209,16 @@ def summarise(
     }
 
 
-def _what_mentors_saw(mentors: Sequence[dict[str, Any]], student: int) -> list[str]:
+def _what_mentors_saw(setup: Setup, mentors: Sequence[dict[str, Any]]) -> list[str]:
     """What the mentors had that the student had not."""
+    student = len(setup.student_part)
     more = [m["samples"] for m in mentors if m["samples"] is not None and m["samples"] > student]
     if not more:
         return []
+    theirs = ", all of them among theirs" if min(more) == len(setup.data.train) else ""
     return [
         f"{len(more)} of {len(mentors)} mentors were trained on more labels (up to {max(more):,}) than the student "
-        f"sees ({student:,}, among theirs): part of what the mentors add is that data."
+        f"sees ({student:,}{theirs}): part of what the mentors add is that data."
     ]
 
 

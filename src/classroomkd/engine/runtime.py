@@ -19,13 +19,13 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is cuda, then mps, then cpu; anything else must exist.
+    """``auto`` is cuda where there is one, else cpu; anything else (mps) must be asked for and exist.
 
     Raises:
         UserError: a device that is not there.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -103,6 +103,8 @@ class Runtime:
         """Wait for the device, before reading a clock."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
 
 
 def _fabric(device: torch.device, world: int, precision: str) -> Any:

@@ -60,6 +60,8 @@ def score(logits: Tensor, target: Tensor, classes: int) -> Score:
     """Accuracy, mean cross-entropy and accuracy by class of logits ``(N, C)``."""
     if logits.shape[-1] != classes:
         raise UserError(f"the network answers {logits.shape[-1]} classes, the data has {classes}")
+    if logits.device.type == "mps":  # no float64 there
+        logits, target = logits.to("cpu"), target.to("cpu")
     right = (logits.argmax(-1) == target).double()
     hits = torch.zeros(classes, dtype=torch.float64, device=target.device).index_add_(0, target, right)
     count = torch.bincount(target, minlength=classes).double()
@@ -80,6 +82,8 @@ def calibration_of(logits_MNC: Tensor, target: Tensor) -> Calibration:
     The temperature of each mentor minimises its cross-entropy there (golden-section over 2⁻⁴ … 2⁴, on the device);
     the ceiling is its mean probability of the true class, by class (a class without held-out samples: overall mean).
     """
+    if logits_MNC.device.type == "mps":  # no float64 there
+        logits_MNC, target = logits_MNC.to("cpu"), target.to("cpu")
     logits, (mentors, _, classes) = logits_MNC.double(), logits_MNC.shape
 
     def cost(log_t: Tensor) -> Tensor:

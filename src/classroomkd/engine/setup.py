@@ -18,6 +18,7 @@ from classroomkd.classroom import Task, prediction_of
 from classroomkd.engine.inputs import Inputs
 from classroomkd.engine.runtime import Runtime
 from classroomkd.errors import UserError
+from classroomkd.models.measuring import as_for_evaluation
 
 if TYPE_CHECKING:
     from classroomkd.data import ImageSet, Part
@@ -114,10 +115,7 @@ class Setup:
 
     def mentor_train(self, index: int) -> TrainSpec:
         """How mentor ``index`` is trained when it has no checkpoint."""
-        base = self.recipe.mentor_train or self.recipe.train
-        own = self.recipe.mentors[index].train
-        given = {k: getattr(own, k) for k in own.model_fields_set & set(type(base).model_fields)} if own else {}
-        return base.model_copy(update=given)
+        return self.recipe.mentors[index].train or self.recipe.mentor_train or self.recipe.train
 
     def build(self, spec: str, role: str, seed: int | None = None) -> nn.Module:
         """A network by name on the training device; with a seed, the same weights every time."""
@@ -135,10 +133,9 @@ class Setup:
     def check_network(self, module: nn.Module, role: str, size: tuple[int, int] | None = None) -> None:
         """One dry forward on blank images: the network must take them and answer with this data's classes."""
         shape = (2, self.data.shape[0], *(size or self.data.shape[1:]))
-        was = module.training
-        module.eval()
         try:
-            answer = prediction_of(module(torch.zeros(shape, device=self.runtime.device)))
+            with as_for_evaluation(module):
+                answer = prediction_of(module(torch.zeros(shape, device=self.runtime.device)))
         except UserError as error:
             raise UserError(f"{role}: {error}") from error
         except Exception as error:
@@ -147,8 +144,6 @@ class Setup:
                 f"{role}: the network does not take images of shape {shape[1:]}: {first}. "
                 "Set data.size to what it expects, or choose another model"
             ) from error
-        finally:
-            module.train(was)
         if answer.dim() != 2 or answer.shape[1] != len(self.classes):
             got = f"{answer.shape[1]} classes" if answer.dim() == 2 else f"shape {tuple(answer.shape)}"
             raise UserError(f"{role}: the network answers {got}, the data '{self.data.name}' has {len(self.classes)}")

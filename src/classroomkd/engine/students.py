@@ -19,6 +19,7 @@ from classroomkd.engine import scoring as ev
 from classroomkd.engine.mentors import MentorRecord, load_mentor
 from classroomkd.engine.setup import Setup
 from classroomkd.engine.train import Fit, Notify, Result
+from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
     from classroomkd.recipe import Arm
@@ -41,7 +42,7 @@ def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorR
     if setup.recipe.student.checkpoint is not None:
         models.load_checkpoint(student, setup.recipe.student.checkpoint, what="student")
     torch.manual_seed(seed + 104729)
-    method = methods.compose([(entry.name, entry.options) for entry in arm.entries])
+    method = methods.compose(arm.parts)
     wanted = method.needs.mentors > 0
     answered = all(m.answers for m in mentors) and not method.needs.features
     store = None
@@ -67,8 +68,8 @@ def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorR
     classroom.mentors.store = store
     if method.needs.calibration:
         logits = torch.stack([torch.from_numpy(np.load(m.val_logits, allow_pickle=False)) for m in mentors])
-        target = setup.data.val.target
-        classroom.calibration = ev.calibration_of(logits.to(target.device), target)
+        device = setup.runtime.device
+        classroom.calibration = ev.calibration_of(logits.to(device), setup.data.val.target.to(device))
     return classroom.to(setup.runtime.device)
 
 
@@ -100,7 +101,10 @@ def teach_student(
     folder = seed_folder(out, arm, seed)
     done = folder / "entry.json"
     if resume and done.exists():
-        entry: dict[str, Any] = json.loads(done.read_text())
+        try:
+            entry: dict[str, Any] = json.loads(done.read_text())
+        except ValueError as error:
+            raise UserError(f"{done} is damaged; remove it to train this student again") from error
         return entry
     classroom = build_classroom(setup, arm, seed, mentors)
     fit = Fit(

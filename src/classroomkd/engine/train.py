@@ -153,6 +153,7 @@ class Fit:
                 at = epoch + i / len(batches)
                 for group in context.raw_optimizer.param_groups:
                     group["lr"] = rate(at)
+                context.group = min(spec.accumulate, len(batches) - i // spec.accumulate * spec.accumulate)
                 context.teach(batch)
                 if classroom.steps % spec.log_every == 0:
                     flush(epoch + (i + 1) / len(batches))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +86,29 @@ def _start(recipe: Recipe, folder: str, cache: str, trust_code: bool, threads: i
     from classroomkd.engine.runtime import Runtime
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    _die_with_parent()
     runtime = Runtime("cpu", recipe.train.precision, threads)
     _setup = Setup(recipe, data.unpack(folder), runtime, Path(cache), trust_code)
     _queue = queue
+
+
+def _die_with_parent() -> None:
+    """A worker whose parent was killed must not go on writing a run folder that is being resumed."""
+    import ctypes
+    import signal
+    import time
+
+    parent = os.getppid()
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _work(job: Job) -> dict[str, Any]:
@@ -143,6 +165,10 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
         try:
             for future in _as_done(list(futures)):
                 error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    raise RunStopped(
+                        "a worker process died (out of memory?); what was finished is kept. Resume with workers=1"
+                    ) from error
                 if error is not None and not isinstance(error, RunStopped):
                     raise error
                 done(futures[future], None if error else future.result(), error)

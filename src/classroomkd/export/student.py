@@ -16,6 +16,8 @@ from classroomkd.errors import UserError
 
 __all__ = ["Student", "export_student", "find_student", "load_student"]
 
+FILES = {"last": "student.safetensors", "best": "student-best.safetensors", "ema": "student-ema.safetensors"}
+
 
 @dataclass(frozen=True)
 class Student:
@@ -30,14 +32,24 @@ class Student:
     model: str
     metadata: dict[str, str]
 
+    @property
+    def side(self) -> int | None:
+        """The ``size`` of the geometry rule that brings other images to ``shape``; None for one that is not square."""
+        _, height, width = self.shape
+        return self.size or (height if height == width else None)
+
 
 def find_student(path: Path, which: str = "last") -> Path:
     """The student's file in a run folder, a seed's folder, or the file itself.
 
+    ``which`` is ``last``, ``best`` or ``ema``; it does not matter where ``path`` is a file.
+
     Raises:
-        UserError: nothing there, or several students to choose from (they are named).
+        UserError: another ``which``, nothing there, or several students to choose from (they are named).
     """
-    name = {"last": "student.safetensors", "best": "student-best.safetensors", "ema": "student-ema.safetensors"}[which]
+    if which not in FILES:
+        raise UserError(f"--which {which}: choose one of {', '.join(FILES)}")
+    name = FILES[which]
     if path.is_file():
         return path
     if not path.exists():
@@ -102,14 +114,13 @@ def export_student(source: Path, target: Path) -> Path:
     """Copy a student to ``target`` (.safetensors) and write a model card beside it (.md).
 
     Raises:
-        UserError: another ending; ONNX and torch.export are not in this version.
+        UserError: another ending (ONNX and torch.export are not in this version), or a place that cannot be written.
     """
     if target.suffix != ".safetensors":
         raise UserError(
             f"export to '{target.suffix or target.name}' is not in this version: name the target *.safetensors"
         )
     student = load_student(source, trust_code=False) if not _is_given(source) else None
-    target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_bytes(target, source.read_bytes())
     if student is not None:
         atomic_write_text(target.with_suffix(".md"), _card(student, target))

@@ -1,7 +1,7 @@
 """Rows of the result table: one per arm and run, numbers only, ready for ``--json``; scores are fractions in 0..1.
 
 A difference is taken against an arm of the same run that is the baseline. A run without one borrows it from another
-run of the same table if data and student are the same, and the row says from which.
+run of the same table if data, student and training are the same, and the row says from which (or why not).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 from .statistics import paired, spread
 from .summary import Arm, Summary
 
-__all__ = ["Row", "find_baseline", "mentor_rows", "result_rows"]
+__all__ = ["Row", "find_baseline", "kept_apart", "mentor_rows", "result_rows"]
 
 Row = dict[str, Any]
 BASELINES = ("none", "average")
+BOOKKEEPING = {"log_every", "eval_every", "checkpoint_every", "eval_batch_size"}  # of train; the student is the same
 
 
 def result_rows(
@@ -26,8 +27,10 @@ def result_rows(
     Keys: ``run``, ``arm``, ``method``, ``status``, ``seeds`` (finished), ``missing`` (seeds other arms of the run
     have), ``test_last``, ``test_best`` (at the best validation epoch) and ``test_ema``, each ``{n, mean, sd}``;
     ``vs`` = ``{baseline: null | {arm, run, n, mean, low, high, verdict, unpaired}}`` on ``score``, a paired difference
-    with its 95 % t interval; ``parameters``, ``multiply_adds`` (student), ``cost_ratio`` (step time over the student
-    alone), ``step_ms``, ``seconds``, ``test`` (samples), ``student``, ``data``.
+    with its 95 % t interval; ``apart`` = ``{baseline: [{arm, run, why}]}``, where there is none though a run on data
+    and a student of the same name has it; ``parameters``, ``multiply_adds`` (student), ``cost_ratio`` (step time over
+    the student alone: 1 for ``none``, whatever was measured), ``step_ms``, ``seconds``, ``test`` (samples),
+    ``student``, ``data``.
     """
     runs = [summaries] if isinstance(summaries, Summary) else list(summaries)
     titles = _titles(runs)
@@ -38,11 +41,12 @@ def result_rows(
             scores = summary.scores(arm.label, score)
             itself = [name for name in baselines if find_baseline(summary, name) is arm]
             against: dict[str, Row | None] = dict.fromkeys(baselines)
+            apart: dict[str, list[Row]] = {}
             # A baseline is compared with those named before it only: the other way round is the same figure again.
             for name in baselines[: baselines.index(itself[0])] if itself else baselines:
-                against[name] = _difference(runs, titles, summary, arm, name, score)
-            step, floor = _mean(summary, arm, "step_ms"), _mean(summary, arm, "floor_ms")
-            cost = _mean(summary, arm, "cost_ratio")
+                against[name], refused = _difference(runs, titles, summary, arm, name, score)
+                if refused:
+                    apart[name] = refused
             rows.append(
                 {
                     "run": title,
@@ -53,10 +57,11 @@ def result_rows(
                     "missing": gaps.get(arm.label, []),
                     **{key: _spread(summary, arm, key) for key in ("test_last", "test_best", "test_ema")},
                     "vs": against,
+                    "apart": apart,
                     "parameters": summary.student.parameters,
                     "multiply_adds": summary.student.multiply_adds,
-                    "cost_ratio": cost if cost is not None else step / floor if step and floor else None,
-                    "step_ms": step,
+                    "cost_ratio": _cost(summary, arm),
+                    "step_ms": _mean(summary, arm, "step_ms"),
                     "seconds": _mean(summary, arm, "seconds"),
                     "test": summary.data.test,
                     "student": summary.student.model,
@@ -113,14 +118,19 @@ def _titles(runs: Sequence[Summary]) -> list[str]:
 
 def _difference(
     runs: Sequence[Summary], titles: Sequence[str], summary: Summary, arm: Arm, name: str, score: str
-) -> Row | None:
-    """Against baseline ``name``; ``None`` where no run that may be compared has it."""
+) -> tuple[Row | None, list[Row]]:
+    """Against baseline ``name``; ``None`` where no run that may be compared has it, and why those that have it may not."""
     own = next(index for index, run in enumerate(runs) if run is summary)
     alike = [index for index, run in enumerate(runs) if index != own and _same_task(run, summary)]
+    refused: list[Row] = []
     for index in [own, *alike]:
         run = runs[index]
         base = find_baseline(run, name)
         if base is None:
+            continue
+        why = None if index == own else _unlike(run, summary)
+        if why is not None:
+            refused.append({"arm": base.label, "run": titles[index], "why": why})
             continue
         found = paired(summary.scores(arm.label, score), run.scores(base.label, score))
         return {
@@ -132,17 +142,58 @@ def _difference(
             "high": found.high,
             "verdict": found.verdict,
             "unpaired": list(found.unpaired),
-        }
-    return None
+        }, []
+    return None, refused
 
 
 def _same_task(a: Summary, b: Summary) -> bool:
-    """Whether scores of two runs may be subtracted: the same test part and the same student."""
+    """Whether two runs are about the same thing by name and number: test part and student."""
 
     def what(run: Summary) -> tuple[Any, ...]:
         return (run.task, run.data.name, run.data.classes, run.data.test, run.student.model, run.student.parameters)
 
     return what(a) == what(b)
+
+
+def _unlike(a: Summary, b: Summary) -> str | None:
+    """Why scores of two runs on one task may not be subtracted; ``None`` where they may.
+
+    What either does not know (a run of an earlier version) is taken to agree.
+    """
+
+    def differ(one: Any, other: Any) -> bool:
+        return bool(one and other and one != other)
+
+    def other_part(name: str) -> bool:
+        return differ(a.data.parts.get(name), b.data.parts.get(name))
+
+    if differ(a.data.fingerprint, b.data.fingerprint) or other_part("student"):
+        return "trained on other data"
+    if other_part("val") or other_part("test"):
+        return "scored on other data"
+    if not (a.train and b.train):
+        return None
+    keys = [key for key in {**a.train, **b.train} if key not in BOOKKEEPING and a.train.get(key) != b.train.get(key)]
+    return f"another training: {', '.join(keys)}" if keys else None
+
+
+def kept_apart(rows: Sequence[Row]) -> list[str]:
+    """One line for every baseline that runs without their own were not compared with, and why."""
+    found: dict[tuple[str, str, str], dict[str, None]] = {}
+    for row in rows:
+        for refused in row["apart"].values():
+            for base in refused:
+                found.setdefault((base["arm"], base["run"], base["why"]), {})[row["run"]] = None
+    return [f"Not compared with '{arm}' of {run}: {', '.join(who)} ({why})." for (arm, run, why), who in found.items()]
+
+
+def _cost(summary: Summary, arm: Arm) -> float | None:
+    """Step time over the student's alone. For ``none`` that is the same step twice: 1 by definition, not by clock."""
+    step, floor = _mean(summary, arm, "step_ms"), _mean(summary, arm, "floor_ms")
+    cost = _mean(summary, arm, "cost_ratio")
+    if cost is None and step and floor:
+        cost = step / floor
+    return 1.0 if cost is not None and (arm.method or arm.label) == "none" else cost
 
 
 def _spread(summary: Summary, arm: Arm, field: str) -> Row:

@@ -53,7 +53,11 @@ class _Part(BaseModel):
 
 
 class Data(_Part):
-    """The data a run used; counts are samples, ``student_train`` those whose labels the student saw."""
+    """The data a run used; counts are samples, ``student_train`` those whose labels the student saw.
+
+    ``fingerprint`` stands for the content, ``parts`` (``train``, ``student``, ``val``, ``test``) for which samples
+    are in which part; runs written by earlier versions have neither.
+    """
 
     name: str = ""
     classes: list[str] = []
@@ -62,6 +66,8 @@ class Data(_Part):
     val: Count = None
     test: Count = None
     notes: list[str] = []
+    fingerprint: str = ""
+    parts: Annotated[dict[str, str], BeforeValidator(_empty_if_none)] = {}
 
 
 class Student(_Part):
@@ -117,7 +123,10 @@ class MentorInfo(_Part):
 
 
 class Summary(_Part):
-    """``summary.json``, checked; ``root`` is the run folder it was read from."""
+    """``summary.json``, checked; ``root`` is the run folder it was read from.
+
+    ``train`` is how the students were trained, every key of the recipe's section; empty in runs of earlier versions.
+    """
 
     schema_: int = Field(alias="schema")
     name: str = ""
@@ -127,6 +136,7 @@ class Summary(_Part):
     seconds: Number = None
     data: Data = Data()
     student: Student = Student()
+    train: Annotated[dict[str, Any], BeforeValidator(_empty_if_none)] = {}
     arms: list[Arm] = []
     planned: list[int] = Field(default=[], alias="seeds")
     entries: list[Entry] = []

@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_run import ARMS, MENTORS, fake_run
 from rich.console import Console
 
+from classroomkd.cli.app import main
 from classroomkd.report import (
     Summary,
     load_summary,
@@ -21,6 +23,7 @@ from classroomkd.report import (
     words,
 )
 from classroomkd.report.headline import cautions, headline, main_arm, verdict
+from classroomkd.report.rows import kept_apart
 from classroomkd.report.table import notes
 
 
@@ -226,3 +229,62 @@ def test_tables_load_neither_torch_nor_a_chart_library() -> None:
     code = "import sys, classroomkd.report; print(sorted({'torch', 'altair', 'vl_convert'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+TRAIN = {"epochs": 20, "lr": 0.05, "log_every": 50, "eval_every": 1, "checkpoint_every": 1, "eval_batch_size": 256}
+PARTS = {"train": "t", "student": "s", "val": "v", "test": "e"}
+
+
+def known_run(root: Path, arms: list[Any], *, train: dict[str, Any] | None = None, **data: Any) -> Summary:
+    """A fake run whose summary also says exactly what was used, as runs of this version do."""
+    fake_run(root, name=root.name, arms=arms, epochs=1, seeds=[0, 1], mentors=MENTORS[:1])
+    raw = json.loads((root / "summary.json").read_text())
+    raw["data"] |= {"fingerprint": "f", "parts": PARTS} | data
+    raw["train"] = TRAIN | (train or {})
+    (root / "summary.json").write_text(json.dumps(raw))
+    return load_summary(root)
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({}, None),
+        ({"train": {"log_every": 1, "eval_every": 2, "checkpoint_every": 3, "eval_batch_size": 4}}, None),
+        ({"parts": PARTS | {"train": "more mentors' samples"}}, None),
+        ({"fingerprint": "", "parts": None}, None),  # an earlier version's
+        ({"fingerprint": "g"}, "trained on other data"),
+        ({"parts": PARTS | {"student": "x"}}, "trained on other data"),
+        ({"parts": PARTS | {"val": "x"}}, "scored on other data"),
+        ({"parts": PARTS | {"test": "x"}}, "scored on other data"),
+        ({"train": {"lr": 0.1, "epochs": 30, "log_every": 1}}, "another training: epochs, lr"),
+    ],
+)
+def test_a_baseline_is_borrowed_only_where_nothing_else_differs(
+    tmp_path: Path, other: dict[str, Any], why: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = known_run(tmp_path / "a", ARMS[:1]), known_run(tmp_path / "b", ARMS[3:], **other)
+    row = result_rows([b, a])[0]
+    if why is None:
+        assert row["vs"]["none"]["run"] == "a"
+        assert row["apart"] == {}
+        assert kept_apart([row]) == []
+        return
+    assert row["vs"]["none"] is None
+    assert row["apart"] == {"none": [{"arm": "none", "run": "a", "why": why}]}
+    for option in ([], ["--markdown"]):
+        assert main(["compare", str(tmp_path / "b"), str(tmp_path / "a"), *option]) == 0
+        assert f"Not compared with 'none' of a: b ({why})." in " ".join(capsys.readouterr().out.split())
+
+
+def test_another_run_may_still_lend_it(tmp_path: Path) -> None:
+    other = known_run(tmp_path / "other", ARMS[:1], train={"lr": 0.1})
+    row = result_rows([known_run(tmp_path / "b", ARMS[3:]), other, known_run(tmp_path / "a", ARMS[:1])])[0]
+    assert row["vs"]["none"]["run"] == "a"
+    assert row["apart"] == {}
+
+
+def test_the_student_alone_costs_itself() -> None:
+    rows = result_rows(make(GAIN))
+    assert [row["cost_ratio"] for row in rows] == [1.0, pytest.approx(1.1), pytest.approx(1.1)]
+    assert words.ratio(rows[0]["cost_ratio"]) == "1.00×"
+    assert result_rows(make({"none": [], "kd": [0.5]}))[0]["cost_ratio"] is None
