@@ -62,6 +62,22 @@ def test_kill_nine_at_random_moments(tmp_path: Path, workers: int) -> None:
             assert torch.equal(value, found[name][key]), (name, key)
 
 
+def test_workers_die_with_their_parent(tmp_path: Path) -> None:
+    """Only the parent is killed, as an out-of-memory killer or a batch system does it."""
+    process = subprocess.Popen(
+        command(tmp_path / "run", "workers=2", "train.epochs=200"), env=ENV, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run").glob("*/seed*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(2)
+    before = progress(tmp_path / "run")
+    time.sleep(2)
+    assert progress(tmp_path / "run") == before, "a worker went on writing"
+
+
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(tmp_path / "run", "train.epochs=200"),

@@ -222,6 +222,21 @@ def test_accumulated_batches_are_one_large_one(images: Any, runtime: Runtime) ->
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_a_group_cut_by_the_epoch_is_resumed_to_the_bit(images: Any, runtime: Runtime, tmp_path: Path) -> None:
+    spec = TrainSpec(
+        epochs=3, batch_size=32, accumulate=3, lr=0.02, log_every=1
+    )  # four batches: a group of 3 and one of 1
+    whole, _ = fit(images, runtime, tmp_path / "a", spec=spec)
+    fit(images, runtime, tmp_path / "b", spec=spec, stop_after=1)
+    again, _ = fit(images, runtime, tmp_path / "b", spec=spec, resume=True)
+    assert same(whole, again)
+    large = TrainSpec(epochs=1, batch_size=32, accumulate=1000, lr=0.02)
+    torch.manual_seed(0)
+    fresh = net(dropout=0.2)
+    taught, _ = fit(images, runtime, spec=large)
+    assert not same(fresh, taught)  # an epoch is at least one update
+
+
 def images_with(images: Any, part: Any) -> Any:
     from dataclasses import replace
 

@@ -1,0 +1,126 @@
+"""What a resumed run must not do: mix methods, data or processes, or believe an answer to another question."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import classroomkd as ck
+from classroomkd.cli.app import main
+
+
+def test_another_method_under_the_same_name_is_refused(
+    tmp_path: Path, quick: list[str], smoke: str, capsys: Any
+) -> None:
+    run = ["run", smoke, *quick, "train.epochs=1", "--out", str(tmp_path / "run"), "--quiet"]
+    assert main(run) == 0
+    assert main([*run, "method.tau=1", "--resume"]) == 2
+    assert "the arm 'classroomkd'" in capsys.readouterr().err
+    assert main([*run, "methods=[none,classroomkd]", "--resume"]) == 0  # more arms are welcome
+    made = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [e["method"] for e in made["entries"]] == ["none", "classroomkd"]
+
+
+def test_changed_images_are_refused(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
+    for c, label in enumerate("abc"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(14):
+            Image.fromarray(np.full((32, 32, 3), 20 * c + i, np.uint8)).save(tmp_path / "photos" / label / f"{i}.png")
+    words = [w for w in quick if "options" not in w and "samples" not in w]
+    own = [
+        f"data=imagefolder:{tmp_path / 'photos'}",
+        "mentors=[]",
+        "method=none",
+        "train.epochs=1",
+        "student.samples=null",
+    ]
+    run = ["run", smoke, *words, *own, "--out", str(tmp_path / "run"), "--quiet"]
+    assert main(run) == 0
+    (tmp_path / "photos" / "a" / "3.png").unlink()
+    capsys.readouterr()
+    assert main([*run, "--resume"]) == 2
+    assert "other images" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
+    import multiprocessing
+
+    run = ["run", smoke, *quick, "method=none", "train.epochs=1", "--out", str(tmp_path / "run"), "--quiet"]
+    assert main(run) == 0
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(str(tmp_path / "run" / ".lock"), ready, release))
+    other.start()
+    try:
+        assert ready.wait(60)
+        capsys.readouterr()
+        assert main([*run, "--resume"]) == 2
+        assert "another process" in capsys.readouterr().err
+    finally:
+        release.set()
+        other.join()
+    assert main([*run, "--resume"]) == 0
+
+
+def hold(path: str, ready: Any, release: Any) -> None:
+    with open(path, "w") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        ready.set()
+        release.wait(60)
+
+
+class Scaled(nn.Module):
+    """The same tensors, another answer."""
+
+    def __init__(self, inner: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.inner, self.factor = inner, factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * self.inner(x)
+
+
+def test_the_bank_tells_networks_apart_that_share_their_tensors(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    inner = ck.models.create("convnet4", num_classes=10)
+    data = {"source": "puppets", "options": {"train": 60, "test": 20, "image_size": 32}}
+    run = ck.distill(
+        "convnet4", {"sharp": Scaled(inner, 0.1), "flat": Scaled(inner, 30.0)}, data, "average", out=tmp_path / "run",
+        epochs=1, bank="views=2", check_mentors="off", device="cpu", cache=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert [m["forwards"] for m in run.summary["mentors"]] == [2, 2]
+    assert len(list((tmp_path / "cache" / "answers").glob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(["bank=exact"], "exact"), (["bank=views=9999"], "views"), (["cache=/proc/nowhere"], "/proc/nowhere")],
+)
+def test_what_fails_early_leaves_no_folder(
+    tmp_path: Path, quick: list[str], smoke: str, capsys: Any, words: list[str], expected: str
+) -> None:
+    assert main(["run", smoke, *quick, *words, "--out", str(tmp_path / "run"), "--quiet"]) == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_damaged_records_are_named(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
+    run = ["run", smoke, *quick, "method=none", "train.epochs=1", "--out", str(tmp_path / "run"), "--quiet"]
+    assert main(run) == 0
+    shutil.copytree(tmp_path / "run", tmp_path / "kept")
+    (tmp_path / "run" / "none" / "seed0" / "entry.json").write_text("{")
+    capsys.readouterr()
+    assert main([*run, "--resume"]) == 2
+    assert "entry.json" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main([*run[:-3], "--out", str(tmp_path / "file"), "--quiet"]) == 2
+    assert "is a file" in capsys.readouterr().err
