@@ -9,9 +9,10 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import classroomkd as ck
-from classroomkd.classroom import TapReader, prediction_of
+from classroomkd.classroom import Answers, Calibration, TapReader, prediction_of
 from classroomkd.errors import UserError
 
 
@@ -91,6 +92,54 @@ def test_mentor_keeps_its_own_normalisation_and_size() -> None:
         ck.Mentor(net(), mean=own_mean)
 
 
+def test_a_mentors_normalisation_needs_the_students() -> None:
+    mentor = ck.Mentor(net(seed=1), "own", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    with pytest.raises(UserError, match=r"mentor 'own'.*pass mean= and std= to Classroom"):
+        ck.Classroom(net(), [net(seed=2), mentor], "average")
+    with pytest.raises(UserError, match="one of mean= and std="):
+        ck.Classroom(net(), [mentor], "average", mean=(0.0, 0.0, 0.0))
+    x, y = batch()
+    pixels = ck.Classroom(net(), [mentor], "average", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    told = pixels.mentors.ask(x)
+    assert told is not None
+    torch.testing.assert_close(told.prediction[0], mentor((x - 0.5) / 0.25).prediction)
+    assert pixels(x, y).loss.isfinite()
+
+
+def test_preparing_and_choosing_copy_nothing_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    mentor = ck.Mentor(net(seed=1), mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    x, _ = batch()
+    own, student = ((0.5, 0.4, 0.3), (0.2, 0.2, 0.2)), ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    (m, s), (a, b) = (tuple(torch.tensor(v).view(1, -1, 1, 1) for v in pair) for pair in (own, student))
+    assert torch.equal(mentor.prepare(x, *student), (x * b + a - m) / s)
+    answers = Answers(torch.randn(4, 5, 3), {"tap": torch.randn(4, 5, 2)})
+    expected = answers.prediction[[2, 0]], answers.features["tap"][[2, 0]]
+
+    def forbidden(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a list of numbers was copied to the device")
+
+    monkeypatch.setattr(torch, "tensor", forbidden)
+    monkeypatch.setattr(torch.Tensor, "new_tensor", forbidden)
+    mentor.prepare(x, *student)
+    with Seen() as seen:
+        chosen = answers.of([2, 0])
+    assert "aten::index" not in seen.names
+    assert torch.equal(chosen.prediction, expected[0])
+    assert torch.equal(chosen.features["tap"], expected[1])
+
+
+class Seen(TorchDispatchMode):
+    """The names of the operations that ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.add(func.name().split(".")[0])
+        return func(*args, **(kwargs or {}))
+
+
 def test_class_counts_that_differ_are_named() -> None:
     with pytest.raises(UserError, match=r"student answers .*\(5, 4\).*'big'.*\(5, 7\)"):
         ck.Classroom(net(), [ck.Mentor(net(7), "big")], "average")(*batch())
@@ -112,6 +161,56 @@ def test_calibration_is_asked_for() -> None:
 
     classroom.calibration = calibrate(classroom.mentors, [batch(40)])
     assert classroom(*batch()).loss.isfinite()
+
+
+def test_calibration_follows_to_the_device() -> None:
+    classroom = ck.Classroom(net(), [net(seed=1)], ck.methods.create("classroomkd", credibility="held_out"))
+    classroom.calibration = Calibration(torch.ones(1), torch.full((1, 4), 0.5))
+    classroom.double()
+    assert classroom.calibration.ceiling.dtype == torch.float32  # its precision is its own
+    classroom.to("meta")
+    assert classroom.calibration.temperature.is_meta
+    assert classroom.calibration.ceiling.is_meta
+
+
+def test_deep_copies_have_their_own_taps() -> None:
+    x, y = batch()
+    mentor = ck.Mentor(net(seed=1), taps=["3"])
+    room = ck.Classroom(net().eval(), [mentor], "average", taps=["0", "3"])
+    room(x, y)
+    room.student(x)  # outside the reader, with a graph: nothing of it is kept
+    other = copy.deepcopy(room)
+    with torch.no_grad():
+        for network in (other.student, next(iter(other.mentors)).module):
+            network[0].bias.fill_(3.0)
+    old, new = room.gather(x, y), other.gather(x, y)
+    for lesson, classroom in ((old, room), (new, other)):
+        expected = classroom.student[0](x)
+        torch.testing.assert_close(lesson.student.features["0"], expected)
+        assert lesson.mentors is not None
+        body = next(iter(classroom.mentors)).module[:4]
+        torch.testing.assert_close(lesson.mentors.features["3"][0], body(x))
+    assert not torch.equal(old.student.features["0"], new.student.features["0"])
+    reader = copy.deepcopy(copy.deepcopy(room.reader))
+    assert reader(x)[1]["3"].shape == (5, 64)
+
+
+def test_a_copied_network_does_not_speak_for_the_original() -> None:
+    module = net().eval()
+    x, _ = batch()
+    reader = TapReader(nn.ModuleList([module]), ["0.0"])
+    copied = copy.deepcopy(module)
+    reader.module.forward = lambda inputs: (module(inputs), copied(inputs + 1))[0]
+    torch.testing.assert_close(reader(x)[1]["0.0"], module[0](x))
+
+
+def test_taps_survive_compilation() -> None:
+    room = ck.Classroom(net().eval(), [net(seed=1)], "average", taps=["0"])
+    x, _ = batch()
+    compiled = torch.compile(room.reader, backend="aot_eager")
+    for inputs in (x, x + 1):
+        torch.testing.assert_close(compiled(inputs)[1]["0"], room.student[0](inputs))
+    torch.testing.assert_close(room.reader(x)[1]["0"], room.student[0](x))
 
 
 def test_taps_survive_in_place_activations() -> None:
@@ -162,6 +261,17 @@ def test_composition_adds_terms_and_keeps_one_supervised_part() -> None:
     assert set(lesson.terms) == {"supervised", "distilled", "average.distilled"}
     expected = lesson.terms["supervised"] + lesson.terms["distilled"] + 0.5 * lesson.terms["average.distilled"]
     torch.testing.assert_close(lesson.loss, expected)
+
+
+def test_two_parts_of_one_name_both_count() -> None:
+    parts = [("classroomkd", {}), ("average", {"temperature": 1.0}), ("average", {"weight": 0.5})]
+    room = ck.Classroom(net(), [net(seed=1), net(seed=2)], ck.methods.compose(parts))
+    terms = room(*batch())
+    assert list(terms.terms) == ["supervised", "distilled", "average.distilled", "average-2.distilled"]
+    said = terms.terms
+    assert not torch.equal(said["average.distilled"], said["average-2.distilled"])
+    expected = said["supervised"] + said["distilled"] + said["average.distilled"] + 0.5 * said["average-2.distilled"]
+    torch.testing.assert_close(terms.loss, expected)
 
 
 def test_a_part_that_asks_one_mentor_is_handed_its_answers() -> None:

@@ -105,6 +105,53 @@ def test_a_ruled_out_class_is_not_a_nan() -> None:
     assert student.grad.isfinite().all()
 
 
+def test_a_class_that_both_rule_out_adds_nothing() -> None:
+    mentor = torch.tensor([[0.0, 1.0, -math.inf, 2.0]], dtype=torch.float64)
+    student = torch.tensor([[0.5, 0.0, -math.inf, 1.0]], dtype=torch.float64, requires_grad=True)
+    kept = [0, 1, 3]
+    loss = functional.kl_divergence(student, mentor, torch.tensor([4.0]))
+    loss.sum().backward()
+    torch.testing.assert_close(loss, functional.kl_divergence(student[:, kept], mentor[:, kept], 4.0))
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    assert student.grad[0, 2] == 0
+    assert functional.kl_divergence(student, mentor[:, [2, 1, 0, 3]]).isinf()  # the mentor believes what it rules out
+    assert functional.kl_divergence(student, mentor * math.nan).isnan()  # a broken mentor is not hidden
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("gate", [True, False])
+def test_no_mentors_add_nothing(rule: str, gate: bool) -> None:
+    terms = functional.classroom(torch.randn(3, 4), torch.zeros(0, 3, 4), torch.tensor([0, 1, 2]), rule=rule, gate=gate)
+    assert terms.distilled.item() == 0
+    assert terms.loss.isfinite()
+
+
+@pytest.mark.parametrize("rule", ["batch", "rank"])
+def test_soft_gate_of_a_batch_rule_is_the_batchs(rule: str) -> None:
+    torch.manual_seed(11)
+    student, mentors, target = torch.randn(8, 4), torch.randn(3, 8, 4), torch.randint(4, (8,))
+    right = 2 * torch.nn.functional.one_hot(target, 4)
+    mentors[0], mentors[1] = mentors[0] + right, mentors[1] - right
+    soft = functional.classroom(student, mentors, target, rule=rule, soft=0.1).weight
+    assert torch.equal(soft, soft[:, :1].expand_as(soft))
+    hard = functional.classroom(student, mentors, target, rule=rule, strict=True)
+    narrow = functional.classroom(student, mentors, target, rule=rule, soft=1e-6)
+    torch.testing.assert_close(narrow.weight, hard.weight)
+    assert hard.active[:2, 0].tolist() == [True, False]
+
+
+def test_constants_go_to_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = torch.randn(4, 3), torch.randn(2, 4, 3), torch.tensor([0, 1, 2, 0])
+    first = functional.classroom(*args, rule="batch").loss
+
+    def forbidden(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a constant was copied again")
+
+    monkeypatch.setattr(torch, "tensor", forbidden)
+    assert torch.equal(functional.classroom(*args, rule="batch").loss, first)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_batch_of_one_and_permutation(rule: str) -> None:
     torch.manual_seed(2)
@@ -180,10 +227,8 @@ def test_no_gradient_through_weights() -> None:
 
 
 def _supervised(own: torch.Tensor, credibility: torch.Tensor) -> torch.Tensor:
-    """The sample rule's supervised part as the package ships it."""
-    from classroomkd.functional.classroom import _RULES
-
-    return (own * (credibility if _RULES["sample"].own_supervised == "credibility" else 1)).mean()
+    """The sample rule's supervised part by default: weighted by the student's credibility."""
+    return (own * credibility).mean()
 
 
 def test_supervised_weight_is_an_option() -> None:

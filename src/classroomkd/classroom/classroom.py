@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,9 +30,12 @@ class Classroom(nn.Module):
         mentors: networks or :class:`Mentor` objects that predict what the student predicts.
         method: a :class:`Method` or a name for :func:`classroomkd.methods.create`.
         task: a :class:`Task`; None = classification.
-        mean, std: the student's input normalisation, needed when a mentor has another one.
+        mean, std: the student's input normalisation, per channel; needed when a mentor has one of its own.
         taps: places of the student to read.
         scores: mentors' held-out scores, for methods that choose by them.
+
+    Raises:
+        UserError: what is no network, a student among its mentors, a mentor's normalisation without the student's.
 
     Example:
         >>> classroom = Classroom(student, mentors=[net_a, net_b], method="classroomkd")    # doctest: +SKIP
@@ -75,6 +79,14 @@ class Classroom(nn.Module):
         self.method = method
         object.__setattr__(self, "_task", task)
         wrapped = [m if isinstance(m, Mentor) else Mentor(m) for m in mentors]
+        if (mean is None) != (std is None):
+            raise UserError("the classroom got one of mean= and std=; give both, the student's input normalisation")
+        own = [m.name for m in wrapped if m.mean is not None]
+        if own and mean is None:
+            raise UserError(
+                f"mentor '{own[0]}' has a normalisation of its own, so the classroom must know the student's: pass "
+                "mean= and std= to Classroom (zeros and ones where the student sees pixels in 0..1)"
+            )
         object.__setattr__(self, "_pool", MentorPool(wrapped, mean, std))
         self.epoch, self.steps = 0.0, 0
         self._checked = False
@@ -100,6 +112,13 @@ class Classroom(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Classroom:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._pool.apply(fn)
+        if self.calibration is not None:  # it follows to the device and keeps its precision
+            held = self.calibration
+            self.calibration = replace(
+                held,
+                temperature=held.temperature.to(fn(held.temperature).device),
+                ceiling=held.ceiling.to(fn(held.ceiling).device),
+            )
         return self
 
     def gather(

@@ -27,7 +27,7 @@ class Answers:
 
     def of(self, places: list[int]) -> Answers:
         """The answers of some mentors, by their places on the M axis."""
-        return Answers(self.prediction[places], {tap: value[places] for tap, value in self.features.items()})
+        return Answers(_rows(self.prediction, places), {tap: _rows(x, places) for tap, x in self.features.items()})
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,11 @@ class Lesson:
     def active(self) -> Tensor | None:
         """``(M, B)`` or ``(M, B, U)``, bool: which mentor taught which sample."""
         return _squeeze(self._taught().active)
+
+
+def _rows(x: Tensor, places: list[int]) -> Tensor:
+    """``x[places]`` without sending the list to the device."""
+    return torch.stack([x[place] for place in places])
 
 
 def _squeeze(x: Tensor | None) -> Tensor | None:

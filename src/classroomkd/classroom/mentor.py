@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from classroomkd.classroom.lesson import Answers
 from classroomkd.classroom.taps import TapReader
 from classroomkd.errors import UserError
+from classroomkd.functional.constants import constant
 
 __all__ = ["AnswerStore", "Mentor", "MentorPool"]
 
@@ -71,11 +72,9 @@ class Mentor(nn.Module):
     def prepare(self, inputs: Tensor, mean: Statistics | None, std: Statistics | None) -> Tensor:
         """Map ``(B, channels, H, W)`` from the student's normalised space to this mentor's."""
         if self.mean is not None and self.std is not None:
-            view = (1, -1, 1, 1)
-            own_mean, own_std = (inputs.new_tensor(v).view(view) for v in (self.mean, self.std))
             if mean is not None and std is not None:
-                inputs = inputs * inputs.new_tensor(std).view(view) + inputs.new_tensor(mean).view(view)
-            inputs = (inputs - own_mean) / own_std
+                inputs = inputs * _channels(std, inputs) + _channels(mean, inputs)
+            inputs = (inputs - _channels(self.mean, inputs)) / _channels(self.std, inputs)
         if self.size is not None and tuple(inputs.shape[-2:]) != tuple(self.size):
             inputs = F.interpolate(inputs, size=self.size, mode="bilinear", antialias=True, align_corners=False)
         return inputs
@@ -85,6 +84,10 @@ class Mentor(nn.Module):
         """Its answers to a batch that is already in its own space."""
         prediction, features = self.reader(inputs)
         return Answers(prediction, features)
+
+
+def _channels(values: Statistics, like: Tensor) -> Tensor:
+    return constant(tuple(float(v) for v in values), like.dtype, like.device).view(1, -1, 1, 1)
 
 
 class MentorPool:

@@ -68,12 +68,17 @@ class Method(nn.Module):
 
 
 class Composition(Method):
-    """Several methods at once: the first brings the supervised term and the record, the others add their terms."""
+    """Several methods at once: the first brings the supervised term and the record, the others add their terms.
+
+    Args:
+        methods: the parts.
+        names: theirs, which prefix the terms of all but the first; a name that comes again is numbered (``average-2``).
+    """
 
     def __init__(self, methods: Sequence[Method], names: Sequence[str]) -> None:
         super().__init__()
         self.methods = nn.ModuleList(methods)
-        self.names = list(names)
+        self.names = [names[0], *_distinct(names[1:])]
         needs = [m.needs for m in methods]
         self.needs = Needs(
             features={k: v for n in needs for k, v in n.features.items()},
@@ -116,6 +121,14 @@ class Composition(Method):
         """Give every part its turn."""
         for method in self.methods:
             method.after_step(context, lesson)  # type: ignore[operator]
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        numbered = (name if n == 1 else f"{name}-{n}" for n in range(1, len(names) + 2))
+        found.append(next(candidate for candidate in numbered if candidate not in found))
+    return found
 
 
 def masked_mean(values_BU: Tensor, mask_BU: Tensor) -> Tensor:

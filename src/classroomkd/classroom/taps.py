@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ class TapReader(nn.Module):
     """Runs a network and returns its prediction together with the activations at its taps.
 
     Hooks are registered here, once, before any compilation (a hook registered after the first compiled call never
-    fires). Values are copied as they pass, since a later in-place activation would overwrite them.
+    fires). Values are copied as they pass, since a later in-place activation would overwrite them. Deep copies, of the
+    reader or of its network alone, read their own taps.
 
     Args:
         module: any network.
@@ -52,7 +54,7 @@ class TapReader(nn.Module):
         super().__init__()
         self.module = module
         self.taps = tuple(taps)
-        self._caught: dict[str, Tensor] = {}
+        self._caught: dict[str, Tensor] | None = None  # None unless a forward pass of this reader is under way
         known = dict(module.named_modules())
         for tap in self.taps:
             if tap not in known or not tap:
@@ -60,21 +62,24 @@ class TapReader(nn.Module):
                 raise UserError(
                     f"no tap '{tap}' in {type(module).__name__}{near}; `classroomkd inspect` lists every tap of a model"
                 )
-            known[tap].register_forward_hook(self._hook(tap))
+            # A bound method and not a closure: a deep copy binds it to the copied reader.
+            known[tap].register_forward_hook(partial(self._catch, tap))
 
-    def _hook(self, tap: str) -> Any:
-        def catch(module: nn.Module, inputs: Any, output: Any) -> None:
+    def _catch(self, tap: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._caught is not None:
             self._caught[tap] = prediction_of(output).clone()
 
-        return catch
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what an interrupted pass left behind: tensors with a graph cannot be copied."""
+        return {**self.__dict__, "_caught": None}
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """``(prediction, {tap: activation})`` for a batch of inputs."""
         self._caught = {}
         prediction = prediction_of(self.module(inputs))
+        caught, self._caught = self._caught, None
         if torch.compiler.is_compiling():
-            return prediction, dict(self._caught)
-        caught, self._caught = self._caught, {}
+            return prediction, caught
         missing = [tap for tap in self.taps if tap not in caught]
         if missing:
             raise UserError(f"tap '{missing[0]}' exists but did not run in this forward pass; choose another")

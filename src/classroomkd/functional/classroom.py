@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from classroomkd.errors import UserError
+from classroomkd.functional.constants import constant
 from classroomkd.functional.divergence import kl_divergence, log_credibility
 
 __all__ = ["ClassroomTerms", "Grades", "Rule", "classroom", "grade", "python_round2"]
@@ -69,13 +70,12 @@ class _RuleSpec:
 # The smallest double that Python's round(x, 2) lifts to (k + 1) / 100: rounding half is decided on the exact
 # decimal value there, which x * 100 on the device would get wrong in the last bit.
 _TIES = [(k + 0.5) / 100 for k in range(100)]
-_STEPS = [t if round(t, 2) == (k + 1) / 100 else nextafter(t, 1.0) for k, t in enumerate(_TIES)]
+_STEPS = tuple(t if round(t, 2) == (k + 1) / 100 else nextafter(t, 1.0) for k, t in enumerate(_TIES))
 
 
 def python_round2(x: Tensor) -> Tensor:
     """Round values in [0, 1] to two decimals exactly as Python's ``round(x, 2)`` does, on the tensor's device."""
-    steps = torch.tensor(_STEPS, dtype=x.dtype, device=x.device)
-    return torch.bucketize(x, steps, right=True).to(x.dtype) / 100
+    return torch.bucketize(x, constant(_STEPS, x.dtype, x.device), right=True).to(x.dtype) / 100
 
 
 def _exact(x: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ def _rank(student: Tensor, mentors: Tensor, mask: Tensor, reduce: Reduce | None)
 
 
 _RULES: dict[str, _RuleSpec] = {
-    "sample": _RuleSpec(_sample, True, "credibility", 0.0, lambda n: 1.0 / n, lambda tau: 4.0),
+    "sample": _RuleSpec(_sample, True, "credibility", 0.0, lambda n: 1.0 / max(n, 1), lambda tau: 4.0),
     "batch": _RuleSpec(_batch, False, "credibility", 0.0, lambda n: 1.0, lambda tau: 1.0),
     "rank": _RuleSpec(_rank, True, "credibility", 1.0, lambda n: 1.0, lambda tau: 1.0 + 0.1 * tau),
 }
@@ -154,11 +154,13 @@ def grade(
         tau: temperature per unit of gap, T = 1 + tau · gap.
         rule: ``sample`` (each sample on its own), ``batch`` (R1, the released rule), ``rank`` (R0, the first release).
         strict: a mentor must beat the student (True) or may tie (False); None = the rule's own.
-        soft: width of a sigmoid gate on the credibility gap in place of the hard one; None = hard.
+        soft: width of a sigmoid gate in place of the hard one, on the difference of what the rule compares
+            (credibilities, shares or ranks); None = hard.
         normalise: ``"unit"`` makes the active weights of a sample sum to 1, whatever M is; None = the rule's own.
         gate: False switches filtering off (weights 1/M for ``sample``, 1 for the others).
         mentoring: False replaces the gap's temperature by ``fixed_temperature``.
-        fixed_temperature: None = 4 (``sample``), 1 (``batch``), 1 + 0.1 tau (``rank``).
+        fixed_temperature: None = 4 (``sample``), 1 (``batch``), 1 + 0.1 tau (``rank``). With ``rank``, whose
+            strength is (T - 1)², a temperature of 1 (or ``tau=0``) distils nothing.
         supervised_weight: what multiplies the student's own loss: its credibility or one; None = the rule's own.
         reduce: sums a tensor over ranks, so that batch scores do not depend on the number of machines.
 
@@ -182,8 +184,7 @@ def grade(
     if not gate:
         weight, active = torch.full(shape, spec.neutral(shape[0]), dtype=dtype, device=known.device), known
     elif soft is not None:
-        difference = mentor_log_MBU.exp().nan_to_num(0.0) - student_log_BU.exp()
-        weight, active = stand.weight * torch.sigmoid(difference / soft), known
+        weight, active = stand.weight * torch.sigmoid((stand.mentors - stand.student) / soft), known
     else:
         weight, active = stand.weight, ahead.expand(shape) & known
     active = active & mask

@@ -22,7 +22,7 @@ def kl_divergence(student_logits: Tensor, mentor_logits: Tensor, temperature: fl
     Args:
         student_logits: ``(..., C)``.
         mentor_logits: ``(..., C)``, broadcast against the student's; no gradient flows to it. ``-inf`` is allowed
-            (a class the mentor rules out).
+            (a class the mentor rules out, the student too or not: its part is 0).
         temperature: a number, or a tensor that broadcasts against the leading dimensions.
 
     Returns:
@@ -34,9 +34,8 @@ def kl_divergence(student_logits: Tensor, mentor_logits: Tensor, temperature: fl
     with torch.no_grad():
         log_p = torch.log_softmax(mentor_logits / temperature, -1)
         p = log_p.exp()
-        log_p = log_p.clamp_min(torch.finfo(log_p.dtype).min)  # 0 · log 0 is 0, not NaN
     log_q = torch.log_softmax(student_logits / temperature, -1)
-    return (p * (log_p - log_q)).sum(-1)
+    return (p * (log_p - log_q)).masked_fill(p == 0, 0.0).sum(-1)  # 0 · log 0 is 0, not NaN; a NaN of p stays
 
 
 def log_credibility(logits: Tensor, target: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ Rule      s, p_m = credibility of student and mentor (probability of the true cl
   rank    R0, released code at b1d1177: r = ordinal rank of the mean p, / 10; active: r_m > r_s;
           T_m = 1 + tau |r_m − r_s|, divergence times (T_m − 1)²
 Shapes    weight, temperature, active (M, B, U); constant along B for batch and rank, whose scores are summed over ranks
-Defaults  tau 12 (released CIFAR-100 configs); supervised part weighted by the student's credibility in all released
-          rules, by 1 in ``sample`` (decided by benchmarks/RESULTS.md, "Which supervised weight")
+Defaults  tau 12 (released CIFAR-100 configs); supervised part weighted by the student's credibility in both released
+          rules; ``sample``: by the student's credibility too; ``supervised: one`` turns that off (compare both in
+          benchmarks/RESULTS.md)
 Deviates  rounding is done without a host sync; scores that are not finite are inactive (the released loss becomes NaN);
           a batch of 1 works; the two loss weights below are applied (the released code reads and ignores them)
 Cost      the student's step and M forwards (none with a bank); figures in benchmarks/RESULTS.md
@@ -45,11 +46,12 @@ class ClassroomKD(Method):
         rule: ``sample``, ``batch`` or ``rank``.
         tau: temperature per unit of relative gap.
         strict: mentors must beat the student (True) or may tie (False); None = the rule's own.
-        soft: width of a sigmoid gate on the credibility gap; None = a hard gate.
+        soft: width of a sigmoid gate on the difference of what the rule compares; None = a hard gate.
         normalise: ``unit`` keeps the total weight at 1 whatever the number of (active) mentors.
         gate: filtering on or off.
         mentoring: adaptive temperature on or off.
-        fixed_temperature: the temperature when mentoring is off; None = the rule's own.
+        fixed_temperature: the temperature when mentoring is off; None = the rule's own. With ``rank``, whose factor is
+            (T - 1)², a temperature of 1 (or ``tau: 0``) distils nothing.
         supervised: what multiplies the student's own loss, its ``credibility`` or ``one``; None = the rule's own.
         weight: factor of the distilled term.
         supervised_weight: factor of the supervised term.
@@ -90,7 +92,7 @@ class ClassroomKD(Method):
         if self.credibility == "calibrated":
             scale = held_out.temperature.view(-1, *[1] * (answers.dim() - 1))
             return task.log_credibility(answers / scale, lesson.target)
-        ceiling = held_out.ceiling[:, lesson.target].log().unsqueeze(-1)
+        ceiling = held_out.ceiling[:, task.topics(lesson.target)].log()  # (M, B, U)
         return torch.minimum(task.log_credibility(answers, lesson.target), ceiling)
 
     def loss(self, lesson: Lesson) -> Terms:

@@ -119,7 +119,7 @@ def _titles(runs: Sequence[Summary]) -> list[str]:
 def _difference(
     runs: Sequence[Summary], titles: Sequence[str], summary: Summary, arm: Arm, name: str, score: str
 ) -> tuple[Row | None, list[Row]]:
-    """Against baseline ``name``, from the run itself or one like it; without one, ``None`` and why others were refused."""
+    """Against baseline ``name``, the run's own or that of one like it; else ``None`` and why others were refused."""
     own = next(index for index, run in enumerate(runs) if run is summary)
     alike = [index for index, run in enumerate(runs) if index != own and _same_task(run, summary)]
     refused: list[Row] = []
