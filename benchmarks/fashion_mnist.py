@@ -101,18 +101,15 @@ def main() -> None:
         )
         row["cost_ratio"] = spread(list(costs[arm].values())).mean if arm in costs else None
         rows.append(row)
+    environment = json.loads((out / "final" / "environment.json").read_text())
     result = {
         "command": "python benchmarks/fashion_mnist.py --data DIR",
-        "environment": json.loads((out / "final" / "environment.json").read_text()),
+        "environment": {k: v for k, v in environment.items() if k != "command"},
         "mentors": [
             {k: m[k] for k in ("name", "model", "accuracy", "val_accuracy", "parameters", "samples")}
             for m in final["mentors"]
         ],
         "answer_seconds": answering,
-        "setting": (
-            "Five epochs, batch 64, SGD, cosine; mentors' answers to four fixed views of every image stored once "
-            f"({answering:.0f} s); tuning: three candidates an arm, two epochs, one seed, on the validation part."
-        ),
         "rows": rows,
         "tuning": {"val": scores, "none": alone},
     }
