@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -40,6 +41,11 @@ class Method(nn.Module):
 
     needs: Needs = Needs()
     asks: tuple[int, ...] | None = None  # places of the only mentors whose answers are read; None = everybody's
+
+    @classmethod
+    def idle(cls, options: Mapping[str, Any]) -> list[str]:
+        """Options that differ from their default and act on nothing beside the others, one sentence each."""
+        return []
 
     def setup(self, info: ClassInfo) -> None:
         """Called once when the classroom is built; raise ``UserError`` for what cannot work."""

@@ -24,7 +24,8 @@ Ablations gate: false (nobody is filtered; weights 1/M or 1), mentoring: false (
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -82,6 +83,18 @@ class ClassroomKD(Method):
         self.supervised, self.credibility = supervised, credibility
         self.coefficients = {"supervised": supervised_weight, "distilled": weight}
         self.needs = Needs(calibration=credibility != "train")
+
+    @classmethod
+    def idle(cls, options: Mapping[str, Any]) -> list[str]:
+        """See the base: a fixed temperature under mentoring, gate options without a gate."""
+        said = []
+        if options.get("fixed_temperature") is not None and options.get("mentoring", True):
+            said.append("fixed_temperature acts only with mentoring: false")
+        if not options.get("gate", True):
+            said += [f"{key} acts only with gate: true" for key in ("strict", "soft") if options.get(key) is not None]
+        if options.get("strict") is not None and options.get("soft") is not None:
+            said.append("strict acts only on the hard gate (soft: null)")
+        return said
 
     def _mentor_log(self, lesson: Lesson, answers: Tensor) -> Tensor:
         """Mentors' log-credibility, ``(M, B, U)``, as their record on the held-out part allows."""

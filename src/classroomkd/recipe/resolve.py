@@ -85,7 +85,15 @@ def notes(recipe: Recipe) -> list[str]:
     arms = recipe.methods or ((recipe.method,) if recipe.method is not None else ())
     if recipe.mentors and all(entry.name == "none" for arm in arms for entry in arm):
         found.append("the mentors have no effect: the only method is 'none'")
-    return found
+    return found + [note for arm in arms for entry in arm for note in _idle_options(entry)]
+
+
+def _idle_options(entry: MethodSpec) -> Iterator[str]:
+    """What the method itself says about options that act on nothing."""
+    from classroomkd import methods
+
+    for said in methods.method_class(entry.name).idle(entry.options):
+        yield f"method {entry.label or entry.name}: {said}"
 
 
 def _idle(spec: TrainSpec) -> Iterator[tuple[str, str]]:
