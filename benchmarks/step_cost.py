@@ -1,9 +1,9 @@
 """What one training step costs over the student alone, for every method: mentors online, and answers from the bank.
 
-    python benchmarks/step_cost.py            # resnet8, batch 64, five mentors, made-up pixels; about five minutes
+    python benchmarks/step_cost.py     # resnet8, batch 64, five mentors, made-up pixels; minutes
 
-    python benchmarks/step_cost.py     # resnet8, batch 64, five mentors, made-up pixels; about five minutes
-the ratio to the student alone in the same round, with quartiles; the A/A row (the student alone twice) says what the
+All variants in one process, interleaved in rotating order, one thread, CPU time; the figure is the median over rounds
+of the ratio to the student alone in the same round, with quartiles; the A/A row (the student alone twice) says what the
 machine can resolve. Untrained networks: what they say does not change what it costs. Writes ``results/step_cost.json``.
 """
 

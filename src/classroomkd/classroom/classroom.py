@@ -77,7 +77,7 @@ class Classroom(nn.Module):
             raise UserError("the student is also listed as a mentor; pass a copy (copy.deepcopy) to teach it by itself")
         self.reader = TapReader(student, taps)
         self.method = method
-        object.__setattr__(self, "_task", task)
+        self._task = task
         wrapped = [m if isinstance(m, Mentor) else Mentor(m) for m in mentors]
         if (mean is None) != (std is None):
             raise UserError("the classroom got one of mean= and std=; give both, the student's input normalisation")
@@ -87,7 +87,7 @@ class Classroom(nn.Module):
                 f"mentor '{own[0]}' has a normalisation of its own, so the classroom must know the student's: pass "
                 "mean= and std= to Classroom (zeros and ones where the student sees pixels in 0..1)"
             )
-        object.__setattr__(self, "_pool", MentorPool(wrapped, mean, std))
+        self._pool = MentorPool(wrapped, mean, std)
         self.epoch, self.steps = 0.0, 0
         self._checked = False
         self.calibration: Calibration | None = None

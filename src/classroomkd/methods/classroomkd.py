@@ -17,7 +17,8 @@ Deviates  rounding is done without a host sync; scores that are not finite are i
           a batch of 1 works; the two loss weights below are applied (the released code reads and ignores them)
 Cost      the student's step and M forwards (none with a bank); figures in benchmarks/RESULTS.md
 Hurts     on training data a mentor that memorised it scores near 1 and teaches everywhere; see ``credibility``.
-          With good mentors there is nothing to filter; compare with ``average`` (benchmarks/RESULTS.md)
+          With good mentors there is nothing to filter: in benchmarks/RESULTS.md (Fashion-MNIST, short training)
+          ``sample`` and ``batch`` are below ``average``, ``rank`` is not distinguishable from it
 Ablations gate: false (nobody is filtered; weights 1/M or 1), mentoring: false (one temperature for all:
           ``fixed_temperature``, None = 4, 1, 1 + 0.1 tau by rule), both
 """
