@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["average", "kd", "kl_divergence", "log_credibility"]
+__all__ = ["average", "kd", "kl_divergence", "log_credibility", "wide"]
 
 
-def _wide(logits: Tensor) -> Tensor:
+def wide(logits: Tensor) -> Tensor:
     """Half precisions become float32; a temperature of 13 and a square of it do not fit bf16's mantissa."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
@@ -28,7 +28,7 @@ def kl_divergence(student_logits: Tensor, mentor_logits: Tensor, temperature: fl
     Returns:
         The divergence in nats, shape of the broadcast leading dimensions.
     """
-    student_logits, mentor_logits = _wide(student_logits), _wide(mentor_logits)
+    student_logits, mentor_logits = wide(student_logits), wide(mentor_logits)
     if isinstance(temperature, Tensor):
         temperature = temperature.unsqueeze(-1).to(student_logits.dtype)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def log_credibility(logits: Tensor, target: Tensor) -> Tensor:
 
     NaN where the logits hold a NaN or +inf.
     """
-    log_p = torch.log_softmax(_wide(logits), -1)
+    log_p = torch.log_softmax(wide(logits), -1)
     index = target.expand(log_p.shape[:-1]).unsqueeze(-1)
     return log_p.gather(-1, index).squeeze(-1)
 

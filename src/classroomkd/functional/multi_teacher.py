@@ -1,0 +1,231 @@
+"""Weighted averages of mentors: EBKD, CA-MKD and AEKD on class logits, and the weights behind them.
+
+Shapes: M mentors, B samples, C classes; a weight helper takes any dimensions between M and the last. Every loss is
+L = mean_b Σ_m w_m(b) · T² · KL(mentor m ‖ student); the rules differ in w, which is a constant for autograd. Rule
+``paper`` has Σ_m w = 1; rule ``reference`` has the scale factors of the released code (Rorozhl/CA-MKD at c2f39a9), so
+that at equal loss weights EBKD distils (M-1)/M and CA-MKD 1/M as strongly as plain averaging. With one mentor every
+loss is ``kd(...).mean()``. Checked against the released code in ``tests/golden``.
+
+A mentor whose logits are ``-inf`` on a class rules that class out; NaN logits make a loss NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from classroomkd.errors import UserError
+from classroomkd.functional.divergence import kd, log_credibility, wide
+from classroomkd.functional.quadratic import capped_simplex_qp
+
+__all__ = ["aekd", "camkd", "confidence_weights", "ebkd", "entropy_weights", "gram_weights", "kl_gradients"]
+
+TeacherRule = Literal["paper", "reference"]
+_AEKD_CAP = 0.6  # the released code's C_tol
+
+
+def _others(share: Tensor, known: Tensor, n: Tensor) -> Tensor:
+    """(1 - share) / (n - 1) where known: shares that sum to 1 turned round; 1 for a mentor on its own."""
+    turned = torch.where(n > 1, (1 - share) / (n - 1).clamp_min(1), 1.0)
+    return torch.where(known, turned, 0.0)
+
+
+def _heard(values: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Which mentors count where, NaN never, and how many."""
+    heard = ~values.isnan() if known is None else known & ~values.isnan()
+    return heard, heard.sum(0).to(values.dtype)
+
+
+@torch.no_grad()
+def entropy_weights(mentor_logits: Tensor, known: Tensor | None = None) -> Tensor:
+    """EBKD's weights: the surer a mentor is of its answer, the more it counts, right or wrong.
+
+    w_m = (1 - H_m / Σ_j H_j) / (n - 1), H the entropy of softmax(logits) at temperature 1 (nats).
+
+    Args:
+        mentor_logits: ``(M, ..., C)``, ``-inf`` allowed.
+        known: ``(M, ...)`` bool, where a mentor counts; None = everywhere. NaN logits never count.
+
+    Returns:
+        ``(M, ...)``: sums to 1 over the n mentors that count, 0 where none does; 1/n where all are certain.
+    """
+    p = torch.softmax(wide(mentor_logits), -1)
+    entropy = torch.special.entr(p).sum(-1)  # 0 at p = 0, where p · log p would be NaN
+    heard, n = _heard(entropy, known)
+    entropy = torch.where(heard, entropy, 0.0)
+    total = entropy.sum(0)
+    share = torch.where(total > 0, entropy / total, 1 / n)
+    return _others(share, heard, n)
+
+
+@torch.no_grad()
+def confidence_weights(loss: Tensor, known: Tensor | None = None) -> Tensor:
+    """CA-MKD's weights: w_m = (1 - softmax_m(loss)) / (n - 1), so the worst mentor is put aside.
+
+    The softmax is of the loss, not of its negative: with n mentors none has more than 1/(n - 1).
+
+    Args:
+        loss: ``(M, ...)``, a mentor's own loss on each unit (nats); ``inf`` allowed.
+        known: ``(M, ...)`` bool, where a mentor counts; None = everywhere. A NaN loss never counts.
+
+    Returns:
+        ``(M, ...)``: sums to 1 over the n mentors that count, 0 where none does.
+    """
+    loss = wide(loss)
+    heard, n = _heard(loss, known)
+    loss = torch.where(heard, loss, -torch.inf)
+    worst = loss.amax(0)
+    # The largest loss becomes 0 by comparison, not by subtraction: inf - inf is NaN.
+    share = torch.softmax(torch.where(loss == worst, 0.0, loss - worst), 0)
+    return _others(share, heard, n)
+
+
+@torch.no_grad()
+def kl_gradients(
+    student_logits: Tensor,
+    mentor_logits: Tensor,
+    temperature: float = 4.0,
+    mask: Tensor | None = None,
+    reduce: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """In which direction each mentor pulls the student's logits, without a backward pass.
+
+    The derivative of T² · KL(mentor ‖ student) by the student's logits is T · (p_student - p_mentor). It is added up
+    over the batch and divided by the number of units the mentor counts on. Units of a sample (keypoints) keep
+    coordinates of their own.
+
+    Args:
+        student_logits: ``(B, ..., C)``.
+        mentor_logits: ``(M, B, ..., C)``.
+        temperature: T > 0.
+        mask: bool, broadcasts to ``(M, B, ...)``: where a mentor counts; None = everywhere.
+        reduce: sums a tensor over ranks, so that the answer is that of the whole batch.
+
+    Returns:
+        ``(M, D)``, D the product of the sizes after B; a row of NaN for a mentor that counts nowhere, which
+        :func:`gram_weights` leaves out.
+    """
+    student, mentors = wide(student_logits), wide(mentor_logits)
+    pull = torch.softmax(student / temperature, -1) - torch.softmax(mentors / temperature, -1)
+    counted = torch.ones_like(pull[..., 0], dtype=torch.bool) if mask is None else mask.expand(pull.shape[:-1])
+    pull = temperature * torch.where(counted.unsqueeze(-1), pull, 0.0)
+    sums = torch.cat([pull.sum(1).flatten(1), counted.flatten(1).sum(1, keepdim=True)], 1)
+    if reduce is not None:
+        sums = reduce(sums)
+    return sums[:, :-1] / sums[:, -1:]
+
+
+@torch.no_grad()
+def gram_weights(gradients: Tensor, cap: float | None = None, known: Tensor | None = None) -> Tensor:
+    """AEKD's weights: the mix of gradients with the smallest norm, Σ a = 1, 0 <= a <= cap (MGDA with a cap).
+
+    Args:
+        gradients: ``(M, D)``; their scale does not matter.
+        cap: the largest weight; None = no cap, below 1/n for n mentors = 1/n.
+        known: ``(M,)`` bool, mentors that count; None = all. A row with a NaN never counts.
+
+    Returns:
+        ``(M,)``, sums to 1 over the mentors that count; identical mentors share equally.
+    """
+    heard, _ = _heard(gradients.sum(1), known)
+    rows = gradients if gradients.device.type == "mps" else gradients.double()
+    rows = torch.where(heard[:, None], rows, 0.0)
+    rows = rows / rows.abs().amax().clamp_min(torch.finfo(rows.dtype).tiny)  # squares of small gradients underflow
+    with torch.autocast(gradients.device.type, enabled=False):
+        weight = capped_simplex_qp(rows @ rows.T, cap, heard)
+    return weight.to(wide(gradients).dtype)
+
+
+def _distil(student: Tensor, mentors_MBC: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    return (weight * kd(student.unsqueeze(0), mentors_MBC, temperature)).sum(0).mean()
+
+
+def _is_reference(rule: str) -> bool:
+    if rule not in get_args(TeacherRule):
+        raise UserError(f"rule '{rule}' is not one of {', '.join(get_args(TeacherRule))}")
+    return rule == "reference"
+
+
+def ebkd(
+    student_logits: Tensor,
+    mentor_logits_MBC: Tensor,
+    target: Tensor,
+    temperature: float = 4.0,
+    rule: TeacherRule = "paper",
+) -> Tensor:
+    """Entropy-based KD: mentors weighted per sample by how sure they are (:func:`entropy_weights`).
+
+    Args:
+        student_logits: ``(B, C)``; the only place gradients flow to.
+        mentor_logits_MBC: ``(M, B, C)``.
+        target: ``(B,)``; not used, the mentors need not be right.
+        temperature: T > 0.
+        rule: ``paper``; ``reference`` multiplies by (M-1)/M when M > 1.
+
+    Returns:
+        A scalar, nats. Source: Kwon et al. 2020 (ICASSP) as released with CA-MKD (arXiv 2201.00007).
+
+    Raises:
+        UserError: unknown rule.
+    """
+    m = len(mentor_logits_MBC)
+    factor = (m - 1) / m if _is_reference(rule) and m > 1 else 1.0
+    return factor * _distil(student_logits, mentor_logits_MBC, entropy_weights(mentor_logits_MBC), temperature)
+
+
+def camkd(
+    student_logits: Tensor,
+    mentor_logits_MBC: Tensor,
+    target: Tensor,
+    temperature: float = 4.0,
+    rule: TeacherRule = "paper",
+) -> Tensor:
+    """CA-MKD's output term: mentors weighted per sample by their own cross-entropy (:func:`confidence_weights`).
+
+    Args:
+        student_logits: ``(B, C)``; the only place gradients flow to.
+        mentor_logits_MBC: ``(M, B, C)``.
+        target: ``(B,)`` int64 classes.
+        temperature: T > 0, of the divergence; the cross-entropies are at 1.
+        rule: ``paper``; ``reference`` divides by M, once more than the weights do.
+
+    Returns:
+        A scalar, nats. Source: Zhang, Chen, Wang 2022 (arXiv 2201.00007).
+
+    Raises:
+        UserError: unknown rule.
+    """
+    factor = 1 / len(mentor_logits_MBC) if _is_reference(rule) else 1.0
+    weight = confidence_weights(-log_credibility(mentor_logits_MBC.detach(), target))
+    return factor * _distil(student_logits, mentor_logits_MBC, weight, temperature)
+
+
+def aekd(
+    student_logits: Tensor,
+    mentor_logits_MBC: Tensor,
+    target: Tensor,
+    temperature: float = 4.0,
+    rule: TeacherRule = "paper",
+) -> Tensor:
+    """Adaptive ensemble KD on logits: one weight a mentor, from the batch (:func:`gram_weights`).
+
+    Args:
+        student_logits: ``(B, C)``; the only place gradients flow to.
+        mentor_logits_MBC: ``(M, B, C)``.
+        target: ``(B,)``; not used.
+        temperature: T > 0.
+        rule: ``paper`` has no cap; ``reference`` caps a weight at max(0.6, 1/M). The released code solves this with a
+            support vector machine whose tolerance is too coarse at training sizes; here the solution is exact.
+
+    Returns:
+        A scalar, nats. Source: Du et al. 2020 (NeurIPS) as released with CA-MKD (arXiv 2201.00007).
+
+    Raises:
+        UserError: unknown rule.
+    """
+    cap = max(_AEKD_CAP, 1 / len(mentor_logits_MBC)) if _is_reference(rule) else None
+    weight = gram_weights(kl_gradients(student_logits, mentor_logits_MBC, temperature), cap)
+    return _distil(student_logits, mentor_logits_MBC, weight[:, None], temperature)
