@@ -1,6 +1,7 @@
 # make demo        the main job on the embedded data, in an environment of its own
 # make test        the tests (under ten minutes on two cores);  make test-slow  kills, wheels, browsers, documents
 # make lint        ruff and mypy --strict
+# make bench-methods DATA=DIR   fill what is missing of the table of methods (CIFAR-100 in DIR; hours, can be cut)
 # Settings: PYTHON=python3.12, VENV=.venv, TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 # Several processes share the cores: waiting OpenMP threads must sleep, not spin.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint bench-methods clean
 
 demo: $(VENV)/.core
 	$(BIN)/classroomkd demo
@@ -26,6 +27,11 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-methods: $(VENV)/.core
+	@test -n "$(DATA)" || { echo "Where is CIFAR-100? make bench-methods DATA=DIR [ARGS='--minutes 60']"; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/methods.py --data "$(DATA)" $(ARGS)
+	$(BIN)/python benchmarks/render.py
 
 # torch first and alone: the constraint keeps the build that this finds (CPU or CUDA) when the rest follows.
 $(VENV)/.core: pyproject.toml constraints.txt

@@ -17,6 +17,8 @@ def difference(row: dict[str, Any], base: str) -> str:
     found = row.get(f"vs {base}")
     if found is None or found[0] is None:
         return "–"
+    if found[1] is None:
+        return f"{100 * found[0]:+.2f} (one seed)"
     middle, low, high = (100 * x for x in found)
     mark = "▲ " if low > 0 else "▼ " if high < 0 else ""
     return f"{mark}{middle:+.2f} [{low:.2f}, {high:.2f}]"
@@ -51,6 +53,83 @@ def fashion(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def setting(row: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {v:g}" if isinstance(v, (int, float)) else f"{k} {v}" for k, v in row["setting"].items())
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """The best on top; losses are shown like gains."""
+    lines = [
+        "| arm | n | test % | vs student alone | vs average | cost, × alone | setting chosen | rule |",
+        "|:---|---:|---:|---:|---:|---:|:---|:---|",
+    ]
+    for row in sorted(rows, key=lambda r: -r["mean"]):
+        deviation = "" if row["sd"] is None else f" ± {points(row['sd'])}"
+        cost = "–" if row["cost_ratio"] is None else f"{row['cost_ratio']:.2f}"
+        lines.append(
+            f"| {row['arm']} | {row['n']} | {points(row['mean'])}{deviation} | {difference(row, 'none')} "
+            f"| {difference(row, 'average')} | {cost} | {setting(row)} | {row['status']} |"
+        )
+    return lines
+
+
+def every_method(result: dict[str, Any]) -> list[str]:
+    if not result["rows"]:
+        return []
+    rows, wanted = result["rows"], result["wanted"]
+    native = [r for r in rows if r["strength"] == "native"]
+    matched = [r for r in rows if r["strength"] == "matched"]
+    same = [r for r in native if r["arm"] == "none" or r.get("total") == "one"]
+    lacking = [r["arm"] + (" (matched)" if r["strength"] == "matched" else "") for r in rows if r["n"] < wanted]
+    intervals = sum(r.get(f"vs {base}", [None] * 3)[1] is not None for r in rows for base in ("none", "average"))
+    lines = ["## Every method on a part of CIFAR-100", "", f"`{result['command']}`"]
+    if "environment" in result:
+        data, mentors = result["data"], result["mentors"]
+        said = ", ".join(f"{m['name']} {points(m['accuracy'])}" for m in mentors)
+        lines[-1] += f" ({result['environment']['platform']}, torch {result['environment']['torch']}, CPU)"
+        lines += [
+            "",
+            f"20 of the 100 classes: {data['student_train']:,} images to train on, {data['val']:,} to choose on, "
+            f"{data['test']:,} to test on. {result['student']['model']} student, {len(mentors)} mentors, test accuracy "
+            f"in %: {said}. {result['epochs']} epochs.",
+        ]
+    dear = next((r["as dear as"] for r in native if "as dear as" in r), None)
+    lines += [
+        "",
+        "**A short training of a small student on little data**: what helps here need not help in 240 epochs, and the "
+        "other way round. Last epoch; ± is the standard deviation over n seeds; differences are paired by seed, 95 % "
+        f"t-interval, in points. Of the {intervals} intervals in both tables about {0.05 * intervals:.0f} would "
+        "exclude 0 by chance alone. The cost is that of a training step, meta steps included, with the mentors' "
+        "answers and features stored"
+        + (f"; the student alone for more epochs costs as much as {dear}." if dear else "."),
+        "",
+        f"Not complete (fewer than {wanted} seeds): {', '.join(lacking)}."
+        if lacking
+        else f"All rows have n = {wanted}.",
+        "",
+        "### Native strength",
+        "",
+        *table(native),
+        "",
+    ]
+    if matched:
+        lines += [
+            "### Matched strength",
+            "",
+            "The mentors' weights sum to 1, and where a method has weights of its own for the two parts they are 1 "
+            "and 1. Methods whose native weights sum to 1 already stand here with their native students.",
+            "",
+            *table([*matched, *same]),
+            "",
+        ]
+    if result["failures"]:
+        lines += [f"Students that could not be finished (not in the rows): {len(result['failures'])}.", ""]
+        lines += [f"- {student}: {why}" for student, why in result["failures"].items()] + [""]
+    if result["skipped"]:
+        lines += ["Not trained: " + ", ".join(result["skipped"]) + ".", ""]
+    return lines
+
+
 def step_cost(result: dict[str, Any]) -> list[str]:
     lines = [
         "## Cost of a step over the student alone",
@@ -68,7 +147,7 @@ def step_cost(result: dict[str, Any]) -> list[str]:
     ]
 
 
-SECTIONS = {"fashion_mnist": fashion, "step_cost": step_cost}
+SECTIONS = {"fashion_mnist": fashion, "methods": every_method, "step_cost": step_cost}
 
 
 def main() -> None:

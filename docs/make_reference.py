@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from classroomkd import methods
+from classroomkd._pieces import model_of
+from classroomkd.classroom.schedule import SCHEDULES
+from classroomkd.methods.pieces import DIVERGENCES, WEIGHTINGS
 from classroomkd.recipe import json_schema
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -27,12 +30,30 @@ PARTS: dict[str, tuple[str, str]] = {
     "DataSpec": ("data", "A text is short for `{source: TEXT}`. What the keys do: [data](data.md)."),
     "StudentSpec": ("student", "A text is short for `{model: TEXT}`."),
     "MentorSpec": ("mentors", "A list; a text is short for `{model: TEXT}`, and the name is then the model's."),
+    "TaughtBy": ("taught_by", "A text or a list of texts is short for `{mentors: [...]}`."),
     "TrainSpec": ("train and mentor_train", "Keys that `mentor_train` does not give are those of `train`."),
     "MentorTrain": (
         "mentors, train",
         "Every key of `train`, and the following. Keys that are not given are those of `mentor_train`.",
     ),
 }
+
+SPELLED = {  # values that the schema spells out in every form, in words
+    ("MentorSpec", "taught_by"): "`null` or text or list of text or mapping, see [taught_by](#taught_by)",
+    ("TaughtBy", "mentors"): "text or list of text",
+    ("TaughtBy", "method"): "`null` or what `method` may be, see [methods](#methods)",
+}
+
+# What every method takes beside its own options.
+COMMON = {
+    "strength": "`matched`: every mentors' term is divided by what its weights sum to over the mentors.",
+    "schedule": "Factor of the mentors' terms by epoch, see [schedule](#schedule). `dkd` and `dtkd` bring `warmup`.",
+}
+PIECES = (
+    ("schedule", SCHEDULES, "Of every method: a name, or `{NAME: {OPTION: VALUE}}`. Epochs are counted from 0."),
+    ("weighting", WEIGHTINGS, "Of `weighted`: how much each mentor counts."),
+    ("divergence", DIVERGENCES, "Of `weighted`, and of the methods that have this option: how far the student is."),
+)
 
 
 def kind(schema: dict[str, Any]) -> str:
@@ -87,12 +108,11 @@ def default(schema: dict[str, Any]) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-def _row(key: str, schema: dict[str, Any], meaning: str) -> str:
-    return f"| `{key}` | {kind(schema)} | {default(schema)} | {meaning} |"
-
-
-def _table(properties: dict[str, dict[str, Any]], meanings: dict[str, str]) -> list[str]:
-    rows = [_row(key, schema, meanings.get(key, "")) for key, schema in properties.items()]
+def _table(properties: dict[str, dict[str, Any]], meanings: dict[str, str], part: str = "") -> list[str]:
+    rows = [
+        f"| `{key}` | {SPELLED.get((part, key)) or kind(schema)} | {default(schema)} | {meanings.get(key, '')} |"
+        for key, schema in properties.items()
+    ]
     return ["| key | value | default | meaning |", "|---|---|---|---|", *rows]
 
 
@@ -128,14 +148,14 @@ def _arguments(doc: str) -> dict[str, str]:
     """The ``Args:`` of a docstring by name."""
     _, _, part = inspect.cleandoc(doc).partition("Args:\n")
     found: dict[str, str] = {}
-    name = ""
+    names: list[str] = []
     for line in part.splitlines():
-        start = re.match(r"^    (\w+): (.*)$", line)
+        start = re.match(r"^    (\w+(?:, \w+)*): (.*)$", line)  # "alpha, beta: factors of the two."
         if start:
-            name = start[1]
-            found[name] = start[2]
-        elif line.startswith("        ") and name:
-            found[name] += f" {line.strip()}"
+            names = start[1].split(", ")
+            found |= dict.fromkeys(names, start[2])
+        elif line.startswith("        ") and names:
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
         else:
             break
     return {key: text.replace("``", "`") for key, text in found.items()}
@@ -143,15 +163,34 @@ def _arguments(doc: str) -> dict[str, str]:
 
 def _methods() -> list[str]:
     lines = ["## methods", "", "An entry is a name, or `{name: NAME, label: TEXT}` with options beside them.", ""]
+    properties = methods.options_model("average").model_json_schema()["properties"]
+    lines += ["Every method takes:", "", *_table({key: properties[key] for key in COMMON}, COMMON), ""]
     for name, entry in methods.METHODS.items():
         page = f"[{name}](methods/{name}.md)"
         schema = methods.options_model(name).model_json_schema()
+        own = {key: option for key, option in schema["properties"].items() if key not in COMMON}
         lines += [f"### {name}", "", f"{entry.summary[:1].upper()}{entry.summary[1:]}. → {page}", ""]
-        if schema["properties"]:
-            lines += [*_table(schema["properties"], _arguments(methods.method_class(name).__doc__ or "")), ""]
-        else:
-            lines += ["No options.", ""]
+        lines += [*_options(own, methods.method_class(name)), ""]
     return lines
+
+
+def _options(properties: dict[str, dict[str, Any]], cls: type) -> list[str]:
+    return _table(properties, _arguments(cls.__doc__ or "")) if properties else ["No options of its own."]
+
+
+def _pieces() -> list[str]:
+    """The tables of what methods are put together from."""
+    lines = []
+    for heading, table, remark in PIECES:
+        lines += [f"## {heading}", "", remark, ""]
+        for name, cls in table.items():
+            says, properties = _first_line(cls), model_of(cls).model_json_schema().get("properties", {})
+            lines += [f"### {heading}: {name}", "", says, "", *_options(properties, cls), ""]
+    return lines
+
+
+def _first_line(cls: type) -> str:
+    return inspect.cleandoc(cls.__doc__ or "").partition("\n")[0].replace("``", "`")
 
 
 def reference() -> str:
@@ -165,9 +204,9 @@ def reference() -> str:
             properties = {
                 key: value for key, value in properties.items() if key not in parts["TrainSpec"]["properties"]
             }
-        table = _top(properties) if part == "" else _table(properties, _described(properties))
+        table = _top(properties) if part == "" else _table(properties, _described(properties), part)
         lines += [f"## {heading}", "", remark, "", *table, ""]
-    return "\n".join([*lines, *_methods()]).rstrip() + "\n"
+    return "\n".join([*lines, *_methods(), *_pieces()]).rstrip() + "\n"
 
 
 if __name__ == "__main__":

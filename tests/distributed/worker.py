@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from classroomkd import data, methods, tasks
+from classroomkd import data, methods
 from classroomkd.classroom import Classroom
 from classroomkd.engine import Fit, Inputs, Runtime
 from classroomkd.recipe import TrainSpec
@@ -18,14 +19,20 @@ from classroomkd.recipe import TrainSpec
 def net(seed: int) -> nn.Module:
     """No batch statistics: those are each rank's own by design."""
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 10)).double()
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 5, 3, 2, 1), nn.ReLU(), nn.Conv2d(5, 6, 3, 2, 1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 10),
+    ).double()  # fmt: skip
 
 
-def cases() -> list[tuple[str, dict[str, str]]]:
-    found: list[tuple[str, dict[str, str]]] = []
+def cases() -> list[tuple[str, dict[str, Any]]]:
+    found: list[tuple[str, dict[str, Any]]] = []
     for name in methods.names():
         rules = methods.entries()[name].rules
-        found += [(name, {"rule": rule}) for rule in rules] or [(name, {})]
+        # Projectors without batch statistics, for the same reason.
+        linear = {"projector": "linear"} if "projector" in methods.options_model(name).model_fields else {}
+        found += [(name, {"rule": rule, **linear}) for rule in rules] or [(name, linear)]
+    found += [("aekd", {"features": True, "projector": "linear"}), ("average", {"feature_weight": 1.0, "projector": "linear"})]
     return found
 
 
@@ -41,8 +48,12 @@ def main(out: Path) -> None:
     images = data.load({"source": "puppets", "options": {"train": 80, "test": 20, "image_size": 32}})
     views = data.make_views("crop", view_seed=0, image_size=(32, 32))
     for name, options in cases():
-        room = Classroom(net(0), [net(1), net(2)] if name != "none" else [], methods.create(name, **options))
-        object.__setattr__(room, "_task", tasks.create("classification"))
+        torch.manual_seed(7)
+        room = Classroom(
+            net(0), [net(1), net(2)] if name != "none" else [], methods.create(name, **options), image_shape=(3, 32, 32),
+            register=(images.train.ids, images.train.target), taught=[False, True],
+        )  # fmt: skip
+        room.double()
         spec = TrainSpec(epochs=2, batch_size=24, lr=0.05, log_every=2, drop_last=True, channels_last=False)
         fit = Fit(
             runtime, room, images.train, None, views, Doubled(images.mean, images.std, runtime.device, False), spec,
@@ -50,7 +61,7 @@ def main(out: Path) -> None:
         )  # fmt: skip
         fit.run()
         if runtime.is_zero:
-            label = "-".join([name, *options.values()])
+            label = "-".join([name, *(str(v) for v in options.values())])
             save_file(dict(room.student.state_dict()), out / f"{label}-{runtime.world}.safetensors")
         runtime.barrier()
 

@@ -4,6 +4,6 @@ This version holds ``views=V``: every sample has V fixed views, answered once be
 features, checksums and filling on a miss come with the bank's own release.
 """
 
-from classroomkd.bank.fixed import FixedBank, answer_file, fill
+from classroomkd.bank.fixed import FixedBank, answer_file, fill, fill_all
 
-__all__ = ["FixedBank", "answer_file", "fill"]
+__all__ = ["FixedBank", "answer_file", "fill", "fill_all"]

@@ -1,11 +1,12 @@
 """The heart: classroom, mentors, lessons, methods. Knows no task, no data set and no file."""
 
+from classroomkd.classroom.choosing import choose
 from classroomkd.classroom.classroom import Classroom
 from classroomkd.classroom.lesson import Answers, Calibration, Lesson, Terms
 from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool
-from classroomkd.classroom.method import ClassInfo, Composition, Method, masked_mean
+from classroomkd.classroom.method import ClassInfo, Composition, Method, Shapes, masked_mean
 from classroomkd.classroom.needs import Needs
-from classroomkd.classroom.step import Batch, PlainContext, StepContext
+from classroomkd.classroom.step import Batch, Inner, PlainContext, StepContext, inner_of, substituted
 from classroomkd.classroom.taps import TapReader, prediction_of, tap_names
 from classroomkd.classroom.task import Task
 
@@ -17,17 +18,22 @@ __all__ = [
     "ClassInfo",
     "Classroom",
     "Composition",
+    "Inner",
     "Lesson",
     "Mentor",
     "MentorPool",
     "Method",
     "Needs",
     "PlainContext",
+    "Shapes",
     "StepContext",
     "TapReader",
     "Task",
     "Terms",
+    "choose",
+    "inner_of",
     "masked_mean",
     "prediction_of",
+    "substituted",
     "tap_names",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd.classroom.lesson import Answers, Calibration, Lesson
-from classroomkd.classroom.mentor import Mentor, MentorPool
-from classroomkd.classroom.method import ClassInfo, Method
+from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool
+from classroomkd.classroom.method import ClassInfo, Method, Shapes
+from classroomkd.classroom.tapped import Tapped
 from classroomkd.classroom.taps import TapReader
 from classroomkd.classroom.task import Task
 from classroomkd.errors import UserError
@@ -31,11 +32,17 @@ class Classroom(nn.Module):
         method: a :class:`Method` or a name for :func:`classroomkd.methods.create`.
         task: a :class:`Task`; None = classification.
         mean, std: the student's input normalisation, per channel; needed when a mentor has one of its own.
-        taps: places of the student to read.
+        taps: places of the student to read; or, by the name a method asks for (``@stage:-1``), the place it is here.
         scores: mentors' held-out scores, for methods that choose by them.
+        image_shape: ``(channels, H, W)`` of the student's inputs; needed by methods that read features, whose
+            projectors are sized by a dry run.
+        register: ``(ids, labels)`` of the training samples, each ``(N,)``; needed by methods that remember them (crd).
+        store: mentors' stored answers.
+        taught: by mentor, whether another mentor taught it.
 
     Raises:
-        UserError: what is no network, a student among its mentors, a mentor's normalisation without the student's.
+        UserError: what is no network, a student among its mentors, a mentor's normalisation without the student's, a
+            method that reads features without ``image_shape``, taps that cannot be found or matched.
 
     Example:
         >>> classroom = Classroom(student, mentors=[net_a, net_b], method="classroomkd")    # doctest: +SKIP
@@ -55,8 +62,12 @@ class Classroom(nn.Module):
         task: Task | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        taps: Sequence[str] = (),
+        taps: Sequence[str] | Mapping[str, str] = (),
         scores: Sequence[float] | None = None,
+        image_shape: Sequence[int] | None = None,
+        register: tuple[Tensor, Tensor] | None = None,
+        store: AnswerStore | None = None,
+        taught: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
         for network in (student, *mentors):
@@ -75,7 +86,9 @@ class Classroom(nn.Module):
             task = tasks.create("classification")
         if any(m is student or getattr(m, "module", None) is student for m in mentors):
             raise UserError("the student is also listed as a mentor; pass a copy (copy.deepcopy) to teach it by itself")
-        self.reader = TapReader(student, taps)
+        self._wishes = dict(taps) if isinstance(taps, Mapping) else {}
+        self._tapped: Tapped | None = None
+        self.reader = TapReader(student, () if isinstance(taps, Mapping) else tuple(taps))
         self.method = method
         self._task = task
         wrapped = [m if isinstance(m, Mentor) else Mentor(m) for m in mentors]
@@ -88,11 +101,49 @@ class Classroom(nn.Module):
                 "mean= and std= to Classroom (zeros and ones where the student sees pixels in 0..1)"
             )
         self._pool = MentorPool(wrapped, mean, std)
+        self._pool.store = store
         self.epoch, self.steps = 0.0, 0
         self._checked = False
         self.calibration: Calibration | None = None
         self.reduce: Callable[[Tensor], Tensor] | None = None
-        method.setup(ClassInfo(task, self._pool.names, scores))
+        self.join: Callable[[Tensor], Tensor] | None = None
+        self.shapes = self._shapes(image_shape) if method.needs.features and wrapped else None
+        ids, labels = register if register is not None else (None, None)
+        method.setup(ClassInfo(task, self._pool.names, scores, self.shapes, ids, labels, taught))
+        method.to(next(student.parameters(), torch.empty(0)).device)
+
+    @torch.no_grad()
+    def _shapes(self, image_shape: Sequence[int] | None) -> Shapes:
+        """Find the taps the method asks for, in every network, and say what shape they have."""
+        taps, heads = self.method.needs.features, self.method.needs.heads
+        if image_shape is None:
+            raise UserError(
+                f"method '{type(self.method).__name__}' reads features ({', '.join(taps)}), whose projectors are sized "
+                "by a dry run: pass image_shape=(channels, height, width) to Classroom"
+            )
+        own = next(self.student.parameters(), torch.empty(0))
+        blank = torch.zeros((2, *image_shape), dtype=own.dtype, device=own.device)
+        self._tapped = Tapped.find(self.student, taps, self._wishes, blank, "the student")
+        classes = self._tapped.classes
+        self.reader = TapReader(self.student, {**self.reader.places, **self._tapped.places})
+        self._pool.taps = tuple(taps)
+        store = self._pool.store
+        if store is not None and not heads:
+            return Shapes(classes, self._tapped.shapes, {tap: store.shapes[tap] for tap in taps})
+        found = []
+        for mentor in self._pool:
+            theirs = next(mentor.parameters(), own)
+            example = self._pool.prepared(mentor, blank.to(theirs.device)).to(theirs.dtype)
+            found.append(mentor.read(taps, example, heads))
+        return Shapes(classes, self._tapped.shapes, {tap: tuple(shapes[tap] for shapes in found) for tap in taps})
+
+    def answer(self, inputs: Tensor) -> Answers:
+        """The student's own answers, as its module stands, to inputs in its space."""
+        return self._read(self.reader(inputs))
+
+    def _read(self, said: tuple[Tensor, dict[str, Tensor]]) -> Answers:
+        prediction, features = said
+        return Answers(prediction, features if self._tapped is None else self._tapped.read(features))
 
     @property
     def student(self) -> nn.Module:
@@ -143,7 +194,8 @@ class Classroom(nn.Module):
             )
         wanted = self.method.needs.mentors > 0
         mentors = self._pool.ask(inputs, ids, views, self.method.asks) if wanted else None
-        prediction, features = (self.reader if answer is None else answer)(inputs)
+        student = self._read((self.reader if answer is None else answer)(inputs))
+        prediction = student.prediction
         if mentors is not None and mentors.prediction.shape[1:] != prediction.shape:
             raise UserError(
                 f"the student answers with shape {tuple(prediction.shape)}, mentor '{self._pool.names[0]}' with "
@@ -152,7 +204,7 @@ class Classroom(nn.Module):
         return Lesson(
             inputs,
             target,
-            Answers(prediction, features),
+            student,
             mentors,
             self._task,
             ids,
@@ -161,7 +213,13 @@ class Classroom(nn.Module):
             self.steps,
             calibration=self.calibration,
             reduce=self.reduce,
+            join=self.join,
+            heads=self._head if self.method.needs.heads else None,
         )
+
+    def _head(self, mentor: int, tap: str, value: Tensor) -> Tensor:
+        asks = self.method.asks
+        return self._pool.head(mentor if asks is None else asks[mentor], tap, value)
 
     def forward(
         self, inputs: Tensor, target: Tensor, *, ids: Tensor | None = None, views: Tensor | None = None

@@ -5,9 +5,9 @@ Shapes: M mentors, B samples, U units a sample, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,14 +20,22 @@ __all__ = ["Answers", "Calibration", "Lesson", "Terms"]
 
 @dataclass
 class Answers:
-    """What one network (``(B, C)`` logits) or all mentors (``(M, B, C)``) said about a batch."""
+    """What one network (``(B, C)`` logits) or all mentors (``(M, B, C)``) said about a batch.
+
+    ``features`` holds activations by tap: ``(B, channels, H, W)`` for maps and ``(B, channels)`` for pooled ones. Of
+    mentors it holds a tuple of M of them, whose shapes may differ (or one ``(M, B, …)`` tensor where they do not).
+    """
 
     prediction: Tensor
-    features: Mapping[str, Tensor] = field(default_factory=dict)
+    features: Mapping[str, Any] = field(default_factory=dict)
 
-    def of(self, places: list[int]) -> Answers:
+    def of(self, places: Sequence[int]) -> Answers:
         """The answers of some mentors, by their places on the M axis."""
-        return Answers(_rows(self.prediction, places), {tap: _rows(x, places) for tap, x in self.features.items()})
+        features = {
+            tap: _rows(x, places) if isinstance(x, Tensor) else tuple(x[place] for place in places)
+            for tap, x in self.features.items()
+        }
+        return Answers(_rows(self.prediction, places), features)
 
 
 @dataclass(frozen=True)
@@ -49,15 +57,18 @@ class Terms:
 
     Attributes:
         values: scalar loss terms, unweighted.
-        coefficients: the factor of each term in the loss; missing names count 1.
+        coefficients: the factor of each term in the loss, a number or a scalar tensor; missing names count 1.
         weight, temperature, active: ``(M, B, U)`` or None for a method without mentors.
+        totals: by term, what the weights inside it sum to over the mentors, a scalar without gradient; a mentors' term
+            that is missing has the sum of ``weight``. ``strength: matched`` divides by it.
     """
 
     values: dict[str, Tensor]
-    coefficients: dict[str, float] = field(default_factory=dict)
+    coefficients: Mapping[str, float | Tensor] = field(default_factory=dict)
     weight: Tensor | None = None
     temperature: Tensor | None = None
     active: Tensor | None = None
+    totals: Mapping[str, Tensor] = field(default_factory=dict)
 
     def loss(self) -> Tensor:
         """Σ coefficient · term, a scalar."""
@@ -69,7 +80,8 @@ class Terms:
 class Lesson:
     """One batch: inputs, target, sample ids, view ids, everybody's answers, and, once taught, the terms.
 
-    ``inputs`` are in the student's normalised space, ``(B, channels, H, W)``. ``reduce`` sums a tensor over ranks.
+    ``inputs`` are in the student's normalised space, ``(B, channels, H, W)``. ``reduce`` sums a tensor over ranks,
+    ``join`` concatenates one over ranks, ``heads`` runs a mentor from a tap on; use :meth:`everywhere` and :meth:`head`.
     """
 
     inputs: Tensor
@@ -84,6 +96,8 @@ class Lesson:
     generator: torch.Generator | None = None
     calibration: Calibration | None = None
     reduce: Callable[[Tensor], Tensor] | None = None
+    join: Callable[[Tensor], Tensor] | None = None
+    heads: Callable[[int, str, Tensor], Tensor] | None = None
     outcome: Terms | None = None
 
     def conclude(self, terms: Terms) -> Lesson:
@@ -91,6 +105,23 @@ class Lesson:
         self.outcome = terms
         self._loss = terms.loss()
         return self
+
+    def everywhere(self, x: Tensor) -> Tensor:
+        """``x`` of all ranks, concatenated along its first dimension; itself on one rank.
+
+        Gradients flow to this rank's part, scaled so that averaging them over ranks gives the whole batch's. A method
+        whose rule lives on the batch (relations between samples) does not change with the number of ranks by it.
+        """
+        return x if self.join is None else self.join(x)
+
+    def head(self, mentor: int, tap: str, value: Tensor) -> Tensor:
+        """Mentor's prediction ``(B, C)`` with its activation at a tap replaced by ``value`` ``(B, channels, H, W)``.
+
+        Gradients flow to ``value``; the mentor stays frozen. ``mentor`` counts those in ``mentors``.
+        """
+        if self.heads is None:
+            raise RuntimeError("this lesson has no mentors' heads; the method must declare Needs(heads=True)")
+        return self.heads(mentor, tap, value)
 
     def _taught(self) -> Terms:
         if self.outcome is None:
@@ -124,7 +155,7 @@ class Lesson:
         return _squeeze(self._taught().active)
 
 
-def _rows(x: Tensor, places: list[int]) -> Tensor:
+def _rows(x: Tensor, places: Sequence[int]) -> Tensor:
     """``x[places]`` without sending the list to the device."""
     return torch.stack([x[place] for place in places])
 

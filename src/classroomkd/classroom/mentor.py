@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classroomkd.classroom.lesson import Answers
+from classroomkd.classroom.tapped import Kind, Tapped
 from classroomkd.classroom.taps import TapReader
 from classroomkd.errors import UserError
 from classroomkd.functional.constants import constant
@@ -22,8 +23,17 @@ Statistics = Sequence[float]
 class AnswerStore(Protocol):
     """Stored mentor answers, keyed by (sample id, view id); see ``classroomkd.bank``."""
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[tuple[int, ...], ...]]:
+        """By tap, the stored shape of every mentor's activation of one sample."""
+        ...
+
     def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
         """``(M, B, C)`` predictions of all mentors for these samples and views."""
+        ...
+
+    def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
+        """All mentors' activations at a tap for these samples and views."""
         ...
 
 
@@ -37,7 +47,10 @@ class Mentor(nn.Module):
         name: how reports call it; None = the class name.
         mean, std: per channel, of the normalisation it was trained with (pixels in 0..1); None = the student's.
         size: (H, W), or one side, it wants its input resized to; None = as it comes.
-        taps: submodule names to read.
+        taps: submodule names to read; or, by the name a method asks for (``@stage:-1``), the place it is to be here.
+        classes: places of its classes among the student's, for a mentor that knows fewer; the others answer ``-inf``,
+            and it does not teach samples of classes it does not know.
+        num_classes: how many classes the student knows; needed with ``classes``.
     """
 
     def __init__(
@@ -48,13 +61,27 @@ class Mentor(nn.Module):
         mean: Statistics | None = None,
         std: Statistics | None = None,
         size: tuple[int, int] | int | None = None,
-        taps: Sequence[str] = (),
+        taps: Sequence[str] | Mapping[str, str] = (),
+        classes: Sequence[int] | None = None,
+        num_classes: int | None = None,
     ) -> None:
         super().__init__()
         if (mean is None) != (std is None):
             raise UserError(f"mentor '{name or type(module).__name__}': give mean and std together")
         self.name = name or type(module).__name__
-        self.reader = TapReader(module, taps)
+        named = isinstance(taps, Mapping)
+        self.wishes: dict[str, str] = dict(taps) if isinstance(taps, Mapping) else {}
+        self.reader = TapReader(module, () if named else tuple(taps))
+        self.tapped: Tapped | None = None
+        self.classes: tuple[int, ...] | None = None
+        if classes is not None:
+            self.classes, self.num_classes = tuple(int(c) for c in classes), num_classes or 0
+            known = set(range(self.num_classes))
+            if len(set(self.classes)) != len(self.classes) or not set(self.classes) <= known:
+                raise UserError(
+                    f"mentor '{self.name}': classes must be different places below num_classes={num_classes}, got "
+                    f"{list(self.classes)}"
+                )
         self.mean, self.std = mean, std
         self.size: tuple[int, int] | None = (size, size) if isinstance(size, int) else size
         self.requires_grad_(False)
@@ -83,7 +110,34 @@ class Mentor(nn.Module):
     def forward(self, inputs: Tensor) -> Answers:
         """Its answers to a batch that is already in its own space."""
         prediction, features = self.reader(inputs)
-        return Answers(prediction, features)
+        if self.tapped is not None:
+            features = self.tapped.read(features)
+        return Answers(self._known(prediction), features)
+
+    def read(self, taps: Mapping[str, Kind], example: Tensor, heads: bool = False) -> dict[str, tuple[int, ...]]:
+        """Read these taps from now on; ``example`` is a blank batch in its own space. Returns their shapes."""
+        self.tapped = Tapped.find(self.module, taps, self.wishes, example, f"mentor '{self.name}'", heads)
+        self.reader = TapReader(self.module, {**self.reader.places, **self.tapped.places})
+        self.requires_grad_(False)
+        super().train(False)
+        return self.tapped.shapes
+
+    def head(self, tap: str, value: Tensor) -> Tensor:
+        """Its prediction when its activation at a tap is ``value`` ``(B, channels, H, W)``; gradients flow to it."""
+        assert self.tapped is not None
+        return self._known(self.tapped.replay(self.module, tap, value))
+
+    def _known(self, prediction: Tensor) -> Tensor:
+        """The answer in the student's classes."""
+        if self.classes is None:
+            return prediction
+        if prediction.shape[-1] != len(self.classes):
+            raise UserError(
+                f"mentor '{self.name}' answers {prediction.shape[-1]} classes, its classes name {len(self.classes)}"
+            )
+        places = constant(self.classes, torch.int64, prediction.device)
+        everything = prediction.new_full((*prediction.shape[:-1], self.num_classes), float("-inf"))
+        return everything.index_copy(-1, places, prediction)
 
 
 def _channels(values: Statistics, like: Tensor) -> Tensor:
@@ -100,6 +154,7 @@ class MentorPool:
         self.mentors = list(mentors)
         self.mean, self.std = mean, std
         self.store: AnswerStore | None = None
+        self.taps: tuple[str, ...] = ()  # what the method reads
         self.forwards = 0  # network passes made so far; a count, so that cost can be proved without a clock
         names = [m.name for m in self.mentors]
         for i, mentor in enumerate(self.mentors):
@@ -122,6 +177,10 @@ class MentorPool:
         for mentor in self.mentors:
             mentor._apply(fn)  # type: ignore[no-untyped-call]
 
+    def prepared(self, mentor: Mentor, inputs: Tensor) -> Tensor:
+        """Inputs of the student's space in a mentor's."""
+        return mentor.prepare(inputs, self.mean, self.std)
+
     @torch.no_grad()
     def ask(
         self,
@@ -138,12 +197,13 @@ class MentorPool:
         if not self.mentors:
             return None
         if self.store is not None and ids is not None and views is not None:
-            stored = Answers(self.store.lookup(ids, views))
-            return stored if only is None else stored.of(list(only))
+            features = {tap: self.store.features(tap, ids, views) for tap in self.taps}
+            stored = Answers(self.store.lookup(ids, views), features)
+            return stored if only is None else stored.of(only)
         said = []
         asked = self.mentors if only is None else [self.mentors[i] for i in only]
         for mentor in asked:
-            said.append(cast(Answers, mentor(mentor.prepare(inputs, self.mean, self.std))))
+            said.append(cast(Answers, mentor(self.prepared(mentor, inputs))))
             self.forwards += 1
         shapes = [tuple(a.prediction.shape) for a in said]
         if len(set(shapes)) > 1:
@@ -152,10 +212,11 @@ class MentorPool:
                 f"mentor '{asked[odd].name}' answers with shape {shapes[odd]}, mentor '{asked[0].name}' with "
                 f"{shapes[0]}: all mentors and the student must know the same classes"
             )
-        taps = set.intersection(*(set(a.features) for a in said))
-        for tap in taps:
-            sizes = {tuple(a.features[tap].shape) for a in said}
-            if len(sizes) > 1:
-                raise UserError(f"tap '{tap}' has different shapes in different mentors: {sorted(sizes)}")
-        features: dict[str, Any] = {t: torch.stack([a.features[t] for a in said]) for t in sorted(taps)}
-        return Answers(torch.stack([a.prediction for a in said]), features)
+        taps = [tap for tap in said[0].features if all(tap in a.features for a in said)]
+        return Answers(
+            torch.stack([a.prediction for a in said]), {tap: tuple(a.features[tap] for a in said) for tap in taps}
+        )
+
+    def head(self, mentor: int, tap: str, value: Tensor) -> Tensor:
+        """Mentor's prediction with its activation at a tap replaced; see :meth:`Mentor.head`."""
+        return self.mentors[mentor].head(tap, value)

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
-from classroomkd.classroom.lesson import Lesson, Terms
+from classroomkd.classroom.lesson import Answers, Lesson, Terms
 from classroomkd.classroom.needs import Needs
+from classroomkd.classroom.schedule import Constant, Schedule
 from classroomkd.classroom.step import Batch, StepContext
 from classroomkd.classroom.task import Task
 from classroomkd.errors import UserError
 
-__all__ = ["ClassInfo", "Composition", "Method"]
+__all__ = ["ClassInfo", "Composition", "Method", "Shapes", "masked_mean", "union"]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shapes of what a method is going to see, without the batch dimension; found by a dry run.
+
+    Attributes:
+        classes: C, the size of a prediction.
+        student: by tap, ``(channels, H, W)`` of a map or ``(channels,)`` of a pooled one.
+        mentors: by tap, the same of every mentor in order.
+    """
+
+    classes: int
+    student: Mapping[str, tuple[int, ...]]
+    mentors: Mapping[str, tuple[tuple[int, ...], ...]]
 
 
 @dataclass(frozen=True)
@@ -25,11 +44,18 @@ class ClassInfo:
         task: the task.
         mentors: mentors' names, in the order of the M axis.
         scores: each mentor's held-out score (validation accuracy), or None where nobody measured it.
+        shapes: what a dry run found; None while a recipe is checked, when nothing is built yet.
+        ids, labels: ``(N,)`` of the training samples, where known, for methods that remember every sample.
+        taught: by mentor, whether another mentor taught it (an assistant); None where nobody said.
     """
 
     task: Task
     mentors: Sequence[str]
     scores: Sequence[float] | None = None
+    shapes: Shapes | None = None
+    ids: Tensor | None = None
+    labels: Tensor | None = None
+    taught: Sequence[bool] | None = None
 
 
 class Method(nn.Module):
@@ -37,10 +63,24 @@ class Method(nn.Module):
 
     A subclass sets ``needs`` and implements ``loss(lesson) -> Terms``; its constructor's keyword arguments, with
     their type hints, are its options in recipes. A method with another kind of step overrides :meth:`step`.
+
+    Attributes:
+        asks: places of the only mentors whose answers are read; None = everybody's.
+        by_place: whether it learns something for each mentor's place, so that their order matters.
+        period: steps after which the cost of a step repeats (a meta step every five: 5).
+        strength: ``native`` leaves the method's own scale; ``matched`` divides every mentors' term by what its weights
+            sum to over the mentors (mean over the units that anyone teaches), so that methods differ by rule alone.
+        schedule: factor of the mentors' terms by epoch.
+        matched: options that ``strength: matched`` sets where the user does not.
     """
 
     needs: Needs = Needs()
-    asks: tuple[int, ...] | None = None  # places of the only mentors whose answers are read; None = everybody's
+    asks: tuple[int, ...] | None = None
+    by_place: bool = False
+    period: int = 1
+    strength: Literal["native", "matched"] = "native"
+    schedule: Schedule = Constant()
+    matched: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
     def idle(cls, options: Mapping[str, Any]) -> list[str]:
@@ -57,8 +97,24 @@ class Method(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must implement loss(lesson)")
 
     def forward(self, lesson: Lesson) -> Terms:
-        """The same as :meth:`loss`, so that hooks and compilation see it."""
-        return self.loss(lesson)
+        """:meth:`loss`, with ``strength`` and ``schedule`` applied to the coefficients of the mentors' terms."""
+        terms = self.loss(lesson)
+        factor = self.schedule(lesson.epoch)
+        if self.strength == "native" and factor == 1.0:
+            return terms
+        coefficients: dict[str, float | Tensor] = dict(terms.coefficients)
+        for name in terms.values:
+            if name == "supervised":
+                continue
+            coefficient = coefficients.get(name, 1.0)
+            if self.strength == "matched" and (total := _total(terms, name, lesson.reduce)) is not None:
+                coefficient = coefficient / total
+            coefficients[name] = coefficient * factor
+        return replace(terms, coefficients=coefficients)
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Parameters the method updates by an optimiser of its own, in :meth:`after_step`."""
+        return []
 
     def step(self, context: StepContext, batch: Batch) -> Lesson:
         """One unit of training: complete the lesson, turn it into terms, go backward, update."""
@@ -87,46 +143,122 @@ class Composition(Method):
         self.names = [names[0], *_distinct(names[1:])]
         needs = [m.needs for m in methods]
         self.needs = Needs(
-            features={k: v for n in needs for k, v in n.features.items()},
+            features=union(needs),
+            heads=any(n.heads for n in needs),
             ids=any(n.ids for n in needs),
             epoch=any(n.epoch for n in needs),
             calibration=any(n.calibration for n in needs),
+            logits=any(n.logits for n in needs),
             mentors=max(n.mentors for n in needs),
         )
+        self.by_place = any(m.by_place for m in methods)
+        self.period = math.lcm(*(m.period for m in methods))
         own = [name for name, n in zip(self.names, needs, strict=True) if n.own_step]
         if own:
             raise UserError(f"method '{own[0]}' has a step of its own and cannot be combined with others")
+        idle = [name for name, n in zip(names[1:], needs[1:], strict=True) if n.mentors == 0]
+        if idle:
+            raise UserError(
+                f"method '{idle[0]}' has no mentors' terms, so it adds nothing to '{names[0]}'; only the first method "
+                "brings the supervised term"
+            )
 
     def setup(self, info: ClassInfo) -> None:
         """Set up every part; all mentors are asked, and each part is handed the answers it reads."""
-        for method in self.methods:
-            method.setup(info)  # type: ignore[operator]
+        for method in self._parts():
+            shapes = info.shapes
+            if shapes is not None:
+                shapes = replace(
+                    shapes,
+                    student={tap: _as(kind, shapes.student[tap]) for tap, kind in method.needs.features.items()},
+                    mentors={
+                        tap: tuple(_as(kind, shape) for shape in shapes.mentors[tap])
+                        for tap, kind in method.needs.features.items()
+                    },
+                )
+            method.setup(replace(info, shapes=shapes))
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Those of all parts."""
+        return [p for method in self._parts() for p in method.own_parameters()]
+
+    def _parts(self) -> list[Method]:
+        return list(self.methods)  # type: ignore[arg-type]
 
     def loss(self, lesson: Lesson) -> Terms:
         """All terms, those of later methods prefixed by their names, without their supervised parts."""
-        total: Terms = self._part(0, lesson)
-        total.values, total.coefficients = dict(total.values), dict(total.coefficients)
+        first: Terms = self._part(0, lesson)
+        values, coefficients = dict(first.values), dict(first.coefficients)
+        record = first
         for place, name in enumerate(self.names[1:], start=1):
             terms: Terms = self._part(place, lesson)
             for key, value in terms.values.items():
                 if key != "supervised":
-                    total.values[f"{name}.{key}"] = value
-                    total.coefficients[f"{name}.{key}"] = terms.coefficients.get(key, 1.0)
-            if total.weight is None:
-                total.weight, total.temperature, total.active = terms.weight, terms.temperature, terms.active
-        return total
+                    values[f"{name}.{key}"] = value
+                    coefficients[f"{name}.{key}"] = terms.coefficients.get(key, 1.0)
+            if record.weight is None:
+                record = terms
+        return Terms(values, coefficients, record.weight, record.temperature, record.active)
 
     def _part(self, place: int, lesson: Lesson) -> Terms:
-        method = self.methods[place]
-        if method.asks is not None and lesson.mentors is not None:
-            lesson = replace(lesson, mentors=lesson.mentors.of(list(method.asks)))  # type: ignore[arg-type]
-        terms: Terms = method(lesson)
+        method = self._parts()[place]
+        assert lesson.mentors is not None or method.needs.mentors == 0
+        student = Answers(lesson.student.prediction, _seen(method, lesson.student.features))
+        mentors, heads, asks = lesson.mentors, lesson.heads, method.asks
+        if mentors is not None:
+            mentors = Answers(mentors.prediction, _seen(method, mentors.features))
+            mentors = mentors if asks is None else mentors.of(asks)
+        if heads is not None and asks is not None:
+            heads = partial(_asked_head, heads, asks)
+        terms: Terms = method(replace(lesson, student=student, mentors=mentors, heads=heads))
         return terms
 
     def after_step(self, context: StepContext, lesson: Lesson) -> None:
         """Give every part its turn."""
-        for method in self.methods:
-            method.after_step(context, lesson)  # type: ignore[operator]
+        for method in self._parts():
+            if method.needs.mentors > 0:
+                method.after_step(context, lesson)
+
+
+def _asked_head(
+    heads: Callable[[int, str, Tensor], Tensor], asks: Sequence[int], mentor: int, tap: str, value: Tensor
+) -> Tensor:
+    return heads(asks[mentor], tap, value)
+
+
+def union(needs: Sequence[Needs]) -> dict[str, Literal["map", "pooled"]]:
+    """Taps that anyone reads; a map where anyone wants the map, since it can still be pooled."""
+    found: dict[str, Literal["map", "pooled"]] = {}
+    for need in needs:
+        for tap, kind in need.features.items():
+            found[tap] = "map" if "map" in (kind, found.get(tap)) else "pooled"
+    return found
+
+
+def _as(kind: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[:1] if kind == "pooled" else shape
+
+
+def _seen(method: Method, features: Mapping[str, Any]) -> dict[str, Any]:
+    """The features a part asked for, pooled where it wants them so."""
+
+    def kind(x: Any, want: str) -> Any:
+        if isinstance(x, tuple):
+            return tuple(kind(y, want) for y in x)
+        return x.mean((2, 3)) if want == "pooled" and x.dim() == 4 else x
+
+    return {tap: kind(features[tap], want) for tap, want in method.needs.features.items()}
+
+
+def _total(terms: Terms, name: str, reduce: Callable[[Tensor], Tensor] | None) -> Tensor | None:
+    """What the weights in a term sum to over the mentors: the mean over the units that anyone teaches, over ranks."""
+    if name in terms.totals:
+        return terms.totals[name].clamp_min(1e-6)
+    if terms.weight is None or terms.active is None:
+        return None
+    sums = torch.stack([terms.weight.sum(), terms.active.any(0).sum().to(terms.weight.dtype)])
+    weight, units = (sums if reduce is None else reduce(sums)).unbind()
+    return (weight / units.clamp_min(1)).clamp_min(1e-6)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -6,17 +6,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from classroomkd.classroom.lesson import Lesson
+from classroomkd.classroom.lesson import Answers, Lesson
+from classroomkd.functional.bilevel import SGDRule, momentum_of
 
-__all__ = ["Batch", "PlainContext", "StepContext"]
+if TYPE_CHECKING:
+    from classroomkd.classroom.classroom import Classroom
 
+__all__ = ["Batch", "Inner", "PlainContext", "StepContext", "inner_of", "substituted"]
+
+T = TypeVar("T")
 Batch = Mapping[str, Any]  # inputs, target, and, where known, ids, views
+
+
+@dataclass(frozen=True)
+class Inner:
+    """What the main optimiser trains and how: the inner problem of a bilevel step.
+
+    Attributes:
+        parameters: by name, as :meth:`StepContext.functional` takes them.
+        momentum: its momentum buffers under the same names, zeros where there are none yet.
+        rule: its update.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    momentum: dict[str, Tensor]
+    rule: SGDRule
+
+
+def inner_of(classroom: Classroom, optimizer: torch.optim.Optimizer) -> Inner:
+    """The inner problem of a classroom under an optimiser.
+
+    Raises:
+        UserError: an optimiser that is not SGD.
+    """
+    own = {id(p) for p in classroom.method.own_parameters()}
+    found = {name: p for name, p in classroom.named_parameters() if p.requires_grad and id(p) not in own}
+    return Inner(found, momentum_of(optimizer, found), SGDRule.of(optimizer))
+
+
+class _Calls(nn.Module):
+    """Runs whatever it is given, with ``module``'s tensors replaced meanwhile."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, compute: Callable[[], Any]) -> Any:
+        return compute()
+
+
+def substituted(module: nn.Module, parameters: Mapping[str, Tensor], compute: Callable[[], T]) -> T:
+    """``compute()`` with these parameters, and throw-away copies of all buffers, in place of the module's own."""
+    tensors = {f"module.{name}": buffer.clone() for name, buffer in module.named_buffers()}
+    tensors |= {f"module.{name}": value for name, value in parameters.items()}
+    found: T = torch.func.functional_call(_Calls(module), tensors, (compute,))
+    return found
 
 
 class StepContext(Protocol):
@@ -38,8 +89,19 @@ class StepContext(Protocol):
         """The sum of a tensor over all ranks (itself on one)."""
         ...
 
-    def functional(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """The student's prediction with these parameters in place of its own; for virtual (bilevel) steps."""
+    def student(self, inputs: Tensor) -> Answers:
+        """The student's own answers to inputs in its space; inside :meth:`functional`, with the parameters given there."""
+        ...
+
+    def functional(self, parameters: Mapping[str, Tensor], compute: Callable[[], T]) -> T:
+        """``compute()`` with these parameters in place of the student's and the method's own, for virtual steps.
+
+        Names are those of :meth:`inner`. Buffers are copies that are thrown away, so running statistics stay.
+        """
+        ...
+
+    def inner(self) -> Inner:
+        """What the main optimiser trains and how."""
         ...
 
 
@@ -51,15 +113,12 @@ class PlainContext:
         optimizer: over ``classroom.parameters()``.
     """
 
-    def __init__(self, classroom: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, classroom: Classroom, optimizer: torch.optim.Optimizer) -> None:
         self.classroom, self.optimizer = classroom, optimizer
 
     def lesson(self, batch: Batch) -> Lesson:
         """See :class:`StepContext`."""
-        lesson: Lesson = self.classroom.gather(  # type: ignore[operator]
-            batch["inputs"], batch["target"], ids=batch.get("ids"), views=batch.get("views")
-        )
-        return lesson
+        return self.classroom.gather(batch["inputs"], batch["target"], ids=batch.get("ids"), views=batch.get("views"))
 
     def backward(self, loss: Tensor) -> None:
         """See :class:`StepContext`."""
@@ -69,13 +128,20 @@ class PlainContext:
         """See :class:`StepContext`."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.classroom.steps += 1
 
     def reduce(self, tensor: Tensor) -> Tensor:
         """See :class:`StepContext`; one process."""
         return tensor
 
-    def functional(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    def student(self, inputs: Tensor) -> Answers:
         """See :class:`StepContext`."""
-        student: nn.Module = self.classroom.student  # type: ignore[assignment]
-        prediction: Tensor = torch.func.functional_call(student, dict(parameters), (inputs,))
-        return prediction
+        return self.classroom.answer(inputs)
+
+    def functional(self, parameters: Mapping[str, Tensor], compute: Callable[[], T]) -> T:
+        """See :class:`StepContext`."""
+        return substituted(self.classroom, parameters, compute)
+
+    def inner(self) -> Inner:
+        """See :class:`StepContext`."""
+        return inner_of(self.classroom, self.optimizer)

@@ -1,8 +1,12 @@
-"""Taps: reading named places inside any network without editing it."""
+"""Taps: reading named places inside any network without editing it.
+
+A place is a submodule's name, which stands for its output, or ``NAME:input``, its first tensor input. Wrappers
+(``torch.compile``, DistributedDataParallel) do not count: a place is named as in the network inside.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +15,19 @@ from torch import Tensor, nn
 
 from classroomkd.errors import UserError, did_you_mean
 
-__all__ = ["TapReader", "prediction_of", "tap_names"]
+__all__ = [
+    "TapReader",
+    "first_tensor",
+    "is_compiled",
+    "locate",
+    "prediction_of",
+    "submodules",
+    "tap_names",
+    "unwrapped",
+]
+
+# What torch.compile, FSDP, activation checkpointing and Fabric call the network that they wrap.
+_WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 
 
 def prediction_of(output: Any) -> Tensor:
@@ -30,9 +46,64 @@ def prediction_of(output: Any) -> Tensor:
     raise UserError(f"a network returned {type(output).__name__}; expected a tensor, a tuple or .logits")
 
 
+def first_tensor(values: Iterable[Any]) -> Tensor | None:
+    """The first tensor among the arguments of a call, looked for inside tuples and lists too."""
+    for value in values:
+        found = first_tensor(value) if isinstance(value, tuple | list) else value
+        if isinstance(found, Tensor):
+            return found
+    return None
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The network inside the wrappers of torch.compile, DistributedDataParallel and their kind."""
+    while True:
+        inner = next((module._modules[name] for name in _WRAPPED if module._modules.get(name) is not None), None)
+        if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            inner = module.module
+        if inner is None:
+            return module
+        module = inner
+
+
+def is_compiled(layers: Iterable[nn.Module]) -> bool:
+    """Whether torch.compile has been applied to one of these modules."""
+    return any("_orig_mod" in m._modules or m.__dict__.get("_compiled_call_impl") for m in layers)
+
+
+def submodules(module: nn.Module, aliases: bool = False) -> dict[str, nn.Module]:
+    """Submodules by their names without wrappers; ``aliases``: a shared one under every name it has."""
+    known: dict[str, nn.Module] = {}
+    for name, layer in unwrapped(module).named_modules(remove_duplicate=not aliases):
+        known.setdefault(".".join(part for part in name.split(".") if part not in _WRAPPED), layer)
+    del known[""]
+    return known
+
+
 def tap_names(module: nn.Module) -> list[str]:
-    """Names a tap can have: every named submodule."""
-    return [name for name, _ in module.named_modules() if name]
+    """Names a tap can have: every named submodule; each may have ``:input`` behind it."""
+    return list(submodules(module))
+
+
+def locate(module: nn.Module, place: str) -> tuple[nn.Module, bool]:
+    """The submodule that a place names, and whether its input is meant (True) or its output.
+
+    Errors: ``UserError`` with the nearest place that exists.
+    """
+    name, colon, end = place.partition(":")
+    if place.startswith("@"):
+        raise UserError(f"tap '{place}' is not resolved yet: find_place(module, '{place}', example) says where it is")
+    try:
+        layer = unwrapped(module).get_submodule(name) if name else None
+    except AttributeError:  # through a wrapper, by the name that the wrapper gives it, or not at all
+        layer = submodules(module, aliases=True).get(name) or dict(module.named_modules()).get(name)
+    network = type(unwrapped(module)).__name__
+    if layer is None:
+        near = did_you_mean(name, tap_names(module))
+        raise UserError(f"no tap '{place}' in {network}{near}; `classroomkd inspect` lists every tap of a model")
+    if colon and end != "input":
+        raise UserError(f"tap '{place}' in {network}: after the colon only 'input' is known, as in '{name}:input'")
+    return layer, bool(colon)
 
 
 class TapReader(nn.Module):
@@ -43,44 +114,70 @@ class TapReader(nn.Module):
     reader or of its network alone, read their own taps.
 
     Args:
-        module: any network.
-        taps: submodule names to read.
+        module: any network, bare or wrapped; a compiled one must not have run yet.
+        taps: places to read; or, by the name that the activation is to have, the place. Several names may read one
+            place, which is then copied once.
 
     Raises:
-        UserError: a tap that does not exist, with the nearest name that does.
+        UserError: a place that does not exist, with the nearest that does.
     """
 
-    def __init__(self, module: nn.Module, taps: Sequence[str] = ()) -> None:
+    def __init__(self, module: nn.Module, taps: Sequence[str] | Mapping[str, str] = ()) -> None:
         super().__init__()
+        if isinstance(taps, str):
+            taps = (taps,)
         self.module = module
-        self.taps = tuple(taps)
+        self.places: dict[str, str] = dict(taps) if isinstance(taps, Mapping) else {tap: tap for tap in taps}
+        self.taps = tuple(self.places)
         self._caught: dict[str, Tensor] | None = None  # None unless a forward pass of this reader is under way
-        known = dict(module.named_modules())
-        for tap in self.taps:
-            if tap not in known or not tap:
-                near = did_you_mean(tap, list(known))
-                raise UserError(
-                    f"no tap '{tap}' in {type(module).__name__}{near}; `classroomkd inspect` lists every tap of a model"
-                )
+        for place in dict.fromkeys(self.places.values()):
+            layer, is_input = locate(module, place)
             # A bound method and not a closure: a deep copy binds it to the copied reader.
-            known[tap].register_forward_hook(partial(self._catch, tap))
+            if is_input:
+                layer.register_forward_pre_hook(partial(self._catch_input, place), with_kwargs=True)
+            else:
+                layer.register_forward_hook(partial(self._catch, place))
 
-    def _catch(self, tap: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _catch(self, place: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if self._caught is not None:
-            self._caught[tap] = prediction_of(output).clone()
+            value = output if isinstance(output, Tensor) else self._tensor_in(place, output)
+            self._caught[place] = value.clone()
+
+    def _catch_input(self, place: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if self._caught is not None:
+            value = first_tensor((*args, *kwargs.values()))
+            if value is None:
+                raise UserError(f"tap '{place}': {type(module).__name__} is called without a tensor; choose another")
+            self._caught[place] = value.clone()
+
+    def _tensor_in(self, place: str, output: Any) -> Tensor:
+        try:
+            return prediction_of(output)
+        except UserError as error:
+            raise UserError(f"tap '{place}' gives {type(output).__name__}, not a tensor; choose another") from error
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what an interrupted pass left behind: tensors with a graph cannot be copied."""
         return {**self.__dict__, "_caught": None}
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """``(prediction, {tap: activation})`` for a batch of inputs."""
+        """``(prediction, {tap: activation})`` for a batch of inputs; activations as the network holds them."""
         self._caught = {}
         prediction = prediction_of(self.module(inputs))
         caught, self._caught = self._caught, None
-        if torch.compiler.is_compiling():
-            return prediction, caught
-        missing = [tap for tap in self.taps if tap not in caught]
-        if missing:
-            raise UserError(f"tap '{missing[0]}' exists but did not run in this forward pass; choose another")
-        return prediction, caught
+        if not torch.compiler.is_compiling():
+            self._check(caught)
+        return prediction, {tap: caught[place] for tap, place in self.places.items()}
+
+    def _check(self, caught: Mapping[str, Tensor]) -> None:
+        for tap, place in self.places.items():
+            if place in caught:
+                continue
+            said = f"tap '{tap}'" if tap == place else f"tap '{tap}' ({place})"
+            if is_compiled(self.module.modules()):
+                raise UserError(
+                    f"{said} was not read: torch.compile had already compiled {type(unwrapped(self.module)).__name__} "
+                    "when the tap was set, and compiled code ignores later hooks, or the tap does not run; make the "
+                    "classroom before the network's first compiled call, or call torch.compiler.reset() after making it"
+                )
+            raise UserError(f"{said} exists but did not run in this forward pass; choose another")

@@ -46,6 +46,10 @@ class Task(ABC):
         """The logits a temperature can act on, each ``(…, B, U, bins)``."""
 
     @abstractmethod
+    def labels(self, target: Tensor) -> list[Tensor]:
+        """The true bin of each of :meth:`distributions`, each ``(B, U)`` int64."""
+
+    @abstractmethod
     def divergence(self, student: Tensor, mentors: Tensor, temperature: float | Tensor) -> Tensor:
         """How far the student is from each mentor at a temperature ((M, B, U) or a number): ``(M, B, U)``, nats."""
 

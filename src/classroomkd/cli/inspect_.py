@@ -22,7 +22,7 @@ def inspect(
     trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models to run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """List a model's parameters, multiply-adds, and the names and shapes of its taps."""
+    """List a model's parameters, multiply-adds, stages, and the names and shapes of its taps."""
     try:
         size = tuple(int(n) for n in shape.lower().split("x"))
         if len(size) != 3 or min(size) < 1:
@@ -30,6 +30,8 @@ def inspect(
     except ValueError as error:
         raise UserError(f"--shape {shape}: write it as CxHxW, for example 3x32x32") from error
     from classroomkd import models
+    from classroomkd.classroom.places import survey
+    from classroomkd.models.measuring import example
 
     module = models.resolve(model, classes, trust_code=trust_code, in_channels=size[0])
     taps = models.summary(module, size)
@@ -40,10 +42,17 @@ def inspect(
         "parameters": models.parameters(module),
         "multiply_adds": models.multiply_adds(module, size),
     }
+    seen = survey(module, example(module, size), model)
+    stages = [{"name": s.name, "shape": list(s.shape)} for s in seen.stages]
     if as_json:
-        print(json.dumps({**total, "taps": taps}, indent=1, default=str))
+        found = {**total, "stages": stages, "penultimate": seen.penultimate, "taps": taps}
+        print(json.dumps(found, indent=1, default=str))
         return
     print(f"{model}: {total['parameters']:,} parameters, {total['multiply_adds']:,} multiply-adds at {shape}")
+    for number, stage in enumerate(seen.stages):
+        back = number - len(seen.stages)
+        print(f"@stage:{number} or @stage:{back}: {stage.name}, {'x'.join(str(n) for n in stage.shape)}")
+    print(f"@penultimate: {seen.penultimate or '– (no single layer makes the prediction)'}")
     table = Table("tap", "type", "output", "parameters")
     table.columns[3].justify = "right"
     hidden = 0

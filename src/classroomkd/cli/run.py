@@ -90,8 +90,18 @@ def _print_plan(made: dict[str, Any], as_json: bool) -> None:
     print(f"{made['students']} students of {made['steps']:,} steps each, seeds {made['seeds']}, into {made['out']}")
     if made["bank"]:
         print(
-            f"bank      {made['bank']['kind']}: mentors answer {made['bank']['mentor_answers_once']:,} questions once"
+            f"bank      {made['bank']['kind']}: mentors answer {made['bank']['mentor_answers_once']:,} questions once; "
+            f"stored in {_size(made['bank']['bytes'])}"
         )
+
+
+def _size(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
 
 
 def carry_out(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from classroomkd.classroom import Batch, Classroom, Lesson
+from classroomkd.classroom import Answers, Batch, Classroom, Inner, Lesson, inner_of, substituted
 from classroomkd.engine.inputs import Inputs
 from classroomkd.engine.record import Record
 from classroomkd.engine.runtime import Runtime
 
 __all__ = ["EngineContext", "Learner"]
+
+T = TypeVar("T")
 
 
 class Learner(nn.Module):
@@ -24,6 +27,12 @@ class Learner(nn.Module):
     def __init__(self, classroom: Classroom) -> None:
         super().__init__()
         self.reader, self.method = classroom.reader, classroom.method
+        own = {id(p) for p in classroom.method.own_parameters()}
+        names = [name for name, p in self.named_parameters() if id(p) in own]
+        # The method updates these by itself; waiting for their gradients would block every rank. Its buffers (a memory
+        # of every sample) are the same on all ranks by its own doing; sending them around at every step is not needed.
+        names += [name for name, _ in self.named_buffers() if name.startswith("method.")]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)  # type: ignore[no-untyped-call]
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The student's prediction and taps."""
@@ -118,10 +127,18 @@ class EngineContext:
         """The sum over ranks."""
         return self.runtime.reduce(tensor)
 
-    def functional(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """The student's prediction with other parameters."""
-        prediction: Tensor = torch.func.functional_call(self.classroom.student, dict(parameters), (inputs,))
-        return prediction
+    def student(self, inputs: Tensor) -> Answers:
+        """The student's own answers, outside DDP."""
+        with self.runtime.autocast():
+            return self.classroom.answer(inputs)
+
+    def functional(self, parameters: Mapping[str, Tensor], compute: Callable[[], T]) -> T:
+        """``compute()`` with other parameters and throw-away buffers."""
+        return substituted(self.classroom, parameters, compute)
+
+    def inner(self) -> Inner:
+        """What the optimiser trains and how."""
+        return inner_of(self.classroom, self.raw_optimizer)
 
     def teach(self, batch: Batch) -> Lesson:
         """One ``method.step`` and its record."""

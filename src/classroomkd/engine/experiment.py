@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from classroomkd import data, methods, models
 from classroomkd._files import atomic_write_text, writing
+from classroomkd.engine import assistants
 from classroomkd.engine.run_folder import check_data, environment, summarise
 from classroomkd.engine.runtime import Runtime
 from classroomkd.engine.setup import Setup, content_key
@@ -80,8 +81,16 @@ class Experiment:
         def network(
             role: str, key: str, model: str, checkpoint: str | None, size: tuple[int, int] | None = None
         ) -> None:
-            module = setup.build(model, key)
-            setup.check_network(module, role, size)
+            classes = None
+            if key == "student":
+                module = setup.build(model, key)
+            else:
+                spec = next(m for m in recipe.mentors if m.name == key)
+                classes = setup.known_classes(spec)
+                if classes is not None and checkpoint is None and not (setup.given and key in setup.given):
+                    raise UserError(f"{role}: a mentor that knows some classes needs a checkpoint")
+                module = setup.build_mentor(key)
+            setup.check_network(module, role, size, None if classes is None else len(classes))
             if checkpoint is not None:
                 models.load_checkpoint(module, checkpoint, what=role)
             shape = (setup.data.shape[0], *(size or setup.data.shape[1:]))
@@ -100,6 +109,8 @@ class Experiment:
             attempt(lambda m=m, i=i, size=size: network(f"mentors.{i} ({m.name})", m.name, m.model, m.checkpoint, size))  # type: ignore[misc]
             if m.checkpoint is None and not (setup.given and m.name in setup.given):
                 attempt(lambda i=i: self._check_part(i))  # type: ignore[misc]
+            if m.taught_by is not None:
+                attempt(lambda i=i: assistants.check_assistant(setup, i))  # type: ignore[misc]
         for arm in recipe.arms():
             attempt(lambda arm=arm: self._check_arm(arm))  # type: ignore[misc]
         if problems:
@@ -127,10 +138,15 @@ class Experiment:
 
     def _check_arm(self, arm: Any) -> None:
         from classroomkd.classroom import ClassInfo
+        from classroomkd.engine.students import untrained_classroom
 
         method = methods.compose(arm.parts)
+        if method.needs.features:
+            untrained_classroom(self.setup, arm)  # every tap is found and every pair of shapes matched
+            return
         names = [m.name for m in self.setup.recipe.mentors]
-        method.setup(ClassInfo(self.setup.task, names, [0.0] * len(names)))
+        taught = [m.taught_by is not None for m in self.setup.recipe.mentors]
+        method.setup(ClassInfo(self.setup.task, names, [0.0] * len(names), taught=taught))
 
     def run(self) -> Outcome:
         """Do everything; finished students of an earlier attempt are kept."""
@@ -152,9 +168,10 @@ class Experiment:
         self.notify({"event": "plan", "jobs": self._work(mentor_jobs, student_jobs)})
         with ExitStack() as stack:
             run = self._runner(stack, len(mentor_jobs), len(student_jobs))
-            run(mentor_jobs, self.notify, self._mentor_done)
-            if self._failures:
-                raise RunStopped(self._failures[0])
+            for wave in assistants.waves(recipe.mentors) if needed else ():
+                run([self._with_teachers(mentor_jobs[i]) for i in wave], self.notify, self._mentor_done)
+                if self._failures:
+                    raise RunStopped(self._failures[0])
             ready = tuple(self._mentors[i] for i in sorted(self._mentors))
             self._check_mentors(ready)
             self._write(started)
@@ -171,6 +188,11 @@ class Experiment:
             run(jobs, self.notify, done)
         summary = self._write(started)
         return Outcome(self.out, summary, self._failures)
+
+    def _with_teachers(self, job: Job) -> Job:
+        """A mentor's job with the mentors who teach it, ready since an earlier wave."""
+        teachers = assistants.teachers_of(self.setup.recipe.mentors, job.index)
+        return replace(job, mentors=tuple(self._mentors[i] for i in teachers))
 
     def _runner(self, stack: ExitStack, mentors: int, students: int) -> Callable[..., None]:
         """Decide whether jobs run side by side, and pack the data for the workers if so."""

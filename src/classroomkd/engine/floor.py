@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ __all__ = ["probe"]
 def probe(context: EngineContext, batch: Batch, rounds: int = 7) -> dict[str, float]:
     """Time the method's forward and backward against the student's own, interleaved, then put everything back.
 
-    The optimiser's update is common to both and left out, so the ratio is an upper bound. With one thread on a CPU the
+    A method's own update after the step (a meta step every few) counts with its share. The optimiser's update is common to both and left out, so the ratio is an upper bound. With one thread on a CPU the
     clock is the process's CPU time, which does not see other programs; otherwise the wall, after synchronising.
 
     Returns:
@@ -30,27 +31,30 @@ def probe(context: EngineContext, batch: Batch, rounds: int = 7) -> dict[str, fl
     from classroomkd.methods.none import Alone
 
     classroom, runtime = context.classroom, context.runtime
-    saved = {k: v.detach().clone() for k, v in context.learner.state_dict().items()}
+    saved = copy.deepcopy(context.learner.state_dict())
     rng = checkpoint.rng_state(runtime.device)
     on_cpu = runtime.device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.process_time if on_cpu else time.perf_counter
     alone = Alone()
     taught: list[float] = []
     floor: list[float] = []
-    forwards = classroom.mentors.forwards
+    forwards, steps, period = classroom.mentors.forwards, classroom.steps, classroom.method.period
     classroom.train()
-    for i in range(rounds + 1):
+    for i in range(max(rounds // period, 2) + 1):
         for method, times in ((alone, floor), (classroom.method, taught)):
+            repeat = 1 if method is alone else period
             runtime.synchronize()
             start = clock()
-            _pass(context, method, batch)
+            for _ in range(repeat):
+                _pass(context, method, batch)
+                classroom.steps += 1
             runtime.synchronize()
             if i:
-                times.append(clock() - start)
+                times.append((clock() - start) / repeat)
     context.optimizer.zero_grad(set_to_none=True)
     context.learner.load_state_dict(saved)
     checkpoint.set_rng_state(rng, runtime.device)
-    classroom.mentors.forwards = forwards
+    classroom.mentors.forwards, classroom.steps = forwards, steps
     step, alone_step = statistics.median(taught), statistics.median(floor)
     if isinstance(classroom.method, Alone):
         step = alone_step
@@ -58,7 +62,7 @@ def probe(context: EngineContext, batch: Batch, rounds: int = 7) -> dict[str, fl
 
 
 def _pass(context: EngineContext, method: Method, batch: Batch) -> Lesson:
-    """Lesson, terms and backward by a method, without an update."""
+    """Lesson, terms and backward by a method and what it does after a step, without the student's update."""
     classroom = context.classroom
     own = classroom.method
     classroom.method = method
@@ -66,6 +70,7 @@ def _pass(context: EngineContext, method: Method, batch: Batch) -> Lesson:
         lesson = context.lesson(batch)
         lesson.conclude(method(lesson))
         context.backward(lesson.loss)
+        method.after_step(context, lesson)
     finally:
         classroom.method = own
     return lesson

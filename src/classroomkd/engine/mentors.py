@@ -8,7 +8,7 @@ import json
 import math
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from classroomkd import __version__, bank, models
 from classroomkd._files import atomic_write_text
-from classroomkd.classroom import Classroom, Mentor, prediction_of
+from classroomkd.classroom import Answers, Mentor, prediction_of
+from classroomkd.engine import assistants
 from classroomkd.engine import scoring as ev
 from classroomkd.engine.mentor_data import mentor_part
 from classroomkd.engine.setup import Setup, content_key
@@ -53,6 +54,7 @@ class MentorRecord:
     seconds: float
     val_logits: str  # path of its logits on the validation part, (N, C) float32
     answers: str  # path of its stored answers, or empty
+    features: dict[str, str]  # by tap, path of its stored features; empty without a bank
     forwards: int  # passes this run made to fill them; 0 when they were there
     answer_seconds: float  # what filling them took, whoever did it
 
@@ -70,13 +72,16 @@ def _locked(lock: Path) -> Iterator[None]:
         yield
 
 
-def prepare_mentor(setup: Setup, index: int, notify: Notify) -> MentorRecord:
-    """Load or train mentor ``index``, score it, and store its answers when the run uses a bank."""
+def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[MentorRecord] = ()) -> MentorRecord:
+    """Load or train mentor ``index``, score it, and store its answers when the run uses a bank.
+
+    ``teachers`` are the mentors of its ``taught_by``, made ready before.
+    """
     spec = setup.recipe.mentors[index]
     role = f"mentors.{index} ({spec.name})"
     started = time.perf_counter()
     seed = (zlib.crc32(spec.name.encode()) + (spec.train.seed if spec.train else 0)) % 2**31
-    module = setup.build(spec.model, spec.name if setup.given and spec.name in setup.given else role, seed)
+    module = setup.build_mentor(spec.name, spec.name if setup.given and spec.name in setup.given else role, seed)
     handed = bool(setup.given and spec.name in setup.given)
     mean, std, size, samples, note = None, None, None, None, spec.note or ""
     weights, identity = "", ""
@@ -94,15 +99,14 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify) -> MentorRecord:
             own = [int(n) for n in known["shape"][1:]]  # a student of ours says which size it was taught at
             size = own if own != list(setup.data.shape[1:]) else None
     else:
-        path, samples, made = _trained(setup, index, module, seed, notify)
+        path, samples, made = _trained(setup, index, module, seed, teachers, notify)
         note = "; ".join(x for x in (note, made) if x)
         weights, identity = str(path), _identity(setup, module)
     if spec.mean is not None:
         mean, std = list(spec.mean), list(spec.std or setup.data.std)
     if spec.size is not None:
         size = [spec.size, spec.size]
-    mentor = Mentor(module, spec.name, mean=mean, std=std, size=(size[0], size[1]) if size else None)
-    mentor.to(setup.runtime.device)
+    mentor = setup.wrap_mentor(spec, module, mean, std, size)
     folder = setup.cache / "mentors"
     key = content_key(
         mentor=identity,
@@ -114,10 +118,11 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify) -> MentorRecord:
         val=setup.data.val.digest(),
         inputs=[setup.data.mean, setup.data.std],
         precision=setup.runtime.precision,
+        **({"known": spec.classes} if spec.classes is not None else {}),
     )
     test, val_logits = _scored(setup, mentor, folder / f"{key}-val.npy")
     val = ev.score(val_logits, setup.data.val.target.to(val_logits.device), len(setup.classes))
-    answers, forwards, answer_seconds = _stored(setup, mentor, {"key": key})
+    answers, features, forwards, answer_seconds = _stored(setup, mentor, {"key": key})
     shape = (setup.data.shape[0], *(size or setup.data.shape[1:]))
     return MentorRecord(
         name=spec.name,
@@ -136,15 +141,19 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify) -> MentorRecord:
         seconds=round(time.perf_counter() - started, 2),
         val_logits=str(folder / f"{key}-val.npy"),
         answers=answers,
+        features=features,
         forwards=forwards,
         answer_seconds=answer_seconds,
     )
 
 
-def _trained(setup: Setup, index: int, module: nn.Module, seed: int, notify: Notify) -> tuple[Path, int, str]:
+def _trained(
+    setup: Setup, index: int, module: nn.Module, seed: int, teachers: Sequence[MentorRecord], notify: Notify
+) -> tuple[Path, int, str]:
     """Train a mentor by its recipe section, or take it from the cache; returns (weights, labels seen, note)."""
     spec, train = setup.recipe.mentors[index], setup.mentor_train(index)
     part, note = mentor_part(setup, index)
+    note = "; ".join(x for x in (note, assistants.told(spec)) if x)
     key = content_key(
         version=1,
         model=spec.model,
@@ -157,6 +166,7 @@ def _trained(setup: Setup, index: int, module: nn.Module, seed: int, notify: Not
         views=setup.base_views.definition,
         seed=seed,
         code=_identity(setup, module) if spec.model.startswith("py:") else "",
+        **assistants.lineage(spec, teachers),
     )
     folder = setup.cache / "mentors" / key
     path = folder / "mentor.safetensors"
@@ -172,7 +182,7 @@ def _trained(setup: Setup, index: int, module: nn.Module, seed: int, notify: Not
             return path, len(part), note
         fit = Fit(
             setup.runtime,
-            Classroom(module, (), "none", task=setup.task_for(train)),
+            assistants.classroom_of(setup, index, module, teachers, part, train, seed),
             part,
             None,
             setup.base_views,
@@ -214,33 +224,42 @@ def _scored(setup: Setup, mentor: Mentor, val_path: Path) -> tuple[ev.Score, Ten
     return test, logits
 
 
-def _stored(setup: Setup, mentor: Mentor, key: dict[str, Any]) -> tuple[str, int, float]:
-    """Fill this mentor's answers to the run's fixed views: (path, passes made now, seconds it took whenever)."""
+def _stored(setup: Setup, mentor: Mentor, key: dict[str, Any]) -> tuple[str, dict[str, str], int, float]:
+    """Fill this mentor's answers to the run's fixed views: (logits, features by tap, passes made now, seconds)."""
     if setup.views is setup.base_views:
-        return "", 0, 0.0
-    part = setup.student_part
+        return "", {}, 0, 0.0
+    part, taps = setup.student_part, setup.taps
+    if taps:
+        mentor.read(taps, mentor.prepare(setup.blank(), setup.inputs.mean, setup.inputs.std))
     key = key | {"views": setup.views.definition, "part": part.digest(), "shape": setup.data.shape, "dtype": "fp16"}
-    path = bank.answer_file(setup.cache / "answers", key)
+    folder = setup.cache / "answers"
+    keys = {"logits": key}
+    for tap, kind in taps.items():
+        assert mentor.tapped is not None
+        keys[tap] = key | {"place": mentor.tapped.places[tap], "kind": kind}
+    paths = {kind: bank.answer_file(folder, value) for kind, value in keys.items()}
 
     @torch.no_grad()
-    def ask(pixels: Tensor) -> Tensor:
+    def ask(pixels: Tensor) -> dict[str, Tensor]:
         with setup.runtime.autocast():
             x = mentor.prepare(setup.inputs(pixels), setup.inputs.mean, setup.inputs.std)
-            said: Tensor = mentor(x).prediction
-        return said.float()
+            said: Answers = mentor(x)
+        return {"logits": said.prediction.float(), **said.features}
 
+    path = paths["logits"]
     about = path.with_suffix(".json")
     forwards = 0
     if setup.runtime.is_zero:
         with _locked(path.with_suffix(".lock")):
             started = time.perf_counter()
-            forwards = bank.fill(path, ask, part, setup.views, len(setup.classes), setup.recipe.train.eval_batch_size)
+            forwards = bank.fill_all(paths, ask, part, setup.views, setup.recipe.train.eval_batch_size)
             seconds = round(time.perf_counter() - started, 2)
             if forwards:
-                about_text = {"mentor": mentor.name, "forwards": forwards, "seconds": seconds, **key}
-                atomic_write_text(about, json.dumps(about_text))
+                text = {"mentor": mentor.name, "forwards": forwards, "seconds": seconds, "taps": sorted(taps), **key}
+                atomic_write_text(about, json.dumps(text))
     setup.runtime.barrier()
-    return str(path), forwards, float(json.loads(about.read_text())["seconds"]) if about.exists() else 0.0
+    spent = float(json.loads(about.read_text())["seconds"]) if about.exists() else 0.0
+    return str(path), {tap: str(paths[tap]) for tap in taps}, forwards, spent
 
 
 @torch.no_grad()
@@ -268,7 +287,7 @@ def load_mentor(setup: Setup, record: MentorRecord) -> Mentor:
     if setup.given and record.name in setup.given:
         module = setup.given[record.name]
     else:
-        module = setup.build(record.model, record.name)
+        module = setup.build_mentor(record.name)
         models.load_checkpoint(module, record.weights, what=f"mentor '{record.name}'")
-    size = (record.size[0], record.size[1]) if record.size else None
-    return Mentor(module, record.name, mean=record.mean, std=record.std, size=size).to(setup.runtime.device)
+    spec = next(m for m in setup.recipe.mentors if m.name == record.name)
+    return setup.wrap_mentor(spec, module, record.mean, record.std, record.size)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 if TYPE_CHECKING:
+    from classroomkd.classroom import Classroom
     from classroomkd.recipe import TrainSpec
 
 __all__ = ["build_optimizer", "learning_rate", "milestones"]
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
+def build_optimizer(classroom: Classroom, spec: TrainSpec) -> torch.optim.Optimizer:
     """SGD or AdamW over all parameters that require gradients, fused where the device allows it.
 
-    Weight decay acts on all of them, biases and norms included, as in the benchmark recipes.
+    Those that the method updates by itself (``Method.own_parameters``) are left out. Weight decay acts on all of them, biases and norms included, as in the benchmark recipes.
     """
-    trainable = [p for p in parameters if p.requires_grad]
+    own = {id(p) for p in classroom.method.own_parameters()}
+    trainable = [p for p in classroom.parameters() if p.requires_grad and id(p) not in own]
     fused = bool(trainable) and all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in trainable)
     if spec.optimizer == "adamw":
         return torch.optim.AdamW(trainable, lr=spec.lr, weight_decay=spec.weight_decay, fused=fused)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from classroomkd import methods
-from classroomkd.classroom import Classroom, Mentor
+from classroomkd.classroom import Classroom
 from classroomkd.engine.context import EngineContext
 from classroomkd.engine.floor import probe
 from classroomkd.engine.inputs import Batches
 from classroomkd.engine.optim import build_optimizer
 from classroomkd.engine.record import Record
 from classroomkd.engine.setup import Setup
+from classroomkd.engine.students import untrained_classroom
 
 __all__ = ["plan"]
 
@@ -23,7 +24,7 @@ def plan(setup: Setup) -> dict[str, Any]:
     """Sizes, counts and measured cost of every arm, with untrained networks in place of the trained ones.
 
     Returns:
-        ``{"data", "arms", "seeds", "steps", "students", "bank"}``; an arm has ``mentor_forwards`` (a step), ``x_floor``
+        ``{"data", "arms", "seeds", "steps", "students", "bank"}`` (``bank`` with the bytes it takes); an arm has ``mentor_forwards`` (a step), ``x_floor``
         (its step over the student alone, mentors online) and ``x_floor_bank`` (with stored answers; None without).
     """
     recipe = setup.recipe
@@ -31,17 +32,20 @@ def plan(setup: Setup) -> dict[str, Any]:
     batch = next(batches.epoch(0))
     fixed = setup.views is not setup.base_views
     arms = []
+    sizes: dict[str, int] = {}
     for arm in recipe.arms():
-        method = methods.compose(arm.parts)
+        context = _context(setup, arm)
+        classroom, method = context.classroom, context.classroom.method
         wanted = method.needs.mentors > 0
-        context = _context(setup, arm, wanted)
-        costs, asks = probe(context, batch), context.classroom.method.asks
+        costs, asks = probe(context, batch), method.asks
         asked = len(recipe.mentors) if asks is None else len(asks)
-        bank = wanted and fixed and not method.needs.features
+        bank = wanted and fixed
         if bank:
-            blank = torch.zeros(len(recipe.mentors), len(batch["ids"]), len(setup.classes), device=setup.runtime.device)
-            context.classroom.mentors.store = _Blank(blank)
+            classroom.mentors.store = _Blank(classroom, len(batch["ids"]), setup)
             stored = probe(context, batch)["cost_ratio"]
+            sizes |= {
+                f"{name} {tap}": n for tap in method.needs.features for name, n in classroom.mentors.store.bytes(tap)
+            }
         arms.append(
             {
                 "label": arm.label,
@@ -51,9 +55,10 @@ def plan(setup: Setup) -> dict[str, Any]:
                 "step_ms": round(costs["step_ms"], 2),
             }
         )
-    passes = 0
+    passes, answers = 0, 0
     if fixed and setup.views.count is not None:
         passes = len(recipe.mentors) * setup.views.count * len(setup.student_part)
+        answers = 2 * passes * len(setup.classes)
     return {
         "data": {
             "name": setup.data.name,
@@ -68,37 +73,43 @@ def plan(setup: Setup) -> dict[str, Any]:
         "seeds": list(recipe.seeds),
         "steps": len(batches) * recipe.train.epochs,
         "students": len(arms) * len(recipe.seeds),
-        "bank": {"kind": recipe.bank, "mentor_answers_once": passes} if fixed else None,
+        "bank": {"kind": recipe.bank, "mentor_answers_once": passes, "bytes": answers + sum(sizes.values())}
+        if fixed
+        else None,
     }
 
 
 class _Blank:
     """A store that always answers the same: what looking up costs does not depend on what is there."""
 
-    def __init__(self, answers: Tensor) -> None:
-        self.answers = answers
+    def __init__(self, classroom: Classroom, batch: int, setup: Setup) -> None:
+        device, self.classroom = setup.runtime.device, classroom
+        self.answers = torch.zeros(len(classroom.mentors), batch, len(setup.classes), device=device)
+        self.shapes = classroom.shapes.mentors if classroom.shapes is not None else {}
+        self.maps = {tap: [torch.zeros(batch, *x, device=device) for x in found] for tap, found in self.shapes.items()}
+        self.rows = len(setup.student_part) * (setup.views.count or 0)
 
     def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
         return self.answers[:, : len(ids)].clone()
 
+    def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x[: len(ids)].clone() for x in self.maps[tap])
 
-def _context(setup: Setup, arm: Any, wanted: bool) -> EngineContext:
-    recipe = setup.recipe
-    student = setup.build(recipe.student.model, "student", 0)
-    teachers = []
-    if wanted:
-        for m in recipe.mentors:
-            size = (m.size, m.size) if m.size else None
-            teachers.append(Mentor(setup.build(m.model, m.name, 0), m.name, mean=m.mean, std=m.std, size=size))
-    method = methods.compose(arm.parts)
-    classroom = Classroom(student, teachers, method, task=setup.task, mean=setup.data.mean, std=setup.data.std)
+    def bytes(self, tap: str) -> list[tuple[str, int]]:
+        """By mentor, what storing its activations at a tap takes in fp16."""
+        names = self.classroom.mentors.names
+        return [(name, 2 * self.rows * math.prod(x)) for name, x in zip(names, self.shapes[tap], strict=True)]
+
+
+def _context(setup: Setup, arm: Any) -> EngineContext:
+    recipe, classroom = setup.recipe, untrained_classroom(setup, arm)
+    method, teachers = classroom.method, classroom.mentors
     if method.needs.calibration:
         from classroomkd.engine.scoring import calibration_of
 
         k = len(setup.classes)
         blank = torch.zeros(len(teachers), k, k, device=setup.runtime.device)
         classroom.calibration = calibration_of(blank, torch.arange(k, device=setup.runtime.device))
-    classroom.to(setup.runtime.device)
     record = Record(len(teachers), len(setup.classes), setup.runtime.device)
-    optimizer = build_optimizer(classroom.parameters(), recipe.train)
+    optimizer = build_optimizer(classroom, recipe.train)
     return EngineContext(setup.runtime, classroom, optimizer, setup.inputs, record)

@@ -46,7 +46,7 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
     changed = _differences(stored, recipe) if stored.exists() else []
     for arm in recipe.arms():
         made = out / arm.slug / "arm.json"
-        if made.exists() and json.loads(_read(made)) != _identity(arm):
+        if made.exists() and _today(json.loads(_read(made))) != _identity(arm):
             changed.append(f"the arm '{arm.label}'")
     if changed:
         raise UserError(
@@ -105,6 +105,14 @@ def _identity(arm: Arm) -> list[Any]:
     return json.loads(json.dumps([[name, options] for name, options in arm.parts]))  # type: ignore[no-any-return]
 
 
+def _today(identity: Any) -> Any:
+    """A stored arm with the options that have come since, at their defaults."""
+    try:
+        return json.loads(json.dumps([[name, methods.filled(name, options)] for name, options in identity]))
+    except (UserError, ValueError, TypeError):
+        return identity  # not what this version would write: it differs
+
+
 def _read(file: Path) -> str:
     try:
         return file.read_text()
@@ -122,12 +130,18 @@ _FREE = {"workers", "threads", "device", "devices", "cache", "seeds", "methods",
 
 def _differences(stored: Path, recipe: Recipe) -> list[str]:
     """Keys of the recipe that differ from the stored one and matter for what is already there."""
-    from classroomkd.recipe import recipe_yaml
+    from pydantic import ValidationError
+
+    from classroomkd.recipe import Recipe, recipe_yaml
 
     try:
         before, now = yaml.safe_load(_read(stored)) or {}, yaml.safe_load(recipe_yaml(recipe))
     except yaml.YAMLError as error:
         raise UserError(f"{stored} is damaged; choose another --out") from error
+    try:  # keys that have come since count as their defaults
+        before = yaml.safe_load(recipe_yaml(Recipe.model_validate(before)))
+    except (ValidationError, UserError):
+        pass
     return sorted(
         f"{key}.{inner}" if inner else key
         for key in (set(before) | set(now)) - _FREE

@@ -95,6 +95,15 @@ class Runtime:
         torch.distributed.all_reduce(total)
         return total
 
+    def join(self, tensor: Tensor) -> Tensor:
+        """``tensor`` of all ranks, concatenated along its first dimension (the same size everywhere).
+
+        Gradients flow to this rank's part times the number of ranks, so that averaging over ranks, as DDP does, gives
+        the gradient of a loss on the whole.
+        """
+        joined: Tensor = tensor if self.world == 1 else _Join.apply(tensor, self.rank, self.world)  # type: ignore[no-untyped-call]
+        return joined
+
     def autocast(self) -> Any:
         """The precision's context for forward passes outside training."""
         return self.fabric.autocast()
@@ -105,6 +114,24 @@ class Runtime:
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
+
+
+class _Join(torch.autograd.Function):
+    """Concatenation over ranks; see :meth:`Runtime.join`."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, rank: int, world: int) -> Tensor:
+        ctx.rank, ctx.world, ctx.rows = rank, world, len(tensor)
+        own = tensor.detach().contiguous()
+        plain = own.to(torch.uint8) if own.dtype == torch.bool else own  # gloo does not know bool
+        parts = [torch.empty_like(plain) for _ in range(world)]
+        torch.distributed.all_gather(parts, plain)
+        return torch.cat(parts).to(own.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        start = ctx.rank * ctx.rows
+        return gradients[0][start : start + ctx.rows] * ctx.world, None, None
 
 
 def _fabric(device: torch.device, world: int, precision: str) -> Any:

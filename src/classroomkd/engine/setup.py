@@ -7,23 +7,25 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from classroomkd import data as data_
-from classroomkd import models
-from classroomkd.classroom import Task, prediction_of
+from classroomkd import methods, models
+from classroomkd.classroom import Mentor, Task, prediction_of
+from classroomkd.classroom.method import union
 from classroomkd.engine.inputs import Inputs
 from classroomkd.engine.runtime import Runtime
-from classroomkd.errors import UserError
+from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.measuring import as_for_evaluation
 
 if TYPE_CHECKING:
     from classroomkd.data import ImageSet, Part
     from classroomkd.data.views import Views
     from classroomkd.recipe import Recipe, TrainSpec
+    from classroomkd.recipe.schema import MentorSpec
 
 __all__ = ["Setup", "bank_views", "content_key"]
 
@@ -117,20 +119,70 @@ class Setup:
         """How mentor ``index`` is trained when it has no checkpoint."""
         return self.recipe.mentors[index].train or self.recipe.mentor_train or self.recipe.train
 
-    def build(self, spec: str, role: str, seed: int | None = None) -> nn.Module:
+    @cached_property
+    def taps(self) -> dict[str, Literal["map", "pooled"]]:
+        """Every tap that a method of this run reads in the mentors, and whether as a map or pooled."""
+        arms = [methods.compose(arm.parts) for arm in self.recipe.arms()]
+        return union([method.needs for method in arms])
+
+    def blank(self) -> Tensor:
+        """Two blank images in the student's space."""
+        return torch.zeros(2, *self.data.shape, device=self.runtime.device)
+
+    def known_classes(self, spec: MentorSpec) -> tuple[int, ...] | None:
+        """Places of a mentor's classes among the data's; None when it knows them all.
+
+        Raises:
+            UserError: a class that the data does not have, or the same one twice.
+        """
+        if spec.classes is None:
+            return None
+        unknown = [name for name in spec.classes if name not in self.classes]
+        if unknown or len(set(spec.classes)) < len(spec.classes):
+            what = f"no class '{unknown[0]}'{did_you_mean(unknown[0], self.classes)}" if unknown else "a class twice"
+            raise UserError(f"mentor '{spec.name}': classes names {what}; the data '{self.data.name}' has others")
+        return tuple(self.classes.index(name) for name in spec.classes)
+
+    def build_mentor(self, name: str, role: str | None = None, seed: int | None = None) -> nn.Module:
+        """A mentor's network by its name."""
+        spec = next(m for m in self.recipe.mentors if m.name == name)
+        count = None if spec.classes is None else len(spec.classes)
+        return self.build(spec.model, role or name, seed, classes=count)
+
+    def wrap_mentor(
+        self, spec: MentorSpec, module: nn.Module, mean: Any = None, std: Any = None, size: Any = None
+    ) -> Mentor:
+        """A network as the mentor that the recipe describes, with its own normalisation and (H, W)."""
+        mentor = Mentor(
+            module,
+            spec.name,
+            mean=mean,
+            std=std,
+            size=(size[0], size[1]) if size else None,
+            taps=dict(spec.taps),
+            classes=self.known_classes(spec),
+            num_classes=len(self.classes),
+        )
+        return mentor.to(self.runtime.device)
+
+    def build(self, spec: str, role: str, seed: int | None = None, classes: int | None = None) -> nn.Module:
         """A network by name on the training device; with a seed, the same weights every time."""
         if self.given and role in self.given:
             return self.given[role].to(self.runtime.device)
         if seed is not None:
             torch.manual_seed(seed)
         try:
-            module = models.resolve(spec, len(self.classes), trust_code=self.trust_code, in_channels=self.data.shape[0])
+            module = models.resolve(
+                spec, classes or len(self.classes), trust_code=self.trust_code, in_channels=self.data.shape[0]
+            )
         except UserError as error:
             raise UserError(f"{role}: {error}") from error
         return module.to(self.runtime.device)
 
     @torch.no_grad()
-    def check_network(self, module: nn.Module, role: str, size: tuple[int, int] | None = None) -> None:
+    def check_network(
+        self, module: nn.Module, role: str, size: tuple[int, int] | None = None, classes: int | None = None
+    ) -> None:
         """One dry forward on blank images: the network must take them and answer with this data's classes."""
         shape = (2, self.data.shape[0], *(size or self.data.shape[1:]))
         try:
@@ -144,6 +196,11 @@ class Setup:
                 f"{role}: the network does not take images of shape {shape[1:]}: {first}. "
                 "Set data.size to what it expects, or choose another model"
             ) from error
-        if answer.dim() != 2 or answer.shape[1] != len(self.classes):
+        if answer.dim() != 2 or answer.shape[1] != (classes or len(self.classes)):
             got = f"{answer.shape[1]} classes" if answer.dim() == 2 else f"shape {tuple(answer.shape)}"
-            raise UserError(f"{role}: the network answers {got}, the data '{self.data.name}' has {len(self.classes)}")
+            if classes is not None:
+                raise UserError(f"{role}: the network answers {got}, its classes name {classes}")
+            raise UserError(
+                f"{role}: the network answers {got}, the data '{self.data.name}' has {len(self.classes)}; a mentor that "
+                "knows some of them says which: classes: [...]"
+            )

@@ -24,7 +24,7 @@ from classroomkd.errors import UserError
 if TYPE_CHECKING:
     from classroomkd.recipe import Arm
 
-__all__ = ["build_classroom", "seed_folder", "teach_student"]
+__all__ = ["build_classroom", "seed_folder", "teach_student", "untrained_classroom"]
 
 
 def seed_folder(out: Path, arm: Arm, seed: int) -> Path:
@@ -44,16 +44,22 @@ def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorR
     torch.manual_seed(seed + 104729)
     method = methods.compose(arm.parts)
     wanted = method.needs.mentors > 0
-    answered = all(m.answers for m in mentors) and not method.needs.features
+    needs, part = method.needs, setup.student_part
     store = None
     teachers: list[nn.Module] = []
     if wanted and mentors:
-        if answered:
-            # The bank suffices: the networks themselves are not even loaded.
-            store = bank.FixedBank([Path(m.answers) for m in mentors], setup.student_part.ids, setup.runtime.device)
-            teachers = [_Stored(m.name) for m in mentors]
-        else:
-            teachers = [load_mentor(setup, m) for m in mentors]
+        if all(m.answers and all(tap in m.features for tap in needs.features) for m in mentors):
+            store = bank.FixedBank(
+                [Path(m.answers) for m in mentors],
+                part.ids,
+                setup.runtime.device,
+                {tap: [Path(m.features[tap]) for m in mentors] for tap in needs.features},
+                [tap for tap, kind in needs.features.items() if kind == "pooled"],
+            )
+        # Where the bank suffices, the networks themselves are not even loaded.
+        alone = store is not None and not needs.heads
+        teachers = [_Stored(m.name) if alone else load_mentor(setup, m) for m in mentors]
+    taught = {m.name: bool(m.taught_by) for m in setup.recipe.mentors}
     classroom = Classroom(
         student,
         teachers,
@@ -61,15 +67,44 @@ def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorR
         task=setup.task,
         mean=setup.data.mean,
         std=setup.data.std,
+        taps=dict(setup.recipe.student.taps),
         scores=[m.val_accuracy for m in mentors],
+        image_shape=setup.data.shape,
+        register=(part.ids, part.target),
+        store=store,
+        taught=[taught[m.name] for m in mentors],
     )
     for teacher, record in zip(classroom.mentors, mentors if teachers else (), strict=True):
         teacher.name = record.name
-    classroom.mentors.store = store
     if method.needs.calibration:
         logits = torch.stack([torch.from_numpy(np.load(m.val_logits, allow_pickle=False)) for m in mentors])
         device = setup.runtime.device
         classroom.calibration = ev.calibration_of(logits.to(device), setup.data.val.target.to(device))
+    return classroom.to(setup.runtime.device)
+
+
+def untrained_classroom(setup: Setup, arm: Arm) -> Classroom:
+    """The classroom of an arm with networks as they are built, untrained: for a dry run of taps, shapes and cost."""
+    recipe, part = setup.recipe, setup.student_part
+    student = setup.build(recipe.student.model, "student", 0)
+    method = methods.compose(arm.parts)
+    teachers = [
+        setup.wrap_mentor(m, setup.build_mentor(m.name, seed=0), m.mean, m.std, (m.size, m.size) if m.size else None)
+        for m in (recipe.mentors if method.needs.mentors > 0 else ())
+    ]
+    classroom = Classroom(
+        student,
+        teachers,
+        method,
+        task=setup.task,
+        mean=setup.data.mean,
+        std=setup.data.std,
+        taps=dict(recipe.student.taps),
+        scores=[0.0] * len(teachers),
+        image_shape=setup.data.shape,
+        register=(part.ids, part.target),
+        taught=[bool(m.taught_by) for m in recipe.mentors] if teachers else [],
+    )
     return classroom.to(setup.runtime.device)
 
 

@@ -104,19 +104,19 @@ class Fit:
         torch.manual_seed(self.seed + 7919)
         if spec.channels_last:
             classroom.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        reduce = runtime.reduce if runtime.world > 1 else None
+        reduce, join = (runtime.reduce, runtime.join) if runtime.world > 1 else (None, None)
         record = Record(len(classroom.mentors), len(self.classes), runtime.device, reduce)
         context = EngineContext(
             runtime,
             classroom,
-            build_optimizer(classroom.parameters(), spec),
+            build_optimizer(classroom, spec),
             self.inputs,
             record,
             accumulate=spec.accumulate,
             clip=spec.clip,
             ema=spec.ema,
         )
-        classroom.reduce = reduce
+        classroom.reduce, classroom.join = reduce, join
         rate = learning_rate(spec)
         cost = probe(context, next(batches.epoch(0))) if self.measure else {}
         first = self._resume(context, cost) if resume else 0

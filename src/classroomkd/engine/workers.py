@@ -26,7 +26,7 @@ __all__ = ["Job", "cores", "execute", "in_process", "side_by_side"]
 
 @dataclass(frozen=True)
 class Job:
-    """A piece of work as plain data: ``mentor`` (index) or ``student`` (arm, seed, ready mentors)."""
+    """A piece of work as plain data: ``mentor`` (index, its teachers) or ``student`` (arm, seed, ready mentors)."""
 
     kind: str
     name: str
@@ -50,10 +50,10 @@ def execute(setup: Setup, job: Job, notify: Notify) -> dict[str, Any]:
     def tell(event: dict[str, Any]) -> None:
         notify({"job": job.name, **event})
 
-    if job.kind == "mentor":
-        return prepare_mentor(setup, job.index, tell).plain()
-    assert job.kind == "student", job.kind
     mentors = [MentorRecord(**m) for m in job.mentors]
+    if job.kind == "mentor":
+        return prepare_mentor(setup, job.index, tell, mentors).plain()
+    assert job.kind == "student", job.kind
     arm = setup.recipe.arms()[job.index]
     return teach_student(setup, arm, job.seed, mentors, Path(job.out), job.resume, tell)
 

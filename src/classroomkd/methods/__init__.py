@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_type_hints
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
+from classroomkd._pieces import checked, model_of
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.methods.table import METHODS, MethodEntry, entries
 
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
 
     from classroomkd.classroom.method import Method
 
-__all__ = ["METHODS", "MethodEntry", "compose", "create", "entries", "method_class", "names", "options_model"]
+__all__ = ["METHODS", "MethodEntry", "compose", "create", "entries", "filled", "method_class", "names", "options_model"]
+
+
+# What every method takes beside its own options; applied by the base class.
+COMMON: dict[str, Any] = {
+    "strength": (Literal["native", "matched"], "native"),
+    "schedule": (str | Mapping[str, Any], "constant"),
+}
 
 
 def names() -> list[str]:
@@ -40,19 +48,25 @@ def method_class(name: str) -> type[Method]:
     return found
 
 
+@cache
 def options_model(name: str) -> type[BaseModel]:
-    """A pydantic model of a method's options, made from its constructor's keyword arguments and their hints."""
-    from pydantic import ConfigDict, create_model
+    """A pydantic model of a method's options: its constructor's keyword arguments and what every method takes."""
+    from pydantic import create_model
 
-    cls = method_class(name)
-    hints = get_type_hints(cls.__init__, include_extras=True)
-    fields: dict[str, Any] = {
-        key: (hints[key], parameter.default if parameter.default is not inspect.Parameter.empty else ...)
-        for key, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]
-        if parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    }
-    model: type[BaseModel] = create_model(f"{name}_options", __config__=ConfigDict(extra="forbid"), **fields)
+    own = model_of(method_class(name))
+    fields: dict[str, Any] = {key: (field.annotation, field) for key, field in own.model_fields.items()}
+    model: type[BaseModel] = create_model(f"{name}_options", __config__=own.model_config, **COMMON, **fields)
     return model
+
+
+def filled(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the defaults written out; what every method takes stays out unless given."""
+    whole = options_model(name).model_validate({**_matched(name, options), **options}).model_dump()
+    return {key: value for key, value in whole.items() if key not in COMMON or key in options}
+
+
+def _matched(name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    return method_class(name).matched if options.get("strength") == "matched" else {}
 
 
 def create(name: str, **options: Any) -> Method:
@@ -60,27 +74,24 @@ def create(name: str, **options: Any) -> Method:
 
     Args:
         name: a row of the table.
-        options: its constructor's keyword arguments.
+        options: its constructor's keyword arguments, and what every method takes: ``strength`` (``native`` or
+            ``matched``) and ``schedule``.
 
     Raises:
         UserError: an unknown name, an unknown option, or a value out of range; all problems in one message.
     """
-    from pydantic import ValidationError
+    given = checked(f"method '{name}'", options_model(name), options)
+    common = {key: given.pop(key) for key in COMMON if key in given}
+    cls = method_class(name)
+    if "strength" in common and cls.needs.mentors == 0:
+        raise UserError(f"method '{name}': strength acts on mentors' terms, and it has none")
+    method = cls(**{**_matched(name, common), **given})
+    method.strength = common.get("strength", "native")
+    if "schedule" in common:
+        from classroomkd.classroom.schedule import make_schedule
 
-    model = options_model(name)
-    try:
-        checked = model(**options)
-    except ValidationError as error:
-        known = list(model.model_fields)
-        lines = []
-        for problem in error.errors():
-            key = ".".join(str(p) for p in problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                lines.append(f"unknown option '{key}'{did_you_mean(key, known)}; options: {', '.join(known) or 'none'}")
-            else:
-                lines.append(f"{key} = {problem['input']!r}: {problem['msg']}")
-        raise UserError(f"method '{name}': " + "; ".join(lines)) from error
-    return method_class(name)(**{key: getattr(checked, key) for key in checked.model_fields_set})
+        method.schedule = make_schedule(common["schedule"])
+    return method
 
 
 def compose(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Method:

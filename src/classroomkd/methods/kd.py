@@ -12,13 +12,12 @@ Hurts    under-trained tiny students; a mentor whose answers on the training dat
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 
-from classroomkd.classroom import ClassInfo, Lesson, Method, Terms, masked_mean
-from classroomkd.errors import UserError, did_you_mean
+from classroomkd.classroom import ClassInfo, Lesson, Method, Terms, choose, masked_mean
 
 __all__ = ["KD"]
 
@@ -32,6 +31,8 @@ class KD(Method):
         supervised_weight: factor of the student's own loss.
         mentor: a name, a position, or ``best``.
     """
+
+    matched: ClassVar[dict[str, Any]] = {"weight": 1.0, "supervised_weight": 1.0}
 
     def __init__(
         self,
@@ -48,23 +49,9 @@ class KD(Method):
     def setup(self, info: ClassInfo) -> None:
         """Find the mentor."""
         super().setup(info)
-        names = list(info.mentors)
-        self.mentors = len(names)
-        if isinstance(self.mentor, int):
-            if not 0 <= self.mentor < len(names):
-                raise UserError(f"kd: mentor {self.mentor} does not exist; there are {len(names)}, counted from 0")
-            self.index = self.mentor
-        elif self.mentor == "best":
-            scores = info.scores or [0.0] * len(names)
-            self.index = max(range(len(names)), key=scores.__getitem__)
-        elif self.mentor in names:
-            self.index = names.index(self.mentor)
-        else:
-            raise UserError(
-                f"kd: no mentor '{self.mentor}'{did_you_mean(self.mentor, names)}; mentors: {', '.join(names)}"
-            )
-
-        self.asks = (self.index,)
+        self.mentors = len(info.mentors)
+        self.asks = choose(info, self.mentor, "kd")
+        self.index = self.asks[0]
 
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised and distilled terms."""

@@ -43,6 +43,60 @@ METHODS: dict[str, MethodEntry] = {
         rules=("sample", "batch", "rank"),
         by_rule=(("sample", "reconstructed"), ("batch", "released rule"), ("rank", "released rule")),
     ),
+    "random": MethodEntry(
+        "classroomkd.methods.random_mentor:RandomMentor", "one mentor drawn anew for every sample", "baseline"
+    ),
+    "weighted": MethodEntry(
+        "classroomkd.methods.weighted:Weighted", "any weighting of the mentors with any divergence", "composition"
+    ),
+    "mmkd": MethodEntry(
+        "classroomkd.methods.mmkd:MMKD",
+        "a meta-learned weighting of mentors' logits and features",
+        "corrected rule (paper); released rule (reference)",
+        rules=("paper", "reference"),
+        by_rule=(("paper", "corrected rule"), ("reference", "released rule")),
+    ),
+    "camkd": MethodEntry(
+        "classroomkd.methods.camkd:CAMKD",
+        "mentors near the label count more, on logits and features",
+        "corrected rule (paper); released rule (reference)",
+        rules=("paper", "reference"),
+        by_rule=(("paper", "corrected rule"), ("reference", "released rule")),
+    ),
+    "ebkd": MethodEntry(
+        "classroomkd.methods.ebkd:EBKD",
+        "sure mentors (low entropy) count more",
+        "corrected rule (paper); released rule (reference)",
+        rules=("paper", "reference"),
+        by_rule=(("paper", "corrected rule"), ("reference", "released rule")),
+    ),
+    "aekd": MethodEntry(
+        "classroomkd.methods.aekd:AEKD",
+        "the mentors' shortest common gradient decides who counts",
+        "corrected rule (paper); released rule (reference)",
+        rules=("paper", "reference"),
+        by_rule=(("paper", "corrected rule"), ("reference", "released rule")),
+    ),
+    "amtml": MethodEntry(
+        "classroomkd.methods.amtml:AMTML",
+        "latent mentor representations give each sample its mixture of mentors",
+        "corrected rule (paper); released rule (reference)",
+        rules=("paper", "reference"),
+        by_rule=(("paper", "corrected rule"), ("reference", "released rule")),
+    ),
+    "fitnet": MethodEntry("classroomkd.methods.fitnet:FitNet", "hints: mentors' features through a projector", "paper"),
+    "at": MethodEntry("classroomkd.methods.at:AttentionTransfer", "mentors' spatial attention maps", "paper"),
+    "rkd": MethodEntry("classroomkd.methods.rkd:RKD", "distances and angles between samples", "paper"),
+    "sp": MethodEntry("classroomkd.methods.sp:SimilarityPreserving", "similarities between samples", "paper"),
+    "crd": MethodEntry(
+        "classroomkd.methods.crd:CRD", "contrastive representation with a memory of all samples", "paper"
+    ),
+    "dkd": MethodEntry("classroomkd.methods.dkd:DKD", "the target class and the rest, decoupled", "paper"),
+    "dist": MethodEntry("classroomkd.methods.dist:DIST", "correlations within and between classes", "paper"),
+    "dtkd": MethodEntry(
+        "classroomkd.methods.dtkd:DTKD", "one temperature for the mentor, one for the student", "paper"
+    ),
+    "takd": MethodEntry("classroomkd.methods.takd:TAKD", "an assistant, itself taught by a mentor, teaches", "paper"),
 }
 
 

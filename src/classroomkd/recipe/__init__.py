@@ -54,6 +54,7 @@ _LAZY = {
     "Recipe": "schema",
     "RecipeError": "problems",
     "StudentSpec": "schema",
+    "TaughtBy": "schema",
     "TrainSpec": "training",
     "find_recipe": "shelf",
     "json_schema": "dump",

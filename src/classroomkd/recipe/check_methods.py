@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,9 +13,28 @@ from classroomkd.errors import UserError, did_you_mean
 from classroomkd.recipe.nodes import Loc, Node
 from classroomkd.recipe.problems import Problem, from_pydantic, problem
 
-__all__ = ["check_methods", "entry_locs"]
+__all__ = ["Staff", "check_entry", "check_methods", "entry_locs", "staff"]
 
 _OURS = ("name", "label")
+
+
+@dataclass(frozen=True)
+class Staff:
+    """The mentors as a method meets them: their names, and by mentor whether another one taught it."""
+
+    names: list[str]
+    taught: list[bool]
+
+
+def staff(tree: Node, only: Collection[str] | None = None) -> Staff:
+    """The recipe's mentors in its order, or those called ``only``, in that order; a name that is missing is empty."""
+    mentors = tree.child("mentors")
+    items = mentors.value if mentors is not None and isinstance(mentors.value, list) else []
+    names = [str(node.value) if (node := item.child("name")) is not None else "" for item in items]
+    taught = [(node := item.child("taught_by")) is not None and node.value is not None for item in items]
+    if only is None:
+        return Staff(names, taught)
+    return Staff([*only], [taught[names.index(name)] for name in only])
 
 
 def entry_locs(tree: Node) -> Iterator[tuple[Loc, Node]]:
@@ -39,8 +59,9 @@ def check_methods(tree: Node) -> list[Problem]:
     if len(given) == 2:
         problems.append(problem(tree, ("methods",), "stands beside 'method'; keep one of them", value=False))
     lonely: list[str] = []
+    everybody = staff(tree)
     for loc, entry in entry_locs(tree):
-        problems += _entry(tree, loc, entry, lonely)
+        problems += check_entry(tree, loc, entry, everybody, lonely)
     mentors = tree.child("mentors")
     if lonely and (mentors is None or isinstance(mentors.value, list)):
         names = ", ".join(f"'{name}'" for name in dict.fromkeys(lonely))
@@ -49,7 +70,7 @@ def check_methods(tree: Node) -> list[Problem]:
     return problems
 
 
-def _entry(tree: Node, loc: Loc, entry: Node, lonely: list[str]) -> list[Problem]:
+def check_entry(tree: Node, loc: Loc, entry: Node, mentors: Staff, lonely: list[str]) -> list[Problem]:
     """Problems of one entry; methods that lack mentors are added to ``lonely`` and said once for all."""
     from classroomkd import methods
 
@@ -70,7 +91,7 @@ def _entry(tree: Node, loc: Loc, entry: Node, lonely: list[str]) -> list[Problem
     if task is not None and task not in table[name.value].tasks:
         sentence = f"'{name.value}' does not do {task}; it does {', '.join(table[name.value].tasks)}"
         problems.append(problem(tree, place, sentence, value=False))
-    return problems + _options(tree, loc, place, name.value, entry, lonely)
+    return problems + _options(tree, loc, place, name.value, entry, mentors, lonely)
 
 
 def _without_name(keys: dict[str, Node], table: list[str]) -> str:
@@ -81,7 +102,9 @@ def _without_name(keys: dict[str, Node], table: list[str]) -> str:
     return f"has no 'name'; write {{name: {method}, {others}}} or indent the options deeper than '{method}:'"
 
 
-def _options(tree: Node, loc: Loc, place: Loc, name: str, entry: Node, lonely: list[str]) -> list[Problem]:
+def _options(
+    tree: Node, loc: Loc, place: Loc, name: str, entry: Node, mentors: Staff, lonely: list[str]
+) -> list[Problem]:
     from classroomkd import methods
     from classroomkd.classroom.method import ClassInfo
 
@@ -97,14 +120,12 @@ def _options(tree: Node, loc: Loc, place: Loc, name: str, entry: Node, lonely: l
         return from_pydantic(tree, error.errors(include_url=False), prefix=loc, known=lambda _: known)
     try:
         method = methods.create(name, **given)
-        mentors = tree.child("mentors")
-        items = mentors.value if mentors is not None and isinstance(mentors.value, list) else []
-        if len(items) < method.needs.mentors:
+        if len(mentors.names) < method.needs.mentors:
             lonely.append(name)
             return []
         # Let the method see the names of its mentors, as it will when the classroom is built.
-        names = [str(node.value) if (node := item.child("name")) is not None else "" for item in items]
-        method.setup(ClassInfo(tasks.create(_task(tree) or "classification"), names))
+        task = tasks.create(_task(tree) or "classification")
+        method.setup(ClassInfo(task, mentors.names, taught=mentors.taught))
     except UserError as error:
         return [problem(tree, place, str(error), value=False)]
     return []

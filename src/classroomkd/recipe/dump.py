@@ -24,9 +24,18 @@ def recipe_yaml(recipe: Recipe) -> str:
         data["method"] = [_entry(entry) for entry in recipe.method]
     if recipe.methods is not None:
         data["methods"] = [[_entry(entry) for entry in arm] for arm in recipe.methods]
+    if not data["student"]["taps"]:
+        del data["student"]["taps"]
     for written, mentor in zip(data["mentors"], recipe.mentors, strict=True):
         if mentor.train is None or (recipe.mentor_train is not None and _same(mentor.train, recipe.mentor_train)):
             del written["train"]
+        for key in ("taps", "classes"):
+            if not written[key]:
+                del written[key]
+        if mentor.taught_by is None:
+            del written["taught_by"]
+        else:
+            written["taught_by"]["method"] = [_entry(entry) for entry in mentor.taught_by.method or ()] or None
     if recipe.mentor_train is None or recipe.mentor_train == recipe.train:
         del data["mentor_train"]
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
@@ -70,6 +79,7 @@ def json_schema() -> dict[str, Any]:
     properties, parts = schema["properties"], schema["$defs"]
     for model in ("StudentSpec", "MentorSpec", "DataSpec", "MethodSpec"):
         parts[model]["title"] = model.removesuffix("Spec").lower()
+    parts["TaughtBy"]["title"] = "taught_by"
     parts["MentorSpec"]["required"] = ["model"]
     parts["MethodSpec"]["additionalProperties"] = True
     text = {"type": "string"}
@@ -79,6 +89,11 @@ def json_schema() -> dict[str, Any]:
     entry = _any(text, {"$ref": "#/$defs/MethodSpec"}, keyed)
     method = _any(entry, {"type": "array", "items": entry, "minItems": 1})
     mentors = {"type": "array", "items": _any(text, {"$ref": "#/$defs/MentorSpec"})}
+    names, nothing = _any(text, {"type": "array", "items": text, "minItems": 1}), {"type": "null"}
+    inside, taught = parts["TaughtBy"]["properties"], parts["MentorSpec"]["properties"]["taught_by"]
+    inside["mentors"] = {**names, "description": inside["mentors"]["description"]}
+    inside["method"] = {**_any(method, nothing), "description": inside["method"]["description"]}
+    taught["anyOf"] = [text, *names["anyOf"][1:], {"$ref": "#/$defs/TaughtBy"}, nothing]
     forms: dict[str, dict[str, Any]] = {
         "data": _any(text, {"$ref": "#/$defs/DataSpec"}),
         "student": _any(text, {"$ref": "#/$defs/StudentSpec"}),

@@ -2,7 +2,8 @@
 
 ``data: puppets`` is ``data: {source: puppets}``, ``student: resnet8`` is ``{model: resnet8}``, a mentor may be its
 model alone, ``{at: {weight: 10}}`` is ``{name: at, weight: 10}``, ``method: kd`` is a list of one entry, ``methods`` a
-list of such lists, ``seeds: 3`` is ``[3]``. Writing out twice changes nothing, so it can be done between overrides.
+list of such lists, ``taught_by: big`` is ``{mentors: [big]}``, ``seeds: 3`` is ``[3]``. Writing out twice changes
+nothing, so it can be done between overrides.
 """
 
 from __future__ import annotations
@@ -44,9 +45,26 @@ def _entry(node: Node) -> Node:
     return node
 
 
+def _taught_by(node: Node) -> Node:
+    """``big`` or ``[big, wide]`` -> ``{mentors: [...]}``; the method's entries written out."""
+    if not isinstance(node.value, dict):
+        return Node({"mentors": _list(lambda item: item)(node)}, node.origin)
+    written = {"mentors": _list(lambda item: item), "method": _method}
+    inside = {k: written[k](v) if k in written and v.value is not None else v for k, v in node.value.items()}
+    return Node(inside, node.origin)
+
+
+def _mentor(node: Node) -> Node:
+    node = _mapping("model")(node)
+    taught = node.child("taught_by")
+    if taught is None or taught.value is None:
+        return node
+    return Node({**node.value, "taught_by": _taught_by(taught)}, node.origin)
+
+
 def _mentor_list(node: Node) -> Node:
     named = isinstance(node.value, dict) and "model" not in node.value  # {big: {model: …}} is not one mentor
-    return node if named else _list(_mapping("model"))(node)
+    return node if named else _list(_mentor)(node)
 
 
 def _seeds(node: Node) -> Node:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from classroomkd import tasks
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.recipe.arms import same_labels
+from classroomkd.recipe.check_assistants import check_assistants
 from classroomkd.recipe.check_methods import check_methods
 from classroomkd.recipe.check_parts import check_data, check_mentors, check_models
 from classroomkd.recipe.check_training import check_bank, check_machine, check_seeds, check_training
@@ -24,7 +25,7 @@ from classroomkd.recipe.overrides import apply_overrides
 from classroomkd.recipe.places import check_places
 from classroomkd.recipe.problems import Problem, from_pydantic, problem, raise_if_any
 from classroomkd.recipe.resolve import resolve, training_layers
-from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, Recipe, StudentSpec
+from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, Recipe, StudentSpec, TaughtBy
 from classroomkd.recipe.shelf import find_recipe
 from classroomkd.recipe.training import MentorTrain, TrainSpec
 from classroomkd.recipe.yaml_source import read_yaml
@@ -116,6 +117,7 @@ def _finish(
     problems += check_models(tree, trust_code, known_models)
     problems += check_mentors(tree)
     problems += check_methods(tree)
+    problems += check_assistants(tree)
     problems += _training_problems(tree)
     if recipe is None:
         raise_if_any(problems)
@@ -158,6 +160,7 @@ _KNOWN: list[tuple[tuple[str | None, ...], type[BaseModel]]] = [  # None stands 
     (("mentor_train",), TrainSpec),
     (("mentors", None), MentorSpec),
     (("mentors", None, "train"), MentorTrain),
+    (("mentors", None, "taught_by"), TaughtBy),
 ]
 
 
@@ -187,7 +190,7 @@ def _validate(tree: Node) -> tuple[Recipe | None, list[Problem]]:
 
 def _method_without_name(error: Mapping[str, Any]) -> bool:
     """The method checks know better what an entry without a name should have been."""
-    return error["type"] == "missing" and error["loc"][0] in ("method", "methods")
+    return error["type"] == "missing" and error["loc"][-1] == "name" and bool({"method", "methods"} & {*error["loc"]})
 
 
 _SHORT_FORMS = ("data", "student", "mentors", "method", "methods")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from classroomkd.recipe.schema import MentorTrain, MethodSpec, Recipe
+from classroomkd.recipe.schema import MentorTrain, MethodSpec, Recipe, TaughtBy
 from classroomkd.recipe.training import TrainSpec
 
 __all__ = ["inherit", "notes", "resolve", "training_layers"]
@@ -48,7 +48,9 @@ def resolve(recipe: Recipe) -> Recipe:
     """The recipe as the engine reads it; resolving again changes nothing."""
     defaults, trained = training_layers(recipe.train, recipe.mentor_train, [mentor.train for mentor in recipe.mentors])
     mentors = tuple(
-        mentor.model_copy(update={"train": spec if mentor.checkpoint is None else None})
+        mentor.model_copy(
+            update={"train": spec if mentor.checkpoint is None else None, "taught_by": _assistant(mentor.taught_by)}
+        )
         for mentor, spec in zip(recipe.mentors, trained, strict=True)
     )
     train = TrainSpec.model_validate(recipe.train.model_dump())  # every key counts as set from here on
@@ -62,10 +64,18 @@ def resolve(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=update)
 
 
+def _assistant(taught_by: TaughtBy | None) -> TaughtBy | None:
+    """The method written in."""
+    if taught_by is None:
+        return None
+    entries = taught_by.method or (MethodSpec.model_validate({"name": taught_by.parts[0][0]}),)
+    return taught_by.model_copy(update={"method": tuple(map(_with_defaults, entries))})
+
+
 def _with_defaults(entry: MethodSpec) -> MethodSpec:
     from classroomkd import methods
 
-    options = methods.options_model(entry.name).model_validate(entry.options).model_dump()
+    options = methods.filled(entry.name, entry.options)
     return MethodSpec.model_validate({"name": entry.name, "label": entry.label, **options})
 
 
@@ -85,6 +95,7 @@ def notes(recipe: Recipe) -> list[str]:
     arms = recipe.methods or ((recipe.method,) if recipe.method is not None else ())
     if recipe.mentors and all(entry.name == "none" for arm in arms for entry in arm):
         found.append("the mentors have no effect: the only method is 'none'")
+    arms += tuple(mentor.taught_by.method or () for mentor in recipe.mentors if mentor.taught_by is not None)
     return found + [note for arm in arms for entry in arm for note in _idle_options(entry)]
 
 

@@ -15,13 +15,26 @@ from classroomkd.recipe.training import Count, Fraction, Listed, MentorTrain, Se
 if TYPE_CHECKING:
     from classroomkd.recipe.arms import Arm
 
-__all__ = ["SCHEMA", "DataSpec", "MentorSpec", "MentorTrain", "MethodSpec", "Recipe", "StudentSpec", "TrainSpec"]
+__all__ = [
+    "SCHEMA",
+    "DataSpec",
+    "MentorSpec",
+    "MentorTrain",
+    "MethodSpec",
+    "Recipe",
+    "StudentSpec",
+    "TaughtBy",
+    "TrainSpec",
+]
 
 SCHEMA = 1
 Seed = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
 Channels = Annotated[tuple[float, ...] | None, Field(strict=False, min_length=1)]
 Model = Annotated[str, Field(min_length=1, description="A zoo name, timm:NAME, torchvision:NAME or py:module:factory.")]
+Taps = Annotated[
+    dict[str, str], Field(description="Where this network has a place that a method reads: {'@stage:-1': layer4}.")
+]
 Checkpoint = Annotated[str | None, Field(description="Weights, .safetensors or .pth; loaded strictly.")]
 
 
@@ -62,22 +75,7 @@ class StudentSpec(Section):
     samples: Count | None = Field(
         default=None, description="Stratified cap on the labelled samples it sees; null: all."
     )
-
-
-class MentorSpec(Section):
-    """A frozen network that teaches: from a checkpoint, or trained by the run."""
-
-    name: Annotated[str, Field(min_length=1, description="What tables and the report call it; unique.")]
-    model: Model
-    checkpoint: Checkpoint = None
-    train: MentorTrain | None = Field(default=None, description="How the run trains it when there is no checkpoint.")
-    mean: Channels = Field(
-        default=None,
-        description="Mean it was trained with, of pixels in 0..1; null: its checkpoint's or library's, else the data's",
-    )
-    std: Channels = Field(default=None, description="Standard deviation it was trained with; null: likewise.")
-    size: Count | None = Field(default=None, description="Side of the images it was trained with; null: the student's.")
-    note: str = Field(default="", description="Shown beside it in the report.")
+    taps: Taps = Field(default_factory=dict)
 
 
 class MethodSpec(Section):
@@ -95,6 +93,47 @@ class MethodSpec(Section):
 
 
 Entries = Annotated[tuple[MethodSpec, ...], Field(strict=False, min_length=1)]
+
+
+class TaughtBy(Section):
+    """Mentors of the recipe who teach a mentor that the run trains, which makes it an assistant; and how they do it."""
+
+    mentors: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] = Field(
+        description="Names of the mentors who teach it; they are made ready first."
+    )
+    method: Entries | None = Field(
+        default=None, description="How they teach it; null: kd from one, average from several."
+    )
+
+    @property
+    def parts(self) -> list[tuple[str, dict[str, Any]]]:
+        """``(name, options)`` of every entry, as :func:`classroomkd.methods.compose` takes them."""
+        if self.method is None:
+            return [("kd" if len(self.mentors) == 1 else "average", {})]
+        return [(entry.name, entry.options) for entry in self.method]
+
+
+class MentorSpec(Section):
+    """A frozen network that teaches: from a checkpoint, or trained by the run."""
+
+    name: Annotated[str, Field(min_length=1, description="What tables and the report call it; unique.")]
+    model: Model
+    checkpoint: Checkpoint = None
+    train: MentorTrain | None = Field(default=None, description="How the run trains it when there is no checkpoint.")
+    taught_by: TaughtBy | None = Field(
+        default=None, description="Mentors who teach it while the run trains it (an assistant); null: labels alone."
+    )
+    mean: Channels = Field(
+        default=None,
+        description="Mean it was trained with, of pixels in 0..1; null: its checkpoint's or library's, else the data's",
+    )
+    std: Channels = Field(default=None, description="Standard deviation it was trained with; null: likewise.")
+    size: Count | None = Field(default=None, description="Side of the images it was trained with; null: the student's.")
+    taps: Taps = Field(default_factory=dict)
+    classes: Annotated[tuple[str, ...] | None, Field(strict=False, min_length=1)] = Field(
+        default=None, description="The data's classes it knows, in its order, where it knows fewer; null: all."
+    )
+    note: str = Field(default="", description="Shown beside it in the report.")
 
 
 class Recipe(Section):

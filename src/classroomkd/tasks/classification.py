@@ -47,6 +47,10 @@ class Classification(Task):
         """One categorical over the classes, ``(…, B, 1, C)``."""
         return [answer.unsqueeze(-2)]
 
+    def labels(self, target: Tensor) -> list[Tensor]:
+        """The true class, ``(B, 1)``."""
+        return [target.unsqueeze(-1)]
+
     def divergence(self, student: Tensor, mentors: Tensor, temperature: float | Tensor) -> Tensor:
         """KL(mentor ‖ student) at the temperature, ``(M, B, 1)``, without T²."""
         if isinstance(temperature, Tensor):

@@ -85,6 +85,13 @@ def _open(kind: _Kind, argument: str, request: Request) -> Source:
     if names is None:
         names = tuple(str(number) for number in range(kind.classes))
         notes.append(f"{kind.name}: no file with class names was found beside the data, so classes are numbered")
+    count = int(request.options.get("classes", kind.classes))
+    if not 2 <= count <= kind.classes:
+        raise UserError(f"data.options.classes = {count}: {kind.name} has {kind.classes}; give a number from 2 to that")
+    kept = [number * kind.classes // count for number in range(count)]  # evenly spaced over the official order
+    names = tuple(names[number] for number in kept)
+    place = np.full(kind.classes, -1, np.int64)
+    place[kept] = np.arange(count)
     parts: dict[str, Raw] = {}
     arrays: list[NDArray[Any]] = []
     for part, (images, target) in content.parts.items():
@@ -92,6 +99,9 @@ def _open(kind: _Kind, argument: str, request: Request) -> Source:
             raise UserError(
                 f"data: {folder.path}: the {part} part has no images or labels outside 0 to {kind.classes - 1}"
             )
+        if count < kind.classes:
+            rows = place[target] >= 0
+            images, target = images[rows], place[target[rows]]
         parts[part] = memory(images, target, request.size, kind.name)
         arrays += [images, target]
     text = f"{kind.name} size={request.size}"

@@ -54,11 +54,13 @@ TABLE: dict[str, Entry] = {
         f"{_HERE}.cifar:open_cifar10",
         "60,000 photographs of 32x32 pixels in 10 classes: official binary or python archive",
         argument="DIR",
+        options={"classes": (int,)},
     ),
     "cifar100": Entry(
         f"{_HERE}.cifar:open_cifar100",
         "60,000 photographs of 32x32 pixels in 100 classes: official binary or python archive, or WebP strips in zips",
         argument="DIR",
+        options={"classes": (int,)},
     ),
     "imagefolder": Entry(
         f"{_HERE}.imagefolder:open_imagefolder",

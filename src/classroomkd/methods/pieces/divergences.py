@@ -1,0 +1,139 @@
+"""Divergences: how far the student is from each mentor, T² included, from logits.
+
+Shapes: M mentors, B samples, U units, K bins. A divergence of samples gives ``(M, B, U)``; one that lives on the batch
+(``dist``) gives ``(M,)``, and per-sample weights are then averaged over their samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from classroomkd._pieces import make
+from classroomkd.classroom import Lesson
+from classroomkd.functional import dist_by_mentor, dkd_per_sample, dtkd_per_sample
+
+__all__ = ["DIVERGENCES", "Divergence", "DivergenceOption", "make_divergence"]
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+DivergenceOption = Literal["kl", "dkd", "dist", "dtkd"] | Mapping[str, Any]
+
+
+class Divergence:
+    """How far the student is from each mentor."""
+
+    temperature: float
+
+    def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
+        """``(M, B, U)``, or ``(M,)`` for one that lives on the batch, T² included.
+
+        Args:
+            lesson: for its task and target.
+            student: its answer, ``(B, C)`` for classification.
+            mentors: their answers, ``(M, B, C)``, finite or ``-inf`` where ``known_MBU`` is true.
+            known_MBU: where a mentor counts.
+        """
+        raise NotImplementedError
+
+
+class KL(Divergence):
+    """T² · KL(mentor ‖ student).
+
+    Args:
+        temperature: T.
+    """
+
+    def __init__(self, *, temperature: Positive = 4.0) -> None:
+        self.temperature = temperature
+
+    def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
+        """``(M, B, U)``."""
+        return self.temperature**2 * lesson.task.divergence(student, mentors, self.temperature)
+
+
+class DKD(Divergence):
+    """Decoupled: target against the rest, and the rest among themselves.
+
+    Args:
+        alpha, beta: factors of the two.
+        temperature: T.
+    """
+
+    def __init__(self, *, alpha: NonNegative = 1.0, beta: NonNegative = 8.0, temperature: Positive = 4.0) -> None:
+        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+
+    def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
+        """``(M, B, U)``, the mean over the distributions of a unit."""
+        task, found = lesson.task, []
+        for own, theirs, label in zip(
+            task.distributions(student), task.distributions(mentors), task.labels(lesson.target), strict=True
+        ):
+            found.append(dkd_per_sample(own, theirs, label, self.alpha, self.beta, self.temperature))
+        return torch.stack(found).mean(0)
+
+
+class DTKD(Divergence):
+    """Two temperatures, from the largest logits of mentor and student, beside plain KL.
+
+    Args:
+        alpha, beta: factors of the two.
+        temperature: T, the reference temperature.
+        detach_temperature: no gradient through the student's temperature.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: NonNegative = 3.0,
+        beta: NonNegative = 1.0,
+        temperature: Positive = 4.0,
+        detach_temperature: bool = True,
+    ) -> None:
+        self.alpha, self.beta, self.temperature, self.detach = alpha, beta, temperature, detach_temperature
+
+    def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
+        """``(M, B, U)``, the mean over the distributions of a unit."""
+        task, found = lesson.task, []
+        for own, theirs in zip(task.distributions(student), task.distributions(mentors), strict=True):
+            found.append(dtkd_per_sample(own, theirs, self.alpha, self.beta, self.temperature, self.detach))
+        return torch.stack(found).mean(0)
+
+
+class DIST(Divergence):
+    """1 − correlation of rows (within a sample) and of columns (within a class, over the batch).
+
+    Args:
+        beta, gamma: factors of the two.
+        temperature: T.
+    """
+
+    def __init__(self, *, beta: NonNegative = 1.0, gamma: NonNegative = 1.0, temperature: Positive = 4.0) -> None:
+        self.beta, self.gamma, self.temperature = beta, gamma, temperature
+
+    def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
+        """``(M,)``; columns run over the samples of all ranks."""
+        task, found = lesson.task, []
+        rows = lesson.everywhere(known_MBU.movedim(0, -1).flatten(0, 1)).movedim(-1, 0)  # (M, B·U)
+        for own, theirs in zip(task.distributions(student), task.distributions(mentors), strict=True):
+            own = lesson.everywhere(own.flatten(0, 1))
+            theirs = lesson.everywhere(theirs.flatten(1, 2).movedim(0, 1)).movedim(0, 1)
+            found.append(dist_by_mentor(own, theirs, self.beta, self.gamma, self.temperature, rows))
+        return torch.stack(found).mean(0)
+
+
+DIVERGENCES: dict[str, type[Divergence]] = {"kl": KL, "dkd": DKD, "dist": DIST, "dtkd": DTKD}
+
+
+def make_divergence(value: str | Mapping[str, Any], temperature: float) -> Divergence:
+    """A divergence by name or mapping; the method's temperature where the mapping gives none."""
+    if isinstance(value, str):
+        value = {"name": value}
+    elif len(value) == 1 and "name" not in value:
+        ((name, options),) = value.items()
+        value = {"name": name, **(options or {})}
+    return make("divergence", DIVERGENCES, {"temperature": temperature, **value})

@@ -1,0 +1,155 @@
+"""Weightings: how much each mentor counts on each unit; they sum to 1 over the mentors that count there.
+
+Shapes: M mentors, B samples, U units. None carries a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from classroomkd._pieces import make
+from classroomkd.classroom import ClassInfo, Lesson, choose
+from classroomkd.functional import confidence_weights, draw, entropy_weights, gram_weights, kl_gradients, wide
+from classroomkd.methods.pieces.divergences import KL, Divergence
+from classroomkd.methods.pieces.sharing import shortest, spread
+
+__all__ = ["WEIGHTINGS", "Weighting", "WeightingOption", "make_weighting"]
+
+WeightingOption = Literal["uniform", "entropy", "confidence", "gram", "random", "best"] | Mapping[str, Any]
+
+
+class Weighting(nn.Module):
+    """How much each mentor counts.
+
+    Attributes:
+        asks: places of the only mentors that are read; None = all.
+        by_place: whether the mentors' order matters.
+    """
+
+    asks: tuple[int, ...] | None = None
+    by_place: bool = False
+
+    def setup(self, info: ClassInfo) -> None:
+        """Called once, before the first lesson."""
+
+    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
+        """``(M, B, U)``, 0 where ``known_MBU`` is false; sums to 1 over M wherever anybody is known."""
+        raise NotImplementedError
+
+
+class Uniform(Weighting):
+    """Everybody counts the same."""
+
+    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
+        """See :class:`Weighting`."""
+        weight = known_MBU.to(wide(lesson.student.prediction).dtype)  # a third in bf16 is 0.334
+        return weight / weight.sum(0).clamp_min(1)
+
+
+class Entropy(Weighting):
+    """The surer a mentor (the lower its entropy at T = 1), the more it counts; EBKD's (1 − H_m / Σ H) / (M − 1)."""
+
+    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
+        """See :class:`Weighting`; the mean over the distributions of a unit."""
+        return torch.stack([entropy_weights(z, known_MBU) for z in lesson.task.distributions(mentors)]).mean(0)
+
+
+class Confidence(Weighting):
+    """The likelier a mentor holds the truth, the more it counts; CA-MKD's (1 − softmax_m CE) / (M − 1)."""
+
+    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
+        """See :class:`Weighting`."""
+        return confidence_weights(-lesson.task.log_credibility(mentors, lesson.target), known_MBU)
+
+
+class Gram(Weighting):
+    """AEKD: the convex combination of the mentors' batch-mean gradients at the student's logits that is shortest.
+
+    One weight a mentor for the whole batch (of all ranks).
+
+    Args:
+        cap: the largest weight; None = no cap. Below 1/n for n mentors it is read as 1/n.
+    """
+
+    def __init__(self, *, cap: Annotated[float, Field(gt=0, le=1)] | None = None) -> None:
+        super().__init__()
+        self.cap = cap
+
+    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
+        """See :class:`Weighting`; gradients in closed form for ``kl``, of anything else by autograd on the logits."""
+        if isinstance(divergence, KL):
+            task, student = lesson.task, lesson.student.prediction
+            pulls = [
+                kl_gradients(own, theirs, divergence.temperature, known_MBU, lesson.reduce)
+                for own, theirs in zip(task.distributions(student), task.distributions(mentors), strict=True)
+            ]
+            return spread(gram_weights(torch.cat(pulls, 1), self.cap), known_MBU)
+        count = known_MBU.flatten(1).sum(1)
+        logits = wide(lesson.student.prediction.detach()).requires_grad_()
+        with torch.enable_grad():
+            far = divergence(lesson, logits, mentors, known_MBU)
+            whole = far.dim() == 1  # lives on the batch, so it is a mean already
+            each = far if whole else far.where(known_MBU, 0.0).flatten(1).sum(1)
+            sums = torch.stack([torch.autograd.grad(d, logits, retain_graph=True)[0].sum(0).flatten() for d in each])
+        return spread(shortest(sums, count, self.cap, lesson.reduce, mean=not whole), known_MBU)
+
+
+class Random(Weighting):
+    """One mentor, drawn anew for every sample and step; the draw depends on (seed, sample, step) alone.
+
+    Args:
+        seed: of the draws.
+    """
+
+    by_place = True  # a draw belongs to a place
+
+    def __init__(self, *, seed: Annotated[int, Field(ge=0)] = 0) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
+        """See :class:`Weighting`."""
+        count = known_MBU.shape[1]
+        ids = lesson.ids if lesson.ids is not None else torch.arange(count, device=known_MBU.device)
+        luck = torch.stack([draw(ids, lesson.step, self.seed + 7919 * m) for m in range(len(known_MBU))])
+        luck = luck.unsqueeze(-1).where(known_MBU, -1.0)
+        drawn = torch.zeros_like(luck).scatter(0, luck.argmax(0, keepdim=True), 1.0)
+        return drawn * known_MBU
+
+
+class Best(Uniform):
+    """One mentor alone; the others are not asked.
+
+    Args:
+        mentor: ``best`` by held-out score, a name, or a position.
+    """
+
+    by_place = True
+
+    def __init__(self, *, mentor: str | int = "best") -> None:
+        super().__init__()
+        self.mentor = mentor
+
+    def setup(self, info: ClassInfo) -> None:
+        """Find the mentor."""
+        self.asks = choose(info, self.mentor, "weighting best")
+
+
+WEIGHTINGS: dict[str, type[Weighting]] = {
+    "uniform": Uniform,
+    "entropy": Entropy,
+    "confidence": Confidence,
+    "gram": Gram,
+    "random": Random,
+    "best": Best,
+}
+
+
+def make_weighting(value: str | Mapping[str, Any]) -> Weighting:
+    """A weighting by name or mapping."""
+    return make("weighting", WEIGHTINGS, value)

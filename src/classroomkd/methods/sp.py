@@ -1,0 +1,55 @@
+"""sp: similarity preserving, samples that are alike to a mentor should be alike to the student.
+
+System   Tung, Mori 2019, arXiv 1907.09682
+Rule     L = supervised_weight · CE + weight · mean_m ‖G(F_s) − G(F_m)‖² / B²
+         G(F) = the products of all pairs of flattened maps, each row brought to length 1
+Shapes   F (B, channels, H, W) at ``tap``, any shape for each network; G (B, B). B counts the samples of all ranks
+Defaults weight 3000, supervised_weight 1, the last stage (the released scripts of RepDistiller: CIFAR-100)
+Cost     the student's step and M forwards; a product of B² · channels · H · W for each network
+Hurts    in small batches, and after a mentor whose last maps are nearly the same for all samples of a class: little is
+         left to preserve that the labels do not say
+"""
+
+from __future__ import annotations
+
+import torch
+
+from classroomkd.classroom import Lesson, Needs, Terms
+from classroomkd.functional import similarity_preserving
+from classroomkd.methods.pieces.features import FeatureMethod, NonNegative, Tap
+
+__all__ = ["SimilarityPreserving"]
+
+
+class SimilarityPreserving(FeatureMethod):
+    """Similarities between the samples of a batch.
+
+    Args:
+        weight: factor of the similarity term.
+        supervised_weight: factor of the student's own loss.
+        tap: where maps are read, in student and mentors.
+        mentor: ``all``, ``best``, a name, or a position.
+    """
+
+    label = "sp"
+
+    def __init__(
+        self,
+        *,
+        weight: NonNegative = 3000.0,
+        supervised_weight: NonNegative = 1.0,
+        tap: Tap = "@stage:-1",
+        mentor: str | int = "all",
+    ) -> None:
+        super().__init__(mentor, {"supervised": supervised_weight, "similarity": weight})
+        self.tap = tap
+        self.needs = Needs(logits=False, features={tap: "map"})
+
+    def loss(self, lesson: Lesson) -> Terms:
+        """Supervised and similarity terms."""
+        assert lesson.mentors is not None
+        own = lesson.everywhere(lesson.student.features[self.tap])
+        with torch.no_grad():
+            theirs = [lesson.everywhere(one) for one in lesson.mentors.features[self.tap]]
+        far = [similarity_preserving(own, one) for one in theirs]
+        return self.terms(lesson, {"similarity": torch.stack(far).mean()})

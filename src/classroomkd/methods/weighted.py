@@ -1,0 +1,143 @@
+"""weighted: any weighting of the mentors with any divergence; the base of average, ebkd, camkd, aekd, dkd, dist, dtkd.
+
+System   the normal form of multi-teacher distillation (no paper of its own)
+Rule     L = supervised_weight · CE + weight · Σ_m mean_b w_m(b) D_m(b), Σ_m w_m = 1; D includes T²
+         weighting  uniform; entropy (EBKD); confidence (CA-MKD); gram (AEKD); random; best
+         divergence kl; dkd; dtkd; dist (lives on the batch: w is then averaged over the samples)
+Shapes   w (M, B, U); D (M, B, U) or (M,)
+Defaults uniform, kl, T 4, weight 1, supervised_weight 1
+Deviates a mentor whose answer on a sample is not finite, or who does not know its class, does not count there; the
+         others' weights sum to 1
+Cost     the student's step and M forwards; with weighting best, one
+Hurts    see the methods that set the pieces
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from classroomkd.classroom import ClassInfo, Lesson, Method, Needs, Terms, choose, masked_mean
+from classroomkd.methods.pieces import DivergenceOption, WeightingOption, make_divergence, make_weighting
+from classroomkd.methods.pieces.hints import Hints, Projector
+
+__all__ = ["Mentor", "NonNegative", "Positive", "Tap", "Weighted"]
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Tap = Annotated[str, Field(min_length=1)]
+Mentor = str | int
+
+
+class Weighted(Method):
+    """Weighting × divergence; see the data sheet.
+
+    Args:
+        weighting: ``uniform``, ``entropy``, ``confidence``, ``gram``, ``random``, ``best``, or one with options.
+        divergence: ``kl``, ``dkd``, ``dist``, ``dtkd``, or one with options.
+        temperature: T, where the divergence does not set its own.
+        weight: factor of the distilled term.
+        supervised_weight: factor of the student's own loss.
+
+    Attributes:
+        mentor: which mentors teach: ``all``, ``best``, a name or a position. A subclass may make it an option.
+        chosen: their places, where they are not all.
+        hints: the projectors of a subclass that teaches features too; see :meth:`teach_features`.
+    """
+
+    mentor: Mentor = "all"
+
+    def __init__(
+        self,
+        *,
+        weighting: WeightingOption = "uniform",
+        divergence: DivergenceOption = "kl",
+        temperature: Positive = 4.0,
+        weight: NonNegative = 1.0,
+        supervised_weight: NonNegative = 1.0,
+    ) -> None:
+        super().__init__()
+        self.weighting = make_weighting(weighting)
+        self.divergence = make_divergence(divergence, temperature)
+        self.coefficients: dict[str, float | Tensor] = {"supervised": supervised_weight, "distilled": weight}
+        self.by_place = self.weighting.by_place
+        self.hints: Hints | None = None
+        self.mentors = 0
+        self.chosen: tuple[int, ...] | None = None
+
+    def teach_features(self, weight: float, tap: str, projector: Projector, heads: bool = False) -> None:
+        """Called in a constructor: a term "hints", from :meth:`more`, with this factor; none where it is 0."""
+        if weight > 0:
+            self.hints, self.by_place = Hints(tap, projector), True
+            self.coefficients["hints"] = weight
+            self.needs = Needs(features={tap: "map"}, heads=heads)
+
+    def setup(self, info: ClassInfo) -> None:
+        """Find who teaches, and build the projectors."""
+        super().setup(info)
+        self.weighting.setup(info)
+        self.mentors = len(info.mentors)
+        places = self.weighting.asks or choose(info, self.mentor, type(self).__name__.lower())
+        self.chosen = self.asks = places if len(places) < self.mentors else None
+        if self.hints is not None:
+            self.hints.setup(info, self.chosen)
+
+    def factor(self, mentors: int) -> float:
+        """What the weights are multiplied by; released code divides by M here and there."""
+        return 1.0
+
+    def more(self, lesson: Lesson, known_MBU: Tensor) -> dict[str, Tensor]:
+        """Further mentors' terms of a subclass, by name; ``known_MBU`` says which mentor counts where."""
+        return {}
+
+    def loss(self, lesson: Lesson) -> Terms:
+        """Supervised, distilled and further terms."""
+        mask = lesson.task.mask(lesson.target)
+        own = lesson.task.supervised(lesson.student.prediction, lesson.target)
+        answers, known = self.heard(lesson, mask)
+        with torch.no_grad():
+            weight = self.weighting(lesson, answers, known, self.divergence).to(own.dtype)
+            weight = self.factor(len(answers)) * weight
+        far = self.divergence(lesson, lesson.student.prediction, answers, known)
+        distilled = self.mean(weight, far.where(known, 0.0) if far.dim() > 1 else far, mask, lesson)
+        record = self.placed(weight)
+        return Terms(
+            {"supervised": masked_mean(own, mask), "distilled": distilled, **self.more(lesson, known)},
+            self.coefficients,
+            weight=record,
+            temperature=torch.full_like(record, self.divergence.temperature),
+            active=self.placed(known & (weight > 0)),
+        )
+
+    @staticmethod
+    @torch.no_grad()
+    def heard(lesson: Lesson, mask_BU: Tensor) -> tuple[Tensor, Tensor]:
+        """The mentors' answers, made finite (or ``-inf``) where they are not, and who counts where, ``(M, B, U)``."""
+        assert lesson.mentors is not None
+        answers = lesson.mentors.prediction
+        log = lesson.task.log_credibility(answers, lesson.target)
+        broken = (log.isnan() & mask_BU).any(-1).view(*answers.shape[:2], *[1] * (answers.dim() - 2))
+        # Selected away, not multiplied: 0 · NaN would be NaN. The comparison is false for NaN too.
+        return torch.where(broken, 0.0, answers), (log > -torch.inf) & mask_BU
+
+    @staticmethod
+    def mean(weight_MBU: Tensor, far: Tensor, mask_BU: Tensor, lesson: Lesson) -> Tensor:
+        """Σ_m w_m D_m, a scalar: the mean over units, or with D of the batch ``(M,)``, w averaged over all ranks'."""
+        if far.dim() > 1:
+            return masked_mean((weight_MBU * far).sum(0), mask_BU)
+        sums = torch.stack([*weight_MBU.where(mask_BU, 0.0).flatten(1).sum(1), mask_BU.sum()])
+        if lesson.reduce is not None:
+            sums = lesson.reduce(sums)
+        return (sums[:-1] / sums[-1].clamp_min(1) * far).sum()
+
+    def placed(self, record: Tensor) -> Tensor:
+        """``(chosen, B, U)`` as ``(M, B, U)``, zero for the other mentors."""
+        if self.chosen is None:
+            return record
+        whole = record.new_zeros((self.mentors, *record.shape[1:]))
+        for place, row in zip(self.chosen, record, strict=True):
+            whole[place] = row
+        return whole

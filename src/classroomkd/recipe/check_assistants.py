@@ -1,0 +1,102 @@
+"""Checks of assistants, mentors that other mentors teach: who teaches whom, how, and that nobody waits for himself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from classroomkd.errors import UserError, did_you_mean
+from classroomkd.recipe.check_methods import check_entry, staff
+from classroomkd.recipe.nodes import Loc, Node
+from classroomkd.recipe.problems import Problem, problem
+
+__all__ = ["check_assistants"]
+
+
+def check_assistants(tree: Node) -> list[Problem]:
+    """``taught_by`` of every mentor: its names, that no chain of them is a circle, and its method."""
+    problems: list[Problem] = []
+    teachers: dict[str, list[str]] = {}
+    names = staff(tree).names
+    for index, name in enumerate(names):
+        loc: Loc = ("mentors", index, "taught_by")
+        node, rest = tree.find(loc)
+        if rest or not isinstance(node.value, dict):
+            continue
+        problems += _beside_weights(tree, loc)
+        found = _teachers(tree, loc, name, names)
+        problems += [item for item in found if isinstance(item, Problem)]
+        teachers.setdefault(name, [item for item in found if isinstance(item, str)])
+        problems += _method(tree, loc, teachers[name])
+    return problems + list(_circles(tree, names, teachers))
+
+
+def _beside_weights(tree: Node, loc: Loc) -> Iterator[Problem]:
+    checkpoint, rest = tree.find((*loc[:-1], "checkpoint"))
+    if not rest and checkpoint.value is not None:
+        sentence = (
+            "stands beside 'checkpoint'; keep one: a mentor with a checkpoint is used as it is, nobody teaches it"
+        )
+        yield problem(tree, loc, sentence, value=False)
+
+
+def _teachers(tree: Node, loc: Loc, name: str, names: list[str]) -> list[str | Problem]:
+    """The teachers' names that are right, and what is wrong with the others."""
+    given, rest = tree.find((*loc, "mentors"))
+    found: list[str | Problem] = []
+    for item in given.value if not rest and isinstance(given.value, list) else []:
+        if not isinstance(item.value, str) or not item.value:
+            continue  # the schema says what it must be
+        if item.value == name:
+            found.append(problem(tree, loc, f"names '{name}' itself; name another mentor", value=False))
+        elif item.value not in names:
+            others = [other for other in names if other and other != name]
+            near = did_you_mean(item.value, others)
+            there = f"; there are {', '.join(others)}" if others else "; add it to the list"
+            found.append(problem(tree, loc, f"there is no mentor '{item.value}'{near}{there}", value=False))
+        elif item.value in found:
+            found.append(problem(tree, loc, f"names '{item.value}' twice", value=False))
+        else:
+            found.append(item.value)
+    return found
+
+
+def _method(tree: Node, loc: Loc, teachers: list[str]) -> Iterator[Problem]:
+    from classroomkd import methods
+
+    section, rest = tree.find((*loc, "method"))
+    for index, entry in enumerate(section.value if not rest and isinstance(section.value, list) else []):
+        place: Loc = (*loc, "method", index)
+        lonely: list[str] = []
+        yield from check_entry(tree, place, entry, staff(tree, teachers), lonely)
+        name = entry.child("name")
+        known = name is not None and isinstance(name.value, str) and name.value in methods.entries()
+        try:
+            if known and methods.method_class(name.value).needs.mentors == 0:
+                sentence = "has no mentors' terms, so nobody would teach; leave taught_by out, or name another method"
+                yield problem(tree, place, sentence, value=False)
+        except UserError:  # a plug-in that cannot be loaded; said above
+            continue
+
+
+def _circles(tree: Node, names: list[str], teachers: dict[str, list[str]]) -> Iterator[Problem]:
+    """Every circle once, at the first mentor of the list that is in it."""
+    said: set[frozenset[str]] = set()
+    for index, name in enumerate(names):
+        chain = _back_to(name, [name], teachers)
+        if chain is None or frozenset(chain) in said:
+            continue
+        said.add(frozenset(chain))
+        first, *others = zip(chain, [*chain[1:], chain[0]], strict=True)
+        told = [f"'{first[0]}' is taught by '{first[1]}'", *(f"'{one}' by '{other}'" for one, other in others)]
+        sentence = f"goes round in a circle: {', '.join(told)}; one of them must learn from labels alone"
+        yield problem(tree, ("mentors", index, "taught_by"), sentence, value=False)
+
+
+def _back_to(name: str, chain: list[str], teachers: dict[str, list[str]]) -> list[str] | None:
+    """The shortest-first chain of teachers from ``chain``'s end back to ``name``."""
+    for teacher in teachers.get(chain[-1], []):
+        if teacher == name:
+            return chain
+        if teacher not in chain and (found := _back_to(name, [*chain, teacher], teachers)) is not None:
+            return found
+    return None

@@ -1,0 +1,170 @@
+"""The benchmark of all methods: what is trained and when, rows from students, tables from rows. Nothing is trained."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from classroomkd import methods as table
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def load(name: str) -> ModuleType:
+    """A script of the folder as a module, under a name of its own."""
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return module
+
+
+bench_methods, render = load("methods"), load("render")
+planning = sys.modules["methods_plan"]
+
+
+def finish(out: Path, batch: Any, score: float | dict[str, float] = 0.5, cost: float = 1.0) -> None:
+    """What a run leaves of a batch's students; ``score`` of all, or by label (0.5 where it says nothing)."""
+
+    def score_of(label: str) -> float:
+        return score if isinstance(score, float) else score.get(label, 0.5)
+
+    for arm, label, options in batch.students:
+        folder = out / batch.folder / label.replace(" ", "-")
+        for seed in batch.seeds:
+            (folder / f"seed{seed}").mkdir(parents=True, exist_ok=True)
+            entry = {"test_last": score_of(label) + seed / 1000, "val_last": score_of(label), "cost_ratio": cost}
+            (folder / f"seed{seed}" / "entry.json").write_text(json.dumps(entry))
+        parts = [[e["name"], {k: v for k, v in e.items() if k != "name"}] for e in arm.spec(options, label)]
+        (folder / "arm.json").write_text(json.dumps(parts))
+
+
+def labels(batch: Any) -> list[str]:
+    return [label for _, label, _ in batch.students]
+
+
+ARMS = {arm.label: arm for arm in planning.ARMS}
+TWO = [ARMS["average"], ARMS["kd best"], ARMS["kd best matched"]]
+
+
+def test_arms_are_distinct_and_cover_the_methods() -> None:
+    assert len(ARMS) == len(planning.ARMS)
+    used = {entry["name"] for arm in planning.ARMS for entry in arm.entries} | {"none"}
+    assert used == set(table.METHODS) - {"weighted"}
+    assert all(label.replace(" ", "").isalnum() for label in ARMS)  # folders are found by label
+
+
+def test_every_arm_tries_three_settings_and_is_a_recipe(tmp_path: Path) -> None:
+    bench = planning.Bench(tmp_path, quick=bench_methods.SMOKE)
+    for arm in TWO:
+        tried = arm.candidates()
+        assert len({json.dumps(c) for c in tried}) == 3
+        recipe = bench.recipe([arm.spec(c, f"{arm.label} {i}") for i, c in enumerate(tried)], *arm.changes)
+        assert [a.slug for a in recipe.arms()] == [f"{arm.label} {i}".replace(" ", "-") for i in range(3)]
+    assert ARMS["rkd"].candidates() == [{"weight": 0.1}, {"weight": 1.0}, {"weight": 10.0}]
+    with pytest.raises(Exception, match="no option 'nonsense'"):
+        planning.Arm("kd", ({"name": "kd"},), "nonsense").candidates()
+
+
+def test_plan_tunes_first_then_goes_seed_by_seed_native_before_matched(tmp_path: Path) -> None:
+    bench, seen = planning.Bench(tmp_path), []
+    for batch in planning.plan(bench, TWO, [0, 1], epochs=6):
+        if not bench.missing(batch):
+            continue
+        seen.append((batch.folder, batch.seeds, labels(batch)))
+        finish(tmp_path, batch, cost=2.5 if "kd best 0" in labels(batch) else 1.0)
+    tries = [f"{arm} {i}" for arm in ("average", "kd best") for i in range(3)]
+    assert seen == [
+        ("tune-none-0.025", (100,), ["none"]),
+        ("tune-none-0.05", (100,), ["none"]),
+        ("tune-none-0.1", (100,), ["none"]),
+        ("none-0.025", (0, 1), ["none"]),
+        ("tune", (100,), tries),
+        ("students", (0,), ["average", "kd best"]),
+        ("students", (1,), ["average", "kd best"]),
+        ("none-0.025-epochs15", (0, 1), ["none"]),
+        ("tune", (100,), [f"kd best matched {i}" for i in range(3)]),
+        ("students", (0,), ["kd best matched"]),
+        ("students", (1,), ["kd best matched"]),
+    ]
+
+
+def test_a_cut_plan_goes_on_where_it_was(tmp_path: Path) -> None:
+    bench = planning.Bench(tmp_path)
+    every = planning.plan(bench, TWO, [0, 1], epochs=6)
+    for _ in range(6):
+        finish(tmp_path, next(b for b in every if bench.missing(b)))
+    cut = next(b for b in every if bench.missing(b))
+    assert (cut.folder, cut.seeds, labels(cut)) == ("students", (1,), ["average", "kd best"])
+    finish(tmp_path, planning.Batch(cut.folder, cut.seeds, cut.students[:1]))
+    again = next(b for b in planning.plan(bench, TWO, [0, 1], epochs=6) if bench.missing(b))
+    assert again == cut
+    assert [label for _, label, _ in bench.missing(again)] == ["kd best"]
+
+
+def test_the_best_candidate_is_used_and_failed_students_are_left(tmp_path: Path) -> None:
+    bench, arm = planning.Bench(tmp_path), ARMS["average"]
+    for i, score in ((0, 0.3), (2, 0.6)):
+        finish(tmp_path, planning.Batch("tune", (100,), ((arm, f"average {i}", {}),)), score)
+    (tmp_path / "failures.json").write_text(json.dumps({"tune/average 1/100": "the term 'distilled' is not finite"}))
+    batches = list(planning.plan(bench, [arm], [0], epochs=6, alone=False))
+    assert bench.chosen(arm) == 2
+    assert [bench.missing(b) for b in batches[:1]] == [[]]  # nothing of the tuning is tried again
+    assert batches[-1].students == ((arm, "average", {"temperature": 8}),)
+    assert planning.Bench(tmp_path, troubles={"average": "?"}).missing(batches[-1]) == []
+
+
+def scores(*values: float) -> dict[int, dict[str, float]]:
+    return {seed: {"test_last": value, "cost_ratio": 2.0} for seed, value in enumerate(values)}
+
+
+def test_rows_are_paired_by_seed() -> None:
+    row = bench_methods.row("kd", "native", scores(0.6, 0.7), scores(0.5, 0.61, 0.9), scores(0.65))
+    assert (row["n"], row["seeds"], row["cost_ratio"]) == (2, [0, 1], 2.0)
+    assert row["mean"] == pytest.approx(0.65)
+    assert row["vs none"][0] == pytest.approx(0.095)
+    assert row["vs none"][1] < row["vs none"][0] < row["vs none"][2]
+    assert row["vs average"] == [pytest.approx(-0.05), None, None]
+    assert row["pairs with none"] == 2
+
+
+def test_results_and_tables_come_from_what_is_there(tmp_path: Path) -> None:
+    bench = planning.Bench(tmp_path)
+    empty = bench_methods.collect(bench, [0, 1], 6, {})
+    assert empty["rows"] == []
+    assert render.every_method(empty) == []
+    for batch in planning.plan(bench, TWO, [0, 1], epochs=6):
+        finish(tmp_path, batch, {"kd best": 0.4, "kd best matched": 0.6})
+    file = tmp_path / "students" / "kd-best" / "seed1" / "entry.json"
+    file.write_text(json.dumps({"test_last": 0.403, "val_last": 0.4, "cost_ratio": 1.25}))
+    (tmp_path / "students" / "average" / "seed1" / "entry.json").unlink()
+    found = bench_methods.collect(bench, [0, 1], 6, {"crd": "no such option"})
+    assert [(r["arm"], r["strength"], r["n"]) for r in found["rows"]] == [
+        ("none", "native", 2),
+        ("none, 6 epochs", "native", 2),
+        ("average", "native", 1),
+        ("kd best", "native", 2),
+        ("kd best", "matched", 2),
+    ]
+    assert found["rows"][3]["setting"] == {"temperature": 2}
+    text = "\n".join(render.every_method(found))
+    native, _, matched = text.partition("### Matched strength")
+    row = next(line for line in native.splitlines() if line.startswith("| kd best |"))
+    assert row.startswith("| kd best | 2 | 40.15 ± 0.21 | ▼ -9.90 [-11.17, -8.63] | -10.00 (one seed) | 1.12 | temp")
+    assert native.index("| average |") < native.index("| kd best |")  # the best on top
+    assert "Not complete (fewer than 2 seeds): average." in text
+    assert "Not trained: crd." in text
+    assert "| average | 1 |" in matched  # its native weights sum to 1
+    assert "| kd best | 2 |" in matched
