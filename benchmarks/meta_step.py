@@ -4,9 +4,9 @@
 
 The released code asks every mentor four times in a meta step (two virtual steps, each once more for the gradient
 through it), for the same answers every time; ``again`` does so here, on the same samples. All in one process,
-interleaved in rotating order, one thread, CPU time; the figure is the median over rounds of the ratio in the same round,
-with quartiles; the A/A row (the stored one twice) says what the machine can resolve. Untrained networks: what they say
-does not change what it costs. Writes ``results/meta_step.json``.
+interleaved in rotating order, one thread, CPU time; the figure is the median over rounds of the ratio in the same
+round, with quartiles; the A/A row (the stored one twice) says what the machine can resolve. Untrained networks: what
+they say does not change what it costs. Writes ``results/meta_step.json``.
 """
 
 from __future__ import annotations

@@ -78,4 +78,4 @@ def make(kind: str, table: Mapping[str, type[T]], value: str | Mapping[str, Any]
         name = options.pop("name", "")
     if name not in table:
         raise UserError(f"unknown {kind} '{name}'{did_you_mean(name, table)}; there are {', '.join(table)}")
-    return table[name](**checked(f"{kind} '{name}'", model_of(table[name]), options))
+    return table[name](**checked(f"{kind} '{name}'", model_of(table[name]), options))  # type: ignore[arg-type]

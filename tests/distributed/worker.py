@@ -32,7 +32,10 @@ def cases() -> list[tuple[str, dict[str, Any]]]:
         # Projectors without batch statistics, for the same reason.
         linear = {"projector": "linear"} if "projector" in methods.options_model(name).model_fields else {}
         found += [(name, {"rule": rule, **linear}) for rule in rules] or [(name, linear)]
-    found += [("aekd", {"features": True, "projector": "linear"}), ("average", {"feature_weight": 1.0, "projector": "linear"})]
+    found += [
+        ("aekd", {"features": True, "projector": "linear"}),
+        ("average", {"feature_weight": 1.0, "projector": "linear"}),
+    ]
     return found
 
 
@@ -50,7 +53,7 @@ def main(out: Path) -> None:
     for name, options in cases():
         torch.manual_seed(7)
         room = Classroom(
-            net(0), [net(1), net(2)] if name != "none" else [], methods.create(name, **options), image_shape=(3, 32, 32),
+            net(0), [net(1), net(2)] if name != "none" else [], methods.create(name, **options), image_shape=(3, 32, 32),  # noqa: E501
             register=(images.train.ids, images.train.target), taught=[False, True],
         )  # fmt: skip
         room.double()

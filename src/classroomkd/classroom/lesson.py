@@ -81,7 +81,8 @@ class Lesson:
     """One batch: inputs, target, sample ids, view ids, everybody's answers, and, once taught, the terms.
 
     ``inputs`` are in the student's normalised space, ``(B, channels, H, W)``. ``reduce`` sums a tensor over ranks,
-    ``join`` concatenates one over ranks, ``heads`` runs a mentor from a tap on; use :meth:`everywhere` and :meth:`head`.
+    ``join`` concatenates one over ranks, ``heads`` runs a mentor from a tap on; use :meth:`everywhere` and
+    :meth:`head`.
     """
 
     inputs: Tensor

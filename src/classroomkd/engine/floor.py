@@ -21,7 +21,8 @@ __all__ = ["probe"]
 def probe(context: EngineContext, batch: Batch, rounds: int = 7) -> dict[str, float]:
     """Time the method's forward and backward against the student's own, interleaved, then put everything back.
 
-    A method's own update after the step (a meta step every few) counts with its share. The optimiser's update is common to both and left out, so the ratio is an upper bound. With one thread on a CPU the
+    A method's own update after the step (a meta step every few) counts with its share. The optimiser's update is
+    common to both and left out, so the ratio is an upper bound. With one thread on a CPU the
     clock is the process's CPU time, which does not see other programs; otherwise the wall, after synchronising.
 
     Returns:

@@ -18,7 +18,8 @@ __all__ = ["build_optimizer", "learning_rate", "milestones"]
 def build_optimizer(classroom: Classroom, spec: TrainSpec) -> torch.optim.Optimizer:
     """SGD or AdamW over all parameters that require gradients, fused where the device allows it.
 
-    Those that the method updates by itself (``Method.own_parameters``) are left out. Weight decay acts on all of them, biases and norms included, as in the benchmark recipes.
+    Those that the method updates by itself (``Method.own_parameters``) are left out. Weight decay acts on all of
+    them, biases and norms included, as in the benchmark recipes.
     """
     own = {id(p) for p in classroom.method.own_parameters()}
     trainable = [p for p in classroom.parameters() if p.requires_grad and id(p) not in own]

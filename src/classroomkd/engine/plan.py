@@ -24,7 +24,8 @@ def plan(setup: Setup) -> dict[str, Any]:
     """Sizes, counts and measured cost of every arm, with untrained networks in place of the trained ones.
 
     Returns:
-        ``{"data", "arms", "seeds", "steps", "students", "bank"}`` (``bank`` with the bytes it takes); an arm has ``mentor_forwards`` (a step), ``x_floor``
+        ``{"data", "arms", "seeds", "steps", "students", "bank"}`` (``bank`` with the bytes it takes); an arm
+        has ``mentor_forwards`` (a step), ``x_floor``
         (its step over the student alone, mentors online) and ``x_floor_bank`` (with stored answers; None without).
     """
     recipe = setup.recipe

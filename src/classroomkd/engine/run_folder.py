@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,10 +138,8 @@ def _differences(stored: Path, recipe: Recipe) -> list[str]:
         before, now = yaml.safe_load(_read(stored)) or {}, yaml.safe_load(recipe_yaml(recipe))
     except yaml.YAMLError as error:
         raise UserError(f"{stored} is damaged; choose another --out") from error
-    try:  # keys that have come since count as their defaults
+    with suppress(ValidationError, UserError):  # keys that have come since count as their defaults
         before = yaml.safe_load(recipe_yaml(Recipe.model_validate(before)))
-    except (ValidationError, UserError):
-        pass
     return sorted(
         f"{key}.{inner}" if inner else key
         for key in (set(before) | set(now)) - _FREE

