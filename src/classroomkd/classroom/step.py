@@ -90,7 +90,7 @@ class StepContext(Protocol):
         ...
 
     def student(self, inputs: Tensor) -> Answers:
-        """The student's own answers to inputs in its space; inside :meth:`functional`, with the parameters given there."""
+        """The student's answers to inputs in its space; inside :meth:`functional` with the parameters given there."""
         ...
 
     def functional(self, parameters: Mapping[str, Tensor], compute: Callable[[], T]) -> T:
