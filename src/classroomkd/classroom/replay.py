@@ -194,6 +194,8 @@ def _same(
         return False
     if said.shape != expected.shape:
         return False
+    if not bool(expected.isfinite().all()):
+        return True  # a broken mentor says nothing whatever it is shown; methods leave it out
     eps = torch.finfo(expected.dtype).eps
     scale = max(_TOLERANCE, eps**0.5) * expected.abs().max()
     return bool(torch.all((said - expected).abs() <= scale))
