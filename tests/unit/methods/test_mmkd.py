@@ -271,6 +271,23 @@ def test_the_good_mentor_is_found(rule: str) -> None:
     assert shares[-1][1] > 0.7
 
 
+def test_wrong_labels_gather_in_the_buffer() -> None:
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Flatten(), nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, C))
+    method = methods.create("mmkd", feature_weight=0, meta_every=1000, buffer=128)
+    assert isinstance(method, MMKD)
+    room = Classroom(student, [Known(True), Known(True)], method)
+    context = PlainContext(room, torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9))
+    wrong = 0.0
+    for _ in range(150):
+        x = torch.randn(32, 2, 2, 2)
+        y = truth(x.flatten(1)).where(torch.rand(32) > 0.2, torch.randint(C, (32,)))
+        wrong += (y != truth(x.flatten(1))).double().mean().item() / 150
+        method.step(context, {"inputs": x, "target": y})
+    inputs, target, *_ = method.meta.buffer.sample(128, 0)
+    assert (target != truth(inputs.flatten(1))).double().mean().item() > 2 * wrong
+
+
 # --- the buffer -------------------------------------------------------------------------------------------------------
 
 
