@@ -62,11 +62,11 @@ def _arm(name: str, knob: str = "temperature", total: str = "", **options: Any) 
     return Arm(name, ({"name": name.split()[0], **options},), knob, total)
 
 
-# DKD and DTKD ramp up over 20 of 240 epochs: the same share of six.
-_RAMP = {"schedule": {"warmup": {"epochs": 0.5}}}
+# DKD and DTKD ramp up over 20 of 240 epochs: about the same share of four.
+_RAMP = {"schedule": {"warmup": {"epochs": 0.33}}}
 _CHAIN = [
     {"name": "resnet20", "model": "resnet20", "train": {"epochs": 30}},
-    {"name": "resnet14", "model": "resnet14", "train": {"epochs": 30}, "taught_by": "resnet20"},
+    {"name": "resnet14", "model": "resnet14", "train": {"epochs": 10}, "taught_by": "resnet20"},
 ]
 ALONE = _arm("none", "lr")
 _NATIVE: tuple[Arm, ...] = (  # the most important first
