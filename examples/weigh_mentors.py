@@ -1,7 +1,7 @@
 """Who should teach? Three mentors, one of them bad, under four methods in one loop: python examples/weigh_mentors.py.
 
-Features, projectors, a meta-learned weighting with a step of its own, and two methods at once; seconds on a CPU, which is
-too short to judge any of them by.
+Features, projectors, a meta-learned weighting with a step of its own, and two methods at once; seconds on a CPU,
+which is too short to judge any of them by.
 """
 
 from __future__ import annotations
