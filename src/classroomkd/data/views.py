@@ -133,14 +133,18 @@ class FixedViews(Views):
         length = (slots + 1) * self.base.count // self.count - start
         return (turn + start + hashing.below(key, length)) % self.base.count
 
-    def pick(self, run_seed: int, ids: Tensor, epoch: int) -> Tensor:
-        """Every slot once per round of V epochs, in an order of its own for every (run seed, id, round): (B,) ->
-        (B,)."""
+    def slot(self, run_seed: int, epoch: int) -> int:
+        """The slot of an epoch: every one once per round of V epochs, in an order of its own for every (run seed,
+        round). All samples share it, so that an epoch's stored answers lie in one piece; the views behind it are
+        each sample's own."""
         assert self.count is not None
         turn, place = divmod(epoch, self.count)
-        slots = torch.arange(self.count, device=ids.device)
-        order = hashing.keys(run_seed, _ROUND, turn, ids[:, None], slots[None]).argsort(dim=1, stable=True)
-        return order[:, place]
+        order = hashing.keys(run_seed, _ROUND, turn, torch.arange(self.count)).argsort(stable=True)
+        return int(order[place])
+
+    def pick(self, run_seed: int, ids: Tensor, epoch: int) -> Tensor:
+        """The epoch's :meth:`slot` for every sample: (B,) -> (B,)."""
+        return torch.full_like(ids, self.slot(run_seed, epoch))
 
     def apply(self, pixels: Tensor, ids: Tensor, views: Tensor) -> Tensor:
         """See ``Views.apply``; ``views`` (B,) are slots."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd import __version__, bank, models
-from classroomkd._files import atomic_write_text
+from classroomkd._files import atomic_write, atomic_write_text
 from classroomkd.classroom import Answers, Mentor, prediction_of
 from classroomkd.engine import assistants
 from classroomkd.engine import scoring as ev
@@ -29,7 +29,7 @@ from classroomkd.engine.train import Fit, Notify
 from classroomkd.models.measuring import as_for_evaluation
 
 if TYPE_CHECKING:
-    pass
+    from classroomkd.data import Part
 
 __all__ = ["MentorRecord", "load_mentor", "prepare_mentor"]
 
@@ -120,8 +120,11 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
         precision=setup.runtime.precision,
         **({"known": spec.classes} if spec.classes is not None else {}),
     )
-    test, val_logits = _scored(setup, mentor, folder / f"{key}-val.npy")
-    val = ev.score(val_logits, setup.data.val.target.to(val_logits.device), len(setup.classes))
+    scores = []
+    for part, kept in ((setup.data.val, f"{key}-val.npy"), (setup.data.test, f"{key}-{setup.data.test.digest()}.npy")):
+        logits = _logits(setup, mentor, part, folder / kept)
+        scores.append(ev.score(logits, part.target.to(logits.device), len(setup.classes)))
+    val, test = scores
     answers, features, forwards, answer_seconds = _stored(setup, mentor, {"key": key})
     shape = (setup.data.shape[0], *(size or setup.data.shape[1:]))
     return MentorRecord(
@@ -209,19 +212,21 @@ def _trained(
     return path, len(part), note
 
 
-def _scored(setup: Setup, mentor: Mentor, val_path: Path) -> tuple[ev.Score, Tensor]:
-    """Test score and validation logits."""
-    size, classes = setup.recipe.train.eval_batch_size, len(setup.classes)
+def _logits(setup: Setup, mentor: Mentor, part: Part, path: Path) -> Tensor:
+    """A mentor's float32 logits ``(N, C)`` on the un-augmented images of a part; from the file when it is there."""
+    zero = setup.runtime.is_zero
+    setup.runtime.barrier()
+    found = path.exists()
+    setup.runtime.barrier()
+    if found:
+        return torch.from_numpy(np.load(path, allow_pickle=False)).to(setup.runtime.device)
     with setup.runtime.autocast():
-        test = ev.evaluate(mentor, setup.data.test, setup.inputs, classes, size)
-        logits, _ = ev.answers(mentor, setup.data.val, setup.inputs, size)
-    if setup.runtime.is_zero:
-        from classroomkd._files import atomic_write
-
-        with atomic_write(val_path) as file:
+        logits, _ = ev.answers(mentor, part, setup.inputs, setup.recipe.train.eval_batch_size)
+    if zero:
+        with atomic_write(path) as file:
             np.save(file, logits.to("cpu").numpy(), allow_pickle=False)
     setup.runtime.barrier()
-    return test, logits
+    return logits
 
 
 def _stored(setup: Setup, mentor: Mentor, key: dict[str, Any]) -> tuple[str, dict[str, str], int, float]:
