@@ -6,7 +6,6 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -248,14 +247,16 @@ def test_bank_equals_online(name: str, given: dict[str, Any], tmp_path: Path) ->
     room.method.asks = asks
     assert everything is not None
 
-    def stored(kind: str, values: tuple[Tensor, ...] | Tensor) -> list[Path]:
-        paths = [tmp_path / f"{kind.strip('@').replace(':', '')}-{m}.npy" for m in range(M)]
-        for path, value in zip(paths, values, strict=True):
-            np.save(path, value[None].half().numpy())
-        return paths
+    def stored(kind: str, mentor: int, value: Tensor) -> bank.RowStore:
+        folder, codec = tmp_path / f"{kind.strip('@').replace(':', '')}-{mentor}", bank.Dense(value.shape[1:])
+        made = bank.RowStore.open(folder, {}, kind=kind, views=1, samples=B, codec=codec, write=True)
+        made.write(views, torch.arange(B), value)
+        return made
 
-    taps = {tap: stored(tap, everything.features[tap]) for tap in room.method.needs.features}
-    store = bank.FixedBank(stored("logits", everything.prediction), IDS, torch.device("cpu"), taps)
+    kinds = {bank.LOGITS: everything.prediction} | {t: everything.features[t] for t in room.method.needs.features}
+    stores = [{kind: stored(kind, m, values[m]) for kind, values in kinds.items()} for m in range(M)]
+    store = bank.SlabBank(stores, IDS, torch.device("cpu"))
+    store.begin(0)
     again = classroom(name, given, answers, store=store)
     told = again(x, y, ids=IDS, views=views)
     assert again.mentors.forwards == 0
@@ -267,6 +268,9 @@ def test_bank_equals_online(name: str, given: dict[str, Any], tmp_path: Path) ->
     other = classroom(name, given, answers, store=store)(x[shuffled], y[shuffled], ids=IDS[shuffled], views=views)
     if not room.method.by_place:
         torch.testing.assert_close(other.loss, told.loss, rtol=1e-4, atol=1e-5)
+    exact = bank.MissBank(stores, IDS, torch.device("cpu"))
+    exact.stage(IDS, views, lambda mentor, rows: pytest.fail("everything is stored"))
+    assert torch.equal(classroom(name, given, answers, store=exact)(x, y, ids=IDS, views=views).loss, told.loss)
 
 
 @every

@@ -97,13 +97,17 @@ def test_the_bank_tells_networks_apart_that_share_their_tensors(tmp_path: Path) 
         "convnet4", {"sharp": Scaled(inner, 0.1), "flat": Scaled(inner, 30.0)}, data, "average", out=tmp_path / "run",
         epochs=1, bank="views=2", check_mentors="off", device="cpu", cache=str(tmp_path / "cache"),
     )  # fmt: skip
-    assert [m["forwards"] for m in run.summary["mentors"]] == [2, 2]
-    assert len(list((tmp_path / "cache" / "answers").glob("*.npy"))) == 2
+    assert [m["forwards"] for m in run.summary["mentors"]] == [100, 100]  # 50 samples, two views
+    assert len(list((tmp_path / "cache" / "bank").iterdir())) == 2
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [(["bank=exact"], "exact"), (["bank=views=9999"], "views"), (["cache=/proc/nowhere"], "/proc/nowhere")],
+    [
+        (["bank=exact", "data.views=resized_crop"], "no end"),
+        (["bank=views=9999"], "views"),
+        (["cache=/proc/nowhere"], "/proc/nowhere"),
+    ],
 )
 def test_what_fails_early_leaves_no_folder(
     tmp_path: Path, quick: list[str], smoke: str, capsys: Any, words: list[str], expected: str

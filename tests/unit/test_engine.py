@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from classroomkd import data, methods, tasks
-from classroomkd.bank import FixedBank, answer_file, fill
+from classroomkd import bank, data, methods, tasks
+from classroomkd.bank import LOGITS
 from classroomkd.classroom import Classroom
 from classroomkd.engine import Inputs, Runtime
 from classroomkd.engine.inputs import Batches
@@ -305,25 +305,44 @@ def test_bank_holds_what_mentors_say(images: Any, runtime: Runtime, tmp_path: Pa
     inputs = Inputs(images.mean, images.std, runtime.device)
     views = data.FixedViews(data.make_views("crop_flip", view_seed=0, image_size=images.shape[1:]), 3)
     module = net().eval()
-    path = answer_file(tmp_path, {"mentor": "a"})
 
-    def ask(pixels: Tensor) -> Tensor:
+    def ask(pixels: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
-            return module(inputs(pixels))
+            return {LOGITS: module(inputs(pixels))}
 
     part = images.train.subset(torch.arange(5, 60))
-    passes = fill(path, ask, part, views, CLASSES, 16)
-    assert passes == 3 * 4
-    assert fill(path, ask, part, views, CLASSES, 16) == 0
-    store = FixedBank([path, path], part.ids, runtime.device)
+    key, codec = {"mentor": "a"}, bank.Dense((CLASSES,))
+    store = bank.RowStore.open(tmp_path, key, kind=LOGITS, views=3, samples=55, codec=codec, write=True)
+    assert bank.fill({LOGITS: store}, ask, part, views, batch_size=16) == 3 * 55
+    assert bank.fill({LOGITS: store}, ask, part, views, batch_size=16) == 0
     index = torch.tensor([40, 3, 17])
     pixels, _, ids = part.batch(index)
-    slots = views.pick(0, ids, 1)
-    told = store.lookup(ids, slots)
-    torch.testing.assert_close(told[0], ask(views.apply(pixels, ids, slots)), atol=2e-3, rtol=2e-3)
-    assert torch.equal(told[0], told[1])
-    other = store.lookup(ids, (slots + 1) % 3)
-    assert not torch.allclose(told, other)  # another view is another answer
+    for room in (0, 2**20):  # one slab at a time, or all
+        slabs = bank.SlabBank([{LOGITS: store}] * 2, part.ids, runtime.device, room=room)
+        assert len(slabs.slabs) == (3 if room else 1)
+        for epoch in range(4):
+            slots = views.pick(0, ids, epoch)
+            slabs.begin(views.slot(0, epoch), views.slot(0, epoch + 1))
+            told = slabs.lookup(ids, slots)
+            live = ask(views.apply(pixels, ids, slots))[LOGITS]
+            torch.testing.assert_close(told[0], live, atol=2e-3, rtol=2e-3)
+            assert torch.equal(told[0], told[1])
+            other = slabs.lookup(ids, (slots + 1) % 3)
+            assert not torch.equal(told, other)  # another view is another answer, or none where it is not at hand
+            assert bool(other.isnan().all()) or room
+    assert slabs.lookup(torch.tensor([int(part.ids.max())]), slots[:1]).isfinite().all()
+    stranger = next(i for i in range(int(part.ids.max())) if i not in part.ids.tolist())
+    assert slabs.lookup(torch.tensor([stranger]), slots[:1]).isnan().all()
+
+
+def test_a_damaged_slab_stops_the_training(tmp_path: Path) -> None:
+    key, codec = {"mentor": "a"}, bank.Dense((CLASSES,))
+    store = bank.RowStore.open(tmp_path, key, kind=LOGITS, views=1, samples=9, codec=codec, write=True)
+    slabs = bank.SlabBank([{LOGITS: store}], torch.arange(9), torch.device("cpu"))
+    with pytest.raises(RunStopped, match=r"9 stored answers in .* missing or damaged"):
+        slabs.begin(0)
+    store.write(torch.zeros(9, dtype=torch.int64), torch.arange(9), torch.randn(9, CLASSES))
+    slabs.begin(0)
 
 
 def test_answers_leave_the_mode_alone(images: Any, runtime: Runtime) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -253,3 +254,21 @@ def test_nothing_waits_for_the_device(name: str, monkeypatch: pytest.MonkeyPatch
 def test_names_are_functions_not_modules() -> None:
     for name in functional.__all__:
         assert callable(getattr(functional, name))
+
+
+# ClassroomKD's rules
+
+
+@pytest.mark.parametrize("rule", ["sample", "rank"])
+@pytest.mark.parametrize("options", [{}, {"gate": False}, {"soft": 0.1}])
+def test_a_class_that_a_mentor_does_not_know_it_does_not_teach(rule: str, options: dict[str, Any]) -> None:
+    student, mentors, _ = answers()
+    target = torch.tensor([0, 1, 2, 3, 4, 0])
+    mentors += 20 * torch.nn.functional.one_hot(target)  # ahead of the student wherever it knows the class
+    mentors[1, :, 2:] = -INF
+    found = functional.classroom(student, mentors, target, rule=rule, **options)  # type: ignore[arg-type]
+    knows = torch.tensor([True, True, False, False, False, True])
+    assert not found.active[1, ~knows].any()
+    assert (found.weight[1, ~knows] == 0).all()
+    assert found.active[1, knows].any()
+    assert found.loss.isfinite()

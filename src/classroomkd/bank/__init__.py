@@ -1,9 +1,37 @@
 """The bank: mentors' answers stored by (mentor, sample id, view id), so that no mentor answers a question twice.
 
-This version holds ``views=V``: every sample has V fixed views, answered once before the students start. Exact mode,
-features, checksums and filling on a miss come with the bank's own release.
+``RowStore`` holds one mentor's answers of one kind and checks every row; ``SlabBank`` and ``MissBank`` are what a
+training reads of all mentors.
 """
 
-from classroomkd.bank.fixed import FixedBank, answer_file, fill, fill_all
+from classroomkd.bank.care import Info, Removed, Verified, gc, info, stores, verify
+from classroomkd.bank.codec import Codec, Dense, TopK, codec
+from classroomkd.bank.fill import fill
+from classroomkd.bank.manifest import Manifest, digest, store_folder
+from classroomkd.bank.merge import merge
+from classroomkd.bank.reader import LOGITS, Bank, MissBank, SlabBank
+from classroomkd.bank.rows import RowStore
 
-__all__ = ["FixedBank", "answer_file", "fill", "fill_all"]
+__all__ = [
+    "LOGITS",
+    "Bank",
+    "Codec",
+    "Dense",
+    "Info",
+    "Manifest",
+    "MissBank",
+    "Removed",
+    "RowStore",
+    "SlabBank",
+    "TopK",
+    "Verified",
+    "codec",
+    "digest",
+    "fill",
+    "gc",
+    "info",
+    "merge",
+    "store_folder",
+    "stores",
+    "verify",
+]

@@ -217,6 +217,13 @@ class MentorPool:
             torch.stack([a.prediction for a in said]), {tap: tuple(a.features[tap] for a in said) for tap in taps}
         )
 
+    @torch.no_grad()
+    def one(self, mentor: int, inputs: Tensor) -> Answers:
+        """A single mentor's answers to inputs in the student's space, asked now whatever is stored."""
+        asked = self.mentors[mentor]
+        self.forwards += 1
+        return cast(Answers, asked(self.prepared(asked, inputs)))
+
     def head(self, mentor: int, tap: str, value: Tensor) -> Tensor:
         """Mentor's prediction with its activation at a tap replaced; see :meth:`Mentor.head`."""
         return self.mentors[mentor].head(tap, value)

@@ -99,6 +99,12 @@ class Watch:
         if self._whole is not None:
             self._progress.update(self._whole, completed=self._work)
 
+    def _on_filling(self, event: dict[str, Any]) -> None:
+        bar = self._bars.get(event["job"])
+        if bar is not None:
+            left = f", {event['left']:.0f} s left" if event.get("left") is not None else ""
+            self._progress.update(bar, say=f"answers stored {event['done'] / max(event['all'], 1):.0%}{left}")
+
     def _on_cached(self, event: dict[str, Any]) -> None:
         self.say(f"  mentor {event['what']}: taken from the cache")
 

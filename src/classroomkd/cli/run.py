@@ -88,10 +88,18 @@ def _print_plan(made: dict[str, Any], as_json: bool) -> None:
         arms.add_row(arm["label"], str(arm["mentor_forwards"]), f"{arm['step_ms']:.1f}", f"{arm['x_floor']:.2f}", bank)
     console.print(arms)
     print(f"{made['students']} students of {made['steps']:,} steps each, seeds {made['seeds']}, into {made['out']}")
-    if made["bank"]:
+    bank = made["bank"]
+    if bank["kind"] == "off":
+        print(f"bank      off: {bank['why']}")
+        return
+    print(
+        f"bank      {bank['kind']}: {bank['why']}. The mentors answer {bank['mentor_answers_once']:,} times instead of "
+        f"{bank['mentor_answers_online']:,}; stored in {_size(bank['bytes'])}"
+    )
+    if total := bank.get("total"):
         print(
-            f"bank      {made['bank']['kind']}: mentors answer {made['bank']['mentor_answers_once']:,} questions once; "
-            f"stored in {_size(made['bank']['bytes'])}"
+            f"          a training with its share of the filling: {total['one training']:.2f} x floor alone, "
+            f"{total['all trainings']:.2f} x floor when {bank['trainings']} share it"
         )
 
 

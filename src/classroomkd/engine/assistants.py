@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,18 +61,30 @@ def lineage(spec: MentorSpec, teachers: Sequence[MentorRecord]) -> dict[str, Any
         return {}
     assert [t.name for t in teachers] == [*spec.taught_by.mentors]
     who = [{"is": _weights(t), "mean": t.mean, "std": t.std, "size": t.size, "model": t.model} for t in teachers]
-    return {"taught_by": {"mentors": who, "method": spec.taught_by.parts}}
+    about: dict[str, Any] = {"mentors": who, "method": spec.taught_by.parts}
+    options = json.dumps(spec.taught_by.parts, default=str)
+    if any(json.dumps(t.name) in options for t in teachers):  # an option calls one by name: which of them has it?
+        about["names"] = [t.name for t in teachers]
+    if spec.taps:
+        about["taps"] = dict(spec.taps)
+    return {"taught_by": about}
 
 
 def _weights(record: MentorRecord) -> str:
     """Its weights' hash. What code of the user's makes of them shows in the key of its answers alone.
 
     That key also holds a forward pass, whose last bits depend on the machine, so it is not used where weights suffice.
+    They do not for a mentor that knows some classes: the same weights say something else in another order of classes.
     """
-    if not record.weights or record.model.startswith("py:"):
+    if not record.weights or record.model.startswith("py:") or _knows_some(record):
         return Path(record.val_logits).stem
     with Path(record.weights).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _knows_some(record: MentorRecord) -> bool:
+    """Whether it rules out classes, ``-inf``; one answer shows which."""
+    return bool(np.isneginf(np.load(record.val_logits, mmap_mode="r", allow_pickle=False)[:1]).any())
 
 
 def classroom_of(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from classroomkd.bank import LOGITS, Bank
 from classroomkd.classroom import Answers, Batch, Classroom, Inner, Lesson, inner_of, substituted
 from classroomkd.engine.inputs import Inputs
 from classroomkd.engine.record import Record
@@ -87,9 +88,20 @@ class EngineContext:
         device = self.runtime.device
         target, ids, views = (batch[k].to(device, non_blocking=True) for k in ("target", "ids", "views"))
         with self._sync(), self.runtime.autocast():
-            return self.classroom.gather(
-                self.inputs(batch["pixels"]), target, ids=ids, views=views, answer=self.learner
-            )
+            inputs = self.inputs(batch["pixels"])
+            if isinstance(self.classroom.mentors.store, Bank):
+                self._stage(self.classroom.mentors.store, batch, inputs)
+            return self.classroom.gather(inputs, target, ids=ids, views=views, answer=self.learner)
+
+    def _stage(self, bank: Bank, batch: Batch, inputs: Tensor) -> None:
+        """Let the bank ask what it does not hold of this batch."""
+        mentors = self.classroom.mentors
+
+        def ask(mentor: int, rows: Tensor) -> Mapping[str, Tensor]:
+            said = mentors.one(mentor, inputs[rows.to(inputs.device)])
+            return {LOGITS: said.prediction, **said.features}
+
+        bank.stage(batch["ids"], batch["views"], ask)
 
     def _sync(self) -> AbstractContextManager[Any]:
         last = self.waiting + 1 >= self.group

@@ -88,7 +88,10 @@ class Experiment:
                 spec = next(m for m in recipe.mentors if m.name == key)
                 classes = setup.known_classes(spec)
                 if classes is not None and checkpoint is None and not (setup.given and key in setup.given):
-                    raise UserError(f"{role}: a mentor that knows some classes needs a checkpoint")
+                    raise UserError(
+                        f"{role}: a mentor that knows some classes needs checkpoint: FILE; train: {{classes: [...]}} "
+                        "has the run train a specialist"
+                    )
                 module = setup.build_mentor(key)
             setup.check_network(module, role, size, None if classes is None else len(classes))
             if checkpoint is not None:
@@ -111,10 +114,20 @@ class Experiment:
                 attempt(lambda i=i: self._check_part(i))  # type: ignore[misc]
             if m.taught_by is not None:
                 attempt(lambda i=i: assistants.check_assistant(setup, i))  # type: ignore[misc]
-        for arm in recipe.arms():
-            attempt(lambda arm=arm: self._check_arm(arm))  # type: ignore[misc]
-        if problems:
+        if problems := problems + self._arm_problems():
             raise UserError("\n".join(problems))
+
+    def _arm_problems(self) -> list[str]:
+        """What the arms cannot work with; the same for several arms is said once."""
+        recipe, found = self.setup.recipe, dict[str, list[str]]()
+        if len(self._networks) < 1 + len(recipe.mentors):
+            return []  # a network that is wrong by itself has been named
+        for arm in recipe.arms():
+            try:
+                self._check_arm(arm)
+            except UserError as error:
+                found.setdefault(str(error), []).append(f"'{arm.label}'")
+        return [f"arm{'s' * (len(arms) > 1)} {', '.join(arms)}: {text}" for text, arms in found.items()]
 
     def _check_places(self) -> None:
         """The cache can be written, the bank's views exist, mentors are not called like the student."""

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classroomkd import __version__, bank, models
+from classroomkd import __version__, models
 from classroomkd._files import atomic_write, atomic_write_text
-from classroomkd.classroom import Answers, Mentor, prediction_of
+from classroomkd.classroom import Mentor, prediction_of
 from classroomkd.engine import assistants
 from classroomkd.engine import scoring as ev
+from classroomkd.engine.answering import prepare_answers
 from classroomkd.engine.mentor_data import mentor_part
 from classroomkd.engine.setup import Setup, content_key
 from classroomkd.engine.train import Fit, Notify
@@ -53,9 +54,8 @@ class MentorRecord:
     note: str
     seconds: float
     val_logits: str  # path of its logits on the validation part, (N, C) float32
-    answers: str  # path of its stored answers, or empty
-    features: dict[str, str]  # by tap, path of its stored features; empty without a bank
-    forwards: int  # passes this run made to fill them; 0 when they were there
+    answers: dict[str, str]  # by kind (logits, taps), folder of its stored answers; empty without a bank
+    forwards: int  # samples it answered to fill them ahead; 0 when they were there
     answer_seconds: float  # what filling them took, whoever did it
 
     def plain(self) -> dict[str, Any]:
@@ -125,7 +125,16 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
         logits = _logits(setup, mentor, part, folder / kept)
         scores.append(ev.score(logits, part.target.to(logits.device), len(setup.classes)))
     val, test = scores
-    answers, features, forwards, answer_seconds = _stored(setup, mentor, {"key": key})
+    about = {
+        "mentor": spec.name,
+        "model": spec.model,
+        "weights": identity,
+        "preprocessing": {"mean": mean, "std": std, "size": size, "inputs": [setup.data.mean, setup.data.std]},
+        "data": setup.data.fingerprint,
+        "precision": setup.runtime.precision,
+        "known": spec.classes,
+    }
+    answers, forwards, answer_seconds = prepare_answers(setup, mentor, about, notify)
     shape = (setup.data.shape[0], *(size or setup.data.shape[1:]))
     return MentorRecord(
         name=spec.name,
@@ -144,7 +153,6 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
         seconds=round(time.perf_counter() - started, 2),
         val_logits=str(folder / f"{key}-val.npy"),
         answers=answers,
-        features=features,
         forwards=forwards,
         answer_seconds=answer_seconds,
     )
@@ -198,6 +206,8 @@ def _trained(
             measure=False,
         )
         fit.run(resume=True)
+        # As it comes back from its file: another memory format would change the last bits of what it answers.
+        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         about = {
             "model": spec.model,
             "classes": json.dumps(list(setup.classes)),
@@ -227,44 +237,6 @@ def _logits(setup: Setup, mentor: Mentor, part: Part, path: Path) -> Tensor:
             np.save(file, logits.to("cpu").numpy(), allow_pickle=False)
     setup.runtime.barrier()
     return logits
-
-
-def _stored(setup: Setup, mentor: Mentor, key: dict[str, Any]) -> tuple[str, dict[str, str], int, float]:
-    """Fill this mentor's answers to the run's fixed views: (logits, features by tap, passes made now, seconds)."""
-    if setup.views is setup.base_views:
-        return "", {}, 0, 0.0
-    part, taps = setup.student_part, setup.taps
-    if taps:
-        mentor.read(taps, mentor.prepare(setup.blank(), setup.inputs.mean, setup.inputs.std))
-    key = key | {"views": setup.views.definition, "part": part.digest(), "shape": setup.data.shape, "dtype": "fp16"}
-    folder = setup.cache / "answers"
-    keys = {"logits": key}
-    for tap, kind in taps.items():
-        assert mentor.tapped is not None
-        keys[tap] = key | {"place": mentor.tapped.places[tap], "kind": kind}
-    paths = {kind: bank.answer_file(folder, value) for kind, value in keys.items()}
-
-    @torch.no_grad()
-    def ask(pixels: Tensor) -> dict[str, Tensor]:
-        with setup.runtime.autocast():
-            x = mentor.prepare(setup.inputs(pixels), setup.inputs.mean, setup.inputs.std)
-            said: Answers = mentor(x)
-        return {"logits": said.prediction.float(), **said.features}
-
-    path = paths["logits"]
-    about = path.with_suffix(".json")
-    forwards = 0
-    if setup.runtime.is_zero:
-        with _locked(path.with_suffix(".lock")):
-            started = time.perf_counter()
-            forwards = bank.fill_all(paths, ask, part, setup.views, setup.recipe.train.eval_batch_size)
-            seconds = round(time.perf_counter() - started, 2)
-            if forwards:
-                text = {"mentor": mentor.name, "forwards": forwards, "seconds": seconds, "taps": sorted(taps), **key}
-                atomic_write_text(about, json.dumps(text))
-    setup.runtime.barrier()
-    spent = float(json.loads(about.read_text())["seconds"]) if about.exists() else 0.0
-    return str(path), {tap: str(paths[tap]) for tap in taps}, forwards, spent
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from classroomkd import bank
 from classroomkd.classroom import Classroom
 from classroomkd.engine.context import EngineContext
 from classroomkd.engine.floor import probe
@@ -31,17 +32,17 @@ def plan(setup: Setup) -> dict[str, Any]:
     recipe = setup.recipe
     batches = Batches(setup.student_part, setup.views, recipe.train.batch_size, 0)
     batch = next(batches.epoch(0))
-    fixed = setup.views is not setup.base_views
+    stored_ahead = setup.bank.spec.kind != "off"
     arms = []
-    sizes: dict[str, int] = {}
+    sizes: dict[str, float] = {}
     for arm in recipe.arms():
         context = _context(setup, arm)
         classroom, method = context.classroom, context.classroom.method
         wanted = method.needs.mentors > 0
         costs, asks = probe(context, batch), method.asks
         asked = len(recipe.mentors) if asks is None else len(asks)
-        bank = wanted and fixed
-        if bank:
+        kept = wanted and stored_ahead
+        if kept:
             classroom.mentors.store = _Blank(classroom, len(batch["ids"]), setup)
             stored = probe(context, batch)["cost_ratio"]
             sizes |= {
@@ -50,16 +51,12 @@ def plan(setup: Setup) -> dict[str, Any]:
         arms.append(
             {
                 "label": arm.label,
-                "mentor_forwards": 0 if not wanted or bank else asked,
+                "mentor_forwards": 0 if not wanted or kept else asked,
                 "x_floor": round(costs["cost_ratio"], 2),
-                "x_floor_bank": round(stored, 2) if bank else None,
+                "x_floor_bank": round(stored, 2) if kept else None,
                 "step_ms": round(costs["step_ms"], 2),
             }
         )
-    passes, answers = 0, 0
-    if fixed and setup.views.count is not None:
-        passes = len(recipe.mentors) * setup.views.count * len(setup.student_part)
-        answers = 2 * passes * len(setup.classes)
     return {
         "data": {
             "name": setup.data.name,
@@ -74,10 +71,28 @@ def plan(setup: Setup) -> dict[str, Any]:
         "seeds": list(recipe.seeds),
         "steps": len(batches) * recipe.train.epochs,
         "students": len(arms) * len(recipe.seeds),
-        "bank": {"kind": recipe.bank, "mentor_answers_once": passes, "bytes": answers + sum(sizes.values())}
-        if fixed
-        else None,
+        "bank": _bank(setup, arms, sum(sizes.values())),
     }
+
+
+def _bank(setup: Setup, arms: list[dict[str, Any]], features: float) -> dict[str, Any]:
+    """What is stored and what it saves; ``total`` is the dearest arm's training over the student alone."""
+    choice, samples, mentors = setup.bank, len(setup.student_part), len(setup.recipe.mentors)
+    asked = choice.asked() * samples * mentors
+    row = bank.TopK(len(setup.classes), choice.spec.top) if choice.spec.top else bank.Dense((len(setup.classes),))
+    stored = choice.spec.kind != "off"
+    made = {
+        "kind": str(choice.spec),
+        "why": choice.why,
+        "mentor_answers_once": round(asked) if stored else 0,
+        "mentor_answers_online": round(choice.trainings * choice.epochs * samples * mentors),
+        "bytes": round(asked * (row.row_bytes + 4) + features) if stored else 0,
+        "trainings": choice.trainings,
+    }
+    if dearest := max((a for a in arms if a["x_floor_bank"] is not None), key=lambda a: a["x_floor"], default=None):
+        costs = dearest["x_floor"], dearest["x_floor_bank"]
+        made["total"] = {"one training": choice.total(*costs, 1), "all trainings": choice.total(*costs)}
+    return made
 
 
 class _Blank:
@@ -88,7 +103,7 @@ class _Blank:
         self.answers = torch.zeros(len(classroom.mentors), batch, len(setup.classes), device=device)
         self.shapes = classroom.shapes.mentors if classroom.shapes is not None else {}
         self.maps = {tap: [torch.zeros(batch, *x, device=device) for x in found] for tap, found in self.shapes.items()}
-        self.rows = len(setup.student_part) * (setup.views.count or 0)
+        self.rows = len(setup.student_part) * setup.bank.asked()
 
     def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
         return self.answers[:, : len(ids)].clone()
@@ -96,7 +111,7 @@ class _Blank:
     def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
         return tuple(x[: len(ids)].clone() for x in self.maps[tap])
 
-    def bytes(self, tap: str) -> list[tuple[str, int]]:
+    def bytes(self, tap: str) -> list[tuple[str, float]]:
         """By mentor, what storing its activations at a tap takes in fp16."""
         names = self.classroom.mentors.names
         return [(name, 2 * self.rows * math.prod(x)) for name, x in zip(names, self.shapes[tap], strict=True)]

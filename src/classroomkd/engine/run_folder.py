@@ -235,10 +235,11 @@ def _what_mentors_saw(setup: Setup, mentors: Sequence[dict[str, Any]]) -> list[s
 
 
 def _bank(setup: Setup, mentors: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    if setup.views is setup.base_views or not mentors:
+    if setup.bank.spec.kind == "off" or not mentors:
         return None
     return {
-        "kind": setup.recipe.bank,
+        "kind": str(setup.bank.spec),
+        "why": setup.bank.why,
         "views": setup.views.definition,
         "forwards": sum(m["forwards"] for m in mentors),
         "seconds": round(sum(m["answer_seconds"] for m in mentors), 2),

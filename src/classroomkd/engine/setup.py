@@ -16,6 +16,7 @@ from classroomkd import data as data_
 from classroomkd import methods, models
 from classroomkd.classroom import Mentor, Task, prediction_of
 from classroomkd.classroom.method import union
+from classroomkd.engine.bank_choice import Choice, choose
 from classroomkd.engine.inputs import Inputs
 from classroomkd.engine.runtime import Runtime
 from classroomkd.errors import UserError, did_you_mean
@@ -27,27 +28,12 @@ if TYPE_CHECKING:
     from classroomkd.recipe import Recipe, TrainSpec
     from classroomkd.recipe.schema import MentorSpec
 
-__all__ = ["Setup", "bank_views", "content_key"]
+__all__ = ["Setup", "content_key"]
 
 
 def content_key(**content: Any) -> str:
     """A hash of plain data: equal content, equal key."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def bank_views(bank: str) -> int | None:
-    """V of ``views=V``; None for ``off`` and ``auto``.
-
-    Raises:
-        UserError: ``exact``, which this version does not have.
-    """
-    if bank.startswith("views="):
-        return int(bank.removeprefix("views="))
-    if bank == "exact":
-        raise UserError(
-            "bank: exact is not in this version; use bank=views=8 (fixed views) or bank=off (online mentors)"
-        )
-    return None
 
 
 @dataclass
@@ -77,10 +63,14 @@ class Setup:
     @cached_property
     def views(self) -> Views:
         """The run's augmentation: the data's own view space, or V fixed views of it."""
-        base = self.base_views
-        fixed = bank_views(self.recipe.bank)
+        fixed, base = self.bank.spec.views, self.base_views
         bounded: Views = base if fixed is None else data_.FixedViews(base, fixed)
         return bounded
+
+    @cached_property
+    def bank(self) -> Choice:
+        """Which of the mentors' answers are stored."""
+        return choose(self.recipe, self.base_views, len(self.student_part), len(self.classes))
 
     @cached_property
     def base_views(self) -> Views:

@@ -16,6 +16,7 @@ from classroomkd import __version__, bank, methods, models
 from classroomkd._files import atomic_write_text
 from classroomkd.classroom import Classroom
 from classroomkd.engine import scoring as ev
+from classroomkd.engine.answering import open_bank
 from classroomkd.engine.mentors import MentorRecord, load_mentor
 from classroomkd.engine.setup import Setup
 from classroomkd.engine.train import Fit, Notify, Result
@@ -41,25 +42,18 @@ def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorR
         student = copy.deepcopy(student)
     if setup.recipe.student.checkpoint is not None:
         models.load_checkpoint(student, setup.recipe.student.checkpoint, what="student")
-    torch.manual_seed(seed + 104729)
     method = methods.compose(arm.parts)
     wanted = method.needs.mentors > 0
     needs, part = method.needs, setup.student_part
     store = None
     teachers: list[nn.Module] = []
     if wanted and mentors:
-        if all(m.answers and all(tap in m.features for tap in needs.features) for m in mentors):
-            store = bank.FixedBank(
-                [Path(m.answers) for m in mentors],
-                part.ids,
-                setup.runtime.device,
-                {tap: [Path(m.features[tap]) for m in mentors] for tap in needs.features},
-                [tap for tap, kind in needs.features.items() if kind == "pooled"],
-            )
+        store = open_bank(setup, needs, mentors)
         # Where the bank suffices, the networks themselves are not even loaded.
-        alone = store is not None and not needs.heads
+        alone = isinstance(store, bank.SlabBank) and not needs.heads
         teachers = [_Stored(m.name) if alone else load_mentor(setup, m) for m in mentors]
     taught = {m.name: bool(m.taught_by) for m in setup.recipe.mentors}
+    torch.manual_seed(seed + 104729)  # of what the method builds, whether mentors have just been loaded or are stored
     classroom = Classroom(
         student,
         teachers,
@@ -76,6 +70,9 @@ def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorR
     )
     for teacher, record in zip(classroom.mentors, mentors if teachers else (), strict=True):
         teacher.name = record.name
+        if isinstance(store, bank.MissBank) and setup.taps:  # what it is asked for is stored for every arm
+            blank = teacher.prepare(setup.blank(), setup.inputs.mean, setup.inputs.std)
+            teacher.read(setup.taps, blank, needs.heads)
     if method.needs.calibration:
         logits = torch.stack([torch.from_numpy(np.load(m.val_logits, allow_pickle=False)) for m in mentors])
         device = setup.runtime.device
@@ -195,6 +192,8 @@ def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Res
         "seconds": round(result.seconds, 3),
         **{k: round(v, 4) for k, v in result.cost.items() if math.isfinite(v)},
     }
+    if isinstance(classroom.mentors.store, bank.MissBank):
+        entry["mentor_answers"] = sum(classroom.mentors.store.asked)
     if result.best is not None:
         student.load_state_dict(result.best)
         entry["test_best"] = tested().accuracy

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from classroomkd._files import atomic_write_text, writing
+from classroomkd.bank import Bank
 from classroomkd.classroom import Classroom
+from classroomkd.data import FixedViews
 from classroomkd.engine import checkpoint
 from classroomkd.engine.context import EngineContext
 from classroomkd.engine.floor import probe
@@ -118,6 +120,7 @@ class Fit:
         )
         classroom.reduce, classroom.join = reduce, join
         rate = learning_rate(spec)
+        self._open_epoch(0)
         cost = probe(context, next(batches.epoch(0))) if self.measure else {}
         first = self._resume(context, cost) if resume else 0
         log = self._open_log(classroom.steps if resume else 0)
@@ -147,6 +150,7 @@ class Fit:
         classroom.train()
         for epoch in range(first, spec.epochs):
             classroom.epoch = float(epoch)
+            self._open_epoch(epoch)
             asked = time.perf_counter()
             for i, batch in enumerate(batches.epoch(epoch)):
                 waited += time.perf_counter() - asked
@@ -179,6 +183,12 @@ class Fit:
             self._spent,
             cost,
         )
+
+    def _open_epoch(self, epoch: int) -> None:
+        """Tell the bank which of the fixed views an epoch shows, and which comes next."""
+        bank, views = self.classroom.mentors.store, self.views
+        if isinstance(bank, Bank) and isinstance(views, FixedViews):
+            bank.begin(*(views.slot(self.seed, e) for e in (epoch, epoch + 1)))
 
     def _validate(self, context: EngineContext, epoch: int, log: Notify) -> None:
         assert self.val is not None

@@ -149,7 +149,8 @@ def grade(
 
     Args:
         student_log_BU: ``(B, U)``.
-        mentor_log_MBU: ``(M, B, U)``; NaN counts as credibility 0 and makes the mentor inactive.
+        mentor_log_MBU: ``(M, B, U)``; NaN counts as credibility 0 and makes the mentor inactive. A mentor is inactive
+            too where it is -inf (a class that it does not know), whatever the gate.
         mask_BU: ``(B, U)`` bool, units that count; None = all.
         tau: temperature per unit of gap, T = 1 + tau · gap.
         rule: ``sample`` (each sample on its own), ``batch`` (R1, the released rule), ``rank`` (R0, the first release).
@@ -187,7 +188,7 @@ def grade(
         weight, active = stand.weight * torch.sigmoid((stand.mentors - stand.student) / soft), known
     else:
         weight, active = stand.weight, ahead.expand(shape) & known
-    active = active & mask
+    active = active & mask & (mentor_log_MBU > -torch.inf)
     weight = torch.where(active, weight.to(dtype), 0.0)
     if normalise == "unit":
         weight = weight / weight.sum(0).clamp_min(torch.finfo(dtype).tiny)

@@ -83,8 +83,10 @@ def create(name: str, **options: Any) -> Method:
     given = checked(f"method '{name}'", options_model(name), options)
     common = {key: given.pop(key) for key in COMMON if key in given}
     cls = method_class(name)
-    if "strength" in common and cls.needs.mentors == 0:
-        raise UserError(f"method '{name}': strength acts on mentors' terms, and it has none")
+    if common and cls.needs.mentors == 0:
+        raise UserError(
+            f"method '{name}': {' and '.join(common)} acts on mentors' terms, and it has none; leave it out"
+        )
     method = cls(**{**_matched(name, common), **given})
     method.strength = common.get("strength", "native")
     if "schedule" in common:

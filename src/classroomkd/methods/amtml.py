@@ -126,10 +126,12 @@ class AMTML(Method):
         if self.coefficients["angle"] == 0:
             del values["angle"]
         if self.taps:
-            values["hints"] = self._hints(lesson)
-        said = weight.detach()
+            values["hints"] = self._hints(lesson, known.any(-1))
+        said, totals = weight.detach(), {}
+        if self.rule == "reference":  # its division by C is a weight like any other: ``strength: matched`` undoes it
+            totals["distilled"] = said.new_full((), sum(1 / ours.shape[-1] for ours, _ in pairs) / len(pairs))
         temperature = torch.full_like(said, self.temperature)
-        return Terms(values, self.coefficients, said, temperature, known & (said > 0))
+        return Terms(values, self.coefficients, said, temperature, known & (said > 0), totals)
 
     def _angle(self, lesson: Lesson, ours: Tensor, mixed: Tensor, known_MBU: Tensor) -> Tensor:
         """How far angles between samples differ, over the batch of all ranks; gradient reaches the student alone."""
@@ -137,10 +139,12 @@ class AMTML(Method):
         goal = torch.where(known_MBU.any(0).unsqueeze(-1), mixed, p).detach()  # where nobody teaches: as it is
         return rkd_angle(lesson.everywhere(p.flatten(1)), lesson.everywhere(goal.flatten(1)))
 
-    def _hints(self, lesson: Lesson) -> Tensor:
-        """The mean over the taps."""
+    def _hints(self, lesson: Lesson, counts_MB: Tensor) -> Tensor:
+        """The mean over the taps; 0 for samples on which the tap's mentor does not count."""
         assert lesson.mentors is not None
         student, mentors = lesson.student.features, lesson.mentors.features
-        pairs = [(student[tap], mentors[tap][j % len(mentors[tap])]) for j, tap in enumerate(self.taps)]
-        far = [hint_distance(p, ours, theirs) for p, (ours, theirs) in zip(self.projectors, pairs, strict=True)]
+        far = []
+        for j, (tap, projector) in enumerate(zip(self.taps, self.projectors, strict=True)):
+            k = j % len(counts_MB)
+            far.append(hint_distance(projector, student[tap], mentors[tap][k], counts_MB[k]))
         return torch.stack(far).mean()

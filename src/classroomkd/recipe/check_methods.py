@@ -127,7 +127,7 @@ def _options(
         task = tasks.create(_task(tree) or "classification")
         method.setup(ClassInfo(task, mentors.names, taught=mentors.taught))
     except UserError as error:
-        return [problem(tree, place, str(error), value=False)]
+        return [problem(tree, loc, str(error), value=False)]
     return []
 
 

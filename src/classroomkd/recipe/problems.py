@@ -107,7 +107,7 @@ _MUST_BE: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 # Texts of a given form, by the last part of their place.
 _FORMS = {
-    "bank": "auto, off, exact or views=V (V views a sample, for example views=8)",
+    "bank": "auto, off, exact or views=V (V views a sample, for example views=8), with ,top=K for K logits a sample",
     "device": "auto, cpu, cuda, cuda:N or mps",
 }
 

@@ -96,7 +96,22 @@ def notes(recipe: Recipe) -> list[str]:
     if recipe.mentors and all(entry.name == "none" for arm in arms for entry in arm):
         found.append("the mentors have no effect: the only method is 'none'")
     arms += tuple(mentor.taught_by.method or () for mentor in recipe.mentors if mentor.taught_by is not None)
-    return found + [note for arm in arms for entry in arm for note in _idle_options(entry)]
+    entries = [entry for arm in arms for entry in arm]
+    return found + list(_idle_taps(recipe, entries)) + [note for entry in entries for note in _idle_options(entry)]
+
+
+def _idle_taps(recipe: Recipe, entries: list[MethodSpec]) -> Iterator[str]:
+    """Places that a network's ``taps`` name and that no method reads."""
+    networks = [("student", recipe.student.taps), *((f"mentors.{m.name}", m.taps) for m in recipe.mentors)]
+    if not any(taps for _, taps in networks):
+        return
+    from classroomkd import methods
+
+    read = {tap: None for e in entries for tap in methods.create(e.name, **e.options).needs.features}
+    for where, taps in networks:
+        for tap in taps:
+            if tap not in read:
+                yield f"{where}.taps.{tap} has no effect: the methods read {', '.join(read) or 'no taps'}"
 
 
 def _idle_options(entry: MethodSpec) -> Iterator[str]:

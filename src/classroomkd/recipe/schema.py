@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from classroomkd.recipe.bank_spec import PATTERN
 from classroomkd.recipe.training import Count, Fraction, Listed, MentorTrain, Section, TrainSpec
 
 if TYPE_CHECKING:
@@ -156,8 +157,8 @@ class Recipe(Section):
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] = Field(
         default=(0,), description="One run each."
     )
-    bank: Annotated[str, Field(pattern=r"^(auto|off|exact|views=[1-9][0-9]*)$")] = Field(
-        default="auto", description="Stored mentor answers: auto, off, exact or views=V."
+    bank: Annotated[str, Field(pattern=PATTERN)] = Field(
+        default="auto", description="Stored mentor answers: auto, off, exact or views=V; the last two with ,top=K."
     )
     check_mentors: Literal["warn", "error", "off"] = Field(
         default="warn", description="What to do about mentors near chance."
@@ -177,12 +178,6 @@ class Recipe(Section):
         from classroomkd.recipe.arms import arms
 
         return arms(self)
-
-    @property
-    def bank_views(self) -> int | None:
-        """V of ``bank: views=V``, else None."""
-        kind, _, count = self.bank.partition("=")
-        return int(count) if kind == "views" else None
 
     def notes(self) -> list[str]:
         """Settings that are given but have no effect, one sentence each."""

@@ -276,6 +276,38 @@ def test_hints_go_round_the_mentors() -> None:
     assert not torch.equal(room.method(lesson).values["hints"], before)
 
 
+@pytest.mark.parametrize("said", [float("nan"), -torch.inf])
+def test_a_mentor_that_does_not_count_gives_no_hints(said: float) -> None:
+    room, (x, y) = classroom(), batch()
+    lesson = room.gather(x, y)
+    assert lesson.mentors is not None
+    lesson.mentors.prediction[1, 2:, y[2]] = said  # of one sample at least: others may have another class
+    counts = room.task.log_credibility(lesson.mentors.prediction, y)[1, :, 0] > -torch.inf
+    assert counts[:2].all()
+    assert not counts[2]
+    for tap in room.method.needs.features:
+        lesson.mentors.features[tap][1][~counts] = float("nan")  # a mentor of NaN weights has such features too
+    lesson.conclude(room.method(lesson))
+    lesson.loss.backward()
+    assert lesson.loss.isfinite()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in room.parameters())
+    method = room.method
+    assert isinstance(method, AMTML)
+    own, theirs = lesson.student.features["@stage:-2"], lesson.mentors.features["@stage:-2"][1]
+    far = [hint_distance(method.projectors[1], own[[b]], theirs[[b]]) for b in range(B) if counts[b]]
+    every = hint_distance(method.projectors[1], own, theirs, counts)
+    torch.testing.assert_close(every, torch.stack(far).sum() / B)
+
+
+def test_matched_strength_undoes_the_released_division_by_classes() -> None:
+    room, (x, y) = classroom(rule="reference", strength="matched"), batch()
+    lesson = room(x, y)
+    mixed = mixture(lesson.mentors.prediction.unsqueeze(-2), lesson.weight.unsqueeze(-1), 5.0)  # type: ignore[union-attr]
+    far = 25 * mixture_kl(lesson.student.prediction.unsqueeze(-2), mixed, 5.0).mean()
+    torch.testing.assert_close(lesson.loss, lesson.terms["supervised"] + far)
+    torch.testing.assert_close(lesson.terms["distilled"], far / C)  # the term itself stays as released
+
+
 def test_a_place_without_activation_has_a_bounded_gradient() -> None:
     student = torch.zeros(1, 4, 1, 1, requires_grad=True)
     hint_distance(nn.Conv2d(4, 2, 1), student, torch.ones(1, 2, 1, 1)).backward()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,8 +14,10 @@ from torch import Tensor, nn
 
 import classroomkd as ck
 from classroomkd.classroom import ClassInfo, Classroom, Lesson
+from classroomkd.engine.assistants import lineage
 from classroomkd.errors import UserError
 from classroomkd.methods import create
+from classroomkd.recipe.schema import MentorSpec
 from classroomkd.tasks import create as task
 
 B, C = 6, 5
@@ -122,3 +127,39 @@ def test_where_the_assistant_has_nothing_to_say_it_does_not_count() -> None:
     active = teach(partly).active
     assert active is not None
     assert active[0].tolist() == [True, False, False, True, False, True]
+
+
+# --- the cache key of an assistant ------------------------------------------------------------------------------------
+
+
+def key(folder: Path, teachers: dict[str, str], logits: Tensor, stem: str = "x", **about: Any) -> dict[str, Any]:
+    """:func:`lineage` of an assistant; teachers are a name and what its file of weights holds."""
+    folder.mkdir(exist_ok=True)
+    records: list[Any] = []
+    for name, weights in teachers.items():
+        (folder / weights).write_text(weights)
+        np.save(folder / f"{stem}-val.npy", logits.numpy())
+        paths = {"weights": str(folder / weights), "val_logits": str(folder / f"{stem}-val.npy")}
+        records.append(SimpleNamespace(name=name, model="m", mean=None, std=None, size=None, **paths))
+    spec = {"name": "middle", "model": "m", "taught_by": {"mentors": [*teachers], **about.pop("by", {})}, **about}
+    return lineage(MentorSpec.model_validate(spec), records)
+
+
+def test_a_key_holds_whatever_makes_another_assistant(tmp_path: Path) -> None:
+    logits = said(0)
+    by_name = {"by": {"method": [{"name": "kd", "mentor": "a"}]}}
+    one, other = {"a": "first", "b": "second"}, {"b": "first", "a": "second"}  # the same weights, in the same order
+    assert key(tmp_path, one, logits) == key(tmp_path, other, logits)
+    assert key(tmp_path, one, logits, **by_name) != key(tmp_path, other, logits, **by_name)
+    placed = key(tmp_path, one, logits, taps={"@stage:-1": "layer"})
+    assert placed != key(tmp_path, one, logits)
+    assert placed != key(tmp_path, one, logits, taps={"@stage:-1": "layer2"})
+
+
+def test_the_order_of_the_classes_that_a_teacher_knows_is_part_of_the_key(tmp_path: Path) -> None:
+    whole = said(0)
+    few = whole.index_fill(1, torch.tensor([1, 2]), -torch.inf)
+    teacher = {"big": "weights"}
+    # The file of its answers is named by a key that holds the order; for a whole mentor the weights say everything.
+    assert key(tmp_path, teacher, few, "one") != key(tmp_path, teacher, few, "two")
+    assert key(tmp_path, teacher, whole, "one") == key(tmp_path, teacher, whole, "two")

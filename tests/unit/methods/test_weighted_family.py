@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from classroomkd import functional, methods, tasks
 from classroomkd.classroom import Answers, ClassInfo, Lesson, Method, Terms
+from classroomkd.errors import UserError
 from classroomkd.methods.pieces import make_divergence, make_weighting
 from classroomkd.methods.pieces.divergences import Divergence
 from classroomkd.methods.pieces.sharing import spread
@@ -371,6 +372,12 @@ def test_matched_strength_undoes_the_released_scale(name: str) -> None:
     )
     torch.testing.assert_close(matched, paper)
     assert not torch.isclose(native, paper)
+
+
+@pytest.mark.parametrize("given", [{"schedule": "warmup"}, {"strength": "native"}])
+def test_what_acts_on_mentors_terms_is_refused_without_them(given: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"'none': {next(iter(given))} acts on mentors' terms, and it has none"):
+        methods.create("none", **given)
 
 
 def test_matched_dist_counts_once() -> None:

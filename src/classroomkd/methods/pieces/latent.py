@@ -68,15 +68,19 @@ def mixture_kl(student: Tensor, mixed: Tensor, temperature: float) -> Tensor:
     return torch.where(there, mixed * (log_q - log_p.where(there, 0.0)), 0.0).sum(-1)
 
 
-def hint_distance(projector: nn.Module, student: Tensor, mentor: Tensor) -> Tensor:
+def hint_distance(projector: nn.Module, student: Tensor, mentor: Tensor, counts_B: Tensor | None = None) -> Tensor:
     """mean (P · norm(F_s) − norm(F_k))² over everything, a scalar; norm: unit length over the channels at each place.
 
     Args:
         projector: P, to the mentor's channels, height and width.
         student: ``(B, channels, H, W)``.
         mentor: ``(B, channels', H', W')``, a constant.
+        counts_B: bool; samples that add 0 and no gradient where false, whatever the features hold there. None = all.
     """
-    return (wide(projector(_unit(student))) - _unit(mentor.detach())).square().mean()
+    far = wide(projector(_unit(student))) - _unit(mentor.detach())
+    if counts_B is not None:  # the difference is selected, not its square: 0 · NaN is NaN on the way back
+        far = torch.where(counts_B.view(-1, 1, 1, 1), far, 0.0)
+    return far.square().mean()
 
 
 def _unit(x: Tensor) -> Tensor:

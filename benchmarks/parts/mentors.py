@@ -1,0 +1,106 @@
+"""Goal 5: six mentors' forward passes made fast, over the same six as they come.
+
+    python benchmarks/parts/mentors.py [--rounds 21] [--compile]     # batch 64, 32x32, 100 classes, untrained
+
+All variants in one process, interleaved in rotating order, one thread, CPU time, large blocks kept; a figure is the
+median over rounds of the ratio to ``naive`` of the same round, with quartiles. ``again`` is naive a second time (A/A).
+bf16 only where the hardware has it, ``torch.compile`` on request (minutes). ``error``: the largest over the six of
+|difference| / |answer| (norms over a batch).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classroomkd import models
+from classroomkd.classroom import Mentor
+from classroomkd.engine.allocator import keep_large_blocks
+from classroomkd.engine.fast import FastMentor, has_bf16, hasten
+
+MENTORS = ("resnet32x4", "wrn_40_2", "resnet56", "resnet110", "vgg13", "resnet20")
+B, CLASSES, ROUNDS = 64, 100, 21
+
+
+def variants(compiled: bool) -> dict[str, list[Mentor]]:
+    """The six mentors in every form; ``naive`` and ``again`` are the same objects."""
+    torch.manual_seed(0)
+    naive = [Mentor(models.create(name, CLASSES), name) for name in MENTORS]
+    blank = torch.zeros(2, 3, 32, 32)
+    found = {"naive": naive, "again": naive, "folded": [hasten(m, blank) for m in naive]}
+    if compiled:
+        found["compiled"] = [hasten(m, blank, compile=True) for m in naive]
+    if has_bf16("cpu"):
+        found["bf16"] = [hasten(m, blank, precision="bf16") for m in naive]
+        if compiled:
+            found["compiled_bf16"] = [hasten(m, blank, precision="bf16", compile=True) for m in naive]
+    for name, mentors in found.items():
+        wanted = "bf16" if "bf16" in name else "fp32"
+        assert all(not isinstance(m, FastMentor) or m.precision == wanted for m in mentors), name
+    return found
+
+
+def _error(mentors: list[Mentor], naive: list[Mentor], inputs: Tensor) -> float:
+    worst = 0.0
+    for fast, plain in zip(mentors, naive, strict=True):
+        expected = plain(inputs).prediction
+        worst = max(worst, ((fast(inputs).prediction - expected).norm() / expected.norm()).item())
+    return worst
+
+
+def interleaved(cases: Mapping[str, Callable[[], object]], base: str, rounds: int) -> dict[str, dict[str, float]]:
+    """By case, median and quartiles over rounds of its CPU time over the base's in the same round."""
+    for case in cases.values():
+        case()
+    names = list(cases)
+    ratios: dict[str, list[float]] = {name: [] for name in names if name != base}
+    for turn in range(rounds):
+        took = {}
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            start = time.process_time()
+            cases[name]()
+            took[name] = time.process_time() - start
+        for name in ratios:
+            ratios[name].append(took[name] / took[base])
+    found = {}
+    for name, values in ratios.items():
+        low, middle, high = statistics.quantiles(values, n=4)
+        found[name] = {"median": round(middle, 3), "q1": round(low, 3), "q3": round(high, 3)}
+    return found
+
+
+def measure(rounds: int = ROUNDS, compiled: bool = False) -> dict[str, dict[str, Any]]:
+    """By variant: ``median``, ``q1``, ``q3`` of its time over naive, and its ``error``."""
+    torch.set_num_threads(1)
+    keep_large_blocks()
+    forms = variants(compiled)
+    inputs = torch.randn(B, 3, 32, 32)
+
+    def ask(mentors: list[Mentor]) -> Callable[[], object]:
+        return lambda: [mentor(inputs) for mentor in mentors]
+
+    found: dict[str, dict[str, Any]] = dict(
+        interleaved({name: ask(mentors) for name, mentors in forms.items()}, "naive", rounds)
+    )
+    for name, row in found.items():
+        row["error"] = float(f"{_error(forms[name], forms['naive'], inputs):.1e}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--compile", action="store_true")
+    options = parser.parse_args()
+    print(json.dumps(measure(options.rounds, options.compile), indent=1))
+
+
+if __name__ == "__main__":
+    main()

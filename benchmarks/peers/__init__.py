@@ -1,0 +1,1 @@
+"""The peers' own training steps, timed beside ours; see README.md here."""

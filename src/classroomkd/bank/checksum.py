@@ -1,0 +1,63 @@
+"""The word beside every row: says that the row is there, whole, and in its own place.
+
+A row's word is ``Σ weight_i · piece_i + weight · place + salt`` in 64-bit arithmetic that wraps, of which 31 of the
+upper 32 bits are kept under a top bit that is always set: never 0, which means "not there". The pieces are the row's
+32-bit words (16- or 8-bit ones where its length asks for them). The weights hold patterns that leave no run of 31
+equal bits, so flipping any single bit of a row always changes its word; any other damage, two pieces exchanged, a row
+copied to another place or taken from another store goes unseen once in 2^31.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+__all__ = ["checksums", "row_sums"]
+
+_TOP = np.int32(-(2**31))
+
+
+@cache
+def _weights(count: int) -> npt.NDArray[np.int64]:
+    """(count,) odd multipliers: splitmix64 of their place, two patterns forced."""
+    z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    ones = np.uint64(1 | 1 << 20 | 1 << 42)
+    zeros = np.uint64(1 << 21 | 1 << 43)
+    return ((z | ones) & ~zeros).view(np.int64)
+
+
+_PLACE = np.int64(0x5851F42D4C957F2D)
+
+
+def row_sums(rows: npt.NDArray[np.uint8], places: npt.NDArray[np.int64], salt: int = 0) -> npt.NDArray[np.int32]:
+    """:func:`checksums` on arrays: rows (B, n) uint8, contiguous; places (B,) -> (B,) int32."""
+    size = rows.shape[1]
+    pieces: npt.NDArray[Any] = rows.view(np.int32 if size % 4 == 0 else np.int16 if size % 2 == 0 else np.uint8)
+    # einsum casts piece by piece through a small buffer: three times faster than a product of int64 copies.
+    total: npt.NDArray[np.int64] = np.einsum("ij,j->i", pieces, _weights(pieces.shape[1]))
+    total += places * _PLACE
+    total += np.int64(salt)
+    upper: npt.NDArray[np.int32] = total.view(np.int32)[1::2] | _TOP
+    return upper
+
+
+def checksums(rows: Tensor, places: Tensor, salt: int = 0) -> Tensor:
+    """The words of encoded rows.
+
+    Args:
+        rows: (B, n) uint8 on the CPU; each row contiguous.
+        places: (B,) int64, where each row belongs: ``view * samples + position``.
+        salt: int64 that sets one store's rows apart from another's.
+
+    Returns:
+        (B,) int32; never 0.
+    """
+    return torch.from_numpy(row_sums(rows.numpy(), places.numpy(), salt))

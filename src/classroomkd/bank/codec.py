@@ -1,0 +1,162 @@
+"""How one answer becomes a row of bytes of fixed length, and back.
+
+``Dense`` keeps every number in half precision. ``TopK`` keeps the k largest logits and what the rest share: for many
+classes. A codec is known by its ``definition``, a short text that the manifest carries and :func:`codec` reads.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from classroomkd.errors import UserError
+
+__all__ = ["Codec", "Dense", "TopK", "codec"]
+
+
+class Codec(Protocol):
+    """Turns answers ``(B, *shape)`` into rows ``(B, row_bytes)`` uint8 and back."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one decoded answer."""
+        ...
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of decoded answers."""
+        ...
+
+    @property
+    def definition(self) -> str:
+        """Text from which :func:`codec` makes the same codec again."""
+        ...
+
+    def encode(self, values: Tensor) -> Tensor:
+        """(B, *shape) floating -> (B, row_bytes) uint8, contiguous, on the values' device."""
+        ...
+
+    def decode(self, rows: Tensor) -> Tensor:
+        """(B, row_bytes) uint8 -> (B, *shape); may share memory with ``rows``."""
+        ...
+
+
+class Dense:
+    """Every number as fp16, ``2 * prod(shape)`` bytes; relative error 2^-11, beyond 65 504 infinite."""
+
+    dtype = torch.float16
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape = tuple(shape)
+        assert all(side > 0 for side in self.shape), self.shape
+        self.row_bytes = 2 * math.prod(self.shape)
+
+    @property
+    def definition(self) -> str:
+        """``fp16 (100,)``."""
+        return f"fp16 {self.shape}"
+
+    def encode(self, values: Tensor) -> Tensor:
+        """See ``Codec.encode``."""
+        assert values.shape[1:] == self.shape, (tuple(values.shape), self.shape)
+        return values.detach().to(torch.float16).reshape(len(values), -1).contiguous().view(torch.uint8)
+
+    def decode(self, rows: Tensor) -> Tensor:
+        """See ``Codec.decode``; float16."""
+        return rows.view(torch.float16).view(-1, *self.shape)
+
+
+class TopK:
+    """The k largest of C logits in fp16, their classes, and one fp32 logit that every other class gets.
+
+    That logit gives the others together the softmax mass they had at T = 1, spread evenly. -inf survives: among the k,
+    where all others are -inf, and for the classes that the mentor does not know at all when ``known`` names those it
+    does. Without ``known`` an unknown class outside the k shares in the others' mass.
+
+    Args:
+        classes: C.
+        k: how many are kept, at most C.
+        known: the classes the mentor knows; None: all.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, classes: int, k: int, known: Sequence[int] | None = None) -> None:
+        assert 1 <= k <= classes, (k, classes)
+        self.classes, self.k = classes, k
+        self.known = None if known is None else tuple(sorted(set(known)))
+        self.shape: tuple[int, ...] = (classes,)
+        self._index = torch.int16 if classes <= 2**15 else torch.int32
+        self.row_bytes = 4 + k * (2 + self._index.itemsize)
+        count = classes if self.known is None else len(self.known)
+        self._others = max(count - k, 0)
+        if self.known is not None:
+            self._unknown = torch.ones(classes, dtype=torch.bool)
+            self._unknown[list(self.known)] = False
+
+    @property
+    def definition(self) -> str:
+        """``top-50 of 1000``, or ``top-50 of 1000 knowing 0-99,200``."""
+        text = f"top-{self.k} of {self.classes}"
+        return text if self.known is None else f"{text} knowing {_ranges(self.known)}"
+
+    def encode(self, values: Tensor) -> Tensor:
+        """See ``Codec.encode``. A row: the others' logit (4 bytes), the k classes, the k logits in falling order."""
+        assert values.shape[1:] == self.shape, (tuple(values.shape), self.shape)
+        logits = values.detach().float()
+        top, classes = logits.topk(self.k, dim=1)
+        rest = logits.scatter(1, classes, -torch.inf).logsumexp(1, keepdim=True) - math.log(max(self._others, 1))
+        pieces = (rest, classes.to(self._index), top.to(torch.float16))
+        return torch.cat([piece.contiguous().view(torch.uint8) for piece in pieces], 1)
+
+    def decode(self, rows: Tensor) -> Tensor:
+        """See ``Codec.decode``; float32."""
+        cut = 4 + self.k * self._index.itemsize
+        # Copies: a piece need not lie where its numbers could be read in place.
+        rest = rows[:, :4].clone(memory_format=torch.contiguous_format).view(torch.float32)
+        classes = rows[:, 4:cut].clone(memory_format=torch.contiguous_format).view(self._index)
+        top = rows[:, cut:].clone(memory_format=torch.contiguous_format).view(torch.float16)
+        out = rest.repeat(1, self.classes)
+        if self.known is not None:
+            out.masked_fill_(self._unknown.to(out.device), -torch.inf)
+        # A damaged row can name any class; its content is thrown away later, but must not stop the read.
+        return out.scatter_(1, classes.long().clamp_(0, self.classes - 1), top.float())
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """``0-99,200`` for rising numbers."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ",".join(f"{a}-{b}" if b > a else f"{a}" for a, b in found)
+
+
+def _numbers(ranges: str) -> list[int]:
+    pairs = [part.partition("-") for part in ranges.split(",") if part]
+    return [n for a, _, b in pairs for n in range(int(a), int(b or a) + 1)]
+
+
+def codec(definition: str) -> Codec:
+    """The codec of a ``definition``.
+
+    Raises:
+        UserError: a text that no codec of this version has.
+    """
+    if found := re.fullmatch(r"fp16 \(([\d, ]*)\)", definition):
+        return Dense([int(side) for side in found[1].replace(" ", "").split(",") if side])
+    if found := re.fullmatch(r"top-(\d+) of (\d+)(?: knowing ([\d,-]*))?", definition):
+        return TopK(int(found[2]), int(found[1]), None if found[3] is None else _numbers(found[3]))
+    raise UserError(f"bank: no way of storing is called '{definition}'; there are 'fp16 (100,)' and 'top-50 of 1000'")

@@ -1,0 +1,51 @@
+"""New parts of a store: their space is asked for before anything is written."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from classroomkd.bank.files import PartFiles
+from classroomkd.bank.manifest import MANIFEST, Manifest, Span
+from classroomkd.errors import UserError
+
+__all__ = ["extended", "named", "next_number"]
+
+
+def extended(folder: Path, manifest: Manifest, row_bytes: int, first: int, last: int) -> Manifest:
+    """The manifest with parts for all of ``first``..``last``, their files made; the caller holds the lock."""
+    gaps, at = [], first
+    for span in manifest.parts:
+        if span.last > at and span.first < last:
+            gaps.append((at, min(span.first, last)))
+            at = max(at, span.last)
+    gaps = [(a, b) for a, b in [*gaps, (at, last)] if a < b]
+    if not gaps:
+        if not (folder / MANIFEST).exists():
+            manifest.write(folder)
+        return manifest
+    need = sum((b - a) * manifest.views * (row_bytes + 4) for a, b in gaps)
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise UserError(
+            f"bank: these answers take {need / 2**30:.2f} GiB, {folder} has {free / 2**30:.2f}; use fewer views,"
+            " bank=off, or another cache="
+        )
+    number = next_number(manifest)
+    made = [named(a, b, number + i) for i, (a, b) in enumerate(gaps)]
+    for span in made:
+        PartFiles(folder, span, manifest.views, row_bytes, write=True, fresh=True).close()
+    manifest = replace(manifest, parts=tuple(sorted((*manifest.parts, *made), key=lambda span: span.first)))
+    manifest.write(folder)  # last: files that no manifest names are nobody's, and are emptied when their turn comes
+    return manifest
+
+
+def next_number(manifest: Manifest) -> int:
+    """The number of the next part's files; those of a part that is named are never taken."""
+    return 1 + max((int(span.rows[5:10]) for span in manifest.parts), default=-1)
+
+
+def named(first: int, last: int, number: int) -> Span:
+    """A span with files of this number."""
+    return Span(first, last, f"rows-{number:05d}.bin", f"sums-{number:05d}.bin")

@@ -1,0 +1,280 @@
+"""The two files of one part of a store, and nothing but bytes: rows ``[views][positions][row bytes]`` and the word of
+each row, ``[views][positions]``.
+
+Reads go by ``pread`` or a read-only map, writes by ``pwrite`` into space that was reserved before: a full disk is an
+error that can be caught, never a signal that kills. Files that were cut short are noticed before a map is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import sys
+import weakref
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from classroomkd.bank.guard import storing
+from classroomkd.bank.manifest import Span
+from classroomkd.errors import UserError
+
+__all__ = ["PartFiles"]
+
+BLOCK = 1 << 20  # bytes read at a time; a piece of this size stays in a core's own cache
+RESERVE = 4 << 20  # bytes reserved at a time
+MAPPED = 32 << 20  # rows of a part up to this size are read through a map
+
+_NO_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV}
+
+Bytes = npt.NDArray[np.uint8]
+Words = npt.NDArray[np.int32]
+Places = npt.NDArray[np.int64]
+
+assert sys.byteorder == "little", "the bank's files are little-endian"
+
+
+class PartFiles:
+    """Rows and words of one :class:`Span`; ``at`` is ``view * len(span) + position - first`` throughout.
+
+    Args:
+        folder: where the files lie.
+        span: their names and positions.
+        views: V.
+        row_bytes: bytes of one row.
+        write: open for writing; files that are missing or of a wrong size are then made right, under the caller's lock.
+        mapped: read single rows through a map (faster; what was touched counts as resident memory), or by ``pread``;
+            None: a map when the rows take at most 32 MB.
+        fresh: begin with empty files: the words' space is taken at once, that of rows when they are written.
+        lenient: for care: open files of any size; what lies behind the end reads as zeros.
+
+    Attributes:
+        mended: rows that were dropped because a file had been cut short.
+        problems: with ``lenient``: what is wrong with the files' sizes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        span: Span,
+        views: int,
+        row_bytes: int,
+        *,
+        write: bool,
+        mapped: bool | None = None,
+        fresh: bool = False,
+        lenient: bool = False,
+    ) -> None:
+        self.span, self.views, self.row_bytes, self.write = span, views, row_bytes, write
+        self.count = views * len(span)
+        self.paths = (folder / span.rows, folder / span.sums)
+        self.sizes = (self.count * row_bytes, self.count * 4)
+        self.mended = 0
+        self.problems: list[str] = []
+        self.mapped = self.sizes[0] <= MAPPED if mapped is None else mapped
+        self._maps: list[mmap.mmap] = []
+        self._row_map: Bytes | None = None
+        self._word_map: Words | None = None
+        flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
+        fds: list[int] = []
+        self._close = weakref.finalize(self, _close, fds)
+        for path in self.paths:
+            with storing(path):
+                fds.append(os.open(path, flags, 0o666))
+        self.fds = fds
+        self._reserved = np.zeros(-(-self.sizes[0] // RESERVE), bool)
+        if fresh:
+            self._create()
+        elif write:
+            self._mend()
+        else:
+            self._measure(lenient)
+
+    def close(self) -> None:
+        """Give files and maps back."""
+        self._row_map = self._word_map = None
+        for found in self._maps:
+            with contextlib.suppress(BufferError):
+                found.close()
+        self._maps.clear()
+        self._close()
+
+    def flush(self) -> None:
+        """Ask the disk to keep what was written: rows first, then words."""
+        for path, fd in zip(self.paths, self.fds, strict=True):
+            with storing(path):
+                os.fsync(fd)
+
+    # Single rows
+
+    def words(self, at: Places) -> Words:
+        """The words (k,) of the rows ``at`` (k,)."""
+        if self._word_map is None:
+            self._word_map = self._map(1).view(np.int32)
+        self._whole(1)
+        return self._word_map.take(at)
+
+    def rows(self, at: Places) -> Bytes:
+        """The rows ``at`` (k,) -> (k, row_bytes); a row that the file no longer has reads as zeros."""
+        if self.mapped:
+            if self._row_map is None:
+                self._row_map = self._map(0).reshape(-1, self.row_bytes)
+            self._whole(0)
+            return self._row_map.take(at, axis=0)
+        size = self.row_bytes
+        found = bytearray().join(map(os.pread, repeat(self.fds[0]), repeat(size), (at * size).tolist()))
+        if len(found) != len(at) * size:
+            self._whole(0)
+            pieces = map(os.pread, repeat(self.fds[0]), repeat(size), (at * size).tolist())
+            found = bytearray().join(piece.ljust(size, b"\0") for piece in pieces)
+        return np.frombuffer(found, np.uint8).reshape(-1, size)
+
+    def put(self, at: Places, rows: Bytes, words: Words) -> None:
+        """Write ``rows`` (k, row_bytes) and then their ``words`` (k,) ``at`` (k,), rising."""
+        runs = self._runs(at)
+        self._reserve(at, runs)
+        for fd, path, size, content in ((*self._rows, self.row_bytes, rows), (*self._sums, 4, words)):
+            flat = np.ascontiguousarray(content).data.cast("B")
+            with storing(path):
+                for start, end in runs:
+                    _pwrite(fd, flat[start * size : end * size], int(at[start]) * size)
+
+    def forget(self, at: Places) -> None:
+        """Set the words ``at`` (k,) to "not there"."""
+        at = np.sort(at)
+        with storing(self.paths[1]):
+            for start, end in self._runs(at):
+                _pwrite(self.fds[1], memoryview(bytes(4 * (end - start))), int(at[start]) * 4)
+
+    # Whole views
+
+    def view_words(self, view: int) -> Words:
+        """The words (len(span),) of a view."""
+        words = np.zeros(len(self.span), np.int32)
+        _pread(self.fds[1], words.data.cast("B"), view * len(self.span) * 4)
+        return words
+
+    def blocks(self, view: int) -> Iterator[tuple[int, Bytes]]:
+        """A view's rows in order: the first row's place in the span and (k, row_bytes) of at most 1 MB (one row at
+        least); the memory is used again for the next block."""
+        step = max(BLOCK // self.row_bytes, 1)
+        buffer = np.empty((min(step, len(self.span)), self.row_bytes), np.uint8)
+        for start in range(0, len(self.span), step):
+            block = buffer[: min(step, len(self.span) - start)]
+            _pread(self.fds[0], block.data.cast("B"), (view * len(self.span) + start) * self.row_bytes)
+            yield start, block
+
+    def read_ahead(self, view: int) -> None:
+        """Tell the system that this view is wanted soon."""
+        if hasattr(os, "posix_fadvise"):
+            for fd, size in zip(self.fds, (self.row_bytes, 4), strict=True):
+                length = len(self.span) * size
+                with contextlib.suppress(OSError):
+                    os.posix_fadvise(fd, view * length, length, os.POSIX_FADV_WILLNEED)
+
+    # Sizes and space
+
+    @property
+    def _rows(self) -> tuple[int, Path]:
+        return self.fds[0], self.paths[0]
+
+    @property
+    def _sums(self) -> tuple[int, Path]:
+        return self.fds[1], self.paths[1]
+
+    def _create(self) -> None:
+        for path, fd, size in zip(self.paths, self.fds, self.sizes, strict=True):
+            with storing(path):
+                os.ftruncate(fd, 0)
+                os.ftruncate(fd, size)
+        self._take_space(*self._sums, 0, self.sizes[1])
+
+    def _measure(self, lenient: bool) -> None:
+        for path, fd, size in zip(self.paths, self.fds, self.sizes, strict=True):
+            found = os.fstat(fd).st_size
+            if found != size:
+                said = f"{path} has {found} bytes where {size} belong (it was cut short or is not this store's)"
+                if not lenient:
+                    raise UserError(f"bank: {said}; run classroomkd bank verify --repair, or open it for writing")
+                self.problems.append(said)
+
+    def _mend(self) -> None:
+        """Give both files their sizes again; rows that were cut off count as not there."""
+        cut = self.count
+        for path, fd, size, each in zip(self.paths, self.fds, self.sizes, (self.row_bytes, 4), strict=True):
+            found = os.fstat(fd).st_size
+            if found != size:
+                cut = min(cut, found // each)
+                with storing(path):
+                    os.ftruncate(fd, size)
+        if cut < self.count:
+            words = np.zeros(self.count - cut, np.int32)
+            _pread(self.fds[1], words.data.cast("B"), cut * 4)
+            self.mended += int(np.count_nonzero(words))
+            with storing(self.paths[1]):
+                _pwrite(self.fds[1], memoryview(bytes(4 * len(words))), cut * 4)
+
+    def _whole(self, which: int) -> None:
+        """A map must not be touched behind its file's end: that would kill the process."""
+        if os.fstat(self.fds[which]).st_size < self.sizes[which]:
+            if not self.write:
+                raise UserError(f"bank: {self.paths[which]} was cut short while in use; fill the bank again")
+            self._mend()
+
+    def _map(self, which: int) -> Bytes:
+        self._whole(which)
+        found = mmap.mmap(self.fds[which], self.sizes[which], access=mmap.ACCESS_READ)
+        self._maps.append(found)
+        return np.frombuffer(found, np.uint8)
+
+    def _runs(self, at: Places) -> list[tuple[int, int]]:
+        """[start, end) of each stretch of neighbouring rows."""
+        edges = (np.flatnonzero(np.diff(at) != 1) + 1).tolist()
+        return list(zip([0, *edges], [*edges, len(at)], strict=True)) if len(at) else []
+
+    def _reserve(self, at: Places, runs: list[tuple[int, int]]) -> None:
+        """Take the space of the blocks in which the rows lie, once per block."""
+        size = self.row_bytes
+        for start, end in runs:
+            low, high = int(at[start]) * size // RESERVE, (int(at[end - 1]) * size + size - 1) // RESERVE
+            for block in (np.flatnonzero(~self._reserved[low : high + 1]) + low).tolist():
+                begin = block * RESERVE
+                self._take_space(*self._rows, begin, min(RESERVE, self.sizes[0] - begin))
+                self._reserved[block] = True
+
+    def _take_space(self, fd: int, path: Path, start: int, length: int) -> None:
+        if not hasattr(os, "posix_fallocate"):
+            return
+        with storing(path):
+            try:
+                os.posix_fallocate(fd, start, length)
+            except OSError as error:
+                if error.errno not in _NO_RESERVE:
+                    raise
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+    fds.clear()
+
+
+def _pwrite(fd: int, content: memoryview, offset: int) -> None:
+    while content:
+        done = os.pwrite(fd, content, offset)
+        content, offset = content[done:], offset + done
+
+
+def _pread(fd: int, target: memoryview, offset: int) -> None:
+    """Fill ``target``; behind the end of the file it gets zeros."""
+    while target:
+        done = os.preadv(fd, [target], offset)
+        if not done:
+            target[:] = bytes(len(target))
+            return
+        target, offset = target[done:], offset + done

@@ -1,0 +1,96 @@
+"""Answering ahead: every question of a view space that is not stored yet, view by view."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from classroomkd.bank.rows import RowStore
+from classroomkd.errors import UserError
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+    from classroomkd.data.views import Views
+
+__all__ = ["SHARE", "fill"]
+
+SHARE = 64  # positions that go to one shard together; fixed, so that shards agree whatever their batch size
+
+
+def fill(
+    stores: Mapping[str, RowStore],
+    ask: Callable[[Tensor], Mapping[str, Tensor]],
+    part: Part,
+    space: Views,
+    *,
+    batch_size: int,
+    shard: tuple[int, int] = (0, 1),
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> int:
+    """Have one mentor answer what is missing in its stores, and store it.
+
+    It can be killed at any moment and called again: whole rows stay, others are asked again. Only words are looked at;
+    rows that were damaged since are found by ``verify`` or when they are read.
+
+    Args:
+        stores: by kind (``logits``, taps), open for writing, of the same views and samples.
+        ask: uint8 pixels (B, channels, H, W) to answers by kind, each (B, …). B is smaller than ``batch_size`` only in
+            the last batch of a view.
+        part: the samples, in the order of the stores' positions.
+        space: the views; its ``count`` is the stores' V.
+        batch_size: samples per question.
+        shard: (k, K): only the k-th of K equal shares; the K together are everything.
+        progress: told ``{"done", "all", "seconds", "left"}`` after each batch: rows of this share now there, all that
+            were missing in it, seconds so far, and seconds left (None before the first batch).
+
+    Returns:
+        How many samples were asked (0: all was there).
+
+    Raises:
+        UserError: a view space without bound, or no space left on the disk; what is stored stays good.
+    """
+    if space.count is None:
+        raise UserError(f"bank: the view space '{space.name}' has no bound; use views=V or off")
+    for store in stores.values():
+        assert (store.views, store.samples) == (space.count, len(part)), (store, space.count, len(part))
+    k, shards = shard
+    assert 0 <= k < shards, shard
+    positions = torch.arange(len(part))
+    mine = (positions // SHARE) % shards == k
+    todo = sum(int(_gone(stores, view, mine).any(0).sum()) for view in range(space.count)) if progress else 0
+    asked, started = 0, time.perf_counter()
+    for view in range(space.count):
+        gone = _gone(stores, view, mine)
+        wanted = positions[gone.any(0)]
+        for start in range(0, len(wanted), batch_size):
+            index = wanted[start : start + batch_size]
+            if not len(index):  # nothing is lacking: one empty piece
+                continue
+            pixels, _, ids = part.batch(index)
+            said = ask(space.apply(pixels, ids, torch.full_like(ids, view)))
+            for row, (kind, store) in enumerate(stores.items()):
+                # Only what this kind lacks: a row that is there keeps its bytes.
+                lacking = gone[row, index]
+                if lacking.any():
+                    chosen = index[lacking]
+                    store.write(torch.full_like(chosen, view), chosen, said[kind].to("cpu")[lacking])
+            asked += len(index)
+            if progress:
+                seconds = time.perf_counter() - started
+                left = seconds / asked * max(todo - asked, 0)
+                progress({"done": asked, "all": todo, "seconds": round(seconds, 2), "left": round(left, 2)})
+    for store in stores.values():
+        store.flush()
+    return asked
+
+
+def _gone(stores: Mapping[str, RowStore], view: int, mine: Tensor) -> Tensor:
+    """(kinds, N) bool: which rows of this share each kind lacks in a view."""
+    gone = torch.zeros(len(stores), len(mine), dtype=torch.bool)
+    for row, store in enumerate(stores.values()):
+        gone[row, store.missing(view)] = True
+    return gone & mine

@@ -1,0 +1,53 @@
+"""What stands between the bank and the file system: errors a user can act on, and one writer at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from classroomkd.errors import UserError
+
+__all__ = ["LOCK", "locked", "storing", "touch"]
+
+LOCK = ".lock"
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors while ``path`` is opened or written into a ``UserError``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise UserError(
+                f"bank: no space left for {path}; what is stored stays good: free some space, use fewer views,"
+                " bank=off, or another cache="
+            ) from error
+        if error.errno in _CLOSED:
+            raise UserError(f"bank: cannot open {path}: {error.strerror}; mend it or give another cache=") from error
+        raise
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One writer of the folder's manifest and file sizes at a time, also between processes; not to be nested."""
+    path = folder / LOCK
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    with file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+def touch(folder: Path) -> None:
+    """Leave a mark that the store is in use, where that is allowed; gc goes by it."""
+    with contextlib.suppress(OSError):
+        os.utime(folder / LOCK)

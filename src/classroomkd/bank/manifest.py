@@ -1,0 +1,191 @@
+"""What a folder of the bank says about itself: which question its rows answer, and in which files they lie.
+
+``manifest.json`` is replaced as a whole, never changed in place. Its key is a JSON mapping of everything the answers
+depend on (mentor, weights, preprocessing, data, views, precision, place in the network). A key that differs in any
+entry belongs to another store and is refused in a sentence that names the entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from classroomkd import __version__
+from classroomkd._files import atomic_write_text
+from classroomkd.errors import UserError
+
+__all__ = ["MANIFEST", "SCHEMA", "Manifest", "Span", "differences", "digest", "refuse", "store_folder"]
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+
+# What an entry of a key is called when it differs; others are called by their name.
+_NOUNS = {
+    "mentor": "another mentor",
+    "weights": "other weights",
+    "model": "another network",
+    "preprocessing": "another preprocessing",
+    "data": "other data",
+    "part": "other samples",
+    "views": "other views",
+    "precision": "another precision",
+    "place": "another place in the network",
+    "stored": "another form",
+    "software": "another version",
+}
+
+
+@dataclass(frozen=True)
+class Span:
+    """The files that hold the rows of positions ``first`` up to, not including, ``last``, in all views."""
+
+    first: int
+    last: int
+    rows: str
+    sums: str
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One store.
+
+    Attributes:
+        key: everything the answers depend on, as JSON.
+        kind: ``logits`` or the tap.
+        views: number of views V.
+        samples: number of samples N of the student's training part; positions are 0..N-1.
+        codec: definition of the codec, see :func:`classroomkd.bank.codec.codec`.
+        parts: spans without overlap, in rising order; together they need not cover all positions.
+        software: versions that made the store; told, not compared.
+        schema: version of the files' format.
+    """
+
+    key: Mapping[str, Any]
+    kind: str
+    views: int
+    samples: int
+    codec: str
+    parts: tuple[Span, ...] = ()
+    software: Mapping[str, str] | None = None
+    schema: int = SCHEMA
+
+    @property
+    def salt(self) -> int:
+        """An int64 made of the key and the kind; it goes into every checksum."""
+        return int.from_bytes(bytes.fromhex(digest({"key": self.key, "kind": self.kind}))[:8], "little", signed=True)
+
+    def write(self, folder: Path) -> None:
+        """Make this the manifest of ``folder``; a reader sees the old or the new one."""
+        software = self.software or {"classroomkd": __version__, "torch": str(torch.__version__)}
+        atomic_write_text(folder / MANIFEST, json.dumps(asdict(replace(self, software=software)), indent=1))
+
+    @staticmethod
+    def read(folder: Path) -> Manifest:
+        """The manifest of ``folder``.
+
+        Raises:
+            UserError: none there, not readable, or of another format.
+        """
+        path = folder / MANIFEST
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(f"bank: {folder} holds no store of answers (no {MANIFEST}); fill it first") from error
+        except OSError as error:
+            raise UserError(f"bank: cannot read {path} ({error.strerror}); mend its permissions") from error
+        except ValueError as error:
+            raise UserError(f"bank: {path} is damaged (not JSON); remove the folder {folder}") from error
+        schema = found.get("schema") if isinstance(found, dict) else None
+        if schema != SCHEMA:
+            raise UserError(
+                f"bank {folder}: stored in another format ({schema} there, {SCHEMA} here); remove the folder, or use"
+                " the version of classroomkd that made it"
+            )
+        try:
+            return Manifest(**{**found, "parts": tuple(Span(**span) for span in found["parts"])})
+        except (KeyError, TypeError) as error:
+            raise UserError(f"bank: {path} is damaged ({error}); remove the folder {folder}") from error
+
+
+def digest(key: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a key; equal content, equal digest."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def store_folder(root: Path, mentor: str, key: Mapping[str, Any], kind: str = "logits") -> Path:
+    """``root/<mentor>-<digest16>``: where the store of this key and kind lives.
+
+    A store that may exist in several forms (``Dense``, ``TopK``) has the codec's definition in its key.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", mentor).strip("._") or "mentor"
+    return root / f"{name[:60]}-{digest({'key': key, 'kind': kind})[:16]}"
+
+
+def differences(mine: Manifest, theirs: Manifest) -> str:
+    """What sets ``theirs`` (stored) apart from ``mine`` (wanted), in one clause; empty when rows can be shared."""
+    said = []
+    for name, here, there in _unequal(_plain(mine.key), _plain(theirs.key)):
+        top, _, rest = name.partition(".")
+        noun = _NOUNS.get(top, f"another '{name}'") + (f" ({rest})" if rest and top in _NOUNS else "")
+        if top == "weights" and mine.key.get("mentor") == theirs.key.get("mentor") is not None:
+            noun += f" of mentor '{mine.key['mentor']}'"
+        told_there, told_here = _told(there, here)
+        said.append(f"for {noun} ({told_there} there, {told_here} here)")
+    if mine.kind != theirs.kind:
+        said.append(f"for another kind of answer ({theirs.kind} there, {mine.kind} here)")
+    if mine.views != theirs.views:
+        said.append(f"for another number of views ({theirs.views} there, {mine.views} here)")
+    if mine.samples != theirs.samples:
+        said.append(f"for another number of samples ({theirs.samples} there, {mine.samples} here)")
+    if mine.codec != theirs.codec:
+        said.append(f"in another form ({theirs.codec} there, {mine.codec} here)")
+    return ", ".join(said)
+
+
+def refuse(folder: Path, mine: Manifest, theirs: Manifest) -> None:
+    """Raise ``UserError`` unless the store ``theirs`` in ``folder`` holds the answers that ``mine`` asks for."""
+    if said := differences(mine, theirs):
+        raise UserError(f"bank {folder}: stored {said}; remove this folder or give another cache=")
+
+
+def _plain(key: Mapping[str, Any]) -> dict[str, Any]:
+    """A key as it comes back from JSON (tuples are lists)."""
+    plain: dict[str, Any] = json.loads(json.dumps(key))
+    return plain
+
+
+_ABSENT = object()
+
+
+def _unequal(here: Any, there: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name, value here, value there of every entry that differs."""
+    if isinstance(here, dict) and isinstance(there, dict):
+        for part in sorted({*here, *there}):
+            yield from _unequal(here.get(part, _ABSENT), there.get(part, _ABSENT), f"{name}.{part}" if name else part)
+    elif here is _ABSENT or there is _ABSENT or here != there:
+        yield name, here, there
+
+
+def _told(*values: Any) -> Sequence[str]:
+    """Values short enough for a sentence; where they are cut, the place at which they differ is seen."""
+    texts = ["nothing" if v is _ABSENT else v if isinstance(v, str) else json.dumps(v) for v in values]
+    if all(re.fullmatch(r"[0-9a-f]{12,}", text) for text in texts):
+        short = [text[:8] + "…" for text in texts]
+        return short if len(set(short)) == len(short) else texts
+    if max(map(len, texts)) <= 60:
+        return texts
+    same = next((i for i, letters in enumerate(zip(*texts, strict=False)) if len(set(letters)) > 1), 0)
+    start = max(same - 15, 0)
+    return [
+        ("…" if start else "") + text[start : start + 45] + ("…" if len(text) > start + 45 else "") for text in texts
+    ]

@@ -1,0 +1,183 @@
+"""What a training reads of a bank: an epoch's slab in memory, or single rows that are filled where they miss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from classroomkd.bank.rows import RowStore
+from classroomkd.errors import RunStopped
+
+__all__ = ["Bank", "MissBank", "SlabBank"]
+
+LOGITS = "logits"
+Stores = Sequence[Mapping[str, RowStore]]  # by mentor, in the order of the M axis; by kind: LOGITS and taps
+Ask = Callable[[int, Tensor], Mapping[str, Tensor]]  # mentor and rows (B,) of the batch to answers by kind
+
+
+class Bank(ABC):
+    """Stored answers of all mentors; an :class:`~classroomkd.classroom.AnswerStore` that is told what comes.
+
+    Args:
+        stores: by mentor and kind.
+        ids: ``(N,)`` sample ids by position in the stores.
+        device: where answers are wanted.
+        pooled: taps whose stored maps are to be averaged over space.
+    """
+
+    def __init__(self, stores: Stores, ids: Tensor, device: torch.device, pooled: Collection[str] = ()) -> None:
+        self.stores, self.device, self.pooled = stores, device, frozenset(pooled)
+        self.samples, self.shape = len(ids), tuple(stores[0][LOGITS].codec.shape)
+        at = ids.to("cpu")
+        # Many more ids than samples would only be zeros: a gap costs eight bytes.
+        self.at = torch.full((int(at.max()) + 1,), -1, dtype=torch.int64)
+        self.at[at] = torch.arange(len(at))
+        self.row = self.at.to(device)
+        self.shapes: Mapping[str, tuple[tuple[int, ...], ...]] = {
+            kind: tuple(self._shape(kind, s[kind].codec.shape) for s in stores) for kind in stores[0] if kind != LOGITS
+        }
+
+    def _shape(self, kind: str, stored: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(stored[:1] if kind in self.pooled else stored)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all answers, filled or not."""
+        return sum(store.nbytes for stores in self.stores for store in stores.values())
+
+    def begin(self, view: int | None, following: int | None = None) -> None:  # noqa: B027  # nothing to do is fine
+        """An epoch starts; ``view`` is what all its samples show, if they show the same, ``following`` the next."""
+
+    def stage(self, ids: Tensor, views: Tensor, ask: Ask) -> None:  # noqa: B027
+        """A batch is about to be taught; what is not stored may be asked."""
+
+    @abstractmethod
+    def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
+        """``(M, B, …)`` float32 predictions; NaN for a sample or view that is not there, never another's."""
+
+    @abstractmethod
+    def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
+        """All mentors' float32 activations at a tap, ``(B, channels, H, W)`` or ``(B, channels)``."""
+
+    def _read(self, kind: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
+        rows, views = self.at[ids.to("cpu")], views.to("cpu")
+        found = []
+        for m, stores in enumerate(self.stores):
+            values, ok = stores[kind].read(views, rows.clamp_min(0))
+            if not bool(ok.all()):
+                self._refuse(m, kind, int((~ok).sum()))
+            values = values.float().masked_fill((rows < 0).view(-1, *[1] * (values.dim() - 1)), torch.nan)
+            found.append(self._given(kind, values.to(self.device)))
+        return tuple(found)
+
+    def _given(self, kind: str, values: Tensor) -> Tensor:
+        return values.mean((2, 3)) if kind in self.pooled and values.dim() == 4 else values
+
+    def _refuse(self, mentor: int, kind: str, bad: int) -> None:
+        folder = self.stores[mentor][kind].folder
+        raise RunStopped(
+            f"bank: {bad} stored answers in {folder} are missing or damaged. Run again with --resume: they are "
+            "checked at the start and asked again"
+        )
+
+
+class SlabBank(Bank):
+    """``views=V``: an epoch shows every sample in one slot, whose answers are read in one piece and kept at hand.
+
+    Where all V slabs fit into ``room``, all are kept, so that nothing is read twice. Features are read row by row.
+
+    Args:
+        room: bytes that slabs may take; one is always held.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        ids: Tensor,
+        device: torch.device,
+        pooled: Collection[str] = (),
+        room: int = 32 * 2**20,
+    ) -> None:
+        super().__init__(stores, ids, device, pooled)
+        views, mentors = stores[0][LOGITS].views, len(stores)
+        size = 2 * (self.samples + 1) * mentors * max(1, torch.Size(self.shape).numel())
+        kept = views if views * size <= room else 1
+        # A sample's answers lie side by side; the last row is nobody's.
+        shape = (kept, self.samples + 1, mentors, *self.shape)
+        self.slabs = torch.full(shape, torch.nan, dtype=torch.float16, device=device)
+        self.held = [-1] * views  # by view, which slab
+        self.place = torch.full((views,), -1, dtype=torch.int64, device=device)
+
+    def begin(self, view: int | None, following: int | None = None) -> None:
+        """Bring the view's answers into memory, checked, and have the system read the next one's ahead."""
+        assert view is not None, "fixed views are shown epoch by epoch"
+        if self.held[view] < 0:
+            self._load(view, view if len(self.slabs) > 1 else 0)
+        if following is not None and self.held[following] < 0:
+            for stores in self.stores:
+                stores[LOGITS].read_ahead(following)
+
+    def _load(self, view: int, slab: int) -> None:
+        buffer = torch.empty((self.samples, *self.shape), dtype=torch.float16)
+        self.held = [-1 if place == slab else place for place in self.held]
+        for m, stores in enumerate(self.stores):
+            ok = stores[LOGITS].slab(view, buffer)
+            if not bool(ok.all()):
+                self._refuse(m, LOGITS, int((~ok).sum()))
+            self.slabs[slab, : self.samples, m].copy_(buffer)
+        self.held[view] = slab
+        self.place.copy_(torch.tensor(self.held))
+
+    def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
+        """See :meth:`Bank.lookup`."""
+        place = self.place[views]
+        row = torch.where(place < 0, -1, self.row[ids])
+        return self.slabs[place, row].transpose(0, 1).float()
+
+    def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
+        """See :meth:`Bank.features`."""
+        return self._read(tap, ids, views)
+
+
+class MissBank(Bank):
+    """``exact``: any view of a finite space; what is not stored is asked before the step, and stored.
+
+    A stored answer and one that was just asked are the same to the bit: both went through the stored precision.
+    """
+
+    def __init__(self, stores: Stores, ids: Tensor, device: torch.device, pooled: Collection[str] = ()) -> None:
+        super().__init__(stores, ids, device, pooled)
+        self.asked = [0] * len(stores)  # by mentor, samples it answered
+        self._staged: dict[str, list[Tensor]] = {}
+
+    def stage(self, ids: Tensor, views: Tensor, ask: Ask) -> None:
+        """Bring a batch's answers into memory. Waits for the device: a miss is decided on the host."""
+        rows, views = self.at[ids.to("cpu")], views.to("cpu")
+        assert not bool((rows < 0).any()), "samples that are not in the bank"
+        self._staged = {kind: [] for kind in self.stores[0]}
+        for m, stores in enumerate(self.stores):
+            found = {kind: store.read(views, rows) for kind, store in stores.items()}
+            there = torch.stack([ok for _, ok in found.values()]).all(0)
+            missing = (~there).nonzero().flatten()
+            said = ask(m, missing) if len(missing) else {}
+            self.asked[m] += len(missing)
+            for kind, (values, _) in found.items():
+                if len(missing):
+                    codec = stores[kind].codec
+                    rows_said = codec.encode(said[kind].to("cpu", torch.float32))
+                    stores[kind].write(views[missing], rows[missing], said[kind].to("cpu", torch.float32))
+                    values[missing] = codec.decode(rows_said).to(values.dtype)
+                self._staged[kind].append(self._given(kind, values.float().to(self.device)))
+
+    def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
+        """The staged batch's predictions."""
+        assert len(self._staged.get(LOGITS, [ids[:0]])[0]) == len(ids), "a batch that was not staged"
+        return torch.stack(self._staged[LOGITS])
+
+    def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
+        """The staged batch's activations."""
+        assert len(self._staged.get(tap, [ids[:0]])[0]) == len(ids), "a batch that was not staged"
+        return tuple(self._staged[tap])

@@ -1,0 +1,145 @@
+"""The rows of a store as bytes, over all its parts: addresses, words and checksums; what a row means is not known here.
+
+Shapes: B rows of a request, N positions, V views; ``v`` and ``p`` are views and positions (B,) int64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from classroomkd.bank.checksum import row_sums
+from classroomkd.bank.files import Bytes, PartFiles, Places, Words
+
+__all__ = ["Masks", "Table"]
+
+Masks = npt.NDArray[np.bool_]
+
+
+class Table:
+    """Rows of ``parts``, which do not overlap and rise.
+
+    Attributes:
+        damaged: rows found so far whose word did not fit.
+    """
+
+    def __init__(self, parts: Sequence[PartFiles], views: int, samples: int, row_bytes: int, salt: int) -> None:
+        self.parts, self.views, self.samples, self.row_bytes, self._salt = parts, views, samples, row_bytes, salt
+        self.damaged = 0
+        self._firsts = np.array([part.span.first for part in parts], np.int64)
+        self._lasts = np.array([part.span.last for part in parts], np.int64)
+        whole = len(parts) == 1 and len(parts[0].span) == samples
+        self._single = parts[0] if whole else None  # rows are then found without looking for their part
+
+    @property
+    def covered(self) -> int:
+        """How many rows there can be: V times the positions of the parts."""
+        return sum(part.count for part in self.parts)
+
+    # Single rows
+
+    def words(self, v: Places, p: Places) -> Words:
+        """The words (B,), 0 where there is no part."""
+        self._check(v, p)
+        if self._single is not None:
+            return self._single.words(v * self.samples + p)
+        words = np.zeros(len(p), np.int32)
+        for part, rows, at in self._addresses(v, p):
+            words[rows] = part.words(at)
+        return words
+
+    def read(self, v: Places, p: Places) -> tuple[Bytes, Masks]:
+        """Rows (B, row_bytes) and which of them fit their words (B,). Others are counted and, if they have a word,
+        marked (by a writer) as not there."""
+        self._check(v, p)
+        places = v * self.samples + p
+        if self._single is not None:
+            words, content = self._single.words(places), self._single.rows(places)
+        else:
+            words, content = np.zeros(len(p), np.int32), np.zeros((len(p), self.row_bytes), np.uint8)
+            for part, rows, at in self._addresses(v, p):
+                words[rows], content[rows] = part.words(at), part.rows(at)
+        ok: Masks = row_sums(content, places, self._salt) == words
+        if not ok.all():
+            self.mark(~ok & (words != 0), v, p)
+        return content, ok
+
+    def sums(self, v: Places, p: Places, rows: Bytes) -> Words:
+        """The words (B,) that belong to encoded rows (B, row_bytes) at their places."""
+        return row_sums(rows, v * self.samples + p, self._salt)
+
+    def put(self, v: Places, p: Places, rows: Bytes, words: Words) -> None:
+        """Store ``rows`` (B, row_bytes) and then their ``words`` (B,)."""
+        self._check(v, p)
+        placed = 0
+        for part, which, at in self._addresses(v, p):
+            order = np.argsort(at, kind="stable")
+            part.put(at[order], rows[which][order], words[which][order])
+            placed += len(at)
+        assert placed == len(p), "the store has no part for some of these positions"
+
+    def forget(self, v: Places, p: Places) -> None:
+        """Mark rows as not there."""
+        self._check(v, p)
+        for part, _, at in self._addresses(v, p):
+            part.forget(at)
+
+    def mark(self, damaged: Masks, v: Places, p: Places) -> None:
+        """Count the rows ``damaged`` (B,) of a request and, as a writer, have them asked again."""
+        if count := int(np.count_nonzero(damaged)):
+            self.damaged += count
+            if self.parts[0].write:
+                self.forget(v[damaged], p[damaged])
+
+    # Whole views
+
+    def blocks(self, view: int, wanted: Masks | None = None) -> Iterator[tuple[Places, Bytes, Words, Masks]]:
+        """A view in pieces of at most 1 MB: positions (k,), rows (k, row_bytes), words (k,), which rows are good (k,).
+
+        Only positions of ``wanted`` (N,), all when None. The memory of the rows is used again for the next piece.
+        """
+        assert 0 <= view < self.views, (view, self.views)
+        for part in self.parts:
+            words, first = part.view_words(view), part.span.first
+            for start, content in part.blocks(view):
+                positions = np.arange(first + start, first + start + len(content))
+                found = words[start : start + len(content)]
+                if wanted is not None:
+                    chosen = np.flatnonzero(wanted[positions])
+                    if not len(chosen):
+                        continue
+                    positions, content, found = positions[chosen], content[chosen], found[chosen]
+                yield positions, content, found, row_sums(content, view * self.samples + positions, self._salt) == found
+
+    def missing(self, view: int) -> Places:
+        """Positions (k,), rising, that a part has and whose row in ``view`` is not there."""
+        found = [np.flatnonzero(part.view_words(view) == 0) + part.span.first for part in self.parts]
+        return np.concatenate([np.zeros(0, np.int64), *found])
+
+    def count(self) -> int:
+        """How many rows are there, by their words."""
+        return sum(int(np.count_nonzero(part.view_words(v))) for part in self.parts for v in range(self.views))
+
+    # Inside
+
+    def _check(self, v: Places, p: Places) -> None:
+        if len(p):
+            # Read as unsigned, a negative number is huge: one comparison checks both ends.
+            assert np.maximum.reduce(v.view(np.uint64)) < self.views, f"a view outside 0..{self.views - 1}"
+            assert np.maximum.reduce(p.view(np.uint64)) < self.samples, f"a position outside 0..{self.samples - 1}"
+
+    def _addresses(self, v: Places, p: Places) -> Iterator[tuple[PartFiles, slice | Places, Places]]:
+        """Each part that has some of the rows, which of the request they are, and where in the part they lie."""
+        if self._single is not None:
+            yield self._single, slice(None), v * self.samples + p
+            return
+        if not self.parts:
+            return
+        which = np.searchsorted(self._firsts, p, side="right") - 1
+        inside = (which >= 0) & (p < self._lasts[which])
+        for index in np.unique(which[inside]).tolist():
+            rows = np.flatnonzero(inside & (which == index))
+            span = self.parts[index].span
+            yield self.parts[index], rows, v[rows] * len(span) + (p[rows] - span.first)

@@ -1,0 +1,131 @@
+"""A run's stored answers: their keys, filling them ahead, and opening them for a student."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from classroomkd import __version__, bank
+from classroomkd._files import atomic_write_text
+from classroomkd.bank import LOGITS
+from classroomkd.classroom import Answers, Mentor, Needs
+from classroomkd.engine.setup import Setup
+
+if TYPE_CHECKING:
+    from classroomkd.engine.mentors import MentorRecord
+
+__all__ = ["asker", "open_bank", "prepare_answers"]
+
+SLAB_MOST = 2**30  # bytes of an epoch's answers that are held in memory; more are read batch by batch
+
+
+def asker(setup: Setup, mentor: Mentor) -> Callable[[Tensor], dict[str, Tensor]]:
+    """Augmented pixels ``(B, channels, H, W)`` to a mentor's answers by kind, in the run's precision."""
+
+    @torch.no_grad()
+    def ask(pixels: Tensor) -> dict[str, Tensor]:
+        return said(setup, mentor, setup.inputs(pixels))
+
+    return ask
+
+
+@torch.no_grad()
+def said(setup: Setup, mentor: Mentor, inputs: Tensor) -> dict[str, Tensor]:
+    """A mentor's answers by kind to inputs in the student's space."""
+    with setup.runtime.autocast():
+        answered: Answers = mentor(mentor.prepare(inputs, setup.inputs.mean, setup.inputs.std))
+    return {LOGITS: answered.prediction.float(), **answered.features}
+
+
+def _stores(setup: Setup, mentor: Mentor, key: Mapping[str, Any]) -> dict[str, bank.RowStore]:
+    """A mentor's stores by kind, made where they are not there yet."""
+    part, taps, spec = setup.student_part, setup.taps, setup.bank.spec
+    example = mentor.prepare(setup.blank(), setup.inputs.mean, setup.inputs.std)
+    shapes = mentor.read(taps, example) if taps else {}
+    count = setup.views.count
+    assert count is not None
+    top = None if spec.top is None else bank.TopK(len(setup.classes), spec.top, mentor.classes)
+    codecs: dict[str, bank.Codec] = {LOGITS: top or bank.Dense((len(setup.classes),))}
+    codecs |= {tap: bank.Dense(shape) for tap, shape in shapes.items()}
+    about = {**key, "views": setup.views.definition, "part": part.digest(), "shape": list(setup.data.shape)}
+    found = {}
+    for kind, codec in codecs.items():
+        own = about | {"stored": codec.definition, "software": "classroomkd " + __version__.rpartition(".")[0]}
+        if kind != LOGITS:
+            assert mentor.tapped is not None
+            own |= {"place": mentor.tapped.places[kind], "as": taps[kind]}
+        folder = bank.store_folder(setup.cache / "bank", mentor.name, own, kind)
+        found[kind] = bank.RowStore.open(
+            folder, own, kind=kind, views=count, samples=len(part), codec=codec, write=True
+        )
+    return found
+
+
+def prepare_answers(
+    setup: Setup, mentor: Mentor, key: Mapping[str, Any], notify: Callable[[dict[str, Any]], None]
+) -> tuple[dict[str, str], int, float]:
+    """Open a mentor's stores, check what is in them, and fill them where the bank is filled ahead.
+
+    Returns:
+        Their folders by kind (empty without a bank), samples the mentor answered now, and the seconds that filling
+        took, whoever did it.
+    """
+    if setup.bank.spec.kind == "off":
+        return {}, 0, 0.0
+    stores, asked = _stores(setup, mentor, key), 0
+    folders = {kind: str(store.folder) for kind, store in stores.items()}
+    about = setup.cache / "mentors" / f"{stores[LOGITS].folder.name}-filled.json"
+    before = json.loads(about.read_text())["seconds"] if about.exists() else 0.0
+    if setup.bank.spec.kind == "views":
+        started = time.perf_counter()
+        if setup.runtime.is_zero:
+            for store in stores.values():
+                bank.verify(store.folder, repair=True)
+
+            def progress(state: Mapping[str, Any]) -> None:
+                notify({"event": "filling", **state})
+
+        setup.runtime.barrier()
+        asked = bank.fill(
+            stores,
+            asker(setup, mentor),
+            setup.student_part,
+            setup.views,
+            batch_size=setup.recipe.train.eval_batch_size,
+            shard=(setup.runtime.rank, setup.runtime.world),
+            progress=progress if setup.runtime.is_zero else None,
+        )
+        setup.runtime.barrier()
+        if asked and setup.runtime.is_zero:
+            before += time.perf_counter() - started
+            atomic_write_text(about, json.dumps({"mentor": mentor.name, "seconds": round(before, 2)}))
+    for store in stores.values():
+        store.close()
+    return folders, asked, round(before, 2)
+
+
+def open_bank(setup: Setup, needs: Needs, mentors: Sequence[MentorRecord]) -> bank.Bank | None:
+    """The stored answers that a method can be taught from; None where the bank is off or lacks what it reads."""
+    kinds = (LOGITS, *needs.features)
+    if setup.bank.spec.kind == "off" or not all(kind in m.answers for m in mentors for kind in kinds):
+        return None
+    stores = [{kind: bank.RowStore.at(Path(m.answers[kind]), write=True) for kind in kinds} for m in mentors]
+    pooled = [tap for tap, kind in needs.features.items() if kind == "pooled"]
+    ids, device = setup.student_part.ids, setup.runtime.device
+    slab = 2 * len(ids) * len(mentors) * len(setup.classes)
+    if setup.bank.spec.kind == "views" and slab <= SLAB_MOST:
+        return bank.SlabBank(stores, ids, device, pooled, room=_room(device))
+    return bank.MissBank(stores, ids, device, pooled)
+
+
+def _room(device: torch.device) -> int:
+    """Bytes of slabs to hold: a quarter of what a GPU has free; little on a CPU, where reading again is cheap."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 4
+    return 32 * 2**20

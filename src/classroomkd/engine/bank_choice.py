@@ -1,0 +1,109 @@
+"""Which bank a run uses, and what each kind would cost: a count of mentors' answers, not a measurement."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from classroomkd import methods
+from classroomkd.errors import UserError
+from classroomkd.recipe.bank_spec import BankSpec
+
+if TYPE_CHECKING:
+    from classroomkd.data.views import Views
+    from classroomkd.recipe import Recipe
+
+__all__ = ["DEFAULT_VIEWS", "Choice", "choose", "distinct"]
+
+DEFAULT_VIEWS = 8  # see benchmarks/RESULTS.md, "accuracy with fixed views"
+MOST_BYTES = 16 * 2**30  # ``auto`` does not fill a disk with more
+
+
+def distinct(count: int, draws: float) -> float:
+    """How many of ``count`` equally likely views have been met after ``draws``, on average."""
+    return count * (1.0 - math.pow(1.0 - 1.0 / count, draws))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A bank that is decided on.
+
+    Attributes:
+        spec: ``off``, ``exact`` or ``views=V``.
+        why: one sentence.
+        answers: by kind (``off``, ``exact``, ``views=8``), how often one mentor answers for one sample in the whole
+            run, on average.
+        trainings: trainings that share the bank.
+        epochs: of each.
+        count: views there are; None without bound.
+    """
+
+    spec: BankSpec
+    why: str
+    answers: dict[str, float]
+    trainings: int
+    epochs: int
+    count: int | None
+
+    def asked(self, trainings: int | None = None) -> float:
+        """How often one mentor answers for one sample in so many trainings (None: the run's), on average."""
+        draws = float((self.trainings if trainings is None else trainings) * self.epochs)
+        if self.spec.kind == "off":
+            return draws
+        if self.spec.kind == "views":
+            return float(self.spec.views or 0)
+        assert self.count is not None
+        return distinct(self.count, draws)
+
+    def total(self, online: float, stored: float, trainings: int | None = None) -> float:
+        """A training's cost over the student alone, filling included, from a step's with mentors online and stored."""
+        n = self.trainings if trainings is None else trainings
+        return stored + self.asked(n) / max(n * self.epochs, 1) * (online - stored)
+
+
+def choose(recipe: Recipe, space: Views, samples: int, classes: int) -> Choice:
+    """Settle the recipe's ``bank``; the same in every process, so it does not look at the machine.
+
+    Args:
+        recipe: what is to be run.
+        space: the data's own views.
+        samples: of the student's part.
+        classes: the data's.
+
+    Raises:
+        UserError: ``exact`` on a space without bound, more views or top logits than there are.
+    """
+    spec, arms = BankSpec.parse(recipe.bank), recipe.arms()
+    needs = [methods.compose(arm.parts).needs for arm in arms]
+    taught = [n for n in needs if n.mentors > 0]
+    trainings, epochs = len(taught) * len(recipe.seeds), recipe.train.epochs
+    draws, run = trainings * epochs, (trainings, epochs, space.count)
+    if spec.top is not None and spec.top >= classes:
+        raise UserError(f"bank: top={spec.top} of {classes} classes keeps them all; leave top out")
+    if spec.kind == "exact" and space.count is None:
+        raise UserError(f"bank: the views '{space.name}' have no end, so not all can be stored; use views=8 or off")
+    fixed = spec.views or DEFAULT_VIEWS
+    if space.count is not None and spec.kind != "views":
+        fixed = min(fixed, space.count)
+    answers = {"off": float(draws), f"views={fixed}": float(fixed)}
+    if space.count is not None:
+        answers["exact"] = distinct(space.count, draws)
+    if spec.kind != "auto":
+        return Choice(spec, "as the recipe says", answers, *run)
+    maps = any(kind == "map" for n in taught for kind in n.features.values())
+    if not taught:
+        return Choice(BankSpec("off"), "no method asks a mentor", answers, *run)
+    if maps:
+        why = "feature maps are read, which take much room: bank=views=V stores them"
+        return Choice(BankSpec("off"), why, answers, *run)
+
+    def size(views: float) -> float:
+        return 2.0 * views * samples * len(recipe.mentors) * classes
+
+    possible = {k: n for k, n in answers.items() if k == "off" or size(n) <= MOST_BYTES}
+    best = min(possible, key=lambda k: (possible[k], k != "exact", k != "off"))
+    why = (
+        f"the fewest answers of the mentors: {possible[best]:.0f} a sample instead of {draws} in {trainings} trainings"
+    )
+    return Choice(BankSpec.parse(best), why if best != "off" else "nothing would be asked twice", answers, *run)

@@ -1,0 +1,102 @@
+"""The bank in whole runs: what is stored teaches like what is asked, and what is damaged is never used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from classroomkd.cli.app import main
+
+
+def run(out: Path, smoke: str, quick: list[str], *words: str, code: int = 0) -> dict[str, Any]:
+    given = ["run", smoke, *quick, "train.epochs=3", "methods=[classroomkd]", f"cache={out.parent / 'cache'}", *words]
+    assert main([*given, "--out", str(out), "--quiet", "--debug"]) == code
+    made: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return made
+
+
+def student(out: Path, seed: int = 0) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(out / "classroomkd" / f"seed{seed}" / "student.safetensors")
+    return found
+
+
+def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    return max((a[k].float() - b[k].float()).abs().max().item() for k in a)
+
+
+def test_exact_is_online_in_the_stored_precision(tmp_path: Path, quick: list[str], smoke: str) -> None:
+    online = run(tmp_path / "online", smoke, quick, "bank=off")
+    first = run(tmp_path / "first", smoke, quick, "bank=exact")
+    again = run(tmp_path / "again", smoke, quick, "bank=exact")
+    assert online["bank"] is None
+    assert first["bank"]["kind"] == "exact"
+    # Every sample, epoch and mentor once, but for views that came twice; then never again.
+    assert 0.9 * 3 * 60 * 3 < first["entries"][0]["mentor_answers"] <= 3 * 60 * 3
+    assert again["entries"][0]["mentor_answers"] == 0
+    assert furthest(student(tmp_path / "first"), student(tmp_path / "again")) == 0
+    assert furthest(student(tmp_path / "online"), student(tmp_path / "first")) < 0.02
+    run(tmp_path / "none", smoke, quick, "methods=[{name: none, label: classroomkd}]")
+    assert furthest(student(tmp_path / "none"), student(tmp_path / "first")) > 0.05
+
+
+@pytest.mark.parametrize("bank", ["views=2", "exact"])
+def test_damaged_answers_are_asked_again(tmp_path: Path, quick: list[str], smoke: str, bank: str) -> None:
+    run(tmp_path / "first", smoke, quick, f"bank={bank}")
+    rows = sorted((tmp_path / "cache" / "bank").glob("*/rows-*"))
+    assert len(rows) == 3
+    content = bytearray(rows[0].read_bytes())
+    filled = next(i for i, byte in enumerate(content) if byte)
+    content[filled] ^= 4
+    rows[0].write_bytes(bytes(content))
+    rows[1].write_bytes(rows[1].read_bytes()[: len(content) // 2])
+    made = run(tmp_path / "again", smoke, quick, f"bank={bank}")
+    assert furthest(student(tmp_path / "first"), student(tmp_path / "again")) == 0
+    if bank == "exact":
+        assert 0 < made["entries"][0]["mentor_answers"] <= 3 * 60
+    else:
+        assert [m["forwards"] > 0 for m in made["mentors"]].count(True) == 2
+
+
+def test_auto_takes_the_fewest_answers(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
+    words = ["run", smoke, *quick, "--out", str(tmp_path / "run"), "--dry-run", "--json"]
+    for more, kind in (
+        (["train.epochs=3"], "exact"),
+        (["train.epochs=300"], "views=8"),
+        (["train.epochs=3", "data.views=resized_crop"], "off"),
+        (["train.epochs=30", "data.views=resized_crop"], "views=8"),
+        (["train.epochs=30", "data.views=flip"], "exact"),
+        (["method=none"], "off"),
+        (["method=fitnet", "train.epochs=30"], "off"),
+    ):
+        capsys.readouterr()
+        assert main([*words, *more]) == 0
+        bank = json.loads(capsys.readouterr().out)["bank"]
+        assert bank["kind"] == kind, (more, bank)
+        if kind != "off":
+            assert bank["mentor_answers_once"] <= bank["mentor_answers_online"]
+            assert bank["bytes"] > 0
+            assert bank["total"]["all trainings"] > 0
+
+
+def test_top_k_teaches_and_says_what_it_keeps(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
+    run(tmp_path / "whole", smoke, quick, "bank=views=2")
+    run(tmp_path / "top", smoke, quick, "bank=views=2,top=9")  # nine of ten: the tenth is what is left
+    assert furthest(student(tmp_path / "whole"), student(tmp_path / "top")) < 0.05
+    out = str(tmp_path / "many")
+    assert main(["run", smoke, *quick, "bank=views=2,top=10", "--out", out, "--dry-run"]) == 2
+    assert "keeps them all" in capsys.readouterr().err
+
+
+def test_workers_share_an_exact_bank(tmp_path: Path, quick: list[str], smoke: str) -> None:
+    words = [w for w in quick if not w.startswith("workers")]
+    made = run(tmp_path / "two", smoke, words, "bank=exact", "workers=2", "seeds=[0,1]")
+    alone = run(tmp_path / "alone", smoke, quick, "bank=exact", f"cache={tmp_path / 'other'}", "seeds=[0,1]")
+    assert all(e["mentor_answers"] > 0 for e in made["entries"])
+    assert sum(e["mentor_answers"] for e in alone["entries"]) <= sum(e["mentor_answers"] for e in made["entries"])
+    for seed in (0, 1):
+        assert furthest(student(tmp_path / "two", seed), student(tmp_path / "alone", seed)) < 1e-3

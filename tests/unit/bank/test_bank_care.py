@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from bank_pieces import (
+    ask,
+    contents,
+    expected,
+    filled,
+    flip_bit,
+    make_part,
+    make_space,
+    store_at,
+)  # fmt: skip
+
+from classroomkd.bank import RowStore, fill, gc, info, merge, stores, verify
+from classroomkd.errors import UserError
+
+N, V = 200, 2
+ROWS = "rows-00000.bin"
+
+
+def right(folder: Path) -> bool:
+    part, space = make_part(N), make_space(V)
+    with store_at(folder, N, V, write=False) as store:
+        for view in range(V):
+            out = torch.zeros(N, 6, dtype=torch.float16)
+            if not (store.slab(view, out).all() and torch.equal(out, expected(part, space, view))):
+                return False
+    return True
+
+
+def test_info_says_what_is_there(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    with store_at(folder, N, V) as store:
+        fill({"logits": store}, ask, make_part(N), make_space(V), batch_size=16, shard=(0, 2))
+    about = info(folder)
+    assert (about.kind, about.views, about.samples, about.codec) == ("logits", V, N, "fp16 (6,)")
+    assert (about.wanted, about.rows) == (N * V, (64 + 64) * V)
+    assert about.nbytes == N * V * 16
+    assert about.parts == ((0, N),)
+    assert about.on_disk > 0
+    assert about.key["mentor"] == "resnet20"
+    (tmp_path / "not a store").mkdir()
+    assert stores(tmp_path) == [folder]
+    assert stores(tmp_path / "nowhere") == []
+    with pytest.raises(UserError, match="no store"):
+        info(tmp_path / "not a store")
+
+
+@pytest.mark.parametrize("same_disk", [True, False])
+def test_two_machines_fill_ranges_and_are_merged(
+    tmp_path: Path, same_disk: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not same_disk:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("another file system")))
+    sources = [tmp_path / "one", tmp_path / "two"]
+    for folder, (first, last) in zip(sources, [(0, 90), (90, N)], strict=True):
+        filled(folder, N, V, first=first, last=last).close()
+    assert merge(sources, tmp_path / "both") == N * V
+    assert len(info(tmp_path / "both").parts) == 2
+    assert right(tmp_path / "both")
+    assert verify(tmp_path / "both").good == N * V
+    assert merge(sources, tmp_path / "both") == 0  # again: nothing to add
+    with store_at(tmp_path / "both", N, V) as store:
+        assert fill({"logits": store}, ask, make_part(N), make_space(V), batch_size=16) == 0
+
+
+def test_shares_of_the_same_range_are_merged_row_by_row(tmp_path: Path) -> None:
+    part, space = make_part(N), make_space(V)
+    sources = [tmp_path / f"machine{k}" for k in range(3)]
+    for k, folder in enumerate(sources):
+        with store_at(folder, N, V) as store:
+            fill({"logits": store}, ask, part, space, batch_size=16, shard=(k, 3))
+    flip_bit(sources[1] / ROWS, 8 * 12 * 70)  # position 70 of view 0: damaged rows are not brought along
+    assert merge(sources, tmp_path / "all") == N * V - 1
+    with store_at(tmp_path / "all", N, V) as store:
+        assert store.missing(0).tolist() == [70]
+        assert fill({"logits": store}, ask, part, space, batch_size=16) == 1
+    assert right(tmp_path / "all")
+    filled(tmp_path / "plain", N, V).close()
+    assert contents(tmp_path / "all") == contents(tmp_path / "plain")
+
+
+def test_merging_into_a_store_with_a_part_of_it(tmp_path: Path) -> None:
+    filled(tmp_path / "a", N, V, first=50, last=120).close()
+    filled(tmp_path / "b", N, V).close()
+    assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "a") == (N - 70) * V
+    assert right(tmp_path / "a")
+    spans = info(tmp_path / "a").parts
+    assert spans == ((0, 50), (50, 120), (120, N))
+
+
+def test_answers_of_another_mentor_are_not_merged(tmp_path: Path) -> None:
+    filled(tmp_path / "a", N, V, last=100).close()
+    filled(tmp_path / "b", N, V, first=100, key={"weights": "9" * 64}).close()
+    with pytest.raises(UserError, match="other weights of mentor 'resnet20'"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+    assert merge([], tmp_path / "c") == 0
+
+
+def age(folder: Path, days: float) -> None:
+    then = time.time() - days * 86400
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (then, then))
+
+
+def test_gc_removes_only_what_it_should(tmp_path: Path) -> None:
+    root = tmp_path / "bank"
+    for name in ("old", "fresh", "kept", "used", "noted", "half"):
+        filled(root / name, N, V).close()
+        age(root / name, 40)
+    age(root / "fresh", 2)
+    RowStore.at(root / "used").close()  # opening is using
+    (root / "noted" / "notes.txt").write_text("mine")
+    age(root / "noted", 40)
+    (root / "half" / "manifest.json").unlink()  # no store
+    (root / "other").mkdir()
+    (root / "other" / ROWS).write_bytes(b"x")
+    (root / "file.txt").write_text("x")
+    filled(tmp_path / "outside", N, V).close()
+    age(tmp_path / "outside", 40)
+    (root / "linked").symlink_to(tmp_path / "outside")
+    everything = sorted(p.name for p in root.iterdir())
+    planned = gc(root, keep={"kept"}, keep_days=30, dry_run=True)
+    assert sorted(p.name for p in root.iterdir()) == everything
+    done = gc(root, keep={"kept"}, keep_days=30)
+    assert planned == done
+    assert [p.name for p in done.folders] == ["old"]
+    assert done.nbytes > N * V * 12
+    assert sorted(p.name for p in done.left) == ["linked", "noted"]
+    assert sorted(p.name for p in root.iterdir()) == [name for name in everything if name != "old"]
+    assert verify(tmp_path / "outside").sound
+    assert [p.name for p in gc(root, keep={"kept", "fresh"}).folders] == ["used"]
+    with pytest.raises(UserError, match="say what may go"):
+        gc(root)
+    assert gc(tmp_path / "nowhere", keep_days=1).folders == ()
+
+
+def test_a_removal_that_was_cut_short_is_finished(tmp_path: Path) -> None:
+    filled(tmp_path / "a", N, V).close()
+    (tmp_path / "a").rename(tmp_path / ".removed-a-1")
+    assert stores(tmp_path) == []
+    gc(tmp_path, keep_days=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_in_use_is_read_to_its_end(tmp_path: Path) -> None:
+    filled(tmp_path / "a", N, V).close()
+    with store_at(tmp_path / "a", N, V, write=False) as store:
+        gc(tmp_path, keep=())
+        out = torch.zeros(N, 6)
+        assert store.slab(0, out).all()
+        assert store.read(torch.zeros(N, dtype=torch.int64), torch.arange(N))[1].all()
