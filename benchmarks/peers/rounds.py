@@ -1,6 +1,6 @@
 """Interleaved rounds, ratios with quartiles, and the JSON every script here prints.
 
-One process and one thread; all steps take turns in rotating order, and a ratio is formed within each round, so what
+One process and one thread; all steps take turns in rotating order, back and forth, and a ratio is formed within each round, so what
 the machine does meanwhile falls on both sides. The clock is the process's CPU time; wall-clock ratios lie beside.
 """
 
@@ -85,7 +85,8 @@ def measure(steps: Mapping[str, Step], rounds: int, warm_up: int = 2) -> dict[st
     took: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for i in range(rounds):
         first = i % len(names)
-        for name in names[first:] + names[:first]:
+        turn = names[first:] + names[:first]
+        for name in turn if i % 2 == 0 else reversed(turn):  # nobody always comes after the same one
             cpu, wall = time.process_time(), time.perf_counter()
             steps[name]()
             took[name].append((time.process_time() - cpu, time.perf_counter() - wall))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,46 @@ def test_workers_share_an_exact_bank(tmp_path: Path, quick: list[str], smoke: st
     assert sum(e["mentor_answers"] for e in alone["entries"]) <= sum(e["mentor_answers"] for e in made["entries"])
     for seed in (0, 1):
         assert furthest(student(tmp_path / "two", seed), student(tmp_path / "alone", seed)) < 1e-3
+
+
+def test_two_machines_fill_and_a_third_teaches(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
+    words = [*quick, "train.epochs=3", "methods=[classroomkd]", "bank=views=4"]
+    caches = [tmp_path / name for name in ("one", "two", "both")]
+    for k, cache in enumerate(caches[:2]):
+        # The second machine has the mentors' weights, as if they had been given as checkpoints.
+        if k:
+            shutil.copytree(caches[0] / "mentors", cache / "mentors")
+        fill = ["bank", "fill", smoke, *words, f"cache={cache}", "--shard", f"{k}/2", "--quiet"]
+        assert main(fill) == 0
+        assert main(["bank", "info", str(cache), "--json"]) == 0
+        told = json.loads(capsys.readouterr().out.partition("\n")[2])
+        assert [(s["rows"], s["wanted"]) for s in told] == [(4 * 30, 4 * 60)] * 3
+    assert main(["bank", "merge", *map(str, caches[:2]), "--into", str(caches[2])]) == 0
+    shutil.copytree(caches[0] / "mentors", caches[2] / "mentors")
+    assert main(["bank", "verify", str(caches[2])]) == 0
+    assert "240 rows good, 0 not there, 0 damaged" in capsys.readouterr().out
+    made = run(tmp_path / "taught", smoke, words, f"cache={caches[2]}")
+    assert [m["forwards"] for m in made["mentors"]] == [0, 0, 0]
+    alone = run(tmp_path / "alone", smoke, words, f"cache={tmp_path / 'own'}")
+    assert [m["forwards"] for m in alone["mentors"]] == [240, 240, 240]
+    assert furthest(student(tmp_path / "taught"), student(tmp_path / "alone")) < 1e-3
+    rows = next((caches[2] / "bank").glob("*/rows-*"))
+    rows.write_bytes(b"\x01" + rows.read_bytes()[1:])
+    assert main(["bank", "verify", str(caches[2])]) == 1
+    assert "1 of 3 stores are damaged" in capsys.readouterr().err
+    assert main(["bank", "verify", str(caches[2]), "--repair"]) == 0
+    assert main(["bank", "gc", str(caches[2]), "--keep-days", "0"]) == 0
+    assert "0 stores stay" in capsys.readouterr().out
+    assert main(["bank", "info", str(caches[2])]) == 2
+    assert "holds no stored answers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--shard", "2/2"], "k from 0 to K-1"), (["bank=off"], "nothing would be stored"), (["bank=views=0"], "views=V")],
+)
+def test_filling_refuses_what_makes_no_sense(
+    quick: list[str], smoke: str, words: list[str], said: str, capsys: Any
+) -> None:
+    assert main(["bank", "fill", smoke, *quick, *words, "--quiet"]) == 2
+    assert said in capsys.readouterr().err

@@ -174,7 +174,7 @@ def test_dry_run_does_nothing(tmp_path: Path, quick: list[str], smoke: str, caps
     assert main(["run", smoke, *quick, "methods=[none,classroomkd]", "--out", str(out), "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert not out.exists()
-    assert plan["arms"][1]["mentor_forwards"] == 3
+    assert 2.9 < plan["arms"][1]["mentor_forwards"] < 3  # of three mentors; a few views come twice
     assert plan["arms"][1]["x_floor"] > 0
     assert main(["run", smoke, *quick, "--dry-run"]) == 0
     assert "mult" in capsys.readouterr().out

@@ -85,6 +85,9 @@ class PartFiles:
         self._close = weakref.finalize(self, _close, fds)
         for path in self.paths:
             with storing(path):
+                if fresh:
+                    # Not emptied in place: what a merge left behind may be one file with another store's.
+                    path.unlink(missing_ok=True)
                 fds.append(os.open(path, flags, 0o666))
         self.fds = fds
         self._reserved = np.zeros(-(-self.sizes[0] // RESERVE), bool)
@@ -190,7 +193,6 @@ class PartFiles:
     def _create(self) -> None:
         for path, fd, size in zip(self.paths, self.fds, self.sizes, strict=True):
             with storing(path):
-                os.ftruncate(fd, 0)
                 os.ftruncate(fd, size)
         self._take_space(*self._sums, 0, self.sizes[1])
 

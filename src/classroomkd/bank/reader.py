@@ -121,13 +121,11 @@ class SlabBank(Bank):
                 stores[LOGITS].read_ahead(following)
 
     def _load(self, view: int, slab: int) -> None:
-        buffer = torch.empty((self.samples, *self.shape), dtype=torch.float16)
         self.held = [-1 if place == slab else place for place in self.held]
         for m, stores in enumerate(self.stores):
-            ok = stores[LOGITS].slab(view, buffer)
+            ok = stores[LOGITS].slab(view, self.slabs[slab, : self.samples, m])
             if not bool(ok.all()):
                 self._refuse(m, LOGITS, int((~ok).sum()))
-            self.slabs[slab, : self.samples, m].copy_(buffer)
         self.held[view] = slab
         self.place.copy_(torch.tensor(self.held))
 

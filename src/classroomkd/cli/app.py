@@ -30,6 +30,7 @@ PROGRAM = "classroomkd"
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("classroomkd.cli.demo:demo", "Mentors teach a small network, on drawn figures; two minutes, no download."),
     "run": ("classroomkd.cli.run:run", "Run a recipe: train the mentors, teach the student, write the report."),
+    "bank": ("classroomkd.cli.bank:app", "Mentors' stored answers: fill, info, verify, merge, gc."),
     "evaluate": ("classroomkd.cli.evaluate:evaluate", "Score a student on data."),
     "compare": ("classroomkd.cli.compare:compare", "Compare runs: mean, spread, paired differences, cost."),
     "predict": ("classroomkd.cli.predict:predict", "Class of every image in a folder, as CSV or JSON lines."),
@@ -116,9 +117,11 @@ def _app(verb: str | None) -> typer.Typer:
     app.callback()(_root)
     for name in _present():
         target, summary = VERBS[name]
-        app.command(name, help=_long_help(target) if name == verb else summary, short_help=summary)(
-            _load(target) if name == verb else _stub
-        )
+        loaded = _load(target) if name == verb else _stub
+        if isinstance(loaded, typer.Typer):  # a verb with verbs of its own
+            app.add_typer(loaded, name=name, short_help=summary)
+            continue
+        app.command(name, help=_long_help(target) if name == verb else summary, short_help=summary)(loaded)
     return app
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from classroomkd.engine.experiment import Outcome
     from classroomkd.recipe import Recipe
 
-__all__ = ["carry_out", "run"]
+__all__ = ["carry_out", "run", "size"]
 
 
 def run(
@@ -87,14 +87,15 @@ def _print_plan(made: dict[str, Any], as_json: bool) -> None:
         bank = "–" if arm["x_floor_bank"] is None else f"{arm['x_floor_bank']:.2f}"
         arms.add_row(arm["label"], str(arm["mentor_forwards"]), f"{arm['step_ms']:.1f}", f"{arm['x_floor']:.2f}", bank)
     console.print(arms)
-    print(f"{made['students']} students of {made['steps']:,} steps each, seeds {made['seeds']}, into {made['out']}")
+    students = f"{made['students']} student{'s' * (made['students'] != 1)}"
+    print(f"{students} of {made['steps']:,} steps each, seeds {made['seeds']}, into {made['out']}")
     bank = made["bank"]
     if bank["kind"] == "off":
         print(f"bank      off: {bank['why']}")
         return
     print(
         f"bank      {bank['kind']}: {bank['why']}. The mentors answer {bank['mentor_answers_once']:,} times instead of "
-        f"{bank['mentor_answers_online']:,}; stored in {_size(bank['bytes'])}"
+        f"{bank['mentor_answers_online']:,}; stored in {size(bank['bytes'])}"
     )
     if total := bank.get("total"):
         print(
@@ -103,7 +104,7 @@ def _print_plan(made: dict[str, Any], as_json: bool) -> None:
         )
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
     """Bytes as people read them."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:

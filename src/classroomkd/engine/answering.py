@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from classroomkd import __version__, bank
-from classroomkd._files import atomic_write_text
+from classroomkd._files import atomic_write_text, writing
 from classroomkd.bank import LOGITS
 from classroomkd.classroom import Answers, Mentor, Needs
 from classroomkd.engine.setup import Setup
@@ -44,7 +45,13 @@ def said(setup: Setup, mentor: Mentor, inputs: Tensor) -> dict[str, Tensor]:
 
 
 def _stores(setup: Setup, mentor: Mentor, key: Mapping[str, Any]) -> dict[str, bank.RowStore]:
-    """A mentor's stores by kind, made where they are not there yet."""
+    """A mentor's stores by kind, made where they are not there yet; only to be read where nothing can be written."""
+    root = setup.cache / "bank"
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+    write = os.access(root, os.W_OK)
+    k, shards = setup.shard
+    first, last = (i * len(setup.student_part) // shards for i in (k, k + 1))
     part, taps, spec = setup.student_part, setup.taps, setup.bank.spec
     example = mentor.prepare(setup.blank(), setup.inputs.mean, setup.inputs.std)
     shapes = mentor.read(taps, example) if taps else {}
@@ -60,9 +67,9 @@ def _stores(setup: Setup, mentor: Mentor, key: Mapping[str, Any]) -> dict[str, b
         if kind != LOGITS:
             assert mentor.tapped is not None
             own |= {"place": mentor.tapped.places[kind], "as": taps[kind]}
-        folder = bank.store_folder(setup.cache / "bank", mentor.name, own, kind)
+        folder = bank.store_folder(root, mentor.name, own, kind)
         found[kind] = bank.RowStore.open(
-            folder, own, kind=kind, views=count, samples=len(part), codec=codec, write=True
+            folder, own, kind=kind, views=count, samples=len(part), codec=codec, write=write, first=first, last=last
         )
     return found
 
@@ -82,11 +89,12 @@ def prepare_answers(
     folders = {kind: str(store.folder) for kind, store in stores.items()}
     about = setup.cache / "mentors" / f"{stores[LOGITS].folder.name}-filled.json"
     before = json.loads(about.read_text())["seconds"] if about.exists() else 0.0
-    if setup.bank.spec.kind == "views":
+    if setup.bank.spec.kind == "views" or setup.ahead:
         started = time.perf_counter()
         if setup.runtime.is_zero:
             for store in stores.values():
-                bank.verify(store.folder, repair=True)
+                if store.writable:
+                    bank.verify(store.folder, repair=True)
 
             def progress(state: Mapping[str, Any]) -> None:
                 notify({"event": "filling", **state})
@@ -94,7 +102,7 @@ def prepare_answers(
         setup.runtime.barrier()
         asked = bank.fill(
             stores,
-            asker(setup, mentor),
+            asker(setup, setup.hastened(mentor)),
             setup.student_part,
             setup.views,
             batch_size=setup.recipe.train.eval_batch_size,
@@ -115,11 +123,17 @@ def open_bank(setup: Setup, needs: Needs, mentors: Sequence[MentorRecord]) -> ba
     kinds = (LOGITS, *needs.features)
     if setup.bank.spec.kind == "off" or not all(kind in m.answers for m in mentors for kind in kinds):
         return None
-    stores = [{kind: bank.RowStore.at(Path(m.answers[kind]), write=True) for kind in kinds} for m in mentors]
+    write = os.access(setup.cache / "bank", os.W_OK)
+    slab = 2 * len(setup.student_part) * len(mentors) * len(setup.classes)
+    slabs = setup.bank.spec.kind == "views" and slab <= SLAB_MOST
+    # Single rows are read through a map: its pages are the system's cache, which it takes back when it needs to.
+    stores = [
+        {kind: bank.RowStore.at(Path(m.answers[kind]), write=write, mapped=not slabs) for kind in kinds}
+        for m in mentors
+    ]
     pooled = [tap for tap, kind in needs.features.items() if kind == "pooled"]
     ids, device = setup.student_part.ids, setup.runtime.device
-    slab = 2 * len(ids) * len(mentors) * len(setup.classes)
-    if setup.bank.spec.kind == "views" and slab <= SLAB_MOST:
+    if slabs:
         return bank.SlabBank(stores, ids, device, pooled, room=_room(device))
     return bank.MissBank(stores, ids, device, pooled)
 

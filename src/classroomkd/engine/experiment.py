@@ -314,4 +314,4 @@ def start(
     images = data.load(spec, trust_code=trust_code)
     if isinstance(images.train.pixels, data.MemoryPixels):
         images = images.to(runtime.device)
-    return Setup(recipe, images, runtime, cache_folder(recipe, out), trust_code, given)
+    return Setup(recipe, images, runtime, cache_folder(recipe, out), trust_code, given=given)

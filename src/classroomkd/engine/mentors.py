@@ -131,7 +131,7 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
         "weights": identity,
         "preprocessing": {"mean": mean, "std": std, "size": size, "inputs": [setup.data.mean, setup.data.std]},
         "data": setup.data.fingerprint,
-        "precision": setup.runtime.precision,
+        "precision": f"{setup.runtime.precision}, weights {setup.mentor_precision}",
         "known": spec.classes,
     }
     answers, forwards, answer_seconds = prepare_answers(setup, mentor, about, notify)

@@ -35,6 +35,7 @@ def plan(setup: Setup) -> dict[str, Any]:
     stored_ahead = setup.bank.spec.kind != "off"
     arms = []
     sizes: dict[str, float] = {}
+    share = setup.bank.asked() / max(setup.bank.trainings * setup.bank.epochs, 1)  # of online answers, on average
     for arm in recipe.arms():
         context = _context(setup, arm)
         classroom, method = context.classroom, context.classroom.method
@@ -51,7 +52,7 @@ def plan(setup: Setup) -> dict[str, Any]:
         arms.append(
             {
                 "label": arm.label,
-                "mentor_forwards": 0 if not wanted or kept else asked,
+                "mentor_forwards": round(asked * share, 2) if wanted else 0,
                 "x_floor": round(costs["cost_ratio"], 2),
                 "x_floor_bank": round(stored, 2) if kept else None,
                 "step_ms": round(costs["step_ms"], 2),

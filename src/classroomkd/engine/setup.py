@@ -17,6 +17,7 @@ from classroomkd import methods, models
 from classroomkd.classroom import Mentor, Task, prediction_of
 from classroomkd.classroom.method import union
 from classroomkd.engine.bank_choice import Choice, choose
+from classroomkd.engine.fast import Precision, has_bf16, hasten
 from classroomkd.engine.inputs import Inputs
 from classroomkd.engine.runtime import Runtime
 from classroomkd.errors import UserError, did_you_mean
@@ -46,6 +47,7 @@ class Setup:
         runtime: devices, precision, ranks.
         cache: folder of trained mentors and stored answers.
         trust_code: whether ``py:`` names may run.
+        shard, ahead: of ``classroomkd bank fill``.
     """
 
     recipe: Recipe
@@ -53,12 +55,28 @@ class Setup:
     runtime: Runtime
     cache: Path
     trust_code: bool = False
+    shard: tuple[int, int] = (0, 1)  # which share of the samples' answers this machine keeps
+    ahead: bool = False  # whether every answer is stored before the students start, in ``exact``, too
     given: dict[str, nn.Module] | None = None  # modules handed in from Python, by "student" or mentor name
 
     @cached_property
     def inputs(self) -> Inputs:
         """Pixels to the student's normalised space."""
-        return Inputs(self.data.mean, self.data.std, self.runtime.device, self.recipe.train.channels_last)
+        last = self.recipe.train.channels_last is not False
+        return Inputs(self.data.mean, self.data.std, self.runtime.device, last)
+
+    @property
+    def mentor_precision(self) -> Precision:
+        """Of the mentors' weights when they teach."""
+        wanted = self.recipe.mentor_precision
+        if wanted == "auto":
+            return "bf16" if has_bf16(self.runtime.device) else "fp32"
+        return wanted
+
+    def hastened(self, mentor: Mentor) -> Mentor:
+        """The same mentor, faster; for whoever is going to be asked often. Read its taps before."""
+        blank = mentor.prepare(self.blank(), self.inputs.mean, self.inputs.std)
+        return hasten(mentor, blank, precision=self.mentor_precision, compile=self.recipe.mentor_compile)
 
     @cached_property
     def views(self) -> Views:

@@ -6,19 +6,26 @@ The choice depends on a clock. A run that may be resumed must keep it, since lay
 from __future__ import annotations
 
 import copy
+import json
 import math
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, Literal, TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from classroomkd._files import atomic_write_text
+from classroomkd.classroom import prediction_of
 from classroomkd.engine.fast import has_bf16
 
-__all__ = ["Layout", "choose_layout"]
+if TYPE_CHECKING:
+    from classroomkd.engine.runtime import Runtime
+
+__all__ = ["Layout", "choose_layout", "settle"]
 
 _ROWS = 8  # of the batch; enough to tell the layouts apart
 _SPAN = 0.01  # seconds; shorter steps are repeated until one reading of the clock takes as long
@@ -147,3 +154,24 @@ def _choice(rounds: list[dict[str, float]]) -> Layout:
         "precision": "bf16" if half else "fp32",
         "ratios": {name: round(value, 3) for name, value in middle.items()},
     }
+
+
+def settle(student: nn.Module, inputs: Tensor, runtime: Runtime, folder: Path | None, resume: bool) -> bool:
+    """Whether a student works channels-last: measured once a run, and kept in its folder for when it is resumed.
+
+    Args:
+        student: as it is trained.
+        inputs: a batch of it.
+        runtime: of the run; all ranks take what the first measured.
+        folder: of the student; None = nothing is kept.
+        resume: take what is kept.
+    """
+    kept = None if folder is None else folder / "checkpoints" / "layout.json"
+    if resume and kept is not None and kept.exists():
+        return bool(json.loads(kept.read_text())["channels_last"])
+    chosen = choose_layout(student, inputs, lambda said: prediction_of(said).float().square().mean())
+    last = torch.tensor(float(chosen["channels_last"] and runtime.is_zero), device=runtime.device)
+    if kept is not None and runtime.is_zero:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(kept, json.dumps(chosen))
+    return bool(runtime.reduce(last) > 0)

@@ -73,6 +73,8 @@ def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorR
         if isinstance(store, bank.MissBank) and setup.taps:  # what it is asked for is stored for every arm
             blank = teacher.prepare(setup.blank(), setup.inputs.mean, setup.inputs.std)
             teacher.read(setup.taps, blank, needs.heads)
+    if teachers and not isinstance(teachers[0], _Stored):
+        classroom.mentors.mentors = [setup.hastened(mentor) for mentor in classroom.mentors]
     if method.needs.calibration:
         logits = torch.stack([torch.from_numpy(np.load(m.val_logits, allow_pickle=False)) for m in mentors])
         device = setup.runtime.device

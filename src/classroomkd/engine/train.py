@@ -23,6 +23,7 @@ from classroomkd.engine.optim import build_optimizer, learning_rate
 from classroomkd.engine.record import Record
 from classroomkd.engine.runtime import Runtime
 from classroomkd.engine.scoring import Score, evaluate
+from classroomkd.engine.student_layout import settle
 from classroomkd.errors import RunStopped
 
 if TYPE_CHECKING:
@@ -104,7 +105,13 @@ class Fit:
             world=runtime.world,
         )
         torch.manual_seed(self.seed + 7919)
-        if spec.channels_last:
+        if spec.channels_last == "auto":
+            first_pixels = self.inputs(next(batches.epoch(0))["pixels"])
+            last = settle(classroom.student, first_pixels, runtime, self.folder, resume)
+            self.inputs = Inputs(self.inputs.mean, self.inputs.std, self.inputs.device, last)
+        else:
+            last = spec.channels_last
+        if last:
             classroom.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         reduce, join = (runtime.reduce, runtime.join) if runtime.world > 1 else (None, None)
         record = Record(len(classroom.mentors), len(self.classes), runtime.device, reduce)

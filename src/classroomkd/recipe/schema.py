@@ -160,6 +160,10 @@ class Recipe(Section):
     bank: Annotated[str, Field(pattern=PATTERN)] = Field(
         default="auto", description="Stored mentor answers: auto, off, exact or views=V; the last two with ,top=K."
     )
+    mentor_precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="Of the mentors' weights; auto: bf16 where the hardware multiplies it faster."
+    )
+    mentor_compile: bool = Field(default=False, description="Run mentors through torch.compile; for long runs.")
     check_mentors: Literal["warn", "error", "off"] = Field(
         default="warn", description="What to do about mentors near chance."
     )

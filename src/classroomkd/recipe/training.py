@@ -53,7 +53,9 @@ class TrainSpec(Section):
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Precision of the forward pass.")
     accumulate: Count = Field(default=1, description="Batches whose gradients are added before a step.")
     label_smoothing: Fraction = Field(default=0.0, description="Share of the target spread over all classes.")
-    channels_last: bool = Field(default=True, description="Memory layout of images; changes speed only.")
+    channels_last: bool | Literal["auto"] = Field(
+        default=True, description="Memory layout of images; changes speed only. auto: a probe of a second decides."
+    )
     drop_last: bool | Literal["auto"] = Field(
         default="auto", description="Leave out an incomplete last batch; auto: only when it would hold a single sample."
     )

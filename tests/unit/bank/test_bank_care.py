@@ -95,6 +95,20 @@ def test_merging_into_a_store_with_a_part_of_it(tmp_path: Path) -> None:
     assert spans == ((0, 50), (50, 120), (120, N))
 
 
+def test_a_merge_that_was_cut_short_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path / "a", N, V).close()
+    (tmp_path / "b").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("classroomkd.bank.manifest.Manifest.write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            merge([tmp_path / "a"], tmp_path / "b")
+    assert (tmp_path / "b" / ROWS).exists()  # a file that no manifest names, linked to the source's
+    with store_at(tmp_path / "b", N, V) as store:
+        assert store.count() == 0
+    assert right(tmp_path / "a")
+    assert merge([tmp_path / "a"], tmp_path / "b") == N * V
+
+
 def test_answers_of_another_mentor_are_not_merged(tmp_path: Path) -> None:
     filled(tmp_path / "a", N, V, last=100).close()
     filled(tmp_path / "b", N, V, first=100, key={"weights": "9" * 64}).close()

@@ -25,6 +25,7 @@ from bank_pieces import (
 from torch import Tensor
 
 from classroomkd.bank import Dense, fill, verify
+from classroomkd.bank.guard import locked
 from classroomkd.data.views import make_views
 from classroomkd.errors import UserError
 
@@ -121,3 +122,20 @@ def test_two_processes_fill_one_store_at_once(tmp_path: Path) -> None:
     filled(tmp_path / "one", N, V).close()
     assert contents(tmp_path / "both") == contents(tmp_path / "one")
     assert verify(tmp_path / "both").good == N * V
+
+
+def test_who_makes_a_store_is_waited_for(tmp_path: Path) -> None:
+    """Else the second would empty the files into which the first writes."""
+
+    def hold() -> None:
+        with locked(tmp_path):
+            (tmp_path / "held").touch()
+            time.sleep(0.3)
+            (tmp_path / "done").touch()
+
+    child = forked(hold)
+    while not (tmp_path / "held").exists():
+        time.sleep(0.005)
+    store_at(tmp_path, N, V).close()
+    assert (tmp_path / "done").exists()
+    assert exit_code(child) == 0

@@ -52,7 +52,8 @@ bank: view=3
         "a.yaml:11: train.lr = -0.01: must be more than 0",
         "a.yaml:11: train.nesterov = 'yes': must be true or false (write true)",
         "a.yaml:11: train.schedule = 'step': must be 'multistep', 'cosine' or 'constant' (did you mean 'multistep'?)",
-        "a.yaml:12: bank = 'view=3': must be auto, off, exact or views=V (V views a sample, for example views=8)",
+        "a.yaml:12: bank = 'view=3': must be auto, off, exact or views=V (V views a sample, for example views=8), "
+        "with ,top=K for K logits a sample",
         "command line: train.batch_size = 0: must be at least 1",
         "command line: seeds = '0,1': must be a list (write [0,1])",
     ]
