@@ -1,7 +1,8 @@
 """Interleaved rounds, ratios with quartiles, and the JSON every script here prints.
 
-One process and one thread; all steps take turns in rotating order, back and forth, and a ratio is formed within each round, so what
-the machine does meanwhile falls on both sides. The clock is the process's CPU time; wall-clock ratios lie beside.
+One process and one thread; all steps take turns in rotating order, back and forth, and a ratio is formed within each
+round, so what the machine does meanwhile falls on both sides. The clock is the process's CPU time; wall-clock ratios
+lie beside.
 """
 
 from __future__ import annotations
