@@ -53,8 +53,12 @@ def problem(student: str, mentors: Sequence[str], batch: int) -> Problem:
 @torch.no_grad()
 def _settle(network: nn.Module) -> None:
     """Running statistics that fit the weights, or activations of deep untrained networks overflow in evaluation."""
-    for _ in range(5):
-        network.train()(torch.randn(64, 3, 32, 32))
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the plain mean of what is seen
+    network.train()(torch.randn(32, 3, 32, 32))
+    for norm in norms:
+        norm.momentum = 0.1
     network.eval()
 
 

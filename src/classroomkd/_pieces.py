@@ -72,10 +72,17 @@ def make(kind: str, table: Mapping[str, type[T]], value: str | Mapping[str, Any]
         name, options = value, {}
     elif len(value) == 1 and "name" not in value:
         ((name, inner),) = value.items()
+        if inner is not None and not isinstance(inner, Mapping):
+            raise UserError(
+                f"{kind} '{name}': its options are a mapping, not {inner!r}; write {{{name}: {{OPTION: {inner!r}}}}}"
+            )
         options = dict(inner or {})
     else:
         options = dict(value)
         name = options.pop("name", "")
+        if not name:
+            given = ", ".join(map(str, value)) or "nothing"
+            raise UserError(f"{kind}: one at a time, got {given}; write {{NAME: {{OPTION: VALUE}}}}")
     if name not in table:
         raise UserError(f"unknown {kind} '{name}'{did_you_mean(name, table)}; there are {', '.join(table)}")
     return table[name](**checked(f"{kind} '{name}'", model_of(table[name]), options))  # type: ignore[arg-type]

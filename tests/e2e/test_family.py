@@ -208,3 +208,19 @@ def test_networks_that_cannot_be_built_like_others(quick: list[str], smoke: str,
     said = capsys.readouterr().err
     assert said.count("Output size is too small") == 1
     assert "Set data.size" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["method=mmkd", "train.optimizer=adamw", "train.lr=0.001"], "arm 'mmkd': its virtual steps are SGD's"),
+        (["method={name: kd, schedule: {warmup: 3}}"], "schedule 'warmup': its options are a mapping, not 3"),
+        (["method={name: kd, schedule: {decay: {epochs: 3}, until: {epoch: 2}}}"], "schedule: one at a time"),
+    ],
+)
+def test_what_cannot_be_is_said_before_any_training(
+    tmp_path: Path, quick: list[str], smoke: str, words: list[str], said: str, capsys: Any
+) -> None:
+    assert main(["run", smoke, *quick, *words, "--out", str(tmp_path / "run"), "--quiet"]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

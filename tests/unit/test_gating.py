@@ -10,7 +10,7 @@ from test_folding import PIXELS, stirred
 from torch import Tensor
 
 from classroomkd import methods, models, tasks
-from classroomkd.classroom import Answers, ClassInfo, Lesson, Mentor, Terms
+from classroomkd.classroom import Answers, ClassInfo, Classroom, Lesson, Mentor, Terms
 from classroomkd.classroom.gating import ask_where, knows
 
 B, C = 8, 10
@@ -122,3 +122,33 @@ def test_scores_of_the_batch_may_not_be_gated(rule: str) -> None:
     assert gated.active is not None
     assert gated.active[0].all()
     assert not gated.active[1:].any()
+
+
+# --- whole classrooms -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "share"),
+    [("random", 1 / 3), ("average", 0.8), ("classroomkd", 0.8), ("fitnet", None), ("camkd", None), ("dist", 0.8)],
+)
+def test_mentors_run_where_they_can_count_and_nothing_else_changes(method: str, share: float | None) -> None:
+    torch.manual_seed(0)
+    nets = [models.create("convnet4", num_classes=k) for k in (5, 2, 5)]
+    mentors = [Mentor(nets[0], "a"), Mentor(nets[1], "b", classes=[0, 3], num_classes=5), Mentor(nets[2], "c")]
+    student = models.create("convnet4", num_classes=5)
+    room = Classroom(student, mentors, method, image_shape=(3, 16, 16))
+    x, y, ids = torch.randn(50, 3, 16, 16), torch.arange(50) % 5, torch.arange(50)
+    lesson = room(x, y, ids=ids)
+    if share is None:
+        assert room.mentors.answered == 150
+        return
+    assert room.mentors.answered == pytest.approx(150 * share if method != "random" else 50, abs=10)
+    gated, room.method.may_teach = room.method.may_teach, lambda *_, **__: None  # type: ignore[method-assign]
+    room.steps = 0
+    everybody = room(x, y, ids=ids)
+    assert room.mentors.answered > 150
+    torch.testing.assert_close(lesson.loss, everybody.loss)
+    assert lesson.active is not None
+    assert everybody.active is not None
+    assert torch.equal(lesson.active, everybody.active)
+    assert gated is not None

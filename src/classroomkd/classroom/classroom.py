@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -193,7 +194,8 @@ class Classroom(nn.Module):
                 "set classroom.calibration = classroomkd.engine.calibrate(classroom.mentors, loader)"
             )
         wanted = self.method.needs.mentors > 0
-        mentors = self._pool.ask(inputs, ids, views, self.method.asks) if wanted else None
+        gate = partial(self.method.may_teach, ids=ids, step=self.steps)
+        mentors = self._pool.ask(inputs, ids, views, self.method.asks, gate, target) if wanted else None
         student = self._read((self.reader if answer is None else answer)(inputs))
         prediction = student.prediction
         if mentors is not None and mentors.prediction.shape[1:] != prediction.shape:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from classroomkd.classroom.gating import ask_where, knows
 from classroomkd.classroom.lesson import Answers
 from classroomkd.classroom.tapped import Kind, Tapped
 from classroomkd.classroom.taps import TapReader
@@ -155,7 +157,8 @@ class MentorPool:
         self.mean, self.std = mean, std
         self.store: AnswerStore | None = None
         self.taps: tuple[str, ...] = ()  # what the method reads
-        self.forwards = 0  # network passes made so far; a count, so that cost can be proved without a clock
+        # Network passes made so far, and samples that went through them: counts, so that cost can be proved.
+        self.forwards, self.answered = 0, 0
         names = [m.name for m in self.mentors]
         for i, mentor in enumerate(self.mentors):
             if names.count(mentor.name) > 1:
@@ -188,8 +191,13 @@ class MentorPool:
         ids: Tensor | None = None,
         views: Tensor | None = None,
         only: Sequence[int] | None = None,
+        gate: Callable[[Tensor], Tensor | None] | None = None,
+        target: Tensor | None = None,
     ) -> Answers | None:
         """Everyone's answers, ``(M, B, …)``, or those of the mentors in ``only``; None when there are no mentors.
+
+        ``gate`` is :meth:`Method.may_teach` but for who knows a sample's class; where it says False nobody is asked
+        and the answer is NaN. It acts on a CPU: elsewhere, finding the rows would wait for the device.
 
         Raises:
             UserError: mentors whose predictions differ in shape, naming them.
@@ -202,8 +210,10 @@ class MentorPool:
             return stored if only is None else stored.of(only)
         said = []
         asked = self.mentors if only is None else [self.mentors[i] for i in only]
-        for mentor in asked:
-            said.append(cast(Answers, mentor(self.prepared(mentor, inputs))))
+        where = self._gated(asked, gate, target) if inputs.device.type == "cpu" else None
+        for i, mentor in enumerate(asked):
+            forward = partial(self._forward, mentor)
+            said.append(forward(inputs) if where is None else ask_where(forward, inputs, where[i]))
             self.forwards += 1
         shapes = [tuple(a.prediction.shape) for a in said]
         if len(set(shapes)) > 1:
@@ -217,12 +227,27 @@ class MentorPool:
             torch.stack([a.prediction for a in said]), {tap: tuple(a.features[tap] for a in said) for tap in taps}
         )
 
+    def _forward(self, mentor: Mentor, inputs: Tensor) -> Answers:
+        self.answered += len(inputs)
+        return cast(Answers, mentor(self.prepared(mentor, inputs)))
+
+    @staticmethod
+    def _gated(
+        asked: Sequence[Mentor], gate: Callable[[Tensor], Tensor | None] | None, target: Tensor | None
+    ) -> Tensor | None:
+        """``(M, B)`` bool: who is asked about what; None = everybody everything."""
+        if gate is None or target is None or target.dim() != 1 or target.is_floating_point():
+            return None
+        count = next((m.num_classes for m in asked if m.classes is not None), 0)
+        if count:
+            return gate(knows([m.classes for m in asked], count, target))
+        return gate(torch.ones(len(asked), len(target), dtype=torch.bool))
+
     @torch.no_grad()
     def one(self, mentor: int, inputs: Tensor) -> Answers:
         """A single mentor's answers to inputs in the student's space, asked now whatever is stored."""
-        asked = self.mentors[mentor]
         self.forwards += 1
-        return cast(Answers, asked(self.prepared(asked, inputs)))
+        return self._forward(self.mentors[mentor], inputs)
 
     def head(self, mentor: int, tap: str, value: Tensor) -> Tensor:
         """Mentor's prediction with its activation at a tap replaced; see :meth:`Mentor.head`."""

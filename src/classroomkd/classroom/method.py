@@ -112,6 +112,16 @@ class Method(nn.Module):
             coefficients[name] = coefficient * factor
         return replace(terms, coefficients=coefficients)
 
+    def may_teach(self, knows_MB: Tensor, ids: Tensor | None, step: int) -> Tensor | None:
+        """Who can count for whom, ``(M, B)`` bool, before anybody is asked: the others need not run. None: all of them.
+
+        Args:
+            knows_MB: whether a mentor knows the sample's class.
+            ids: sample ids ``(B,)``, where there are any.
+            step: of the training.
+        """
+        return None
+
     def own_parameters(self) -> list[nn.Parameter]:
         """Parameters the method updates by an optimiser of its own, in :meth:`after_step`."""
         return []
@@ -150,6 +160,7 @@ class Composition(Method):
             calibration=any(n.calibration for n in needs),
             logits=any(n.logits for n in needs),
             mentors=max(n.mentors for n in needs),
+            sgd=any(n.sgd for n in needs),
         )
         self.by_place = any(m.by_place for m in methods)
         self.period = math.lcm(*(m.period for m in methods))

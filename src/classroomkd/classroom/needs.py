@@ -25,6 +25,7 @@ class Needs:
         logit_grads: per-mentor gradients with respect to the student's logits are needed.
         calibration: mentors' held-out scores are needed (:class:`classroomkd.classroom.Calibration`).
         own_step: the method replaces the forward–loss–backward–update step and cannot live in a foreign loop.
+        sgd: the student's optimiser must be SGD (virtual steps follow its rule).
         mentors: the smallest number of mentors that makes sense.
     """
 
@@ -39,4 +40,5 @@ class Needs:
     logit_grads: bool = False
     calibration: bool = False
     own_step: bool = False
+    sgd: bool = False
     mentors: int = 1

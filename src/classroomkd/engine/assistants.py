@@ -151,6 +151,9 @@ def check_assistant(setup: Setup, index: int) -> None:
         for m in (mentors[i] for i in teachers_of(mentors, index))
     ]
     module, train = setup.build_mentor(spec.name, seed=0), setup.mentor_train(index)
+    assert spec.taught_by is not None
+    taught = methods.compose(spec.taught_by.parts)
+    setup.check_optimizer(taught, train, f"mentors.{index}.taught_by", f"mentors.{index}.train")
     try:
         _classroom(setup, index, module, teachers, mentor_part(setup, index)[0], train, [0.0] * len(teachers))
     except UserError as error:

@@ -154,6 +154,7 @@ class Experiment:
         from classroomkd.engine.students import untrained_classroom
 
         method = methods.compose(arm.parts)
+        self.setup.check_optimizer(method, self.setup.recipe.train, f"arm '{arm.label}'", "train")
         if method.needs.features:
             untrained_classroom(self.setup, arm)  # every tap is found and every pair of shapes matched
             return

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from classroomkd import data as data_
 from classroomkd import methods, models
-from classroomkd.classroom import Mentor, Task, prediction_of
+from classroomkd.classroom import Mentor, Method, Task, prediction_of
 from classroomkd.classroom.method import union
 from classroomkd.engine.bank_choice import Choice, choose
 from classroomkd.engine.fast import Precision, has_bf16, hasten
@@ -136,6 +136,19 @@ class Setup:
     def blank(self) -> Tensor:
         """Two blank images in the student's space."""
         return torch.zeros(2, *self.data.shape, device=self.runtime.device)
+
+    @staticmethod
+    def check_optimizer(method: Method, train: TrainSpec, who: str, where: str) -> None:
+        """Refuse an optimiser that the method cannot follow.
+
+        Raises:
+            UserError: virtual steps with anything but SGD.
+        """
+        if method.needs.sgd and train.optimizer != "sgd":
+            raise UserError(
+                f"{who}: its virtual steps are SGD's, {where}.optimizer is {train.optimizer}; set "
+                f"{where}.optimizer=sgd and an lr for it (0.05 is usual)"
+            )
 
     def known_classes(self, spec: MentorSpec) -> tuple[int, ...] | None:
         """Places of a mentor's classes among the data's; None when it knows them all.

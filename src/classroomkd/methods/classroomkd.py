@@ -97,6 +97,11 @@ class ClassroomKD(Method):
             said.append("strict acts only on the hard gate (soft: null)")
         return said
 
+    def may_teach(self, knows_MB: Tensor, ids: Tensor | None, step: int) -> Tensor | None:
+        """See the base; a mentor that does not know the class beats no one under the hard gate of ``sample``."""
+        hard = self.rule == "sample" and self.gate and self.soft is None and self.strict is not False
+        return knows_MB if hard and self.credibility == "train" else None
+
     def _mentor_log(self, lesson: Lesson, answers: Tensor) -> Tensor:
         """Mentors' log-credibility, ``(M, B, U)``, as their record on the held-out part allows."""
         task, held_out = lesson.task, lesson.calibration

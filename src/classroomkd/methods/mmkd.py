@@ -28,6 +28,7 @@ Hurts    SGD only. feature_weight 100 is much: a user of the release got 10 poin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -85,6 +86,7 @@ class MMKD(Weighted):
             self.coefficients |= {"supervised": 1.0, "distilled": 1.0}
         self.weighting: LogitWeights = LogitWeights(standardised=self.paper)
         self.teach_features(feature_weight, tap, projector)
+        self.needs = replace(self.needs, sgd=True)
         self.features = FeatureWeights(tap, summarised=self.paper) if feature_weight > 0 else None
         self.by_place, self.period = True, meta_every
         read = None if self.features is None else tap

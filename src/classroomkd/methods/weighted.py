@@ -85,6 +85,12 @@ class Weighted(Method):
         if self.hints is not None:
             self.hints.setup(info, self.chosen)
 
+    def may_teach(self, knows_MB: Tensor, ids: Tensor | None, step: int) -> Tensor | None:
+        """See the base; the weighting decides, where nothing else reads the mentors."""
+        if self.needs.features or type(self).loss is not Weighted.loss:
+            return None
+        return self.weighting.may_teach(knows_MB, ids, step, self.divergence)
+
     def factor(self, mentors: int) -> float:
         """What the weights are multiplied by; released code divides by M here and there."""
         return 1.0

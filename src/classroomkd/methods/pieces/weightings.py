@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from classroomkd._pieces import make
 from classroomkd.classroom import ClassInfo, Lesson, choose
 from classroomkd.functional import confidence_weights, draw, entropy_weights, gram_weights, kl_gradients, wide
-from classroomkd.methods.pieces.divergences import KL, Divergence
+from classroomkd.methods.pieces.divergences import DIST, KL, Divergence
 from classroomkd.methods.pieces.sharing import shortest, spread
 
 __all__ = ["WEIGHTINGS", "Weighting", "WeightingOption", "make_weighting"]
@@ -36,6 +36,10 @@ class Weighting(nn.Module):
 
     def setup(self, info: ClassInfo) -> None:
         """Called once, before the first lesson."""
+
+    def may_teach(self, knows_MB: Tensor, ids: Tensor | None, step: int, divergence: Divergence) -> Tensor | None:
+        """Who can have a weight, ``(M, B)`` bool, before anybody is asked; see :meth:`Method.may_teach`."""
+        return knows_MB
 
     def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
         """``(M, B, U)``, 0 where ``known_MBU`` is false; sums to 1 over M wherever anybody is known."""
@@ -114,9 +118,18 @@ class Random(Weighting):
 
     def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
         """See :class:`Weighting`."""
+        return self._drawn(known_MBU, lesson.ids, lesson.step)
+
+    def may_teach(self, knows_MB: Tensor, ids: Tensor | None, step: int, divergence: Divergence) -> Tensor | None:
+        """Whoever is drawn. DIST compares whole batches, so everybody's answers are read."""
+        if isinstance(divergence, DIST):
+            return knows_MB
+        return self._drawn(knows_MB.unsqueeze(-1), ids, step).squeeze(-1) > 0
+
+    def _drawn(self, known_MBU: Tensor, ids: Tensor | None, step: int) -> Tensor:
         count = known_MBU.shape[1]
-        ids = lesson.ids if lesson.ids is not None else torch.arange(count, device=known_MBU.device)
-        luck = torch.stack([draw(ids, lesson.step, self.seed + 7919 * m) for m in range(len(known_MBU))])
+        ids = ids if ids is not None else torch.arange(count, device=known_MBU.device)
+        luck = torch.stack([draw(ids, step, self.seed + 7919 * m) for m in range(len(known_MBU))])
         luck = luck.unsqueeze(-1).where(known_MBU, -1.0)
         drawn = torch.zeros_like(luck).scatter(0, luck.argmax(0, keepdim=True), 1.0)
         return drawn * known_MBU

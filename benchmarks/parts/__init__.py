@@ -1,0 +1,1 @@
+"""The rows of ``bench.py``, one module each, and what they share."""

@@ -1,0 +1,37 @@
+"""Row 5: the six mentors online, made fast, over naive float32; the work is done by ``mentors.py`` here."""
+
+from __future__ import annotations
+
+from classroomkd.engine.fast import has_bf16
+from parts.figures import Figure, Found, Plan
+from parts.mentors import measure
+
+__all__ = ["rows"]
+
+NO_BF16 = "this processor does not compute in bf16"
+
+
+def rows(plan: Plan) -> Found:
+    """See the module."""
+    made, half = measure(plan.turns(21), plan.compiled), has_bf16("cpu")
+    again = made["again"]
+    spread = [again[key] for key in ("q1", "median", "q3")]
+
+    def figure(name: str) -> Figure:
+        return Figure([made[name][key] for key in ("q1", "median", "q3")], again=spread, note="")
+
+    found = Found(
+        {"mentors_fp32_over_naive": figure("folded"), "mentors_fp32_error": Figure([made["folded"]["error"]])}
+    )
+    if half:
+        found.figures["mentors_bf16_over_naive"] = figure("bf16")
+        found.figures["mentors_bf16_error"] = Figure([made["bf16"]["error"]])
+    else:
+        found.missing |= {"mentors_bf16_over_naive": NO_BF16, "mentors_bf16_error": NO_BF16}
+    if plan.compiled:
+        found.figures["mentors_compiled_over_naive"] = figure("compiled_bf16" if half else "compiled")
+        if not half:
+            found.figures["mentors_compiled_over_naive"].note = "float32: " + NO_BF16
+    else:
+        found.missing["mentors_compiled_over_naive"] = "takes minutes: --compile"
+    return found

@@ -1,0 +1,95 @@
+"""Row 9: reading a batch of 64 from the bank: warm over one file per sample, and cold with read-ahead.
+
+One file per sample is what torchdistill's cache does: ``torch.save`` and ``torch.load`` of one sample's answers. Cold:
+the system is told to drop the stores' pages, an epoch's slab is announced (as a training does an epoch ahead), then
+read, checked and gathered from; the figure is the wall time per batch of 64, slab included.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from classroomkd.bank import RowStore
+from parts.figures import Figure, Found, Plan, ratios
+from parts.setting import SIX, images, slab_bank, stores, timed
+from peers.rounds import measure
+
+__all__ = ["rows"]
+
+B, C, FILES, REPEAT = 64, 100, 2048, 200
+AHEAD = 1.0  # seconds between announcing a slab and reading it; a training leaves a whole epoch
+
+
+def _files(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(FILES):
+        torch.save(torch.randn(len(SIX), C).half(), folder / f"{i}.pt")
+
+
+def _device_reads() -> int:
+    """Bytes that this process had the disk read so far."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+
+
+def _drop(made: list[dict[str, RowStore]]) -> None:
+    """Have the system forget the stores' pages."""
+    for found in made:
+        for path in found["logits"].folder.glob("*.bin"):
+            fd = os.open(path, os.O_RDONLY)
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
+
+def rows(plan: Plan) -> Found:
+    """See the module."""
+    samples = plan.size(50_000, 2048)
+    part = images(samples, C)
+    made = stores(plan.folder / f"slabs-{C}", samples, C, 2)
+    bank = slab_bank(made, part)
+    bank.begin(0)
+    _files(plan.folder / "files")
+    ids, views = torch.randint(samples, (REPEAT, B)), torch.zeros(B, dtype=torch.int64)
+    names = torch.randint(FILES, (REPEAT, B)).tolist()
+    turn = 0
+
+    def read() -> None:
+        for row in ids:
+            bank.lookup(row, views)
+
+    def load() -> None:
+        nonlocal turn
+        turn += 1
+        rows = [torch.load(plan.folder / "files" / f"{i}.pt", weights_only=True) for i in names[turn % REPEAT]]
+        torch.stack(rows, 1).float()
+
+    took = measure({"files": load, "again": load, "bank": read}, plan.turns(21))
+    warm = ratios([(a / REPEAT, b / REPEAT) for a, b in took["bank"]], took["files"], took["again"])
+    found = Found({"bank_read_over_files": warm})
+    cold, device, lookup = [], 0, timed(read, time.perf_counter) / REPEAT
+    for i in range(plan.turns(7)):
+        view = (i + 1) % 2
+        _drop(made)
+        before = _device_reads()
+        for found_stores in bank.stores:
+            found_stores["logits"].read_ahead(view)
+        time.sleep(AHEAD)
+        cold.append(1000 * (timed(lambda view=view: bank.begin(view), time.perf_counter) / (samples / B) + lookup))
+        device += _device_reads() - before
+    slab = samples * len(SIX) * 2 * C
+    read_share = device / (slab * len(cold))
+    if len(bank.slabs) == 1 and read_share < 0.9:
+        found.missing["bank_cold_ms_per_64"] = (
+            f"the pages could not be dropped: the disk was asked for {read_share:.0%} of what was read"
+        )
+    else:
+        note = f"announced {AHEAD:.0f} s ahead; the disk delivered {read_share:.2f} of the slab's {slab / 1e6:.0f} MB"
+        found.figures["bank_cold_ms_per_64"] = Figure(cold, note=note)
+    for store in made:
+        store["logits"].close()
+    return found

@@ -1,0 +1,89 @@
+"""Rows 2, 6 and 7: the peers' own steps, each by its script in ``benchmarks/peers`` in a process of its own.
+
+Where a clone or an environment is not named, its figures are not measured and the table says so. Both sides run with
+large blocks kept; the scripts run alone also measure stock glibc.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from classroomkd.engine.fast import has_bf16
+from parts.figures import Figure, Found, Plan
+
+__all__ = ["averaging", "classroomkd", "naive"]
+
+HERE = Path(__file__).resolve().parent.parent / "peers"
+
+
+def _run(python: str, script: str, plan: Plan, *more: str) -> dict[str, Any]:
+    """What a script says."""
+    command = [python, str(HERE / script), *more, "--rounds", str(plan.turns(21)), "--allocator", "kept"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
+def _figure(said: dict[str, Any], name: str, again: str, note: str = "") -> Figure:
+    def three(kind: str, name: str) -> list[float]:
+        return [said[kind][name][key] for key in ("q1", "median", "q3")]
+
+    peer = said["peer"]
+    where = f"{peer['repository']} at {peer['commit'][:12]}" if not peer["repository"].startswith("none") else ""
+    note = "; ".join(x for x in (where, note) if x)
+    return Figure(three("ratios", name), three("wall_ratios", name), three("ratios", again), note)
+
+
+def naive(plan: Plan) -> Found:
+    """Row 2."""
+    said, found = _run(sys.executable, "naive.py", plan), Found()
+    for student, precision in (("resnet8x4", "fp32"), ("resnet8x4", "bf16"), ("mobilenetv2", "fp32")):
+        name = f"at_least_naive_over_warm_{precision}_{student}"
+        if name in said["ratios"]:
+            found.figures[name] = _figure(said, name, f"aa_naive_{student}")
+        else:
+            found.missing[name] = "this processor does not compute in bf16"
+    return found
+
+
+def _best(said: dict[str, Any], name: str) -> tuple[str, str]:
+    """The online figure in the precision that we would use here, and a note of it."""
+    half = has_bf16("cpu") and name.format("bf16") in said["ratios"]
+    return name.format("bf16" if half else "fp32"), f"mentors in {'bf16' if half else 'fp32'}"
+
+
+def classroomkd(plan: Plan) -> Found:
+    """Row 6."""
+    names = ("online_over_classroomkd_loop", "warm_over_classroomkd_loop")
+    if "classroomkd" not in plan.clones:
+        return Found(missing=dict.fromkeys(names, "no clone was named: --classroomkd-clone DIR"))
+    said = _run(sys.executable, "classroomkd_authors.py", plan, str(plan.clones["classroomkd"]))
+    online, note = _best(said, "online_{}_over_classroomkd_authors")
+    again = "aa_classroomkd_authors"
+    return Found(
+        {
+            names[0]: _figure(said, online, again, note),
+            names[1]: _figure(said, "warm_over_classroomkd_authors", again),
+        }
+    )
+
+
+def averaging(plan: Plan) -> Found:
+    """Row 7."""
+    found, python = Found(), plan.peer_python
+    if python is None or "camkd" not in plan.clones:
+        found.missing["average_over_camkd_loop"] = "no clone or environment: --camkd-clone DIR --peer-python FILE"
+    else:
+        said = _run(python, "camkd_authors.py", plan, str(plan.clones["camkd"]))
+        name, note = _best(said, "average_online_{}_over_camkd_loop_average")
+        found.figures["average_over_camkd_loop"] = _figure(said, name, "aa_camkd_authors", note)
+    if python is None:
+        found.missing["kd_over_torchdistill"] = "no environment that has torchdistill was named: --peer-python FILE"
+    else:
+        said = _run(python, "torchdistill_kd.py", plan)
+        name, note = _best(said, "kd_online_{}_over_torchdistill")
+        found.figures["kd_over_torchdistill"] = _figure(said, name, "aa_torchdistill", note)
+    return found
