@@ -35,7 +35,6 @@ class Bank(ABC):
         # Many more ids than samples would only be zeros: a gap costs eight bytes.
         self.at = torch.full((int(at.max()) + 1,), -1, dtype=torch.int64)
         self.at[at] = torch.arange(len(at))
-        self.row = self.at.to(device)
         self.shapes: Mapping[str, tuple[tuple[int, ...], ...]] = {
             kind: tuple(self._shape(kind, s[kind].codec.shape) for s in stores) for kind in stores[0] if kind != LOGITS
         }
@@ -109,7 +108,10 @@ class SlabBank(Bank):
         shape = (kept, self.samples + 1, mentors, *self.shape)
         self.slabs = torch.full(shape, torch.nan, dtype=torch.float16, device=device)
         self.held = [-1] * views  # by view, which slab
-        self.place = torch.full((views,), -1, dtype=torch.int64, device=device)
+        # A sample's row and a view's first one; what is not there lies beyond the last row, which is nobody's.
+        self._rows, beyond = self.slabs.flatten(0, 1), kept * (self.samples + 1)
+        self._first = torch.full((views,), beyond, dtype=torch.int64, device=device)
+        self._row = self.at.where(self.at >= 0, beyond).to(device)
 
     def begin(self, view: int | None, following: int | None = None) -> None:
         """Bring the view's answers into memory, checked, and have the system read the next one's ahead."""
@@ -127,13 +129,13 @@ class SlabBank(Bank):
             if not bool(ok.all()):
                 self._refuse(m, LOGITS, int((~ok).sum()))
         self.held[view] = slab
-        self.place.copy_(torch.tensor(self.held))
+        each = self.samples + 1
+        self._first.copy_(torch.tensor([place * each if place >= 0 else len(self._rows) for place in self.held]))
 
     def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
         """See :meth:`Bank.lookup`."""
-        place = self.place[views]
-        row = torch.where(place < 0, -1, self.row[ids])
-        return self.slabs[place, row].transpose(0, 1).float()
+        place = self._first.index_select(0, views).add_(self._row.index_select(0, ids))
+        return self._rows.index_select(0, place.clamp_max_(len(self._rows) - 1)).transpose(0, 1).float()
 
     def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
         """See :meth:`Bank.features`."""

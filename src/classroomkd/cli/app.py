@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("classroomkd.cli.demo:demo", "Mentors teach a small network, on drawn figures; two minutes, no download."),
     "run": ("classroomkd.cli.run:run", "Run a recipe: train the mentors, teach the student, write the report."),
     "bank": ("classroomkd.cli.bank:app", "Mentors' stored answers: fill, info, verify, merge, gc."),
+    "bench": ("classroomkd.cli.bench:bench", "Where the time of a recipe's step goes, and what a bank would save."),
     "evaluate": ("classroomkd.cli.evaluate:evaluate", "Score a student on data."),
     "compare": ("classroomkd.cli.compare:compare", "Compare runs: mean, spread, paired differences, cost."),
     "predict": ("classroomkd.cli.predict:predict", "Class of every image in a folder, as CSV or JSON lines."),

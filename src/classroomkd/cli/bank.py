@@ -71,10 +71,13 @@ def fill(
         if setup.bank.spec.kind == "off":
             raise UserError(f"bank: nothing would be stored ({setup.bank.why}); say bank=exact or bank=views=V")
         Experiment(setup, out, notify=watch).check()
+        jobs = [{"job": m.name, "kind": "mentor", "epochs": 0, "work": 1} for m in wanted.mentors]
+        watch({"event": "plan", "jobs": jobs})
         records: dict[int, dict[str, Any]] = {}
         for wave in assistants.waves(wanted.mentors):
             for i in wave:
                 teachers = tuple(records[t] for t in assistants.teachers_of(wanted.mentors, i))
+                watch({"event": "start", "job": wanted.mentors[i].name})
                 records[i] = execute(setup, Job("mentor", wanted.mentors[i].name, i, mentors=teachers), watch)
                 made = records[i]
                 watch.say(

@@ -25,9 +25,13 @@ T = TypeVar("T")
 class Learner(nn.Module):
     """What is trained, and so what Fabric wraps: the student and the method's own parameters, never a mentor."""
 
-    def __init__(self, classroom: Classroom) -> None:
+    _run: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
+
+    def __init__(self, classroom: Classroom, compile: bool = False) -> None:
         super().__init__()
         self.reader, self.method = classroom.reader, classroom.method
+        # Not as a submodule: the compiled one holds the same parameters under other names.
+        object.__setattr__(self, "_run", torch.compile(self.reader) if compile else self.reader)
         own = {id(p) for p in classroom.method.own_parameters()}
         names = [name for name, p in self.named_parameters() if id(p) in own]
         # The method updates these by itself; waiting for their gradients would block every rank. Its buffers (a memory
@@ -37,8 +41,7 @@ class Learner(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The student's prediction and taps."""
-        answered: tuple[Tensor, dict[str, Tensor]] = self.reader(inputs)
-        return answered
+        return self._run(inputs)
 
 
 class EngineContext:
@@ -53,6 +56,7 @@ class EngineContext:
         accumulate: batches per optimiser step.
         clip: largest gradient norm, or None.
         ema: decay of the averaged student, or None.
+        compile: run the student through torch.compile.
     """
 
     def __init__(
@@ -66,9 +70,10 @@ class EngineContext:
         accumulate: int = 1,
         clip: float | None = None,
         ema: float | None = None,
+        compile: bool = False,
     ) -> None:
         self.runtime, self.classroom, self.inputs, self.record = runtime, classroom, inputs, record
-        self.learner, self.optimizer = runtime.fabric.setup(Learner(classroom), optimizer)
+        self.learner, self.optimizer = runtime.fabric.setup(Learner(classroom, compile), optimizer)
         self.raw_optimizer = optimizer
         self.accumulate, self.clip = accumulate, clip
         self.group = accumulate  # batches of this update; the last group of an epoch may be smaller

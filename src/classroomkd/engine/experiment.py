@@ -15,6 +15,7 @@ from torch import nn
 from classroomkd import data, methods, models
 from classroomkd._files import atomic_write_text, writing
 from classroomkd.engine import assistants
+from classroomkd.engine.fast import check_compiler
 from classroomkd.engine.run_folder import check_data, environment, summarise
 from classroomkd.engine.runtime import Runtime
 from classroomkd.engine.setup import Setup, content_key
@@ -134,6 +135,9 @@ class Experiment:
         with writing(self.setup.cache):
             self.setup.cache.mkdir(parents=True, exist_ok=True)
         _ = self.setup.views
+        recipe = self.setup.recipe
+        if recipe.mentor_compile or recipe.train.compile or any(m.train and m.train.compile for m in recipe.mentors):
+            check_compiler(self.setup.runtime.device)
         if any(m.name == "student" for m in self.setup.recipe.mentors):
             raise UserError("mentors: one is called 'student'; give it another name")
 

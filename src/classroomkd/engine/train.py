@@ -124,6 +124,7 @@ class Fit:
             accumulate=spec.accumulate,
             clip=spec.clip,
             ema=spec.ema,
+            compile=spec.compile,
         )
         classroom.reduce, classroom.join = reduce, join
         rate = learning_rate(spec)

@@ -56,6 +56,7 @@ class TrainSpec(Section):
     channels_last: bool | Literal["auto"] = Field(
         default=True, description="Memory layout of images; changes speed only. auto: a probe of a second decides."
     )
+    compile: bool = Field(default=False, description="Run the network through torch.compile; pays in long runs.")
     drop_last: bool | Literal["auto"] = Field(
         default="auto", description="Leave out an incomplete last batch; auto: only when it would hold a single sample."
     )

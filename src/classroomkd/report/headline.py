@@ -98,7 +98,7 @@ def cautions(summary: Summary, rows: Sequence[Row]) -> list[str]:
     if unknown:
         names = ", ".join(unknown[:6]) + (f" and {len(unknown) - 6} more" if len(unknown) > 6 else "")
         found.append(f"What {names} had been trained on is not known to this run.")
-    tests = sum(1 for row in rows for difference in row["vs"].values() if difference)
+    tests = sum(1 for row in rows for d in row["vs"].values() if d and d["low"] is not None)
     if tests >= 10:
         found.append(
             f"{tests} intervals are shown, each at 95 % by itself: were there no differences at all, "

@@ -121,7 +121,7 @@ def _facts(story: Story) -> str:
         else "",
         f"{len(summary.mentors)} mentors" if summary.mentors else "no mentors",
         summary.data.name,
-        f"{len(summary.seeds())} seeds",
+        f"{len(summary.seeds())} seed{'s' * (len(summary.seeds()) != 1)}",
     ]
     return ", ".join(fact for fact in facts if fact)
 

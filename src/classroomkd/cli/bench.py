@@ -1,0 +1,119 @@
+"""``classroomkd bench``: where the time of a recipe's step goes, and what a bank would save."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from classroomkd.cli.options import JsonOutput
+
+__all__ = ["bench"]
+
+COLUMNS = ("alone", "online", "bank")
+
+
+def bench(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or a short name such as smoke.", metavar="RECIPE")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes to the recipe, e.g. train.batch_size=128 threads=1.", metavar="KEY=VALUE"),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="How often every step is timed.", min=2)] = 7,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models and data to run.")] = False,
+    as_json: JsonOutput = False,
+) -> None:
+    """Time each part of a recipe's step with its own networks, untrained, and say what a bank would save."""
+    from classroomkd.engine.bench import measure
+    from classroomkd.engine.experiment import Experiment, start
+    from classroomkd.recipe import load_recipe
+
+    wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)
+    folder = Path("runs") / wanted.name
+    setup = start(wanted, folder, trust_code=trust_code)
+    for note in setup.data.notes:
+        print(f"data: {note}", file=sys.stderr)
+    Experiment(setup, folder).check()
+    made = measure(setup, rounds)
+    if as_json:
+        print(json.dumps(made, indent=1))
+        return
+    console = Console()
+    threads = f"{made['threads']} thread{'s' * (made['threads'] != 1)}"
+    print(
+        f"batch of {made['batch']}, {made['device']}, {threads}, {made['clock']}; medians of {made['rounds']} "
+        "interleaved rounds, untrained networks"
+    )
+    for arm in made["arms"]:
+        _print_arm(console, arm)
+    if made["bank"] is not None:
+        _print_bank(console, made["bank"])
+
+
+def _print_arm(console: Console, arm: dict[str, Any]) -> None:
+    """The parts of one arm's step."""
+    shown = [column for column in COLUMNS if column in arm["step_ms"]]
+    table = Table(title=f"A step of '{arm['label']}', ms", title_justify="left")
+    table.add_column("part", no_wrap=True)
+    for column in shown:
+        table.add_column(column, justify="right")
+    if "online" in shown:
+        table.add_column("of online", justify="right")
+
+    def row(name: str, values: dict[str, float], bold: bool = False) -> None:
+        cells = [_ms(values.get(column)) for column in shown]
+        if "online" in shown:
+            cells.append(f"{values['online'] / arm['step_ms']['online']:.1%}" if values.get("online") else "–")
+        table.add_row(name, *cells, style="bold" if bold else None)
+
+    for name, values in arm["parts"].items():
+        if any(values.values()):
+            row(name, values)
+        if name == "student forward":
+            for mentor in sorted(arm["mentors"], key=lambda m: -m["ms"]):
+                row(f"mentor {mentor['name']}", {"online": mentor["ms"]})
+    row("all", arm["step_ms"], bold=True)
+    console.print(table)
+    noise = f"the student alone over itself: {arm['again']:.2f}"
+    if arm["x_floor"] is None:
+        print(f"no mentor is asked: this is the floor ({noise})")
+        return
+    print(
+        f"{arm['x_floor']:.2f} x floor with the mentors online, {arm['x_floor_bank']:.2f} x floor from the bank "
+        f"({noise}); '{arm['dearest']}' costs most of the mentors"
+    )
+
+
+def _print_bank(console: Console, bank: dict[str, Any]) -> None:
+    """What each kind of bank would cost over the whole run."""
+    several = bank["trainings"] > 1
+    table = Table(
+        title=f"{bank['epochs']} epochs of '{bank['arm']}', filling included, x floor",
+        title_justify="left",
+    )
+    table.add_column("bank")
+    table.add_column("answers a sample", justify="right")
+    table.add_column("one training", justify="right")
+    if several:
+        table.add_column(f"each of {bank['trainings']}", justify="right")
+    table.add_column("in all", justify="right")
+    for kind, cost in bank["kinds"].items():
+        name = f"{kind} (chosen)" if kind == bank["chosen"].partition(",")[0] else kind
+        cells = [f"{cost['answers']:,.0f}", f"{cost['one_training']:.2f}"]
+        cells += [f"{cost['all_trainings']:.2f}"] if several else []
+        table.add_row(name, *cells, _span(cost["hours"]))
+    console.print(table)
+    print(f"the student alone: {_span(bank['hours_alone'])}; bank={bank['chosen']}: {bank['why']}")
+
+
+def _span(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+
+
+def _ms(value: float | None) -> str:
+    return "–" if not value else f"{value:.2f}" if value < 10 else f"{value:.1f}"

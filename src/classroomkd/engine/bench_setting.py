@@ -1,0 +1,137 @@
+"""What ``classroomkd bench`` times: an arm as a training has it, and a bank with made-up answers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from classroomkd import bank
+from classroomkd.bank import LOGITS
+from classroomkd.classroom import Classroom
+from classroomkd.data import FixedViews
+from classroomkd.engine import checkpoint
+from classroomkd.engine.answering import SLAB_MOST
+from classroomkd.engine.context import EngineContext
+from classroomkd.engine.inputs import Batches, Inputs
+from classroomkd.engine.optim import build_optimizer
+from classroomkd.engine.record import Record
+from classroomkd.engine.setup import Setup
+from classroomkd.engine.student_layout import settle
+from classroomkd.engine.students import untrained_classroom
+from classroomkd.methods.none import Alone
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+    from classroomkd.data.views import Views
+    from classroomkd.recipe import Arm
+
+__all__ = ["alone", "endless", "layout", "prepared", "stand_in"]
+
+
+def layout(setup: Setup) -> bool:
+    """Whether the student works channels-last, decided as a training decides it."""
+    spec, part = setup.recipe.train, setup.student_part
+    if spec.channels_last != "auto":
+        return bool(spec.channels_last)
+    pixels = part.batch(torch.arange(min(len(part), spec.batch_size)))[0]
+    student = setup.build(setup.recipe.student.model, "student", 0)
+    return settle(student, setup.inputs(pixels), setup.runtime, None, False)
+
+
+@contextmanager
+def prepared(setup: Setup, arm: Arm, last: bool) -> Iterator[EngineContext]:
+    """The arm's context as a training has it: fast mentors, the student's layout (channels-last or not), its optimiser.
+
+    Weights and generators are put back afterwards.
+    """
+    device = setup.runtime.device
+    rng = checkpoint.rng_state(device)
+    room = untrained_classroom(setup, arm)
+    saved = copy.deepcopy(room.state_dict())
+    room.mentors.mentors = [setup.hastened(mentor) for mentor in room.mentors]
+    if room.method.needs.calibration:
+        from classroomkd.engine.scoring import calibration_of
+
+        k = len(setup.classes)
+        blank = torch.zeros(len(room.mentors), k, k, device=device)
+        room.calibration = calibration_of(blank, torch.arange(k, device=device))
+    context = _context(setup, room, last)
+    try:
+        yield context
+    finally:
+        context.optimizer.zero_grad(set_to_none=True)
+        room.load_state_dict(saved)
+        checkpoint.set_rng_state(rng, device)
+
+
+def alone(setup: Setup, last: bool) -> EngineContext:
+    """The student without mentors, in the same settings: the floor."""
+    student = setup.build(setup.recipe.student.model, "student", 0)
+    if setup.given and "student" in setup.given:
+        student = copy.deepcopy(student)
+    return _context(setup, Classroom(student, (), Alone(), task=setup.task).to(setup.runtime.device), last)
+
+
+def _context(setup: Setup, room: Classroom, last: bool) -> EngineContext:
+    spec, device = setup.recipe.train, setup.runtime.device
+    if last:
+        room.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = build_optimizer(room, spec)
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-6  # the update is timed, and must not carry the networks off
+    record = Record(len(room.mentors), len(setup.classes), device)
+    inputs = Inputs(setup.inputs.mean, setup.inputs.std, device, last)
+    room.train()
+    return EngineContext(setup.runtime, room, optimizer, inputs, record, clip=spec.clip, ema=spec.ema)
+
+
+def endless(setup: Setup, part: Part, space: Views) -> Iterator[dict[str, Tensor]]:
+    """Batches of the first epoch again and again, each augmented anew."""
+    batches = Batches(part, space, setup.recipe.train.batch_size, 0, drop_last=True)
+    return (batch for _ in cycle((0,)) for batch in batches.epoch(0))
+
+
+def stand_in(setup: Setup, context: EngineContext, part: Part, folder: Path) -> tuple[bank.Bank, Views]:
+    """A bank of the kind this run would use, and its views, with made-up answers to the first epoch's questions."""
+    room, choice = context.classroom, setup.bank
+    views = next((int(kind.removeprefix("views=")) for kind in choice.answers if kind.startswith("views=")), 1)
+    exact = choice.spec.kind == "exact"
+    space: Views = setup.base_views
+    if not exact:
+        space = FixedViews(space, choice.spec.views or views)
+    assert space.count is not None
+    classes, top = len(setup.classes), choice.spec.top
+    shown = space.pick(0, part.ids, 0)
+    kinds = room.shapes.mentors if room.shapes is not None else {}
+    stores = []
+    for m, mentor in enumerate(room.mentors):
+        codecs: dict[str, bank.Codec] = {LOGITS: bank.Dense((classes,))}
+        if top is not None:
+            codecs[LOGITS] = bank.TopK(classes, top, mentor.classes)
+        codecs |= {tap: bank.Dense(shapes[m]) for tap, shapes in kinds.items()}
+        made = {}
+        for place, (kind, codec) in enumerate(codecs.items()):
+            made[kind] = bank.RowStore.open(
+                folder / f"{m}-{place}",
+                {"mentor": mentor.name},
+                kind=kind,
+                views=space.count,
+                samples=len(part),
+                codec=codec,
+                write=True,
+            )
+            made[kind].write(shown.cpu(), torch.arange(len(part)), torch.randn(len(part), *codec.shape))
+        stores.append(made)
+    slab = 2 * len(setup.student_part) * len(room.mentors) * classes
+    if exact or slab > SLAB_MOST:
+        return bank.MissBank(stores, part.ids, setup.runtime.device), space
+    found = bank.SlabBank(stores, part.ids, setup.runtime.device, room=0)
+    found.begin(int(shown[0]))
+    return found, space
