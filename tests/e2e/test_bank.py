@@ -144,3 +144,17 @@ def test_filling_refuses_what_makes_no_sense(
 ) -> None:
     assert main(["bank", "fill", smoke, *quick, *words, "--quiet"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_damage_in_a_large_bank_stops_the_run_and_resuming_mends_it(
+    tmp_path: Path, quick: list[str], smoke: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "first", smoke, quick, "bank=views=2")
+    rows = next((tmp_path / "cache" / "bank").glob("*/rows-*"))
+    rows.write_bytes(bytes([rows.read_bytes()[0] ^ 1]) + rows.read_bytes()[1:])
+    monkeypatch.setattr("classroomkd.engine.answering.CHECK_MOST", 0)
+    run(tmp_path / "again", smoke, quick, "bank=views=2", code=1)
+    assert "1 stored answers in" in capsys.readouterr().err
+    made = run(tmp_path / "again", smoke, quick, "bank=views=2", "--resume")
+    assert sorted(m["forwards"] for m in made["mentors"]) == [0, 0, 1]
+    assert furthest(student(tmp_path / "first"), student(tmp_path / "again")) == 0

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["asker", "open_bank", "prepare_answers"]
 
+CHECK_MOST = 2 * 2**30  # bytes of a store that are read through before students start
 SLAB_MOST = 2**30  # bytes of an epoch's answers that are held in memory; more are read batch by batch
 
 
@@ -93,7 +94,8 @@ def prepare_answers(
         started = time.perf_counter()
         if setup.runtime.is_zero:
             for store in stores.values():
-                if store.writable:
+                # A large one is checked as it is read: what is damaged is marked, and asked again by the next start.
+                if store.writable and store.nbytes <= CHECK_MOST:
                     bank.verify(store.folder, repair=True)
 
             def progress(state: Mapping[str, Any]) -> None:
