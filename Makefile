@@ -1,6 +1,8 @@
 # make demo        the main job on the embedded data, in an environment of its own
 # make test        the tests (under ten minutes on two cores);  make test-slow  kills, wheels, browsers, documents
 # make lint        ruff and mypy --strict
+# make bench       what a step, a bank and a training cost, on this machine (a quarter of an hour)
+# make bench-all   the same with the peers, torch.compile and accuracy (hours; benchmarks/README.md says what ARGS it takes)
 # make bench-methods DATA=DIR   fill what is missing of the table of methods (CIFAR-100 in DIR; hours, can be cut)
 # Settings: PYTHON=python3.12, VENV=.venv, TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
@@ -12,7 +14,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 # Several processes share the cores: waiting OpenMP threads must sleep, not spin.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow lint bench-methods clean
+.PHONY: demo test test-slow lint bench bench-all bench-methods clean
 
 demo: $(VENV)/.core
 	$(BIN)/classroomkd demo
@@ -27,6 +29,15 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --only 1,2,3,4,5,8,9,10,11,12,13 --rounds 11 $(ARGS)
+	$(BIN)/python benchmarks/render.py
+
+bench-all: $(VENV)/.test
+	test -z "$(DATA)" || OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy.py --data "$(DATA)"
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --compile $(ARGS)
+	$(BIN)/python benchmarks/render.py
 
 bench-methods: $(VENV)/.core
 	@test -n "$(DATA)" || { echo "Where is CIFAR-100? make bench-methods DATA=DIR [ARGS='--minutes 60']"; exit 1; }

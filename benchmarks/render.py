@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from parts.table import goals
+
+HERE = Path(__file__).resolve().parent
 
 
 def points(value: float) -> str:
@@ -147,7 +152,7 @@ def step_cost(result: dict[str, Any]) -> list[str]:
     ]
 
 
-SECTIONS = {"fashion_mnist": fashion, "methods": every_method, "step_cost": step_cost}
+SECTIONS = {"latest": goals, "fashion_mnist": fashion, "methods": every_method, "step_cost": step_cost}
 
 
 def main() -> None:
@@ -159,7 +164,7 @@ def main() -> None:
     ]
     notes = HERE / "notes.md"
     for name, section in SECTIONS.items():
-        file = HERE / "results" / f"{name}.json"
+        file = HERE / ("latest.json" if name == "latest" else f"results/{name}.json")
         if file.exists():
             lines += section(json.loads(file.read_text()))
     if notes.exists():

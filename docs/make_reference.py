@@ -80,6 +80,7 @@ def kind(schema: dict[str, Any]) -> str:
 def _readable(pattern: str) -> str:
     """A pattern of choices as one reads it."""
     plain = pattern.removeprefix("^").removesuffix("$").replace("[1-9][0-9]*", "V").replace("(:[0-9]+)?", "[:N]")
+    plain = plain.replace("(,top=V)?", "[,top=K]")
     return plain.removeprefix("(").removesuffix(")").replace("|", "\\|")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from peers.rounds import measure
 from torch.utils.data import DataLoader, Dataset
 
 from classroomkd._compat import import_torchvision, installed
@@ -17,7 +18,6 @@ from classroomkd.data import make_views
 from classroomkd.engine.inputs import Batches, Inputs
 from parts.figures import Figure, Found, Plan, Skipped
 from parts.setting import MEAN, SIDE, STD, images
-from peers.rounds import measure
 
 __all__ = ["rows"]
 

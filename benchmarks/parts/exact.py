@@ -1,4 +1,4 @@
-"""Row 4: how many questions ``exact`` asks the mentors, of those that online training asks. A count, nothing is trained.
+"""Row 4: how many questions ``exact`` asks the mentors, of those that online training asks: a count.
 
 The views are those that ``classroomkd.data.views`` picks in 240 epochs, and in five trainings; the stores and the bank
 are the real ones; the mentor is one matrix. Expected from 162 equally likely views: 0.522 and 0.135.

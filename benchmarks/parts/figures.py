@@ -6,12 +6,12 @@ A figure's name that begins with ``at_least_`` is a lower bound; every other goa
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["GOALS", "Figure", "Found", "Goal", "Plan", "Skipped", "ratios", "verdict"]
+__all__ = ["GOALS", "Figure", "Found", "Goal", "Plan", "Skipped", "five", "quartiles", "ratios", "verdict"]
 
 Times = Sequence[tuple[float, float]]  # by round: CPU and wall seconds
 
@@ -54,7 +54,7 @@ GOALS = tuple(
         (9, "bank_cold_ms_per_64", 0.1, "bank read of 64, cold with read-ahead, ms of wall time"),
         (10, "at_least_crops_over_pil", 10.0, "batched crop and flip over per-image PIL, samples per CPU-second"),
         (11, "memory_warm_over_alone_mb", 80.0, "peak memory of a warm training over the student alone, MB"),
-        (11, "memory_32_over_8_views_mb", 5.0, "the same, V = 32 over V = 8, MB (flat: our reading)"),
+        (11, "memory_32_over_8_views_mb", 10.0, "the same, V = 32 over V = 8, MB (24 more slabs are 1,440)"),
         (12, "at_least_accuracy_views_8_points", -0.3, "accuracy, bank views=8 less online, points; lower end of 95 %"),
         (12, "exact_loss_difference", 0.0, "exact less online in the stored precision: largest difference of losses"),
         (13, "gpu_warm_over_alone", 1.03, "GPU: warm step over the student alone, both as CUDA graphs"),
@@ -111,6 +111,7 @@ class Figure:
     wall: Sequence[float] = ()
     again: Sequence[float] = ()
     note: str = ""
+    rounds: int | None = None  # where not as many as there are values
 
     def entry(self, goal: float) -> dict[str, float]:
         """Its line in ``latest.json``."""
@@ -118,7 +119,7 @@ class Figure:
 
     def about(self) -> dict[str, Any]:
         """What is known of it besides."""
-        made: dict[str, Any] = {"rounds": len(self.values)}
+        made: dict[str, Any] = {"rounds": self.rounds or len(self.values)}
         if self.wall:
             made["wall"] = quartiles(self.wall)["median"]
         if self.again:
@@ -140,11 +141,15 @@ def quartiles(values: Sequence[float]) -> dict[str, float]:
     return {key: float(f"{x:.4g}") for key, x in (("median", middle), ("q1", low), ("q3", high))}
 
 
+def five(quartiles: Mapping[str, float]) -> list[float]:
+    """Five values that have these quartiles, for what another script has summed up."""
+    low, middle, high = (quartiles[key] for key in ("q1", "median", "q3"))
+    return [low, low, middle, high, high]
+
+
 def ratios(this: Times, that: Times, again: Times = (), extra: tuple[float, float] = (0.0, 0.0)) -> Figure:
     """This over that by round; ``again`` is that a second time, ``extra`` seconds (CPU, wall) are added to this."""
-    cpu, wall = (
-        [(a[clock] + extra[clock]) / b[clock] for a, b in zip(this, that, strict=True)] for clock in (0, 1)
-    )
+    cpu, wall = ([(a[clock] + extra[clock]) / b[clock] for a, b in zip(this, that, strict=True)] for clock in (0, 1))
     return Figure(cpu, wall, [a[0] / b[0] for a, b in zip(again, that, strict=False)])
 
 
@@ -161,5 +166,5 @@ def verdict(name: str, entry: dict[str, float], again: dict[str, float] | None) 
         return "not met"
     if max(again["q3"] - 1, 1 - again["q1"]) > 0.03 and short < 0.05 * entry["goal"]:
         return "void"
-    slack = (abs(again["median"] - 1) + 0.01) * (abs(entry["goal"]) if lower else 1)
+    slack = (abs(again["median"] - 1) + 0.01) * abs(entry["goal"])
     return "met within noise" if short <= slack else "not met"

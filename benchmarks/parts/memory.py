@@ -65,7 +65,7 @@ def rows(plan: Plan) -> Found:
             found[kind].append(float(done.stdout.split()[-1]))
     alone, few, many = (found[kind] for kind in KINDS)
     over = [max(a, b) - c for a, b, c in zip(few, many, alone, strict=True)]
-    note = f"the student alone {sorted(alone)[len(alone) // 2]:.0f} MB; the larger of V = 8 and 32; processes of their own"
+    note = f"the student alone {sorted(alone)[len(alone) // 2]:.0f} MB; the larger of V = 8 and 32"
     return Found(
         {
             "memory_warm_over_alone_mb": Figure(over, note=note),

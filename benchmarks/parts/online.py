@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from classroomkd.engine.fast import has_bf16
-from parts.figures import Figure, Found, Plan
+from parts.figures import Figure, Found, Plan, five
 from parts.mentors import measure
 
 __all__ = ["rows"]
@@ -13,12 +13,11 @@ NO_BF16 = "this processor does not compute in bf16"
 
 def rows(plan: Plan) -> Found:
     """See the module."""
-    made, half = measure(plan.turns(21), plan.compiled), has_bf16("cpu")
-    again = made["again"]
-    spread = [again[key] for key in ("q1", "median", "q3")]
+    rounds, half = plan.turns(21), has_bf16("cpu")
+    made = measure(rounds, plan.compiled)
 
     def figure(name: str) -> Figure:
-        return Figure([made[name][key] for key in ("q1", "median", "q3")], again=spread, note="")
+        return Figure(five(made[name]), again=five(made["again"]), rounds=rounds)
 
     found = Found(
         {"mentors_fp32_over_naive": figure("folded"), "mentors_fp32_error": Figure([made["folded"]["error"]])}

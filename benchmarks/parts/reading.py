@@ -8,15 +8,16 @@ read, checked and gathered from; the figure is the wall time per batch of 64, sl
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from pathlib import Path
 
 import torch
+from peers.rounds import measure
 
 from classroomkd.bank import RowStore
 from parts.figures import Figure, Found, Plan, ratios
 from parts.setting import SIX, images, slab_bank, stores, timed
-from peers.rounds import measure
 
 __all__ = ["rows"]
 
@@ -71,7 +72,8 @@ def rows(plan: Plan) -> Found:
     took = measure({"files": load, "again": load, "bank": read}, plan.turns(21))
     warm = ratios([(a / REPEAT, b / REPEAT) for a, b in took["bank"]], took["files"], took["again"])
     found = Found({"bank_read_over_files": warm})
-    cold, device, lookup = [], 0, timed(read, time.perf_counter) / REPEAT
+    cold, work, device = [], [], 0
+    lookup = [timed(read, clock) / REPEAT for clock in (time.perf_counter, time.process_time)]
     for i in range(plan.turns(7)):
         view = (i + 1) % 2
         _drop(made)
@@ -79,7 +81,11 @@ def rows(plan: Plan) -> Found:
         for found_stores in bank.stores:
             found_stores["logits"].read_ahead(view)
         time.sleep(AHEAD)
-        cold.append(1000 * (timed(lambda view=view: bank.begin(view), time.perf_counter) / (samples / B) + lookup))
+        wall, cpu = time.perf_counter(), time.process_time()
+        bank.begin(view)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        cold.append(1000 * (wall / (samples / B) + lookup[0]))
+        work.append(1000 * (cpu / (samples / B) + lookup[1]))
         device += _device_reads() - before
     slab = samples * len(SIX) * 2 * C
     read_share = device / (slab * len(cold))
@@ -88,7 +94,10 @@ def rows(plan: Plan) -> Found:
             f"the pages could not be dropped: the disk was asked for {read_share:.0%} of what was read"
         )
     else:
-        note = f"announced {AHEAD:.0f} s ahead; the disk delivered {read_share:.2f} of the slab's {slab / 1e6:.0f} MB"
+        note = (
+            f"announced {AHEAD:.0f} s ahead; the disk delivered {read_share:.2f} of the slab's {slab / 1e6:.0f} MB; "
+            f"CPU time {statistics.median(work):.2g} ms, of which looking up {1000 * lookup[1]:.2g} ms"
+        )
         found.figures["bank_cold_ms_per_64"] = Figure(cold, note=note)
     for store in made:
         store["logits"].close()

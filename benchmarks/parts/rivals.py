@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from classroomkd.engine.fast import has_bf16
-from parts.figures import Figure, Found, Plan
+from parts.figures import Figure, Found, Plan, five
 
 __all__ = ["averaging", "classroomkd", "naive"]
 
@@ -28,13 +28,11 @@ def _run(python: str, script: str, plan: Plan, *more: str) -> dict[str, Any]:
 
 
 def _figure(said: dict[str, Any], name: str, again: str, note: str = "") -> Figure:
-    def three(kind: str, name: str) -> list[float]:
-        return [said[kind][name][key] for key in ("q1", "median", "q3")]
-
     peer = said["peer"]
     where = f"{peer['repository']} at {peer['commit'][:12]}" if not peer["repository"].startswith("none") else ""
     note = "; ".join(x for x in (where, note) if x)
-    return Figure(three("ratios", name), three("wall_ratios", name), three("ratios", again), note)
+    own, wall = said["ratios"], said["wall_ratios"]
+    return Figure(five(own[name]), five(wall[name]), five(own[again]), note, said["settings"]["rounds"])
 
 
 def naive(plan: Plan) -> Found:

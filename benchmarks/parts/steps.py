@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import statistics
 import time
+from functools import partial
 
-from parts.figures import Found, Plan, ratios
-from parts.setting import images, slab_bank, stores, timed, training
 from peers.rounds import measure
+
+from parts.figures import Figure, Found, Plan, ratios
+from parts.setting import images, slab_bank, stores, timed, training
 
 __all__ = ["rows"]
 
@@ -25,23 +27,24 @@ CASES = (
 
 def rows(plan: Plan) -> Found:
     """See the module."""
-    found = Found()
-    for name, student, classes, samples, repeat, rounds in CASES:
-        samples = plan.size(samples, 512)
-        part = images(samples, classes)
-        made = stores(plan.folder / f"slabs-{classes}", samples, classes, 2)
-        bank = slab_bank(made, part)
-        warm = training(student, part, 2, classes, bank=bank)
-        alone, again = (training(student, part, 2, classes) for _ in range(2))
-        steps = {"alone": alone, "warm": warm, "again": again}
-        took = measure({k: lambda t=t: t.some(repeat) for k, t in steps.items()}, plan.turns(rounds))
-        clocks = (time.process_time, time.perf_counter)
-        opening = [statistics.median(timed(warm.open, clock) for _ in range(4)) for clock in clocks]
-        cpu, wall = (x * repeat / len(warm.batches) for x in opening)
-        figure = ratios(took["warm"], took["alone"], took["again"], (cpu, wall))
-        share = cpu / statistics.median(t[0] for t in took["warm"])
-        figure.note = f"{samples:,} images; reading the slab, {1000 * opening[0]:.0f} ms an epoch, is {share:.1%} of a step"
-        found.figures[name] = figure
-        for store in made:
-            store["logits"].close()
-    return found
+    return Found({case[0]: _case(plan, *case[1:]) for case in CASES})
+
+
+def _case(plan: Plan, student: str, classes: int, samples: int, repeat: int, rounds: int) -> Figure:
+    samples = plan.size(samples, 512)
+    part = images(samples, classes)
+    made = stores(plan.folder / f"slabs-{classes}", samples, classes, 2)
+    warm = training(student, part, 2, classes, bank=slab_bank(made, part))
+    alone, again = (training(student, part, 2, classes) for _ in range(2))
+    cases = {"alone": alone, "warm": warm, "again": again}
+    took = measure({name: partial(run.some, repeat) for name, run in cases.items()}, plan.turns(rounds))
+    clocks = (time.process_time, time.perf_counter)
+    opening = [statistics.median(timed(warm.open, clock) for _ in range(4)) for clock in clocks]
+    extra = tuple(seconds * repeat / len(warm.batches) for seconds in opening)
+    figure = ratios(took["warm"], took["alone"], took["again"], (extra[0], extra[1]))
+    share = extra[0] / statistics.median(t[0] for t in took["warm"])
+    slab = f"reading the slab, {1000 * opening[0]:.0f} ms an epoch, is {share:.2%} of a step"
+    figure.note = f"{samples:,} images; {slab}"
+    for store in made:
+        store["logits"].close()
+    return figure

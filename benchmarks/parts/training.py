@@ -8,6 +8,7 @@ three of the student alone, three more of it (A/A). Filling is in bf16 where the
 from __future__ import annotations
 
 import torch
+from peers.rounds import measure
 from torch import Tensor
 
 from classroomkd import models
@@ -17,7 +18,6 @@ from classroomkd.engine.fast import has_bf16, hasten
 from classroomkd.engine.inputs import Inputs
 from parts.figures import Figure, Found, Plan
 from parts.setting import MEAN, SIDE, SIX, STD, fixed_views, images, slab_bank, stores, training
-from peers.rounds import measure
 
 __all__ = ["rows"]
 
@@ -45,9 +45,8 @@ def rows(plan: Plan) -> Found:
         shard = done % SHARDS
         done += 1
         for mentor, store in zip(mentors, empty, strict=True):
-            if done > SHARDS:  # the warm-up calls have filled it
-                at = torch.arange(64 * shard, 64 * (shard + 1))
-                store[LOGITS].forget(torch.zeros_like(at), at)
+            at = torch.arange(64 * shard, 64 * (shard + 1))
+            store[LOGITS].forget(torch.zeros_like(at), at)
 
             def ask(pixels: Tensor, mentor: Mentor = mentor) -> dict[str, Tensor]:
                 return {LOGITS: mentor(inputs(pixels)).prediction}
@@ -61,8 +60,6 @@ def rows(plan: Plan) -> Found:
         "fill": filling,
         "again": lambda: again.some(length),
     }
-    for _ in range(SHARDS):
-        filling()
     took = measure(cases, plan.turns(SHARDS), warm_up=1)
 
     def total(clock: int, runs: int) -> list[float]:

@@ -38,7 +38,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # What the commands of the documents are changed by, so that they take seconds: verb and recipe -> further words.
 QUICK: list[tuple[str, list[str]]] = [
     (
-        r"run (recipes/)?smoke",
+        r"(run|bench|bank fill) (recipes/)?smoke",
         [
             "data.options.train=100",
             "data.options.test=40",
@@ -191,8 +191,9 @@ def classroomkd(words: list[str]) -> tuple[int, str]:
         at = words.index(">")
         words, target = words[:at], Path(words[at + 1])
     line = " ".join(words)
-    if words[0] in ("run", "demo"):
-        words = [*words, *next((more for known, more in QUICK if re.match(known, line)), []), *ALWAYS]
+    if words[0] in ("run", "demo", "bench") or words[:2] == ["bank", "fill"]:
+        always = [w for w in ALWAYS if not re.search(rf"\b{w.partition('=')[0]}=", line)]
+        words = [*words, *next((more for known, more in QUICK if re.match(known, line)), []), *always]
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(words)

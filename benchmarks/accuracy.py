@@ -1,0 +1,121 @@
+"""What a bank does to accuracy: ``views=8`` and ``exact`` against mentors online, on a CIFAR-100 part; row 12.
+
+    python benchmarks/accuracy.py --data DIR                   # DIR holds CIFAR-100; hours; can be cut, goes on there
+    python benchmarks/accuracy.py --data DIR --minutes 60 --seeds 0,1,2,3
+    python benchmarks/accuracy.py --smoke                      # does it run?
+
+The setting of ``methods.yaml`` (20 classes, resnet8, four mentors) with more epochs: a bank of eight views differs from
+online training only once views come again, so there must be many times eight. Test accuracy of the last weights, paired
+by seed: the same first weights, the same order of samples. ``exact`` has online training's views and its answers in the
+stored precision; it is trained too, as a check of the comparison itself. Seeds are added until the interval is narrow
+enough; every seed is finished in all settings before the next is begun. Writes ``results/accuracy.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from classroomkd._files import atomic_write_text
+from classroomkd.cli.run import carry_out
+from classroomkd.errors import UserError
+from classroomkd.recipe import load_recipe
+from classroomkd.report import paired, spread
+
+HERE = Path(__file__).resolve().parent
+BANKS = ("off", "views=8", "exact")
+SMOKE = (
+    'data={"source": "puppets", "options": {"train": 200, "test": 100}}',
+    'mentors=[{"name": "big", "model": "resnet8"}, {"name": "wide", "model": "convnet4"}]',
+    "mentor_train.epochs=1",
+    "check_mentors=off",
+    "workers=1",
+)
+
+
+def scores(out: Path, bank: str, method: str) -> dict[int, float]:
+    """Test accuracy by seed of the finished students of one setting."""
+    found = {}
+    for file in (out / bank / method).glob("seed*/entry.json"):
+        found[int(file.parent.name.removeprefix("seed"))] = float(json.loads(file.read_text())["test_last"])
+    return dict(sorted(found.items()))
+
+
+def collect(out: Path, method: str, epochs: int) -> dict[str, Any]:
+    """The content of the results file, from what is in the folder."""
+    found = {bank: scores(out, bank, method) for bank in BANKS}
+    rows, differences = {}, {}
+    for bank, by_seed in found.items():
+        about = spread(by_seed.values())
+        rows[bank] = {"n": about.n, "mean": about.mean, "sd": about.sd, "test": {str(k): v for k, v in by_seed.items()}}
+        if bank != "off":
+            gap = paired(by_seed, found["off"])
+            differences[bank] = {"n": gap.n, "mean": gap.mean, "low": gap.low, "high": gap.high}
+    return {
+        "command": "python benchmarks/accuracy.py --data DIR",
+        "method": method,
+        "epochs": epochs,
+        "rows": rows,
+        "differences": differences,
+    }
+
+
+def teach(out: Path, bank: str, seeds: Sequence[int], words: Sequence[str]) -> None:
+    """Train what is missing of some seeds in one setting."""
+    recipe = load_recipe(str(HERE / "methods.yaml"), [*words, f"bank={bank}", f"seeds={list(seeds)}"])
+    folder = out / bank
+    outcome = carry_out(recipe, folder, resume=folder.exists())
+    for failure in outcome.failures:
+        print(f"{bank}: {failure}", file=sys.stderr)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Seed by seed, all settings."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="the folder of CIFAR-100")
+    parser.add_argument("--out", type=Path, help="where students, mentors and answers are kept; runs/accuracy")
+    parser.add_argument("--method", default="classroomkd")
+    parser.add_argument("--epochs", type=int, default=48)
+    parser.add_argument("--seeds", default=",".join(map(str, range(14))), help="by comma; 0 to 13")
+    parser.add_argument("--minutes", type=float, help="start nothing new after so long")
+    parser.add_argument("--collect", action="store_true", help="write the results file and train nothing")
+    parser.add_argument("--smoke", action="store_true", help="drawn images, two epochs: does it run?")
+    given = parser.parse_args(words)
+    if not given.smoke and not given.data and not given.collect:
+        parser.error("--data is needed")
+    out = given.out or HERE.parent / "runs" / ("accuracy-smoke" if given.smoke else "accuracy")
+    epochs = 2 if given.smoke else given.epochs
+    source = list(SMOKE) if given.smoke else [f"data.source=cifar100:{given.data}"]
+    changes = [*source, f"methods=[{given.method}]", f"train.epochs={epochs}", f"cache={out / 'cache'}"]
+    file = (out if given.smoke or given.out else HERE / "results") / "accuracy.json"
+    out.mkdir(parents=True, exist_ok=True)
+    started, seeds = time.monotonic(), [int(seed) for seed in given.seeds.split(",")]
+    try:
+        for start in range(0, 0 if given.collect else len(seeds), 2):
+            pair = seeds[start : start + 2]  # two cores
+            for bank in BANKS:
+                lacking = [seed for seed in pair if seed not in scores(out, bank, given.method)]
+                spent = (time.monotonic() - started) / 60
+                if not lacking or (given.minutes is not None and spent > given.minutes):
+                    continue
+                print(f"[{spent:.0f} min] bank={bank}, seeds {lacking}", file=sys.stderr, flush=True)
+                teach(out, bank, lacking, changes)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    finally:
+        file.parent.mkdir(exist_ok=True)
+        made = collect(out, given.method, epochs)
+        atomic_write_text(file, json.dumps(made, indent=1) + "\n")
+    for bank, gap in made["differences"].items():
+        if gap["low"] is not None:
+            low, mean, high = (100 * gap[key] for key in ("low", "mean", "high"))
+            print(f"{bank} less online: {mean:+.2f} [{low:+.2f}, {high:+.2f}] points, n = {gap['n']}")
+
+
+if __name__ == "__main__":
+    main()

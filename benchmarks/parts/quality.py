@@ -1,0 +1,95 @@
+"""Row 12: what the bank does to accuracy, from ``benchmarks/accuracy.py``, and that ``exact`` loses nothing.
+
+Accuracy takes hours, so it is measured by that script and only read here. ``exact`` is checked at once: a short
+training with the bank, and the same one online with the mentors' answers rounded to the stored precision.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd import models
+from classroomkd.bank import LOGITS, Dense, MissBank, RowStore
+from classroomkd.classroom import Classroom
+from classroomkd.data import make_views
+from classroomkd.engine.context import EngineContext
+from classroomkd.engine.inputs import Batches, Inputs
+from classroomkd.engine.optim import build_optimizer
+from classroomkd.engine.record import Record
+from classroomkd.engine.runtime import Runtime
+from classroomkd.recipe import TrainSpec
+from parts.figures import Figure, Found, Plan
+from parts.setting import MEAN, SIDE, STD, images
+
+__all__ = ["losses", "rows"]
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "accuracy.json"
+CLASSES, MENTORS = 10, 2
+
+
+class Rounded(nn.Module):
+    """A mentor whose answers went through the stored precision."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.network(inputs).half().float()
+
+
+def losses(folder: Path | None, samples: int, epochs: int) -> list[float]:
+    """Of every step of a short training: online with rounded answers (``folder`` None), or with ``exact``."""
+    part, device = images(samples, CLASSES), torch.device("cpu")
+    torch.manual_seed(0)
+    student = models.create("resnet8", CLASSES)
+    mentors = [Rounded(models.create("resnet8", CLASSES)) for _ in range(MENTORS)]
+    space, bank = make_views("crop_flip", view_seed=0, image_size=(SIDE, SIDE)), None
+    if folder is not None:
+        made = [
+            RowStore.open(folder / f"{m}", {"mentor": m}, kind=LOGITS, views=162, samples=samples,
+                          codec=Dense((CLASSES,)), write=True)
+            for m in range(MENTORS)
+        ]  # fmt: skip
+        bank = MissBank([{LOGITS: store} for store in made], part.ids, device)
+    room = Classroom(student, mentors, "classroomkd", store=bank)
+    context = EngineContext(
+        Runtime("cpu", "fp32", threads=1),
+        room,
+        build_optimizer(room, TrainSpec(lr=0.05)),
+        Inputs(MEAN, STD, device, channels_last=False),
+        Record(MENTORS, CLASSES, device),
+    )
+    room.train()
+    batches = Batches(part, space, 32, seed=0)
+    found = [context.teach(batch).loss.item() for epoch in range(epochs) for batch in batches.epoch(epoch)]
+    if bank is not None:
+        assert 0 < bank.asked[0] <= samples * epochs
+    return found
+
+
+def rows(plan: Plan) -> Found:
+    """See the module."""
+    samples, epochs = plan.size(256, 64), plan.size(8, 2)
+    online, exact = losses(None, samples, epochs), losses(plan.folder / "quality", samples, epochs)
+    far = max(abs(a - b) for a, b in zip(online, exact, strict=True))
+    note = (
+        f"{len(exact)} steps, of which {sum(a == b for a, b in zip(online, exact, strict=True))} identical to the bit"
+    )
+    found = Found({"exact_loss_difference": Figure([far], note=note)})
+    name = "at_least_accuracy_views_8_points"
+    if not RESULTS.exists():
+        found.missing[name] = "takes hours: python benchmarks/accuracy.py --data DIR"
+        return found
+    made = json.loads(RESULTS.read_text())["differences"]["views=8"]
+    if made["low"] is None:
+        found.missing[name] = f"{made['n']} seeds so far, which have no interval: python benchmarks/accuracy.py"
+        return found
+    low, middle, high = (100 * made[key] for key in ("low", "mean", "high"))
+    note = f"{middle:+.2f} points, 95 % [{low:+.2f}, {high:+.2f}], n = {made['n']} seeds"
+    found.figures[name] = Figure([low], note=note, rounds=made["n"])
+    return found

@@ -1,0 +1,87 @@
+"""The regression guard: counts and a few ratios of a tiny set-up against the committed ``benchmarks/guard.json``.
+
+Its limits come from thirty repeats on a loaded machine; a ratio fails only when three measurements in a row are beyond
+its limit. ``python benchmarks/guard.py --repeat 30 --write`` makes them anew where a change is meant.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def guard() -> Iterator[Any]:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        yield importlib.import_module("guard")
+    finally:
+        while str(BENCHMARKS) in sys.path:
+            sys.path.remove(str(BENCHMARKS))
+
+
+def test_nothing_got_worse(guard: Any, tmp_path: Path) -> None:
+    assert guard.compare(json.loads(guard.FILE.read_text()), tmp_path) == []
+
+
+def test_what_gets_worse_is_named(guard: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    committed = json.loads(guard.FILE.read_text())
+    taken: list[float] = []
+    limits = {name: row["limit"] for name, row in committed["ratios"].items()}
+    slow = next(iter(limits))
+
+    def timings(folder: Path) -> dict[str, float]:
+        taken.append(1.0)
+        return {name: 0.9 * limit if name != slow else 1.1 * limit for name, limit in limits.items()}
+
+    known = guard.counts(tmp_path / "known")
+    monkeypatch.setattr(guard, "timings", timings)
+    monkeypatch.setattr(guard, "counts", lambda folder: known)
+    assert [line.partition(":")[0] for line in guard.compare(committed, tmp_path)] == [slow]
+    assert len(taken) == guard.TRIES
+    # Once within the limit is enough.
+    rest = iter([{**timings(tmp_path), slow: 2 * limits[slow]}, {n: 0.9 * x for n, x in limits.items()}])
+    monkeypatch.setattr(guard, "timings", lambda folder: next(rest))
+    assert guard.compare(committed, tmp_path) == []
+    worse = copy.deepcopy(committed)
+    worse["counts"]["mentor forwards of three warm steps"] = 3
+    worse["at_most"] = {name: count - 1 for name, count in committed["at_most"].items()}
+    monkeypatch.setattr(guard, "timings", lambda folder: {})
+    assert [line.partition(":")[0] for line in guard.compare(worse, tmp_path)] == [
+        "mentor forwards of three warm steps",
+        "operations of loss, backward and record",
+    ]
+
+
+def test_a_loop_over_the_mentors_is_noticed(guard: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from classroomkd.functional import kl_divergence
+    from classroomkd.tasks import classification
+
+    def looped(student: torch.Tensor, mentors: torch.Tensor, temperature: Any) -> torch.Tensor:
+        each = temperature if isinstance(temperature, torch.Tensor) else [temperature] * len(mentors)
+        return torch.stack([kl_divergence(student[0], mentor, t) for mentor, t in zip(mentors, each, strict=True)])
+
+    monkeypatch.setattr(classification, "kl_divergence", looped)
+    monkeypatch.setattr(guard, "timings", lambda folder: {})
+    worse = guard.compare(json.loads(guard.FILE.read_text()), tmp_path)
+    assert any(line.startswith("operations that four more mentors add to the loss: ") for line in worse)
+    assert any(line.startswith("operations of loss, backward and record: ") for line in worse)
+
+
+def test_limits_come_from_the_repeats(guard: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "counts", lambda folder: {"n": 1})
+    repeats = [{"a": 1.0, "b": 2.0}, {"a": 1.01, "b": 2.0}, {"a": 0.99, "b": 3.0}]
+    made = guard.written(repeats, tmp_path, (1.0, 2.0))["ratios"]
+    assert (made["a"]["limit"], made["b"]["limit"]) == (1.15, 3.5)
+    assert made["b"] == {"median": 2.0, "least": 2.0, "most": 3.0, "tolerance": 0.75, "limit": 3.5}
