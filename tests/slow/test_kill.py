@@ -14,6 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from classroomkd.bank import info
+from classroomkd.bank import stores as stores_in
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -121,10 +124,14 @@ def test_wheel_holds_everything(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "demo" / "report.html").exists()
 
 
-def test_torchrun_gives_one_student(tmp_path: Path) -> None:
-    words = command(tmp_path / "run", "seeds=[0]")[3:]
+@pytest.mark.parametrize("bank", ["off", "views=2", "exact"])
+def test_torchrun_gives_one_student(tmp_path: Path, bank: str) -> None:
+    words = command(tmp_path / "run", "seeds=[0]", f"bank={bank}", f"cache={tmp_path / 'cache'}")[3:]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "classroomkd"]
     done = subprocess.run([*launch, *words], env=ENV, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(students(tmp_path / "run")) == 2
     assert (tmp_path / "run" / "report.html").exists()
+    stores = [info(store) for store in stores_in(tmp_path / "cache" / "bank")]
+    assert len({store.key["mentor"] for store in stores}) == len(stores)  # ranks agree on what their mentors are
+    assert all(store.rows == store.wanted for store in stores if bank == "views=2")

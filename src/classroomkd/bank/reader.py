@@ -168,7 +168,8 @@ class MissBank(Bank):
                 if len(missing):
                     codec = stores[kind].codec
                     rows_said = codec.encode(said[kind].to("cpu", torch.float32))
-                    stores[kind].write(views[missing], rows[missing], said[kind].to("cpu", torch.float32))
+                    if stores[kind].writable:
+                        stores[kind].write(views[missing], rows[missing], said[kind].to("cpu", torch.float32))
                     values[missing] = codec.decode(rows_said).to(values.dtype)
                 self._staged[kind].append(self._given(kind, values.float().to(self.device)))
 

@@ -105,7 +105,8 @@ def info(folder: Folder, as_json: JsonOutput = False) -> None:
         return
     table = Table()
     for heading in ("store", "answer", "form", "views", "samples", "filled", "on disk", "when full"):
-        table.add_column(heading, justify="left" if heading in ("store", "answer", "form") else "right")
+        left = heading in ("store", "answer", "form")
+        table.add_column(heading, justify="left" if left else "right", overflow="fold")
     for f in found:
         filled = f"{f.rows / max(f.wanted, 1):.1%}"
         table.add_row(
@@ -167,7 +168,9 @@ def gc(
     from classroomkd import bank
 
     stores = _stores(folder)
-    removed = bank.gc(stores[0].parent, keep_days=keep_days, dry_run=dry_run)
+    root = stores[0].parent
+    others = {store.name for store in bank.stores(root)} - {store.name for store in stores}
+    removed = bank.gc(root, keep=others, keep_days=keep_days, dry_run=dry_run)
     _tell("would remove" if dry_run else "removed", removed.folders)
     _tell("left, they hold other files:", removed.left)
     freed = "would be freed" if dry_run else "freed"

@@ -95,13 +95,11 @@ def _print_plan(made: dict[str, Any], as_json: bool) -> None:
         return
     print(
         f"bank      {bank['kind']}: {bank['why']}. The mentors answer {bank['mentor_answers_once']:,} times instead of "
-        f"{bank['mentor_answers_online']:,}; stored in {size(bank['bytes'])}"
+        f"{bank['mentor_answers_online']:,}; up to {size(bank['bytes'])}"
     )
     if total := bank.get("total"):
-        print(
-            f"          a training with its share of the filling: {total['one training']:.2f} x floor alone, "
-            f"{total['all trainings']:.2f} x floor when {bank['trainings']} share it"
-        )
+        shared = f", {total['all trainings']:.2f} when {bank['trainings']} share it" if bank["trainings"] > 1 else ""
+        print(f"          a training with its share of the filling: {total['one training']:.2f} x floor{shared}")
 
 
 def size(count: float) -> str:

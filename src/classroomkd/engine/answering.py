@@ -17,6 +17,7 @@ from classroomkd._files import atomic_write_text, writing
 from classroomkd.bank import LOGITS
 from classroomkd.classroom import Answers, Mentor, Needs
 from classroomkd.engine.setup import Setup
+from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
     from classroomkd.engine.mentors import MentorRecord
@@ -102,6 +103,12 @@ def prepare_answers(
                 notify({"event": "filling", **state})
 
         setup.runtime.barrier()
+        for store in stores.values():
+            if not store.writable and store.count() < store.views * store.samples:
+                raise UserError(
+                    f"bank: {store.folder} lacks {store.views * store.samples - store.count():,} answers and cannot be "
+                    "written; fill it where it was made (classroomkd bank fill), or give another cache="
+                )
         asked = bank.fill(
             stores,
             asker(setup, setup.hastened(mentor)),

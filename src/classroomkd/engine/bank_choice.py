@@ -98,12 +98,11 @@ def choose(recipe: Recipe, space: Views, samples: int, classes: int) -> Choice:
         why = "feature maps are read, which take much room: bank=views=V stores them"
         return Choice(BankSpec("off"), why, answers, *run)
 
-    def size(views: float) -> float:
-        return 2.0 * views * samples * len(recipe.mentors) * classes
-
-    possible = {k: n for k, n in answers.items() if k == "off" or size(n) <= MOST_BYTES}
+    # What its files take when full: much of ``exact`` may never be asked, but has to be free.
+    views = {**answers, "off": 0.0, "exact": float(space.count or 0)}
+    each = 2.0 * samples * len(recipe.mentors) * classes
+    possible = {k: n for k, n in answers.items() if each * views[k] <= MOST_BYTES}
     best = min(possible, key=lambda k: (possible[k], k != "exact", k != "off"))
-    why = (
-        f"the fewest answers of the mentors: {possible[best]:.0f} a sample instead of {draws} in {trainings} trainings"
-    )
+    many = f"{trainings} training{'s' * (trainings != 1)}"
+    why = f"the fewest answers of the mentors: {possible[best]:.1f} a sample instead of {draws} in {many}"
     return Choice(BankSpec.parse(best), why if best != "off" else "nothing would be asked twice", answers, *run)

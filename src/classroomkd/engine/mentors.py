@@ -206,8 +206,6 @@ def _trained(
             measure=False,
         )
         fit.run(resume=True)
-        # As it comes back from its file: another memory format would change the last bits of what it answers.
-        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         about = {
             "model": spec.model,
             "classes": json.dumps(list(setup.classes)),
@@ -219,6 +217,10 @@ def _trained(
             (folder / "checkpoints" / "last.pt").unlink(missing_ok=True)
             atomic_write_text(folder / "mentor.json", json.dumps({"name": spec.name, "note": note, **about}, indent=1))
         setup.runtime.barrier()
+        # As it comes back from its file: each rank has running statistics of its own, and another memory format would
+        # change the last bits of what it answers.
+        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        models.load_checkpoint(module, path, what=f"mentor '{spec.name}'")
     return path, len(part), note
 
 

@@ -80,6 +80,7 @@ def _bank(setup: Setup, arms: list[dict[str, Any]], features: float) -> dict[str
     """What is stored and what it saves; ``total`` is the dearest arm's training over the student alone."""
     choice, samples, mentors = setup.bank, len(setup.student_part), len(setup.recipe.mentors)
     asked = choice.asked() * samples * mentors
+    full = (choice.spec.views or choice.count or 0) * samples * mentors  # what has to be free, though exact fills less
     row = bank.TopK(len(setup.classes), choice.spec.top) if choice.spec.top else bank.Dense((len(setup.classes),))
     stored = choice.spec.kind != "off"
     made = {
@@ -87,7 +88,7 @@ def _bank(setup: Setup, arms: list[dict[str, Any]], features: float) -> dict[str
         "why": choice.why,
         "mentor_answers_once": round(asked) if stored else 0,
         "mentor_answers_online": round(choice.trainings * choice.epochs * samples * mentors),
-        "bytes": round(asked * (row.row_bytes + 4) + features) if stored else 0,
+        "bytes": round(full * (row.row_bytes + 4) + features) if stored else 0,
         "trainings": choice.trainings,
     }
     if dearest := max((a for a in arms if a["x_floor_bank"] is not None), key=lambda a: a["x_floor"], default=None):
@@ -104,7 +105,7 @@ class _Blank:
         self.answers = torch.zeros(len(classroom.mentors), batch, len(setup.classes), device=device)
         self.shapes = classroom.shapes.mentors if classroom.shapes is not None else {}
         self.maps = {tap: [torch.zeros(batch, *x, device=device) for x in found] for tap, found in self.shapes.items()}
-        self.rows = len(setup.student_part) * setup.bank.asked()
+        self.rows = len(setup.student_part) * (setup.bank.spec.views or setup.bank.count or 0)
 
     def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
         return self.answers[:, : len(ids)].clone()
