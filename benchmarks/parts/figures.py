@@ -154,17 +154,16 @@ def ratios(this: Times, that: Times, again: Times = (), extra: tuple[float, floa
 
 
 def verdict(name: str, entry: dict[str, float], again: dict[str, float] | None) -> str:
-    """``met``, ``met within noise``, ``not met``, or ``void`` where the A/A comparison is too wide to tell.
+    """``met``, ``met within noise``, ``not met``, or ``void`` where the A/A comparison is too wide to tell either.
 
     Noise is what the base over itself shows, and one per cent.
     """
     lower = name.startswith("at_least_")
     short = entry["goal"] - entry["median"] if lower else entry["median"] - entry["goal"]
+    scale = abs(entry["goal"])
+    if again is not None and max(again["q3"] - 1, 1 - again["q1"]) > 0.03 and abs(short) < 0.05 * scale:
+        return "void"
     if short <= 0:
         return "met"
-    if again is None:
-        return "not met"
-    if max(again["q3"] - 1, 1 - again["q1"]) > 0.03 and short < 0.05 * entry["goal"]:
-        return "void"
-    slack = (abs(again["median"] - 1) + 0.01) * abs(entry["goal"])
+    slack = 0.0 if again is None else (abs(again["median"] - 1) + 0.01) * scale
     return "met within noise" if short <= slack else "not met"

@@ -26,7 +26,7 @@ def goals(latest: dict[str, Any]) -> list[str]:
         "",
         "Median over rounds of a ratio within the round, quartiles in brackets; CPU time, the wall beside it; A/A is "
         "the base over itself. A goal is *met within noise* when what is lacking is no more than A/A shows and one per "
-        "cent, and a figure is *void* when A/A is wider than 3 % and less than 5 % is lacking.",
+        "cent; a figure within 5 % of its goal, on either side, is *void* when A/A is wider than 3 %: measure again.",
         "",
         "| # | what | figure | goal | | wall | A/A | date |",
         "|---:|:---|---:|---:|:---|---:|---:|:---|",

@@ -66,7 +66,9 @@ def entry(median: float, goal: float) -> dict[str, float]:
 def test_verdicts(figures: Any) -> None:
     close = {"median": 1.0, "q1": 0.99, "q3": 1.01}
     wide = {"median": 1.0, "q1": 0.9, "q3": 1.1}
-    assert figures.verdict("x", entry(1.02, 1.02), wide) == "met"
+    assert figures.verdict("x", entry(1.02, 1.02), close) == "met"
+    assert figures.verdict("x", entry(1.0, 1.02), wide) == "void"
+    assert figures.verdict("x", entry(0.9, 1.02), wide) == "met"
     assert figures.verdict("x", entry(1.028, 1.02), close) == "met within noise"
     assert figures.verdict("x", entry(1.028, 1.02), wide) == "void"
     assert figures.verdict("x", entry(1.04, 1.02), close) == "not met"

@@ -122,6 +122,7 @@ class _Blank:
 def _context(setup: Setup, arm: Any) -> EngineContext:
     recipe, classroom = setup.recipe, untrained_classroom(setup, arm)
     method, teachers = classroom.method, classroom.mentors
+    teachers.mentors = [setup.hastened(mentor) for mentor in teachers]  # as they will teach
     if method.needs.calibration:
         from classroomkd.engine.scoring import calibration_of
 
