@@ -1,4 +1,4 @@
-"""``classroomkd demo``: the whole job on the embedded data, in about two minutes on two cores."""
+"""``classroomkd demo``: the whole job on the embedded data, in a few minutes on two cores."""
 
 from __future__ import annotations
 
