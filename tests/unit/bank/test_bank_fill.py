@@ -100,7 +100,7 @@ def killed(folder: Path, moment: float, **more: Any) -> None:
 
 
 def test_kill_nine_and_resume_to_the_same_bytes(tmp_path: Path) -> None:
-    """Twice here; twenty times, in programs of their own, in tests/slow/test_bank_faults.py."""
+    """Twice here; twenty times, in programs of their own, in tests/slow/test_bank_kills.py."""
     filled(tmp_path / "whole", N, V).close()
     draw, counts = random.Random(3), []
     for _ in range(2):
