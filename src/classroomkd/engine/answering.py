@@ -33,17 +33,11 @@ def asker(setup: Setup, mentor: Mentor) -> Callable[[Tensor], dict[str, Tensor]]
 
     @torch.no_grad()
     def ask(pixels: Tensor) -> dict[str, Tensor]:
-        return said(setup, mentor, setup.inputs(pixels))
+        with setup.runtime.autocast():
+            said: Answers = mentor(mentor.prepare(setup.inputs(pixels), setup.inputs.mean, setup.inputs.std))
+        return {LOGITS: said.prediction.float(), **said.features}
 
     return ask
-
-
-@torch.no_grad()
-def said(setup: Setup, mentor: Mentor, inputs: Tensor) -> dict[str, Tensor]:
-    """A mentor's answers by kind to inputs in the student's space."""
-    with setup.runtime.autocast():
-        answered: Answers = mentor(mentor.prepare(inputs, setup.inputs.mean, setup.inputs.std))
-    return {LOGITS: answered.prediction.float(), **answered.features}
 
 
 def _stores(setup: Setup, mentor: Mentor, key: Mapping[str, Any]) -> dict[str, bank.RowStore]:

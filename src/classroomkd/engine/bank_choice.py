@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_VIEWS", "Choice", "choose", "distinct"]
 
-DEFAULT_VIEWS = 8  # see benchmarks/RESULTS.md, "accuracy with fixed views"
+DEFAULT_VIEWS = 8  # not settled by a measurement yet: benchmarks/RESULTS.md, row 12 of the goals
 MOST_BYTES = 16 * 2**30  # ``auto`` does not fill a disk with more
 
 
