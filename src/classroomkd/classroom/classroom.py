@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd.classroom.lesson import Answers, Calibration, Lesson
-from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool
+from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool, Sights
 from classroomkd.classroom.method import ClassInfo, Method, Shapes
 from classroomkd.classroom.tapped import Tapped
 from classroomkd.classroom.taps import TapReader
@@ -66,7 +66,7 @@ class Classroom(nn.Module):
         taps: Sequence[str] | Mapping[str, str] = (),
         scores: Sequence[float] | None = None,
         image_shape: Sequence[int] | None = None,
-        register: tuple[Tensor, Tensor] | None = None,
+        register: tuple[Tensor, Tensor | None] | None = None,
         store: AnswerStore | None = None,
         taught: Sequence[bool] | None = None,
     ) -> None:
@@ -181,10 +181,12 @@ class Classroom(nn.Module):
         ids: Tensor | None = None,
         views: Tensor | None = None,
         answer: Callable[[Tensor], Any] | None = None,
+        sights: Sights | None = None,
     ) -> Lesson:
         """Everybody's answers to a batch as a lesson that is not taught yet.
 
-        ``answer`` runs the student in place of its own module (an engine passes its wrapped one).
+        ``answer`` runs the student in place of its own module (an engine passes its wrapped one); ``sights`` has the
+        same views at the sizes that mentors want.
         """
         if self.method.needs.ids and ids is None:
             raise UserError(f"method '{type(self.method).__name__}' needs sample ids: call classroom(x, y, ids=...)")
@@ -195,13 +197,13 @@ class Classroom(nn.Module):
             )
         wanted = self.method.needs.mentors > 0
         gate = partial(self.method.may_teach, ids=ids, step=self.steps)
-        mentors = self._pool.ask(inputs, ids, views, self.method.asks, gate, target) if wanted else None
+        mentors = self._pool.ask(inputs, ids, views, self.method.asks, gate, target, sights) if wanted else None
         student = self._read((self.reader if answer is None else answer)(inputs))
         prediction = student.prediction
         if mentors is not None and mentors.prediction.shape[1:] != prediction.shape:
             raise UserError(
                 f"the student answers with shape {tuple(prediction.shape)}, mentor '{self._pool.names[0]}' with "
-                f"{tuple(mentors.prediction.shape[1:])}: both must know the same classes"
+                f"{tuple(mentors.prediction.shape[1:])}: both must answer the same question"
             )
         return Lesson(
             inputs,

@@ -17,9 +17,10 @@ from classroomkd.classroom.taps import TapReader
 from classroomkd.errors import UserError
 from classroomkd.functional.constants import constant
 
-__all__ = ["AnswerStore", "Mentor", "MentorPool"]
+__all__ = ["AnswerStore", "Mentor", "MentorPool", "Sights"]
 
 Statistics = Sequence[float]
+Sights = Mapping[tuple[int, int], Tensor]  # by (H, W), the same views drawn at another size, in the student's space
 
 
 class AnswerStore(Protocol):
@@ -53,6 +54,8 @@ class Mentor(nn.Module):
         classes: places of its classes among the student's, for a mentor that knows fewer; the others answer ``-inf``,
             and it does not teach samples of classes it does not know.
         num_classes: how many classes the student knows; needed with ``classes``.
+        translate: what makes an answer of the student's form out of the network's own (another head, other joints);
+            None = it has that form.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Mentor(nn.Module):
         taps: Sequence[str] | Mapping[str, str] = (),
         classes: Sequence[int] | None = None,
         num_classes: int | None = None,
+        translate: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         if (mean is None) != (std is None):
@@ -84,6 +88,7 @@ class Mentor(nn.Module):
                     f"mentor '{self.name}': classes must be different places below num_classes={num_classes}, got "
                     f"{list(self.classes)}"
                 )
+        self.translate = translate
         self.mean, self.std = mean, std
         self.size: tuple[int, int] | None = (size, size) if isinstance(size, int) else size
         self.requires_grad_(False)
@@ -130,7 +135,9 @@ class Mentor(nn.Module):
         return self._known(self.tapped.replay(self.module, tap, value))
 
     def _known(self, prediction: Tensor) -> Tensor:
-        """The answer in the student's classes."""
+        """The answer in the student's form and classes."""
+        if self.translate is not None:
+            prediction = self.translate(prediction)
         if self.classes is None:
             return prediction
         if prediction.shape[-1] != len(self.classes):
@@ -193,11 +200,13 @@ class MentorPool:
         only: Sequence[int] | None = None,
         gate: Callable[[Tensor], Tensor | None] | None = None,
         target: Tensor | None = None,
+        sights: Sights | None = None,
     ) -> Answers | None:
         """Everyone's answers, ``(M, B, …)``, or those of the mentors in ``only``; None when there are no mentors.
 
         ``gate`` is :meth:`Method.may_teach` but for who knows a sample's class; where it says False nobody is asked
         and the answer is NaN. It acts on a CPU: elsewhere, finding the rows would wait for the device.
+        ``sights`` has the same views drawn at other sizes, for mentors that have one.
 
         Raises:
             UserError: mentors whose predictions differ in shape, naming them.
@@ -212,8 +221,10 @@ class MentorPool:
         asked = self.mentors if only is None else [self.mentors[i] for i in only]
         where = self._gated(asked, gate, target) if inputs.device.type == "cpu" else None
         for i, mentor in enumerate(asked):
-            forward = partial(self._forward, mentor)
-            said.append(forward(inputs) if where is None else ask_where(forward, inputs, where[i]))
+            forward, seen = partial(self._forward, mentor), inputs
+            if sights is not None and mentor.size is not None:
+                seen = sights.get(mentor.size, inputs)
+            said.append(forward(seen) if where is None else ask_where(forward, seen, where[i]))
             self.forwards += 1
         shapes = [tuple(a.prediction.shape) for a in said]
         if len(set(shapes)) > 1:
@@ -244,10 +255,12 @@ class MentorPool:
         return gate(torch.ones(len(asked), len(target), dtype=torch.bool))
 
     @torch.no_grad()
-    def one(self, mentor: int, inputs: Tensor) -> Answers:
-        """A single mentor's answers to inputs in the student's space, asked now whatever is stored."""
+    def one(self, mentor: int, inputs: Tensor, sights: Sights | None = None, rows: Tensor | None = None) -> Answers:
+        """A single mentor's answers to inputs in the student's space (to some ``rows`` of them), asked now."""
         self.forwards += 1
-        return self._forward(self.mentors[mentor], inputs)
+        size = self.mentors[mentor].size
+        seen = inputs if sights is None or size is None else sights.get(size, inputs)
+        return self._forward(self.mentors[mentor], seen if rows is None else seen[rows.to(seen.device)])
 
     def head(self, mentor: int, tap: str, value: Tensor) -> Tensor:
         """Mentor's prediction with its activation at a tap replaced; see :meth:`Mentor.head`."""

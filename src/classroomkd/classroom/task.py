@@ -18,6 +18,11 @@ class Task(ABC):
 
     name: str
 
+    @classmethod
+    def sketch(cls) -> Task:
+        """A task of this kind with nothing known of the data, for checks of recipes."""
+        return cls()
+
     @abstractmethod
     def supervised(self, answer: Tensor, target: Tensor) -> Tensor:
         """The student's own loss against the labels, ``(B, U)``, nats."""
@@ -35,7 +40,11 @@ class Task(ABC):
 
     @abstractmethod
     def mask(self, target: Tensor) -> Tensor:
-        """Which units count, ``(B, U)`` bool."""
+        """Which units count, ``(B, U)`` bool: those with a truth to learn and to be measured by."""
+
+    def reach(self, target: Tensor) -> Tensor:
+        """Which units mentors may teach, ``(B, U)`` bool: those of :meth:`mask`, and more where no truth is needed."""
+        return self.mask(target)
 
     @abstractmethod
     def topics(self, target: Tensor) -> Tensor:

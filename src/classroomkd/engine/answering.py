@@ -53,8 +53,7 @@ def _stores(setup: Setup, mentor: Mentor, key: Mapping[str, Any]) -> dict[str, b
     shapes = mentor.read(taps, example) if taps else {}
     count = setup.views.count
     assert count is not None
-    top = None if spec.top is None else bank.TopK(len(setup.classes), spec.top, mentor.classes)
-    codecs: dict[str, bank.Codec] = {LOGITS: top or bank.Dense((len(setup.classes),))}
+    codecs: dict[str, bank.Codec] = {LOGITS: setup.subject.codec(mentor, spec.top)}
     codecs |= {tap: bank.Dense(shape) for tap, shape in shapes.items()}
     about = {**key, "views": setup.views.definition, "part": part.digest(), "shape": list(setup.data.shape)}
     found = {}
@@ -110,6 +109,7 @@ def prepare_answers(
             setup.views,
             batch_size=setup.recipe.train.eval_batch_size,
             shard=(setup.runtime.rank, setup.runtime.world),
+            size=mentor.size,
             progress=progress if setup.runtime.is_zero else None,
         )
         setup.runtime.barrier()
@@ -127,7 +127,7 @@ def open_bank(setup: Setup, needs: Needs, mentors: Sequence[MentorRecord]) -> ba
     if setup.bank.spec.kind == "off" or not all(kind in m.answers for m in mentors for kind in kinds):
         return None
     write = os.access(setup.cache / "bank", os.W_OK)
-    slab = 2 * len(setup.student_part) * len(mentors) * len(setup.classes)
+    slab = 2 * len(setup.student_part) * len(mentors) * setup.subject.answer_size
     slabs = setup.bank.spec.kind == "views" and slab <= SLAB_MOST
     # Single rows are read through a map: its pages are the system's cache, which it takes back when it needs to.
     stores = [

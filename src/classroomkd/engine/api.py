@@ -152,7 +152,5 @@ def _preprocessing(network: Network) -> dict[str, Any]:
     """What a ``Mentor`` says of its own normalisation and size, as recipe keys."""
     if not isinstance(network, Mentor):
         return {}
-    if network.size is not None and network.size[0] != network.size[1]:
-        raise UserError(f"distill: mentor '{network.name}' wants {network.size}; a run takes square sizes")
-    known = {"mean": network.mean, "std": network.std, "size": network.size[0] if network.size else None}
+    known = {"mean": network.mean, "std": network.std, "size": network.size}
     return {k: list(v) if isinstance(v, Sequence) else v for k, v in known.items() if v is not None}

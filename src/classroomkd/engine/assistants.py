@@ -14,7 +14,6 @@ from torch import nn
 
 from classroomkd import methods
 from classroomkd.classroom import Classroom
-from classroomkd.engine import scoring as ev
 from classroomkd.engine.mentor_data import mentor_part
 from classroomkd.engine.setup import Setup
 from classroomkd.errors import UserError
@@ -108,7 +107,7 @@ def classroom_of(
     if classroom.method.needs.calibration:
         logits = torch.stack([torch.from_numpy(np.load(r.val_logits, allow_pickle=False)) for r in records])
         device = setup.runtime.device
-        classroom.calibration = ev.calibration_of(logits.to(device), setup.data.val.target.to(device))
+        classroom.calibration = setup.subject.calibration(logits.to(device), setup.data.val.target.to(device))
     return classroom.to(setup.runtime.device)
 
 
@@ -146,10 +145,7 @@ def check_assistant(setup: Setup, index: int) -> None:
         UserError: methods that do not fit together, mentors or taps that cannot be found.
     """
     spec, mentors = setup.recipe.mentors[index], setup.recipe.mentors
-    teachers = [
-        setup.wrap_mentor(m, setup.build_mentor(m.name, seed=0), m.mean, m.std, (m.size, m.size) if m.size else None)
-        for m in (mentors[i] for i in teachers_of(mentors, index))
-    ]
+    teachers = [setup.blank_mentor(mentors[i]) for i in teachers_of(mentors, index)]
     module, train = setup.build_mentor(spec.name, seed=0), setup.mentor_train(index)
     assert spec.taught_by is not None
     taught = methods.compose(spec.taught_by.parts)

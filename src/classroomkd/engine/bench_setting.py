@@ -40,7 +40,8 @@ def layout(setup: Setup) -> bool:
     spec, part = setup.recipe.train, setup.student_part
     if spec.channels_last != "auto":
         return bool(spec.channels_last)
-    pixels = part.batch(torch.arange(min(len(part), spec.batch_size)))[0]
+    pixels, target, _ = part.batch(torch.arange(min(len(part), spec.batch_size)))
+    pixels, _ = setup.base_views.plain(pixels, target)
     student = setup.build(setup.recipe.student.model, "student", 0)
     return settle(student, setup.inputs(pixels), setup.runtime, None, False)
 
@@ -57,11 +58,7 @@ def prepared(setup: Setup, arm: Arm, last: bool) -> Iterator[EngineContext]:
     saved = copy.deepcopy(room.state_dict())
     room.mentors.mentors = [setup.hastened(mentor) for mentor in room.mentors]
     if room.method.needs.calibration:
-        from classroomkd.engine.scoring import calibration_of
-
-        k = len(setup.classes)
-        blank = torch.zeros(len(room.mentors), k, k, device=device)
-        room.calibration = calibration_of(blank, torch.arange(k, device=device))
+        room.calibration = setup.subject.blank_calibration(len(room.mentors))
     context = _context(setup, room, last)
     try:
         yield context
@@ -94,7 +91,8 @@ def _context(setup: Setup, room: Classroom, last: bool) -> EngineContext:
 
 def endless(setup: Setup, part: Part, space: Views) -> Iterator[dict[str, Tensor]]:
     """Batches of the first epoch again and again, each augmented anew."""
-    batches = Batches(part, space, setup.recipe.train.batch_size, 0, drop_last=True)
+    size, sights = setup.recipe.train.batch_size, setup.known_sights
+    batches = Batches(part, space, size, 0, drop_last=True, sizes=sights)
     return (batch for _ in cycle((0,)) for batch in batches.epoch(0))
 
 
@@ -107,14 +105,11 @@ def stand_in(setup: Setup, context: EngineContext, part: Part, folder: Path) -> 
     if not exact:
         space = FixedViews(space, choice.spec.views or views)
     assert space.count is not None
-    classes, top = len(setup.classes), choice.spec.top
     shown = space.pick(0, part.ids, 0)
     kinds = room.shapes.mentors if room.shapes is not None else {}
     stores = []
     for m, mentor in enumerate(room.mentors):
-        codecs: dict[str, bank.Codec] = {LOGITS: bank.Dense((classes,))}
-        if top is not None:
-            codecs[LOGITS] = bank.TopK(classes, top, mentor.classes)
+        codecs: dict[str, bank.Codec] = {LOGITS: setup.subject.codec(mentor, choice.spec.top)}
         codecs |= {tap: bank.Dense(shapes[m]) for tap, shapes in kinds.items()}
         made = {}
         for place, (kind, codec) in enumerate(codecs.items()):
@@ -129,7 +124,7 @@ def stand_in(setup: Setup, context: EngineContext, part: Part, folder: Path) -> 
             )
             made[kind].write(shown.cpu(), torch.arange(len(part)), torch.randn(len(part), *codec.shape))
         stores.append(made)
-    slab = 2 * len(setup.student_part) * len(room.mentors) * classes
+    slab = 2 * len(setup.student_part) * len(room.mentors) * setup.subject.answer_size
     if exact or slab > SLAB_MOST:
         return bank.MissBank(stores, part.ids, setup.runtime.device), space
     found = bank.SlabBank(stores, part.ids, setup.runtime.device, room=0)

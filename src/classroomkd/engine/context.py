@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from classroomkd.bank import LOGITS, Bank
 from classroomkd.classroom import Answers, Batch, Classroom, Inner, Lesson, inner_of, substituted
-from classroomkd.engine.inputs import Inputs
+from classroomkd.engine.inputs import Inputs, sight_size
 from classroomkd.engine.record import Record
 from classroomkd.engine.runtime import Runtime
 
@@ -94,16 +94,19 @@ class EngineContext:
         target, ids, views = (batch[k].to(device, non_blocking=True) for k in ("target", "ids", "views"))
         with self._sync(), self.runtime.autocast():
             inputs = self.inputs(batch["pixels"])
+            sights = {size: self.inputs(batch[key]) for key in batch if (size := sight_size(key)) is not None}
             if isinstance(self.classroom.mentors.store, Bank):
-                self._stage(self.classroom.mentors.store, batch, inputs)
-            return self.classroom.gather(inputs, target, ids=ids, views=views, answer=self.learner)
+                self._stage(self.classroom.mentors.store, batch, inputs, sights)
+            return self.classroom.gather(
+                inputs, target, ids=ids, views=views, answer=self.learner, sights=sights or None
+            )
 
-    def _stage(self, bank: Bank, batch: Batch, inputs: Tensor) -> None:
+    def _stage(self, bank: Bank, batch: Batch, inputs: Tensor, sights: Mapping[tuple[int, int], Tensor]) -> None:
         """Let the bank ask what it does not hold of this batch."""
         mentors = self.classroom.mentors
 
         def ask(mentor: int, rows: Tensor) -> Mapping[str, Tensor]:
-            said = mentors.one(mentor, inputs[rows.to(inputs.device)])
+            said = mentors.one(mentor, inputs, sights, rows)
             return {LOGITS: said.prediction, **said.features}
 
         bank.stage(batch["ids"], batch["views"], ask)

@@ -82,19 +82,9 @@ class Experiment:
         def network(
             role: str, key: str, model: str, checkpoint: str | None, size: tuple[int, int] | None = None
         ) -> None:
-            classes = None
-            if key == "student":
-                module = setup.build(model, key)
-            else:
-                spec = next(m for m in recipe.mentors if m.name == key)
-                classes = setup.known_classes(spec)
-                if classes is not None and checkpoint is None and not (setup.given and key in setup.given):
-                    raise UserError(
-                        f"{role}: a mentor that knows some classes needs checkpoint: FILE; train: {{classes: [...]}} "
-                        "has the run train a specialist"
-                    )
-                module = setup.build_mentor(key)
-            setup.check_network(module, role, size, None if classes is None else len(classes))
+            spec = next((m for m in recipe.mentors if m.name == key), None)
+            module = setup.build(model, key) if spec is None else setup.build_mentor(key)
+            setup.subject.check_network(module, role, spec, size)
             if checkpoint is not None:
                 models.load_checkpoint(module, checkpoint, what=role)
             shape = (setup.data.shape[0], *(size or setup.data.shape[1:]))
@@ -109,7 +99,7 @@ class Experiment:
         attempt(self._check_places)
         attempt(lambda: network("student", "student", recipe.student.model, recipe.student.checkpoint))
         for i, m in enumerate(recipe.mentors):
-            size = (m.size, m.size) if m.size else None
+            size = m.shape
             attempt(lambda m=m, i=i, size=size: network(f"mentors.{i} ({m.name})", m.name, m.model, m.checkpoint, size))  # type: ignore[misc]
             if m.checkpoint is None and not (setup.given and m.name in setup.given):
                 attempt(lambda i=i: self._check_part(i))  # type: ignore[misc]
@@ -149,6 +139,8 @@ class Experiment:
             raise UserError(
                 f"mentors.{index}.train.precision is {own}; one run has one precision (train.precision {shared})"
             )
+        if (why := self.setup.subject.refuse_training(index)) is not None:
+            raise UserError(why)
         part, _ = mentor_part(self.setup, index)
         if len(part) < 2:
             raise UserError(f"mentors.{index}.train leaves {len(part)} samples to train on; it needs at least 2")
@@ -265,8 +257,8 @@ class Experiment:
 
     def _check_mentors(self, mentors: tuple[dict[str, Any], ...]) -> None:
         """A mentor near chance is usually a wrong checkpoint or another class order."""
-        mode, chance, n = self.setup.recipe.check_mentors, 1 / len(self.setup.classes), len(self.setup.data.val)
-        limit = chance + 3 * (chance * (1 - chance) / max(n, 1)) ** 0.5
+        mode, n = self.setup.recipe.check_mentors, len(self.setup.data.val)
+        (limit, words), metric = self.setup.subject.chance(), self.setup.subject.metric
         for m in mentors:
             if mode != "off" and m["val_accuracy"] <= limit:
                 remedy = (
@@ -274,10 +266,8 @@ class Experiment:
                     if m["samples"] is None
                     else "it was trained by this run and has learned little (epochs, samples, label noise)"
                 )
-                text = (
-                    f"mentor '{m['name']}' is right on {m['val_accuracy']:.1%} of {n} validation images, chance is "
-                    f"{chance:.1%}: {remedy}"
-                )
+                found = f"{metric} {m['val_accuracy']:.1%} on {n} validation images"
+                text = f"mentor '{m['name']}' has {found}, {words}: {remedy}"
                 if mode == "error":
                     raise UserError(text + " (check_mentors: warn goes on all the same)")
                 self.warn(text)
@@ -316,7 +306,7 @@ def start(
     threads = recipe.threads if isinstance(recipe.threads, int) else None
     runtime = Runtime(recipe.device, recipe.train.precision, threads)
     spec = recipe.data.model_dump(exclude_defaults=True) if source is None else source
-    images = data.load(spec, trust_code=trust_code)
+    images = data.load(spec, task=recipe.task.name, trust_code=trust_code)
     if isinstance(images.train.pixels, data.MemoryPixels):
         images = images.to(runtime.device)
     return Setup(recipe, images, runtime, cache_folder(recipe, out), trust_code, given=given)

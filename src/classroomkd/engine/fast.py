@@ -52,6 +52,7 @@ class FastMentor(Mentor):
             taps=source.wishes,
             classes=source.classes,
             num_classes=None if source.classes is None else source.num_classes,
+            translate=source.translate,
         )
         self.reader = TapReader(self.module, source.reader.places)
         self.tapped = source.tapped

@@ -14,7 +14,22 @@ if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.data.views import Views
 
-__all__ = ["Batches", "Inputs"]
+__all__ = ["Batches", "Inputs", "sight_key", "sight_size"]
+
+_SIGHT = "pixels at "
+
+
+def sight_key(size: tuple[int, int]) -> str:
+    """Where a batch keeps its views drawn at another (H, W)."""
+    return f"{_SIGHT}{size[0]}x{size[1]}"
+
+
+def sight_size(key: str) -> tuple[int, int] | None:
+    """The (H, W) of a :func:`sight_key`; None for a batch's other keys."""
+    if not key.startswith(_SIGHT):
+        return None
+    height, width = key.removeprefix(_SIGHT).split("x")
+    return int(height), int(width)
 
 
 class Inputs:
@@ -53,6 +68,7 @@ class Batches:
         seed: the run's seed.
         drop_last: leave out a last, smaller batch; None = only where it would hold a single sample (BatchNorm).
         rank, world: this rank takes its contiguous share of every batch.
+        sizes: (H, W) at which mentors want the same views drawn, beside the student's.
     """
 
     def __init__(
@@ -65,7 +81,9 @@ class Batches:
         drop_last: bool | None = None,
         rank: int = 0,
         world: int = 1,
+        sizes: Sequence[tuple[int, int]] = (),
     ) -> None:
+        self.others = tuple(sizes)
         if batch_size % world or min(batch_size, len(part)) % world:
             raise UserError(f"train.batch_size={batch_size} on {len(part)} images does not divide by {world} processes")
         self.part, self.views, self.seed = part, views, seed
@@ -93,4 +111,8 @@ class Batches:
             start += size
             pixels, target, ids = self.part.batch(index)
             views = self.views.pick(self.seed, ids, epoch)
-            yield {"pixels": self.views.apply(pixels, ids, views), "target": target, "ids": ids, "views": views}
+            shown, moved = self.views.look(pixels, target, ids, views)
+            batch = {"pixels": shown, "target": moved, "ids": ids, "views": views}
+            for other in self.others:
+                batch[sight_key(other)], _ = self.views.look(pixels, target, ids, views, other)
+            yield batch

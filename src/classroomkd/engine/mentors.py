@@ -95,7 +95,7 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
         known = known or models.preprocessing(spec.model)
         if known is not None:
             mean, std = list(known["mean"]), list(known["std"])
-        if "preprocessing" in metadata and spec.size is None and known is not None and "shape" in known:
+        if "preprocessing" in metadata and spec.shape is None and known is not None and "shape" in known:
             own = [int(n) for n in known["shape"][1:]]  # a student of ours says which size it was taught at
             size = own if own != list(setup.data.shape[1:]) else None
     else:
@@ -104,8 +104,8 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
         weights, identity = str(path), _identity(setup, module)
     if spec.mean is not None:
         mean, std = list(spec.mean), list(spec.std or setup.data.std)
-    if spec.size is not None:
-        size = [spec.size, spec.size]
+    if spec.shape is not None:
+        size = list(spec.shape)
     mentor = setup.wrap_mentor(spec, module, mean, std, size)
     folder = setup.cache / "mentors"
     key = content_key(
@@ -118,12 +118,12 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
         val=setup.data.val.digest(),
         inputs=[setup.data.mean, setup.data.std],
         precision=setup.runtime.precision,
-        **({"known": spec.classes} if spec.classes is not None else {}),
+        **setup.subject.lineage(spec),
     )
     scores = []
     for part, kept in ((setup.data.val, f"{key}-val.npy"), (setup.data.test, f"{key}-{setup.data.test.digest()}.npy")):
         logits = _logits(setup, mentor, part, folder / kept)
-        scores.append(ev.score(logits, part.target.to(logits.device), len(setup.classes)))
+        scores.append(setup.subject.score(logits, part.target.to(logits.device), part.ids))
     val, test = scores
     about = {
         "mentor": spec.name,
@@ -133,6 +133,7 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
         "data": setup.data.fingerprint,
         "precision": f"{setup.runtime.precision}, weights {setup.mentor_precision}",
         "known": spec.classes,
+        **{k: v for k, v in setup.subject.lineage(spec).items() if k != "known"},
     }
     answers, forwards, answer_seconds = prepare_answers(setup, mentor, about, notify)
     shape = (setup.data.shape[0], *(size or setup.data.shape[1:]))
@@ -191,9 +192,10 @@ def _trained(
             models.load_checkpoint(module, path, what=f"mentor '{spec.name}'")
             notify({"event": "cached", "what": spec.name})
             return path, len(part), note
+        classroom = assistants.classroom_of(setup, index, module, teachers, part, train, seed)
         fit = Fit(
             setup.runtime,
-            assistants.classroom_of(setup, index, module, teachers, part, train, seed),
+            classroom,
             part,
             None,
             setup.base_views,
@@ -204,6 +206,8 @@ def _trained(
             folder=folder,
             notify=notify,
             measure=False,
+            exam=setup.subject.evaluate,
+            sights=setup.sights(classroom),
         )
         fit.run(resume=True)
         about = {
@@ -211,6 +215,7 @@ def _trained(
             "classes": json.dumps(list(setup.classes)),
             "preprocessing": json.dumps({"mean": setup.data.mean, "std": setup.data.std}),
             "classroomkd": __version__,
+            **setup.subject.about(),
         }
         if zero:
             models.save_checkpoint(module, path, about)
@@ -233,7 +238,7 @@ def _logits(setup: Setup, mentor: Mentor, part: Part, path: Path) -> Tensor:
     if found:
         return torch.from_numpy(np.load(path, allow_pickle=False)).to(setup.runtime.device)
     with setup.runtime.autocast():
-        logits, _ = ev.answers(mentor, part, setup.inputs, setup.recipe.train.eval_batch_size)
+        logits, _ = ev.answers(mentor, part, setup.inputs, setup.recipe.train.eval_batch_size, setup.base_views)
     if zero:
         with atomic_write(path) as file:
             np.save(file, logits.to("cpu").numpy(), allow_pickle=False)

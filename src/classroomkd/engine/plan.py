@@ -30,7 +30,7 @@ def plan(setup: Setup) -> dict[str, Any]:
         (its step over the student alone, mentors online) and ``x_floor_bank`` (with stored answers; None without).
     """
     recipe = setup.recipe
-    batches = Batches(setup.student_part, setup.views, recipe.train.batch_size, 0)
+    batches = Batches(setup.student_part, setup.views, recipe.train.batch_size, 0, sizes=setup.known_sights)
     batch = next(batches.epoch(0))
     stored_ahead = setup.bank.spec.kind != "off"
     arms = []
@@ -81,7 +81,8 @@ def _bank(setup: Setup, arms: list[dict[str, Any]], features: float) -> dict[str
     choice, samples, mentors = setup.bank, len(setup.student_part), len(setup.recipe.mentors)
     asked = choice.asked() * samples * mentors
     full = (choice.spec.views or choice.count or 0) * samples * mentors  # what has to be free, though exact fills less
-    row = bank.TopK(len(setup.classes), choice.spec.top) if choice.spec.top else bank.Dense((len(setup.classes),))
+    dense = bank.Dense(setup.subject.answer_shape)
+    row = bank.TopK(len(setup.classes), choice.spec.top) if choice.spec.top else dense
     stored = choice.spec.kind != "off"
     made = {
         "kind": str(choice.spec),
@@ -102,7 +103,7 @@ class _Blank:
 
     def __init__(self, classroom: Classroom, batch: int, setup: Setup) -> None:
         device, self.classroom = setup.runtime.device, classroom
-        self.answers = torch.zeros(len(classroom.mentors), batch, len(setup.classes), device=device)
+        self.answers = torch.zeros(len(classroom.mentors), batch, *setup.subject.answer_shape, device=device)
         self.shapes = classroom.shapes.mentors if classroom.shapes is not None else {}
         self.maps = {tap: [torch.zeros(batch, *x, device=device) for x in found] for tap, found in self.shapes.items()}
         self.rows = len(setup.student_part) * (setup.bank.spec.views or setup.bank.count or 0)
@@ -124,11 +125,7 @@ def _context(setup: Setup, arm: Any) -> EngineContext:
     method, teachers = classroom.method, classroom.mentors
     teachers.mentors = [setup.hastened(mentor) for mentor in teachers]  # as they will teach
     if method.needs.calibration:
-        from classroomkd.engine.scoring import calibration_of
-
-        k = len(setup.classes)
-        blank = torch.zeros(len(teachers), k, k, device=setup.runtime.device)
-        classroom.calibration = calibration_of(blank, torch.arange(k, device=setup.runtime.device))
+        classroom.calibration = setup.subject.blank_calibration(len(teachers))
     record = Record(len(teachers), len(setup.classes), setup.runtime.device)
     optimizer = build_optimizer(classroom, recipe.train)
     return EngineContext(setup.runtime, classroom, optimizer, setup.inputs, record)

@@ -187,7 +187,8 @@ def summarise(
     return {
         "schema": 1,
         "name": recipe.name,
-        "task": recipe.task,
+        "task": recipe.task.name,
+        "metric": setup.subject.metric,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "seconds": round(seconds, 2),

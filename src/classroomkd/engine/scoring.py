@@ -1,9 +1,9 @@
-"""Evaluation of a classifier on a part of the data, and mentors' held-out calibration."""
+"""Evaluation of a network on a part of the data, of classifiers by class, and mentors' held-out calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,18 +16,28 @@ from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
+    from classroomkd.data.views import Views
 
 __all__ = ["Score", "answers", "calibration_of", "evaluate"]
 
 
 @dataclass(frozen=True)
 class Score:
-    """How a network did on a part: fractions in 0..1, loss in nats."""
+    """How a network did on a part.
+
+    Attributes:
+        accuracy: the task's first metric, a fraction in 0..1 (accuracy, or what a subject says).
+        loss: the mean supervised loss, nats.
+        per_class: the first metric, or the closest there is, by class or joint; None where nothing was to be judged.
+        samples: how many.
+        more: further metrics by name.
+    """
 
     accuracy: float
     loss: float
     per_class: list[float | None]
     samples: int
+    more: Mapping[str, float] = field(default_factory=dict)
 
 
 def _batches(part: Part, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -37,14 +47,28 @@ def _batches(part: Part, size: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def answers(network: nn.Module, part: Part, inputs: Inputs, batch_size: int = 256) -> tuple[Tensor, Tensor]:
-    """A network's logits ``(N, C)`` (float32) and the targets ``(N,)`` on the un-augmented images of a part."""
+def answers(
+    network: nn.Module,
+    part: Part,
+    inputs: Inputs,
+    batch_size: int = 256,
+    views: Views | None = None,
+    mirror: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """A network's answers ``(N, …)`` (float32) and the targets ``(N, …)`` on the un-augmented samples of a part.
+
+    ``views`` says what an un-augmented sample looks like, at a mentor's own size too; None: as it is stored.
+    ``mirror`` shows the mirror images.
+    """
     was_training = network.training
     network.eval()
     said, targets = [], []
     try:
         for pixels, target in _batches(part, batch_size):
-            x = inputs(pixels)
+            if views is not None:
+                size = network.size if isinstance(network, Mentor) else None
+                pixels, target = views.plain(pixels, target, size)
+            x = inputs(pixels.flip(-1) if mirror else pixels)
             if isinstance(network, Mentor):
                 logits = network(network.prepare(x, inputs.mean, inputs.std)).prediction
             else:
@@ -105,4 +129,5 @@ def calibration_of(logits_MNC: Tensor, target: Tensor) -> Calibration:
 
 def as_json(value: Score) -> dict[str, Any]:
     """A score as plain data."""
-    return {"accuracy": value.accuracy, "loss": value.loss, "per_class": value.per_class, "samples": value.samples}
+    made = {"accuracy": value.accuracy, "loss": value.loss, "per_class": value.per_class, "samples": value.samples}
+    return made | ({"metrics": dict(value.more)} if value.more else {})

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from classroomkd import bank as bank_
 from classroomkd import data as data_
-from classroomkd import methods, models
-from classroomkd.classroom import Mentor, Method, Task, prediction_of
+from classroomkd import methods
+from classroomkd.classroom import Classroom, Mentor, Method, Task
 from classroomkd.classroom.method import union
 from classroomkd.engine.bank_choice import Choice, choose
 from classroomkd.engine.fast import Precision, has_bf16, hasten
 from classroomkd.engine.inputs import Inputs
 from classroomkd.engine.runtime import Runtime
-from classroomkd.errors import UserError, did_you_mean
-from classroomkd.models.measuring import as_for_evaluation
+from classroomkd.engine.subjects import Subject, open_subject
+from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
     from classroomkd.data import ImageSet, Part
@@ -88,13 +89,14 @@ class Setup:
     @cached_property
     def bank(self) -> Choice:
         """Which of the mentors' answers are stored."""
-        return choose(self.recipe, self.base_views, len(self.student_part), len(self.classes))
+        return choose(self.recipe, self.base_views, len(self.student_part), self.subject.answer_size)
 
     @cached_property
     def base_views(self) -> Views:
         """The unrestricted view space (mentors are trained on it)."""
         size = (self.data.shape[1], self.data.shape[2])
-        space: Views = data_.make_views(self.data.views, view_seed=self.recipe.data.view_seed, image_size=size)
+        seed, people = self.recipe.data.view_seed, self.data if self.data.people is not None else None
+        space: Views = data_.make_views(self.data.views, view_seed=seed, image_size=size, people=people)
         return space
 
     @property
@@ -110,9 +112,12 @@ class Setup:
 
     def task_for(self, train: TrainSpec) -> Task:
         """The task with a training section's own label smoothing."""
-        from classroomkd import tasks
+        return self.subject.task_for(train)
 
-        return tasks.create(self.recipe.task, label_smoothing=train.label_smoothing)
+    @cached_property
+    def subject(self) -> Subject:
+        """What the engine must know of the task."""
+        return open_subject(self)
 
     @cached_property
     def student_part(self) -> Part:
@@ -133,6 +138,22 @@ class Setup:
         arms = [methods.compose(arm.parts) for arm in self.recipe.arms()]
         return union([method.needs for method in arms])
 
+    def sights(self, classroom: Classroom) -> list[tuple[int, int]]:
+        """At which (H, W) the mentors want views drawn; none where pixels can only be resized, or none are asked."""
+        if self.data.people is None or isinstance(classroom.mentors.store, bank_.SlabBank):
+            return []
+        own = self.data.shape[1:]
+        return sorted(
+            {(m.size[0], m.size[1]) for m in classroom.mentors if m.size is not None and tuple(m.size) != own}
+        )
+
+    @property
+    def known_sights(self) -> list[tuple[int, int]]:
+        """Those of :meth:`sights` that the recipe itself names; for dry runs."""
+        own = self.data.shape[1:]
+        shapes = {m.shape for m in self.recipe.mentors if m.shape is not None and m.shape != own}
+        return sorted(shapes) if self.data.people is not None else []
+
     def blank(self) -> Tensor:
         """Two blank images in the student's space."""
         return torch.zeros(2, *self.data.shape, device=self.runtime.device)
@@ -150,78 +171,30 @@ class Setup:
                 f"{where}.optimizer=sgd and an lr for it (0.05 is usual)"
             )
 
-    def known_classes(self, spec: MentorSpec) -> tuple[int, ...] | None:
-        """Places of a mentor's classes among the data's; None when it knows them all.
-
-        Raises:
-            UserError: a class that the data does not have, or the same one twice.
-        """
-        if spec.classes is None:
-            return None
-        unknown = [name for name in spec.classes if name not in self.classes]
-        if unknown or len(set(spec.classes)) < len(spec.classes):
-            what = f"no class '{unknown[0]}'{did_you_mean(unknown[0], self.classes)}" if unknown else "a class twice"
-            raise UserError(f"mentor '{spec.name}': classes names {what}; the data '{self.data.name}' has others")
-        return tuple(self.classes.index(name) for name in spec.classes)
-
     def build_mentor(self, name: str, role: str | None = None, seed: int | None = None) -> nn.Module:
         """A mentor's network by its name."""
         spec = next(m for m in self.recipe.mentors if m.name == name)
-        count = None if spec.classes is None else len(spec.classes)
-        return self.build(spec.model, role or name, seed, classes=count)
+        return self.build(spec.model, role or name, seed, spec)
 
     def wrap_mentor(
         self, spec: MentorSpec, module: nn.Module, mean: Any = None, std: Any = None, size: Any = None
     ) -> Mentor:
         """A network as the mentor that the recipe describes, with its own normalisation and (H, W)."""
-        mentor = Mentor(
-            module,
-            spec.name,
-            mean=mean,
-            std=std,
-            size=(size[0], size[1]) if size else None,
-            taps=dict(spec.taps),
-            classes=self.known_classes(spec),
-            num_classes=len(self.classes),
-        )
+        mentor = self.subject.wrap(spec, module, mean, std, (size[0], size[1]) if size else None)
         return mentor.to(self.runtime.device)
 
-    def build(self, spec: str, role: str, seed: int | None = None, classes: int | None = None) -> nn.Module:
-        """A network by name on the training device; with a seed, the same weights every time."""
+    def blank_mentor(self, spec: MentorSpec) -> Mentor:
+        """A mentor with its network as it is built, untrained; for dry runs."""
+        return self.wrap_mentor(spec, self.build_mentor(spec.name, seed=0), spec.mean, spec.std, spec.shape)
+
+    def build(self, spec: str, role: str, seed: int | None = None, mentor: MentorSpec | None = None) -> nn.Module:
+        """A network by name, the student or a mentor, on the training device; with a seed, the same weights always."""
         if self.given and role in self.given:
             return self.given[role].to(self.runtime.device)
         if seed is not None:
             torch.manual_seed(seed)
         try:
-            module = models.resolve(
-                spec, classes or len(self.classes), trust_code=self.trust_code, in_channels=self.data.shape[0]
-            )
+            module = self.subject.resolve(spec, mentor)
         except UserError as error:
             raise UserError(f"{role}: {error}") from error
         return module.to(self.runtime.device)
-
-    @torch.no_grad()
-    def check_network(
-        self, module: nn.Module, role: str, size: tuple[int, int] | None = None, classes: int | None = None
-    ) -> None:
-        """One dry forward on blank images: the network must take them and answer with this data's classes."""
-        shape = (2, self.data.shape[0], *(size or self.data.shape[1:]))
-        try:
-            with as_for_evaluation(module):
-                answer = prediction_of(module(torch.zeros(shape, device=self.runtime.device)))
-        except UserError as error:
-            raise UserError(f"{role}: {error}") from error
-        except Exception as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(
-                f"{role}: the network does not take images of shape {shape[1:]}: {first}. "
-                "Set data.size to what it expects, or choose another model"
-            ) from error
-        if answer.dim() != 2 or answer.shape[1] != (classes or len(self.classes)):
-            got = f"{answer.shape[1]} classes" if answer.dim() == 2 else f"shape {tuple(answer.shape)}"
-            if classes is not None:
-                raise UserError(f"{role}: the network answers {got}, its classes name {classes}")
-            raise UserError(
-                f"{role}: the network answers {got}, the data '{self.data.name}' has {len(self.classes)}; a mentor that "  # noqa: E501
-                "knows some of them says which: classes: [...]"
-            )

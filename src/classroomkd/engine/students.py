@@ -78,7 +78,7 @@ def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorR
     if method.needs.calibration:
         logits = torch.stack([torch.from_numpy(np.load(m.val_logits, allow_pickle=False)) for m in mentors])
         device = setup.runtime.device
-        classroom.calibration = ev.calibration_of(logits.to(device), setup.data.val.target.to(device))
+        classroom.calibration = setup.subject.calibration(logits.to(device), setup.data.val.target.to(device))
     return classroom.to(setup.runtime.device)
 
 
@@ -87,10 +87,7 @@ def untrained_classroom(setup: Setup, arm: Arm) -> Classroom:
     recipe, part = setup.recipe, setup.student_part
     student = setup.build(recipe.student.model, "student", 0)
     method = methods.compose(arm.parts)
-    teachers = [
-        setup.wrap_mentor(m, setup.build_mentor(m.name, seed=0), m.mean, m.std, (m.size, m.size) if m.size else None)
-        for m in (recipe.mentors if method.needs.mentors > 0 else ())
-    ]
+    teachers = [setup.blank_mentor(m) for m in (recipe.mentors if method.needs.mentors > 0 else ())]
     classroom = Classroom(
         student,
         teachers,
@@ -153,6 +150,8 @@ def teach_student(
         seed,
         folder=folder,
         notify=notify,
+        exam=setup.subject.evaluate,
+        sights=setup.sights(classroom),
     )
     result = fit.run(resume=resume)
     return _finish(setup, arm, seed, classroom, result, folder)
@@ -160,9 +159,9 @@ def teach_student(
 
 def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Result, folder: Path) -> dict[str, Any]:
     """Test the last, best and averaged student and write them."""
-    student, size, classes = classroom.student, setup.recipe.train.eval_batch_size, len(setup.classes)
+    student, size = classroom.student, setup.recipe.train.eval_batch_size
     about = {
-        "task": setup.recipe.task,
+        "task": setup.recipe.task.name,
         "model": setup.recipe.student.model,
         "classes": json.dumps(list(setup.classes)),
         "preprocessing": json.dumps({"mean": setup.data.mean, "std": setup.data.std, "shape": setup.data.shape}),
@@ -171,11 +170,12 @@ def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Res
         "method": arm.label,
         "seed": str(seed),
         "classroomkd": __version__,
+        **setup.subject.about(),
     }
 
     def tested() -> ev.Score:
         with setup.runtime.autocast():
-            return ev.evaluate(student, setup.data.test, setup.inputs, classes, size)
+            return setup.subject.evaluate(student, setup.data.test, setup.inputs, size)
 
     last = {k: v.detach().clone() for k, v in student.state_dict().items()}
     last_score = tested()
@@ -193,6 +193,7 @@ def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Res
         "steps": result.steps,
         "seconds": round(result.seconds, 3),
         **{k: round(v, 4) for k, v in result.cost.items() if math.isfinite(v)},
+        **({"test_metrics": dict(last_score.more)} if last_score.more else {}),
     }
     if isinstance(classroom.mentors.store, bank.MissBank):
         entry["mentor_answers"] = sum(classroom.mentors.store.asked)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from classroomkd._files import atomic_write_text, writing
 from classroomkd.bank import Bank
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Fit", "Notify", "Result"]
 
 Notify = Callable[[dict[str, Any]], None]
+Exam = Callable[[nn.Module, "Part", Inputs, int], Score]
 
 
 def _silent(event: dict[str, Any]) -> None:
@@ -69,6 +71,8 @@ class Fit:
         folder: where metrics and checkpoints go; None = nowhere.
         notify: called with progress events.
         measure: whether the step is timed against the student alone first.
+        exam: scores a network on a part; None: accuracy by class.
+        sights: (H, W) at which mentors want the views drawn, beside the student's own.
     """
 
     runtime: Runtime
@@ -83,6 +87,8 @@ class Fit:
     folder: Path | None = None
     notify: Notify = _silent
     measure: bool = True
+    exam: Exam | None = None
+    sights: Sequence[tuple[int, int]] = ()
     _history: list[Score] = field(default_factory=list)
     _best: tuple[float, int] = (-1.0, -1)
     _best_weights: dict[str, torch.Tensor] | None = None
@@ -103,6 +109,7 @@ class Fit:
             drop_last=None if spec.drop_last == "auto" else bool(spec.drop_last),
             rank=runtime.rank,
             world=runtime.world,
+            sizes=self.sights,
         )
         torch.manual_seed(self.seed + 7919)
         if spec.channels_last == "auto":
@@ -200,14 +207,19 @@ class Fit:
 
     def _validate(self, context: EngineContext, epoch: int, log: Notify) -> None:
         assert self.val is not None
-        student, classes, size = self.classroom.student, len(self.classes), self.spec.eval_batch_size
+        student, size, val = self.classroom.student, self.spec.eval_batch_size, self.val
+
+        def scored(network: nn.Module) -> Score:
+            if self.exam is None:
+                return evaluate(network, val, self.inputs, len(self.classes), size)
+            return self.exam(network, val, self.inputs, size)
+
         with self.runtime.autocast():
-            score = evaluate(student, self.val, self.inputs, classes, size)
+            score = scored(student)
             line = {"kind": "val", "step": self.classroom.steps, "epoch": epoch}
             line |= {"accuracy": score.accuracy, "loss": score.loss}
             if context.averaged is not None:
-                averaged = evaluate(context.averaged.module, self.val, self.inputs, classes, size)
-                line["ema_accuracy"] = averaged.accuracy
+                line["ema_accuracy"] = scored(context.averaged.module).accuracy
         self._history.append(score)
         if score.accuracy > self._best[0]:
             self._best = (score.accuracy, epoch)

@@ -124,7 +124,7 @@ def _options(
             lonely.append(name)
             return []
         # Let the method see the names of its mentors, as it will when the classroom is built.
-        task = tasks.create(_task(tree) or "classification")
+        task = tasks.sketch(_task(tree) or "classification")
         method.setup(ClassInfo(task, mentors.names, taught=mentors.taught))
     except UserError as error:
         return [problem(tree, loc, str(error), value=False)]
@@ -133,5 +133,6 @@ def _options(
 
 def _task(tree: Node) -> str | None:
     """The recipe's task, or None where it says none or an unknown one, which is reported by itself."""
-    task = tree.child("task")
+    node = tree.child("task")
+    task = node.child("name") if node is not None else None
     return task.value if task is not None and isinstance(task.value, str) and task.value in tasks.TASKS else None

@@ -20,6 +20,8 @@ def recipe_yaml(recipe: Recipe) -> str:
     for key in ("method", "methods"):
         if data[key] is None:
             del data[key]
+    if not recipe.task.options:
+        data["task"] = recipe.task.name
     if recipe.method is not None:
         data["method"] = [_entry(entry) for entry in recipe.method]
     if recipe.methods is not None:
@@ -29,7 +31,7 @@ def recipe_yaml(recipe: Recipe) -> str:
     for written, mentor in zip(data["mentors"], recipe.mentors, strict=True):
         if mentor.train is None or (recipe.mentor_train is not None and _same(mentor.train, recipe.mentor_train)):
             del written["train"]
-        for key in ("taps", "classes"):
+        for key in ("taps", "classes", "skeleton", "joints"):
             if not written[key]:
                 del written[key]
         if mentor.taught_by is None:
@@ -77,7 +79,7 @@ def json_schema() -> dict[str, Any]:
     """The JSON schema (2020-12) of a recipe file, short forms included, for editors that check while typing."""
     schema = Recipe.model_json_schema(by_alias=True)
     properties, parts = schema["properties"], schema["$defs"]
-    for model in ("StudentSpec", "MentorSpec", "DataSpec", "MethodSpec"):
+    for model in ("StudentSpec", "MentorSpec", "DataSpec", "MethodSpec", "TaskSpec"):
         parts[model]["title"] = model.removesuffix("Spec").lower()
     parts["TaughtBy"]["title"] = "taught_by"
     parts["MentorSpec"]["required"] = ["model"]
@@ -96,6 +98,7 @@ def json_schema() -> dict[str, Any]:
     taught["anyOf"] = [text, *names["anyOf"][1:], {"$ref": "#/$defs/TaughtBy"}, nothing]
     forms: dict[str, dict[str, Any]] = {
         "data": _any(text, {"$ref": "#/$defs/DataSpec"}),
+        "task": _any(text, {"$ref": "#/$defs/TaskSpec"}),
         "student": _any(text, {"$ref": "#/$defs/StudentSpec"}),
         "mentors": _any(text, mentors),
         "method": method,

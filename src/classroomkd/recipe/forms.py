@@ -1,9 +1,9 @@
 """The short forms of a recipe, written out: after :func:`write_out` every section has one shape.
 
-``data: puppets`` is ``data: {source: puppets}``, ``student: resnet8`` is ``{model: resnet8}``, a mentor may be its
-model alone, ``{at: {weight: 10}}`` is ``{name: at, weight: 10}``, ``method: kd`` is a list of one entry, ``methods`` a
-list of such lists, ``taught_by: big`` is ``{mentors: [big]}``, ``seeds: 3`` is ``[3]``. Writing out twice changes
-nothing, so it can be done between overrides.
+``data: puppets`` is ``data: {source: puppets}``, ``task: pose`` is ``{name: pose}``, ``student: resnet8`` is
+``{model: resnet8}``, a mentor may be its model alone, ``{at: {weight: 10}}`` is ``{name: at, weight: 10}``, ``method:
+kd`` is a list of one entry, ``methods`` a list of such lists, ``taught_by: big`` is ``{mentors: [big]}``, ``seeds:
+3`` is ``[3]``. Writing out twice changes nothing, so it can be done between overrides.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ _method = _list(_entry)
 
 _SECTIONS: dict[str, Callable[[Node], Node]] = {
     "data": _mapping("source"),
+    "task": _mapping("name"),
     "student": _mapping("model"),
     "mentors": _mentor_list,
     "method": _method,

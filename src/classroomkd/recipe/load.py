@@ -27,6 +27,7 @@ from classroomkd.recipe.problems import Problem, from_pydantic, problem, raise_i
 from classroomkd.recipe.resolve import resolve, training_layers
 from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, Recipe, StudentSpec, TaughtBy
 from classroomkd.recipe.shelf import find_recipe
+from classroomkd.recipe.task_options import OPTIONS
 from classroomkd.recipe.training import MentorTrain, TrainSpec
 from classroomkd.recipe.yaml_source import read_yaml
 
@@ -193,7 +194,7 @@ def _method_without_name(error: Mapping[str, Any]) -> bool:
     return error["type"] == "missing" and error["loc"][-1] == "name" and bool({"method", "methods"} & {*error["loc"]})
 
 
-_SHORT_FORMS = ("data", "student", "mentors", "method", "methods")
+_SHORT_FORMS = ("data", "task", "student", "mentors", "method", "methods")
 
 
 def _with_example(found: Problem) -> Problem:
@@ -214,9 +215,19 @@ def _with_example(found: Problem) -> Problem:
 
 def _check_task(tree: Node) -> Iterator[Problem]:
     node = tree.child("task")
-    if node is not None and isinstance(node.value, str) and node.value not in tasks.TASKS:
-        near = did_you_mean(node.value, tasks.TASKS)
-        yield problem(tree, ("task",), f"there is no such task{near}; there are {', '.join(tasks.TASKS)}")
+    name = node.child("name") if node is not None else None
+    if node is None or not isinstance(node.value, dict):
+        return
+    if name is not None and isinstance(name.value, str) and name.value not in tasks.TASKS:
+        near, loc = did_you_mean(name.value, tasks.TASKS), ("task",) if name.origin.path == "task" else ("task", "name")
+        yield problem(tree, loc, f"there is no such task{near}; there are {', '.join(tasks.TASKS)}")
+        return
+    options = OPTIONS[name.value if name is not None and isinstance(name.value, str) else "classification"]
+    try:
+        options.model_validate({key: value.plain() for key, value in node.value.items() if key != "name"})
+    except ValidationError as error:
+        known = ["name", *options.model_fields]
+        yield from from_pydantic(tree, error.errors(include_url=False), prefix=("task",), known=lambda _: known)
 
 
 S = TypeVar("S", bound=TrainSpec)

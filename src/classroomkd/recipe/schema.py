@@ -24,12 +24,15 @@ __all__ = [
     "MethodSpec",
     "Recipe",
     "StudentSpec",
+    "TaskSpec",
     "TaughtBy",
     "TrainSpec",
 ]
 
 SCHEMA = 1
 Seed = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=8)]
+Pair = Annotated[tuple[Side, Side], Field(strict=False)]
 Text = Annotated[str, Field(min_length=1)]
 Channels = Annotated[tuple[float, ...] | None, Field(strict=False, min_length=1)]
 Model = Annotated[str, Field(min_length=1, description="A zoo name, timm:NAME, torchvision:NAME or py:module:factory.")]
@@ -55,12 +58,13 @@ class DataSpec(Section):
     split_seed: Seed = Field(default=0, description="Seed of the split; the same for every run that is compared.")
     limit: Count | None = Field(default=None, description="Stratified cap on training images, validation included.")
     test_limit: Count | None = Field(default=None, description="Stratified cap on test images.")
-    size: Annotated[int, Field(ge=8)] | None = Field(
-        default=None, description="Side of the images in pixels; null: the source's own, at least 32."
+    size: Annotated[Side | Pair | None, Field(union_mode="left_to_right")] = Field(
+        default=None,
+        description="Side of the images in pixels, [height, width] for pose; null: the source's own, at least 32.",
     )
-    views: Literal["crop_flip", "crop", "flip", "none", "resized_crop"] | None = Field(
-        default=None, description="Augmentation; null: the source's own."
-    )
+    views: (
+        Literal["crop_flip", "crop", "flip", "none", "resized_crop", "person", "person_mpii", "person_flip"] | None
+    ) = Field(default=None, description="Augmentation; null: the source's own.")
     view_seed: Seed = Field(default=0, description="Seed of the augmentation; belongs to the data, not to the run.")
     unreadable: Literal["refuse", "skip"] = Field(
         default="refuse", description="What to do with an image that cannot be decoded."
@@ -129,12 +133,38 @@ class MentorSpec(Section):
         description="Mean it was trained with, of pixels in 0..1; null: its checkpoint's or library's, else the data's",
     )
     std: Channels = Field(default=None, description="Standard deviation it was trained with; null: likewise.")
-    size: Count | None = Field(default=None, description="Side of the images it was trained with; null: the student's.")
+    size: Annotated[Count | tuple[Count, Count] | None, Field(union_mode="left_to_right")] = Field(
+        default=None, description="Side, or [height, width], of the images it was trained with; null: the student's."
+    )
+    skeleton: Annotated[str | tuple[str, ...] | None, Field(union_mode="left_to_right")] = Field(
+        default=None, description="Pose: the joints it answers: coco, mpii, lsp or a list of names; null: the data's."
+    )
+    joints: dict[str, str] = Field(
+        default_factory=dict, description="Pose: which of its joints stands for one of the data's: {neck: upper_neck}."
+    )
     taps: Taps = Field(default_factory=dict)
     classes: Annotated[tuple[str, ...] | None, Field(strict=False, min_length=1)] = Field(
         default=None, description="The data's classes it knows, in its order, where it knows fewer; null: all."
     )
     note: str = Field(default="", description="Shown beside it in the report.")
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """``size`` as (height, width)."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+
+class TaskSpec(Section):
+    """What an answer is; the task's options stand beside ``name``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Text = "classification"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The task's options by name."""
+        return dict(self.__pydantic_extra__ or {})
 
 
 class Recipe(Section):
@@ -142,7 +172,7 @@ class Recipe(Section):
 
     schema_version: int = Field(default=SCHEMA, ge=1, le=SCHEMA, alias="schema", description="Version of this format.")
     name: Text = Field(description="Name of the experiment; the file's name when left out.")
-    task: str = Field(default="classification", description="What an answer is.")
+    task: TaskSpec = Field(default_factory=TaskSpec, description="What an answer is: classification or pose.")
     data: DataSpec
     student: StudentSpec
     mentors: Annotated[tuple[MentorSpec, ...], Listed] = Field(default=(), description="The networks that teach.")

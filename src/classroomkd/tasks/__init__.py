@@ -10,7 +10,7 @@ from classroomkd.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from classroomkd.classroom.task import Task
 
-__all__ = ["TASKS", "TaskEntry", "create"]
+__all__ = ["TASKS", "TaskEntry", "create", "sketch"]
 
 
 class TaskEntry(NamedTuple):
@@ -22,6 +22,7 @@ class TaskEntry(NamedTuple):
 
 TASKS: dict[str, TaskEntry] = {
     "classification": TaskEntry("classroomkd.tasks.classification:Classification", "one class an image"),
+    "pose": TaskEntry("classroomkd.tasks.pose.task:Pose", "where each joint of a person is"),
 }
 
 
@@ -31,4 +32,11 @@ def create(name: str, **options: Any) -> Task:
         raise UserError(f"unknown task '{name}'{did_you_mean(name, TASKS)}; known: {', '.join(TASKS)}")
     module, _, attribute = TASKS[name].target.partition(":")
     task: Task = getattr(importlib.import_module(module), attribute)(**options)
+    return task
+
+
+def sketch(name: str) -> Task:
+    """A task by name with nothing known of the data, for checks of recipes."""
+    module, _, attribute = TASKS[name].target.partition(":")
+    task: Task = getattr(importlib.import_module(module), attribute).sketch()
     return task

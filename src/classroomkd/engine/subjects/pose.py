@@ -1,0 +1,239 @@
+"""Joints: top-down human pose; networks answer with SimCC bins or heatmaps, and are scored by OKS-AP, PCKh or PCK."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd.classroom import Calibration, Mentor, Task, prediction_of
+from classroomkd.data.skeleton import SKELETONS, Skeleton
+from classroomkd.engine.scoring import Score, answers
+from classroomkd.engine.subjects.base import Subject
+from classroomkd.errors import UserError, did_you_mean
+from classroomkd.models.measuring import as_for_evaluation
+from classroomkd.tasks.pose.coding import Coding, coding_of
+from classroomkd.tasks.pose.judging import judge
+from classroomkd.tasks.pose.task import Pose
+from classroomkd.tasks.pose.translation import Translation
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+    from classroomkd.data.people.people import People
+    from classroomkd.engine.inputs import Inputs
+    from classroomkd.engine.setup import Setup
+    from classroomkd.recipe import TrainSpec
+    from classroomkd.recipe.schema import MentorSpec
+    from classroomkd.recipe.task_options import PoseOptions
+
+__all__ = ["Joints"]
+
+_CODING = ("loss", "scale", "beta", "decoder")
+
+
+class Joints(Subject):
+    """Keypoints of one person in a crop."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        from classroomkd.recipe.task_options import PoseOptions
+
+        self.options: PoseOptions = PoseOptions.model_validate(setup.recipe.task.options)
+        if setup.data.skeleton is None or setup.data.people is None:
+            raise UserError(f"task: pose needs people with joints; the data '{setup.data.name}' has classes")
+        self.skeleton: Skeleton = setup.data.skeleton
+        self.people: People = setup.data.people
+
+    @property
+    def metric(self) -> str:
+        """See the base."""
+        name: str = self.setup.data.metric
+        return name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the student's input."""
+        return self.setup.data.shape[1], self.setup.data.shape[2]
+
+    @cached_property
+    def coding(self) -> Coding:
+        """How the student's answers are to be read: by its head, which one dry forward shows."""
+        setup = self.setup
+        device = setup.runtime.device
+        with torch.random.fork_rng(devices=[]):
+            network = setup.build(setup.recipe.student.model, "student")
+        coding = self._coding(network, self.size, len(self.skeleton), "student", device)
+        known = {field.name for field in fields(coding)} & self.options.model_fields_set
+        return replace(coding, **{key: getattr(self.options, key) for key in _CODING if key in known})
+
+    @torch.no_grad()
+    def _coding(
+        self, network: nn.Module, size: tuple[int, int], joints: int, role: str, device: torch.device
+    ) -> Coding:
+        with as_for_evaluation(network):
+            try:
+                answer = prediction_of(network(torch.zeros(2, self.setup.data.shape[0], *size, device=device)))
+            except (RuntimeError, ValueError) as error:
+                first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise UserError(f"{role}: the network does not take images of {size[0]}x{size[1]}: {first}") from error
+        if answer.dim() not in (3, 4) or answer.shape[1] != joints:
+            got = f"{answer.shape[1]} joints" if answer.dim() in (3, 4) else f"shape {tuple(answer.shape)}"
+            raise UserError(
+                f"{role}: the network answers {got}, its skeleton has {joints} joints; a pose network gives "
+                "(B, joints, x-bins + y-bins) or (B, joints, height, width); a mentor of other joints says which: "
+                "skeleton: coco"
+            )
+        return coding_of(network, answer, size, role)
+
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        """See the base."""
+        return tuple(self.coding.answer_shape)
+
+    def task_for(self, train: TrainSpec) -> Task:
+        """See the base.
+
+        Raises:
+            UserError: label smoothing, which joints do not have.
+        """
+        if train.label_smoothing:
+            raise UserError("train.label_smoothing: joints are taught by smooth targets already; leave it out")
+        return Pose(self.coding, self.skeleton, per=self.options.per, distil_hidden=self.options.distil_hidden)
+
+    def skeleton_of(self, mentor: MentorSpec | None) -> Skeleton:
+        """The joints a mentor answers: by name, as a list, or the data's.
+
+        Raises:
+            UserError: an unknown skeleton.
+        """
+        wanted = None if mentor is None else mentor.skeleton
+        if wanted is None:
+            return self.skeleton
+        assert mentor is not None
+        if isinstance(wanted, str):
+            if wanted not in SKELETONS:
+                near = did_you_mean(wanted, SKELETONS)
+                raise UserError(
+                    f"mentor '{mentor.name}': there is no skeleton '{wanted}'{near}; there are {', '.join(SKELETONS)}, "
+                    "or give the list of its joints"
+                )
+            return SKELETONS[wanted]
+        return Skeleton(mentor.name, tuple(wanted), (), (0.079,) * len(wanted), (), ())
+
+    def places(self, mentor: MentorSpec) -> tuple[int | None, ...]:
+        """For each of the student's joints, its place in a mentor's answer.
+
+        Raises:
+            UserError: joints that one of them does not have; no joint in common.
+        """
+        found = self.skeleton.places(self.skeleton_of(mentor), mentor.joints)
+        if all(place is None for place in found):
+            raise UserError(
+                f"mentor '{mentor.name}' has no joint of the student's; say which stand for each other: "
+                f"joints: {{{self.skeleton.joints[0]}: ITS_NAME}}"
+            )
+        return found
+
+    def resolve(self, spec: str, mentor: MentorSpec | None = None) -> nn.Module:
+        """See the base."""
+        from classroomkd.models.pose import resolve_pose
+
+        size = self.size if mentor is None or mentor.shape is None else mentor.shape
+        setup, count = self.setup, len(self.skeleton_of(mentor))
+        network: nn.Module = resolve_pose(
+            spec, count, size, trust_code=setup.trust_code, in_channels=setup.data.shape[0]
+        )
+        return network
+
+    def check_network(
+        self, module: nn.Module, role: str, mentor: MentorSpec | None = None, size: tuple[int, int] | None = None
+    ) -> None:
+        """See the base; a mentor must know joints of the student's."""
+        if mentor is not None:
+            places = self.places(mentor)
+            partly = mentor.skeleton is not None and None in places
+            if partly and mentor.checkpoint is None and not (self.setup.given and mentor.name in self.setup.given):
+                raise UserError(
+                    f"{role}: a mentor with a skeleton of its own needs checkpoint: FILE; the run trains mentors on "
+                    "the data's joints alone"
+                )
+        self._coding(module, size or self.size, len(self.skeleton_of(mentor)), role, self.setup.runtime.device)
+
+    def expect(self, answer: Tensor, role: str, mentor: MentorSpec | None) -> None:
+        """See the base; :meth:`check_network` does it all."""
+
+    def wrap(self, spec: MentorSpec, module: nn.Module, mean: Any, std: Any, size: tuple[int, int] | None) -> Mentor:
+        """See the base; answers are translated into the student's head, bins and joints."""
+        device, own = self.setup.runtime.device, size or self.size
+        coding = self._coding(module, own, len(self.skeleton_of(spec)), f"mentor '{spec.name}'", device)
+        translate = Translation(coding, self.coding, self.places(spec))
+        return Mentor(module, spec.name, mean=mean, std=std, size=size, taps=dict(spec.taps), translate=translate)
+
+    def lineage(self, spec: MentorSpec) -> dict[str, Any]:
+        """See the base: what its answers were translated into, and its joints."""
+        return {"answers": self.coding.plain(), "joints": self.places(spec)}
+
+    def about(self) -> dict[str, str]:
+        """See the base: skeleton and head."""
+        return {"skeleton": json.dumps(self.skeleton.plain()), "coding": json.dumps(self.coding.plain())}
+
+    def refuse_training(self, index: int) -> str | None:
+        """See the base: specialists and wrong labels are made by class."""
+        train = self.setup.recipe.mentors[index].train
+        if train is None or (train.classes is None and not train.label_noise):
+            return None
+        key = "classes" if train.classes is not None else "label_noise"
+        return f"mentors.{index}.train.{key}: joints have no classes; use samples: N for a weaker mentor"
+
+    @torch.no_grad()
+    def score(self, answers: Tensor, target: Tensor, ids: Tensor) -> Score:
+        """See the base."""
+        task = self.setup.task
+        loss = task.supervised(answers, target).sum() / task.mask(target).sum().clamp_min(1)
+        found = self.coding.decode(answers)
+        first, per_joint, more = judge(self.people, self.skeleton, ids, found, metric=self.metric)
+        return Score(first, float(loss), per_joint, len(ids), more)
+
+    def evaluate(self, network: nn.Module, part: Part, inputs: Inputs, batch_size: int) -> Score:
+        """See the base; with ``flip_test`` the mean of a crop's and its mirror image's answers."""
+        views = self.setup.base_views
+        said, target = answers(network, part, inputs, batch_size, views)
+        if self.options.flip_test:
+            mirrored, _ = answers(network, part, inputs, batch_size, views, mirror=True)
+            said = self.coding.mean([said, self.coding.flipped(mirrored, self.skeleton.swap)])
+        return self.score(said, target, part.ids)
+
+    @torch.no_grad()
+    def calibration(self, answers_MN: Tensor, target: Tensor) -> Calibration:
+        """See the base: the temperature by the supervised loss on a grid, the ceiling by the mean credibility."""
+        task, mask = self.setup.task, self.setup.task.mask(target)
+        grid = torch.linspace(-3, 3, 25).exp2()
+
+        def cost(answer: Tensor, scale: Tensor) -> Tensor:
+            return task.supervised(answer / scale, target).where(mask, 0.0).sum()
+
+        temperatures = []
+        for answer in answers_MN:
+            costs = torch.stack([cost(answer, scale) for scale in grid])
+            temperatures.append(grid[costs.argmin().cpu()])
+        credibility = task.credibility(answers_MN, target).nan_to_num(0.0).where(mask, 0.0).sum(1)
+        ceiling = credibility / mask.sum(0).clamp_min(1)
+        return Calibration(torch.stack(temperatures).to(ceiling.device), ceiling.float().clamp_min(1e-6))
+
+    def blank_calibration(self, mentors: int) -> Calibration:
+        """See the base."""
+        device = self.setup.runtime.device
+        return Calibration(torch.ones(mentors, device=device), torch.ones(mentors, len(self.skeleton), device=device))
+
+    def chance(self) -> tuple[float, str]:
+        """See the base: a network that answers the mean pose of the validation part everywhere."""
+        val = self.setup.data.val
+        seen = (val.target[..., 2:] > 0).to(val.target.dtype)
+        mean = (val.target[..., :2] * seen).sum(0) / seen.sum(0).clamp_min(1)
+        pose = torch.cat([mean, torch.ones_like(mean[:, :1])], -1).expand(len(val), -1, -1)
+        first, _, _ = judge(self.people, self.skeleton, val.ids, pose, metric=self.metric)
+        return first, f"the mean pose alone has {first:.1%}"

@@ -1,0 +1,118 @@
+"""From decoded answers to scores: which figures a data set's people allow, and the one that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from classroomkd.data.skeleton import Skeleton
+from classroomkd.errors import UserError
+from classroomkd.tasks.pose import pck
+from classroomkd.tasks.pose.oks import by_visibility, keypoint_ap, oks_nms
+from classroomkd.tasks.pose.truth import Floats, Found, Truth
+
+if TYPE_CHECKING:
+    from classroomkd.data.people.people import People
+
+__all__ = ["METRICS", "answered", "judge", "truth_of"]
+
+SURE = 0.2  # joints below are left out of a person's score (HRNet's and the field's value)
+METRICS = ("AP_gtbox", "AP_detector", "PCKh@0.5", "PCK@0.2", "PCK@0.2_box", "PCK@0.05_box")
+Judged = tuple[float, list[float | None], dict[str, float]]
+
+
+def truth_of(people: People, ids: ArrayLike, *, bare: bool = False) -> Truth:
+    """Every annotation of the pictures of these samples; with ``bare`` of the test part's pictures without one, too."""
+    known = people.truth(ids, bare=bare)
+    picture_ids = np.array([picture.id for picture in people.pictures], np.int64)
+    looked_at = np.unique(people.persons.picture[people.rows(ids)])
+    if bare:
+        looked_at = np.union1d(looked_at, people.bare)
+    return Truth(
+        picture_ids[known.picture], known.joints, known.area, known.box, known.crowd, images=picture_ids[looked_at]
+    )
+
+
+def answered(people: People, ids: ArrayLike, found: ArrayLike, skeleton: Skeleton) -> Found:
+    """Answers (N, K, 3) in input pixels and scores as persons in their pictures.
+
+    A person's score is its box's times the mean of its joints' scores above 0.2; of several answers for one person in
+    a detector's boxes the best stays (OKS-NMS 0.9).
+    """
+    placed = people.to_image(ids, found)
+    sure = placed[..., 2] > SURE
+    mean = np.where(sure, placed[..., 2], 0.0).sum(1) / np.maximum(sure.sum(1), 1)
+    rows = people.rows(ids)
+    score, image = people.score[rows] * mean, people.image(ids)
+    if people.boxes == "detector":
+        box = people.persons.box[rows]
+        stay = oks_nms(image, placed, score, box[:, 2] * box[:, 3] * 1.25**2, skeleton.sigmas)
+        placed, score, image = placed[stay], score[stay], image[stay]
+    return Found(image, placed, score)
+
+
+def judge(people: People, skeleton: Skeleton, ids: Tensor, found: Tensor, *, metric: str) -> Judged:
+    """Score decoded answers.
+
+    Args:
+        people: of the data.
+        skeleton: K joints.
+        ids: (N,) samples.
+        found: (N, K, 3) x, y in input pixels and a score.
+        metric: the figure that counts, one of :data:`METRICS`.
+
+    Returns:
+        The metric's value; by joint the share of places that PCK, PCKh or PCK by the box's side finds right (None: no
+        label); every figure that these people allow, by name.
+
+    Raises:
+        UserError: a metric that these people do not allow.
+    """
+    keys, places = ids.to("cpu").numpy(), found.detach().to("cpu").double().numpy()
+    known = people.of(keys)
+    figures: dict[str, float] = {}
+    tables: dict[str, pck.JointTable] = {}
+    for name, make in _TABLES.items():
+        reference = make(people, skeleton, keys)
+        if reference is not None and np.isfinite(reference).any():
+            tables[name] = _table(name, people.to_image(keys, places), known.joints, reference, skeleton)
+            figures |= tables[name].scores
+    test = bool(len(people.bare)) or people.boxes == "detector"
+    kind = f"AP_{'detector' if people.boxes == 'detector' else 'gtbox'}"
+    answers = answered(people, keys, places, skeleton)
+    ap = keypoint_ap(truth_of(people, keys, bare=test), answers, skeleton.sigmas)
+    figures |= {(kind if name == "AP" else f"{kind}:{name}"): value for name, value in ap.items()}
+    for name, table in by_visibility(truth_of(people, keys, bare=test), answers, skeleton.sigmas).items():
+        figures[f"{kind}:{name}"] = table["AP"]
+    if metric not in figures:
+        raise UserError(f"metric '{metric}': these people allow {', '.join(figures)}")
+    shown = tables.get(metric) or tables.get("PCKh@0.5") or tables.get("PCK@0.2") or tables["PCK@0.2_box"]
+    by_joint = [shown.joints[joint] for joint in skeleton.joints]
+    return figures[metric], [None if np.isnan(x) else float(x) for x in by_joint], figures
+
+
+def _torso(people: People, skeleton: Skeleton, ids: ArrayLike) -> Floats | None:
+    try:
+        return pck.torso(people.of(ids).joints, skeleton)
+    except UserError:  # a skeleton without shoulders or hips
+        return None
+
+
+_TABLES: dict[str, Callable[[People, Skeleton, ArrayLike], Floats | None]] = {
+    "PCKh@0.5": lambda people, skeleton, ids: people.of(ids).head,
+    "PCK@0.2": _torso,
+    "PCK@0.2_box": lambda people, skeleton, ids: pck.box_side(people.of(ids).box),
+    "PCK@0.05_box": lambda people, skeleton, ids: pck.box_side(people.of(ids).box),
+}
+
+
+def _table(name: str, found: Floats, joints: Floats, reference: Floats, skeleton: Skeleton) -> pck.JointTable:
+    kind, _, threshold = name.partition("@")
+    share, _, by = threshold.partition("_")
+    if kind == "PCKh":
+        return pck.pckh(found, joints, reference, float(share), skeleton=skeleton)
+    return pck.pck(found, joints, reference, float(share), skeleton=skeleton, by=by or "torso")
