@@ -98,7 +98,7 @@ def classroom_of(
     """What mentor ``index`` is trained in: alone with its labels, or with its teachers, who are asked online."""
     spec = setup.recipe.mentors[index]
     if spec.taught_by is None:
-        return Classroom(module, (), "none", task=setup.task_for(train))
+        return Classroom(module, (), "none", task=setup.task_for(train, spec, module))
     from classroomkd.engine.mentors import load_mentor
 
     teachers = [load_mentor(setup, record) for record in records]

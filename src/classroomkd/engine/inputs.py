@@ -69,6 +69,7 @@ class Batches:
         drop_last: leave out a last, smaller batch; None = only where it would hold a single sample (BatchNorm).
         rank, world: this rank takes its contiguous share of every batch.
         sizes: (H, W) at which mentors want the same views drawn, beside the student's.
+        size: (H, W) at which whoever is taught wants them; None: the data's.
     """
 
     def __init__(
@@ -82,8 +83,9 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         sizes: Sequence[tuple[int, int]] = (),
+        size: tuple[int, int] | None = None,
     ) -> None:
-        self.others = tuple(sizes)
+        self.others, self.size = tuple(sizes), size
         if batch_size % world or min(batch_size, len(part)) % world:
             raise UserError(f"train.batch_size={batch_size} on {len(part)} images does not divide by {world} processes")
         self.part, self.views, self.seed = part, views, seed
@@ -111,7 +113,7 @@ class Batches:
             start += size
             pixels, target, ids = self.part.batch(index)
             views = self.views.pick(self.seed, ids, epoch)
-            shown, moved = self.views.look(pixels, target, ids, views)
+            shown, moved = self.views.look(pixels, target, ids, views, self.size)
             batch = {"pixels": shown, "target": moved, "ids": ids, "views": views}
             for other in self.others:
                 batch[sight_key(other)], _ = self.views.look(pixels, target, ids, views, other)

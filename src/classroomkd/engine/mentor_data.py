@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from classroomkd.data import counter, split
+from classroomkd.data import counter, split, subset
 from classroomkd.engine.setup import Setup
 from classroomkd.errors import UserError, did_you_mean
 
@@ -29,7 +29,6 @@ def mentor_part(setup: Setup, index: int) -> tuple[Part, str]:
     if spec is None:
         return part, ""
     place = f"mentors.{index}.train"
-    target, ids = part.target.cpu().numpy(), part.ids.cpu().numpy()
     seed = zlib.crc32(setup.recipe.mentors[index].name.encode())
     if spec.classes is not None:
         unknown = [c for c in spec.classes if c not in setup.classes]
@@ -37,16 +36,14 @@ def mentor_part(setup: Setup, index: int) -> tuple[Part, str]:
             near = did_you_mean(unknown[0], setup.classes)
             raise UserError(f"{place}.classes: the data has no class '{unknown[0]}'{near}")
         known = np.isin(np.arange(len(setup.classes)), [setup.classes.index(c) for c in spec.classes])
+        target, ids = part.target.cpu().numpy(), part.ids.cpu().numpy()
         per_class = np.bincount(target, minlength=len(setup.classes)).astype(np.int64)
         counts = np.where(known, per_class, np.floor(per_class * (spec.others or 0.0)).astype(np.int64))
         keep = split.take(target, ids, counts, seed=seed, purpose="mentor")
         part = part.subset(torch.from_numpy(keep))
         notes.append(f"specialist: {', '.join(spec.classes)}; {spec.others or 0:.0%} of the rest")
     if spec.samples is not None and spec.samples < len(part):
-        keep = split.stratified(
-            part.target.cpu().numpy(), part.ids.cpu().numpy(), spec.samples, seed=seed, purpose="mentor"
-        )
-        part = part.subset(torch.from_numpy(keep))
+        part = subset(part, spec.samples, seed=seed, purpose="mentor")
         notes.append(f"{spec.samples} samples only")
     if spec.label_noise:
         part = _with_noise(part, spec.label_noise, len(setup.classes), seed)

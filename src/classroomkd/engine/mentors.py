@@ -208,6 +208,7 @@ def _trained(
             measure=False,
             exam=setup.subject.evaluate,
             sights=setup.sights(classroom),
+            size=spec.shape if setup.data.people is not None else None,
         )
         fit.run(resume=True)
         about = {

@@ -110,9 +110,9 @@ class Setup:
         """The recipe's task."""
         return self.task_for(self.recipe.train)
 
-    def task_for(self, train: TrainSpec) -> Task:
-        """The task with a training section's own label smoothing."""
-        return self.subject.task_for(train)
+    def task_for(self, train: TrainSpec, mentor: MentorSpec | None = None, module: nn.Module | None = None) -> Task:
+        """The task with a training section's own label smoothing; of a mentor's own training, its network's."""
+        return self.subject.task_for(train, mentor, module)
 
     @cached_property
     def subject(self) -> Subject:

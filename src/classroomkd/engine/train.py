@@ -73,6 +73,7 @@ class Fit:
         measure: whether the step is timed against the student alone first.
         exam: scores a network on a part; None: accuracy by class.
         sights: (H, W) at which mentors want the views drawn, beside the student's own.
+        size: (H, W) at which the network that is trained wants them; None: the data's.
     """
 
     runtime: Runtime
@@ -89,6 +90,7 @@ class Fit:
     measure: bool = True
     exam: Exam | None = None
     sights: Sequence[tuple[int, int]] = ()
+    size: tuple[int, int] | None = None
     _history: list[Score] = field(default_factory=list)
     _best: tuple[float, int] = (-1.0, -1)
     _best_weights: dict[str, torch.Tensor] | None = None
@@ -110,6 +112,7 @@ class Fit:
             rank=runtime.rank,
             world=runtime.world,
             sizes=self.sights,
+            size=self.size,
         )
         torch.manual_seed(self.seed + 7919)
         if spec.channels_last == "auto":

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from classroomkd import tasks
 from classroomkd.errors import UserError, did_you_mean
-from classroomkd.recipe.nodes import Loc, Node
+from classroomkd.recipe.nodes import Loc, Node, task_name
 from classroomkd.recipe.problems import Problem, from_pydantic, problem
 
 __all__ = ["Staff", "check_entry", "check_methods", "entry_locs", "staff"]
@@ -87,7 +87,7 @@ def check_entry(tree: Node, loc: Loc, entry: Node, mentors: Staff, lonely: list[
         sentence = f"there is no method '{name.value}'{did_you_mean(name.value, table)}; there are {', '.join(table)}"
         return [problem(tree, place, sentence, value=False)]
     problems = []
-    task = _task(tree)
+    task = task_name(tree)
     if task is not None and task not in table[name.value].tasks:
         sentence = f"'{name.value}' does not do {task}; it does {', '.join(table[name.value].tasks)}"
         problems.append(problem(tree, place, sentence, value=False))
@@ -124,15 +124,8 @@ def _options(
             lonely.append(name)
             return []
         # Let the method see the names of its mentors, as it will when the classroom is built.
-        task = tasks.sketch(_task(tree) or "classification")
+        task = tasks.sketch(task_name(tree) or "classification")
         method.setup(ClassInfo(task, mentors.names, taught=mentors.taught))
     except UserError as error:
         return [problem(tree, loc, str(error), value=False)]
     return []
-
-
-def _task(tree: Node) -> str | None:
-    """The recipe's task, or None where it says none or an unknown one, which is reported by itself."""
-    node = tree.child("task")
-    task = node.child("name") if node is not None else None
-    return task.value if task is not None and isinstance(task.value, str) and task.value in tasks.TASKS else None

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from classroomkd.data.sources.table import TABLE, source_names
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.catalogue import ZOO
-from classroomkd.recipe.nodes import Loc, Node
+from classroomkd.recipe.nodes import Loc, Node, task_name
 from classroomkd.recipe.places import data_sources
 from classroomkd.recipe.problems import Problem, problem
 
@@ -86,19 +86,22 @@ def check_models(tree: Node, trust_code: bool, known_models: Collection[str]) ->
     """Every model exists, in the zoo or in an installed library; ``py:`` is trusted."""
     said: dict[str, str | None] = {}
     problems = []
+    check = _CHECKS.get(task_name(tree) or "classification", _model_problem)
     for loc, node in _models(tree):
         name = node.value
-        if name in ZOO or name in known_models:
+        if name in known_models:
             continue
         if name not in said:
-            said[name] = _model_problem(name, trust_code)
+            said[name] = check(name, trust_code)
         if (sentence := said[name]) is not None:
             problems.append(problem(tree, loc, sentence))
     return problems
 
 
 def _model_problem(name: str, trust_code: bool) -> str | None:
-    """Why a model that is not in the zoo cannot be had. Library networks are built without memory for their weights."""
+    """Why a classifier cannot be had. Library networks are built without memory for their weights."""
+    if name in ZOO:
+        return None
     if name.startswith("py:"):
         if name.count(":") != 2 or not all(name.split(":")):
             return "is not of the form py:package.module:factory"
@@ -115,6 +118,20 @@ def _model_problem(name: str, trust_code: bool) -> str | None:
             return None  # it looks at its weights while it is built; the dry run builds it with some
         return str(error)
     return None
+
+
+def _pose_problem(name: str, trust_code: bool) -> str | None:
+    """Why a pose network cannot be had, by its name alone."""
+    from classroomkd.models.pose import check_pose
+
+    try:
+        check_pose(name, trust_code=trust_code)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+_CHECKS = {"classification": _model_problem, "pose": _pose_problem}
 
 
 def check_mentors(tree: Node) -> list[Problem]:

@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Loc", "Node", "Origin", "from_python"]
+from classroomkd.tasks import TASKS
+
+__all__ = ["Loc", "Node", "Origin", "from_python", "task_name"]
 
 Loc = tuple[str | int, ...]
 
@@ -79,3 +81,10 @@ def from_python(value: Any, origin: Origin) -> Node:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return Node([from_python(item, origin.child(index)) for index, item in enumerate(value)], origin)
     return Node(os.fspath(value) if isinstance(value, os.PathLike) else value, origin)
+
+
+def task_name(tree: Node) -> str | None:
+    """The recipe's task, or None where it says none or an unknown one, which is reported by itself."""
+    node = tree.child("task")
+    name = node.child("name") if node is not None and isinstance(node.value, dict) else None
+    return name.value if name is not None and isinstance(name.value, str) and name.value in TASKS else None

@@ -51,8 +51,8 @@ class Subject(ABC):
         return math.prod(self.answer_shape)
 
     @abstractmethod
-    def task_for(self, train: TrainSpec) -> Task:
-        """The task, with a training section's own label smoothing."""
+    def task_for(self, train: TrainSpec, mentor: MentorSpec | None = None, module: nn.Module | None = None) -> Task:
+        """The task, with a training section's own label smoothing; for a mentor's own training, of its network."""
 
     @abstractmethod
     def resolve(self, spec: str, mentor: MentorSpec | None = None) -> nn.Module:

@@ -35,7 +35,7 @@ class Classes(Subject):
         """``(classes,)``."""
         return (len(self.classes),)
 
-    def task_for(self, train: TrainSpec) -> Task:
+    def task_for(self, train: TrainSpec, mentor: MentorSpec | None = None, module: nn.Module | None = None) -> Task:
         """See the base."""
         return tasks.create("classification", label_smoothing=train.label_smoothing, **self.setup.recipe.task.options)
 

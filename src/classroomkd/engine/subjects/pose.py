@@ -94,15 +94,19 @@ class Joints(Subject):
         """See the base."""
         return tuple(self.coding.answer_shape)
 
-    def task_for(self, train: TrainSpec) -> Task:
-        """See the base.
+    def task_for(self, train: TrainSpec, mentor: MentorSpec | None = None, module: nn.Module | None = None) -> Task:
+        """See the base; a mentor's coding is that of its own head and size.
 
         Raises:
             UserError: label smoothing, which joints do not have.
         """
         if train.label_smoothing:
             raise UserError("train.label_smoothing: joints are taught by smooth targets already; leave it out")
-        return Pose(self.coding, self.skeleton, per=self.options.per, distil_hidden=self.options.distil_hidden)
+        coding = self.coding
+        if mentor is not None and module is not None:
+            size, device = mentor.shape or self.size, self.setup.runtime.device
+            coding = self._coding(module, size, len(self.skeleton), f"mentor '{mentor.name}'", device)
+        return Pose(coding, self.skeleton, per=self.options.per, distil_hidden=self.options.distil_hidden)
 
     def skeleton_of(self, mentor: MentorSpec | None) -> Skeleton:
         """The joints a mentor answers: by name, as a list, or the data's.
@@ -182,12 +186,17 @@ class Joints(Subject):
         return {"skeleton": json.dumps(self.skeleton.plain()), "coding": json.dumps(self.coding.plain())}
 
     def refuse_training(self, index: int) -> str | None:
-        """See the base: specialists and wrong labels are made by class."""
-        train = self.setup.recipe.mentors[index].train
-        if train is None or (train.classes is None and not train.label_noise):
-            return None
-        key = "classes" if train.classes is not None else "label_noise"
-        return f"mentors.{index}.train.{key}: joints have no classes; use samples: N for a weaker mentor"
+        """See the base: specialists and wrong labels are made by class; an assistant answers as the student does."""
+        spec = self.setup.recipe.mentors[index]
+        if spec.train is not None and (spec.train.classes is not None or spec.train.label_noise):
+            key = "classes" if spec.train.classes is not None else "label_noise"
+            return f"mentors.{index}.train.{key}: joints have no classes; use samples: N for a weaker mentor"
+        if spec.taught_by is not None:
+            module, device = self.setup.build_mentor(spec.name, seed=0), self.setup.runtime.device
+            coding = self._coding(module, spec.shape or self.size, len(self.skeleton), spec.name, device)
+            if coding.plain() != self.coding.plain():
+                return f"mentors.{index}.taught_by: an assistant has the student's head and size; {spec.model} has not"
+        return None
 
     @torch.no_grad()
     def score(self, answers: Tensor, target: Tensor, ids: Tensor) -> Score:
