@@ -15,11 +15,10 @@ from classroomkd.errors import UserError, did_you_mean
 
 __all__ = ["COCO", "LSP", "MPII", "SKELETONS", "Skeleton", "from_category", "union"]
 
-_SIGMA = {
-    "nose": 0.026, "eye": 0.025, "ear": 0.035, "shoulder": 0.079, "elbow": 0.072, "wrist": 0.062, "hip": 0.107,
-    "knee": 0.087, "ankle": 0.089, "neck": 0.079, "upper_neck": 0.079, "head_top": 0.079, "pelvis": 0.107,
-    "thorax": 0.107,
-}  # fmt: skip
+_SIGMA = {joint: tenfold / 10 for joint, tenfold in {  # quotients, as the COCO API has them: equal to the last bit
+    "nose": 0.26, "eye": 0.25, "ear": 0.35, "shoulder": 0.79, "elbow": 0.72, "wrist": 0.62, "hip": 1.07, "knee": 0.87,
+    "ankle": 0.89, "neck": 0.79, "upper_neck": 0.79, "head_top": 0.79, "pelvis": 1.07, "thorax": 1.07,
+}.items()}  # fmt: skip
 _LOWER = {"hip", "knee", "ankle", "pelvis"}
 
 
@@ -178,7 +177,7 @@ def from_category(category: Mapping[str, Any]) -> Skeleton:
         raise UserError(f"category '{name}' has no list of keypoints, so its skeleton is unknown")
     known = next((s for s in SKELETONS.values() if list(s.joints) == joints), None)
     links = _pairs([(a - 1, b - 1) for a, b in category.get("skeleton", ())]) or (known.links if known else ())
-    sigmas = category.get("sigmas") or (known.sigmas if known else [_SIGMA.get(_part(j), 0.079) for j in joints])
+    sigmas = category.get("sigmas") or (known.sigmas if known else [_SIGMA.get(_part(j), 0.79 / 10) for j in joints])
     pairs = category.get("flip_pairs")
     upper = category.get("upper_body")
     return Skeleton(

@@ -1,0 +1,1 @@
+"""Human pose and any other skeleton: where each joint of one person is."""

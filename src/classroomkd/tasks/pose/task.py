@@ -1,0 +1,133 @@
+"""Pose: an answer is a coding of K joints, a target ``(B, K, 3)`` of x, y and v; the units are the joints.
+
+The authors of ClassroomKD released no pose code; what a joint's credibility is, and who may teach it, is this
+project's design: see :class:`Pose`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from classroomkd.classroom.task import Task
+from classroomkd.data.skeleton import COCO, Skeleton
+from classroomkd.errors import UserError
+from classroomkd.tasks.pose.coding import Coding, SimCC
+
+__all__ = ["Pose"]
+
+
+class Pose(Task):
+    """Where K joints of one person are.
+
+    A joint counts in losses and gates where it is labelled (visible or hidden) and within the crop. Elsewhere there is
+    no truth to compare with: credibility is 1 for all, and mentors may still teach there (``distil_hidden``).
+
+    Args:
+        coding: of the student's answers, into which mentors' are translated.
+        skeleton: of the joints.
+        per: credibility of each ``joint``, or one for the ``person``: the mean of the logarithms over the joints that
+            count (a mentor's: that it knows), given to all joints.
+        distil_hidden: whether mentors may teach joints without a label.
+        label_smoothing: accepted for the sake of one signature; must be 0, the labels are smooth already.
+
+    Raises:
+        UserError: a skeleton of another number of joints, or smoothing.
+    """
+
+    name = "pose"
+
+    def __init__(
+        self,
+        coding: Coding,
+        skeleton: Skeleton,
+        *,
+        per: Literal["joint", "person"] = "joint",
+        distil_hidden: bool = True,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        if label_smoothing != 0:
+            raise UserError(
+                f"label_smoothing must be 0 for pose, whose labels are smooth already; got {label_smoothing}"
+            )
+        if per not in ("joint", "person"):
+            raise UserError(f"pose: per must be joint or person, got '{per}'")
+        if coding.joints != len(skeleton):
+            raise UserError(
+                f"the student answers {coding.joints} joints, skeleton '{skeleton.name}' has {len(skeleton)}"
+            )
+        self.coding, self.skeleton, self.per, self.distil_hidden = coding, skeleton, per, distil_hidden
+
+    @classmethod
+    def sketch(cls) -> Pose:
+        """A small one with COCO's joints."""
+        return cls(SimCC((64, 64), len(COCO)), COCO)
+
+    def supervised(self, answer: Tensor, target: Tensor) -> Tensor:
+        """The coding's loss against the labels, ``(B, K)``, 0 without a gradient where a joint does not count."""
+        return torch.where(self.mask(target), self.coding.supervised(answer, target), 0.0)
+
+    def log_credibility(self, answer: Tensor, target: Tensor) -> Tensor:
+        """The coding's log fit, ``(B, K)`` or ``(M, B, K)``: 0 where there is no truth, ``-inf`` for a joint the mentor
+        does not know, NaN where its numbers are not finite.
+        """
+        fit = self.coding.log_fit(answer, target, self.skeleton.sigmas)
+        mask = self.mask(target).expand(fit.shape)
+        unknown, broken = self.coding.state(answer)
+        if self.per == "person":
+            counts = mask & ~unknown & ~broken
+            mean = fit.where(counts, 0.0).sum(-1, keepdim=True) / counts.sum(-1, keepdim=True).clamp_min(1)
+            fit = torch.where(unknown | broken, fit, mean)
+        else:
+            fit = torch.where(mask | unknown | broken, fit, 0.0)
+        return fit
+
+    def mask(self, target: Tensor) -> Tensor:
+        """Joints that are labelled and within the crop, ``(B, K)``."""
+        return self.coding.inside(target)
+
+    def reach(self, target: Tensor) -> Tensor:
+        """Joints that mentors may teach, ``(B, K)``: all, or with ``distil_hidden`` off those of :meth:`mask`."""
+        mask = self.mask(target)
+        return torch.ones_like(mask) if self.distil_hidden else mask
+
+    def blanked(self, answers: Tensor, units_MBU: Tensor) -> Tensor:
+        """See the base: joint by joint; joints that a mentor does not know become 0 too."""
+        marked = units_MBU | self.coding.state(answers)[0]
+        return torch.where(marked.view(*marked.shape, *[1] * self.coding.trailing), 0.0, answers)
+
+    def topics(self, target: Tensor) -> Tensor:
+        """A unit is about its joint: ``(B, K)``."""
+        return torch.arange(target.shape[-2], device=target.device).expand(target.shape[:-1])
+
+    def distributions(self, answer: Tensor) -> list[Tensor]:
+        """SimCC: two, over x-bins and y-bins; heatmaps: one over the cells. Each ``(…, B, K, bins)``."""
+        return self.coding.distributions(answer)
+
+    def labels(self, target: Tensor) -> list[Tensor]:
+        """The bins nearest the truth, each ``(B, K)``."""
+        return self.coding.labels(target)
+
+    def divergence(self, student: Tensor, mentors: Tensor, temperature: float | Tensor) -> Tensor:
+        """The coding's divergence, ``(M, B, K)``, without T²; 0 for joints a mentor does not know."""
+        return self.coding.divergence(student, mentors, temperature)
+
+    def check(self, student: Tensor, target: Tensor) -> None:
+        """The answer must be the coding's, the target ``(B, K, 3)`` finite with v 0, 1 or 2."""
+        shape = (len(student), *self.coding.answer_shape)
+        if tuple(student.shape) != shape:
+            raise UserError(
+                f"the student answers with shape {tuple(student.shape)}, its {self.coding.kind} head says {shape}"
+            )
+        if tuple(target.shape) != (len(student), self.coding.joints, 3) or not target.is_floating_point():
+            raise UserError(
+                f"targets of {len(student)} persons with {self.coding.joints} joints must be float "
+                f"{(len(student), self.coding.joints, 3)}; got {tuple(target.shape)} {target.dtype}"
+            )
+        if not bool(target.isfinite().all()):
+            raise UserError("a joint's coordinates are not finite")
+        v = target[..., 2]
+        if not bool(((v == 0) | (v == 1) | (v == 2)).all()):
+            raise UserError("a joint's visibility must be 0 (not labelled), 1 (hidden) or 2 (visible)")
