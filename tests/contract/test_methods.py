@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from cases import cases, labels
 from torch import Tensor, nn
 
 from classroomkd import bank, methods
@@ -19,24 +19,9 @@ IDS = torch.arange(B) * 7 + 3
 SHAPE = (3, 8, 8)
 
 
-def options(name: str) -> list[dict[str, Any]]:
-    """The defaults and one variant for every closed choice and switch of a method's options."""
-    found: list[dict[str, Any]] = [{}]
-    for key, field in methods.options_model(name).model_fields.items():
-        choices: tuple[Any, ...] = getattr(field.annotation, "__args__", ())
-        flat = tuple(itertools.chain.from_iterable(getattr(c, "__args__", (c,)) for c in choices))
-        values = [v for v in flat if isinstance(v, str)] if flat else []
-        if field.annotation is bool:
-            values = [not field.default]
-        found += [{key: v} for v in values if v != field.default]
-    if methods.method_class(name).needs.mentors == 0:  # it has no mentors' terms to match
-        found = [o for o in found if "strength" not in o]
-    return found
-
-
-CASES = [(name, o) for name in methods.names() for o in options(name)]
-IDS_OF = [f"{n}-{'-'.join(f'{k}={v}' for k, v in o.items()) or 'default'}" for n, o in CASES]
-every = pytest.mark.parametrize(("name", "given"), CASES, ids=IDS_OF)
+CASES = cases("classification")
+NAMES = list(dict.fromkeys(name for name, _ in CASES))
+every = pytest.mark.parametrize(("name", "given"), CASES, ids=labels(CASES))
 
 
 class Rounded(nn.Module):
@@ -317,7 +302,7 @@ def test_no_host_sync_in_the_terms(name: str, given: dict[str, Any], monkeypatch
             room.steps += 1
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_the_schedule_multiplies_the_mentors_terms(name: str) -> None:
     if methods.method_class(name).needs.mentors == 0:
         return
@@ -334,7 +319,7 @@ def test_the_schedule_multiplies_the_mentors_terms(name: str) -> None:
         assert quarter.outcome.coefficients.get(key) == whole.outcome.coefficients.get(key)
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_matched_strength_is_one(name: str) -> None:
     if methods.method_class(name).needs.mentors == 0:
         with pytest.raises(UserError, match="strength"):
@@ -353,7 +338,7 @@ def test_matched_strength_is_one(name: str) -> None:
         torch.testing.assert_close(coefficient * total, torch.as_tensor(float(own)))
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_mentors_needed_are_asked_for(name: str) -> None:
     method = methods.create(name)
     if method.needs.mentors == 0:

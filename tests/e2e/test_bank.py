@@ -158,3 +158,10 @@ def test_damage_in_a_large_bank_stops_the_run_and_resuming_mends_it(
     made = run(tmp_path / "again", smoke, quick, "bank=views=2", "--resume")
     assert sorted(m["forwards"] for m in made["mentors"]) == [0, 0, 1]
     assert furthest(student(tmp_path / "first"), student(tmp_path / "again")) == 0
+
+
+def test_a_mentor_is_found_by_name_when_its_answers_are_stored(tmp_path: Path, quick: list[str], smoke: str) -> None:
+    name = run(tmp_path / "off", smoke, quick, "bank=off")["mentors"][0]["name"]
+    made = run(tmp_path / "kd", smoke, quick, "bank=views=2", f"methods=[{{name: kd, mentor: {name}}}]")
+    assert made["failures"] == []
+    assert len(made["entries"]) == 1

@@ -318,7 +318,7 @@ def test_export_and_read_back(finished: Path, tmp_path: Path, capsys: Any) -> No
     exec(code, scope)
     assert scope["net"](torch.zeros(1, 3, 32, 32)).shape == (1, 10)
     assert main(["export", str(finished / "classroomkd" / "seed0"), str(target)]) == 2
-    assert main(["export", str(finished / "classroomkd" / "seed0"), str(tmp_path / "s.onnx")]) == 2
+    assert main(["export", str(finished / "classroomkd" / "seed0"), str(tmp_path / "s.pt2")]) == 2
     capsys.readouterr()
 
 

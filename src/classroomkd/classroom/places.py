@@ -102,6 +102,11 @@ class Survey:
         """The layer whose output is the prediction; where more follows, the last one if it has as many outputs."""
         finished = sorted((n for n in self._nodes.values() if n.calls == 1 and n.name), key=lambda node: node.finished)
         layers = [node for node in finished if node.is_weighing]
+        if self._prediction.dim() == 3:  # bins of joints: the layer that makes a map of each joint
+            joints = self._prediction.shape[1]
+            makers = [n for n in layers if n.output is not None and len(n.output) == 4 and n.output[1] == joints]
+            if makers:
+                return makers[-1]
         own = [node for node in finished if node.layer._parameters and node.input and node.input != node.output]
         for group in (layers, own):  # then modules with weights of their own that change the shape: no normalisation
             makers = [node for node in group if node.is_output(self._prediction)]

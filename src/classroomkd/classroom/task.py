@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 __all__ = ["Task"]
@@ -45,6 +46,20 @@ class Task(ABC):
     def reach(self, target: Tensor) -> Tensor:
         """Which units mentors may teach, ``(B, U)`` bool: those of :meth:`mask`, and more where no truth is needed."""
         return self.mask(target)
+
+    def blanked(self, answers: Tensor, units_MBU: Tensor) -> Tensor:
+        """Mentors' answers ``(M, B, …)`` with zeros, without a gradient, in place of what must not be read.
+
+        Zeros are selected, not multiplied, since 0 · NaN is NaN. Here a sample's whole answer goes where any of its
+        units is marked; a task whose units have parts of the answer to themselves blanks those alone, and also units
+        of which a mentor knows nothing.
+
+        Args:
+            answers: of all mentors.
+            units_MBU: bool, units where the answer is not finite.
+        """
+        marked = units_MBU.any(-1).view(*answers.shape[:2], *[1] * (answers.dim() - 2))
+        return torch.where(marked, 0.0, answers)
 
     @abstractmethod
     def topics(self, target: Tensor) -> Tensor:

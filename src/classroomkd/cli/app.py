@@ -34,7 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "bench": ("classroomkd.cli.bench:bench", "Where the time of a recipe's step goes, and what a bank would save."),
     "evaluate": ("classroomkd.cli.evaluate:evaluate", "Score a student on data."),
     "compare": ("classroomkd.cli.compare:compare", "Compare runs: mean, spread, paired differences, cost."),
-    "predict": ("classroomkd.cli.predict:predict", "Class of every image in a folder, as CSV or JSON lines."),
+    "predict": ("classroomkd.cli.predict:predict", "What the images of a folder show: classes, or people's joints."),
     "report": ("classroomkd.cli.report:report", "Write a run's report page again."),
     "export": ("classroomkd.cli.export:export", "Write a student for use elsewhere."),
     "inspect": ("classroomkd.cli.inspect_:inspect", "A model's size, cost, and the names and shapes of its taps."),

@@ -12,39 +12,48 @@ from classroomkd.errors import UserError
 
 __all__ = ["demo"]
 
-RECIPES = {"puppets": "demo-puppets.yaml", "digits": "demo-digits.yaml"}
+RECIPES = {
+    ("classify", "puppets"): "demo-puppets.yaml",
+    ("classify", "digits"): "demo-digits.yaml",
+    ("pose", "puppets"): "demo-pose.yaml",
+}
+NEXT = {
+    "classify": "classroomkd run own-images data.source=imagefolder:DIR   your own images in folders by class",
+    "pose": "classroomkd run pose/coco data.source=coco-keypoints:DIR   your own people, annotated as COCO does",
+}
 
 
 def demo(
     data: Annotated[
         str, typer.Option(help="puppets (drawn figures) or digits (scikit-learn's handwritten ones).")
     ] = "puppets",
-    task: Annotated[str, typer.Option(help="classify; pose follows.")] = "classify",
+    task: Annotated[str, typer.Option(help="classify, or pose (17 joints of drawn figures).")] = "classify",
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes to its recipe.", metavar="KEY=VALUE")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/demo or the next free name.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted demo; needs --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Teach a small student from four mentors on the embedded data; no network, no download."""
+    """Teach a small student from several mentors on the embedded data; no network, no download."""
     from classroomkd.cli.run import carry_out, finish
     from classroomkd.recipe import load_recipe
 
-    if task != "classify":
-        raise UserError(f"--task {task}: this version has classify; pose comes next")
-    if data not in RECIPES:
-        raise UserError(f"--data {data}: choose one of {', '.join(RECIPES)}")
+    if task not in NEXT:
+        raise UserError(f"--task {task}: choose one of {', '.join(NEXT)}")
+    if (task, data) not in RECIPES:
+        raise UserError(f"--data {data}: choose one of {', '.join(name for kind, name in RECIPES if kind == task)}")
     if resume and out is None:
         raise UserError("--resume: say which demo to go on with, e.g. --out runs/demo")
-    recipe = load_recipe(Path(__file__).with_name(RECIPES[data]), overrides or [])
-    folder = out or _free(Path("runs") / "demo")
-    again = shlex.join(["classroomkd", "demo", "--data", data, *(overrides or []), "--out", str(folder), "--resume"])
+    recipe = load_recipe(Path(__file__).with_name(RECIPES[task, data]), overrides or [])
+    folder = out or _free(Path("runs") / ("demo" if task == "classify" else f"demo-{task}"))
+    chosen = ["--data", data] if task == "classify" else ["--task", task]
+    again = shlex.join(["classroomkd", "demo", *chosen, *(overrides or []), "--out", str(folder), "--resume"])
     outcome = carry_out(recipe, folder, resume=resume, again=again, quiet=quiet)
     finish(outcome, as_json=as_json, quiet=quiet)
     if not (as_json or quiet):
         for note in outcome.summary["data"]["notes"]:
             print(f"note: {note}")
-        print("next:   classroomkd run own-images data.source=imagefolder:DIR   your own images in folders by class")
+        print(f"next:   {NEXT[task]}")
 
 
 def _free(wanted: Path) -> Path:

@@ -3,22 +3,75 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from classroomkd.errors import UserError
 
-__all__ = ["StudentPath", "Which", "evaluate"]
+if TYPE_CHECKING:
+    import torch
+
+    from classroomkd.export import Student
+
+__all__ = ["Question", "StudentPath", "Which", "evaluate"]
 
 # How every verb that takes a student spells it; classroomkd.export.student.find_student checks both.
 StudentPath = Annotated[Path, typer.Argument(help="A run folder, a seed's folder, or a student.safetensors.")]
 Which = Annotated[str, typer.Option(help="last, best or ema.")]
 
 PARTS = ("test", "val", "train", "all")
+
+# task -> what scores a student: (Question) -> (JSON, printer of the same)
+SCORERS = {
+    "classification": "classroomkd.cli.evaluate_classes:score_classes",
+    "pose": "classroomkd.cli.evaluate_pose:score_joints",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be scored.
+
+    Attributes:
+        student: who.
+        path: of its file.
+        source: the data, where it is not the run's own.
+        recipe: the run's, where the student lies in a run folder.
+        part: test, val, train or all.
+        unreadable: refuse or skip.
+        device: where.
+        trust_code: whether ``py:`` names may run.
+        flip_test, official: of pose; None: not said.
+    """
+
+    student: Student
+    path: Path
+    source: str | None
+    recipe: dict[str, Any] | None
+    part: str
+    unreadable: str
+    device: torch.device
+    trust_code: bool
+    flip_test: bool | None = None
+    official: bool = False
+
+    def spec(self, **sizes: Any) -> dict[str, Any]:
+        """The data section: the run's own, or the source that was given at the student's size.
+
+        Raises:
+            UserError: neither is there.
+        """
+        if self.source is not None:
+            return {"source": self.source, "unreadable": self.unreadable, **sizes}
+        if self.recipe is None:
+            raise UserError(
+                f"{self.path} lies in no run folder; say which data to score it on: --data imagefolder:DIR (pose: "
+                "coco-keypoints:DIR)"
+            )
+        return {k: v for k, v in self.recipe["data"].items() if v is not None}
 
 
 def evaluate(
@@ -29,62 +82,34 @@ def evaluate(
     ] = None,
     unreadable: Annotated[str, typer.Option(help="Images that cannot be decoded: refuse or skip.")] = "refuse",
     which: Which = "last",
+    flip_test: Annotated[
+        bool | None,
+        typer.Option(
+            "--flip-test/--no-flip-test",
+            help="Pose: the mean of a crop's and its mirror image's answers; the run's own setting by default.",
+            show_default=False,
+        ),
+    ] = None,
+    official: Annotated[bool, typer.Option("--official", help="Pose: pycocotools' figures beside ours.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models and data to run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Score a student: accuracy, loss, and accuracy by class."""
+    """Score a student: accuracy, loss, and accuracy by class; of pose the metrics by name, and by joint."""
     part = part or ("test" if data is None else "all")
     if part not in PARTS:
         raise UserError(f"--part {part}: choose one of {', '.join(PARTS)}")
-    import torch
-
-    from classroomkd import data as data_
-    from classroomkd.engine import Inputs
+    from classroomkd.cli.by_task import chosen
     from classroomkd.engine.runtime import pick_device
-    from classroomkd.engine.scoring import answers, score
-    from classroomkd.engine.scoring import as_json as plain
-    from classroomkd.export.student import find_student, load_student
+    from classroomkd.export.student import find_student, load_student, own_recipe
 
     path = find_student(student, which)
     taught = load_student(path, trust_code=trust_code)
-    spec = {"source": data, "size": taught.side, "unreadable": unreadable} if data is not None else _own_data(path)
-    images = data_.load(spec, trust_code=trust_code)
-    if sorted(images.classes) != sorted(taught.classes):
-        raise UserError(
-            f"the student knows {len(taught.classes)} classes ({', '.join(taught.classes[:4])}, …), the data "
-            f"'{images.name}' has {len(images.classes)} ({', '.join(images.classes[:4])}, …); they must be the same"
-        )
-    if images.shape != taught.shape:
-        got, wanted = ("x".join(map(str, shape)) for shape in (images.shape, taught.shape))
-        raise UserError(
-            f"the data '{images.name}' has {got} pixels, the student takes {wanted}; convert the images first"
-        )
+    recipe = own_recipe(path) if data is None else None
     where = pick_device(device)
-    inputs = Inputs(taught.mean, taught.std, where)
-    module = taught.module.to(where)
-    parts = [images.train, images.val, images.test] if part == "all" else [getattr(images, part)]
-    said = [answers(module, one, inputs) for one in parts]
-    # The same classes in another order (a folder's are sorted by name) are matched by name.
-    place = torch.tensor([taught.classes.index(name) for name in images.classes], device=where)
-    result = score(torch.cat([x for x, _ in said]), place[torch.cat([y for _, y in said])], len(taught.classes))
+    asked = Question(taught, path, data, recipe, part, unreadable, where, trust_code, flip_test, official)
+    found, show = chosen(SCORERS, taught)(asked)
     if as_json:
-        print(json.dumps({"student": str(path), "data": images.name, "part": part, **plain(result)}, indent=1))
-        return
-    print(f"{path}: {result.accuracy:.2%} on {images.name} {part} ({result.samples:,} images), loss {result.loss:.4f}")
-    table = Table("class", "accuracy")
-    for name, accuracy in zip(taught.classes, result.per_class, strict=True):
-        table.add_row(name, "–" if accuracy is None else f"{accuracy:.1%}")
-    Console().print(table)
-
-
-def _own_data(student: Path) -> dict[str, object]:
-    """The data section of the run a student came from."""
-    import yaml
-
-    for folder in student.resolve().parents:
-        recipe = folder / "recipe.yaml"
-        if recipe.exists():
-            section = yaml.safe_load(recipe.read_text())["data"]
-            return {k: v for k, v in section.items() if v is not None}
-    raise UserError(f"{student} lies in no run folder; say which data to score it on: --data imagefolder:DIR")
+        print(json.dumps(found, indent=1))
+    else:
+        show()

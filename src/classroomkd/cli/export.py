@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,23 +13,68 @@ from classroomkd.errors import UserError
 
 __all__ = ["export"]
 
+DECODE = ("inside", "outside")
+
 
 def export(
     student: StudentPath,
-    target: Annotated[Path, typer.Argument(help="Where to: FILE.safetensors.")],
+    target: Annotated[
+        Path | None, typer.Argument(help="Where to: FILE.safetensors or FILE.onnx.", show_default=False)
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="The same, as an option.", show_default=False)] = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            help="Pose as ONNX: inside (the default) gives joints (x, y, score), outside the network's answer.",
+            show_default=False,
+        ),
+    ] = None,
     which: Which = "last",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models to run (for ONNX).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write the student alone, with a model card beside it."""
-    from classroomkd.export import export_student
+    """Write the student alone: safetensors with a model card beside it, or ONNX."""
+    if (target is None) == (to is None):
+        raise UserError("say once where to: classroomkd export STUDENT FILE.safetensors, or --to FILE.onnx")
+    place = target or to
+    assert place is not None
+    if decode is not None and decode not in DECODE:
+        raise UserError(f"--decode {decode}: choose one of {', '.join(DECODE)}")
     from classroomkd.export.student import find_student
 
-    if target.exists() and not force:
-        raise UserError(f"{target} exists already; add --force to replace it")
+    if place.exists() and not force:
+        raise UserError(f"{place} exists already; add --force to replace it")
     source = find_student(student, which)
-    made = export_student(source, target)
+    said = _onnx(source, place, decode, trust_code) if place.suffix == ".onnx" else _copy(source, place, decode)
+    print(json.dumps(said) if as_json else said["note"])
+
+
+def _copy(source: Path, target: Path, decode: Any) -> dict[str, Any]:
+    from classroomkd.export import export_student
+
+    made = export_student(source, target, decode=decode)
     card = made.with_suffix(".md")
+    without = "" if card.exists() else " (no card: the network is code of your own)"
     said = {"student": str(source), "file": str(made), "card": str(card) if card.exists() else None}
-    without = "" if said["card"] else " (no card: the network is code of your own)"
-    print(json.dumps(said) if as_json else f"{source} -> {made}{without}")
+    return {**said, "note": f"{source} -> {made}{without}"}
+
+
+def _onnx(source: Path, target: Path, decode: Any, trust_code: bool) -> dict[str, Any]:
+    from classroomkd.export.graph import export_onnx
+    from classroomkd.export.student import load_student
+
+    made = export_onnx(load_student(source, trust_code=trust_code), target, decode=decode)
+    checked = (
+        "not compared with torch: onnxruntime is not installed"
+        if made.difference is None
+        else f"onnxruntime's answers are torch's (largest difference {made.difference:.1e})"
+    )
+    return {
+        "student": str(source),
+        "file": str(made.path),
+        "output": made.output,
+        "opset": made.opset,
+        "difference": made.difference,
+        "note": f"{source} -> {made.path}: pixels -> {made.output}, any batch, opset {made.opset}; {checked}",
+    }

@@ -26,8 +26,10 @@ def _methods() -> list[Row]:
 
 def _models() -> list[Row]:
     from classroomkd.models import table
+    from classroomkd.models.pose import pose_table
 
-    return table()
+    plain = [{**row, "task": "classification"} for row in table()]
+    return plain + [{**row, "size": "x".join(map(str, row["size"])), "task": "pose"} for row in pose_table()]
 
 
 def _data() -> list[Row]:
@@ -56,9 +58,11 @@ def _first_comment(text: str) -> str:
 
 
 def _tasks() -> list[Row]:
+    from classroomkd.methods.table import entries
     from classroomkd.tasks import TASKS
 
-    return [{"name": name, "summary": entry.summary} for name, entry in TASKS.items()]
+    able = {name: [method for method, row in entries().items() if name in row.tasks] for name in TASKS}
+    return [{"name": name, "summary": entry.summary, "methods": able[name]} for name, entry in TASKS.items()]
 
 
 # what -> (rows, columns shown in the table, a line beneath)
@@ -70,12 +74,13 @@ KINDS: dict[str, tuple[Callable[[], list[Row]], tuple[str, ...], str]] = {
     ),
     "models": (
         _models,
-        ("name", "parameters", "family"),
-        "parameters at 100 classes; other networks: timm:NAME, torchvision:NAME, py:package.module:factory",
+        ("name", "task", "parameters", "size", "needs", "family"),
+        "parameters at 100 classes, or 17 joints in crops of this size; other networks: timm:NAME, torchvision:NAME, "
+        "py:package.module:factory; for pose simcc:timm:NAME, heatmap:timm:NAME, vitpose:ORG/NAME",
     ),
     "data": (_data, ("pattern", "needs", "summary"), "data: PATTERN, or {source: PATTERN, limit: 1000, ...}"),
     "recipes": (_recipes, ("name", "summary"), "classroomkd run NAME"),
-    "tasks": (_tasks, ("name", "summary"), ""),
+    "tasks": (_tasks, ("name", "summary", "methods"), "task: NAME, or {name: NAME, option: value}"),
 }
 
 

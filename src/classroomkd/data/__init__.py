@@ -1,4 +1,4 @@
-"""Data: labelled images from any source as one kind of object, and replayable augmentation.
+"""Data: labelled images, or persons with joints, from any source as one kind of object, and replayable augmentation.
 
 ``load`` gives an ``ImageSet``; ``make_views`` a space of views. Names are loaded on first use: the table of sources
 (``describe_sources``) is readable without torch.
@@ -17,6 +17,7 @@ _LAZY = {
     "ImageSet": "images",
     "MemoryPixels": "images",
     "Part": "images",
+    "People": "people.people",
     "Pixels": "images",
     "Views": "views",
     "describe_sources": "sources.table",

@@ -1,7 +1,8 @@
 """Labelled images as the engine sees them: pixels, parts, image sets.
 
 Shapes: N images of a part, B of a batch, C channels (3), H and W the sides after the geometry rule of
-``classroomkd.data.geometry``. Pixels are ``uint8`` until the last moment; normalising is the engine's business.
+``classroomkd.data.geometry``, or of the canvases around persons (``classroomkd.data.people``), K joints. Pixels are
+``uint8`` until the last moment; normalising is the engine's business.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ import hashlib
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from classroomkd.data.people.people import People
+    from classroomkd.data.skeleton import Skeleton
 
 __all__ = ["ImageSet", "MemoryPixels", "Part", "Pixels"]
 
@@ -88,10 +93,11 @@ class MemoryPixels:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The images of one part (train, val or test) with their classes and ids.
+    """The images of one part (train, val or test) with their targets and ids.
 
-    ``target`` (N,) int64; ``ids`` (N,) int64: index in the full source in its stable order, before any split or skip;
-    ``rows`` (N,) int64: rows of ``pixels``, which several parts may share.
+    ``target`` has N rows: classes (N,) int64, or joints (N, K, 3) float32, x and y in pixels of the input and v.
+    ``ids`` (N,) int64: index in the full source in its stable order, before any split or skip; ``rows`` (N,) int64:
+    rows of ``pixels``, which several parts may share.
     """
 
     pixels: Pixels
@@ -100,20 +106,20 @@ class Part:
     rows: Tensor
 
     def __post_init__(self) -> None:
-        for name in ("target", "ids", "rows"):
+        for name in ("ids", "rows"):
             value: Tensor = getattr(self, name)
             assert value.dtype == torch.int64, (name, value.dtype)
-            assert value.shape == self.target.shape, (name, value.shape, self.target.shape)
+            assert value.shape == self.target.shape[:1], (name, value.shape, self.target.shape)
 
     def __len__(self) -> int:
-        return len(self.target)
+        return len(self.ids)
 
     def __repr__(self) -> str:
         shape = "x".join(str(side) for side in self.pixels.shape)
         return f"Part({len(self)} images of {shape} in {type(self.pixels).__name__} on {self.rows.device})"
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Places ``index`` (B,) of this part -> pixels (B, C, H, W) uint8, target (B,), ids (B,), on the part's
+        """Places ``index`` (B,) of this part -> pixels (B, C, H, W) uint8, target (B, …), ids (B,), on the part's
         device."""
         index = index.to(self.rows.device)
         return self.pixels.fetch(self.rows[index]), self.target[index], self.ids[index]
@@ -133,8 +139,10 @@ class Part:
         With the set's ``fingerprint`` it is the key of anything trained on this part: the fingerprint alone does not
         know about limits, splits and subsets.
         """
-        both = torch.stack([self.ids, self.target]).cpu().contiguous()
-        return hashlib.sha256(both.numpy().astype("<i8").tobytes()).hexdigest()
+        total = hashlib.sha256(self.ids.cpu().numpy().astype("<i8").tobytes())
+        target = self.target.cpu().contiguous().numpy()
+        total.update(target.astype(target.dtype.newbyteorder("<")).tobytes())
+        return total.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +152,10 @@ class ImageSet:
     ``mean`` and ``std`` belong to the train part, per channel after channels were repeated, for pixels scaled to 0..1;
     ``views`` names the default view definition; ``fingerprint`` is the SHA-256 of the source's content (it does not
     depend on limit or split: see ``Part.digest``); ``notes`` are sentences the user should read.
+
+    Of persons: ``classes`` are the joints' names, ``skeleton`` what is known about them, ``people`` where each sample
+    is in its picture, ``input`` (H, W) the size of a network's input (pixels are larger canvases, which ``Views.plain``
+    and ``Views.look`` bring to it). ``metric`` names the score that counts.
     """
 
     name: str
@@ -156,11 +168,16 @@ class ImageSet:
     views: str
     fingerprint: str
     notes: tuple[str, ...] = ()
+    skeleton: Skeleton | None = None
+    people: People | None = None
+    input: tuple[int, int] | None = None
+    metric: str = "accuracy"
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
-        return self.train.pixels.shape
+        """(C, H, W) of what a network gets: every image, or the crop of a person."""
+        shape = self.train.pixels.shape
+        return shape if self.input is None else (shape[0], *self.input)
 
     def to(self, device: Device) -> ImageSet:
         """The same set with every part on ``device``."""

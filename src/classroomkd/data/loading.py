@@ -25,9 +25,9 @@ from classroomkd.errors import UserError
 __all__ = ["from_dataset", "load"]
 
 
-def load(spec: Any, *, trust_code: bool = False) -> ImageSet:
+def load(spec: Any, *, task: str = "classification", trust_code: bool = False) -> ImageSet:
     """The data set that ``spec`` describes: a source's name, the mapping of a recipe's ``data:``, a torch Dataset or
-    a (train, test) pair.
+    a (train, test) pair. ``task`` says what its samples are: images with a class, or for ``pose`` persons with joints.
 
     Keys of the mapping: ``source``, or ``train``/``val``/``test`` when they live apart; ``val_fraction`` (0.1 of the
     training images) and ``test_fraction`` (0.2), used only where the source has no such part; ``split_seed``;
@@ -40,7 +40,11 @@ def load(spec: Any, *, trust_code: bool = False) -> ImageSet:
     if isinstance(spec, ImageSet):
         return spec
     wanted = parse(spec)
-    request = Request(wanted.size, wanted.options, wanted.unreadable, trust_code)
+    if task == "pose":
+        from classroomkd.data.people.assemble import load_people
+
+        return load_people(wanted, trust_code=trust_code)
+    request = Request(_side(wanted), wanted.options, wanted.unreadable, trust_code)
     if wanted.source is not None or (wanted.val is None and wanted.test is None):
         opened = _open(wanted.source if wanted.source is not None else wanted.train, request)
         return _assemble(opened, wanted) if isinstance(opened, Source) else opened
@@ -64,14 +68,21 @@ def from_dataset(
     from classroomkd.data.sources.python import dataset_source
 
     wanted = parse({"source": "dataset", **keys})
-    request = Request(wanted.size, wanted.options, wanted.unreadable)
+    request = Request(_side(wanted), wanted.options, wanted.unreadable)
     parts = {part: value for part, value in zip(PARTS, (train, val, test), strict=True) if value is not None}
     return _assemble(dataset_source(parts, request, name=name, classes=classes), wanted)
 
 
+def _side(wanted: DataSpec) -> int | None:
+    if isinstance(wanted.size, tuple):
+        raise UserError(f"data.size: {list(wanted.size)} is for pose; whole images are square, give one number")
+    return wanted.size
+
+
 def _open(source: Any, request: Request) -> Source | ImageSet:
     if isinstance(source, str):
-        return open_source(source, request)
+        opened: Source | ImageSet = open_source(source, request)
+        return opened
     from classroomkd.data.sources.python import from_returned
 
     return from_returned(source, request, "data")

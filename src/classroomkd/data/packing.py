@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,6 +23,9 @@ from torch import Tensor
 from classroomkd._files import atomic_write_text, writing
 from classroomkd.data.file_pixels import FilePixels
 from classroomkd.data.images import ImageSet, MemoryPixels, Part, Pixels
+from classroomkd.data.people import packing as people_packing
+from classroomkd.data.people.files import CropPixels
+from classroomkd.data.skeleton import Skeleton
 from classroomkd.errors import UserError
 
 __all__ = ["SCHEMA", "pack", "unpack"]
@@ -37,7 +41,8 @@ def pack(image_set: ImageSet, folder: str | Path) -> Path:
     """Write ``image_set`` into ``folder`` (made when missing) and return the folder; packing the same set again
     changes nothing.
 
-    Pixels in memory are written; files decoded on demand are written as their list of paths.
+    Pixels in memory are written; files decoded on demand are written as their list of paths. Persons come with
+    everything that is known about them.
 
     Raises:
         UserError: for pixels that live in a Python dataset.
@@ -59,7 +64,12 @@ def pack(image_set: ImageSet, folder: str | Path) -> Path:
     digest = _digest(image_set)
     tensor_file = f"data-{digest[:16]}.safetensors"
     plain = {name: getattr(image_set, name) for name in _PLAIN}
+    plain["metric"] = image_set.metric
     manifest = {"schema": SCHEMA, **plain, "parts": parts, "pixels": stores, "tensors": tensor_file}
+    if image_set.people is not None and image_set.skeleton is not None:
+        described, arrays = people_packing.pack_people(image_set.people)
+        tensors |= {f"people.{key}": value for key, value in arrays.items()}
+        manifest |= {"people": described, "skeleton": image_set.skeleton.plain()}
     if not (folder / tensor_file).exists():
         _save_tensors(tensors, folder / tensor_file)
     atomic_write_text(folder / _MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
@@ -92,7 +102,16 @@ def unpack(folder: str | Path) -> ImageSet:
         for name, place in manifest["parts"].items()
     }
     plain: dict[str, Any] = {name: tuple(manifest[name]) if name in _TUPLES else manifest[name] for name in _PLAIN}
+    plain["metric"] = manifest.get("metric", "accuracy")
+    if "people" in manifest:
+        plain["people"] = people_packing.unpack_people(manifest["people"], _below("people.", tensors))
+        plain["skeleton"] = Skeleton.from_plain(manifest["skeleton"])
+        plain["input"] = plain["people"].size
     return ImageSet(**plain, **parts)
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _store(pixels: Pixels, key: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -104,6 +123,12 @@ def _store(pixels: Pixels, key: str, tensors: dict[str, Tensor]) -> dict[str, An
             "kind": "files", "root": str(pixels.root.resolve()), "paths": list(pixels.paths), "size": pixels.size,
             "shape": list(pixels.shape),
         }  # fmt: skip
+    if isinstance(pixels, CropPixels):
+        tensors[f"{key}.origin"], tensors[f"{key}.step"] = (
+            torch.from_numpy(pixels.origin),
+            torch.from_numpy(pixels.step),
+        )
+        return {"kind": "crops", "key": key, **pixels.plain()}
     raise UserError(
         "data: pixels that are read from a Python dataset on demand cannot be shared between processes; use one process"
     )
@@ -114,15 +139,23 @@ def _files(entry: dict[str, Any], tensors: dict[str, Tensor]) -> Pixels:
     return FilePixels(entry["root"], entry["paths"], size=entry["size"], shape=(channels, height, width))
 
 
+def _crops(entry: dict[str, Any], tensors: dict[str, Tensor]) -> Pixels:
+    key = entry["key"]
+    return CropPixels.from_plain(entry, tensors[f"{key}.origin"].numpy(), tensors[f"{key}.step"].numpy())
+
+
 _KINDS: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], Pixels]] = {
     "memory": lambda entry, tensors: MemoryPixels(tensors[entry["key"]]),
     "files": _files,
+    "crops": _crops,
 }
 
 
 def _digest(image_set: ImageSet) -> str:
     """What the tensor file depends on: content, selection, and where each part's pixels are kept."""
     total = hashlib.sha256(image_set.fingerprint.encode())
+    if image_set.people is not None:
+        total.update(image_set.people.boxes.encode())
     for name in _PARTS:
         part: Part = getattr(image_set, name)
         rows = part.rows.cpu().contiguous().numpy().tobytes()

@@ -9,9 +9,12 @@ from typing import Any
 
 from classroomkd.errors import UserError, did_you_mean
 
-__all__ = ["PARTS", "DataSpec", "parse"]
+__all__ = ["IMAGE_VIEWS", "PARTS", "PERSON_VIEWS", "DataSpec", "parse"]
 
 PARTS = ("train", "val", "test")
+# The tables of views need torch; these are their names.
+IMAGE_VIEWS = ("crop_flip", "crop", "flip", "none", "resized_crop")
+PERSON_VIEWS = ("person", "person_mpii", "person_flip", "none")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class DataSpec:
     split_seed: int = 0
     limit: int | None = None
     test_limit: int | None = None
-    size: int | None = None
+    size: int | tuple[int, int] | None = None
     views: str | None = None
     view_seed: int = 0
     unreadable: str = "refuse"
@@ -62,8 +65,14 @@ def _choice(*choices: str) -> Callable[[Any], str | None]:
 
 
 def _views(value: Any) -> str | None:
-    # The table of views needs torch; these are its names, and a test holds them equal.
-    return _choice("crop_flip", "crop", "flip", "none", "resized_crop")(value)
+    return _choice(*dict.fromkeys(IMAGE_VIEWS + PERSON_VIEWS))(value)
+
+
+def _size(value: Any) -> str | None:
+    least = _whole(8)
+    if isinstance(value, (list, tuple)) and len(value) == 2 and not any(least(side) for side in value):
+        return None
+    return "give a whole number of at least 8, or [height, width] for pose" if least(value) else None
 
 
 def _mapping(value: Any) -> str | None:
@@ -76,7 +85,7 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "split_seed": _whole(0),
     "limit": _optional(_whole(1)),
     "test_limit": _optional(_whole(1)),
-    "size": _optional(_whole(8)),
+    "size": _optional(_size),
     "views": _optional(_views),
     "view_seed": _whole(0),
     "unreadable": _choice("refuse", "skip"),
@@ -116,4 +125,5 @@ def _from_mapping(spec: Mapping[str, Any]) -> DataSpec:
         wrong.append(f"data: both 'source' and '{named[0]}' are given; use source alone, or train, val and test")
     if wrong:
         raise UserError("\n".join(wrong))
-    return DataSpec(**spec)
+    size = spec.get("size")
+    return DataSpec(**{**spec, "size": tuple(size)} if isinstance(size, list) else spec)

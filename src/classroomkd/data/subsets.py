@@ -31,6 +31,8 @@ def subset(part: Part, samples: int, *, seed: int = 0, purpose: str = "student")
     if samples < 1:
         raise UserError(f"samples is {samples}; give at least 1")
     target, ids = (np.asarray(value.cpu().numpy()) for value in (part.target, part.ids))
+    if target.ndim > 1:  # persons have no classes
+        target = np.zeros(len(target), np.int64)
     return part.subset(torch.from_numpy(split.stratified(target, ids, samples, seed=seed, purpose=purpose)))
 
 

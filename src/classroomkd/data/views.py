@@ -4,18 +4,24 @@ the same alone or in any batch.
 Finite spaces are enumerated: with crop offsets ``dy, dx`` in 0..2·pad (pad = 4: 0..8) and ``flip`` in 0..1,
 ``crop_flip`` has the view id ``(dy * 9 + dx) * 2 + flip`` (0..161; the untouched image is 80), ``crop`` has ``dy * 9
 + dx`` (0..80; 40), ``flip`` has 0..1 (0), ``none`` has 0. Their pixels do not depend on the view seed.
-``resized_crop`` is unbounded; its view 0 is the untouched image.
+``resized_crop`` is unbounded; its view 0 is the untouched image. Views of persons, which move the joints with the
+pixels, are in ``classroomkd.data.people.views``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from classroomkd.data import hashing
+from classroomkd.data.spec import IMAGE_VIEWS, PERSON_VIEWS
 from classroomkd.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from classroomkd.data.images import ImageSet
 
 __all__ = ["CropFlip", "FixedViews", "Views", "make_views", "view_names"]
 
@@ -46,6 +52,20 @@ class Views:
     def apply(self, pixels: Tensor, ids: Tensor, views: Tensor) -> Tensor:
         """Augment ``pixels`` (B, C, H, W) uint8 of samples ``ids`` (B,) by ``views`` (B,) -> (B, C, H, W) uint8."""
         raise NotImplementedError
+
+    def look(
+        self, pixels: Tensor, target: Tensor, ids: Tensor, views: Tensor, size: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The views of stored ``pixels`` and ``target`` (B, …) as a network of input ``size`` (H, W) gets them.
+
+        Whole images have one size and targets that do not move: there ``size`` changes nothing, and whoever wants
+        another size resizes the result. Persons are rendered at ``size``, and their joints are in its pixels.
+        """
+        return self.apply(pixels, ids, views), target
+
+    def plain(self, pixels: Tensor, target: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """What :meth:`look` gives for the untouched image: what scores are measured on."""
+        return pixels, target
 
     def _draw(self, key: Tensor) -> Tensor:
         """A view id for every key; the unbounded space's 0 (the untouched image) is never drawn."""
@@ -151,6 +171,17 @@ class FixedViews(Views):
         ids, views = ids.to(pixels.device), views.to(pixels.device)
         return self.base.apply(pixels, ids, self.base_views(ids, views))
 
+    def look(
+        self, pixels: Tensor, target: Tensor, ids: Tensor, views: Tensor, size: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See ``Views.look``; ``views`` (B,) are slots."""
+        ids, views = ids.to(pixels.device), views.to(pixels.device)
+        return self.base.look(pixels, target, ids, self.base_views(ids, views), size)
+
+    def plain(self, pixels: Tensor, target: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """See ``Views.plain``."""
+        return self.base.plain(pixels, target, size)
+
 
 def _crop_flip(pad: int, flip: bool) -> Callable[[str, int, tuple[int, int]], Views]:
     def make(name: str, view_seed: int, image_size: tuple[int, int]) -> Views:
@@ -174,19 +205,29 @@ _TABLE: dict[str, Callable[[str, int, tuple[int, int]], Views]] = {
 }
 
 
-def view_names() -> tuple[str, ...]:
-    """The names ``make_views`` knows."""
-    return tuple(_TABLE)
+assert tuple(_TABLE) == IMAGE_VIEWS
 
 
-def make_views(name: str, *, view_seed: int, image_size: tuple[int, int]) -> Views:
-    """The view space ``name`` for images of ``image_size`` (H, W).
+def view_names(task: str = "classification") -> tuple[str, ...]:
+    """The names ``make_views`` knows for ``task``."""
+    return PERSON_VIEWS if task == "pose" else IMAGE_VIEWS
+
+
+def make_views(name: str, *, view_seed: int, image_size: tuple[int, int], people: ImageSet | None = None) -> Views:
+    """The view space ``name`` for images of ``image_size`` (H, W), or for the persons of the image set ``people``.
 
     Raises:
-        UserError: for an unknown name.
+        UserError: for an unknown name, and for views of images where persons are asked for (or the reverse).
     """
-    if name not in _TABLE:
+    persons = people is not None and people.people is not None
+    names = PERSON_VIEWS if persons else IMAGE_VIEWS
+    if name not in names:
+        of = " of persons" if persons else ""
         raise UserError(
-            f"data.views: there is no view space '{name}'{did_you_mean(name, _TABLE)}; there are {', '.join(_TABLE)}"
+            f"data.views: there is no view space{of} '{name}'{did_you_mean(name, names)}; there are {', '.join(names)}"
         )
+    if people is not None and people.people is not None:
+        from classroomkd.data.people.views import person_views
+
+        return person_views(name, people, view_seed=view_seed, image_size=image_size)
     return _TABLE[name](name, view_seed, image_size)

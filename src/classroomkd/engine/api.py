@@ -52,10 +52,10 @@ class Run:
         return write_report(self.folder)
 
     def export(self, path: str | Path, arm: int = 0, seed: int | None = None) -> Path:
-        """Write the student alone to ``path`` (.safetensors, with a model card beside it)."""
+        """Write the student alone to ``path`` (.safetensors or .onnx, with a model card beside it)."""
         from classroomkd.export import export_student
 
-        return export_student(self._folder(arm, seed) / "student.safetensors", Path(path))
+        return export_student(self._folder(arm, seed) / "student.safetensors", Path(path), module=self.student_module)
 
 
 def distill(

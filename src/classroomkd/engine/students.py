@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from classroomkd import __version__, bank, methods, models
 from classroomkd._files import atomic_write_text
-from classroomkd.classroom import Classroom
+from classroomkd.classroom import Classroom, Mentor
 from classroomkd.engine import scoring as ev
 from classroomkd.engine.answering import open_bank
 from classroomkd.engine.mentors import MentorRecord, load_mentor
@@ -46,12 +46,13 @@ def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorR
     wanted = method.needs.mentors > 0
     needs, part = method.needs, setup.student_part
     store = None
-    teachers: list[nn.Module] = []
+    teachers: list[Mentor] = []
+    alone = False
     if wanted and mentors:
         store = open_bank(setup, needs, mentors)
         # Where the bank suffices, the networks themselves are not even loaded.
         alone = isinstance(store, bank.SlabBank) and not needs.heads
-        teachers = [_Stored(m.name) if alone else load_mentor(setup, m) for m in mentors]
+        teachers = [Mentor(_Stored(m.name), m.name) if alone else load_mentor(setup, m) for m in mentors]
     taught = {m.name: bool(m.taught_by) for m in setup.recipe.mentors}
     torch.manual_seed(seed + 104729)  # of what the method builds, whether mentors have just been loaded or are stored
     classroom = Classroom(
@@ -68,12 +69,11 @@ def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorR
         store=store,
         taught=[taught[m.name] for m in mentors],
     )
-    for teacher, record in zip(classroom.mentors, mentors if teachers else (), strict=True):
-        teacher.name = record.name
+    for teacher in classroom.mentors:
         if isinstance(store, bank.MissBank) and setup.taps:  # what it is asked for is stored for every arm
             blank = teacher.prepare(setup.blank(), setup.inputs.mean, setup.inputs.std)
             teacher.read(setup.taps, blank, needs.heads)
-    if teachers and not isinstance(teachers[0], _Stored):
+    if not alone:
         classroom.mentors.mentors = [setup.hastened(mentor) for mentor in classroom.mentors]
     if method.needs.calibration:
         logits = torch.stack([torch.from_numpy(np.load(m.val_logits, allow_pickle=False)) for m in mentors])

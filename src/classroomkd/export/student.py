@@ -1,27 +1,67 @@
-"""A trained student as a file: weights in safetensors, what it needs to be used in the metadata, a card beside it."""
+"""A trained student as a file: weights in safetensors, what it needs to be used in the metadata, a card beside it.
+
+What depends on the task (how the network is built, what its answers mean, what the card says) is in one module a task.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import nn
 
-from classroomkd import __version__, models
+from classroomkd import models
 from classroomkd._files import atomic_write_bytes, atomic_write_text
 from classroomkd.errors import UserError
 
-__all__ = ["Student", "export_student", "find_student", "load_student"]
+if TYPE_CHECKING:
+    from classroomkd.data.people.crops import Canvas
+    from classroomkd.data.skeleton import Skeleton
+    from classroomkd.tasks.pose.coding import Coding
+
+__all__ = ["Pose", "Student", "export_student", "find_student", "load_student", "own_recipe"]
 
 FILES = {"last": "student.safetensors", "best": "student-best.safetensors", "ema": "student-ema.safetensors"}
+
+# task -> the module with ``build``, ``pose_of`` and ``card``
+TASKS = {"classification": "classroomkd.export.classes", "pose": "classroomkd.export.joints"}
+
+
+@dataclass(frozen=True)
+class Pose:
+    """What a pose student's answers mean, and how persons were cropped for it.
+
+    Attributes:
+        skeleton: its joints.
+        coding: how an answer says where they are; ``coding.decode(answer)`` is (B, K, 3): x, y in pixels of the crop
+            (the first pixel's centre is 0) and a score in 0..1.
+        canvas: the crop's size, and how finely crops were stored.
+        padding: by how much a person's box was enlarged.
+    """
+
+    skeleton: Skeleton
+    coding: Coding
+    canvas: Canvas
+    padding: float
 
 
 @dataclass(frozen=True)
 class Student:
-    """A student ready for use: the network in eval mode and what it expects and answers."""
+    """A student ready for use: the network in eval mode and what it expects and answers.
+
+    Attributes:
+        module: maps (B, C, H, W), pixels in 0..1 less ``mean`` and over ``std``, to logits or a pose answer.
+        classes: names of what it knows: classes or joints.
+        mean, std: per channel.
+        shape: (C, H, W) of the input.
+        size: ``data.size`` of the recipe, where it was one number.
+        model: the network's name.
+        metadata: of the file.
+        pose: of a pose student, else None.
+    """
 
     module: nn.Module
     classes: tuple[str, ...]
@@ -31,6 +71,12 @@ class Student:
     size: int | None
     model: str
     metadata: dict[str, str]
+    pose: Pose | None = None
+
+    @property
+    def task(self) -> str:
+        """What it was taught."""
+        return self.metadata.get("task", "classification")
 
     @property
     def side(self) -> int | None:
@@ -65,7 +111,7 @@ def find_student(path: Path, which: str = "last") -> Path:
     return found[0]
 
 
-def load_student(path: Path, module: nn.Module | None = None, *, trust_code: bool = False) -> Student:
+def load_student(path: str | Path, module: nn.Module | None = None, *, trust_code: bool = False) -> Student:
     """Rebuild a student from its file.
 
     Args:
@@ -74,24 +120,26 @@ def load_student(path: Path, module: nn.Module | None = None, *, trust_code: boo
         trust_code: allow a ``py:`` name.
 
     Raises:
-        UserError: not such a file, or a network that has to be handed in.
+        UserError: not such a file, a task that this version does not know, or a network that has to be handed in.
     """
     from classroomkd.models.checkpoints import read_checkpoint
 
+    path = Path(path)
     _, about = read_checkpoint(path, what="student")
     missing = [k for k in ("model", "classes", "preprocessing") if k not in about]
     if missing:
         raise UserError(f"{path} is not a student of this package: its metadata lacks {', '.join(missing)}")
+    kind = _kind(about, path)
     classes = tuple(json.loads(about["classes"]))
     known: dict[str, Any] = json.loads(about["preprocessing"])
-    shape = tuple(known["shape"])
+    channels, height, width = known["shape"]
     if module is None:
         if about["model"].startswith("given:"):
             raise UserError(
                 f"{path}: the student is a network that was handed in from Python ({about['model'][6:]}); build it "
                 "there and load the file with safetensors.torch.load_file"
             )
-        module = models.resolve(about["model"], len(classes), trust_code=trust_code, in_channels=shape[0])
+        module = kind.build(about["model"], classes, (channels, height, width), trust_code)
     else:
         import copy
 
@@ -103,62 +151,82 @@ def load_student(path: Path, module: nn.Module | None = None, *, trust_code: boo
         classes,
         tuple(known["mean"]),
         tuple(known["std"]),
-        (shape[0], shape[1], shape[2]),
-        size,
+        (channels, height, width),
+        size if isinstance(size, int) else None,
         about["model"],
         about,
+        kind.pose_of(path, about, (height, width)),
     )
 
 
-def export_student(source: Path, target: Path) -> Path:
-    """Copy a student to ``target`` (.safetensors) and write a model card beside it (.md).
+def _kind(about: dict[str, str], path: Path) -> Any:
+    """The module of a student's task."""
+    task = about.get("task", "classification")
+    if task not in TASKS:
+        raise UserError(f"{path}: its task is '{task}', which this version does not know: pip install -U classroomkd")
+    return importlib.import_module(TASKS[task])
+
+
+def own_recipe(path: Path) -> dict[str, Any] | None:
+    """The recipe of the run whose folder a student lies in; None where it lies in none."""
+    import yaml
+
+    for folder in path.resolve().parents:
+        recipe = folder / "recipe.yaml"
+        if recipe.exists():
+            read: dict[str, Any] = yaml.safe_load(recipe.read_text())
+            return read
+    return None
+
+
+def export_student(
+    source: Path,
+    target: Path,
+    *,
+    module: nn.Module | None = None,
+    trust_code: bool = False,
+    decode: Literal["inside", "outside"] | None = None,
+) -> Path:
+    """Write a student alone: a copy with a model card beside it (``.safetensors``, ``.md``), or ONNX (``.onnx``).
+
+    Args:
+        source: the student's file.
+        target: where to; its ending says what.
+        module: for ONNX, the network, when it was handed in from Python.
+        trust_code: for ONNX, allow a ``py:`` name.
+        decode: see :func:`classroomkd.export.graph.export_onnx`.
 
     Raises:
-        UserError: another ending (ONNX and torch.export are not in this version), or a place that cannot be written.
+        UserError: another ending, packages that ONNX needs, a network that cannot be written as ONNX, or a place that
+            cannot be written.
     """
+    if target.suffix == ".onnx":
+        from classroomkd.export.graph import export_onnx
+
+        export_onnx(load_student(source, module, trust_code=trust_code), target, decode=decode)
+        return target
     if target.suffix != ".safetensors":
         raise UserError(
-            f"export to '{target.suffix or target.name}' is not in this version: name the target *.safetensors"
+            f"export to '{target.suffix or target.name}' is not in this version: name the target *.safetensors or "
+            "*.onnx"
         )
-    student = load_student(source, trust_code=False) if not _is_given(source) else None
-    atomic_write_bytes(target, source.read_bytes())
+    if decode is not None:
+        raise UserError("--decode is for ONNX: name the target *.onnx, or leave it out")
+    student = None if _is_own(source) else load_student(source)
+    if student is not None and student.pose is not None and "crop" not in student.metadata:
+        # Only the run's folder says how persons were cropped, and the file leaves it.
+        crop = {"padding": student.pose.padding, "canvas": student.pose.canvas.scale}
+        models.save_checkpoint(student.module, target, {**student.metadata, "crop": json.dumps(crop)})
+    else:
+        atomic_write_bytes(target, source.read_bytes())
     if student is not None:
-        atomic_write_text(target.with_suffix(".md"), _card(student, target))
+        atomic_write_text(target.with_suffix(".md"), _kind(student.metadata, source).card(student, target))
     return target
 
 
-def _is_given(source: Path) -> bool:
+def _is_own(source: Path) -> bool:
+    """Whether the network is code of the user's, which a card cannot show how to build."""
     from classroomkd.models.checkpoints import read_checkpoint
 
     model = read_checkpoint(source, what="student")[1].get("model", "")
     return model.startswith(("given:", "py:"))
-
-
-def _card(student: Student, target: Path) -> str:
-    about = student.metadata
-    channels, height, width = student.shape
-    with torch.no_grad():
-        macs = models.multiply_adds(student.module, student.shape)
-    names = ", ".join(student.classes[:20]) + (", …" if len(student.classes) > 20 else "")
-    return f"""# {student.model}, {len(student.classes)} classes
-
-Taught with classroomkd {about.get("classroomkd", __version__)} by the method `{about.get("method", "?")}`
-(seed {about.get("seed", "?")}) on {about.get("data", "?")}.
-
-- input: {channels} x {height} x {width}, pixels in 0..1, mean {_numbers(student.mean)}, std {_numbers(student.std)}
-- output: {len(student.classes)} logits: {names}
-- {models.parameters(student.module):,} parameters, {macs:,} multiply-adds
-
-```python
-import torch
-from safetensors.torch import load_file
-import classroomkd as ck
-
-net = ck.models.create("{student.model}", num_classes={len(student.classes)}).eval()
-net.load_state_dict(load_file("{target.name}"))
-```
-"""
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{v:.4f}" for v in values) + ")"

@@ -98,4 +98,4 @@ class AEKD(Weighted):
             pulls = [torch.autograd.grad(d, own, retain_graph=True)[0].sum(0).flatten() for d in far.sum(1)]
         weight = spread(shortest(torch.stack(pulls), counts.sum(1), self.cap, lesson.reduce), known_MBU)
         hints = (weight * far.unsqueeze(-1)).sum(0)
-        return {"hints": masked_mean(hints, lesson.task.mask(lesson.target))}
+        return {"hints": masked_mean(hints, self.units(lesson))}

@@ -32,7 +32,7 @@ from classroomkd.classroom.adapters import adapter
 from classroomkd.errors import UserError
 from classroomkd.functional import rkd_angle, wide
 from classroomkd.methods.pieces.latent import Latent, hint_distance, mixture, mixture_kl
-from classroomkd.methods.weighted import NonNegative, Positive
+from classroomkd.methods.weighted import NonNegative, Positive, Weighted
 
 __all__ = ["AMTML"]
 
@@ -106,12 +106,8 @@ class AMTML(Method):
         """Supervised, distilled and, if asked, angle and hint terms."""
         assert lesson.mentors is not None
         assert self.latent is not None
-        task, answers, mask = lesson.task, lesson.mentors.prediction, lesson.task.mask(lesson.target)
-        with torch.no_grad():
-            log = task.log_credibility(answers, lesson.target)
-            known = (log > -torch.inf) & mask  # false for NaN too
-            broken = (log.isnan() & mask).any(-1).view(*answers.shape[:2], *[1] * (answers.dim() - 2))
-            answers = torch.where(broken, 0.0, answers)  # selected away: 0 · NaN would be NaN
+        task, mask, reach = lesson.task, lesson.task.mask(lesson.target), lesson.task.reach(lesson.target)
+        answers, known = Weighted.heard(lesson, reach)
         weight = self.latent(lesson.student.features[FEATURE], known)
         own = masked_mean(task.supervised(lesson.student.prediction, lesson.target), mask)
         values = {"supervised": own, "distilled": own.new_zeros(()), "angle": own.new_zeros(())}
@@ -120,7 +116,7 @@ class AMTML(Method):
             mixed = mixture(theirs, weight, self.temperature)  # (B, U, bins)
             far = mixture_kl(ours, mixed, self.temperature) * self.temperature**2
             far = far if self.rule == "paper" else far / ours.shape[-1]
-            values["distilled"] = values["distilled"] + masked_mean(far, mask) / len(pairs)
+            values["distilled"] = values["distilled"] + masked_mean(far, reach) / len(pairs)
             if self.coefficients["angle"] > 0:
                 values["angle"] = values["angle"] + self._angle(lesson, ours, mixed, known) / len(pairs)
         if self.coefficients["angle"] == 0:

@@ -69,5 +69,5 @@ class Average(Weighted):
         assert lesson.mentors is not None
         counts = known_MBU.any(-1)
         far = squared_errors(self.hints.projected(lesson), lesson.mentors.features[self.hints.theirs], counts)
-        mask = lesson.task.mask(lesson.target).any(-1)
-        return {"hints": masked_mean(far.sum(0) / counts.sum(0).clamp_min(1), mask)}
+        taught = self.units(lesson).any(-1)
+        return {"hints": masked_mean(far.sum(0) / counts.sum(0).clamp_min(1), taught)}

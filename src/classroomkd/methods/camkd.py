@@ -102,7 +102,7 @@ class CAMKD(Weighted):
         far = squared_errors(projected, lesson.mentors.features[self.hints.tap], counts)
         weight = self.reliance(lesson, projected, known_MBU)
         hints = (weight * far.unsqueeze(-1)).sum(0)
-        return {"hints": self.factor(len(weight)) * masked_mean(hints, lesson.task.mask(lesson.target))}
+        return {"hints": self.factor(len(weight)) * masked_mean(hints, self.units(lesson))}
 
     def reliance(self, lesson: Lesson, projected: list[Tensor], known_MBU: Tensor) -> Tensor:
         """v ``(M, B, U)``: how near the label each mentor's classifier is when it reads the student's features."""
@@ -113,7 +113,9 @@ class CAMKD(Weighted):
                 # A broken mentor's classifier would send NaN back: what goes in there is a constant.
                 heard = torch.where(counts.view(-1, 1, 1, 1), value, 0.0)
                 said.append(wide(lesson.head(m, self.hints.tap, heard)))
-            loss = -lesson.task.log_credibility(torch.stack(said), lesson.target)
+            found = torch.stack(said)
+            found = lesson.task.blanked(found, lesson.task.log_credibility(found.detach(), lesson.target).isnan())
+            loss = -lesson.task.log_credibility(found, lesson.target)
             return _turned(loss, known_MBU) if self.released else confidence_weights(loss, known_MBU)
 
 

@@ -10,6 +10,8 @@ Rule      s, p_m = credibility of student and mentor (probability of the true cl
   rank    R0, released code at b1d1177: r = ordinal rank of the mean p, / 10; active: r_m > r_s;
           T_m = 1 + tau |r_m − r_s|, divergence times (T_m − 1)²
 Shapes    weight, temperature, active (M, B, U); constant along B for batch and rank, whose scores are summed over ranks
+Units     those with a truth. A mentor that does not know a joint, or is not finite there, does not teach it but the
+          others; in its batch score such a joint counts as the student's own
 Defaults  tau 12 (released CIFAR-100 configs); supervised part weighted by the student's credibility in both released
           rules; ``sample``: by the student's credibility too; ``supervised: one`` turns that off (compare both in
           benchmarks/RESULTS.md)
@@ -35,6 +37,7 @@ from torch import Tensor
 from classroomkd.classroom import Lesson, Method, Needs, Terms, masked_mean
 from classroomkd.functional import grade
 from classroomkd.functional.classroom import Rule
+from classroomkd.methods.pieces.units import partly, silenced
 
 __all__ = ["ClassroomKD"]
 
@@ -123,11 +126,11 @@ class ClassroomKD(Method):
         with torch.no_grad():
             student_log = task.log_credibility(student, lesson.target)
             mentor_log = self._mentor_log(lesson, answers).to(student_log.dtype)
-            broken = mentor_log.isnan().any(-1).view(*answers.shape[:2], *[1] * (answers.dim() - 2))
-            answers = torch.where(broken, 0.0, answers)  # selected away: 0 · NaN would be NaN
+            answers = task.blanked(answers, mentor_log.isnan())
+            silent = partly(~(mentor_log > -torch.inf))
             grades = grade(
                 student_log,
-                mentor_log,
+                mentor_log if self.rule == "sample" else torch.where(silent, student_log, mentor_log),
                 mask,
                 tau=self.tau,
                 rule=self.rule,
@@ -140,6 +143,8 @@ class ClassroomKD(Method):
                 supervised_weight=self.supervised,
                 reduce=lesson.reduce,
             )
+            if self.rule != "sample" and mask.shape[-1] > 1:
+                grades = silenced(grades, silent, self.normalise == "unit")
         divergence = task.divergence(student, answers, grades.temperature)
         distilled = masked_mean((grades.weight * grades.strength * divergence).sum(0), mask)
         return Terms(

@@ -10,6 +10,7 @@ Shapes   features (B, D) at ``tap``; v (B, d), d = ``size``; a memory (N, d) for
 Defaults weight 0.8, d 128, K 16384, temperature 0.07, momentum 0.5, supervised_weight 1 (RepDistiller: CIFAR-100)
 Deviates one map and memory of the student serve all mentors; negatives are drawn with replacement, by (id, step), and K
          is at most the rows of other classes; first rows are brought to length 1; h has no 1e-7 in its denominator
+Pose     joints are no classes: every other sample's row is a negative
 Unknown  a sample whose id is not in the register has no contrastive loss and is not remembered
 Cost     the student's step, M forwards, and 2 M products of (B, d) with (N, d); (1 + M) · N · d · 4 bytes of memory,
          also in checkpoints: 102 MB for 50,000 samples and three mentors
@@ -82,10 +83,12 @@ class CRD(FeatureMethod):
             return
         if info.ids is None or info.labels is None:
             raise UserError("crd remembers every training sample: pass register=(ids, labels) to Classroom")
+        # Joints are no classes: then every other sample is another one.
+        labels = info.labels if info.labels.dim() == 1 else torch.arange(len(info.ids))
         widths = [info.shapes.student[self.tap][0]]
         widths += [info.shapes.mentors[self.tap][place][0] for place in self.places]
         self.maps.extend(nn.Linear(width, self.size) for width in widths)
-        self.memory = Memory(info.ids, info.labels, len(widths), self.size, self.negatives, self.momentum, "crd")
+        self.memory = Memory(info.ids, labels, len(widths), self.size, self.negatives, self.momentum, "crd")
         # log(Z / N) by mentor, with the student's and with the mentor's vectors; -inf until the first batch.
         self.register_buffer("scale", torch.full((len(self.places), 2), -torch.inf))
 

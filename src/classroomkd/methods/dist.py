@@ -6,6 +6,7 @@ Rule     L = supervised_weight · CE
            + weight · mean_m T² [beta · (1 − mean_b ρ of rows) + gamma · (1 − mean_c ρ of columns)]
          ρ Pearson's correlation of softmax(z_s / T) with softmax(z_m / T): a row is a sample's classes, a column a
          class over the batch
+Pose     a row is one joint of one sample, a column one bin (cell) over all joints of the batch
 Shapes   D (M,): it lives on the batch, of all ranks; a mentor's weights are averaged over their samples
 Defaults beta 1, gamma 1, T 4, weight 2, supervised_weight 1 (its code: CIFAR-100; ImageNet has T 1)
 Matched  ``strength: matched``: weight 1, supervised_weight 1

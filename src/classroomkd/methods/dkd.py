@@ -3,7 +3,8 @@
 System   "Decoupled Knowledge Distillation", Zhao, Cui, Song, Qiu, Liang, CVPR 2022, arXiv 2203.08679; code mdistiller
 Rule     L = supervised_weight · CE + weight · mean_m mean_b T² [alpha · KL(b_m ‖ b_s) + beta · KL(p̂_m ‖ p̂_s)]
          b = (p of the true class, the rest), p̂ = softmax over the wrong classes alone; all at T
-Shapes   D (M, B, U)
+Shapes   D (M, B, U), the sum over a joint's distributions; their true class is the bin (cell) nearest the truth, so
+         that labelled joints alone are taught
 Schedule times (epoch + 1) / 20 in the first 20 epochs of 240: ``schedule: {warmup: {epochs: 20}}`` is built in
 Defaults alpha 1, beta 8, T 4, weight 1, supervised_weight 1; beta 2 for resnet56 -> resnet20 and resnet110 -> resnet32,
          6 for vgg13 -> vgg8 and pairs of wide ResNets (mdistiller: CIFAR-100)

@@ -2,7 +2,7 @@
 
 System   Hinton, Vinyals, Dean 2015, arXiv 1503.02531
 Rule     L = supervised_weight · CE + weight · T² · mean_b KL(softmax(z_m / T) ‖ softmax(z_s / T))
-Shapes   z (B, C); the KL is (B, U) over the task's units
+Shapes   z (B, C); the KL is (B, U) over the task's units, its mean over those mentors may teach, labelled or not
 Defaults T 4, weight 0.9, supervised_weight 0.1 (RepDistiller, mdistiller: CIFAR-100)
 Mentor   by name, by position, or "best" (highest score on the validation part, measured before training; the
          first mentor where nobody measured)
@@ -58,12 +58,16 @@ class KD(Method):
         assert lesson.mentors is not None
         mask = lesson.task.mask(lesson.target)
         own = lesson.task.supervised(lesson.student.prediction, lesson.target)
-        divergence = lesson.task.divergence(lesson.student.prediction, lesson.mentors.prediction, self.temperature)[0]
+        answers, reach = lesson.mentors.prediction, lesson.task.reach(lesson.target)
+        divergence = lesson.task.divergence(lesson.student.prediction, answers, self.temperature)[0]
+        known = reach
+        if reach.shape[-1] > 1:  # of several joints there may be some that it does not know: 0 in the divergence
+            known = reach & (lesson.task.log_credibility(answers, lesson.target)[0] != -torch.inf)
         shape = (self.mentors, *mask.shape)
         active = torch.zeros(shape, dtype=torch.bool, device=mask.device)
-        active[self.index] = mask
+        active[self.index] = known
         return Terms(
-            {"supervised": masked_mean(own, mask), "distilled": self.temperature**2 * masked_mean(divergence, mask)},
+            {"supervised": masked_mean(own, mask), "distilled": self.temperature**2 * masked_mean(divergence, reach)},
             self.coefficients,
             weight=active.to(own.dtype),
             temperature=torch.full(shape, self.temperature, dtype=own.dtype, device=mask.device),

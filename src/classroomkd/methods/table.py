@@ -22,7 +22,7 @@ class MethodEntry(NamedTuple):
     target: str
     summary: str
     status: str
-    tasks: tuple[str, ...] = ("classification",)
+    tasks: tuple[str, ...] = ("classification", "pose")
     rules: tuple[str, ...] = ()
     by_rule: tuple[tuple[str, str], ...] = ()  # statuses that depend on the option ``rule``
 
@@ -97,6 +97,15 @@ METHODS: dict[str, MethodEntry] = {
         "classroomkd.methods.dtkd:DTKD", "one temperature for the mentor, one for the student", "paper"
     ),
     "takd": MethodEntry("classroomkd.methods.takd:TAKD", "an assistant, itself taught by a mentor, teaches", "paper"),
+    "dwpose": MethodEntry(
+        "classroomkd.methods.dwpose:DWPose",
+        "one mentor's last map and bins, fading out (stage 1 of 2)",
+        "released rule (stage 1)",
+        tasks=("pose",),
+    ),
+    "fpd": MethodEntry(
+        "classroomkd.methods.fpd:FPD", "half the labels, half one mentor's heatmaps", "paper", tasks=("pose",)
+    ),
 }
 
 

@@ -4,10 +4,11 @@ System   the normal form of multi-teacher distillation (no paper of its own)
 Rule     L = supervised_weight · CE + weight · Σ_m mean_b w_m(b) D_m(b), Σ_m w_m = 1; D includes T²
          weighting  uniform; entropy (EBKD); confidence (CA-MKD); gram (AEKD); random; best
          divergence kl; dkd; dtkd; dist (lives on the batch: w is then averaged over the samples)
+Units    D and its mean run over the units mentors may teach, with a label or without; dkd over those with a label
 Shapes   w (M, B, U); D (M, B, U) or (M,)
 Defaults uniform, kl, T 4, weight 1, supervised_weight 1
-Deviates a mentor whose answer on a sample is not finite, or who does not know its class, does not count there; the
-         others' weights sum to 1
+Deviates a mentor whose answer on a sample (a joint) is not finite, or who does not know its class (the joint), does not
+         count there; the others' weights sum to 1
 Cost     the student's step and M forwards; with weighting best, one
 Hurts    see the methods that set the pieces
 """
@@ -101,14 +102,14 @@ class Weighted(Method):
 
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised, distilled and further terms."""
-        mask = lesson.task.mask(lesson.target)
+        mask, units = lesson.task.mask(lesson.target), self.units(lesson)
         own = lesson.task.supervised(lesson.student.prediction, lesson.target)
-        answers, known = self.heard(lesson, mask)
+        answers, known = self.heard(lesson, units)
         with torch.no_grad():
             weight = self.weighting(lesson, answers, known, self.divergence).to(own.dtype)
             weight = self.factor(len(answers)) * weight
         far = self.divergence(lesson, lesson.student.prediction, answers, known)
-        distilled = self.mean(weight, far.where(known, 0.0) if far.dim() > 1 else far, mask, lesson)
+        distilled = self.mean(weight, far.where(known, 0.0) if far.dim() > 1 else far, units, lesson)
         record = self.placed(weight)
         return Terms(
             {"supervised": masked_mean(own, mask), "distilled": distilled, **self.more(lesson, known)},
@@ -118,23 +119,26 @@ class Weighted(Method):
             active=self.placed(known & (weight > 0)),
         )
 
+    def units(self, lesson: Lesson) -> Tensor:
+        """The units that mentors teach, ``(B, U)``: where there is a truth, or wherever they may if none is needed."""
+        task, target = lesson.task, lesson.target
+        return task.mask(target) if self.divergence.needs_truth else task.reach(target)
+
     @staticmethod
     @torch.no_grad()
-    def heard(lesson: Lesson, mask_BU: Tensor) -> tuple[Tensor, Tensor]:
+    def heard(lesson: Lesson, units_BU: Tensor) -> tuple[Tensor, Tensor]:
         """The mentors' answers, made finite (or ``-inf``) where they are not, and who counts where, ``(M, B, U)``."""
         assert lesson.mentors is not None
         answers = lesson.mentors.prediction
         log = lesson.task.log_credibility(answers, lesson.target)
-        broken = (log.isnan() & mask_BU).any(-1).view(*answers.shape[:2], *[1] * (answers.dim() - 2))
-        # Selected away, not multiplied: 0 · NaN would be NaN. The comparison is false for NaN too.
-        return torch.where(broken, 0.0, answers), (log > -torch.inf) & mask_BU
+        return lesson.task.blanked(answers, log.isnan()), (log > -torch.inf) & units_BU  # false for NaN too
 
     @staticmethod
-    def mean(weight_MBU: Tensor, far: Tensor, mask_BU: Tensor, lesson: Lesson) -> Tensor:
+    def mean(weight_MBU: Tensor, far: Tensor, units_BU: Tensor, lesson: Lesson) -> Tensor:
         """Σ_m w_m D_m, a scalar: the mean over units, or with D of the batch ``(M,)``, w averaged over all ranks'."""
         if far.dim() > 1:
-            return masked_mean((weight_MBU * far).sum(0), mask_BU)
-        sums = torch.stack([*weight_MBU.where(mask_BU, 0.0).flatten(1).sum(1), mask_BU.sum()])
+            return masked_mean((weight_MBU * far).sum(0), units_BU)
+        sums = torch.stack([*weight_MBU.where(units_BU, 0.0).flatten(1).sum(1), units_BU.sum()])
         if lesson.reduce is not None:
             sums = lesson.reduce(sums)
         return (sums[:-1] / sums[-1].clamp_min(1) * far).sum()

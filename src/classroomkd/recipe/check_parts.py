@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from classroomkd.data.sources.table import TABLE, source_names
+from classroomkd.data.sources.table import TABLE, kind_of, source_names
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.catalogue import ZOO
 from classroomkd.recipe.nodes import Loc, Node, task_name
@@ -16,10 +16,11 @@ __all__ = ["check_data", "check_mentors", "check_models"]
 
 def check_data(tree: Node, trust_code: bool, known_sources: Collection[str] = ()) -> list[Problem]:
     """Sources exist and are written in full, their options exist, and exactly one way of naming them is used."""
+    task = task_name(tree) or "classification"
     problems = [
         problem(tree, loc, sentence)
         for loc, node in data_sources(tree)
-        if node.value not in known_sources and (sentence := _source_problem(node.value, trust_code)) is not None
+        if node.value not in known_sources and (sentence := _source_problem(node.value, trust_code, task)) is not None
     ]
     data = tree.child("data")
     if data is None or not isinstance(data.value, dict):
@@ -39,7 +40,7 @@ def check_data(tree: Node, trust_code: bool, known_sources: Collection[str] = ()
     return problems + _source_options(tree)
 
 
-def _source_problem(text: str, trust_code: bool) -> str | None:
+def _source_problem(text: str, trust_code: bool, task: str) -> str | None:
     name, colon, argument = text.partition(":")
     entry = TABLE.get(name)
     if entry is None:
@@ -50,6 +51,10 @@ def _source_problem(text: str, trust_code: bool) -> str | None:
         return f"'{name}' takes nothing after it; write {name} (its settings go into data.options)"
     if entry.trust and not trust_code:
         return "runs code that is not part of classroomkd; if you trust it, add --trust-code"
+    if entry.for_task(task) is None:
+        others = ", ".join(known for known, one in TABLE.items() if one.for_task(task) is not None)
+        wanted = "people with joints; give task: pose" if task != "pose" else "no people with joints"
+        return f"has {wanted}; for {task} there are {others}"
     return None
 
 
@@ -68,8 +73,7 @@ def _source_options(tree: Node) -> list[Problem]:
             there = f"; there are {', '.join(known)}" if known else f"; '{names[0]}' has none"
             problems.append(problem(tree, loc, f"unknown option of '{names[0]}'{did_you_mean(key, known)}{there}"))
         elif isinstance(node.value, bool) or not isinstance(node.value, known[key]):
-            kind = "a whole number" if known[key] == (int,) else "a number"
-            problems.append(problem(tree, loc, f"must be {kind}"))
+            problems.append(problem(tree, loc, f"must be {kind_of(known[key])}"))
     return problems
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .collecting import collect
 from .statistics import Difference, Spread, paired, spread, t_quantile
-from .summary import Summary, collect, load_summary, read_metrics
-from .table import markdown, mentor_rows, result_rows, rich_mentors, rich_results
+from .summary import Summary, load_summary, read_metrics
+from .table import markdown, mentor_rows, result_rows, rich_figures, rich_mentors, rich_results
 
 __all__ = [
     "Difference",
@@ -23,6 +24,7 @@ __all__ = [
     "paired",
     "read_metrics",
     "result_rows",
+    "rich_figures",
     "rich_mentors",
     "rich_results",
     "spread",

@@ -14,6 +14,7 @@ from .records import ArmLog, Curve
 from .rows import Row
 from .style import Ink
 from .summary import Summary
+from .words import CLASSES, Vocabulary
 
 __all__ = ["MAX_CLASSES", "class_changes", "differences", "learning", "scores", "sizes"]
 
@@ -23,33 +24,34 @@ ROW = 34  # pixels of a row with an arm
 
 
 def scores(summary: Summary, colours: Sequence[str], ink: Ink) -> Any:
-    """One dot a seed and a bar at the mean, a row an arm; x is test accuracy in percent."""
+    """One dot a seed and a bar at the mean, a row an arm; x is the test score in percent."""
     import altair as alt
 
+    say = summary.say
     labels = [arm.label for arm in summary.arms]
     dots = [
-        {"arm": arm, "seed": seed, "accuracy": 100 * value}
+        {"arm": arm, "seed": seed, say.key: 100 * value}
         for arm in labels
         for seed, value in summary.scores(arm).items()
         if value is not None
     ]
     y = row_axis("arm:N", labels)
     colour = colour_of("arm:N", labels, colours)
-    x = alt.X("accuracy:Q", title=None, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5))
+    x = alt.X(f"{say.key}:Q", title=None, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5))
     base = alt.Chart(data(dots))
     points = base.mark_circle(size=70, opacity=0.55).encode(
         x=x,
         y=y,
         color=colour,
-        tooltip=["arm:N", "seed:N", alt.Tooltip("accuracy:Q", format=".2f", title="accuracy %")],
+        tooltip=["arm:N", "seed:N", alt.Tooltip(f"{say.key}:Q", format=".2f", title=f"{say.metric} %")],
     )
     means = base.mark_tick(thickness=3, size=24).encode(
-        x=alt.X("mean(accuracy):Q", scale=alt.Scale(zero=False)),
+        x=alt.X(f"mean({say.key}):Q", scale=alt.Scale(zero=False)),
         y=y,
         color=colour,
-        tooltip=["arm:N", alt.Tooltip("mean(accuracy):Q", format=".2f", title="mean %")],
+        tooltip=["arm:N", alt.Tooltip(f"mean({say.key}):Q", format=".2f", title="mean %")],
     )
-    return sized(points + means, ROW * len(labels), "Test accuracy of every seed, with the mean, by arm")
+    return sized(points + means, ROW * len(labels), f"Test {say.metric} of every seed, with the mean, by arm")
 
 
 def differences(rows: Sequence[Row], baseline: str, ink: Ink) -> Any | None:
@@ -96,8 +98,10 @@ def differences(rows: Sequence[Row], baseline: str, ink: Ink) -> Any | None:
     return sized(zero + spans + dots, ROW * len(labels), f"Difference to {baseline} with 95 % interval, by arm")
 
 
-def learning(logs: Sequence[ArmLog], colours: Sequence[str], start: float = 0.0) -> Any | None:
-    """Validation accuracy by epoch: the mean over seeds strong, each seed faint; ``None`` without logs.
+def learning(
+    logs: Sequence[ArmLog], colours: Sequence[str], start: float = 0.0, say: Vocabulary = CLASSES
+) -> Any | None:
+    """Validation score by epoch: the mean over seeds strong, each seed faint; ``None`` without logs.
 
     ``start`` is the epoch to begin at: a later one brings out the end, where curves lie close.
     """
@@ -110,16 +114,19 @@ def learning(logs: Sequence[ArmLog], colours: Sequence[str], start: float = 0.0)
         point | {"arm": log.label, "seed": seed}
         for log, _ in shown
         for seed, curve in log.accuracy.items()
-        for point in _points(curve, 100, start)
+        for point in _points(curve, 100, start, say.key)
     ]
     means = [
-        p | {"arm": log.label} for log, _ in shown if log.mean_accuracy for p in _points(log.mean_accuracy, 300, start)
+        p | {"arm": log.label}
+        for log, _ in shown
+        if log.mean_accuracy
+        for p in _points(log.mean_accuracy, 300, start, say.key)
     ]
     colour = colour_of("arm:N", [log.label for log, _ in shown], [c for _, c in shown])
     x = alt.X(
         "epoch:Q", title="epoch", scale=alt.Scale(zero=start == 0, nice=False), axis=alt.Axis(grid=False, tickCount=6)
     )
-    y = alt.Y("accuracy:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
+    y = alt.Y(f"{say.key}:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
     faint = (
         alt.Chart(data(seeds))
         .mark_line(strokeWidth=1)
@@ -139,15 +146,20 @@ def learning(logs: Sequence[ArmLog], colours: Sequence[str], start: float = 0.0)
         x=x,
         y=y,
         color=colour,
-        tooltip=["arm:N", "epoch:Q", alt.Tooltip("accuracy:Q", format=".1f", title="val accuracy %")],
+        tooltip=["arm:N", "epoch:Q", alt.Tooltip(f"{say.key}:Q", format=".1f", title=f"val {say.metric} %")],
     )
-    return sized(faint + strong + tips, 300, "Validation accuracy by epoch, by arm").add_params(focus())
+    return sized(faint + strong + tips, 300, f"Validation {say.metric} by epoch, by arm").add_params(focus())
 
 
 def class_changes(
-    classes: Sequence[str], values: Mapping[str, Any], colours: Mapping[str, str], pair: tuple[str, str], ink: Ink
+    classes: Sequence[str],
+    values: Mapping[str, Any],
+    colours: Mapping[str, str],
+    pair: tuple[str, str],
+    ink: Ink,
+    say: Vocabulary = CLASSES,
 ) -> Any:
-    """A row a class: test accuracy of each arm in ``values`` (label -> (C,) fractions), a line over the change.
+    """A row a class or joint: test score of each arm in ``values`` (label -> (C,) fractions), a line over the change.
 
     ``pair`` are the two arms the line joins: the student alone and the taught one.
     """
@@ -155,18 +167,18 @@ def class_changes(
 
     names = unique(classes)
     dots = [
-        {"class": name, "arm": label, "accuracy": 100 * float(mean)}
+        {say.unit: name, "arm": label, say.key: 100 * float(mean)}
         for label, means in values.items()
         for name, mean in zip(names, means, strict=True)
         if mean == mean
     ]
     before, after = (values[label] for label in pair)
     spans = [
-        {"class": name, "from": 100 * float(a), "to": 100 * float(b), "change": 100 * float(b - a), "up": bool(b >= a)}
+        {say.unit: name, "from": 100 * float(a), "to": 100 * float(b), "change": 100 * float(b - a), "up": bool(b >= a)}
         for name, a, b in zip(names, before, after, strict=True)
         if a == a and b == b
     ]
-    y = row_axis("class:N", names)
+    y = row_axis(f"{say.unit}:N", names)
     line = (
         alt.Chart(data(spans))
         .mark_rule(strokeWidth=5, opacity=0.35)
@@ -176,7 +188,7 @@ def class_changes(
             y=y,
             color=alt.condition("datum.up", alt.value(ink.gain), alt.value(ink.loss)),
             tooltip=[
-                "class:N",
+                f"{say.unit}:N",
                 *(alt.Tooltip(f"{n}:Q", format=".1f") for n in ("from", "to")),
                 alt.Tooltip("change:Q", format="+.1f"),
             ],
@@ -186,36 +198,38 @@ def class_changes(
         alt.Chart(data(dots))
         .mark_circle(size=64)
         .encode(
-            x="accuracy:Q",
+            x=f"{say.key}:Q",
             y=y,
             color=colour_of("arm:N", list(values), [colours[label] for label in values]),
             opacity=alt.condition(in_focus("arm"), alt.value(1), alt.value(0.1)),
-            tooltip=["class:N", "arm:N", alt.Tooltip("accuracy:Q", format=".1f", title="accuracy %")],
+            tooltip=[f"{say.unit}:N", "arm:N", alt.Tooltip(f"{say.key}:Q", format=".1f", title=f"{say.by_unit} %")],
         )
     )
-    chart = sized(line + points, row_height(len(names)) * len(names), "Test accuracy by class, alone and taught")
+    text = f"Test {say.by_unit} by {say.unit}, alone and taught"
+    chart = sized(line + points, row_height(len(names)) * len(names), text)
     return chart.add_params(focus())
 
 
 def sizes(summary: Summary, colours: Sequence[str], mentors: Sequence[str]) -> Any | None:
-    """Accuracy against parameters (log scale): mentors as squares, the student of each arm as a circle."""
+    """The score against parameters (log scale): mentors as squares, the student of each arm as a circle."""
     import altair as alt
 
+    say = summary.say
     found: list[dict[str, Any]] = [
-        {"who": m.name, "role": "mentor", "parameters": m.parameters, "accuracy": 100 * m.accuracy, "fill": colour}
+        {"who": m.name, "role": "mentor", "parameters": m.parameters, say.key: 100 * m.accuracy, "fill": colour}
         for m, colour in zip(summary.mentors, mentors, strict=True)
         if m.parameters and m.accuracy is not None
     ]
     for arm, colour in zip(summary.arms, colours, strict=True):
         values = [value for value in summary.scores(arm.label).values() if value is not None]
         if values and summary.student.parameters:
-            accuracy = 100 * sum(values) / len(values)
+            score = 100 * sum(values) / len(values)
             found.append(
                 {
                     "who": arm.label,
                     "role": "student",
                     "parameters": summary.student.parameters,
-                    "accuracy": accuracy,
+                    say.key: score,
                     "fill": colour,
                 }
             )
@@ -231,7 +245,7 @@ def sizes(summary: Summary, colours: Sequence[str], mentors: Sequence[str]) -> A
                 scale=alt.Scale(type="log", padding=16, nice=False),
                 axis=alt.Axis(format="~s", tickCount=4, grid=False),
             ),
-            y=alt.Y("accuracy:Q", title=None, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5)),
+            y=alt.Y(f"{say.key}:Q", title=None, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5)),
             color=colour_of("who:N", [row["who"] for row in found], [row["fill"] for row in found]),
             shape=alt.Shape(
                 "role:N", legend=None, scale=alt.Scale(domain=["student", "mentor"], range=["circle", "square"])
@@ -241,15 +255,15 @@ def sizes(summary: Summary, colours: Sequence[str], mentors: Sequence[str]) -> A
                 "who:N",
                 "role:N",
                 alt.Tooltip("parameters:Q", format=","),
-                alt.Tooltip("accuracy:Q", format=".1f", title="accuracy %"),
+                alt.Tooltip(f"{say.key}:Q", format=".1f", title=f"{say.metric} %"),
             ],
         )
     )
-    return sized(chart, 260, "Test accuracy against parameters, mentors and student").add_params(focus())
+    return sized(chart, 260, f"Test {say.metric} against parameters, mentors and student").add_params(focus())
 
 
-def _points(curve: Curve, limit: int, start: float) -> list[dict[str, float]]:
+def _points(curve: Curve, limit: int, start: float, key: str) -> list[dict[str, float]]:
     step = max(1, -(-len(curve) // limit))
     keep = sorted({*range(0, len(curve), step), len(curve) - 1}) if len(curve) else []
     pairs = [(float(curve.x[k]), 100 * float(curve.y[k])) for k in keep]
-    return [{"epoch": x, "accuracy": y} for x, y in pairs if y == y and x >= start]
+    return [{"epoch": x, key: y} for x, y in pairs if y == y and x >= start]

@@ -11,6 +11,7 @@ from .charts import MAX_CLASSES
 from .marks import colour_of, data, focus, in_focus, row_axis, row_height, short_labels, sized
 from .records import Activity, Array, thin
 from .style import DASHES, Ink
+from .words import CLASSES, Vocabulary
 
 __all__ = ["CELLS_WITH_TEXT", "heat", "over_time", "pick_classes"]
 
@@ -87,8 +88,9 @@ def heat(
     top: float | None = None,
     decimals: int = 0,
     names_below: bool = False,
+    say: Vocabulary = CLASSES,
 ) -> Any:
-    """A row a class, a column a mentor, ``table`` (M, C) as shade and, where there is room, as number.
+    """A row a class or joint, a column a mentor, ``table`` (M, C) as shade and, where there is room, as number.
 
     Shades are eight equal steps from 0 to ``top`` (the table's largest value when not given); ``nan`` stays empty.
     """
@@ -100,13 +102,13 @@ def heat(
     middle = top * 4 / len(ink.ramp)
     written = len(mentors) * len(classes) <= CELLS_WITH_TEXT and len(mentors) <= 6
     cells = [
-        {"mentor": mentor, "class": name, "value": float(table[m, c])}
+        {"mentor": mentor, say.unit: name, "value": float(table[m, c])}
         | ({"high": bool(table[m, c] >= middle)} if written else {})
         for m, mentor in enumerate(mentors)
         for c, name in enumerate(classes)
         if np.isfinite(table[m, c])
     ]
-    y = row_axis("class:N", classes, grid=False, padding=0.06)
+    y = row_axis(f"{say.unit}:N", classes, grid=False, padding=0.06)
     x = alt.X(
         "mentor:N",
         sort=list(mentors),
@@ -126,7 +128,7 @@ def heat(
     shade = alt.Color(
         "value:Q", title=title, legend=None, scale=alt.Scale(type="quantize", domain=[0, top], range=list(ink.ramp))
     )
-    tip = ["mentor:N", "class:N", alt.Tooltip("value:Q", format=f".{max(decimals, 1)}f", title=title)]
+    tip = ["mentor:N", f"{say.unit}:N", alt.Tooltip("value:Q", format=f".{max(decimals, 1)}f", title=title)]
     chart = base.mark_rect(cornerRadius=2).encode(color=shade, tooltip=tip)
     if written:
         chart += base.mark_text(fontSize=11, aria=False).encode(
@@ -134,7 +136,7 @@ def heat(
             color=alt.condition("datum.high", alt.value(ink.ramp_high), alt.value(ink.ramp_low)),
             tooltip=tip,
         )
-    chart = sized(chart, row_height(len(classes)) * len(classes), f"{title}: a row a class, a column a mentor")
+    chart = sized(chart, row_height(len(classes)) * len(classes), f"{title}: a row a {say.unit}, a column a mentor")
     return chart.properties(padding={"left": 5, "top": 5, "right": 14, "bottom": 5})  # slanted labels reach out
 
 

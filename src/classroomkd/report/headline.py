@@ -46,7 +46,8 @@ def headline(row: Row | None) -> str:
         return "No student has finished yet."
     decimals = words.decimals_for(row["test"])
     score = words.plus_minus(row["test_last"]["mean"], row["test_last"]["sd"], decimals)
-    text = f"The student alone: {score} %" if row["method"] == "none" else f"{row['arm']} {score} %"
+    score += f" %{words.vocabulary_of([row]).suffix}"
+    text = f"The student alone: {score}" if row["method"] == "none" else f"{row['arm']} {score}"
     parts: list[str] = []
     for index, (name, preposition) in enumerate((("none", "over"), ("average", "against"))):
         difference = row["vs"].get(name)
@@ -91,7 +92,7 @@ def cautions(summary: Summary, rows: Sequence[Row]) -> list[str]:
     )  # by whoever ran it, in more detail
     if seen and own and max(seen) > own and not told:
         found.append(
-            f"Mentors were trained on up to {max(seen):,} labels, the student on {own:,}: "
+            f"Mentors were trained on up to {max(seen):,} {summary.say.seen}, the student on {own:,}: "
             "part of a gain over the student alone may be their extra data."
         )
     unknown = [m.name for m in summary.mentors if m.samples is None]

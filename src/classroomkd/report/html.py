@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["Html", "el", "join", "json_for_script", "prose", "table"]
 
-VOID = {"meta", "link", "br", "hr", "img"}
+VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
 class Html(str):

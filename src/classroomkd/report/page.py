@@ -18,6 +18,7 @@ from pathlib import Path
 
 from .. import __version__
 from . import sections, words
+from .gallery import pictures, toggles
 from .headline import cautions, headline, verdict
 from .html import Html, el, join, json_for_script, prose
 from .licences import NOTICE
@@ -43,16 +44,18 @@ def write_report(run_folder: str | Path) -> Path:
 
 def _page(summary: Summary) -> str:
     story = Story.of(summary, page_ink())
+    gallery, series = pictures(story)
     parts = [
         sections.outcome(story),
         sections.mentors(story),
         sections.learning(story),
         teaching(story),
         sections.classes(story),
+        gallery,
         sections.cost(story),
         sections.settings(story),
     ]
-    body = join([_header(story), _navigation(parts), el("main", *parts), _footer(summary)])
+    body = join([_header(story), _navigation(story, parts), el("main", *parts), _footer(summary)])
     library, script = _library(), _asset("page.js")
     blocks = [
         el("script", json_for_script(story.specs), type="application/json", id="charts"),
@@ -74,7 +77,7 @@ def _page(summary: Summary) -> str:
         el("meta", name="generator", content=f"classroomkd {__version__}"),
         el("link", rel="icon", href="data:,"),
         el("title", f"{summary.name or summary.root.name} · classroomkd"),
-        el("style", Html(_style())),
+        el("style", Html(_style(series))),
     )
     return "<!doctype html>\n" + el("html", head, el("body", body, *blocks), lang="en") + "\n"
 
@@ -116,9 +119,9 @@ def _quiet(sentence: str) -> list[str]:
 def _facts(story: Story) -> Html:
     summary = story.summary
     data, student = summary.data, summary.student
-    facts = [("Data", data.name or words.DASH, f"{len(data.classes)} classes" if data.classes else "")]
+    facts = [("Data", data.name or words.DASH, f"{len(data.classes)} {story.say.units}" if data.classes else "")]
     size = words.count(student.parameters)
-    seen = f", {data.student_train:,} labels" if data.student_train else ""
+    seen = f", {data.student_train:,} {story.say.seen}" if data.student_train else ""
     facts.append(("Student", student.model or words.DASH, f"{size} parameters{seen}"))
     known = [mentor for mentor in summary.mentors if mentor.accuracy is not None]
     if known:
@@ -126,7 +129,7 @@ def _facts(story: Story) -> Html:
         facts.append(
             (
                 "Best mentor",
-                f"{best.name} {words.percent(best.accuracy)} %",
+                f"{best.name} {words.percent(best.accuracy)} %{story.say.suffix}",
                 f"{words.count(best.parameters)} parameters",
             )
         )
@@ -148,13 +151,14 @@ def _facts(story: Story) -> Html:
     )
 
 
-def _navigation(parts: list[Html]) -> Html:
+def _navigation(story: Story, parts: list[Html]) -> Html:
     titles = {
         "result": "Result",
         "mentors": "Mentors",
         "learning": "Learning",
         "teaching": "Who taught what",
-        "classes": "Classes",
+        "classes": story.say.units.capitalize(),
+        "pictures": "Pictures",
         "cost": "Cost",
         "settings": "Settings",
     }
@@ -171,9 +175,11 @@ def _footer(summary: Summary) -> Html:
     return el("footer", f"{text} This file needs no network; charts by Vega-Lite (BSD-3-Clause).")
 
 
-def _style() -> str:
+def _style(series: int) -> str:
+    """The page's rules, and those of the pictures where it has ``series`` drawn over them."""
     dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {css_variables('dark')} }} }}"
-    return f":root {{ {css_variables('light')} }}\n{dark}\n{_asset('page.css')}"
+    more = f"{_asset('gallery.css')}{toggles(series)}\n" if series else ""
+    return f":root {{ {css_variables('light')} }}\n{dark}\n{_asset('page.css')}{more}"
 
 
 @functools.cache

@@ -50,23 +50,25 @@ def write_picture(run_folder: str | Path, path: str | Path, *, theme: str = "lig
 
 def _spec(story: Story) -> dict[str, Any]:
     """One Vega-Lite spec of up to three panels beside each other."""
-    ink = story.ink
+    ink, say = story.ink, story.say
     panels = [
-        _panel(charts.scores(story.summary, story.arm_colours, ink), 250, "Test accuracy, %", "a dot is one seed")
+        _panel(charts.scores(story.summary, story.arm_colours, ink), 250, f"Test {say.metric}, %", "a dot is one seed")
     ]
     for log, taught in story.taught()[:1]:
         if log.activity is not None:
             hues = story.hues(log.activity.mentors)
             lines = charts_teaching.over_time(log.activity, "active", "active %", hues, ink, scale=100, legend=True)
-            panels.append(_panel(lines, 280, "Who taught when", "% of samples a mentor was active on; grey: none was"))
+            panels.append(
+                _panel(lines, 280, "Who taught when", f"% of {say.spots} a mentor was active on; grey: none was")
+            )
         if taught is not None:
             keep = charts_teaching.pick_classes(taught.active, CLASSES)
             names = unique(taught.classes)
             table = 100 * taught.active[:, keep]
             cells = charts_teaching.heat(
-                table, taught.mentors, [names[k] for k in keep], "active %", ink, top=100, names_below=True
+                table, taught.mentors, [names[k] for k in keep], "active %", ink, top=100, names_below=True, say=say
             )
-            panels.append(_panel(cells, 230, "Who taught what", "% of a class's samples"))
+            panels.append(_panel(cells, 230, "Who taught what", say.share))
     datasets: dict[str, Any] = {}
     for panel in panels:
         datasets |= panel.pop("datasets", {})

@@ -30,7 +30,8 @@ def result_rows(
     with its 95 % t interval; ``apart`` = ``{baseline: [{arm, run, why}]}``, where there is none though a run on data
     and a student of the same name has it; ``parameters``, ``multiply_adds`` (student), ``cost_ratio`` (step time over
     the student alone: 1 for ``none``, whatever was measured), ``step_ms``, ``seconds``, ``test`` (samples),
-    ``student``, ``data``.
+    ``student``, ``data``. Where scores are no accuracies, also ``task`` and ``metric``; where further figures were
+    measured, ``metrics`` = ``{name: {n, mean, sd}}``.
     """
     runs = [summaries] if isinstance(summaries, Summary) else list(summaries)
     titles = _titles(runs)
@@ -66,6 +67,8 @@ def result_rows(
                     "test": summary.data.test,
                     "student": summary.student.model,
                     "data": summary.data.name,
+                    **summary.say.marks(summary.task),
+                    **_further(summary, arm),
                 }
             )
     return rows
@@ -73,7 +76,8 @@ def result_rows(
 
 def mentor_rows(summaries: Summary | Iterable[Summary]) -> list[Row]:
     """One row a mentor: ``run, name, model, accuracy`` (test), ``val_accuracy, parameters, multiply_adds, samples``
-    (labels it was trained on, ``null`` when unknown), ``note, seconds``. The same mentor in several runs comes once.
+    (labels it was trained on, ``null`` when unknown), ``note, seconds``, and ``task, metric`` where scores are no
+    accuracies. The same mentor in several runs comes once.
     """
     runs = [summaries] if isinstance(summaries, Summary) else list(summaries)
     rows: dict[tuple[Any, ...], Row] = {}
@@ -82,7 +86,8 @@ def mentor_rows(summaries: Summary | Iterable[Summary]) -> list[Row]:
             row = mentor.model_dump(include=set(MENTOR_KEYS))
             row["note"] = mentor.note or ""
             key = tuple(row[name] for name in ("name", "model", "accuracy", "samples"))
-            rows.setdefault(key, {"run": title, **{k: row[k] for k in MENTOR_KEYS}})
+            marks = summary.say.marks(summary.task)
+            rows.setdefault(key, {"run": title, **{k: row[k] for k in MENTOR_KEYS}, **marks})
     return list(rows.values())
 
 
@@ -147,10 +152,18 @@ def _difference(
 
 
 def _same_task(a: Summary, b: Summary) -> bool:
-    """Whether two runs are about the same thing by name and number: test part and student."""
+    """Whether two runs are about the same thing by name and number: test part, score and student."""
 
     def what(run: Summary) -> tuple[Any, ...]:
-        return (run.task, run.data.name, run.data.classes, run.data.test, run.student.model, run.student.parameters)
+        return (
+            run.task,
+            run.say.metric,
+            run.data.name,
+            run.data.classes,
+            run.data.test,
+            run.student.model,
+            run.student.parameters,
+        )
 
     return what(a) == what(b)
 
@@ -199,6 +212,11 @@ def _cost(summary: Summary, arm: Arm) -> float | None:
 def _spread(summary: Summary, arm: Arm, field: str) -> Row:
     found = spread(summary.scores(arm.label, field).values())
     return {"n": found.n, "mean": found.mean, "sd": found.sd}
+
+
+def _further(summary: Summary, arm: Arm) -> Row:
+    found = {name: spread(values) for name, values in summary.metrics(arm.label).items()}
+    return {"metrics": {k: {"n": v.n, "mean": v.mean, "sd": v.sd} for k, v in found.items()}} if found else {}
 
 
 def _mean(summary: Summary, arm: Arm, field: str) -> float | None:

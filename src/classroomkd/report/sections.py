@@ -14,7 +14,8 @@ from .rows import Row, mentor_rows
 from .statistics import Difference, paired, spread
 from .story import Story
 from .summary import read_json
-from .table import notes
+from .table import figure_rows, notes
+from .words import Vocabulary
 
 __all__ = ["classes", "cost", "learning", "mentors", "outcome", "settings"]
 
@@ -25,12 +26,12 @@ def outcome(story: Story) -> Html:
         text = "No student has finished yet, so there is nothing to compare."
         return section("result", "Result", el("p", text, class_="lead"))
     named = [name for name in ("none", "average") if any(row["vs"].get(name) for row in story.rows)]
-    columns = [("arm", ""), ("n", "num"), ("test %", "num")]
+    columns = [("arm", ""), ("n", "num"), (story.say.heading, "num")]
     columns += [(f"vs {words.alone(name)}", "num") for name in named]
     columns += [("at best val %", "num"), ("step", "num"), ("params", "num")]
     rows = [_result_row(story, row, named, colour) for row, colour in zip(story.rows, story.arm_colours, strict=True)]
     dots = story.figure(
-        "Every seed, test %",
+        f"Every seed, {story.say.heading}",
         "a dot is one student, the bar their mean",
         charts.scores(story.summary, story.arm_colours, story.ink),
         "The scores are in the table above.",
@@ -45,9 +46,10 @@ def outcome(story: Story) -> Html:
     return section(
         "result",
         "Result",
-        el("p", f"Accuracy on {_samples(story.summary.data.test)}; nothing was chosen on them.", class_="lead"),
+        el("p", f"{story.say.title} on {_samples(story)}; nothing was chosen on them.", class_="lead"),
         el("div", table(columns, rows, "Result of every arm"), _notes(story), class_="card"),
         el("div", *(el("div", one, class_="card") for one in (dots, *spans)), class_=_grid(1 + len(spans))),
+        _further(story),
     )
 
 
@@ -68,6 +70,23 @@ def _result_row(story: Story, row: Row, named: list[str], colour: str) -> list[s
     return [*cells, best, words.ratio(row["cost_ratio"]), words.count(row["parameters"])]
 
 
+def _further(story: Story) -> Html | None:
+    """The figures beside the score that counts, a row a figure and a column an arm."""
+    found = figure_rows(story.rows)
+    if not found:
+        return None
+    columns = [("test, %", ""), *((str(row["arm"]), "num") for row in story.rows)]
+    rows: list[list[str | None]] = []
+    for row in found:
+        spreads = [row[str(k)] or {"mean": None, "sd": None} for k in range(len(story.rows))]
+        cells = [words.plus_minus(one["mean"], one["sd"], story.decimals) for one in spreads]
+        rows.append([words.figure_name(row["figure"]), *cells])
+    title = "Further figures"
+    note = "on the test part, of the last epoch's students; mean ± standard deviation over seeds"
+    caption = el("figcaption", title, el("span", note))
+    return el("div", el("figure", caption, table(columns, rows, title)), class_="card")
+
+
 def _notes(story: Story) -> Html:
     return el("p", prose(" ".join(notes(story.rows, "reconstructed:"))), class_="note")
 
@@ -81,11 +100,11 @@ def mentors(story: Story) -> Html:
     columns = [
         ("mentor", ""),
         ("model", ""),
-        ("test %", "num"),
+        (story.say.heading, "num"),
         ("val %", "num"),
         ("parameters", "num"),
         ("multiply-adds", "num"),
-        ("labels trained on", "num"),
+        (f"{story.say.seen} trained on", "num"),
     ]
     columns += [("note", "wrap")] if noted else []
     rows: list[list[str | None]] = []
@@ -97,25 +116,25 @@ def mentors(story: Story) -> Html:
         rows.append(cells + ([row["note"] or words.DASH] if noted else []))
     own, student = story.summary.data.student_train, story.summary.student
     lead = f"The student, {student.model or 'unnamed'}, has {words.count(student.parameters)} parameters"
-    lead += f" and saw {own:,} labels." if own else "."
+    lead += f" and saw {own:,} {story.say.seen}." if own else "."
     return section(
         "mentors", "Mentors", el("p", lead, class_="lead"), el("div", table(columns, rows, "Mentors"), class_="card")
     )
 
 
 def learning(story: Story) -> Html:
-    """Validation accuracy over epochs."""
+    """The validation score over epochs."""
     warnings = [el("p", text, class_="note") for log in story.logs for text in log.trouble]
     shown = [(log, c) for log, c in zip(story.logs, story.arm_colours, strict=True) if log.mean_accuracy is not None]
     if not shown:
-        text = "No validation accuracy has been logged."
+        text = f"No validation {story.say.metric} has been logged."
         return section("learning", "Learning", el("p", text, class_="lead"), *warnings)
     ends = [(log.label, log.mean_accuracy) for log, _ in shown if log.mean_accuracy is not None]
     last = max(float(curve.x[-1]) for _, curve in ends)
     listed = ", ".join(f"{label} {words.percent(float(curve.y[-1]))} %" for label, curve in ends)
     figures = []
-    for title, start in (("Validation accuracy, %", 0.0), ("The second half, larger", last / 2)):
-        chart = charts.learning(story.logs, story.arm_colours, start)
+    for title, start in ((f"Validation {story.say.metric}, %", 0.0), ("The second half, larger", last / 2)):
+        chart = charts.learning(story.logs, story.arm_colours, start, story.say)
         figures.append(story.figure(title, "mean over seeds; single seeds faint", chart, f"At the end: {listed}."))
     return section(
         "learning",
@@ -128,8 +147,8 @@ def learning(story: Story) -> Html:
 
 
 def classes(story: Story) -> Html:
-    """What changed on each class from the student alone to the taught one."""
-    alone, main, names = story.alone, story.main, story.summary.data.classes
+    """What changed on each class or joint from the student alone to the taught one."""
+    alone, main, names, say = story.alone, story.main, story.summary.data.classes, story.say
     logs = {log.label: log.per_class for log in story.logs if log.per_class}
     if alone is None or main is None or alone.label == main["arm"] or not {alone.label, main["arm"]} <= set(logs):
         return Html("")
@@ -142,33 +161,33 @@ def classes(story: Story) -> Html:
     means = {label: np.stack(list(logs[label].values())).mean(0)[keep] for label in labels}
     colours = {label: story.colour(label) for label in labels}
     figure = story.figure(
-        "Test accuracy on each class, %",
-        f"the bar runs from {pair[0]} to {pair[1]}: green where the class gained, red where it lost",
-        charts.class_changes([names[k] for k in keep], means, colours, pair, story.ink),
-        "The figures of all classes are in teaching.json of every seed.",
+        f"Test {say.by_unit} on each {say.unit}, %",
+        f"the bar runs from {pair[0]} to {pair[1]}: green where the {say.unit} gained, red where it lost",
+        charts.class_changes([names[k] for k in keep], means, colours, pair, story.ink, say),
+        f"The figures of all {say.units} are in teaching.json of every seed.",
         story.legend(labels, list(colours.values())),
     )
-    text = _changes(names, changes, pair)
+    text = _changes(names, changes, pair, say)
     if len(keep) < len(names):
-        text += f" Drawn are the {len(keep)} classes that changed most."
+        text += f" Drawn are the {len(keep)} {say.units} that changed most."
     lead = el("p", prose(text), class_="lead")
-    return section("classes", "What changed, class by class", lead, el("div", figure, class_="card"))
+    return section("classes", f"What changed, {say.unit} by {say.unit}", lead, el("div", figure, class_="card"))
 
 
 def _change(logs: dict[str, dict[int, Array]], pair: tuple[str, str], index: int) -> Difference:
-    """Of one class, from the first arm of ``pair`` to the second, paired by seed."""
+    """Of one class or joint, from the first arm of ``pair`` to the second, paired by seed."""
     alone, taught = ({seed: float(values[index]) for seed, values in logs[label].items()} for label in pair)
     return paired(taught, alone)
 
 
-def _changes(names: list[str], changes: list[Difference], pair: tuple[str, str]) -> str:
+def _changes(names: list[str], changes: list[Difference], pair: tuple[str, str], say: Vocabulary) -> str:
     known = [(change.mean, name) for change, name in zip(changes, names, strict=True) if change.mean is not None]
     if not known:
-        return f"{pair[0]} and {pair[1]} share no seed, so classes cannot be compared."
+        return f"{pair[0]} and {pair[1]} share no seed, so {say.units} cannot be compared."
     gained, lost = (sum(1 for mean, _ in known if sign * mean > 0) for sign in (1, -1))
     sure = [sum(1 for change in changes if change.verdict == word) for word in ("gain", "loss")]
     (top, best), (bottom, worst) = max(known), min(known)
-    text = f"From {pair[0]} to {pair[1]}, {gained} of {len(names)} classes gained accuracy and {lost} lost it"
+    text = f"From {pair[0]} to {pair[1]}, {gained} of {len(names)} {say.units} gained {say.by_unit} and {lost} lost it"
     if any(change.low is not None for change in changes):
         text += f"; beyond chance between seeds (a 95 % interval each): {sure[0]} gained, {sure[1]} lost"
     return f"{text}. Most: {best} {words.signed(top)} points; least: {worst} {words.signed(bottom)}."
@@ -188,10 +207,10 @@ def cost(story: Story) -> Html:
     if chart is not None:
         names = [row["arm"] for row in story.rows] + [mentor.name for mentor in story.summary.mentors]
         figure = story.figure(
-            "Accuracy and size, test %",
+            f"{story.say.title} and size, test %",
             "squares are mentors, circles the student of each arm",
             chart,
-            "Accuracies and parameter counts are in the tables above.",
+            f"{story.say.scores} and parameter counts are in the tables above.",
             story.legend(names, story.arm_colours + story.mentor_colours),
         )
         cards.append(el("div", figure, class_="card"))
@@ -252,8 +271,9 @@ def section(name: str, title: str, *children: str | None) -> Html:
     return el("section", el("h2", title, id=f"{name}-title"), *children, id=name, aria_labelledby=f"{name}-title")
 
 
-def _samples(test: int | None) -> str:
-    return f"{test:,} test samples" if test else "the test samples"
+def _samples(story: Story) -> str:
+    test, samples = story.summary.data.test, story.say.samples
+    return f"{test:,} test {samples}" if test else f"the test {samples}"
 
 
 def _grid(count: int) -> str:

@@ -13,6 +13,7 @@ from .records import ArmLog, Teaching, read_run
 from .rows import Row, find_baseline, result_rows
 from .style import DASHES, Ink, arm_colours
 from .summary import Arm, Summary
+from .words import Vocabulary
 
 __all__ = ["Story"]
 
@@ -41,6 +42,11 @@ class Story:
         hues = [ink.hues[k % len(ink.hues)] for k in range(len(summary.mentors))]
         colours = arm_colours([row["method"] for row in rows], ink, index)
         return cls(summary, ink, rows, read_run(summary), main, colours, hues, words.decimals_for(summary.data.test))
+
+    @property
+    def say(self) -> Vocabulary:
+        """What scores, units and samples of this run are called."""
+        return self.summary.say
 
     @property
     def alone(self) -> Arm | None:

@@ -6,10 +6,7 @@ are not finite are read as missing (``None``). Scores are fractions in 0..1.
 
 from __future__ import annotations
 
-import glob
 import math
-import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..errors import UserError
 from .files import read_json, read_metrics
+from .words import Vocabulary, vocabulary
 
 __all__ = [
     "Arm",
@@ -25,7 +23,6 @@ __all__ = [
     "MentorInfo",
     "Student",
     "Summary",
-    "collect",
     "load_summary",
     "read_json",
     "read_metrics",
@@ -33,7 +30,7 @@ __all__ = [
 
 SCHEMA = 1
 NAME = "summary.json"
-DEEPEST = 4  # how far below a given folder runs are looked for
+BY_JOINT = ("PCKh@0.5", "PCK@0.2", "PCK@0.2_box")  # where the score that counts is none by joint: the first there is
 
 
 def _finite_or_none(value: Any) -> Any:
@@ -42,6 +39,17 @@ def _finite_or_none(value: Any) -> Any:
 
 def _empty_if_none(value: Any) -> Any:
     return {} if value is None else value
+
+
+def _known(value: Any) -> Any:
+    """Figures that were measured: not ``nan``, and not the -1 of a COCO figure without anybody to count."""
+    if not isinstance(value, dict):
+        return {} if value is None else value
+    return {str(k): v for k, v in value.items() if _finite_or_none(v) is not None and not (_is_number(v) and v < 0)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
@@ -90,13 +98,17 @@ class Arm(_Part):
 
 
 class Entry(_Part):
-    """One finished student: an arm and a seed. Scores are fractions, ``seconds`` wall time, ``*_ms`` per step."""
+    """One finished student: an arm and a seed. Scores are fractions, ``seconds`` wall time, ``*_ms`` per step.
+
+    ``test_metrics`` are further figures by name, fractions too.
+    """
 
     method: str
     seed: int
     test_last: Number = None
     test_best: Number = None
     test_ema: Number = None
+    test_metrics: Annotated[dict[str, float], BeforeValidator(_known)] = {}
     best_epoch: Number = None
     val_last: Number = None
     val_best: Number = None
@@ -131,6 +143,7 @@ class Summary(_Part):
     schema_: int = Field(alias="schema")
     name: str = ""
     task: str = "classification"
+    metric: str = ""
     created: str = ""
     command: str = ""
     seconds: Number = None
@@ -147,6 +160,21 @@ class Summary(_Part):
     def scores(self, label: str, field: str = "test_last") -> dict[int, float | None]:
         """``seed -> score`` of one arm, for any number of :class:`Entry` (``test_last``, ``cost_ratio``, …)."""
         return {entry.seed: getattr(entry, field) for entry in self.entries if entry.method == label}
+
+    def metrics(self, label: str) -> dict[str, list[float]]:
+        """``figure -> values`` of one arm's finished seeds: what was measured beside the score that counts."""
+        found: dict[str, list[float]] = {}
+        for entry in self.entries:
+            for name, value in entry.test_metrics.items() if entry.method == label else ():
+                found.setdefault(name, []).append(value)
+        return found
+
+    @property
+    def say(self) -> Vocabulary:
+        """What scores, units and samples of this run are called."""
+        named = {name for entry in self.entries for name in entry.test_metrics}
+        by_unit = self.metric if self.metric.startswith("PCK") else next((n for n in BY_JOINT if n in named), "PCK")
+        return vocabulary(self.task, self.metric, by_unit if self.task == "pose" else self.metric)
 
     def seeds(self) -> list[int]:
         """Every seed that was planned or that any arm has finished, sorted."""
@@ -203,72 +231,3 @@ def _name_arms(summary: Summary) -> None:
         if entry.method not in known:
             known.add(entry.method)
             summary.arms.append(Arm(label=entry.method, folder=entry.method, method=entry.method))
-
-
-def collect(paths: Iterable[str | Path] | str | Path) -> list[Summary]:
-    """The runs behind ``paths``: run folders, summary files, folders that hold runs, or glob patterns of these.
-
-    Returned in the order given (inside a folder: by name, numbers by value), each run once. Folders without a
-    finished student are passed over when found by search, and refused when given by name.
-    Raises :class:`UserError` when a path leads to no run.
-    """
-    given: Sequence[str | Path] = [paths] if isinstance(paths, str | Path) else list(paths)
-    if not given:
-        raise UserError("No run was given. Name one or more run folders, e.g. `classroomkd compare runs/*`.")
-    found: dict[Path, Summary] = {}
-    for item in given:
-        for file in _expand(str(item)):
-            key = file.resolve()
-            if key not in found:
-                found[key] = load_summary(file)
-    return list(found.values())
-
-
-def _expand(item: str) -> list[Path]:
-    path = Path(item).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        if (path / NAME).exists() or (path / "recipe.yaml").exists():
-            return [path / NAME]
-        below = _search(path)
-        if not below:
-            raise UserError(f"{item}: no run in this folder (no {NAME} up to {DEEPEST} levels down).")
-        return below
-    matches = sorted(glob.glob(str(path)), key=_natural) if glob.has_magic(item) else []
-    if not matches:
-        kind = "nothing matches this pattern" if glob.has_magic(item) else "not found"
-        near = path.parent
-        beside = sorted({file.parent.name for file in _search(near)}, key=_natural)[:5] if near.is_dir() else []
-        hint = f" Runs in {near}: {', '.join(beside)}." if beside else ""
-        raise UserError(f"{item}: {kind}. Give a run folder (it holds {NAME}).{hint}")
-    files: list[Path] = []
-    for match in map(Path, matches):
-        if match.is_dir():
-            files += [match / NAME] if (match / NAME).exists() else _search(match)
-        elif match.name == NAME:
-            files.append(match)
-    if not files:
-        raise UserError(f"{item}: matches {len(matches)} path(s), but none of them is a run with a {NAME}.")
-    return files
-
-
-def _search(folder: Path) -> list[Path]:
-    files: list[Path] = []
-    level = [folder]
-    for _ in range(DEEPEST):
-        below = [child for parent in level for child in _folders(parent)]
-        files += [child / NAME for child in below if (child / NAME).exists()]
-        level = [child for child in below if not (child / NAME).exists()]
-    return sorted(files, key=lambda file: _natural(str(file)))
-
-
-def _folders(parent: Path) -> list[Path]:
-    try:
-        return [child for child in parent.iterdir() if child.is_dir() and not child.name.startswith(".")]
-    except OSError:
-        return []
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

@@ -11,6 +11,7 @@ from .marks import unique
 from .records import Activity, ArmLog, Array, Teaching
 from .sections import section
 from .story import Story
+from .words import Vocabulary
 
 __all__ = ["teaching"]
 
@@ -24,12 +25,12 @@ def teaching(story: Story) -> Html:
     if not found:
         return section("teaching", TITLE, el("p", _why_nothing(story), class_="lead"))
     lead = (
-        "A mentor is active on a sample where the method lets it teach. Its weight is how strongly it then pulls, "
-        "its temperature how softly: hotter means a wider gap to the student."
+        f"A mentor is active on a {story.say.spot} where the method lets it teach. "
+        "Its weight is how strongly it then pulls, its temperature how softly: hotter means a wider gap to the student."
     )
     blocks = []
     for index, (log, taught) in enumerate(found):
-        body = _constant(log) or join([_over_time(story, log), _by_class(story, taught) if taught else None])
+        body = _constant(story, log) or join([_over_time(story, log), _by_class(story, taught) if taught else None])
         if index < OPEN:
             blocks.append(join([el("h3", log.label) if len(found) > 1 else None, body]))
         else:
@@ -45,7 +46,7 @@ def _why_nothing(story: Story) -> str:
     return "No method of this run weighs its mentors, so every mentor taught everything alike."
 
 
-def _constant(log: ArmLog) -> Html | None:
+def _constant(story: Story, log: ArmLog) -> Html | None:
     """One sentence for a method that treats every mentor, sample and moment alike: its charts would be flat."""
     activity, said = log.activity, []
     if activity is None:
@@ -56,7 +57,7 @@ def _constant(log: ArmLog) -> Html | None:
             return None
         said.append(float(known[0]))
     share, weight, temperature = said
-    text = f"Every mentor alike, throughout: active on {100 * share:.0f} % of samples, weight {weight:.2f}, "
+    text = f"Every mentor alike, throughout: active on {100 * share:.0f} % of {story.say.spots}, weight {weight:.2f}, "
     return el("p", prose(f"{text}temperature {temperature:.1f}."))
 
 
@@ -64,11 +65,11 @@ def _over_time(story: Story, log: ArmLog) -> Html | None:
     activity = log.activity
     if activity is None:
         return None
-    colours = story.hues(activity.mentors)
+    colours, say = story.hues(activity.mentors), story.say
     shapes = (
-        ("active", "Active, % of samples", "grey: no mentor was active", 100.0),
-        ("weight", "Mean weight", "over all samples, 0 where inactive", 1.0),
-        ("temperature", "Mean temperature", "over the samples it was active on", 1.0),
+        ("active", f"Active, % of {say.spots}", "grey: no mentor was active", 100.0),
+        ("weight", "Mean weight", f"over all {say.spots}, 0 where inactive", 1.0),
+        ("temperature", "Mean temperature", f"over the {say.spots} it was active on", 1.0),
     )
     has_nobody = bool(np.isfinite(activity.none_active).any())
     figures = []
@@ -81,7 +82,7 @@ def _over_time(story: Story, log: ArmLog) -> Html | None:
             el("div", story.figure(title, note, chart, "Start and end are in the table below."), class_="card")
         )
     cells = table(*_start_and_end(story, activity, colours), "Mentors over time, first and last tenth of training")
-    text = _who(activity)
+    text = _who(activity, say)
     legend = story.legend(activity.mentors, colours, dashes=True)
     return el(
         "div", el("p", prose(text)), legend, el("div", *figures, class_="grid three"), el("div", cells, class_="card")
@@ -107,7 +108,7 @@ def _start_and_end(
     return columns, rows
 
 
-def _who(activity: Activity) -> str:
+def _who(activity: Activity, say: Vocabulary) -> str:
     share = _mean(activity.active)
     if not np.isfinite(share).any():
         return ""
@@ -117,7 +118,7 @@ def _who(activity: Activity) -> str:
     nobody = _mean(activity.none_active[None])[0]
     if np.isfinite(nobody):
         end = _ends(activity.none_active)[1]
-        text += f" On {100 * nobody:.0f} % of samples no mentor was active ({100 * end:.0f} % at the end)."
+        text += f" On {100 * nobody:.0f} % of {say.spots} no mentor was active ({100 * end:.0f} % at the end)."
     return text
 
 
@@ -125,33 +126,33 @@ def _by_class(story: Story, taught: Teaching) -> Html:
     keep = draw.pick_classes(taught.active)
     names = unique(taught.classes)
     shown = [names[k] for k in keep]
-    own = _own_accuracy(story, taught)
+    own, say = _own_accuracy(story, taught), story.say
     panels = [
-        ("Active, % of the class", "share of the class's samples", 100 * taught.active, 100.0, 0),
-        ("Mean weight", "over all samples of the class", taught.weight, None, 2),
-        ("Own test accuracy, %", "of the mentor on the class", 100 * own, 100.0, 0),
+        (f"Active, % of the {say.unit}", say.share_of, 100 * taught.active, 100.0, 0),
+        ("Mean weight", f"over all {say.whole}", taught.weight, None, 2),
+        (f"Own test {say.by_unit}, %", f"of the mentor on the {say.unit}", 100 * own, 100.0, 0),
     ]
     figures = []
     for title, subtitle, values, top, decimals in panels:
         if not np.isfinite(values).any():
             continue
-        chart = draw.heat(values[:, keep], taught.mentors, shown, title, story.ink, top=top, decimals=decimals)
+        chart = draw.heat(values[:, keep], taught.mentors, shown, title, story.ink, top=top, decimals=decimals, say=say)
         largest = float(np.nanmax(values)) if top is None else top
         key = _ramp(story, largest, decimals)
         figures.append(
             el(
                 "div",
-                story.figure(title, subtitle, chart, _strongest(values, taught.mentors, names), after=key),
+                story.figure(title, subtitle, chart, _strongest(values, taught.mentors, names, say), after=key),
                 class_="card",
             )
         )
     more = (
-        f" Drawn are the {len(keep)} of {len(names)} classes on which the mentors' shares differ most."
+        f" Drawn are the {len(keep)} of {len(names)} {say.units} on which the mentors' shares differ most."
         if len(keep) < len(names)
         else ""
     )
     text = (
-        _agreement(taught.active, own)
+        _agreement(taught.active, own, say)
         + f" Averaged over training and {taught.seeds} seed{'s' if taught.seeds != 1 else ''}."
         + more
     )
@@ -169,8 +170,8 @@ def _own_accuracy(story: Story, taught: Teaching) -> Array:
     return rows
 
 
-def _agreement(active: Array, own: Array) -> str:
-    """In words: whether mentors were active where they are good, as a correlation over mentor × class."""
+def _agreement(active: Array, own: Array, say: Vocabulary) -> str:
+    """In words: whether mentors were active where they are good, as a correlation over mentor × class or joint."""
     both = np.isfinite(active) & np.isfinite(own)
     if both.sum() < 6 or np.std(active[both]) < 1e-9 or np.std(own[both]) < 1e-9:
         return ""
@@ -183,15 +184,15 @@ def _agreement(active: Array, own: Array) -> str:
         else "did not teach where they are good"
     )
     number = f"{r:.2f}".replace("-", "−")
-    return f"Mentors {how}: over mentor × class pairs, active share and own accuracy correlate at {number}."
+    return f"Mentors {how}: over mentor × {say.unit} pairs, active share and own {say.by_unit} correlate at {number}."
 
 
-def _strongest(values: Array, mentors: tuple[str, ...], classes: list[str]) -> str:
+def _strongest(values: Array, mentors: tuple[str, ...], classes: list[str], say: Vocabulary) -> str:
     filled = np.nan_to_num(values, nan=-np.inf)
     parts = [
         f"{name}: {classes[int(filled[m].argmax())]}" for m, name in enumerate(mentors) if np.isfinite(filled[m]).any()
     ]
-    return "Highest class of each mentor: " + "; ".join(parts) + "."
+    return f"Highest {say.unit} of each mentor: " + "; ".join(parts) + "."
 
 
 def _ramp(story: Story, top: float, decimals: int) -> Html:

@@ -1,16 +1,21 @@
-"""Numbers and verdicts as people read them, one way everywhere: terminal, Markdown and page."""
+"""Numbers, verdicts and a task's own words as people read them, one way everywhere: terminal, Markdown and page."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 __all__ = [
     "DASH",
+    "Vocabulary",
     "alone",
     "baseline_name",
     "count",
     "decimals_for",
     "duration",
+    "figure_name",
     "interval",
     "percent",
     "plus_minus",
@@ -18,12 +23,106 @@ __all__ = [
     "ratio",
     "shorten",
     "signed",
+    "vocabulary",
+    "vocabulary_of",
 ]
 
 DASH = "–"
 MARKS = {"gain": "▲", "loss": "▼"}
 BASELINES = {"none": "the student alone", "average": "plain averaging"}
 COLUMN = {"none": "alone", "average": "average"}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a task's scores, units and samples are called; of classification unless it says otherwise.
+
+    Attributes:
+        metric: the score that counts, within a sentence.
+        by_unit: the score of one class or joint.
+        key: of a score in the data behind charts, where a metric's own name could not stand.
+        heading: of a column of test scores.
+        suffix: what stands after ``81.2 %`` so that nobody takes it for accuracy.
+        scores: several of them.
+        unit, units: what a sample's answer is about.
+        samples: what a part consists of.
+        seen: what a network was trained on so many of.
+        spot, spots: what a mentor is active on or not.
+        share, share_of, whole: of what a heat map by unit shows shares (as a title, under one), over what it has means.
+    """
+
+    metric: str = "accuracy"
+    by_unit: str = "accuracy"
+    key: str = "accuracy"
+    heading: str = "test %"
+    suffix: str = ""
+    scores: str = "Accuracies"
+    unit: str = "class"
+    units: str = "classes"
+    samples: str = "samples"
+    seen: str = "labels"
+    spot: str = "sample"
+    spots: str = "samples"
+    share: str = "% of a class's samples"
+    share_of: str = "share of the class's samples"
+    whole: str = "samples of the class"
+
+    @property
+    def title(self) -> str:
+        """The metric at the start of a sentence; one that has a capital (``mAP``) keeps its letters."""
+        return self.metric if self.metric != self.metric.lower() else self.metric.capitalize()
+
+    def marks(self, task: str) -> dict[str, str]:
+        """What a row of a table says of its task; nothing where its scores are accuracies."""
+        return {} if self == CLASSES else {"task": task, "metric": self.metric}
+
+
+CLASSES = Vocabulary()
+TASKS = {
+    "classification": CLASSES,
+    "pose": Vocabulary(
+        unit="joint",
+        units="joints",
+        samples="persons",
+        seen="persons",
+        spot="joint",
+        spots="joints",
+        share="% of the persons with a joint",
+        share_of="share of the persons with the joint",
+        whole="persons with the joint",
+    ),
+}
+
+
+def vocabulary(task: str, metric: str = "", by_unit: str = "") -> Vocabulary:
+    """The words of a task; without a ``metric`` (runs of earlier versions) scores are accuracies."""
+    known = TASKS.get(task, CLASSES)
+    if metric in ("", "accuracy"):
+        return known
+    return replace(
+        known,
+        metric=metric,
+        by_unit=by_unit or metric,
+        key="score",
+        heading=f"{metric} %",
+        suffix=f" {metric}",
+        scores="Scores",
+    )
+
+
+def vocabulary_of(rows: Iterable[Mapping[str, Any]]) -> Vocabulary:
+    """The words for a table: those of its rows, or the least that rows of several tasks have in common."""
+    found = {vocabulary(row.get("task", ""), row.get("metric", "")) for row in rows}
+    return found.pop() if len(found) == 1 else CLASSES
+
+
+def figure_name(name: str) -> str:
+    """``AP50_gtbox`` for ``AP_gtbox:AP50``, and ``AP_gtbox, visible joints alone`` for ``AP_gtbox:visible``."""
+    first, _, what = name.partition(":")
+    if not what:
+        return name
+    boxes = first.partition("_")[2]
+    return f"{first}, {what} joints alone" if what in ("visible", "hidden") else f"{what}_{boxes}" if boxes else what
 
 
 def baseline_name(name: str) -> str:

@@ -240,7 +240,7 @@ def test_library_models_are_checked_by_name() -> None:
         ("{source: puppets, options: {trian: 3}}", "data.options.trian = 3: unknown option of 'puppets' (did you mean"),
         ("{source: puppets, options: {train: 3.5}}", "data.options.train = 3.5: must be a whole number"),
         ("{source: digits, options: {train: 3}}", "unknown option of 'digits'; 'digits' has none"),
-        ("{source: puppets, views: crops}", "data.views = 'crops': must be 'crop_flip', 'crop', 'flip', 'none' or"),
+        ("{source: puppets, views: crops}", "data.views = 'crops': must be 'crop_flip', 'crop', 'flip', 'none', 'res"),
         ("{source: puppets, val_fraction: 1}", "data.val_fraction = 1: must be less than 1"),
         ("{source: puppets, size: 4}", "data.size = 4: must be at least 8"),
     ],

@@ -22,12 +22,14 @@ __all__ = ["Folder", "Raw", "Request", "Source", "fingerprint", "memory"]
 
 @dataclass(frozen=True)
 class Request:
-    """How to open a source: geometry, options of that source, what to do with unreadable files, and trust."""
+    """How to open a source: geometry, options of that source, what to do with unreadable files, trust, and for which
+    task."""
 
     size: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     unreadable: str = "refuse"
     trust_code: bool = False
+    task: str = "classification"
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd.classroom import Calibration, Mentor, Task, prediction_of
+from classroomkd.data.people.crops import PADDING
 from classroomkd.data.skeleton import SKELETONS, Skeleton
 from classroomkd.engine.scoring import Score, answers
 from classroomkd.engine.subjects.base import Subject
@@ -156,7 +157,12 @@ class Joints(Subject):
     def check_network(
         self, module: nn.Module, role: str, mentor: MentorSpec | None = None, size: tuple[int, int] | None = None
     ) -> None:
-        """See the base; a mentor must know joints of the student's."""
+        """See the base; a mentor must know joints of the student's, and a student must be one that can be trained."""
+        from classroomkd.models.pose import mentor_only
+
+        model = self.setup.recipe.student.model
+        if mentor is None and mentor_only(model):
+            raise UserError(f"{role}: '{model}' can teach, not be taught; choose another student")
         if mentor is not None:
             places = self.places(mentor)
             partly = mentor.skeleton is not None and None in places
@@ -183,7 +189,13 @@ class Joints(Subject):
 
     def about(self) -> dict[str, str]:
         """See the base: skeleton and head."""
-        return {"skeleton": json.dumps(self.skeleton.plain()), "coding": json.dumps(self.coding.plain())}
+        options = self.setup.recipe.data.options
+        crop = {"padding": options.get("padding", PADDING), "canvas": options.get("canvas", 1.0)}
+        return {
+            "skeleton": json.dumps(self.skeleton.plain()),
+            "coding": json.dumps(self.coding.plain()),
+            "crop": json.dumps(crop),
+        }
 
     def refuse_training(self, index: int) -> str | None:
         """See the base: specialists and wrong labels are made by class; an assistant answers as the student does."""
@@ -204,7 +216,8 @@ class Joints(Subject):
         task = self.setup.task
         loss = task.supervised(answers, target).sum() / task.mask(target).sum().clamp_min(1)
         found = self.coding.decode(answers)
-        first, per_joint, more = judge(self.people, self.skeleton, ids, found, metric=self.metric)
+        test = torch.equal(ids.cpu(), self.setup.data.test.ids.cpu())
+        first, per_joint, more = judge(self.people, self.skeleton, ids, found, metric=self.metric, test=test)
         return Score(first, float(loss), per_joint, len(ids), more)
 
     def evaluate(self, network: nn.Module, part: Part, inputs: Inputs, batch_size: int) -> Score:

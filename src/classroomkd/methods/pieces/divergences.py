@@ -1,13 +1,14 @@
 """Divergences: how far the student is from each mentor, T² included, from logits.
 
 Shapes: M mentors, B samples, U units, K bins. A divergence of samples gives ``(M, B, U)``; one that lives on the batch
-(``dist``) gives ``(M,)``, and per-sample weights are then averaged over their samples.
+(``dist``) gives ``(M,)``, and per-sample weights are then averaged over their samples. A unit with several
+distributions (a joint's x-bins and y-bins) has their sum, as a task's own divergence and supervised loss do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -25,9 +26,14 @@ DivergenceOption = Literal["kl", "dkd", "dist", "dtkd"] | Mapping[str, Any]
 
 
 class Divergence:
-    """How far the student is from each mentor."""
+    """How far the student is from each mentor.
+
+    Attributes:
+        needs_truth: whether it reads the labels, so that it means nothing on units without one.
+    """
 
     temperature: float
+    needs_truth: ClassVar[bool] = False
 
     def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
         """``(M, B, U)``, or ``(M,)`` for one that lives on the batch, T² included.
@@ -35,7 +41,7 @@ class Divergence:
         Args:
             lesson: for its task and target.
             student: its answer, ``(B, C)`` for classification.
-            mentors: their answers, ``(M, B, C)``, finite or ``-inf`` where ``known_MBU`` is true.
+            mentors: their answers, ``(M, B, C)`` for classification, without NaN; read where ``known_MBU`` is true.
             known_MBU: where a mentor counts.
         """
         raise NotImplementedError
@@ -64,17 +70,19 @@ class DKD(Divergence):
         temperature: T.
     """
 
+    needs_truth = True
+
     def __init__(self, *, alpha: NonNegative = 1.0, beta: NonNegative = 8.0, temperature: Positive = 4.0) -> None:
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
     def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
-        """``(M, B, U)``, the mean over the distributions of a unit."""
+        """``(M, B, U)``, the sum over the distributions of a unit."""
         task, found = lesson.task, []
         for own, theirs, label in zip(
             task.distributions(student), task.distributions(mentors), task.labels(lesson.target), strict=True
         ):
             found.append(dkd_per_sample(own, theirs, label, self.alpha, self.beta, self.temperature))
-        return torch.stack(found).mean(0)
+        return torch.stack(found).sum(0)
 
 
 class DTKD(Divergence):
@@ -97,11 +105,11 @@ class DTKD(Divergence):
         self.alpha, self.beta, self.temperature, self.detach = alpha, beta, temperature, detach_temperature
 
     def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
-        """``(M, B, U)``, the mean over the distributions of a unit."""
+        """``(M, B, U)``, the sum over the distributions of a unit."""
         task, found = lesson.task, []
         for own, theirs in zip(task.distributions(student), task.distributions(mentors), strict=True):
             found.append(dtkd_per_sample(own, theirs, self.alpha, self.beta, self.temperature, self.detach))
-        return torch.stack(found).mean(0)
+        return torch.stack(found).sum(0)
 
 
 class DIST(Divergence):
@@ -116,14 +124,14 @@ class DIST(Divergence):
         self.beta, self.gamma, self.temperature = beta, gamma, temperature
 
     def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
-        """``(M,)``; columns run over the samples of all ranks."""
+        """``(M,)``; rows are all units of all samples, columns run over the rows of all ranks."""
         task, found = lesson.task, []
         rows = lesson.everywhere(known_MBU.movedim(0, -1).flatten(0, 1)).movedim(-1, 0)  # (M, B·U)
         for own, theirs in zip(task.distributions(student), task.distributions(mentors), strict=True):
             own = lesson.everywhere(own.flatten(0, 1))
             theirs = lesson.everywhere(theirs.flatten(1, 2).movedim(0, 1)).movedim(0, 1)
             found.append(dist_by_mentor(own, theirs, self.beta, self.gamma, self.temperature, rows))
-        return torch.stack(found).mean(0)
+        return torch.stack(found).sum(0)
 
 
 DIVERGENCES: dict[str, type[Divergence]] = {"kl": KL, "dkd": DKD, "dist": DIST, "dtkd": DTKD}

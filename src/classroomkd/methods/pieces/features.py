@@ -21,7 +21,8 @@ Tap = Annotated[str, Field(min_length=1)]
 class FeatureMethod(Method):
     """The mean over the chosen mentors of a term that compares features.
 
-    Every mentor that is asked counts 1/M on every sample, at temperature 1, and is recorded so.
+    Every mentor that is asked counts 1/M on every sample, at temperature 1, and is recorded so: on all units that
+    mentors may teach, whichever of them it knows, for its features are of the whole sample.
 
     Args:
         mentor: ``all``, ``best``, a name, or a position.
@@ -46,8 +47,9 @@ class FeatureMethod(Method):
         """The student's own term, these terms and who taught, ``(M, B, U)`` over all mentors."""
         mask = lesson.task.mask(lesson.target)
         own = lesson.task.supervised(lesson.student.prediction, lesson.target)
-        nobody = torch.zeros_like(mask)
-        active = torch.stack([mask if place in self.places else nobody for place in range(self.mentors)])
+        reach = lesson.task.reach(lesson.target)
+        nobody = torch.zeros_like(reach)
+        active = torch.stack([reach if place in self.places else nobody for place in range(self.mentors)])
         return Terms(
             {"supervised": masked_mean(own, mask), **values},
             self.coefficients,

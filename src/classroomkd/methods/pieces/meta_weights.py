@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classroomkd.classroom import ClassInfo, Lesson, masked_mean
+from classroomkd.classroom import ClassInfo, Lesson, Task, masked_mean
+from classroomkd.errors import UserError
 from classroomkd.functional import finite_logits, wide
 from classroomkd.methods.pieces.divergences import Divergence
 from classroomkd.methods.pieces.hints import Hints
@@ -94,9 +95,9 @@ class LogitWeights(Weighting):
         self.net = WeightNet()
 
     def setup(self, info: ClassInfo) -> None:
-        """Build the net where the number of classes is known."""
+        """Build the net where the number of classes is known and an answer is nothing but their logits."""
         mentors = len(info.mentors)
-        if info.shapes is not None and mentors > 1:
+        if info.shapes is not None and mentors > 1 and _is_vector(info.task, info.shapes.classes):
             width = (mentors + 1) * info.shapes.classes
             self.net.build(width, width // 2, mentors)
             self.net.late = False
@@ -120,6 +121,15 @@ class LogitWeights(Weighting):
     def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
         """See :class:`Weighting`."""
         return self.weigh(self.see(lesson, mentors), known_MBU)
+
+
+def _is_vector(task: Task, classes: int) -> bool:
+    """Whether answers of this task are ``(B, classes)``."""
+    try:
+        task.check(torch.zeros(1, classes), torch.zeros(1, dtype=torch.int64))
+    except UserError:
+        return False
+    return True
 
 
 class FeatureWeights(nn.Module):
@@ -184,7 +194,7 @@ def hint_distance(hints: Hints, lesson: Lesson, known_MBU: Tensor, weight_MB: Te
         for f, o in zip(theirs, ours, strict=True)
     ]
     far = squared_errors(ours, fitted, known_MBU.any(-1))
-    return masked_mean((weight_MB * far).sum(0), lesson.task.mask(lesson.target).any(-1))
+    return masked_mean((weight_MB * far).sum(0), lesson.task.reach(lesson.target).any(-1))
 
 
 @torch.no_grad()

@@ -85,8 +85,11 @@ class Gram(Weighting):
         self.cap = cap
 
     def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
-        """See :class:`Weighting`; gradients in closed form for ``kl``, of anything else by autograd on the logits."""
-        if isinstance(divergence, KL):
+        """See :class:`Weighting`; by autograd on the student's answer, each unit with coordinates of its own.
+
+        In closed form for ``kl`` on ``(M, B, C)``; a task may compare larger answers as it likes.
+        """
+        if isinstance(divergence, KL) and mentors.dim() == 3:
             task, student = lesson.task, lesson.student.prediction
             pulls = [
                 kl_gradients(own, theirs, divergence.temperature, known_MBU, lesson.reduce)

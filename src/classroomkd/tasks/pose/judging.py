@@ -48,14 +48,14 @@ def answered(people: People, ids: ArrayLike, found: ArrayLike, skeleton: Skeleto
     mean = np.where(sure, placed[..., 2], 0.0).sum(1) / np.maximum(sure.sum(1), 1)
     rows = people.rows(ids)
     score, image = people.score[rows] * mean, people.image(ids)
-    if people.boxes == "detector":
+    if (people.persons.annotation[rows] < 0).any():  # a detector's boxes
         box = people.persons.box[rows]
         stay = oks_nms(image, placed, score, box[:, 2] * box[:, 3] * 1.25**2, skeleton.sigmas)
         placed, score, image = placed[stay], score[stay], image[stay]
     return Found(image, placed, score)
 
 
-def judge(people: People, skeleton: Skeleton, ids: Tensor, found: Tensor, *, metric: str) -> Judged:
+def judge(people: People, skeleton: Skeleton, ids: Tensor, found: Tensor, *, metric: str, test: bool = False) -> Judged:
     """Score decoded answers.
 
     Args:
@@ -63,7 +63,9 @@ def judge(people: People, skeleton: Skeleton, ids: Tensor, found: Tensor, *, met
         skeleton: K joints.
         ids: (N,) samples.
         found: (N, K, 3) x, y in input pixels and a score.
-        metric: the figure that counts, one of :data:`METRICS`.
+        metric: the figure that counts, one of :data:`METRICS`; ``AP_detector`` is ``AP_gtbox`` where the samples' boxes
+            are the annotations'.
+        test: whether these are the test part, whose pictures without a sample count.
 
     Returns:
         The metric's value; by joint the share of places that PCK, PCKh or PCK by the box's side finds right (None: no
@@ -81,13 +83,13 @@ def judge(people: People, skeleton: Skeleton, ids: Tensor, found: Tensor, *, met
         if reference is not None and np.isfinite(reference).any():
             tables[name] = _table(name, people.to_image(keys, places), known.joints, reference, skeleton)
             figures |= tables[name].scores
-    test = bool(len(people.bare)) or people.boxes == "detector"
-    kind = f"AP_{'detector' if people.boxes == 'detector' else 'gtbox'}"
+    kind = f"AP_{'detector' if (known.annotation < 0).any() else 'gtbox'}"
     answers = answered(people, keys, places, skeleton)
     ap = keypoint_ap(truth_of(people, keys, bare=test), answers, skeleton.sigmas)
     figures |= {(kind if name == "AP" else f"{kind}:{name}"): value for name, value in ap.items()}
     for name, table in by_visibility(truth_of(people, keys, bare=test), answers, skeleton.sigmas).items():
         figures[f"{kind}:{name}"] = table["AP"]
+    metric = metric.replace("AP_detector", kind)
     if metric not in figures:
         raise UserError(f"metric '{metric}': these people allow {', '.join(figures)}")
     shown = tables.get(metric) or tables.get("PCKh@0.5") or tables.get("PCK@0.2") or tables["PCK@0.2_box"]

@@ -1,0 +1,230 @@
+"""Whom ``classroomkd predict`` looks at: a whole image as one person, or boxes from a file."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from classroomkd.data import decode
+from classroomkd.data.people.coco import read_coco
+from classroomkd.data.people.files import Files
+from classroomkd.data.people.people import Floats, Picture
+from classroomkd.errors import UserError
+
+__all__ = ["Boxes", "boxes_in", "whole_images"]
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """n persons to look at.
+
+    Attributes:
+        where: what messages call it.
+        store: reads the pictures.
+        pictures: there may be some without a box.
+        picture: (n,) places in ``pictures``.
+        box: (n, 4): x, y, width, height, image pixels.
+        score: (n,).
+        detected: whether a detector's, of which several may be of one person.
+        category: id that answers are written with.
+        skipped: what was left out, and why.
+    """
+
+    where: str
+    store: Files
+    pictures: tuple[Picture, ...]
+    picture: NDArray[np.int64]
+    box: Floats
+    score: Floats
+    detected: bool = False
+    category: int = 1
+    skipped: list[str] = field(default_factory=list)
+
+
+class _Upright(Files):
+    """Pictures as their EXIF note says they are to be looked at."""
+
+    def picture(self, picture: Picture) -> NDArray[np.uint8]:
+        """See :class:`Files`."""
+        try:
+            with warnings.catch_warnings(), Image.open(io.BytesIO(self.read(picture.file))) as image:
+                warnings.simplefilter("ignore")
+                return np.asarray(decode.to_rgb_or_grey(ImageOps.exif_transpose(image)).convert("RGB"))
+        except decode.DecodeError:
+            raise
+        except Exception as error:  # decoders raise errors of many kinds
+            raise decode.DecodeError((str(error) or type(error).__name__).splitlines()[0]) from error
+
+
+def whole_images(files: Sequence[Path], root: Path) -> Boxes:
+    """Every image below the folder ``root`` as one person who fills it."""
+    pictures, skipped = [], []
+    for name, number in _numbered(files, root).items():
+        try:
+            pictures.append(Picture(number, name, *decode.oriented_size(root / name)))
+        except decode.DecodeError as error:
+            skipped.append(f"{root / name}: {error}")
+    box = np.array([[0, 0, p.width, p.height] for p in pictures], np.float64).reshape(-1, 4)
+    every = np.arange(len(pictures))
+    return Boxes("images", _Upright(root), tuple(pictures), every, box, np.ones(len(pictures)), skipped=skipped)
+
+
+def boxes_in(path: Path, files: Sequence[Path], root: Path) -> Boxes:
+    """The boxes of a file: COCO annotations, or a list of ``image_id`` or ``file_name``, ``bbox`` and maybe ``score``.
+
+    Of annotations, crowds and persons without a labelled joint are left out, as in evaluation. Images are found by
+    their name, or by the number they are called by (``000000439180.jpg`` is image 439180).
+
+    Raises:
+        UserError: no such file, not of that form, or boxes of other images.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"--boxes {path}: {error.strerror or error}") from error
+    try:
+        read = json.loads(content)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"--boxes {path} is no whole JSON ({error}); write it again") from error
+    if isinstance(read, Mapping):
+        return _annotated(content, path, files, root)
+    if not isinstance(read, list) or not all(isinstance(entry, Mapping) for entry in read):
+        raise UserError(f"--boxes {path}: neither COCO annotations nor a list of boxes [{{image_id, bbox, score}}]")
+    return _listed(read, path, files, root)
+
+
+def _annotated(content: bytes, path: Path, files: Sequence[Path], root: Path) -> Boxes:
+    notes: list[str] = []
+    _, listing, category = read_coco(content, Files(root), path.name, notes)
+    people = listing.persons
+    usable = ~people.crowd & (people.joints[..., 2] > 0).any(1)
+    if (~usable).any():
+        notes.append(f"{path.name}: {int((~usable).sum())} crowds and persons without a labelled joint")
+    known = _Names(files, root)
+    there = {row: known.find(picture.file) for row, picture in enumerate(listing.pictures)}
+    pictures = tuple(p._replace(file=there[row] or p.file) for row, p in enumerate(listing.pictures))
+    missing = np.array([there[int(row)] is None for row in people.picture], bool) & usable
+    _tell_missing(path, [pictures[int(row)].file for row in people.picture[missing]], int(usable.sum()), root, notes)
+    rows = np.flatnonzero(usable & ~missing)
+    notes += _without(known, [pictures[int(row)].file for row in people.picture[rows]], path)
+    return Boxes(
+        path.name, Files(root), pictures, people.picture[rows], people.box[rows], np.ones(len(rows)),
+        category=category, skipped=notes,
+    )  # fmt: skip
+
+
+def _listed(read: list[Any], path: Path, files: Sequence[Path], root: Path) -> Boxes:
+    notes: list[str] = []
+    known, numbers = _Names(files, root), _numbered(files, root)
+    mine = [entry for entry in read if entry.get("category_id", 1) == 1]
+    if len(mine) < len(read):
+        notes.append(f"{path.name}: {len(read) - len(mine)} boxes of categories other than 1 (persons)")
+    found: dict[str, tuple[int, Picture]] = {}
+    rows: list[tuple[int, list[float], float]] = []
+    missing: list[str] = []
+    broken: dict[str, str] = {}
+    for place, entry in enumerate(mine):
+        box, score = _numbers(entry, f"--boxes {path}: box {place} (from 0)")
+        name = known.find(str(entry["file_name"])) if "file_name" in entry else known.called(entry["image_id"])
+        if name is None:
+            missing.append(str(entry.get("file_name", entry.get("image_id"))))
+            continue
+        if name not in found and name not in broken:
+            try:
+                number = int(entry.get("image_id", numbers[name]))
+                found[name] = len(found), Picture(number, name, *decode.oriented_size(root / name))
+            except decode.DecodeError as error:
+                broken[name] = f"{root / name}: {error}"
+        if name in found:
+            rows.append((found[name][0], box, score))
+    _tell_missing(path, missing, len(mine), root, notes)
+    pictures = tuple(picture for _, picture in found.values())
+    if len({picture.id for picture in pictures}) < len(pictures):
+        raise UserError(f"--boxes {path}: two images have the same image_id; give each its own")
+    notes += [*broken.values(), *_without(known, [*found, *broken], path)]
+    return Boxes(
+        path.name, _Upright(root), pictures, np.array([row for row, _, _ in rows], np.int64),
+        np.array([box for _, box, _ in rows], np.float64).reshape(-1, 4), np.array([score for _, _, score in rows]),
+        detected=True, skipped=notes,
+    )  # fmt: skip
+
+
+def _numbers(entry: Mapping[str, Any], where: str) -> tuple[list[float], float]:
+    """Box and score of an entry.
+
+    Raises:
+        UserError: what it lacks.
+    """
+    box, score = entry.get("bbox"), entry.get("score", 1.0)
+    if "image_id" not in entry and "file_name" not in entry:
+        raise UserError(f"{where} has neither image_id nor file_name; it needs one of them")
+    fits = isinstance(box, list) and len(box) == 4
+    numbers = [*box, score] if isinstance(box, list) else []
+    if not fits or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in numbers):
+        raise UserError(
+            f"{where} needs bbox [x, y, width, height] and a number as score, has {box!r:.60}, {score!r:.20}"
+        )
+    if not math.isfinite(score):
+        raise UserError(f"{where} has a score that is not a finite number")
+    return [float(v) for v in numbers[:4]], float(score)
+
+
+def _numbered(files: Sequence[Path], root: Path) -> dict[str, int]:
+    """Names below ``root`` and their image ids: the numbers they are called by where all are different numbers, else
+    1, 2, …"""
+    names = [file.relative_to(root).as_posix() for file in files]
+    stems = [file.stem for file in files]
+    numeric = all(stem.isascii() and stem.isdigit() for stem in stems) and len({int(s) for s in stems}) == len(stems)
+    return {name: int(stem) if numeric else row for row, (name, stem) in enumerate(zip(names, stems, strict=True), 1)}
+
+
+class _Names:
+    """The images there are, found by what a file of boxes calls them."""
+
+    def __init__(self, files: Sequence[Path], root: Path) -> None:
+        self.every = [file.relative_to(root).as_posix() for file in files]
+        self._by_name: dict[str, list[str]] = {}
+        self._by_number: dict[int, list[str]] = {}
+        for file, name in zip(files, self.every, strict=True):
+            self._by_name.setdefault(file.name, []).append(name)
+            if file.stem.isascii() and file.stem.isdigit():
+                self._by_number.setdefault(int(file.stem), []).append(name)
+        self._there = set(self.every)
+
+    def find(self, name: str) -> str | None:
+        """By its path below the folder, or by its name alone where only one is called so."""
+        if name in self._there:
+            return name
+        same = self._by_name.get(Path(name).name, [])
+        return same[0] if len(same) == 1 else None
+
+    def called(self, number: Any) -> str | None:
+        """By the number it is called by."""
+        same = self._by_number.get(number, []) if isinstance(number, int) else []
+        return same[0] if len(same) == 1 else None
+
+
+def _tell_missing(path: Path, missing: list[str], total: int, root: Path, notes: list[str]) -> None:
+    different = list(dict.fromkeys(missing))
+    shown = ", ".join(different[:3]) + (", …" if len(different) > 3 else "")
+    if total and len(missing) == total:
+        raise UserError(f"--boxes {path}: none of its images ({shown}) is in {root}; give the boxes of these images")
+    if missing:
+        notes.append(f"{path.name}: {len(missing)} boxes of {len(different)} images that are not in {root} ({shown})")
+
+
+def _without(known: _Names, names: Sequence[str], path: Path) -> list[str]:
+    """A note on the images that nobody has a box in."""
+    alone = sorted(set(known.every) - set(names))
+    shown = ", ".join(alone[:3]) + (", …" if len(alone) > 3 else "")
+    return [f"{len(alone)} images without a box in {path.name} ({shown})"] if alone else []

@@ -1,0 +1,103 @@
+"""``classroomkd predict`` of a student of classes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from classroomkd._files import atomic_write
+from classroomkd.classroom import prediction_of
+from classroomkd.cli.by_task import refuse
+from classroomkd.cli.predict import Wanted
+from classroomkd.data.decode import DecodeError, decode
+from classroomkd.engine import Inputs
+from classroomkd.errors import UserError
+from classroomkd.export import Student
+
+__all__ = ["tell_classes"]
+
+
+def tell_classes(wanted: Wanted) -> list[str]:
+    """Write the classes of every image; what could not be read, and why.
+
+    Raises:
+        UserError: nothing could be read.
+    """
+    refuse(wanted.student, {"--boxes": wanted.boxes, "--draw": wanted.draw, "--flip-test": wanted.flip_test})
+    out, lines = wanted.out, wanted.lines
+    if out is not None and out.suffix == ".json":
+        raise UserError(f"--out {out}: classes are written as .csv or .jsonl")
+    top = min(wanted.top or 1, len(wanted.student.classes))
+    skipped: list[str] = []
+    rows = _begun(_rows(wanted, top, skipped), skipped, wanted.images)
+    if out is None:
+        _write(sys.stdout, rows, lines, top)
+    else:
+        with atomic_write(out, "w") as file:
+            _write(file, rows, lines, top)
+        print(f"{len(wanted.files) - len(skipped)} images -> {out}", file=sys.stderr)
+    return skipped
+
+
+def _begun(rows: Iterator[dict[str, Any]], skipped: list[str], images: Path) -> Iterator[dict[str, Any]]:
+    """The rows, once there is a first one: nothing is written for a folder in which nothing can be read."""
+    first = next(rows, None)
+    if first is None:
+        raise UserError(f"no image in {images} could be read: {'; '.join(skipped[:3])}")
+    return chain([first], rows)
+
+
+def _rows(wanted: Wanted, top: int, skipped: list[str]) -> Iterator[dict[str, Any]]:
+    taught, files, size = wanted.student, wanted.files, wanted.batch_size
+    module, inputs = taught.module.to(wanted.device), Inputs(taught.mean, taught.std, wanted.device)
+    for start in range(0, len(files), size):
+        read = []
+        for file in files[start : start + size]:
+            try:
+                read.append((file, _pixels(file, taught)))
+            except UserError as error:
+                skipped.append(str(error))
+        if not read:
+            continue
+        with torch.no_grad():
+            logits = prediction_of(module(inputs(torch.stack([p for _, p in read]))))
+        chances, classes = logits.float().softmax(-1).topk(top)
+        for (file, _), p, k in zip(read, chances.tolist(), classes.tolist(), strict=True):
+            yield {
+                "file": str(file),
+                "classes": [taught.classes[i] for i in k],
+                "probabilities": [round(x, 6) for x in p],
+            }
+
+
+def _pixels(file: Path, taught: Student) -> Tensor:
+    """One image with the geometry the student was trained with, uint8 (C, H, W)."""
+    try:
+        pixels = decode(file, taught.side)
+    except DecodeError as error:
+        raise UserError(f"{file}: {error}") from error
+    if pixels.shape != taught.shape:
+        got, wanted = ("x".join(map(str, shape)) for shape in (pixels.shape, taught.shape))
+        raise UserError(f"{file}: gives {got} pixels, the student takes {wanted}")
+    return torch.from_numpy(pixels)
+
+
+def _write(file: IO[str], rows: Iterator[dict[str, Any]], lines: bool, top: int) -> None:
+    if lines:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+        return
+    writer = csv.writer(file, lineterminator="\n")
+    names = [f"{kind}_{i + 1}" if top > 1 else kind for i in range(top) for kind in ("class", "probability")]
+    writer.writerow(["file", *names])
+    for row in rows:
+        pairs = zip(row["classes"], row["probabilities"], strict=True)
+        writer.writerow([row["file"], *(x for pair in pairs for x in pair)])

@@ -1,0 +1,158 @@
+"""``classroomkd predict`` of a pose student: where the joints of every person are; COCO's results, rows, pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from classroomkd._files import atomic_write
+from classroomkd.classroom import prediction_of
+from classroomkd.cli.boxes import Boxes, boxes_in, whole_images
+from classroomkd.cli.by_task import refuse
+from classroomkd.cli.predict import Wanted
+from classroomkd.data.people.checks import usable
+from classroomkd.data.people.crops import crop
+from classroomkd.data.people.files import cut_all
+from classroomkd.data.people.listing import Listing, annotated, boxed
+from classroomkd.data.people.people import Annotations, Floats, People
+from classroomkd.data.people.views import PersonViews
+from classroomkd.engine import Inputs
+from classroomkd.errors import UserError
+from classroomkd.export.student import Pose
+from classroomkd.tasks.pose.judging import answered
+from classroomkd.tasks.pose.truth import Found
+
+__all__ = ["tell_joints"]
+
+
+def tell_joints(wanted: Wanted) -> list[str]:
+    """Write the joints of every person; what was left out, and why.
+
+    Persons are cropped, answers decoded, scored and (of a detector's boxes) thinned out as ``evaluate`` does.
+
+    Raises:
+        UserError: nobody is left, or boxes that do not fit the images.
+    """
+    pose = wanted.student.pose
+    assert pose is not None
+    refuse(wanted.student, {"--top": wanted.top})
+    root = wanted.images if wanted.images.is_dir() else wanted.images.parent
+    if wanted.draw is not None:
+        _check_apart(wanted.draw, wanted.images, root)
+    boxes = boxes_in(wanted.boxes, wanted.files, root) if wanted.boxes else whole_images(wanted.files, root)
+    skipped = boxes.skipped
+    people, answers = _look(wanted, pose, boxes, skipped)
+    if not len(people):
+        raise UserError(f"no person in {wanted.images} could be looked at: {'; '.join(skipped[:3])}")
+    found = answered(people, people.ids, answers, pose.skeleton)
+    names = {picture.id: picture.file for picture in people.pictures}
+    with atomic_write(wanted.out, "w") if wanted.out is not None else nullcontext(sys.stdout) as file:
+        _write(file, wanted, found, names, boxes.category, root)
+    if wanted.draw is not None:
+        skipped += _draw(wanted.draw, boxes, found, pose)
+    if wanted.out is not None:
+        count = len(np.unique(found.image))
+        print(f"{len(found.image):,} persons on {count:,} images -> {wanted.out}", file=sys.stderr)
+    return skipped
+
+
+def _check_apart(folder: Path, images: Path, root: Path) -> None:
+    """Drawn pictures must not replace images, nor be looked at the next time.
+
+    Raises:
+        UserError: they would.
+    """
+    drawn, here = folder.resolve(), root.resolve()
+    if drawn == here or (images.is_dir() and drawn.is_relative_to(here)):
+        raise UserError(f"--draw {folder} lies in {root}, where the images are; give a folder elsewhere")
+
+
+def _look(wanted: Wanted, pose: Pose, boxes: Boxes, skipped: list[str]) -> tuple[People, Floats]:
+    """Whoever could be cropped, and the decoded answers (n, K, 3) in pixels of their crops."""
+    regions = boxed(boxes.box, boxes.pictures, boxes.picture)
+    nobody = np.zeros((len(regions), len(pose.skeleton), 3))
+    persons = annotated(boxes.picture, boxes.box, nobody)
+    names = [boxes.pictures[place].file for place in boxes.picture]
+    listing = Listing(boxes.where, boxes.pictures, persons, regions, boxes.store, "")
+    rows = np.flatnonzero(usable(listing, regions, names, learn=False, notes=skipped))
+    origin, step = crop(regions[rows], pose.canvas.size, pose.padding)
+    views = PersonViews("none", skeleton=pose.skeleton, canvas=pose.canvas, view_seed=0)
+    taught = wanted.student
+    module, inputs = taught.module.to(wanted.device), Inputs(taught.mean, taught.std, wanted.device)
+    said: list[Tensor] = []
+    good: list[NDArray[np.int64]] = []
+    for start in range(0, len(rows), wanted.batch_size):
+        chosen = np.arange(start, min(start + wanted.batch_size, len(rows)))
+        jobs = [(boxes.pictures[boxes.picture[rows[i]]], origin[i], float(step[i])) for i in chosen]
+        pixels, bad = cut_all(boxes.store, jobs, pose.canvas)
+        skipped += dict.fromkeys(f"{boxes.store.path / jobs[i][0].file}: {reason}" for i, reason in sorted(bad.items()))
+        able = np.array([i for i in range(len(jobs)) if i not in bad], np.int64)
+        if len(able):
+            shown, _ = views.plain(pixels[torch.from_numpy(able)], torch.zeros(len(able), len(pose.skeleton), 3))
+            said.append(_ask(module, inputs, shown, pose, wanted.flip_test))
+            good.append(chosen[able])
+    left = np.concatenate(good) if good else np.zeros(0, np.int64)
+    answers = torch.cat(said).cpu().double().numpy() if said else np.zeros((0, len(pose.skeleton), 3))
+    return _people(boxes, pose, persons.take(rows[left]), origin[left], step[left], boxes.score[rows[left]]), answers
+
+
+@torch.no_grad()
+def _ask(module: torch.nn.Module, inputs: Inputs, shown: Tensor, pose: Pose, flip: bool) -> Tensor:
+    """Decoded answers to crops (B, 3, H, W) uint8."""
+    answer = prediction_of(module(inputs(shown))).float()
+    if flip:
+        mirrored = prediction_of(module(inputs(shown.flip(-1)))).float()
+        answer = pose.coding.mean([answer, pose.coding.flipped(mirrored, pose.skeleton.swap)])
+    return pose.coding.decode(answer)
+
+
+def _people(boxes: Boxes, pose: Pose, persons: Annotations, origin: Floats, step: Floats, score: Floats) -> People:
+    """The persons as an image set has them, so that they are scored alike."""
+    return People(
+        canvas=pose.canvas, pictures=boxes.pictures, ids=np.arange(len(persons)), persons=persons, origin=origin,
+        step=step, score=score, others=persons.take(np.zeros(len(persons), bool)), bare=np.zeros(0, np.int64),
+        boxes="detector" if boxes.detected else "gt",
+    )  # fmt: skip
+
+
+def _write(file: IO[str], wanted: Wanted, found: Found, names: dict[int, str], category: int, root: Path) -> None:
+    """COCO's results with file names (.json; .jsonl: one a line), or rows of x, y and score by joint."""
+    numbers = found.joints.reshape(len(found.joints), -1)
+    if wanted.lines or (wanted.out is not None and wanted.out.suffix == ".json"):
+        entries = [
+            json.dumps({"image_id": i, "category_id": category, "keypoints": k, "score": s, "file_name": names[i]})
+            for i, k, s in zip(found.image.tolist(), numbers.tolist(), found.score.tolist(), strict=True)
+        ]
+        file.write("\n".join(entries) + "\n" if wanted.lines else "[\n" + ",\n".join(entries) + "\n]\n")
+        return
+    writer = csv.writer(file, lineterminator="\n")
+    columns = [f"{joint}_{what}" for joint in wanted.student.classes for what in ("x", "y", "score")]
+    writer.writerow(["file", "score", *columns])
+    for image, row, score in zip(found.image.tolist(), numbers.tolist(), found.score.tolist(), strict=True):
+        writer.writerow([str(root / names[image]), round(score, 6), *(round(value, 3) for value in row)])
+
+
+def _draw(folder: Path, boxes: Boxes, found: Found, pose: Pose) -> list[str]:
+    """Every picture with somebody found in it, with skeletons; those that could not be drawn."""
+    from classroomkd.export.drawing import save_drawn
+
+    failed = []
+    for picture in boxes.pictures:
+        mine = found.joints[found.image == picture.id]
+        if len(mine):
+            name = Path(picture.file)
+            target = folder / (name if name.suffix.lower() in (".jpg", ".jpeg") else name.with_name(f"{name.name}.jpg"))
+            try:
+                save_drawn(boxes.store.picture(picture), mine, pose.skeleton, target)
+            except OSError as error:
+                failed.append(f"{target}: {error}")
+    return failed

@@ -1,0 +1,143 @@
+"""MPII Human Pose as JSON, the way SimpleBaseline and HRNet use it, with the official scorer's ``.mat`` where it lies
+beside it.
+
+A list of {image, center, scale, joints (16 x 2), joints_vis (16)}; coordinates count pixels from 1; a person is 200 *
+scale pixels tall. The region is a square of that side around the centre moved down by 15 * scale, as HRNet has it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from classroomkd.data import decode
+from classroomkd.data.people.files import Files
+from classroomkd.data.people.listing import Listing, annotated, read_json
+from classroomkd.data.people.people import Floats, Picture
+from classroomkd.data.skeleton import MPII
+from classroomkd.errors import UserError
+
+__all__ = ["read_heads", "read_mpii"]
+
+_AREA = 0.22  # of the squared height: what 0.53 of a standing person's box is, about 0.41 as wide as tall
+_JOINTS = len(MPII)
+
+
+def read_mpii(
+    data: bytes, store: Files, where: str, *, base: int = 1, heads: Floats | None = None, notes: list[str]
+) -> Listing:
+    """The listing of the annotation file ``where``; ``base`` is the number of the first pixel, ``heads`` (n,) are the
+    diagonals of the heads' boxes.
+
+    Raises:
+        UserError: naming the file, the person and the remedy.
+    """
+    from classroomkd.tasks.pose.pck import head_from_scale
+
+    read = read_json(data, where)
+    if not isinstance(read, list) or not read:
+        raise UserError(f"data: {where} is no MPII annotation file: it needs a list of people")
+    joints = np.zeros((len(read), _JOINTS, 3))
+    centre, scale = np.zeros((len(read), 2)), np.zeros(len(read))
+    for row, entry in enumerate(read):
+        joints[row], centre[row], scale[row] = _person(entry, row, where)
+    names = sorted({str(entry["image"]) for entry in read})
+    sizes = _sizes(store, names, where)
+    pictures = tuple(Picture(place, name, *sizes[name]) for place, name in enumerate(names))
+    place = {name: row for row, name in enumerate(names)}
+    rows = np.array([place[str(entry["image"])] for entry in read], np.int64)
+    labelled = joints[..., 2] > 0
+    limits = np.array([[p.width, p.height] for p in pictures], np.float64)[rows]
+    _check_base(joints[..., :2], labelled, limits, base, where)
+    joints[..., :2] = np.where(labelled[..., None], joints[..., :2] - base, 0)
+    region = np.stack([centre[:, 0] - base, centre[:, 1] + 15 * scale - base, 200 * scale, 200 * scale], 1)
+    if heads is None:
+        notes.append(f"{where}: no head boxes (gt_valid.mat); their size is estimated from each person's scale")
+        heads = head_from_scale(scale)
+    elif len(heads) != len(read):
+        raise UserError(
+            f"data: {where} has {len(read)} people, the .mat file beside it {len(heads)}; they are not of one part"
+        )
+    box = np.concatenate([region[:, :2] - region[:, 2:] / 2, region[:, 2:]], 1)
+    persons = annotated(rows, box, joints, area=_AREA * (200 * scale) ** 2, head=heads)
+    inside = (region[:, :2] > -region[:, 2:] / 2).all(1) & (region[:, :2] < limits + region[:, 2:] / 2).all(1)
+    region[~inside, 2:] = -1  # nothing of it is in the picture
+    return Listing(where, pictures, persons, region, store, hashlib.sha256(data).hexdigest())
+
+
+def _person(entry: Any, row: int, where: str) -> tuple[Floats, Floats, float]:
+    """Joints (16, 3), centre (2,) and scale of one entry."""
+    try:
+        place = np.array(entry["joints"], np.float64)
+        seen = np.array(entry["joints_vis"], np.float64)
+        centre, scale = np.array(entry["center"], np.float64), float(entry["scale"])
+        str(entry["image"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(
+            f"data: {where}: person {row} needs image, center, scale, joints and joints_vis ({error!r})"
+        ) from error
+    if place.shape != (_JOINTS, 2) or seen.shape != (_JOINTS,) or centre.shape != (2,):
+        raise UserError(
+            f"data: {where}: person {row} has {len(place)} joints and {len(seen)} in joints_vis; MPII has {_JOINTS}"
+        )
+    if not np.isin(seen, (0, 1)).all():
+        raise UserError(f"data: {where}: person {row} has joints_vis other than 0 and 1")
+    return np.concatenate([place, 2 * seen[:, None]], 1), centre, scale
+
+
+def _sizes(store: Files, names: list[str], where: str) -> dict[str, tuple[int, int]]:
+    missing = [name for name in names if name not in store]
+    if missing:
+        raise UserError(
+            f"data: {where}: {len(missing)} of {len(names)} images are not in {store.path}/{store.inside}, e.g."
+            f" {missing[0]}; data.options.images names their folder"
+        )
+    sizes = {}
+    for name in names:
+        try:
+            sizes[name] = store.size(name)
+        except decode.DecodeError as error:
+            raise UserError(f"data: {store.path}: {name} cannot be decoded: {error}. Mend it") from error
+    return sizes
+
+
+def _check_base(place: Floats, labelled: Any, limits: Floats, base: int, where: str) -> None:
+    """Pixels counted from 1 are never at 0; pixels counted from 0 are never at the picture's width or height."""
+    known = labelled[..., None] & np.isfinite(place)
+    low = int((known & (place >= 0) & (place < 1)).sum())
+    high = int((known & (place > limits[:, None] - 1) & (place <= limits[:, None])).sum())
+    if base == 1 and low and not high:
+        raise UserError(
+            f"data: {where}: {low} coordinates are below 1, so its pixels are counted from 0 (MPII's from 1); set"
+            " data.options.base: 0"
+        )
+    if base == 0 and high and not low:
+        raise UserError(
+            f"data: {where}: {high} coordinates are in the last pixel's place or beyond, so its pixels are counted"
+            " from 1, as MPII's are; leave out data.options.base: 0"
+        )
+
+
+def read_heads(data: bytes, where: str) -> Floats:
+    """The diagonals (n,) of the heads' boxes in ``gt_valid.mat`` (``headboxes_src``: 2 x 2 x n).
+
+    Raises:
+        UserError: without scipy, or for another file.
+    """
+    try:
+        loadmat = importlib.import_module("scipy.io").loadmat
+    except ImportError as error:
+        raise UserError(f"data: {where} is a Matlab file: pip install scipy, or take it away to do without") from error
+    try:
+        found: Mapping[str, Any] = loadmat(io.BytesIO(data))
+        boxes = np.asarray(found["headboxes_src"], np.float64)
+        if boxes.shape[:2] != (2, 2) or boxes.ndim != 3:
+            raise ValueError(f"headboxes_src has the shape {boxes.shape}")
+    except Exception as error:
+        raise UserError(f"data: {where} is not MPII's gt_valid.mat ({error}); take it away to do without") from error
+    return np.asarray(np.hypot(*(boxes[1] - boxes[0])))

@@ -1,0 +1,153 @@
+"""Source ``coco-keypoints:DIR_OR_ZIP``: persons with joints in COCO's format, of any skeleton; also
+``coco-keypoints:FILE.json@IMAGES``, one annotation file and the folder or zip archive of its images.
+
+Which annotation files are taken: those that ``data.options.train``, ``val`` and ``test`` name, inside; else
+``person_keypoints_train2017.json`` and ``…val2017.json``; else the only one with *train*, *val* or *test* in its name;
+else the only one. With train and val alone, val is what the final score is measured on (as everybody does with COCO)
+and a validation part is split off train. ``boxes`` names a detector's boxes for the test part.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+from classroomkd.data.people.coco import read_coco, read_detections
+from classroomkd.data.people.files import Files
+from classroomkd.data.people.listing import Listing, PersonSource
+from classroomkd.data.skeleton import Skeleton
+from classroomkd.data.sources.base import Request
+from classroomkd.data.spec import PARTS
+from classroomkd.errors import UserError
+
+__all__ = ["find_parts", "open_coco", "part_files"]
+
+SIZE = (256, 192)
+
+
+def open_coco(argument: str, request: Request) -> PersonSource:
+    """See the module's text."""
+    notes: list[str] = []
+    name, alone, images = argument.rpartition("@")
+    parts: dict[str, Listing] = {}
+    skeletons: dict[str, Skeleton] = {}
+    person: dict[str, int] = {}
+    if alone and name.endswith(".json"):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise UserError(f"data: coco-keypoints:{argument}: there is no file {path}")
+        store = Files(Path(images).expanduser(), str(request.options.get("images", "")))
+        skeletons["all"], parts["all"], person["all"] = read_coco(path.read_bytes(), store, path.name, notes)
+        parts["all"] = _with_store(parts["all"], store)
+        title = path.stem
+    else:
+        store = Files(Path(argument).expanduser())
+        title = store.path.resolve().stem
+        for part, file in part_files(store, f"coco-keypoints:{argument}", request, "person_keypoints", notes).items():
+            skeletons[part], listing, person[part] = read_coco(store.read(file), store, PurePosixPath(file).name, notes)
+            inside = _images(store, file, listing, request)
+            parts[part] = _with_store(listing, store.below(inside))
+    first = next(iter(skeletons))
+    for part, skeleton in skeletons.items():
+        if skeleton.joints != skeletons[first].joints:
+            raise UserError(
+                f"data: {parts[part].where} has the joints {', '.join(skeleton.joints)}; {parts[first].where} has"
+                f" {', '.join(skeletons[first].joints)}. Parts of one set have the same skeleton"
+            )
+    boxes = request.options.get("boxes")
+    if boxes is not None:
+        part = "test" if "test" in parts else "all"
+        if part == "all" and len(parts) > 1:
+            raise UserError("data.options.boxes: detections are for a test part, and there is none")
+        data = store.read(boxes) if boxes in store else _outside(boxes)
+        found = read_detections(data, PurePosixPath(boxes).name, person[part], parts[part], notes)
+        parts[part] = Listing(**{**vars(parts[part]), "found": found})
+    return PersonSource(title, skeletons[first], parts, SIZE, "person", notes=tuple(notes))
+
+
+def _with_store(listing: Listing, store: Files) -> Listing:
+    return Listing(**{**vars(listing), "store": store})
+
+
+def _outside(boxes: str) -> bytes:
+    path = Path(boxes).expanduser()
+    if not path.is_file():
+        raise UserError(f"data.options.boxes: there is no file {boxes}, neither inside the data nor from {Path.cwd()}")
+    return path.read_bytes()
+
+
+def part_files(store: Files, text: str, request: Request, prefer: str, notes: list[str]) -> dict[str, str]:
+    """The annotation file of every part: {"train": …, "test": …} or {"all": …}."""
+    files = find_parts(store, text, request, prefer)
+    if "test" not in files and "val" in files:
+        files = {"train": files["train"], "test": files["val"]}
+        notes.append(
+            f"{PurePosixPath(files['test']).name} is used as the test part (there is no other); a validation part is"
+            " split off the training part, by image"
+        )
+    return files
+
+
+def find_parts(store: Files, text: str, request: Request, prefer: str) -> dict[str, str]:
+    """The annotation files by part, as they are called."""
+    named = {part: str(request.options[part]) for part in PARTS if part in request.options}
+    if named:
+        missing = [f"data.options.{part}: {file}" for part, file in named.items() if file not in store]
+        if missing or "train" not in named:
+            wrong = (
+                f"{missing[0]} is not in {store.path}" if missing else "data.options: 'train' is not among the files"
+            )
+            raise UserError(f"{wrong}; there are {_shown(_jsons(store))}")
+        return named
+    every = _jsons(store)
+    preferred = [file for file in every if PurePosixPath(file).name.startswith(prefer)] if prefer else []
+    files = preferred or every
+    found: dict[str, str] = {}
+    for part in PARTS:
+        exact = [file for file in files if PurePosixPath(file).name == f"{prefer}_{part}2017.json"]
+        loose = exact or [file for file in files if re.search(_CALLED[part], PurePosixPath(file).stem)]
+        if len(loose) > 1:
+            raise UserError(
+                f"data: {text}: {len(loose)} annotation files could be the {part} part ({_shown(loose)}); say which:"
+                f" data.options.{part}: {loose[0]}"
+            )
+        if loose:
+            found[part] = loose[0]
+    if "train" in found:
+        return found
+    if len(files) == 1:
+        return {"all": files[0]}
+    raise UserError(
+        f"data: {text}: looked for annotation files (*train*.json, *val*.json); found {_shown(every) or 'none'}. Say"
+        " which: data.options.train: FILE"
+    )
+
+
+_CALLED = {"train": r"train(?!val)", "val": r"(?<!train)val", "test": r"test"}
+
+
+def _jsons(store: Files) -> list[str]:
+    return sorted(name for name in store.names() if name.endswith(".json"))
+
+
+def _shown(files: list[str]) -> str:
+    return ", ".join(files[:6]) + (f" and {len(files) - 6} more" if len(files) > 6 else "")
+
+
+def _images(store: Files, file: str, listing: Listing, request: Request) -> str:
+    """The folder of the listing's images, inside the store."""
+    if "images" in request.options:
+        return str(request.options["images"])
+    called = re.search(r"(train|val|test)\d*", PurePosixPath(file).stem)
+    tries = ["", "images"] + ([called[0], f"images/{called[0]}"] if called else [])
+    for inside in tries:
+        below = store.below(inside)
+        # Some may be missing: that is told later, by name.
+        if any(picture.file in below for picture in listing.pictures[:5]):
+            return inside
+    if not listing.pictures:
+        return ""
+    raise UserError(
+        f"data: {listing.where}: its images ({listing.pictures[0].file}, …) are in none of"
+        f" {', '.join(f'{store.path}/{inside}' for inside in tries)}; data.options.images names their folder"
+    )

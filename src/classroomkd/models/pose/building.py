@@ -1,0 +1,171 @@
+"""From names to pose networks: the table's, on timm's bodies, ViTPose and the user's own."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from classroomkd._compat import import_timm, installed
+from classroomkd._foreign import call_factory, load_factory
+from classroomkd.errors import UserError, did_you_mean
+from classroomkd.models.catalogue import ZOO
+from classroomkd.models.libraries import SOURCES, library_names
+from classroomkd.models.measuring import as_for_evaluation, example
+from classroomkd.models.pairs import tensors_in
+from classroomkd.models.pose.catalogue import FORMS, POSE
+from classroomkd.models.pose.vitpose import check_vitpose
+
+__all__ = ["SMALLEST", "check_pose", "resolve_pose"]
+
+SMALLEST = 16  # pixels a side
+_HEADS = ("simcc", "heatmap")
+_KINDS = (*_HEADS, "vitpose", "py")
+
+
+def resolve_pose(
+    spec: str, joints: int, size: tuple[int, int], *, trust_code: bool = False, in_channels: int = 3
+) -> nn.Module:
+    """The pose network that a recipe's ``model:`` means, with fresh weights (``vitpose:`` with its published ones).
+
+    It maps crops ``(B, in_channels, H, W)`` to SimCC bins ``(B, joints, X + Y)`` or maps ``(B, joints, h, w)``, and
+    says which in ``pose_head``, ``{"kind": "simcc", "split": 2.0}`` or ``{"kind": "heatmap", "stride": 4}`` (networks
+    of the user's own may leave that out). SimCC networks take crops of exactly ``size``.
+
+    Args:
+        spec: a name of ``pose_names()``; ``simcc:timm:NAME`` or ``heatmap:timm:NAME``; ``vitpose:ORG/NAME`` (a mentor
+            only); ``py:package.module:factory`` (needs ``trust_code``; gets ``num_joints``, ``joints``, ``size`` and
+            ``in_channels`` if it takes them).
+        joints: K.
+        size: (H, W) of the crops in pixels.
+        trust_code: whether code that the spec names may run.
+        in_channels: channels of the crops.
+
+    Raises:
+        UserError: an unknown name (with the nearest right one), a package that is not installed, code that is not
+            trusted, a size that the network cannot take, an answer that is no pose.
+    """
+    size = _checked(spec, joints, size, in_channels)
+    check_pose(spec, trust_code=trust_code)
+    prefix, separator, rest = spec.partition(":")
+    asked: dict[str, Any] = {"joints": joints, "size": size, "in_channels": in_channels}
+    if not separator:
+        entry = POSE[spec]
+        file, _, function = entry.target.partition(":")
+        builder = getattr(importlib.import_module(f"classroomkd.models.pose.{file}"), function)
+        network: nn.Module = builder(**asked, **entry.arguments)
+        return network
+    if prefix == "py":
+        return _build_python(spec, asked)
+    if prefix == "vitpose":
+        from classroomkd.models.pose.vitpose import vitpose
+
+        return vitpose(spec=spec, **asked)
+    name = rest.partition(":")[2]
+    if prefix == "heatmap" and name.startswith("hrnet_"):
+        from classroomkd.models.pose.hrnet import hrnet
+
+        return hrnet(name=name, **asked)
+    from classroomkd.models.pose.backbones import on_timm
+
+    return on_timm(spec=spec, kind=prefix, name=name, **asked)
+
+
+def check_pose(spec: str, *, trust_code: bool = False) -> None:
+    """Raise the ``UserError`` that ``resolve_pose`` would for the name alone, without building anything."""
+    prefix, separator, rest = spec.partition(":")
+    if not separator:
+        _check_name(spec)
+    elif prefix in _HEADS:
+        _check_body(spec, prefix, rest)
+    elif prefix == "vitpose":
+        check_vitpose(spec)
+    elif prefix == "py":
+        load_factory(spec, trust_code=trust_code, what="model")
+    elif prefix in SOURCES:
+        raise UserError(
+            f"'{spec}' is a network for classification, without joints; with a pose head timm's are called "
+            f"simcc:timm:{rest or 'NAME'} or heatmap:timm:{rest or 'NAME'}"
+        )
+    else:
+        near = did_you_mean(prefix, _KINDS) or f" (known: {', '.join(f'{kind}:' for kind in _KINDS)})"
+        raise UserError(f"unknown kind of pose network '{prefix}:' in '{spec}'{near}")
+
+
+def _check_name(spec: str) -> None:
+    if spec not in POSE:
+        raise UserError(
+            f"unknown pose network '{spec}'{_nearest(spec)}; known are {', '.join(POSE)}, and {', '.join(FORMS)}"
+        )
+    name = POSE[spec].library
+    if name:
+        import_timm(f"'{spec}'")
+        if name not in library_names("timm"):
+            raise UserError(f"'{spec}' is built on {name}, which the installed timm lacks: pip install -U timm")
+
+
+def _nearest(spec: str) -> str:
+    """The body of that name with a head, or the closest name of the table."""
+    try:
+        if installed("timm") and spec in library_names("timm"):
+            return f" (did you mean 'simcc:timm:{spec}' or 'heatmap:timm:{spec}'?)"
+    except UserError:  # installed but broken: a suggestion is not worth an error of its own
+        pass
+    return " (it is a network for classification)" if spec in ZOO else did_you_mean(spec, POSE)
+
+
+def _check_body(spec: str, head: str, rest: str) -> None:
+    library, separator, name = rest.partition(":")
+    if f"{head}_{rest}" in POSE:
+        raise UserError(f"'{spec}' is written with an underscore (did you mean '{head}_{rest}'?)")
+    if library != "timm" or not separator or not name:
+        meant = ""
+        if not separator and rest:
+            meant = f" (did you mean '{head}:timm:{rest}'?)"
+        elif near := did_you_mean(library, ("timm",)):
+            meant = near
+        raise UserError(f"'{spec}': {head}: takes a body of timm, as in {head}:timm:resnet18{meant}")
+    try:
+        SOURCES["timm"].check(f"timm:{name}", False)
+    except UserError as error:
+        raise UserError(f"'{spec}': {error}") from error
+    if name.startswith("hrnet_") and head == "simcc":
+        raise UserError(f"'{spec}': HRNets make maps of stride 4; take heatmap:timm:{name}")
+
+
+def _build_python(spec: str, asked: dict[str, Any]) -> nn.Module:
+    factory = load_factory(spec, trust_code=True, what="model")
+    network = call_factory(spec, factory, {}, {"num_joints": asked["joints"], **asked})
+    if not isinstance(network, nn.Module):
+        raise UserError(f"'{spec}' made a {type(network).__name__}, not a torch.nn.Module")
+    shape = (asked["in_channels"], *asked["size"])
+    pixels = example(network, shape)
+    try:
+        with as_for_evaluation(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            said = tensors_in(network(pixels))
+    except Exception as error:
+        crop = "x".join(map(str, shape))
+        raise UserError(f"'{spec}' cannot take one crop of {crop}: {type(error).__name__}: {error}") from error
+    answer = tuple(said[0].shape) if said else ()
+    if len(answer) not in (3, 4) or answer[:2] != (1, asked["joints"]):
+        shown = f"shape (B, {', '.join(map(str, answer[1:]))})" if answer else "no tensor"
+        raise UserError(
+            f"'{spec}' answers with {shown}; a pose network of {asked['joints']} joints answers "
+            f"(B, {asked['joints']}, x-bins + y-bins) or (B, {asked['joints']}, rows, columns)"
+        )
+    return network
+
+
+def _checked(spec: str, joints: Any, size: Any, in_channels: Any) -> tuple[int, int]:
+    for key, value in (("joints", joints), ("in_channels", in_channels)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"model '{spec}': {key} must be a whole number of at least 1, not {value!r}")
+    sides = tuple(size) if isinstance(size, list | tuple) else ()
+    whole = all(isinstance(side, int) and not isinstance(side, bool) and side >= SMALLEST for side in sides)
+    if len(sides) != 2 or not whole:
+        raise UserError(
+            f"model '{spec}': size must be (height, width) in whole pixels, {SMALLEST} or more, not {size!r}"
+        )
+    return sides

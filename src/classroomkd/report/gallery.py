@@ -1,0 +1,162 @@
+"""The part of the page with pictures: crops of persons, and everybody's joints drawn over them.
+
+Drawn by Python as SVG over the crop; what is shown is chosen by checkboxes and CSS, so it works without script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import UserError
+from . import words
+from .html import Html, el, join, prose, table
+from .kept import Found, Gallery, Person, read_gallery
+from .sections import section
+from .story import Story
+from .style import DASHES
+
+__all__ = ["Drawn", "pictures", "toggles"]
+
+SIDE = 400  # units of a drawing's longer side, so that places are whole numbers
+SURE = 0.2  # answers less sure of a joint than this are drawn hollow
+TRUTH, ALONE = "truth", "student alone"
+Places = Sequence[tuple[float, float, float] | None]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One series over the crops: ``place`` in a person's answers (None: the truth), and whether it is on at first."""
+
+    name: str
+    colour: str
+    dash: str | None
+    place: int | None
+    on: bool
+
+
+def toggles(count: int) -> str:
+    """The CSS by which the ``count`` checkboxes hide their series."""
+    return "\n".join(f"#pictures:has(#show-{k}:not(:checked)) .k{k} {{ display: none; }}" for k in range(count))
+
+
+def pictures(story: Story) -> tuple[Html, int]:
+    """The section and how many series it has; empty and 0 where the run kept nothing."""
+    try:
+        kept = read_gallery(story.summary.root)
+    except UserError as error:
+        return section("pictures", "Pictures", el("p", str(error), class_="note")), 0
+    if kept is None or not kept.persons:
+        return Html(""), 0
+    series = _series(story, kept)
+    blocks = [el("p", prose(_lead(kept)), class_="lead"), _switches(series)]
+    for chosen, title in (("worst", f"Worst of {kept.headline}"), ("random", "Drawn at random")):
+        persons = [person for person in kept.persons if person.chosen == chosen]
+        if persons:
+            cards = [_person(kept, person, series, k + 1) for k, person in enumerate(persons)]
+            blocks += [el("h3", title), el("div", *cards, class_="crops")]
+    return section("pictures", "Pictures", *blocks), len(series)
+
+
+def _series(story: Story, kept: Gallery) -> list[Drawn]:
+    """Truth, the student alone, the headline's, then every mentor; only those that the run still knows."""
+    known = {row["arm"] for row in story.rows}
+    shown = [story.alone.label if story.alone else "", kept.headline, (story.main or {}).get("arm", "")]
+    found = [Drawn(TRUTH, story.ink.ink, None, None, True)]
+    for arm in dict.fromkeys(shown):
+        for place, who in enumerate(kept.who):
+            if who.kind == "student" and who.name == arm and arm in known:
+                name = ALONE if story.alone and arm == story.alone.label else arm
+                found.append(Drawn(name, story.colour(arm), None, place, True))
+    mentors = [(place, who.name) for place, who in enumerate(kept.who) if who.kind == "mentor"]
+    hues = story.hues([name for _, name in mentors])
+    for k, ((place, name), hue) in enumerate(zip(mentors, hues, strict=True)):
+        dash = DASHES[(k // len(story.ink.hues)) % len(DASHES)]
+        found.append(Drawn(name, hue, None if dash == DASHES[0] else " ".join(str(2 * d) for d in dash), place, False))
+    return found
+
+
+def _lead(kept: Gallery) -> str:
+    worst = sum(person.chosen == "worst" for person in kept.persons)
+    text = (
+        f"Persons of the test part, cropped as the student sees them: the {worst} that {kept.headline} (seed "
+        f"{kept.seed}) places worst, by the mean distance of labelled joints in shares of the box's longer side, and "
+        f"{len(kept.persons) - worst} of the other {kept.test - worst:,}, drawn at random. Hollow dots are joints that "
+        f"are hidden (truth) or of which an answer is less than {100 * SURE:.0f} % sure. Under each crop: the person's "
+        f"OKS, and how many labelled joints are right by {kept.right_by}."
+    )
+    return text + (" Students are shown with the flip test, mentors without." if kept.flip_test else "")
+
+
+def _switches(series: Sequence[Drawn]) -> Html:
+    """A checkbox a series: what is ticked is drawn."""
+    items = []
+    for k, one in enumerate(series):
+        line = el("line", x1="0", y1="6", x2="24", y2="6", style=f"stroke:{one.colour}", stroke_dasharray=one.dash)
+        box = el("input", type="checkbox", id=f"show-{k}", checked=one.on)
+        items.append(el("label", box, el("svg", line, viewBox="0 0 24 12", aria_hidden="true"), one.name))
+    return el("fieldset", el("legend", "Drawn over the crops"), *items, class_="switches")
+
+
+def _person(kept: Gallery, person: Person, series: Sequence[Drawn], number: int) -> Html:
+    height, width = kept.size
+    scale = SIDE / max(height, width)
+    box = (round(width * scale), round(height * scale))
+    image = el("image", href=person.crop, width=str(box[0]), height=str(box[1]), preserveAspectRatio="none")
+    layers = [_layer(kept, person, one, k, scale) for k, one in enumerate(series)]
+    layers.append(layers.pop(0))  # the truth over all others, thinner
+    answers = [(one, person.found[one.place]) for one in series if one.place is not None]
+    said = "; ".join(f"{one.name} {_figures(found)}" for one, found in answers)
+    name = f"{number}. {words.shorten(person.image or f'person {person.id}', 24)}"
+    label = f"Person {number} ({person.chosen}), {person.image}: {said}."
+    drawing = el("svg", image, *layers, viewBox=f"0 0 {box[0]} {box[1]}", role="img", aria_label=label)
+    rows: list[list[str | None]] = [[_key(one), *_cells(found)] for one, found in answers]
+    cells = table([("who", ""), ("OKS", "num"), ("right", "num")], rows, f"Person {number}: what each network found")
+    more = f"error {words.percent(person.error, 0)} % of the box" if person.error is not None else None
+    return el("figure", drawing, el("figcaption", name, el("span", more) if more else None), cells, class_="crop")
+
+
+def _key(one: Drawn) -> Html:
+    square = el("i", class_="swatch", style=f"background:{one.colour}", aria_hidden="true")
+    return el("span", square, el("span", "alone" if one.name == ALONE else words.shorten(one.name, 18)), class_="name")
+
+
+def _cells(found: Found) -> list[str]:
+    right = words.DASH if found.right is None else f"{found.right}/{found.of}"
+    return [words.DASH if found.oks is None else f"{found.oks:.2f}", right]
+
+
+def _figures(found: Found) -> str:
+    oks, right = _cells(found)
+    return f"OKS {oks}, {right.replace('/', ' of ')} joints right"
+
+
+def _layer(kept: Gallery, person: Person, one: Drawn, index: int, scale: float) -> Html:
+    """Links, dots and hollow dots of one series, each a path; light or dark behind them, so that any photo will do."""
+    joints: Places = person.truth if one.place is None else person.found[one.place].joints
+    sure = 2.0 if one.place is None else SURE
+    spots = [
+        None if joint is None or (one.place is None and joint[2] == 0) else tuple(_unit(v, scale) for v in joint[:2])
+        for joint in joints
+    ]
+    bones = [(spots[a], spots[b]) for a, b in kept.skeleton.links]
+    links = "".join(f"M{a[0]} {a[1]}L{b[0]} {b[1]}" for a, b in bones if a and b)
+    dots = "".join(f"M{spot[0]} {spot[1]}h0" for spot in spots if spot)
+    holes = "".join(
+        f"M{spot[0]} {spot[1]}h0"
+        for spot, joint in zip(spots, joints, strict=True)
+        if spot and joint and joint[2] < sure
+    )
+    parts = [
+        el("path", class_="halo", d=links) if links else None,
+        el("path", class_="rim", d=dots) if dots else None,
+        el("path", class_="bone", d=links, stroke_dasharray=one.dash) if links else None,
+        el("path", class_="dot", d=dots) if dots else None,
+        el("path", class_="hole", d=holes) if holes else None,
+    ]
+    return el("g", join(parts), class_=f"k{index}" + " truth" * (one.place is None), style=f"--c:{one.colour}")
+
+
+def _unit(place: float, scale: float) -> int:
+    """A place in input pixels (centres at whole numbers) in units of the drawing."""
+    return round((place + 0.5) * scale)

@@ -1,0 +1,36 @@
+"""Every method with its defaults and with every closed choice of its options."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from classroomkd import methods
+
+__all__ = ["cases", "labels", "options"]
+
+
+def options(name: str) -> list[dict[str, Any]]:
+    """The defaults and one variant for every closed choice and switch of a method's options."""
+    found: list[dict[str, Any]] = [{}]
+    for key, field in methods.options_model(name).model_fields.items():
+        choices: tuple[Any, ...] = getattr(field.annotation, "__args__", ())
+        flat = tuple(itertools.chain.from_iterable(getattr(c, "__args__", (c,)) for c in choices))
+        values: list[Any] = [v for v in flat if isinstance(v, str)] if flat else []
+        if field.annotation is bool:
+            values = [not field.default]
+        found += [{key: v} for v in values if v != field.default]
+    if methods.method_class(name).needs.mentors == 0:  # it has no mentors' terms to match
+        found = [o for o in found if "strength" not in o]
+    return found
+
+
+def cases(task: str) -> list[tuple[str, dict[str, Any]]]:
+    """All methods that do a task, with all their options."""
+    names = [name for name, entry in methods.entries().items() if task in entry.tasks]
+    return [(name, given) for name in names for given in options(name)]
+
+
+def labels(found: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Names for pytest."""
+    return [f"{n}-{'-'.join(f'{k}={v}' for k, v in o.items()) or 'default'}" for n, o in found]
