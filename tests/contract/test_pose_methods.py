@@ -156,6 +156,27 @@ def test_a_mentor_that_does_not_know_some_joints(name: str, given: Given, head: 
         torch.testing.assert_close(shares[there], torch.ones_like(shares[there]))
 
 
+JOINT_BY_JOINT: list[tuple[str, Given]] = [
+    ("classroomkd", {}),
+    *(("weighted", {"weighting": w}) for w in ("uniform", "entropy", "confidence", "random")),
+    *(("weighted", {"divergence": d}) for d in ("dkd", "dtkd")),
+]
+
+
+@heads
+@pytest.mark.parametrize("said", [float("nan"), -torch.inf])
+@pytest.mark.parametrize(("name", "given"), JOINT_BY_JOINT, ids=labels(JOINT_BY_JOINT))
+def test_the_other_joints_are_taught_as_if_nothing_were(name: str, given: Given, head: str, said: float) -> None:
+    answers = answers_to(head, people(B), M).clone()
+    answers[1, :, 2] = said
+    of, others = method(name, given, head), [0, 1, 3, 4]
+    usual, odd = (taught(of, lesson(of, head, answers=a)).student.prediction.grad for a in (None, answers))
+    assert usual is not None
+    assert odd is not None
+    torch.testing.assert_close(odd[:, others], usual[:, others])
+    assert not torch.equal(odd[:, 2], usual[:, 2])
+
+
 @heads
 @every_rule
 def test_no_joint_is_labelled(name: str, given: Given, head: str) -> None:

@@ -87,10 +87,12 @@ def test_persons_are_kept_with_what_everybody_says(run: tuple[Setup, Path, list[
         assert sage.joints[-1] is None
         known = [k for k in range(16) if truth[k][2] > 0]
         assert sage.of == sage.right == len(known)
-        assert sage.oks is not None and sage.oks > 0.9
+        assert sage.oks is not None
+        assert sage.oks > 0.9
         for k in known:
             place = sage.joints[k]
-            assert place is not None and np.allclose(place[:2], np.clip(truth[k][:2], 0, 64), atol=0.26)
+            assert place is not None
+            assert np.allclose(place[:2], np.clip(truth[k][:2], 0, 64), atol=0.26)
         picture = Image.open(io.BytesIO(base64.b64decode(person.crop.partition(",")[2])))
         assert picture.size == (kept.size[1], kept.size[0])
 

@@ -30,5 +30,7 @@ def compare(
     else:
         console = Console()
         console.print(report_.rich_results(rows))
+        if (more := report_.rich_figures(rows, title="Further figures")) is not None:
+            console.print(more)
         for line in kept_apart(rows):
             console.print(line, style="dim", markup=False, highlight=False)

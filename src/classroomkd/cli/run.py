@@ -70,8 +70,9 @@ def _print_plan(made: dict[str, Any], as_json: bool) -> None:
         return
     console, data = Console(), made["data"]
     console.print(
-        f"data      {data['name']}: {data['train']:,} training images ({data['student_train']:,} for the student), "
-        f"{data['val']:,} for validation, {data['test']:,} for testing; {data['classes']} classes of {data['shape']}",
+        f"data      {data['name']}: {data['train']:,} training {data['samples']} ({data['student_train']:,} for the "
+        f"student), {data['val']:,} for validation, {data['test']:,} for testing; {data['classes']} {data['topics']}, "
+        f"inputs of {data['shape']}",
         markup=False, highlight=False,
     )  # fmt: skip
     table = Table(title="Networks", title_justify="left")
@@ -176,5 +177,7 @@ def print_results(folders: list[Path]) -> None:
             console.print(report.rich_mentors(report.mentor_rows([summary]), title="Mentors"))
     rows = report.result_rows(summaries)
     console.print(report.rich_results(rows, title="Students"))
+    if (more := report.rich_figures(rows, title="Further figures")) is not None:
+        console.print(more)
     for folder in folders:
         console.print(f"report: {folder / 'report.html'}", markup=False, highlight=False)

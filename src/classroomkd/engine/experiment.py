@@ -16,6 +16,7 @@ from classroomkd import data, methods, models
 from classroomkd._files import atomic_write_text, writing
 from classroomkd.engine import assistants
 from classroomkd.engine.fast import check_compiler
+from classroomkd.engine.gallery import write_gallery
 from classroomkd.engine.run_folder import check_data, environment, summarise
 from classroomkd.engine.runtime import Runtime
 from classroomkd.engine.setup import Setup, content_key
@@ -197,6 +198,10 @@ class Experiment:
 
             run(jobs, self.notify, done)
         summary = self._write(started)
+        try:
+            write_gallery(setup, self.out, arms, list(ready))
+        except UserError as error:  # pictures never cost a run
+            self.warn(f"no pictures: {error}")
         return Outcome(self.out, summary, self._failures)
 
     def _with_teachers(self, job: Job) -> Job:
@@ -266,7 +271,7 @@ class Experiment:
                     if m["samples"] is None
                     else "it was trained by this run and has learned little (epochs, samples, label noise)"
                 )
-                found = f"{metric} {m['val_accuracy']:.1%} on {n} validation images"
+                found = f"{metric} {m['val_accuracy']:.1%} on {n} validation {self.setup.subject.samples}"
                 text = f"mentor '{m['name']}' has {found}, {words}: {remedy}"
                 if mode == "error":
                     raise UserError(text + " (check_mentors: warn goes on all the same)")

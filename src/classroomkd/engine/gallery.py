@@ -147,7 +147,7 @@ class _Teller:
         return np.concatenate([self._decoded(said) for said in self._said(network, part)])
 
     def mentor(self, val_answers: str, places: NDArray[np.int64]) -> Floats | None:
-        """A mentor's joints at ``places`` of the test part, from the file its score was made of; None when it is gone."""
+        """A mentor's joints at ``places`` of the test part, from the file of its score; None when it is gone."""
         val = Path(val_answers)
         file = val.with_name(val.name.removesuffix("val.npy") + f"{self.setup.data.test.digest()}.npy")
         try:

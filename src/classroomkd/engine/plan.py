@@ -62,6 +62,8 @@ def plan(setup: Setup) -> dict[str, Any]:
         "data": {
             "name": setup.data.name,
             "classes": len(setup.classes),
+            "samples": setup.subject.samples,
+            "topics": setup.subject.topics,
             "shape": list(setup.data.shape),
             "train": len(setup.data.train),
             "student_train": len(setup.student_part),

@@ -5,16 +5,19 @@ Shapes: M mentors, B samples, U units, K topics (classes, keypoints).
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from classroomkd._files import atomic_write_text, writing
 from classroomkd.classroom import Lesson
 
-__all__ = ["Record"]
+__all__ = ["Record", "open_log"]
 
 
 class Record:
@@ -145,3 +148,26 @@ def _listed(x: Tensor) -> Any:
         return round(v, 6) if math.isfinite(v) else None
 
     return clean(x.tolist())
+
+
+def open_log(folder: Path | None, step: int) -> Callable[[dict[str, Any]], None]:
+    """``metrics.jsonl`` in a folder (None: nowhere), for lines after a step; an earlier attempt's later ones go."""
+    if folder is None:
+        return lambda line: None
+    path = folder / "metrics.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = []
+    if step and path.exists():
+        for text in path.read_text().splitlines():
+            try:
+                if json.loads(text)["step"] <= step:
+                    kept.append(text)
+            except (ValueError, KeyError):
+                break  # a line cut by the kill: it and what follows is done again
+    atomic_write_text(path, "".join(line + "\n" for line in kept))
+
+    def log(line: dict[str, Any]) -> None:
+        with writing(path), path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    return log

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from classroomkd._files import atomic_write_text, writing
 from classroomkd.bank import Bank
 from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews
@@ -21,7 +19,7 @@ from classroomkd.engine.context import EngineContext
 from classroomkd.engine.floor import probe
 from classroomkd.engine.inputs import Batches, Inputs
 from classroomkd.engine.optim import build_optimizer, learning_rate
-from classroomkd.engine.record import Record
+from classroomkd.engine.record import Record, open_log
 from classroomkd.engine.runtime import Runtime
 from classroomkd.engine.scoring import Score, evaluate
 from classroomkd.engine.student_layout import settle
@@ -141,7 +139,7 @@ class Fit:
         self._open_epoch(0)
         cost = probe(context, next(batches.epoch(0))) if self.measure else {}
         first = self._resume(context, cost) if resume else 0
-        log = self._open_log(classroom.steps if resume else 0)
+        log = open_log(self.folder if runtime.is_zero else None, classroom.steps if resume else 0)
         started, waited, since = time.perf_counter(), 0.0, time.perf_counter()
         spent = self._spent
 
@@ -288,24 +286,3 @@ class Fit:
         self._spent = state["seconds"]
         cost.update(state["cost"])
         return int(state["epoch"])
-
-    def _open_log(self, step: int) -> Notify:
-        if self.folder is None or not self.runtime.is_zero:
-            return _silent
-        path = self.folder / "metrics.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = []
-        if step and path.exists():
-            for text in path.read_text().splitlines():
-                try:
-                    if json.loads(text)["step"] <= step:
-                        kept.append(text)
-                except (ValueError, KeyError):
-                    break  # a line cut by the kill: it and what follows is done again
-        atomic_write_text(path, "".join(line + "\n" for line in kept))
-
-        def log(line: dict[str, Any]) -> None:
-            with writing(path), path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-
-        return log

@@ -87,6 +87,8 @@ def fake_pose(root: Path, *, metric: str = METRIC, pictures: bool = True, **more
     summary = json.loads((run / "summary.json").read_text())
     summary |= {"task": "pose", "metric": metric}
     summary["data"]["name"] = "lsp"
+    for mentor in summary["mentors"]:
+        mentor["note"] = ""
     for entry in summary["entries"]:
         score = entry["test_last"]
         entry["test_metrics"] = {"PCK@0.2": score, "AP_gtbox": score - 0.2, "AP_gtbox:AP50": score + 0.05}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,11 @@ class Subject(ABC):
 
     Attributes:
         setup: the run.
+        samples, topics: what a sample and what answers are about are called, for messages.
     """
+
+    samples: ClassVar[str] = "images"
+    topics: ClassVar[str] = "classes"
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup

@@ -39,6 +39,9 @@ _CODING = ("loss", "scale", "beta", "decoder")
 class Joints(Subject):
     """Keypoints of one person in a crop."""
 
+    samples = "persons"
+    topics = "joints"
+
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         from classroomkd.recipe.task_options import PoseOptions

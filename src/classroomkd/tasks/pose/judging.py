@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METRICS", "answered", "judge", "truth_of"]
 
+_NOWHERE = -1e6
 SURE = 0.2  # joints below are left out of a person's score (HRNet's and the field's value)
 METRICS = ("AP_gtbox", "AP_detector", "PCKh@0.5", "PCK@0.2", "PCK@0.2_box", "PCK@0.05_box")
 Judged = tuple[float, list[float | None], dict[str, float]]
@@ -75,6 +76,7 @@ def judge(people: People, skeleton: Skeleton, ids: Tensor, found: Tensor, *, met
         UserError: a metric that these people do not allow.
     """
     keys, places = ids.to("cpu").numpy(), found.detach().to("cpu").double().numpy()
+    places = np.nan_to_num(places, nan=_NOWHERE, posinf=_NOWHERE, neginf=_NOWHERE)  # a training that has diverged
     known = people.of(keys)
     figures: dict[str, float] = {}
     tables: dict[str, pck.JointTable] = {}
