@@ -27,7 +27,7 @@ def net(seed: int) -> nn.Module:
 
 def cases() -> list[tuple[str, dict[str, Any]]]:
     found: list[tuple[str, dict[str, Any]]] = []
-    for name in methods.names():
+    for name in (n for n, entry in methods.entries().items() if "classification" in entry.tasks):
         rules = methods.entries()[name].rules
         # Projectors without batch statistics, for the same reason.
         linear = {"projector": "linear"} if "projector" in methods.options_model(name).model_fields else {}

@@ -80,6 +80,8 @@ class Survey:
     def stages(self) -> list[Stage]:
         """The stages, from image to prediction; empty for a network without maps."""
         units = self._trunk(self._chain(self._root))
+        while len(units) == 1 and (inner := self._trunk(self._chain(units[0]))):
+            units = inner  # a body in one piece: what it is made of
         groups: list[list[Node]] = []
         for unit in units:
             if not groups or self._grid(groups[-1][-1]) != self._grid(unit):

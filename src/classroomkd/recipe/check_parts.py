@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from classroomkd.data.sources.table import TABLE, kind_of, source_names
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.catalogue import ZOO
+from classroomkd.models.pose.catalogue import mentor_only
 from classroomkd.recipe.nodes import Loc, Node, task_name
 from classroomkd.recipe.places import data_sources
 from classroomkd.recipe.problems import Problem, problem
@@ -97,7 +98,9 @@ def check_models(tree: Node, trust_code: bool, known_models: Collection[str]) ->
             continue
         if name not in said:
             said[name] = check(name, trust_code)
-        if (sentence := said[name]) is not None:
+        if loc[0] == "student" and mentor_only(name):
+            problems.append(problem(tree, loc, "can teach, not be taught; choose another student"))
+        elif (sentence := said[name]) is not None:
             problems.append(problem(tree, loc, sentence))
     return problems
 

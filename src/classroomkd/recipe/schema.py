@@ -34,6 +34,8 @@ Seed = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=8)]
 Pair = Annotated[tuple[Side, Side], Field(strict=False)]
 Text = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
+Sides = Annotated[tuple[Count, Count], Field(strict=False)]
 Channels = Annotated[tuple[float, ...] | None, Field(strict=False, min_length=1)]
 Model = Annotated[str, Field(min_length=1, description="A zoo name, timm:NAME, torchvision:NAME or py:module:factory.")]
 Taps = Annotated[
@@ -133,10 +135,10 @@ class MentorSpec(Section):
         description="Mean it was trained with, of pixels in 0..1; null: its checkpoint's or library's, else the data's",
     )
     std: Channels = Field(default=None, description="Standard deviation it was trained with; null: likewise.")
-    size: Annotated[Count | tuple[Count, Count] | None, Field(union_mode="left_to_right")] = Field(
+    size: Annotated[Count | Sides | None, Field(union_mode="left_to_right")] = Field(
         default=None, description="Side, or [height, width], of the images it was trained with; null: the student's."
     )
-    skeleton: Annotated[str | tuple[str, ...] | None, Field(union_mode="left_to_right")] = Field(
+    skeleton: Annotated[Text | Names | None, Field(union_mode="left_to_right")] = Field(
         default=None, description="Pose: the joints it answers: coco, mpii, lsp or a list of names; null: the data's."
     )
     joints: dict[str, str] = Field(

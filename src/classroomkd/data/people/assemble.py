@@ -23,6 +23,7 @@ from classroomkd.data.people.listing import PersonSource
 from classroomkd.data.people.lots import Lot, limited, lots_of, split_off
 from classroomkd.data.people.options import PersonOptions, metric_for, person_options
 from classroomkd.data.people.people import Ints, People, join
+from classroomkd.data.people.widening import widened
 from classroomkd.data.sources.base import Request
 from classroomkd.data.sources.table import open_source
 from classroomkd.data.spec import IMAGE_VIEWS, PARTS, PERSON_VIEWS, DataSpec
@@ -93,12 +94,14 @@ def _checked(text: str, opened: Any) -> PersonSource | ImageSet:
 
 
 def _assemble(source: PersonSource, wanted: DataSpec, options: PersonOptions, canvas: Canvas) -> ImageSet:
-    notes = list(source.notes)
     if wanted.views is None and source.views not in PERSON_VIEWS:
         raise AssertionError(source.views)
     first = source.parts.get("all") or source.parts["train"]
     checks.check_flags(first)
     checks.check_flip_pairs(source.skeleton, first.persons.joints, first.where)
+    if options.skeleton is not None:
+        source = widened(source, options.skeleton)
+    notes = list(source.notes)
     lots = lots_of(source, notes, refuse=wanted.unreadable == "refuse")
     pick = {"seed": wanted.split_seed}
     train = lots.get("all") or lots["train"]

@@ -25,12 +25,14 @@ _RANGES: dict[str, tuple[float, float]] = {
 class PersonOptions:
     """``canvas``: stored pixels per input pixel, more than 1 where views enlarge or a mentor's input is larger;
     ``padding`` of a region; ``memory_gib``: canvases that need more are cut out whenever they are needed; ``metric``
-    instead of the skeleton's own; ``views``: what a space of views does differently."""
+    instead of the skeleton's own; ``skeleton`` instead of the annotations' (``coco+mpii``); ``views``: what a space of
+    views does differently."""
 
     canvas: float
     padding: float
     memory_gib: float
     metric: str | None
+    skeleton: str | None
     views: Mapping[str, float]
 
 
@@ -52,6 +54,7 @@ def person_options(options: Mapping[str, Any]) -> PersonOptions:
         float(options.get("padding", PADDING)),
         float(options.get("memory_gib", 4.0)),
         options.get("metric"),
+        options.get("skeleton"),
         {key: float(options[key]) for key in VIEW_OPTIONS if key in options},
     )
 

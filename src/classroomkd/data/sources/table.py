@@ -42,7 +42,7 @@ _NUMBER = (int, float)
 _TEXT = (str,)
 
 PERSON_OPTIONS: dict[str, tuple[type, ...]] = {
-    "canvas": _NUMBER, "padding": _NUMBER, "memory_gib": _NUMBER, "metric": _TEXT, "scale": _NUMBER,
+    "canvas": _NUMBER, "padding": _NUMBER, "memory_gib": _NUMBER, "metric": _TEXT, "skeleton": _TEXT, "scale": _NUMBER,
     "rotation": _NUMBER, "rotation_p": _NUMBER, "half_body": _NUMBER, "flip": _NUMBER,
 }  # fmt: skip
 """Options of every source of persons: see ``people.options``."""

@@ -160,12 +160,7 @@ class Joints(Subject):
     def check_network(
         self, module: nn.Module, role: str, mentor: MentorSpec | None = None, size: tuple[int, int] | None = None
     ) -> None:
-        """See the base; a mentor must know joints of the student's, and a student must be one that can be trained."""
-        from classroomkd.models.pose import mentor_only
-
-        model = self.setup.recipe.student.model
-        if mentor is None and mentor_only(model):
-            raise UserError(f"{role}: '{model}' can teach, not be taught; choose another student")
+        """See the base; a mentor must know joints of the student's."""
         if mentor is not None:
             places = self.places(mentor)
             partly = mentor.skeleton is not None and None in places

@@ -1,0 +1,156 @@
+"""Pose from the command line: heads, sizes and skeletons that differ, stored answers, resuming, and every score."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from classroomkd.cli.app import main
+from classroomkd.models.pose import resolve_pose
+
+RECIPE = """
+task: pose
+data:
+  source: puppets
+  options: {train: 60, test: 20, hard: 0.2, image_size: 32, scale: 0.1, rotation: 10, half_body: 0, metric: "PCK@0.2"}
+  size: 32
+  views: person
+student: simcc_tiny
+mentors:
+  - {name: bins, model: simcc_tiny}
+  - {name: maps, model: heatmap_tiny, size: 48}
+methods: [none, classroomkd]
+train: {epochs: 2, batch_size: 20, optimizer: adamw, lr: 0.003, log_every: 1, checkpoint_every: 1}
+mentor_train: {epochs: 1}
+check_mentors: "off"
+bank: "off"
+device: cpu
+workers: 1
+threads: 1
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the recipe; runs in it share their mentors."""
+    folder = tmp_path_factory.mktemp("pose")
+    (folder / "pose.yaml").write_text(RECIPE)
+    return folder
+
+
+def run(home: Path, name: str, *words: str, code: int = 0) -> dict[str, Any]:
+    out = home / name
+    given = ["run", str(home / "pose.yaml"), f"cache={home / 'cache'}", *words, "--out", str(out), "--quiet"]
+    assert main([*given, "--debug"]) == code
+    made: dict[str, Any] = json.loads((out / "summary.json").read_text()) if code == 0 else {}
+    return made
+
+
+def student(home: Path, name: str, arm: str = "classroomkd") -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(home / name / arm / "seed0" / "student.safetensors")
+    return found
+
+
+def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    return max((a[k].float() - b[k].float()).abs().max().item() for k in a)
+
+
+def test_a_mixed_classroom_from_recipe_to_pictures(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = run(home, "mixed")
+    assert (made["task"], made["metric"], made["failures"]) == ("pose", "PCK@0.2", [])
+    assert [m["size"] for m in made["mentors"]] == [None, [48, 48]]
+    entry = made["entries"][1]
+    assert entry["test_metrics"]["PCK@0.2"] == entry["test_last"]
+    assert {"AP_gtbox", "AP_gtbox:visible", "PCK@0.05_box"} <= set(entry["test_metrics"])
+    taught = json.loads((home / "mixed" / "classroomkd" / "seed0" / "teaching.json").read_text())
+    assert taught["classes"][0] == "nose"
+    assert len(taught["active"]) == 2
+    assert len(taught["active"][0]) == 17
+    assert len(json.loads((home / "mixed" / "gallery.json").read_text())["persons"]) == 20
+    page = (home / "mixed" / "report.html").read_text()
+    assert "Pictures" in page
+    assert "PCK@0.2" in page
+    # Taught by them it is another student than alone, from the same start.
+    assert furthest(student(home, "mixed"), student(home, "mixed", "none")) > 1e-3
+
+
+def test_stored_answers_teach_like_asked_ones(home: Path) -> None:
+    stored = run(home, "stored", "bank=views=2", "methods=[classroomkd]")
+    assert stored["bank"]["forwards"] == 2 * 54 * 2  # views, persons, mentors: each at its own size
+    again = run(home, "again", "bank=views=2", "methods=[classroomkd]")
+    assert again["bank"]["forwards"] == 0 or again["entries"][0]["test_last"] == stored["entries"][0]["test_last"]
+    assert furthest(student(home, "stored"), student(home, "again")) == 0
+
+
+def test_the_bank_holds_what_online_mentors_say(home: Path) -> None:
+    """The same two views, once from the bank and once asked: only the stored precision differs."""
+    plain = 'data.options={train: 60, test: 20, hard: 0.2, image_size: 32, metric: "PCK@0.2"}'
+    flip = [plain, "data.views=person_flip", "methods=[classroomkd]"]
+    run(home, "online", *flip, "bank=off")
+    run(home, "exact", *flip, "bank=exact")
+    assert furthest(student(home, "online"), student(home, "exact")) < 5e-3
+
+
+def test_resumed_to_the_same_bits(home: Path) -> None:
+    run(home, "whole", "methods=[average]", "train.epochs=3")
+    run(home, "cut", "methods=[average]", "train.epochs=3")
+    folder = home / "cut" / "average" / "seed0"
+    for file in ("entry.json", "student.safetensors"):
+        (folder / file).unlink()
+    assert main(["run", str(home / "pose.yaml"), f"cache={home / 'cache'}", "methods=[average]", "train.epochs=3",
+                 "--out", str(home / "cut"), "--resume", "--quiet"]) == 0  # fmt: skip
+    assert furthest(student(home, "whole", "average"), student(home, "cut", "average")) == 0
+
+
+def test_two_skeletons_teach_their_union(home: Path) -> None:
+    """A COCO and an MPII mentor from checkpoints; joints that the data has no label for are taught all the same."""
+    for name, joints in (("coco", 17), ("mpii", 16)):
+        torch.manual_seed(joints)
+        save_file(resolve_pose("simcc_tiny", joints, (32, 32)).state_dict(), home / f"{name}.safetensors")
+    mentors = ", ".join(
+        f"{{name: {n}, model: simcc_tiny, checkpoint: {home / n}.safetensors, skeleton: {n}}}" for n in ("coco", "mpii")
+    )
+    words = ["data.options.skeleton=coco+mpii", f"mentors=[{mentors}]", "methods=[average]"]
+    made = run(home, "union", *words)
+    assert made["data"]["classes"][-1] == "head_top"
+    assert len(made["data"]["classes"]) == 21
+    assert any("no label here" in note for note in made["data"]["notes"])
+    taught = json.loads((home / "union" / "average" / "seed0" / "teaching.json").read_text())
+    by_name = dict(zip(taught["classes"], zip(*taught["active"], strict=True), strict=True))
+    assert by_name["nose"] == (1, 0)
+    assert by_name["pelvis"] == (0, 1)
+    assert by_name["left_hip"] == (1, 1)
+    run(home, "labelled", *words, "task={name: pose, distil_hidden: false}")
+    taught = json.loads((home / "labelled" / "average" / "seed0" / "teaching.json").read_text())
+    assert dict(zip(taught["classes"], taught["active"][1], strict=True))["pelvis"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["task={name: pose, per: persons}"], "task.per"),
+        (["task={name: pose, loss_: kl}"], "did you mean 'loss'"),
+        (["data=digits"], "no people with joints"),
+        (["student=resnet8"], "network for classification"),
+        (["student=vitpose:usyd-community/vitpose-base"], "teach"),
+        (["train.label_smoothing=0.1"], "label_smoothing"),
+        (["data.views=crop"], "moves pixels but not joints"),
+        (["mentors=[{model: simcc_tiny, train: {label_noise: 0.2}}]"], "joints have no classes"),
+        (["mentors=[{model: simcc_tiny, skeleton: mpi}]"], "did you mean 'mpii'"),
+        (["mentors=[{model: simcc_tiny, skeleton: [tail]}]"], "no joint of the student's"),
+        (["bank=views=2,top=5"], "top=K"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_trained(
+    home: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(home / "pose.yaml"), *words, "--out", str(home / "wrong"), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "not your mistake" not in error
+    assert not (home / "wrong" / "summary.json").exists()
