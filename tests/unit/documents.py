@@ -30,6 +30,7 @@ import yaml
 from PIL import Image
 
 from classroomkd.cli.app import main
+from classroomkd.data import puppets
 from classroomkd.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +51,47 @@ QUICK: list[tuple[str, list[str]]] = [
     (
         r"run (recipes/)?(own-images|mine)",
         ["student=convnet4", "mentors=[convnet8,dwnet8]", "data.size=32", "train.epochs=2", "train.warmup_epochs=0"],
+    ),
+    (
+        r"demo --task pose",
+        [
+            "data.options.train=60",
+            "data.options.test=20",
+            "student.samples=40",
+            "train.epochs=1",
+            "mentor_train.epochs=1",
+            "mentors.2.train.epochs=1",
+            "mentors.2.train.samples=20",
+            "seeds=[0]",
+        ],
+    ),
+    (
+        r"run (recipes/)?pose/(coco|lsp|mpii)",
+        [
+            "student=simcc_tiny",
+            "mentors=[simcc_tiny,heatmap_tiny]",
+            "data.size=[32,32]",
+            "train.epochs=1",
+            "train.batch_size=12",
+            "train.warmup_epochs=0",
+            "methods=[average,classroomkd]",
+            "seeds=[0]",
+            "device=cpu",
+        ],
+    ),
+    (
+        r"run (recipes/)?pose/puppets",
+        [
+            "data.options.train=60",
+            "data.options.test=20",
+            "student.samples=40",
+            "train.epochs=1",
+            "mentor_train.epochs=1",
+            "mentors.2.train.epochs=1",
+            "mentors.2.train.samples=20",
+            "methods=[none,classroomkd]",
+            "seeds=[0]",
+        ],
     ),
     (
         r"demo",
@@ -97,7 +139,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def furnish(folder: Path) -> None:
-    """What the documents take for granted in the working folder: some images of three kinds, and nothing else."""
+    """What the documents take for granted in the working folder: some images of three kinds, and some people."""
     draw = np.random.default_rng(0)
     for name, count in (("photos", 14), ("new-photos", 2)):
         for kind, level in (("cat", 40), ("dog", 120), ("owl", 200)):
@@ -105,6 +147,31 @@ def furnish(folder: Path) -> None:
             for i in range(count):
                 pixels = np.clip(draw.normal(level, 30, (32, 32, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / name / kind / f"{i}.png")
+    people(folder / "coco", {"train": 24, "val": 6})
+
+
+def people(folder: Path, counts: dict[str, int]) -> None:
+    """Drawn figures, laid out and annotated as COCO's people are."""
+    (folder / "annotations").mkdir(parents=True)
+    first = 1
+    for part, count in counts.items():
+        drawn = puppets.scenes(0, np.arange(first, first + count), image_size=64, hard=0.3)
+        listed: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
+        (folder / f"{part}2017").mkdir()
+        for i in range(count):
+            number, name = first + i, f"{first + i:012d}.jpg"
+            Image.fromarray(drawn.images[i].transpose(1, 2, 0)).save(folder / f"{part}2017" / name, quality=95)
+            joints, box = drawn.joints[i].astype(np.float64), drawn.boxes[i].astype(np.float64)
+            joints[:, :2] = np.where(joints[:, 2:] > 0, joints[:, :2] - 0.5, 0)  # pixel centres at whole numbers
+            listed["images"].append({"id": number, "file_name": name, "width": 64, "height": 64})
+            listed["annotations"].append(
+                {"id": number, "image_id": number, "category_id": 1, "iscrowd": 0, "bbox": box.tolist()}
+                | {"area": float(0.53 * box[2] * box[3]), "keypoints": joints.ravel().tolist()}
+            )
+        category = {"id": 1, "name": "person", "keypoints": list(puppets.JOINTS)}
+        file = folder / "annotations" / f"person_keypoints_{part}2017.json"
+        file.write_text(json.dumps({**listed, "categories": [category]}))
+        first += count
 
 
 class Reader:
@@ -203,6 +270,7 @@ def classroomkd(words: list[str]) -> tuple[int, str]:
 
 
 BASE = {"data": "puppets", "student": "resnet8", "mentors": "[resnet20]", "method": "classroomkd"}
+POSE = {**BASE, "student": "simcc_tiny", "mentors": "[heatmap_tiny]"}
 
 
 def recipe(block: Block) -> Any:
@@ -210,11 +278,13 @@ def recipe(block: Block) -> Any:
     for name in re.findall(r"[\w/-]+\.(?:safetensors|pth)", block.text):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
-    for name in re.findall(r"(?:imagefolder|cifar100|fashion-mnist):([\w/-]+)", block.text):
+    for name in re.findall(r"(?:imagefolder|cifar100|fashion-mnist|coco-keypoints|mpii):([\w/-]+)", block.text):
         Path(name).mkdir(parents=True, exist_ok=True)
-    keys = set(yaml.safe_load(block.text))
-    lacking = [k for k in BASE if k not in keys and not (k == "method" and "methods" in keys)]
-    text = "".join(f"{key}: {BASE[key]}\n" for key in lacking) + block.text
+    keys: dict[str, Any] = yaml.safe_load(block.text)
+    task = keys.get("task", "")
+    base = POSE if "pose" in (task, isinstance(task, dict) and task.get("name")) else BASE
+    lacking = [k for k in base if k not in keys and not (k == "method" and "methods" in keys)]
+    text = "".join(f"{key}: {base[key]}\n" for key in lacking) + block.text
     file = Path(f"block-{block.line}.yaml")
     file.write_text(text)
     return load_recipe(file, trust_code=True)

@@ -80,7 +80,8 @@ def _look(wanted: Wanted, pose: Pose, boxes: Boxes, skipped: list[str]) -> tuple
     """Whoever could be cropped, and the decoded answers (n, K, 3) in pixels of their crops."""
     regions = boxed(boxes.box, boxes.pictures, boxes.picture)
     nobody = np.zeros((len(regions), len(pose.skeleton), 3))
-    persons = annotated(boxes.picture, boxes.box, nobody)
+    detected = np.full(len(boxes.picture), -1) if boxes.detected else None
+    persons = annotated(boxes.picture, boxes.box, nobody, annotation=detected)
     names = [boxes.pictures[place].file for place in boxes.picture]
     listing = Listing(boxes.where, boxes.pictures, persons, regions, boxes.store, "")
     rows = np.flatnonzero(usable(listing, regions, names, learn=False, notes=skipped))

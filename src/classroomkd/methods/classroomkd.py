@@ -127,10 +127,11 @@ class ClassroomKD(Method):
             student_log = task.log_credibility(student, lesson.target)
             mentor_log = self._mentor_log(lesson, answers).to(student_log.dtype)
             answers = task.blanked(answers, mentor_log.isnan())
-            silent = partly(~(mentor_log > -torch.inf))
+            apart = self.rule != "sample" and mask.shape[-1] > 1
+            silent = partly(~(mentor_log > -torch.inf)) if apart else None
             grades = grade(
                 student_log,
-                mentor_log if self.rule == "sample" else torch.where(silent, student_log, mentor_log),
+                mentor_log if silent is None else torch.where(silent, student_log, mentor_log),
                 mask,
                 tau=self.tau,
                 rule=self.rule,
@@ -143,7 +144,7 @@ class ClassroomKD(Method):
                 supervised_weight=self.supervised,
                 reduce=lesson.reduce,
             )
-            if self.rule != "sample" and mask.shape[-1] > 1:
+            if silent is not None:
                 grades = silenced(grades, silent, self.normalise == "unit")
         divergence = task.divergence(student, answers, grades.temperature)
         distilled = masked_mean((grades.weight * grades.strength * divergence).sum(0), mask)

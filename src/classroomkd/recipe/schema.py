@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from classroomkd.recipe.bank_spec import PATTERN
 from classroomkd.recipe.training import Count, Fraction, Listed, MentorTrain, Section, TrainSpec
@@ -162,6 +162,12 @@ class TaskSpec(Section):
     model_config = ConfigDict(extra="allow")
 
     name: Text = "classification"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """A name alone, as recipes are written down where there are no options."""
+        return {"name": value} if isinstance(value, str) else value
 
     @property
     def options(self) -> dict[str, Any]:
