@@ -12,6 +12,7 @@ from classroomkd._pieces import model_of
 from classroomkd.classroom.schedule import SCHEDULES
 from classroomkd.methods.pieces import DIVERGENCES, WEIGHTINGS
 from classroomkd.recipe import json_schema
+from classroomkd.recipe.task_options import OPTIONS
 
 PAGE = Path(__file__).with_name("reference.md")
 
@@ -27,6 +28,7 @@ OTHERWISE = {"name": "What tables and folders call it; the model's name when lef
 # part of the schema -> (heading, one line)
 PARTS: dict[str, tuple[str, str]] = {
     "": ("Top level", "`data` and `student` are needed, and one of `method` and `methods`."),
+    "TaskSpec": ("task", "A text is short for `{name: TEXT}`; options stand beside the name."),
     "DataSpec": ("data", "A text is short for `{source: TEXT}`. What the keys do: [data](data.md)."),
     "StudentSpec": ("student", "A text is short for `{model: TEXT}`."),
     "MentorSpec": ("mentors", "A list; a text is short for `{model: TEXT}`, and the name is then the model's."),
@@ -37,6 +39,8 @@ PARTS: dict[str, tuple[str, str]] = {
         "Every key of `train`, and the following. Keys that are not given are those of `mentor_train`.",
     ),
 }
+
+MEANINGS = {"TaskSpec": {"name": f"{' or '.join(f'`{name}`' for name in OPTIONS)}."}}  # part -> instead of OTHERWISE
 
 SPELLED = {  # values that the schema spells out in every form, in words
     ("MentorSpec", "taught_by"): "`null` or text or list of text or mapping, see [taught_by](#taught_by)",
@@ -69,6 +73,8 @@ def kind(schema: dict[str, Any]) -> str:
     words = {"null": "`null`", "string": "text", "boolean": "`true` or `false`", "object": "mapping"}
     if schema.get("type") == "array":
         items = schema.get("items")
+        if "prefixItems" in schema:
+            return f"[{', '.join(kind(item) for item in schema['prefixItems'])}]"
         return f"list of {kind(items)}" if items else "list"
     if schema.get("type") in ("integer", "number"):
         return ("whole number" if schema["type"] == "integer" else "number") + _bounds(schema)
@@ -125,6 +131,7 @@ def _described(properties: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 TOP = {  # what the schema says by shape, in words
     "schema": "`1`",
+    "task": "text or mapping, see [task](#task)",
     "data": "text or mapping, see [data](#data)",
     "student": "text or mapping, see [student](#student)",
     "mentors": "list of text or mapping, see [mentors](#mentors)",
@@ -134,7 +141,13 @@ TOP = {  # what the schema says by shape, in words
     "train": "mapping, see [train and mentor_train](#train-and-mentor_train)",
     "mentor_train": "mapping, see [train and mentor_train](#train-and-mentor_train)",
 }
-TOP_DEFAULTS = {"mentors": "`[]`", "seeds": "`[0]`", "name": "the file's name", "train": "its keys' own"}
+TOP_DEFAULTS = {
+    "task": "`classification`",
+    "mentors": "`[]`",
+    "seeds": "`[0]`",
+    "name": "the file's name",
+    "train": "its keys' own",
+}
 
 
 def _top(properties: dict[str, dict[str, Any]]) -> list[str]:
@@ -160,6 +173,18 @@ def _arguments(doc: str) -> dict[str, str]:
         else:
             break
     return {key: text.replace("``", "`") for key, text in found.items()}
+
+
+def _tasks() -> list[str]:
+    """The options of every task that has some."""
+    lines = []
+    for name, model in OPTIONS.items():
+        properties = model.model_json_schema().get("properties", {})
+        if properties:
+            page = f" → [{name}]({name}.md)" if PAGE.with_name(f"{name}.md").is_file() else ""
+            lines += [f"### task: {name}", "", f"Beside `name: {name}`.{page}", ""]
+            lines += [*_table(properties, _described(properties)), ""]
+    return lines
 
 
 def _methods() -> list[str]:
@@ -205,8 +230,10 @@ def reference() -> str:
             properties = {
                 key: value for key, value in properties.items() if key not in parts["TrainSpec"]["properties"]
             }
-        table = _top(properties) if part == "" else _table(properties, _described(properties), part)
+        meanings = _described(properties) | MEANINGS.get(part, {})
+        table = _top(properties) if part == "" else _table(properties, meanings, part)
         lines += [f"## {heading}", "", remark, "", *table, ""]
+        lines += _tasks() if part == "TaskSpec" else []
     return "\n".join([*lines, *_methods(), *_pieces()]).rstrip() + "\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,11 @@ from documents import PAGES, ROOT, Block, Reader
 
 from classroomkd import data, methods
 from classroomkd.cli.app import VERBS
+from classroomkd.data.sources.table import PERSON_OPTIONS
 from classroomkd.functional.classroom import _RULES
+from classroomkd.models.pose import pose_table
+from classroomkd.recipe.task_options import OPTIONS
+from classroomkd.tasks.pose.judging import METRICS
 
 README = ROOT / "README.md"
 WRITTEN = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
@@ -152,6 +157,36 @@ def test_the_reference_is_up_to_date() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.reference() == (ROOT / "docs" / "reference.md").read_text(), "run: python docs/make_reference.py"
+
+
+def test_options_networks_and_metrics_of_pose_are_the_real_ones() -> None:
+    page = ROOT / "docs" / "pose.md"
+    rows = {row["option"]: row["default"] for row in documents.table_after(page, "## The task's options")}
+    real = {key: str(field.default) for key, field in OPTIONS["pose"].model_fields.items()}
+    assert rows == {k: (v.lower() if v in ("True", "False") else v.removesuffix(".0")) for k, v in real.items()}
+    rows = {row["name"]: row for row in documents.table_after(page, "## Networks")}
+    for row in pose_table():
+        shown = rows.pop(row["name"])
+        assert shown["parameters"] == f"{row['parameters']:,}", row["name"]
+        assert shown["crop"] == "{} x {}".format(*row["size"]), row["name"]
+    assert not rows
+    said = page.read_text()
+    for option in PERSON_OPTIONS:
+        assert f"`{option}`" in said, option
+    for metric in METRICS:
+        assert f"`{metric}`" in said, metric
+
+
+def test_the_decoders_errors_are_those_that_were_measured() -> None:
+    record = json.loads((ROOT / "benchmarks" / "results" / "decoders.json").read_text())
+    page = ROOT / "docs" / "pose.md"
+    assert f"`{record['command']}`" in page.read_text()
+    text = page.read_text().partition("### Round trips")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    sizes = [cell.removesuffix(": px").replace(" ", "") for cell in rows[0][1::2]]
+    shown = {(row[0], size): row[1 + 2 * i : 3 + 2 * i] for row in rows[2:] for i, size in enumerate(sizes)}
+    measured = {(r["coding"], r["size"]): [f"{r['mean']:.3f}", f"{r['oks']:.4f}"] for r in record["rows"]}
+    assert shown == measured
 
 
 def test_every_source_and_every_view_is_described() -> None:

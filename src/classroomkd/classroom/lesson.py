@@ -115,6 +115,18 @@ class Lesson:
         """
         return x if self.join is None else self.join(x)
 
+    def mean(self, values_BU: Tensor, units_BU: Tensor) -> Tensor:
+        """The mean over the units that count, of all ranks together, a scalar; 0 when none does.
+
+        Averaged over ranks, its value and its gradients are those of the whole batch, however unevenly the units that
+        count lie on the ranks.
+        """
+        total, count = values_BU.where(units_BU, 0.0).sum(), units_BU.sum()
+        if self.reduce is None or not self.task.partial:
+            return total / count.clamp_min(1)
+        counts = self.reduce(torch.stack([count, torch.ones_like(count)]).to(total.dtype))
+        return total * counts[1] / counts[0].clamp_min(1)
+
     def head(self, mentor: int, tap: str, value: Tensor) -> Tensor:
         """Mentor's prediction ``(B, C)`` with its activation at a tap replaced by ``value`` ``(B, channels, H, W)``.
 

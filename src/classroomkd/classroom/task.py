@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ class Task(ABC):
     """
 
     name: str
+    partial: ClassVar[bool] = False  # whether units may be without a truth, so that ranks can hold different numbers
 
     @classmethod
     def sketch(cls) -> Task:

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from classroomkd.classroom import Lesson, masked_mean
+from classroomkd.classroom import Lesson
 from classroomkd.functional import wide
 from classroomkd.methods.pieces import DivergenceOption
 from classroomkd.methods.pieces.hints import Projector
@@ -98,4 +98,4 @@ class AEKD(Weighted):
             pulls = [torch.autograd.grad(d, own, retain_graph=True)[0].sum(0).flatten() for d in far.sum(1)]
         weight = spread(shortest(torch.stack(pulls), counts.sum(1), self.cap, lesson.reduce), known_MBU)
         hints = (weight * far.unsqueeze(-1)).sum(0)
-        return {"hints": masked_mean(hints, self.units(lesson))}
+        return {"hints": lesson.mean(hints, self.units(lesson))}

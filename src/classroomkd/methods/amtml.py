@@ -27,7 +27,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from classroomkd.classroom import ClassInfo, Lesson, Method, Needs, Terms, masked_mean
+from classroomkd.classroom import ClassInfo, Lesson, Method, Needs, Terms
 from classroomkd.classroom.adapters import adapter
 from classroomkd.errors import UserError
 from classroomkd.functional import rkd_angle, wide
@@ -109,14 +109,14 @@ class AMTML(Method):
         task, mask, reach = lesson.task, lesson.task.mask(lesson.target), lesson.task.reach(lesson.target)
         answers, known = Weighted.heard(lesson, reach)
         weight = self.latent(lesson.student.features[FEATURE], known)
-        own = masked_mean(task.supervised(lesson.student.prediction, lesson.target), mask)
+        own = lesson.mean(task.supervised(lesson.student.prediction, lesson.target), mask)
         values = {"supervised": own, "distilled": own.new_zeros(()), "angle": own.new_zeros(())}
         pairs = list(zip(task.distributions(lesson.student.prediction), task.distributions(answers), strict=True))
         for ours, theirs in pairs:
             mixed = mixture(theirs, weight, self.temperature)  # (B, U, bins)
             far = mixture_kl(ours, mixed, self.temperature) * self.temperature**2
             far = far if self.rule == "paper" else far / ours.shape[-1]
-            values["distilled"] = values["distilled"] + masked_mean(far, reach) / len(pairs)
+            values["distilled"] = values["distilled"] + lesson.mean(far, reach) / len(pairs)
             if self.coefficients["angle"] > 0:
                 values["angle"] = values["angle"] + self._angle(lesson, ours, mixed, known) / len(pairs)
         if self.coefficients["angle"] == 0:

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from classroomkd.classroom import Lesson, masked_mean
+from classroomkd.classroom import Lesson
 from classroomkd.methods.pieces import DivergenceOption
 from classroomkd.methods.pieces.hints import Projector
 from classroomkd.methods.pieces.sharing import idle_features, squared_errors
@@ -70,4 +70,4 @@ class Average(Weighted):
         counts = known_MBU.any(-1)
         far = squared_errors(self.hints.projected(lesson), lesson.mentors.features[self.hints.theirs], counts)
         taught = self.units(lesson).any(-1)
-        return {"hints": masked_mean(far.sum(0) / counts.sum(0).clamp_min(1), taught)}
+        return {"hints": lesson.mean(far.sum(0) / counts.sum(0).clamp_min(1), taught)}

@@ -27,7 +27,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from classroomkd.classroom import Lesson, Terms, masked_mean
+from classroomkd.classroom import Lesson, Terms
 from classroomkd.functional import confidence_weights, wide
 from classroomkd.methods.pieces import DivergenceOption
 from classroomkd.methods.pieces.hints import Projector
@@ -102,7 +102,7 @@ class CAMKD(Weighted):
         far = squared_errors(projected, lesson.mentors.features[self.hints.tap], counts)
         weight = self.reliance(lesson, projected, known_MBU)
         hints = (weight * far.unsqueeze(-1)).sum(0)
-        return {"hints": self.factor(len(weight)) * masked_mean(hints, self.units(lesson))}
+        return {"hints": self.factor(len(weight)) * lesson.mean(hints, self.units(lesson))}
 
     def reliance(self, lesson: Lesson, projected: list[Tensor], known_MBU: Tensor) -> Tensor:
         """v ``(M, B, U)``: how near the label each mentor's classifier is when it reads the student's features."""

@@ -34,7 +34,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from classroomkd.classroom import Lesson, Method, Needs, Terms, masked_mean
+from classroomkd.classroom import Lesson, Method, Needs, Terms
 from classroomkd.functional import grade
 from classroomkd.functional.classroom import Rule
 from classroomkd.methods.pieces.units import partly, silenced
@@ -147,9 +147,9 @@ class ClassroomKD(Method):
             if silent is not None:
                 grades = silenced(grades, silent, self.normalise == "unit")
         divergence = task.divergence(student, answers, grades.temperature)
-        distilled = masked_mean((grades.weight * grades.strength * divergence).sum(0), mask)
+        distilled = lesson.mean((grades.weight * grades.strength * divergence).sum(0), mask)
         return Terms(
-            {"supervised": masked_mean(grades.supervised * own, mask), "distilled": distilled},
+            {"supervised": lesson.mean(grades.supervised * own, mask), "distilled": distilled},
             self.coefficients,
             grades.weight,
             grades.temperature,

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from classroomkd.classroom import ClassInfo, Lesson, Needs, StepContext, Terms, masked_mean
+from classroomkd.classroom import ClassInfo, Lesson, Needs, StepContext, Terms
 from classroomkd.errors import UserError
 from classroomkd.functional import wide
 from classroomkd.methods.pieces.features import FeatureMethod, NonNegative, Positive, Tap
@@ -121,7 +121,7 @@ class CRD(FeatureMethod):
         if _learning(self):
             joined = lesson.everywhere(torch.stack([v.detach() for v in vectors], 1))
             memory.expect(lesson.everywhere(rows), joined)
-        return masked_mean(torch.stack(far).sum(0) / len(self.places), rows < memory.samples)
+        return lesson.mean(torch.stack(far).sum(0) / len(self.places), rows < memory.samples)
 
     def _scales(self, lesson: Lesson, products: list[tuple[Tensor, Tensor]], count: Tensor) -> Tensor:
         if self._scaled:

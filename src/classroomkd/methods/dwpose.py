@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from classroomkd.classroom import Lesson, masked_mean
+from classroomkd.classroom import Lesson
 from classroomkd.methods.pieces.sharing import idle_features, squared_errors
 from classroomkd.methods.weighted import Mentor, NonNegative, Positive, Tap, Weighted
 
@@ -75,4 +75,4 @@ class DWPose(Weighted):
         means = squared_errors(projected, lesson.mentors.features[self.hints.tap], counts)  # (M, B)
         sums = sum(mean * ours[0].numel() for mean, ours in zip(means, projected, strict=True))
         assert isinstance(sums, Tensor)
-        return {"hints": masked_mean(sums / counts.sum(0).clamp_min(1), self.units(lesson).any(-1))}
+        return {"hints": lesson.mean(sums / counts.sum(0).clamp_min(1), self.units(lesson).any(-1))}

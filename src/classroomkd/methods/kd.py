@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 
-from classroomkd.classroom import ClassInfo, Lesson, Method, Terms, choose, masked_mean
+from classroomkd.classroom import ClassInfo, Lesson, Method, Terms, choose
 
 __all__ = ["KD"]
 
@@ -67,7 +67,7 @@ class KD(Method):
         active = torch.zeros(shape, dtype=torch.bool, device=mask.device)
         active[self.index] = known
         return Terms(
-            {"supervised": masked_mean(own, mask), "distilled": self.temperature**2 * masked_mean(divergence, reach)},
+            {"supervised": lesson.mean(own, mask), "distilled": self.temperature**2 * lesson.mean(divergence, reach)},
             self.coefficients,
             weight=active.to(own.dtype),
             temperature=torch.full(shape, self.temperature, dtype=own.dtype, device=mask.device),

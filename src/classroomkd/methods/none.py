@@ -9,7 +9,7 @@ Hurts    never; but it is what mentors have to beat
 
 from __future__ import annotations
 
-from classroomkd.classroom import Lesson, Method, Needs, Terms, masked_mean
+from classroomkd.classroom import Lesson, Method, Needs, Terms
 
 __all__ = ["Alone"]
 
@@ -22,4 +22,4 @@ class Alone(Method):
     def loss(self, lesson: Lesson) -> Terms:
         """The supervised term."""
         own = lesson.task.supervised(lesson.student.prediction, lesson.target)
-        return Terms({"supervised": masked_mean(own, lesson.task.mask(lesson.target))})
+        return Terms({"supervised": lesson.mean(own, lesson.task.mask(lesson.target))})

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from classroomkd.classroom import ClassInfo, Lesson, Method, Needs, Terms, choose, masked_mean
+from classroomkd.classroom import ClassInfo, Lesson, Method, Needs, Terms, choose
 from classroomkd.methods.pieces import DivergenceOption, WeightingOption, make_divergence, make_weighting
 from classroomkd.methods.pieces.hints import Hints, Projector
 
@@ -112,7 +112,7 @@ class Weighted(Method):
         distilled = self.mean(weight, far.where(known, 0.0) if far.dim() > 1 else far, units, lesson)
         record = self.placed(weight)
         return Terms(
-            {"supervised": masked_mean(own, mask), "distilled": distilled, **self.more(lesson, known)},
+            {"supervised": lesson.mean(own, mask), "distilled": distilled, **self.more(lesson, known)},
             self.coefficients,
             weight=record,
             temperature=torch.full_like(record, self.divergence.temperature),
@@ -137,7 +137,7 @@ class Weighted(Method):
     def mean(weight_MBU: Tensor, far: Tensor, units_BU: Tensor, lesson: Lesson) -> Tensor:
         """Σ_m w_m D_m, a scalar: the mean over units, or with D of the batch ``(M,)``, w averaged over all ranks'."""
         if far.dim() > 1:
-            return masked_mean((weight_MBU * far).sum(0), units_BU)
+            return lesson.mean((weight_MBU * far).sum(0), units_BU)
         sums = torch.stack([*weight_MBU.where(units_BU, 0.0).flatten(1).sum(1), units_BU.sum()])
         if lesson.reduce is not None:
             sums = lesson.reduce(sums)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from classroomkd.classroom import ClassInfo, Lesson, Method, Terms, choose, masked_mean
+from classroomkd.classroom import ClassInfo, Lesson, Method, Terms, choose
 
 __all__ = ["FeatureMethod", "NonNegative", "Positive", "Tap"]
 
@@ -51,7 +51,7 @@ class FeatureMethod(Method):
         nobody = torch.zeros_like(reach)
         active = torch.stack([reach if place in self.places else nobody for place in range(self.mentors)])
         return Terms(
-            {"supervised": masked_mean(own, mask), **values},
+            {"supervised": lesson.mean(own, mask), **values},
             self.coefficients,
             weight=active.to(own.dtype) / len(self.places),
             temperature=torch.ones_like(active, dtype=own.dtype),

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classroomkd.classroom import ClassInfo, Lesson, Task, masked_mean
+from classroomkd.classroom import ClassInfo, Lesson, Task
 from classroomkd.errors import UserError
 from classroomkd.functional import finite_logits, wide
 from classroomkd.methods.pieces.divergences import Divergence
@@ -194,7 +194,7 @@ def hint_distance(hints: Hints, lesson: Lesson, known_MBU: Tensor, weight_MB: Te
         for f, o in zip(theirs, ours, strict=True)
     ]
     far = squared_errors(ours, fitted, known_MBU.any(-1))
-    return masked_mean((weight_MB * far).sum(0), lesson.task.reach(lesson.target).any(-1))
+    return lesson.mean((weight_MB * far).sum(0), lesson.task.reach(lesson.target).any(-1))
 
 
 @torch.no_grad()

@@ -38,6 +38,7 @@ class Pose(Task):
     """
 
     name = "pose"
+    partial = True
 
     def __init__(
         self,
