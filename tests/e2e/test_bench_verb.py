@@ -11,7 +11,7 @@ import torch
 
 from classroomkd.cli.app import main
 from classroomkd.engine import bench as engine_bench
-from classroomkd.engine.experiment import start
+from classroomkd.engine.opening import start
 from classroomkd.engine.stopwatch import Clock
 from classroomkd.recipe import load_recipe
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from classroomkd import models
 from classroomkd.engine import gallery
-from classroomkd.engine.experiment import start
 from classroomkd.engine.gallery import write_gallery
+from classroomkd.engine.opening import start
 from classroomkd.engine.setup import Setup
 from classroomkd.recipe import Recipe, load_recipe
 from classroomkd.report.kept import NAME, read_gallery

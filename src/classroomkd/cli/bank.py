@@ -59,7 +59,8 @@ def fill(
 ) -> None:
     """Store every answer of a recipe's mentors before any student starts; killed, the same command goes on."""
     from classroomkd.engine import assistants
-    from classroomkd.engine.experiment import Experiment, start
+    from classroomkd.engine.experiment import Experiment
+    from classroomkd.engine.opening import start
     from classroomkd.engine.workers import Job, execute
     from classroomkd.recipe import load_recipe
 

@@ -30,7 +30,8 @@ def bench(
 ) -> None:
     """Time each part of a recipe's step with its own networks, untrained, and say what a bank would save."""
     from classroomkd.engine.bench import measure
-    from classroomkd.engine.experiment import Experiment, start
+    from classroomkd.engine.experiment import Experiment
+    from classroomkd.engine.opening import start
     from classroomkd.recipe import load_recipe
 
     wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)

@@ -53,7 +53,8 @@ def run(
 
 
 def _plan(recipe: Recipe, folder: Path, trust_code: bool) -> dict[str, Any]:
-    from classroomkd.engine.experiment import Experiment, start
+    from classroomkd.engine.experiment import Experiment
+    from classroomkd.engine.opening import start
     from classroomkd.engine.plan import plan
 
     setup = start(recipe, folder, trust_code=trust_code)
@@ -127,7 +128,8 @@ def carry_out(
     """
     import warnings
 
-    from classroomkd.engine.experiment import Experiment, start
+    from classroomkd.engine.experiment import Experiment
+    from classroomkd.engine.opening import start
     from classroomkd.engine.run_folder import check_run, first_rank, open_run
     from classroomkd.report import write_report
 

@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 
 from classroomkd.classroom import Mentor, Method
-from classroomkd.engine.experiment import Experiment, start
+from classroomkd.engine.experiment import Experiment
+from classroomkd.engine.opening import start
 from classroomkd.engine.run_folder import check_run, open_run
 from classroomkd.errors import UserError
 

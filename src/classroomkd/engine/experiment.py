@@ -10,22 +10,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from classroomkd import data, methods, models
 from classroomkd._files import atomic_write_text, writing
 from classroomkd.engine import assistants
 from classroomkd.engine.fast import check_compiler
 from classroomkd.engine.gallery import write_gallery
 from classroomkd.engine.run_folder import check_data, environment, summarise
-from classroomkd.engine.runtime import Runtime
 from classroomkd.engine.setup import Setup, content_key
 from classroomkd.engine.workers import Job, cores, in_process, side_by_side
 from classroomkd.errors import RunStopped, UserError
 
 if TYPE_CHECKING:
     from classroomkd.engine.train import Notify
-    from classroomkd.recipe import Recipe
 
 __all__ = ["Experiment", "Outcome"]
 
@@ -292,26 +288,3 @@ class Experiment:
         if self.setup.runtime.is_zero:
             atomic_write_text(self.out / "summary.json", json.dumps(summary, indent=1))
         return summary
-
-
-def cache_folder(recipe: Recipe, out: Path) -> Path:
-    """Where trained mentors and stored answers live: the recipe's ``cache``, or one folder beside the run."""
-    return Path(recipe.cache) if recipe.cache else out.resolve().parent / ".cache" / "classroomkd"
-
-
-def start(
-    recipe: Recipe,
-    out: Path,
-    *,
-    trust_code: bool = False,
-    given: dict[str, nn.Module] | None = None,
-    source: Any = None,
-) -> Setup:
-    """Load the data and open the runtime: everything jobs share."""
-    threads = recipe.threads if isinstance(recipe.threads, int) else None
-    runtime = Runtime(recipe.device, recipe.train.precision, threads)
-    spec = recipe.data.model_dump(exclude_defaults=True) if source is None else source
-    images = data.load(spec, task=recipe.task.name, trust_code=trust_code)
-    if isinstance(images.train.pixels, data.MemoryPixels):
-        images = images.to(runtime.device)
-    return Setup(recipe, images, runtime, cache_folder(recipe, out), trust_code, given=given)

@@ -163,6 +163,7 @@ def environment(setup: Setup, command: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "platform": platform.platform(),
         "device": str(runtime.device),
+        "precision": runtime.precision,
         "device_name": torch.cuda.get_device_name() if runtime.device.type == "cuda" else platform.processor(),
         "cores": cores(),
         "threads": torch.get_num_threads(),

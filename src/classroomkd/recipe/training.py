@@ -50,7 +50,10 @@ class TrainSpec(Section):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="Decay of an averaged copy of the weights, scored beside them; null: none."
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Precision of the forward pass.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="fp32",
+        description="Of the forward pass; auto: bf16 where the hardware has it and a probe finds it faster.",
+    )
     accumulate: Count = Field(default=1, description="Batches whose gradients are added before a step.")
     label_smoothing: Fraction = Field(default=0.0, description="Share of the target spread over all classes.")
     channels_last: bool | Literal["auto"] = Field(
