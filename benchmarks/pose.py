@@ -30,12 +30,12 @@ PERSON = "task={name: pose, per: person}"
 ARMS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "kd best": ("", [{"name": "kd", "temperature": t} for t in (1, 2, 4)]),
     "average": ("", [{"name": "average", "temperature": t} for t in (1, 2, 4)]),
-    "camkd": ("", [{"name": "camkd", "feature_weight": 0, "temperature": t} for t in (1, 2, 4)]),
-    "classroomkd joint": ("", [{"name": "classroomkd", "tau": t} for t in (1, 4, 12)]),
-    "classroomkd person": (PERSON, [{"name": "classroomkd", "tau": t} for t in (1, 4, 12)]),
+    "camkd on logits": ("", [{"name": "camkd", "feature_weight": 0, "temperature": t} for t in (1, 2, 4)]),
+    "classroomkd joint": ("", [{"name": "classroomkd", "tau": t} for t in (0.5, 1, 4)]),
+    "classroomkd person": (PERSON, [{"name": "classroomkd", "tau": t} for t in (0.5, 1, 4)]),
     "classroomkd joint, supervised one": (
         "",
-        [{"name": "classroomkd", "supervised": "one", "tau": t} for t in (1, 4, 12)],
+        [{"name": "classroomkd", "supervised": "one", "tau": t} for t in (0.5, 1, 4)],
     ),
 }
 RATES = (0.001, 0.002, 0.004)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ threads: 1
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the recipe; runs in it share their mentors."""
     folder = tmp_path_factory.mktemp("pose")
+    sys.path.insert(0, str(folder))
     (folder / "pose.yaml").write_text(RECIPE)
     return folder
 
@@ -77,6 +79,23 @@ def test_a_mixed_classroom_from_recipe_to_pictures(home: Path, capsys: pytest.Ca
     assert "PCK@0.2" in page
     # Taught by them it is another student than alone, from the same start.
     assert furthest(student(home, "mixed"), student(home, "mixed", "none")) > 1e-3
+
+
+def test_a_mentor_is_trained_at_its_own_size(home: Path) -> None:
+    """Not taken from the cache of the same network at another size, whose weights would not even fit."""
+    one = "mentors=[{name: bins, model: simcc_tiny}]"
+    small, large = (run(home, n, one, "methods=[average]", *w) for n, w in (("32", []), ("48", ["mentors.0.size=48"])))
+    assert large["mentors"][0]["parameters"] > small["mentors"][0]["parameters"]
+
+
+def test_what_has_nothing_to_train_needs_weights(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "frozen_pose.py").write_text(
+        "from classroomkd.models.pose import resolve_pose\n"
+        "def make(joints, size):\n    return resolve_pose('simcc_tiny', joints, size).requires_grad_(False)\n"
+    )
+    words = ["run", str(home / "pose.yaml"), "mentors=[{name: a, model: 'py:frozen_pose:make'}]", "methods=[average]"]
+    assert main([*words, "--trust-code", "--out", str(home / "frozen"), "--quiet"]) == 2
+    assert "give checkpoint: FILE" in capsys.readouterr().err
 
 
 def test_stored_answers_teach_like_asked_ones(home: Path) -> None:

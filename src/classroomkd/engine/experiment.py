@@ -98,7 +98,8 @@ class Experiment:
         for i, m in enumerate(recipe.mentors):
             size = m.shape
             attempt(lambda m=m, i=i, size=size: network(f"mentors.{i} ({m.name})", m.name, m.model, m.checkpoint, size))  # type: ignore[misc]
-            if m.checkpoint is None and not (setup.given and m.name in setup.given):
+            given = bool(setup.given and m.name in setup.given)
+            if m.checkpoint is None and not given and not setup.subject.comes_trained(m.model):
                 attempt(lambda i=i: self._check_part(i))  # type: ignore[misc]
             if m.taught_by is not None:
                 attempt(lambda i=i: assistants.check_assistant(setup, i))  # type: ignore[misc]
@@ -139,6 +140,9 @@ class Experiment:
         if (why := self.setup.subject.refuse_training(index)) is not None:
             raise UserError(why)
         part, _ = mentor_part(self.setup, index)
+        spec = self.setup.recipe.mentors[index]
+        if not any(p.requires_grad for p in self.setup.build_mentor(spec.name).parameters()):
+            raise UserError(f"mentors.{index}: nothing in '{spec.model}' can be trained; give checkpoint: FILE")
         if len(part) < 2:
             raise UserError(f"mentors.{index}.train leaves {len(part)} samples to train on; it needs at least 2")
 

@@ -98,6 +98,10 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
         if "preprocessing" in metadata and spec.shape is None and known is not None and "shape" in known:
             own = [int(n) for n in known["shape"][1:]]  # a student of ours says which size it was taught at
             size = own if own != list(setup.data.shape[1:]) else None
+    elif setup.subject.comes_trained(spec.model):
+        identity, note = _identity(setup, module), "; ".join(x for x in (note, "with its published weights") if x)
+        known = getattr(module, "preprocessing", None)
+        mean, std = (list(known["mean"]), list(known["std"])) if known else (None, None)
     else:
         path, samples, made = _trained(setup, index, module, seed, teachers, notify)
         note = "; ".join(x for x in (note, made) if x)
@@ -179,6 +183,7 @@ def _trained(
         seed=seed,
         code=_identity(setup, module) if spec.model.startswith("py:") else "",
         **assistants.lineage(spec, teachers),
+        **({"size": spec.shape} if setup.data.people is not None and spec.shape else {}),
     )
     folder = setup.cache / "mentors" / key
     path = folder / "mentor.safetensors"
@@ -273,6 +278,7 @@ def load_mentor(setup: Setup, record: MentorRecord) -> Mentor:
         module = setup.given[record.name]
     else:
         module = setup.build_mentor(record.name)
-        models.load_checkpoint(module, record.weights, what=f"mentor '{record.name}'")
+        if record.weights:
+            models.load_checkpoint(module, record.weights, what=f"mentor '{record.name}'")
     spec = next(m for m in setup.recipe.mentors if m.name == record.name)
     return setup.wrap_mentor(spec, module, record.mean, record.std, record.size)

@@ -112,6 +112,10 @@ class Subject(ABC):
         """What a student's file says about its answers, beside classes and preprocessing."""
         return {}
 
+    def comes_trained(self, spec: str) -> bool:
+        """Whether networks of this name are built with their published weights."""
+        return False
+
     def refuse_training(self, index: int) -> str | None:
         """Why mentor ``index`` cannot be trained as its section says; None where it can."""
         return None

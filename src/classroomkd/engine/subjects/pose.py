@@ -195,6 +195,12 @@ class Joints(Subject):
             "crop": json.dumps(crop),
         }
 
+    def comes_trained(self, spec: str) -> bool:
+        """See the base; those that can only teach."""
+        from classroomkd.models.pose import mentor_only
+
+        return mentor_only(spec)
+
     def refuse_training(self, index: int) -> str | None:
         """See the base: specialists and wrong labels are made by class; an assistant answers as the student does."""
         spec = self.setup.recipe.mentors[index]

@@ -36,6 +36,7 @@ class ViTPose(nn.Module):
         self.network = network.eval().requires_grad_(False)
         self.experts = experts
         self.pose_head: dict[str, Any] = {"kind": "heatmap", "stride": stride}
+        self.preprocessing = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # ImageNet's, as published
 
     def forward(self, x: Tensor) -> Tensor:
         """Crops to one map a joint."""
