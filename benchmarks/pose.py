@@ -18,7 +18,9 @@ from typing import Any
 
 from classroomkd._files import atomic_write_text
 from classroomkd.cli.run import carry_out
-from classroomkd.recipe import load_recipe
+from classroomkd.engine.opening import start
+from classroomkd.engine.plan import plan
+from classroomkd.recipe import Recipe, load_recipe
 from classroomkd.report import paired, spread
 
 HERE = Path(__file__).parent
@@ -42,11 +44,22 @@ RATES = (0.001, 0.002, 0.004)
 Scores = dict[str, dict[int, dict[str, Any]]]
 
 
+def recipe_for(out: Path, data: str, methods: list[dict[str, Any]], *changes: str) -> Recipe:
+    """The base recipe with these arms."""
+    own = [f"data.source=coco-keypoints:{data}", f"methods={json.dumps(methods)}", f"cache={out.parent / 'cache'}"]
+    return load_recipe(HERE / "pose.yaml", [*own, *(change for change in changes if change)])
+
+
 def run(out: Path, data: str, methods: list[dict[str, Any]], *changes: str) -> dict[str, Any]:
     """A run of the base recipe with these arms; finished students are kept."""
-    own = [f"data.source=coco-keypoints:{data}", f"methods={json.dumps(methods)}", f"cache={out.parent / 'cache'}"]
-    recipe = load_recipe(HERE / "pose.yaml", [*own, *(change for change in changes if change)])
-    return carry_out(recipe, out, resume=out.exists()).summary
+    return carry_out(recipe_for(out, data, methods, *changes), out, resume=out.exists()).summary
+
+
+def step_costs(out: Path, data: str) -> list[dict[str, Any]]:
+    """Every method's step over the student alone, mentors online and stored: medians of a few interleaved rounds."""
+    grid = [{**found[0], "label": arm} for arm, (own, found) in ARMS.items() if not own]
+    made = plan(start(recipe_for(out / "plan", data, grid), out / "plan"))
+    return [{key: arm[key] for key in ("label", "x_floor", "x_floor_bank", "step_ms")} for arm in made["arms"]]
 
 
 def students(summary: dict[str, Any]) -> Scores:
@@ -115,6 +128,7 @@ def main() -> None:
         "epochs": final["train"]["epochs"],
         "rows": [row(arm, got, bases, settings[arm]) for arm, got in by_arm.items()],
         "tuning": tuning,
+        "step_costs": step_costs(out, data),
     }
     atomic_write_text(HERE / "results" / "pose.json", json.dumps(result, indent=1) + "\n")
     for one in result["rows"]:
