@@ -165,8 +165,8 @@ def pose(result: dict[str, Any]) -> list[str]:
         "",
         f"{data['student_train']:,} people to train on, {data['val']:,} to choose on, {data['test']:,} to test on; "
         f"crops of 64 x 64, {result['student']['model']} student ({result['student']['parameters']:,} parameters), "
-        f"{result['epochs']} epochs. Mentors, {first} in %: {mentors}. Small crops and short training: it compares rules, "
-        "it is no score for this data. ClassroomKD on pose is this project's design, no pose code was released.",
+        f"{result['epochs']} epochs. Mentors, {first} in %: {mentors}. Small crops and short training: it compares "
+        "rules, it is no score for this data. ClassroomKD on pose is this project's design, no pose code was released.",
         "",
         f"| arm | n | {first} % | vs student alone | vs average | {second} % | cost, × alone | chosen on validation |",
         "|:---|---:|---:|---:|---:|---:|---:|:---|",
