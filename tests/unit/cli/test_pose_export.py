@@ -99,6 +99,7 @@ def _run(path: Path, pixels: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
 
 
+@pytest.mark.slow  # torch's exporter takes half a minute
 @onnx
 @pytest.mark.parametrize("kind", ["simcc", "heatmap"])
 def test_joints_out_of_an_onnx_file(kind: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: Any) -> None:
@@ -127,6 +128,7 @@ def test_joints_out_of_an_onnx_file(kind: str, request: pytest.FixtureRequest, t
     assert not any(len(node.metadata_props) for node in proto.graph.node)
 
 
+@pytest.mark.slow  # torch's exporter takes half a minute
 @onnx
 def test_classes_out_of_an_onnx_file(classifier: Path, tmp_path: Path, capsys: Any) -> None:
     target = tmp_path / "student.onnx"
@@ -202,6 +204,7 @@ def test_a_graph_that_answers_otherwise_is_not_written(
     assert not target.exists()
 
 
+@pytest.mark.slow  # torch's exporter takes half a minute
 @onnx
 def test_a_network_that_cannot_be_traced(simcc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Moody(nn.Module):
