@@ -149,6 +149,16 @@ def test_two_skeletons_teach_their_union(home: Path) -> None:
     assert dict(zip(taught["classes"], taught["active"][1], strict=True))["pelvis"] == 0
 
 
+def test_a_student_teaches_as_it_was_taught(home: Path) -> None:
+    """Its file says how its answers are to be read, and which joints they are."""
+    run(home, "sharp", "task={name: pose, beta: 4}", "data.options.skeleton=coco+mpii", "methods=[none]", "mentors=[]")
+    taught = home / "sharp" / "none" / "seed0" / "student.safetensors"
+    made = run(home, "pupil", f"mentors=[{{name: old, model: simcc_tiny, checkpoint: {taught}}}]", "methods=[average]")
+    pupil = json.loads((home / "sharp" / "summary.json").read_text())["entries"][0]
+    # The same answers about the 17 joints that have a label give the same score.
+    assert made["mentors"][0]["accuracy"] == pytest.approx(pupil["test_last"])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -163,6 +173,8 @@ def test_two_skeletons_teach_their_union(home: Path) -> None:
         (["mentors=[{model: simcc_tiny, skeleton: mpi}]"], "did you mean 'mpii'"),
         (["mentors=[{model: simcc_tiny, skeleton: [tail]}]"], "no joint of the student's"),
         (["bank=views=2,top=5"], "top=K"),
+        (["data.options.metric=PCK"], "there is no 'PCK'"),
+        (["mentors=[{model: heatmap_tiny, head: {alligned: stride}}]"], "'aligned'"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_trained(

@@ -226,10 +226,19 @@ class Classroom(nn.Module):
         return self._pool.head(mentor if asks is None else asks[mentor], tap, value)
 
     def forward(
-        self, inputs: Tensor, target: Tensor, *, ids: Tensor | None = None, views: Tensor | None = None
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        *,
+        ids: Tensor | None = None,
+        views: Tensor | None = None,
+        sights: Sights | None = None,
     ) -> Lesson:
-        """Teach one batch: ``(B, channels, H, W)`` inputs in the student's space and their targets."""
-        lesson = self.gather(inputs, target, ids=ids, views=views)
+        """Teach one batch: ``(B, channels, H, W)`` inputs in the student's space and their targets.
+
+        ``sights`` has, by (H, W), the same views at the sizes that mentors want; without them inputs are resized.
+        """
+        lesson = self.gather(inputs, target, ids=ids, views=views, sights=sights)
         if not self._checked and not torch.compiler.is_compiling():
             self._task.check(lesson.student.prediction, target)  # once: it looks at the labels, so it waits for them
             self._checked = True

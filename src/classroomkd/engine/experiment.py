@@ -122,6 +122,7 @@ class Experiment:
         """The cache can be written, the bank's views exist, mentors are not called like the student."""
         with writing(self.setup.cache):
             self.setup.cache.mkdir(parents=True, exist_ok=True)
+        self.setup.subject.check_top(self.setup.bank.spec.top)
         _ = self.setup.views
         recipe = self.setup.recipe
         if recipe.mentor_compile or recipe.train.compile or any(m.train and m.train.compile for m in recipe.mentors):

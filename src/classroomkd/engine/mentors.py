@@ -31,6 +31,7 @@ from classroomkd.models.measuring import as_for_evaluation
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
+    from classroomkd.recipe.schema import MentorSpec
 
 __all__ = ["MentorRecord", "load_mentor", "prepare_mentor"]
 
@@ -183,7 +184,7 @@ def _trained(
         seed=seed,
         code=_identity(setup, module) if spec.model.startswith("py:") else "",
         **assistants.lineage(spec, teachers),
-        **({"size": spec.shape} if setup.data.people is not None and spec.shape else {}),
+        **_own_form(setup, spec),
     )
     folder = setup.cache / "mentors" / key
     path = folder / "mentor.safetensors"
@@ -252,6 +253,13 @@ def _logits(setup: Setup, mentor: Mentor, part: Part, path: Path) -> Tensor:
     return logits
 
 
+def _own_form(setup: Setup, spec: MentorSpec) -> dict[str, Any]:
+    """What a pose mentor's own training depends on beside the data: its input size and what is said of its head."""
+    if setup.data.people is None:
+        return {}
+    return {**({"size": spec.shape} if spec.shape else {}), **({"head": spec.head} if spec.head else {})}
+
+
 @torch.no_grad()
 def _identity(setup: Setup, module: nn.Module) -> str:
     """SHA-256 of what a network is: its tensors by name, type and shape, and what it says about a fixed image.
@@ -267,7 +275,7 @@ def _identity(setup: Setup, module: nn.Module) -> str:
         try:
             said = prediction_of(module(probe.to(setup.runtime.device))).float()
             digest.update(said.to("cpu").contiguous().numpy().tobytes())
-        except RuntimeError:
+        except (RuntimeError, ValueError, AssertionError):
             digest.update(b"another input size")  # then its tensors must tell
     return digest.hexdigest()
 

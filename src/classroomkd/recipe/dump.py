@@ -31,7 +31,7 @@ def recipe_yaml(recipe: Recipe) -> str:
     for written, mentor in zip(data["mentors"], recipe.mentors, strict=True):
         if mentor.train is None or (recipe.mentor_train is not None and _same(mentor.train, recipe.mentor_train)):
             del written["train"]
-        for key in ("taps", "classes", "skeleton", "joints"):
+        for key in ("taps", "classes", "skeleton", "joints", "head"):
             if not written[key]:
                 del written[key]
         if mentor.taught_by is None:

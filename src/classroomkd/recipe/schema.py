@@ -148,6 +148,10 @@ class MentorSpec(Section):
     classes: Annotated[tuple[str, ...] | None, Field(strict=False, min_length=1)] = Field(
         default=None, description="The data's classes it knows, in its order, where it knows fewer; null: all."
     )
+    head: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Pose: what differs in its head from what is assumed, e.g. {aligned: stride} of published HRNets.",
+    )
     note: str = Field(default="", description="Shown beside it in the report.")
 
     @property

@@ -273,3 +273,27 @@ def test_a_person_s_own_annotation_keeps_its_box(tmp_path: Path) -> None:
     # Cut to the picture: 110..159 by 30..119.
     centre = images.people.origin[row] + images.people.step[row] * np.array([11.5, 15.5])
     assert centre == pytest.approx([134.5, 74.5])
+
+
+def test_a_part_with_a_box_that_is_not_finite_can_be_scored(tmp_path: Path) -> None:
+    import torch
+
+    from classroomkd.tasks.pose.judging import judge
+
+    images = changed(tmp_path / "a", first(bbox=[20.0, 10, float("nan"), 9]))
+    assert images.people is not None
+    assert images.skeleton is not None
+    everybody = torch.cat([images.train.ids, images.val.ids])
+    truth = torch.cat([images.train.target, images.val.target])
+    found = torch.where(truth[..., 2:] > 0, truth, 0.0)
+    score, _, figures = judge(images.people, images.skeleton, everybody, found, metric="AP_gtbox")
+    assert score > 0.99
+    assert all(value == value for value in figures.values())
+
+
+def test_a_file_without_people_says_so(tmp_path: Path) -> None:
+    def nobody(data: dict[str, Any]) -> None:
+        data["annotations"] = []
+
+    with pytest.raises(UserError, match="no person"):
+        changed(tmp_path / "a", nobody)

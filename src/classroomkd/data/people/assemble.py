@@ -104,7 +104,7 @@ def _assemble(source: PersonSource, wanted: DataSpec, options: PersonOptions, ca
     notes = list(source.notes)
     lots = lots_of(source, notes, refuse=wanted.unreadable == "refuse")
     pick = {"seed": wanted.split_seed}
-    train = lots.get("all") or lots["train"]
+    train = lots["all"] if "all" in lots else lots["train"]
     if "test" in lots:
         test = lots["test"]
         train = limited(train, wanted.limit, "limit", **pick)

@@ -17,6 +17,9 @@ __all__ = ["SMALLEST", "check_flags", "check_flip_pairs", "count_skips", "mend",
 SMALLEST = 8.0
 """A person whose region is nowhere longer than this many pixels shows nothing to learn."""
 
+FURTHEST = 1e7
+"""Pixels; a joint further out than this is a slip of the pen."""
+
 _ENOUGH = 20  # people that have both joints of a distance, before anything is concluded from it
 _UNLIKE = 0.3  # share by which the distances of mirrored joints may differ
 
@@ -49,7 +52,9 @@ def mend(listing: Listing, notes: list[str]) -> NDArray[np.bool_]:
     stands at joints without a label becomes 0."""
     joints = listing.persons.joints
     labelled = joints[..., 2] > 0
-    broken = (labelled & ~np.isfinite(joints[..., :2]).all(-1)).any(-1)
+    with np.errstate(invalid="ignore"):
+        sound = (np.abs(joints[..., :2]) < FURTHEST).all(-1)  # false for NaN, too
+    broken = (labelled & ~sound).any(-1)
     joints[broken] = 0
     joints[~labelled] = 0
     names = [str(name) for name in listing.persons.annotation[broken]]

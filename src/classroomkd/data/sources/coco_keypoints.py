@@ -56,9 +56,12 @@ def open_coco(argument: str, request: Request) -> PersonSource:
             )
     boxes = request.options.get("boxes")
     if boxes is not None:
-        part = "test" if "test" in parts else "all"
-        if part == "all" and len(parts) > 1:
-            raise UserError("data.options.boxes: detections are for a test part, and there is none")
+        part = "test"
+        if part not in parts:
+            raise UserError(
+                "data.options.boxes: a detector's boxes are scored on a test part, and there is none; name its "
+                "annotations with data.options.test: FILE"
+            )
         data = store.read(boxes) if boxes in store else _outside(boxes)
         found = read_detections(data, PurePosixPath(boxes).name, person[part], parts[part], notes)
         parts[part] = Listing(**{**vars(parts[part]), "found": found})

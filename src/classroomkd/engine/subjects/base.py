@@ -90,14 +90,17 @@ class Subject(ABC):
     def chance(self) -> tuple[float, str]:
         """The score at or below which a mentor has learned nothing, and words for it."""
 
-    def codec(self, mentor: Mentor, top: int | None) -> bank.Codec:
-        """How a mentor's answer is stored.
+    def check_top(self, top: int | None) -> None:
+        """Refuse ``bank: …,top=K`` for answers that are not one distribution over classes.
 
         Raises:
-            UserError: ``top`` for answers that are not one distribution over classes.
+            UserError: they are not.
         """
         if top is not None:
             raise UserError("bank: top=K keeps the largest logits of a classifier; leave it out for this task")
+
+    def codec(self, mentor: Mentor, top: int | None) -> bank.Codec:
+        """How a mentor's answer is stored, with only its ``top`` largest logits where asked."""
         return bank.Dense(self.answer_shape)
 
     def wrap(self, spec: MentorSpec, module: nn.Module, mean: Any, std: Any, size: tuple[int, int] | None) -> Mentor:

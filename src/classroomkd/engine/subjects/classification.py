@@ -102,8 +102,11 @@ class Classes(Subject):
         """See the base: which classes it knows, where it does not know all."""
         return {"known": spec.classes} if spec.classes is not None else {}
 
+    def check_top(self, top: int | None) -> None:
+        """See the base; :func:`~classroomkd.engine.bank_choice.choose` looks at the number."""
+
     def codec(self, mentor: Mentor, top: int | None) -> bank.Codec:
-        """See the base; ``top`` keeps the largest logits."""
+        """See the base."""
         if top is None:
             return bank.Dense(self.answer_shape)
         return bank.TopK(len(self.classes), top, mentor.classes)

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from classroomkd.classroom import Calibration, Mentor, Task, prediction_of
 from classroomkd.data.people.crops import PADDING
-from classroomkd.data.skeleton import SKELETONS, Skeleton
+from classroomkd.data.people.widening import named_skeleton
+from classroomkd.data.skeleton import Skeleton
 from classroomkd.engine.scoring import Score, answers
 from classroomkd.engine.subjects.base import Subject
 from classroomkd.errors import UserError, did_you_mean
+from classroomkd.models.checkpoints import read_checkpoint
 from classroomkd.models.measuring import as_for_evaluation
-from classroomkd.tasks.pose.coding import Coding, coding_of
-from classroomkd.tasks.pose.judging import judge
+from classroomkd.tasks.pose.coding import Coding, coding_of, from_plain
+from classroomkd.tasks.pose.judging import METRICS, judge
 from classroomkd.tasks.pose.task import Pose
 from classroomkd.tasks.pose.translation import Translation
 
@@ -51,12 +53,18 @@ class Joints(Subject):
             raise UserError(f"task: pose needs people with joints; the data '{setup.data.name}' has classes")
         self.skeleton: Skeleton = setup.data.skeleton
         self.people: People = setup.data.people
+        self._checkpoints: dict[str, dict[str, str]] = {}
+        if setup.data.metric not in METRICS:
+            near = did_you_mean(setup.data.metric, METRICS)
+            raise UserError(
+                f"data.options.metric: there is no '{setup.data.metric}'{near}; there are {', '.join(METRICS)}"
+            )
 
     @property
     def metric(self) -> str:
         """See the base."""
         name: str = self.setup.data.metric
-        return name
+        return name if self.people.boxes == "detector" else name.replace("AP_detector", "AP_gtbox")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -108,8 +116,7 @@ class Joints(Subject):
             raise UserError("train.label_smoothing: joints are taught by smooth targets already; leave it out")
         coding = self.coding
         if mentor is not None and module is not None:
-            size, device = mentor.shape or self.size, self.setup.runtime.device
-            coding = self._coding(module, size, len(self.skeleton), f"mentor '{mentor.name}'", device)
+            coding = self._coding_of_mentor(mentor, module, mentor.shape or self.size)
         return Pose(coding, self.skeleton, per=self.options.per, distil_hidden=self.options.distil_hidden)
 
     def skeleton_of(self, mentor: MentorSpec | None) -> Skeleton:
@@ -119,18 +126,44 @@ class Joints(Subject):
             UserError: an unknown skeleton.
         """
         wanted = None if mentor is None else mentor.skeleton
-        if wanted is None:
+        if mentor is None or (wanted is None and "skeleton" not in self._written(mentor)):
             return self.skeleton
-        assert mentor is not None
+        if wanted is None:  # a student of ours says which joints it answers
+            return Skeleton.from_plain(json.loads(self._written(mentor)["skeleton"]))
         if isinstance(wanted, str):
-            if wanted not in SKELETONS:
-                near = did_you_mean(wanted, SKELETONS)
-                raise UserError(
-                    f"mentor '{mentor.name}': there is no skeleton '{wanted}'{near}; there are {', '.join(SKELETONS)}, "
-                    "or give the list of its joints"
-                )
-            return SKELETONS[wanted]
+            try:
+                return named_skeleton(wanted)
+            except UserError as error:
+                text = str(error).replace("data.options.skeleton", f"mentor '{mentor.name}'")
+                raise UserError(f"{text}; or give the list of its joints") from error
         return Skeleton(mentor.name, tuple(wanted), (), (0.079,) * len(wanted), (), ())
+
+    def _written(self, mentor: MentorSpec) -> dict[str, str]:
+        """What a mentor's checkpoint says of itself; nothing where it was not written here."""
+        if mentor.checkpoint is None:
+            return {}
+        if mentor.name not in self._checkpoints:
+            said = read_checkpoint(mentor.checkpoint, what=f"mentor '{mentor.name}'")[1]
+            self._checkpoints[mentor.name] = said if said.get("task") == "pose" else {}
+        return self._checkpoints[mentor.name]
+
+    def _coding_of_mentor(self, mentor: MentorSpec, module: nn.Module, size: tuple[int, int]) -> Coding:
+        """How a mentor's answers are to be read: by its head, its checkpoint, and what the recipe says of it.
+
+        Raises:
+            UserError: ``head`` has an option that its coding does not.
+        """
+        joints, who = len(self.skeleton_of(mentor)), f"mentor '{mentor.name}'"
+        coding = self._coding(module, size, joints, who, self.setup.runtime.device)
+        if "coding" in self._written(mentor):
+            kept = from_plain(json.loads(self._written(mentor)["coding"]))
+            if kept.answer_shape == coding.answer_shape and kept.kind == coding.kind:
+                coding = kept
+        known = {field.name for field in fields(coding)} - {"size", "joints"}
+        if unknown := [key for key in mentor.head if key not in known]:
+            near = did_you_mean(unknown[0], known)
+            raise UserError(f"{who}: its head has no option '{unknown[0]}'{near}; there are {', '.join(sorted(known))}")
+        return replace(coding, **mentor.head)
 
     def places(self, mentor: MentorSpec) -> tuple[int | None, ...]:
         """For each of the student's joints, its place in a mentor's answer.
@@ -169,21 +202,24 @@ class Joints(Subject):
                     f"{role}: a mentor with a skeleton of its own needs checkpoint: FILE; the run trains mentors on "
                     "the data's joints alone"
                 )
-        self._coding(module, size or self.size, len(self.skeleton_of(mentor)), role, self.setup.runtime.device)
+        if mentor is None:
+            self._coding(module, size or self.size, len(self.skeleton), role, self.setup.runtime.device)
+        else:
+            self._coding_of_mentor(mentor, module, size or self.size)
 
     def expect(self, answer: Tensor, role: str, mentor: MentorSpec | None) -> None:
         """See the base; :meth:`check_network` does it all."""
 
     def wrap(self, spec: MentorSpec, module: nn.Module, mean: Any, std: Any, size: tuple[int, int] | None) -> Mentor:
         """See the base; answers are translated into the student's head, bins and joints."""
-        device, own = self.setup.runtime.device, size or self.size
-        coding = self._coding(module, own, len(self.skeleton_of(spec)), f"mentor '{spec.name}'", device)
+        own = size or self.size
+        coding = self._coding_of_mentor(spec, module, own)
         translate = Translation(coding, self.coding, self.places(spec))
         return Mentor(module, spec.name, mean=mean, std=std, size=size, taps=dict(spec.taps), translate=translate)
 
     def lineage(self, spec: MentorSpec) -> dict[str, Any]:
         """See the base: what its answers were translated into, and its joints."""
-        return {"answers": self.coding.plain(), "joints": self.places(spec)}
+        return {"answers": self.coding.plain(), "joints": self.places(spec), "head": spec.head}
 
     def about(self) -> dict[str, str]:
         """See the base: skeleton and head."""
@@ -240,10 +276,14 @@ class Joints(Subject):
         grid = torch.linspace(-3, 3, 25).exp2()
 
         def cost(answer: Tensor, scale: Tensor) -> Tensor:
-            return task.supervised(answer / scale, target).where(mask, 0.0).sum()
+            known = mask & task.log_credibility(answer, target).isfinite()  # joints it does not know are no evidence
+            return task.supervised(answer / scale, target).where(known, 0.0).sum()
 
         temperatures = []
         for answer in answers_MN:
+            if not bool((mask & task.log_credibility(answer, target).isfinite()).any()):
+                temperatures.append(torch.ones(()))
+                continue
             costs = torch.stack([cost(answer, scale) for scale in grid])
             temperatures.append(grid[costs.argmin().cpu()])
         credibility = task.credibility(answers_MN, target).nan_to_num(0.0).where(mask, 0.0).sum(1)

@@ -30,6 +30,8 @@ class Heatmap(Coding):
         loss: ``mse`` on the maps, or ``kl`` of softmax(scale · map).
         scale: of that softmax, and of :meth:`distributions` whatever the loss.
         decoder: ``dark``, ``quarter`` or ``argmax``.
+        aligned: ``udp``: the outermost cells are at the outermost pixels; ``stride``: cell j is at pixel stride · j, as
+            in the published HRNet and SimpleBaseline weights (read as ``udp`` they would be 1.5 px off on average).
     """
 
     stride: float = 4
@@ -38,6 +40,7 @@ class Heatmap(Coding):
     loss: Literal["mse", "kl"] = "mse"
     scale: float = 15.0
     decoder: Literal["dark", "quarter", "argmax"] = "dark"
+    aligned: Literal["udp", "stride"] = "udp"
     kind: ClassVar[str] = "heatmap"
     trailing: ClassVar[int] = 2
 
@@ -55,6 +58,8 @@ class Heatmap(Coding):
     def spacing(self) -> tuple[float, float]:
         """Input pixels from a cell to the next, along x and y."""
         (h, w), (height, width) = self.cells, self.size
+        if self.aligned == "stride":
+            return self.stride, self.stride
         return (width - 1) / max(w - 1, 1), (height - 1) / max(h - 1, 1)
 
     @property

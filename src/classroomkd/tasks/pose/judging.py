@@ -33,9 +33,11 @@ def truth_of(people: People, ids: ArrayLike, *, bare: bool = False) -> Truth:
     looked_at = np.unique(people.persons.picture[people.rows(ids)])
     if bare:
         looked_at = np.union1d(looked_at, people.bare)
-    return Truth(
-        picture_ids[known.picture], known.joints, known.area, known.box, known.crowd, images=picture_ids[looked_at]
-    )
+    # A box or an area that is not finite (such people were left out and counted): no target, as one without joints.
+    sound = np.isfinite(known.box).all(-1) & np.isfinite(known.area)
+    joints = np.where(sound[:, None, None], known.joints, 0.0)
+    box, area = np.where(sound[:, None], known.box, 0.0), np.where(sound, known.area, 0.0)
+    return Truth(picture_ids[known.picture], joints, area, box, known.crowd, images=picture_ids[looked_at])
 
 
 def answered(people: People, ids: ArrayLike, found: ArrayLike, skeleton: Skeleton) -> Found:

@@ -203,5 +203,7 @@ def _same_space(mentor: Coding, student: Coding) -> bool:
         return mentor == replace(student, joints=mentor.joints)
     if not isinstance(mentor, Heatmap) or not isinstance(student, Heatmap):
         return False
-    alike = (mentor.size, mentor.cells, mentor.width) == (student.size, student.cells, student.width)
+    alike = (mentor.size, mentor.cells, mentor.width, mentor.spacing) == (
+        student.size, student.cells, student.width, student.spacing
+    )  # fmt: skip
     return alike and (mentor.loss == "mse" or (student.loss == "kl" and mentor.scale == student.scale))
