@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from classroomkd.cli.app import main
+from classroomkd.data.skeleton import COCO
 from classroomkd.models.pose import resolve_pose
 
 RECIPE = """
@@ -157,6 +158,29 @@ def test_a_student_teaches_as_it_was_taught(home: Path) -> None:
     pupil = json.loads((home / "sharp" / "summary.json").read_text())["entries"][0]
     # The same answers about the 17 joints that have a label give the same score.
     assert made["mentors"][0]["accuracy"] == pytest.approx(pupil["test_last"])
+
+
+def test_a_detectors_boxes_are_nothing_to_learn_from(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    folder = home / "detected"
+    folder.mkdir()
+    for i in range(12):
+        Image.new("RGB", (40, 40)).save(folder / f"{i}.png")
+    images = [{"id": i, "file_name": f"{i}.png", "width": 40, "height": 40} for i in range(12)]
+    person = {"category_id": 1, "bbox": [4, 4, 30, 30], "area": 500, "iscrowd": 0, "keypoints": [20, 20, 2] * 17}
+    people = [{"id": i + 1, "image_id": i, **person} for i in range(12)]
+    category = {"id": 1, "name": "person", "keypoints": list(COCO.joints), "skeleton": [[1, 2]]}
+    truth = {"images": images, "annotations": people, "categories": [category]}
+    (folder / "people.json").write_text(json.dumps(truth))
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [4, 4, 30, 30], "score": 0.9} for i in range(12)]
+    (folder / "boxes.json").write_text(json.dumps(boxes))
+    data = f"data={{source: 'coco-keypoints:{folder}', size: 32, options: {{train: people.json, boxes: boxes.json}}}}"
+    alone, boxes_file = f"coco-keypoints:{folder / 'people.json'}@{folder}", folder / "boxes.json"
+    whole = f"data={{source: '{alone}', size: 32, options: {{boxes: {boxes_file}}}}}"
+    for given in (data, whole):
+        assert main(["run", str(home / "pose.yaml"), given, "--out", str(home / "wrong"), "--quiet"]) == 2
+        assert "data.options.test" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

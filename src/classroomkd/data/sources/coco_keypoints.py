@@ -56,7 +56,7 @@ def open_coco(argument: str, request: Request) -> PersonSource:
             )
     boxes = request.options.get("boxes")
     if boxes is not None:
-        part = "test"
+        part = "test" if "test" in parts else "all"  # a file by itself may be there to be scored
         if part not in parts:
             raise UserError(
                 "data.options.boxes: a detector's boxes are scored on a test part, and there is none; name its "

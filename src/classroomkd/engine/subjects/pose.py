@@ -54,6 +54,11 @@ class Joints(Subject):
         self.skeleton: Skeleton = setup.data.skeleton
         self.people: People = setup.data.people
         self._checkpoints: dict[str, dict[str, str]] = {}
+        if not bool((setup.data.train.target[..., 2] > 0).any()):
+            raise UserError(
+                f"data: no training person of '{setup.data.name}' has a labelled joint; a detector's boxes are for a "
+                "test part, which data.options.test names"
+            )
         if setup.data.metric not in METRICS:
             near = did_you_mean(setup.data.metric, METRICS)
             raise UserError(
