@@ -13,7 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from classroomkd.cli.app import main
 from classroomkd.data.skeleton import COCO
+from classroomkd.engine.opening import start
 from classroomkd.models.pose import resolve_pose
+from classroomkd.recipe import load_recipe
+from classroomkd.tasks.pose.coding import SimCC
+from classroomkd.tasks.pose.translation import Translation
 
 RECIPE = """
 task: pose
@@ -154,10 +158,16 @@ def test_a_student_teaches_as_it_was_taught(home: Path) -> None:
     """Its file says how its answers are to be read, and which joints they are."""
     run(home, "sharp", "task={name: pose, beta: 4}", "data.options.skeleton=coco+mpii", "methods=[none]", "mentors=[]")
     taught = home / "sharp" / "none" / "seed0" / "student.safetensors"
-    made = run(home, "pupil", f"mentors=[{{name: old, model: simcc_tiny, checkpoint: {taught}}}]", "methods=[average]")
+    mentors = f"mentors=[{{name: old, model: simcc_tiny, checkpoint: {taught}}}]"
+    made = run(home, "pupil", mentors, "methods=[average]")
     pupil = json.loads((home / "sharp" / "summary.json").read_text())["entries"][0]
     # The same answers about the 17 joints that have a label give the same score.
     assert made["mentors"][0]["accuracy"] == pytest.approx(pupil["test_last"])
+    setup = start(load_recipe(home / "pose.yaml", [mentors, "methods=[average]"]), home / "pupil")
+    translate = setup.wrap_mentor(setup.recipe.mentors[0], setup.build_mentor("old")).translate
+    assert isinstance(translate, Translation)
+    assert isinstance(translate.mentor, SimCC)
+    assert translate.mentor.beta == 4  # its bins are as sharp as they were taught to be
 
 
 def test_a_detectors_boxes_are_nothing_to_learn_from(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
