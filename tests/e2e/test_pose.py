@@ -206,6 +206,8 @@ def test_a_detectors_boxes_are_nothing_to_learn_from(home: Path, capsys: pytest.
         (["mentors=[{model: simcc_tiny, train: {label_noise: 0.2}}]"], "joints have no classes"),
         (["mentors=[{model: simcc_tiny, skeleton: mpi}]"], "did you mean 'mpii'"),
         (["mentors=[{model: simcc_tiny, skeleton: [tail]}]"], "no joint of the student's"),
+        (["mentors=[{model: simcc_tiny, skeleton: mpii}]"], "needs checkpoint: FILE"),
+        (["mentors=[{model: simcc_tiny, joints: {left_hip: right_hip}}]"], "in an order of its own"),
         (["bank=views=2,top=5"], "top=K"),
         (["data.options.metric=PCK"], "there is no 'PCK'"),
         (["mentors=[{model: heatmap_tiny, head: {alligned: stride}}]"], "'aligned'"),

@@ -94,7 +94,7 @@ class Joints(Subject):
         with as_for_evaluation(network):
             try:
                 answer = prediction_of(network(torch.zeros(2, self.setup.data.shape[0], *size, device=device)))
-            except (RuntimeError, ValueError) as error:
+            except (RuntimeError, ValueError, AssertionError) as error:
                 first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise UserError(f"{role}: the network does not take images of {size[0]}x{size[1]}: {first}") from error
         if answer.dim() not in (3, 4) or answer.shape[1] != joints:
@@ -200,13 +200,14 @@ class Joints(Subject):
     ) -> None:
         """See the base; a mentor must know joints of the student's."""
         if mentor is not None:
-            places = self.places(mentor)
-            partly = mentor.skeleton is not None and None in places
-            if partly and mentor.checkpoint is None and not (self.setup.given and mentor.name in self.setup.given):
+            given = bool(self.setup.given and mentor.name in self.setup.given)
+            trained = mentor.checkpoint is None and not given and not self.comes_trained(mentor.model)
+            if trained and self.places(mentor) != tuple(range(len(self.skeleton))):
                 raise UserError(
-                    f"{role}: a mentor with a skeleton of its own needs checkpoint: FILE; the run trains mentors on "
-                    "the data's joints alone"
+                    f"{role}: a mentor with joints of its own, or in an order of its own, needs checkpoint: FILE; the "
+                    "run trains mentors on the data's joints alone"
                 )
+            self.places(mentor)
         if mentor is None:
             self._coding(module, size or self.size, len(self.skeleton), role, self.setup.runtime.device)
         else:
