@@ -7,6 +7,8 @@ place are used, and 0.107 (COCO's hip) for the trunk. Does not import torch.
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +54,7 @@ class Skeleton:
         places = [p for pair in (*self.links, *self.flip_pairs) for p in pair] + list(self.upper)
         if len(set(self.joints)) < count or count == 0:
             raise UserError(f"skeleton '{self.name}': joints must be different names, got {list(self.joints)}")
-        if len(self.sigmas) != count or min(self.sigmas) <= 0:
+        if len(self.sigmas) != count or not all(0 < sigma < math.inf for sigma in self.sigmas):
             raise UserError(
                 f"skeleton '{self.name}': {count} joints need {count} sigmas above 0, got {list(self.sigmas)}"
             )
@@ -108,7 +110,7 @@ class Skeleton:
 
 
 def _pairs(value: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
-    return tuple((int(a), int(b)) for a, b in value)
+    return tuple((operator.index(a), operator.index(b)) for a, b in value)
 
 
 def _make(name: str, joints: Sequence[str], links: Sequence[tuple[str, str]]) -> Skeleton:
@@ -176,17 +178,23 @@ def from_category(category: Mapping[str, Any]) -> Skeleton:
     if not joints:
         raise UserError(f"category '{name}' has no list of keypoints, so its skeleton is unknown")
     known = next((s for s in SKELETONS.values() if list(s.joints) == joints), None)
-    links = _pairs([(a - 1, b - 1) for a, b in category.get("skeleton", ())]) or (known.links if known else ())
-    sigmas = category.get("sigmas") or (known.sigmas if known else [_SIGMA.get(_part(j), 0.79 / 10) for j in joints])
-    pairs = category.get("flip_pairs")
-    upper = category.get("upper_body")
+    try:
+        links = _pairs([(a - 1, b - 1) for a, b in category.get("skeleton") or ()])
+        sigmas = [float(s) for s in category.get("sigmas") or ()]
+        pairs = None if category.get("flip_pairs") is None else _pairs(category["flip_pairs"])
+        upper = None if category.get("upper_body") is None else tuple(operator.index(p) for p in category["upper_body"])
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"category '{name}': skeleton is a list of pairs of places from 1, flip_pairs of pairs from 0, upper_body"
+            f" a list of places, sigmas of numbers: {error}"
+        ) from error
     return Skeleton(
         known.name if known else name,
         tuple(joints),
-        links,
-        tuple(float(s) for s in sigmas),
-        _pairs(pairs) if pairs is not None else _mirrored(joints),
-        tuple(upper) if upper is not None else tuple(i for i, j in enumerate(joints) if _part(j) not in _LOWER),
+        links or (known.links if known else ()),
+        tuple(sigmas) or (known.sigmas if known else tuple(_SIGMA.get(_part(j), 0.79 / 10) for j in joints)),
+        _mirrored(joints) if pairs is None else pairs,
+        tuple(i for i, j in enumerate(joints) if _part(j) not in _LOWER) if upper is None else upper,
     )
 
 

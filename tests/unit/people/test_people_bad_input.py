@@ -67,6 +67,32 @@ def joint(place: int, *value: float) -> Change:
             "flip_pairs of 'coco' do not swap left_",
         ),
         (lambda data: data["categories"][0].update(sigmas=[0.1]), "17 joints need 17 sigmas"),
+        (lambda data: data["categories"][0].update(sigmas=[float("nan")] * 17), "17 joints need 17 sigmas"),
+        (
+            lambda data: data["categories"][0].update(sigmas=["a"] * 17),
+            r"people_train.json: category 'person': skeleton is",
+        ),
+        (
+            lambda data: data["categories"][0].update(skeleton=[[1, 2, 3]]),
+            "category 'person': skeleton is a list of pairs",
+        ),
+        (lambda data: data["categories"][0].update(skeleton=[1, 2]), "category 'person': skeleton is a list of pairs"),
+        (
+            lambda data: data["categories"][0].update(flip_pairs=["ab"]),
+            "category 'person': .* flip_pairs of pairs from 0",
+        ),
+        (lambda data: data["categories"][0].update(upper_body=["nose"]), "category 'person': .* upper_body a list"),
+        (lambda data: data["categories"][0].update(keypoints=5), "exactly one category must have keypoints"),
+        (lambda data: data["categories"][0].update(id="1"), "category 'person' needs a whole number as its id"),
+        (lambda data: data["images"][0].update(id=2**70), "the id of image '000001.png' is too large"),
+        (first(area="big"), "annotation 100: area is .'big'.; it needs a number"),
+        (first(area=[1]), r"annotation 100: area is \[\[1\]\]; it needs a number"),
+        (first(id="a17"), "annotation 'a17': id is 'a17'; it needs a whole number"),
+        (first(id=2**70), "it needs a whole number"),
+        (first(category_id=[1]), "category_id is .1.; it needs a whole number"),
+        (first(image_id="1"), "image_id is '1'; it needs a whole number"),
+        (first(iscrowd="0"), "annotation 100: iscrowd is '0'; it is 0 or 1"),
+        (first(keypoints=[10**400] * 51), "keypoints: a number is too large for coordinates"),
     ],
 )
 def test_what_makes_a_file_useless_is_an_error(tmp_path: Path, change: Change, message: str | None) -> None:
@@ -81,6 +107,12 @@ def test_what_makes_a_file_useless_is_an_error(tmp_path: Path, change: Change, m
         return
     with pytest.raises(UserError, match=message):
         changed(tmp_path, change)
+
+
+@pytest.mark.parametrize("box", [[20.0, 10, 8, 8], [20.0, 10, 1, 40]])
+def test_a_box_of_eight_pixels_and_a_thin_one_are_used(tmp_path: Path, box: list[float]) -> None:
+    images = changed(tmp_path, first(bbox=box))
+    assert len(images.train) + len(images.val) == 24
 
 
 @pytest.mark.parametrize("text", ['{"images": [], "annotations": [{"id', "", "[1, 2", "\x00\x01"])
@@ -100,6 +132,8 @@ def test_half_written_json_is_named(tmp_path: Path, text: str) -> None:
         (first(bbox=[20.0, 10, -5, 9]), "1 boxes outside the image or without a size left out: 100"),
         (first(bbox=[20.0, 10, float("nan"), 9]), "1 boxes that are not finite left out: 100"),
         (first(bbox=[20.0, 10, 5, 7.9]), "1 people smaller than 8 pixels left out: 100"),
+        (first(bbox=[20.0, 10, 0, 40]), "1 boxes outside the image or without a size left out: 100"),
+        (first(area=0), "1 people without an area left out: 100"),
         (first(keypoints=[0] * 51), "1 people without a labelled joint left out: 100"),
         (joint(3, float("nan"), 10, 2), "1 people with coordinates that are not finite were left out: 100"),
         (joint(3, float("inf"), 10, 1), "1 people with coordinates that are not finite were left out: 100"),

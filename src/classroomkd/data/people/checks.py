@@ -15,7 +15,7 @@ from classroomkd.errors import UserError
 __all__ = ["SMALLEST", "check_flags", "check_flip_pairs", "count_skips", "mend", "usable"]
 
 SMALLEST = 8.0
-"""A person whose region is nowhere longer than this many pixels shows nothing to learn."""
+"""A person whose box is nowhere as long as this many pixels shows nothing to learn."""
 
 FURTHEST = 1e7
 """Pixels; a joint further out than this is a slip of the pen."""
@@ -71,6 +71,7 @@ def usable(
     notes: list[str],
     jointless: NDArray[np.bool_] | None = None,
     broken: NDArray[np.bool_] | None = None,
+    area: Floats | None = None,
 ) -> NDArray[np.bool_]:
     """Which of the regions (n, 4) can be cropped, and, where ``jointless`` says who has none, learned from.
 
@@ -84,8 +85,9 @@ def usable(
     reasons = {
         "people without a labelled joint": jointless,
         "boxes that are not finite": ~finite,
-        "boxes outside the image or without a size": ~(size > 0).all(1),
-        f"people smaller than {SMALLEST:g} pixels": ~(size.max(1, initial=0) >= SMALLEST),
+        "boxes outside the image or without a size": ~(size >= 0).all(1),
+        f"people smaller than {SMALLEST:g} pixels": ~(size.max(1, initial=0) >= SMALLEST - 1),
+        "people without an area": np.zeros(n, bool) if area is None else ~(area > 0),
     }
     left = ~broken
     for what, wrong in reasons.items():

@@ -8,6 +8,7 @@ labelled), 1 (hidden) or 2 (visible). Boxes count pixels, x to x + width - 1, as
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,11 +51,11 @@ def read_coco(data: bytes, store: Store, where: str, notes: list[str]) -> tuple[
         )
     numbers = [entry.get("id", row) for row, entry in enumerate(mine)]
     if len(set(numbers)) < len(numbers):
-        twice = next(number for number in numbers if numbers.count(number) > 1)
+        twice, _ = Counter(numbers).most_common(1)[0]
         raise UserError(f"data: {where}: two annotations have the id {twice}; give each its own")
     rows = np.array([place[entry["image_id"]] for entry in mine], np.int64)
     boxes = _numbers([entry["bbox"] for entry in mine], 4, mine, "bbox", where)
-    areas = np.array([entry["area"] if entry.get("area") is not None else np.nan for entry in mine], np.float64)
+    areas = _numbers([[_or_nan(entry.get("area"))] for entry in mine], 1, mine, "area", where)[:, 0]
     if np.isnan(areas).any():
         notes.append(f"{where}: {int(np.isnan(areas).sum())} annotations have no area; 0.53 of their box is taken")
     persons = annotated(
@@ -111,13 +112,17 @@ def read_detections(data: bytes, where: str, person: int, listing: Listing, note
 
 def _category(categories: Sequence[Any], where: str) -> tuple[int, Skeleton]:
     """Id and skeleton of the one category that has keypoints."""
-    jointed = [c for c in categories if isinstance(c, Mapping) and c.get("keypoints")]
+    jointed = [
+        c for c in categories if isinstance(c, Mapping) and c.get("keypoints") and isinstance(c["keypoints"], list)
+    ]
     if len(jointed) != 1:
         found = f"{len(jointed)} of them ({', '.join(str(c.get('name')) for c in jointed)})" if jointed else "none"
         raise UserError(
             f"data: {where}: exactly one category must have keypoints, there is {found}; the file of keypoints is"
             " called person_keypoints_…, not instances_…"
         )
+    if not _is_id(jointed[0].get("id")):
+        raise UserError(f"data: {where}: category {jointed[0].get('name')!r:.40} needs a whole number as its id")
     try:
         return int(jointed[0]["id"]), from_category(jointed[0])
     except UserError as error:
@@ -129,10 +134,12 @@ def _pictures(images: Sequence[Any], where: str) -> tuple[Picture, ...]:
     for entry in images:
         try:
             picture = Picture(int(entry["id"]), str(entry["file_name"]), int(entry["height"]), int(entry["width"]))
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise UserError(
                 f"data: {where}: every image needs id, file_name, width and height; {entry!r:.80}"
             ) from error
+        if not _is_id(picture.id):
+            raise UserError(f"data: {where}: the id of image {picture.file!r:.60} is too large")
         if min(picture.height, picture.width) < 1:
             raise UserError(f"data: {where}: image {picture.id} is {picture.width}x{picture.height} pixels")
         pictures.append(picture)
@@ -146,16 +153,34 @@ def _whole(entry: Any, where: str) -> Mapping[str, Any]:
     if isinstance(entry, Mapping):
         lacking = [key for key in ("image_id", "category_id", "bbox", "keypoints") if entry.get(key) is None]
         # An instance of another category has no keypoints.
-        if not lacking or (lacking == ["keypoints"]):
-            return entry
-        raise UserError(f"data: {where}: annotation {entry.get('id')} has no {lacking[0]}; it needs one")
+        if lacking not in ([], ["keypoints"]):
+            raise UserError(f"data: {where}: annotation {entry.get('id')} has no {lacking[0]}; it needs one")
+        for key in ("id", "image_id", "category_id"):
+            if key in entry and not _is_id(entry[key]):
+                raise UserError(
+                    f"data: {where}: annotation {entry.get('id')!r:.40}: {key} is {entry[key]!r:.40}; it needs a whole"
+                    " number"
+                )
+        if entry.get("iscrowd", 0) not in (0, 1, None):
+            raise UserError(
+                f"data: {where}: annotation {entry.get('id')}: iscrowd is {entry['iscrowd']!r:.40}; it is 0 or 1"
+            )
+        return entry
     raise UserError(f"data: {where}: {entry!r:.60} is no annotation")
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**62
+
+
+def _or_nan(value: Any) -> Any:
+    return np.nan if value is None else value
 
 
 def _categories(
     listed: Sequence[Mapping[str, Any]], categories: Sequence[Any], person: int, where: str, notes: list[str]
 ) -> None:
-    known = {entry.get("id") for entry in categories if isinstance(entry, Mapping)}
+    known = {entry["id"] for entry in categories if isinstance(entry, Mapping) and _is_id(entry.get("id"))}
     strange = next((entry for entry in listed if entry["category_id"] not in known), None)
     if strange is not None:
         raise UserError(
@@ -168,6 +193,7 @@ def _categories(
 
 def _numbers(rows: Sequence[Any], width: int, entries: Sequence[Mapping[str, Any]], what: str, where: str) -> Floats:
     """``rows`` as (n, width) float64; NaN and infinity pass."""
+    count = f"{width} numbers" if width > 1 else "a number"
     for row, entry in zip(rows, entries, strict=True):
         if (
             not isinstance(row, list)
@@ -175,8 +201,11 @@ def _numbers(rows: Sequence[Any], width: int, entries: Sequence[Mapping[str, Any
             or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in row)
         ):
             name = entry.get("id", f"of image {entry['image_id']}")
-            raise UserError(f"data: {where}: annotation {name}: {what} is {row!r:.60}; it needs {width} numbers")
-    return np.array(rows, np.float64).reshape(len(rows), width)
+            raise UserError(f"data: {where}: annotation {name}: {what} is {row!r:.60}; it needs {count}")
+    try:
+        return np.array(rows, np.float64).reshape(len(rows), width)
+    except OverflowError as error:  # a whole number of hundreds of digits
+        raise UserError(f"data: {where}: {what}: a number is too large for coordinates") from error
 
 
 def _joints(entries: Sequence[Mapping[str, Any]], skeleton: Skeleton, where: str) -> Floats:

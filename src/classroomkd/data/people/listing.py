@@ -70,7 +70,8 @@ def boxed(box: Floats, pictures: Sequence[Picture], place: NDArray[np.int64]) ->
     or height is negative where nothing is left."""
     last = np.array([[p.width - 1, p.height - 1] for p in pictures], np.float64).reshape(-1, 2)[place]
     low = np.maximum(box[:, :2], 0)
-    high = np.minimum(box[:, :2] + np.maximum(box[:, 2:] - 1, 0), last)
+    span = np.where(box[:, 2:] < 1, -1.0, box[:, 2:] - 1)  # NaN stays; not a pixel wide: high < low
+    high = np.minimum(box[:, :2] + span, last)
     return np.concatenate([(low + high) / 2, high - low], 1)
 
 

@@ -97,6 +97,7 @@ def _lot(listing: Listing, start: int, *, learn: bool, notes: list[str], refuse:
         able[able] = checks.usable(
             listing, regions[able], [names[row] for row in np.flatnonzero(able)],
             learn=learn, notes=notes, jointless=jointless[able], broken=broken[able],
+            area=persons.area[able],
         )  # fmt: skip
         samples, others, score = persons, persons.take(~able), np.ones(len(persons))
     else:
