@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -54,6 +55,8 @@ def tell_joints(wanted: Wanted) -> list[str]:
     if not len(people):
         raise UserError(f"no person in {wanted.images} could be looked at: {'; '.join(skipped[:3])}")
     found = answered(people, people.ids, answers, pose.skeleton)
+    ids = np.array([picture.id for picture in people.pictures], np.int64)[np.argsort(people.numbers)]
+    found = replace(found, image=ids[found.image])
     names = {picture.id: picture.file for picture in people.pictures}
     with atomic_write(wanted.out, "w") if wanted.out is not None else nullcontext(sys.stdout) as file:
         _write(file, wanted, found, names, boxes.category, root)

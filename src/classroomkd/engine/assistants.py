@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +51,12 @@ def told(spec: MentorSpec) -> str:
     return f"taught by {', '.join(spec.taught_by.mentors)} ({' + '.join(name for name, _ in spec.taught_by.parts)})"
 
 
-def lineage(spec: MentorSpec, teachers: Sequence[MentorRecord]) -> dict[str, Any]:
+def lineage(
+    spec: MentorSpec, teachers: Sequence[MentorRecord], task: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What an assistant's cache key holds beside its own training: who its teachers are, and how they teach.
+
+    ``task``: the options of the recipe's task, which say what is taught.
 
     Empty for a mentor that nobody taught, so that its key is what it was before there were assistants.
     """
@@ -64,6 +68,8 @@ def lineage(spec: MentorSpec, teachers: Sequence[MentorRecord]) -> dict[str, Any
     options = json.dumps(spec.taught_by.parts, default=str)
     if any(json.dumps(t.name) in options for t in teachers):  # an option calls one by name: which of them has it?
         about["names"] = [t.name for t in teachers]
+    if task:
+        about["task"] = dict(task)
     if spec.taps:
         about["taps"] = dict(spec.taps)
     return {"taught_by": about}

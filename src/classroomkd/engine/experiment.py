@@ -264,7 +264,7 @@ class Experiment:
     def _check_mentors(self, mentors: tuple[dict[str, Any], ...]) -> None:
         """A mentor near chance is usually a wrong checkpoint or another class order."""
         mode, n = self.setup.recipe.check_mentors, len(self.setup.data.val)
-        (limit, words), metric = self.setup.subject.chance(), self.setup.subject.metric
+        (limit, words), metric = self.setup.subject.chance(), self.setup.subject.val_metric
         for m in mentors:
             if mode != "off" and m["val_accuracy"] <= limit:
                 remedy = (

@@ -123,7 +123,7 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
         val=setup.data.val.digest(),
         inputs=[setup.data.mean, setup.data.std],
         precision=setup.runtime.precision,
-        **setup.subject.lineage(spec),
+        **setup.subject.lineage(spec, mentor),
     )
     scores = []
     for part, kept in ((setup.data.val, f"{key}-val.npy"), (setup.data.test, f"{key}-{setup.data.test.digest()}.npy")):
@@ -138,7 +138,7 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
         "data": setup.data.fingerprint,
         "precision": f"{setup.runtime.precision}, weights {setup.mentor_precision}",
         "known": spec.classes,
-        **{k: v for k, v in setup.subject.lineage(spec).items() if k != "known"},
+        **{k: v for k, v in setup.subject.lineage(spec, mentor).items() if k != "known"},
     }
     answers, forwards, answer_seconds = prepare_answers(setup, mentor, about, notify)
     shape = (setup.data.shape[0], *(size or setup.data.shape[1:]))
@@ -183,7 +183,7 @@ def _trained(
         views=setup.base_views.definition,
         seed=seed,
         code=_identity(setup, module) if spec.model.startswith("py:") else "",
-        **assistants.lineage(spec, teachers),
+        **assistants.lineage(spec, teachers, setup.recipe.task.options),
         **_own_form(setup, spec),
     )
     folder = setup.cache / "mentors" / key

@@ -190,6 +190,7 @@ def summarise(
         "name": recipe.name,
         "task": recipe.task.name,
         "metric": setup.subject.metric,
+        "val_metric": setup.subject.val_metric,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "seconds": round(seconds, 2),

@@ -146,9 +146,9 @@ def learning(
         x=x,
         y=y,
         color=colour,
-        tooltip=["arm:N", "epoch:Q", alt.Tooltip(f"{say.key}:Q", format=".1f", title=f"val {say.metric} %")],
+        tooltip=["arm:N", "epoch:Q", alt.Tooltip(f"{say.key}:Q", format=".1f", title=f"val {say.val} %")],
     )
-    return sized(faint + strong + tips, 300, f"Validation {say.metric} by epoch, by arm").add_params(focus())
+    return sized(faint + strong + tips, 300, f"Validation {say.val} by epoch, by arm").add_params(focus())
 
 
 def class_changes(

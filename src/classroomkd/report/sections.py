@@ -127,13 +127,13 @@ def learning(story: Story) -> Html:
     warnings = [el("p", text, class_="note") for log in story.logs for text in log.trouble]
     shown = [(log, c) for log, c in zip(story.logs, story.arm_colours, strict=True) if log.mean_accuracy is not None]
     if not shown:
-        text = f"No validation {story.say.metric} has been logged."
+        text = f"No validation {story.say.val} has been logged."
         return section("learning", "Learning", el("p", text, class_="lead"), *warnings)
     ends = [(log.label, log.mean_accuracy) for log, _ in shown if log.mean_accuracy is not None]
     last = max(float(curve.x[-1]) for _, curve in ends)
     listed = ", ".join(f"{label} {words.percent(float(curve.y[-1]))} %" for label, curve in ends)
     figures = []
-    for title, start in ((f"Validation {story.say.metric}, %", 0.0), ("The second half, larger", last / 2)):
+    for title, start in ((f"Validation {story.say.val}, %", 0.0), ("The second half, larger", last / 2)):
         chart = charts.learning(story.logs, story.arm_colours, start, story.say)
         figures.append(story.figure(title, "mean over seeds; single seeds faint", chart, f"At the end: {listed}."))
     return section(

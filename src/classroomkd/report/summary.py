@@ -7,6 +7,7 @@ are not finite are read as missing (``None``). Scores are fractions in 0..1.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -144,6 +145,7 @@ class Summary(_Part):
     name: str = ""
     task: str = "classification"
     metric: str = ""
+    val_metric: str = ""
     created: str = ""
     command: str = ""
     seconds: Number = None
@@ -174,7 +176,8 @@ class Summary(_Part):
         """What scores, units and samples of this run are called."""
         named = {name for entry in self.entries for name in entry.test_metrics}
         by_unit = self.metric if self.metric.startswith("PCK") else next((n for n in BY_JOINT if n in named), "PCK")
-        return vocabulary(self.task, self.metric, by_unit if self.task == "pose" else self.metric)
+        say = vocabulary(self.task, self.metric, by_unit if self.task == "pose" else self.metric)
+        return replace(say, on_val=self.val_metric) if self.val_metric not in ("", self.metric) else say
 
     def seeds(self) -> list[int]:
         """Every seed that was planned or that any arm has finished, sorted."""

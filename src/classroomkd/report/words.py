@@ -39,6 +39,7 @@ class Vocabulary:
 
     Attributes:
         metric: the score that counts, within a sentence.
+        on_val: the same of the validation part, where it has another name.
         by_unit: the score of one class or joint.
         key: of a score in the data behind charts, where a metric's own name could not stand.
         heading: of a column of test scores.
@@ -52,6 +53,7 @@ class Vocabulary:
     """
 
     metric: str = "accuracy"
+    on_val: str = ""
     by_unit: str = "accuracy"
     key: str = "accuracy"
     heading: str = "test %"
@@ -66,6 +68,11 @@ class Vocabulary:
     share: str = "% of a class's samples"
     share_of: str = "share of the class's samples"
     whole: str = "samples of the class"
+
+    @property
+    def val(self) -> str:
+        """The score that counts, of the validation part."""
+        return self.on_val or self.metric
 
     @property
     def title(self) -> str:

@@ -141,8 +141,9 @@ def key(folder: Path, teachers: dict[str, str], logits: Tensor, stem: str = "x",
         np.save(folder / f"{stem}-val.npy", logits.numpy())
         paths = {"weights": str(folder / weights), "val_logits": str(folder / f"{stem}-val.npy")}
         records.append(SimpleNamespace(name=name, model="m", mean=None, std=None, size=None, **paths))
+    task = about.pop("task", None)
     spec = {"name": "middle", "model": "m", "taught_by": {"mentors": [*teachers], **about.pop("by", {})}, **about}
-    return lineage(MentorSpec.model_validate(spec), records)
+    return lineage(MentorSpec.model_validate(spec), records, task)
 
 
 def test_a_key_holds_whatever_makes_another_assistant(tmp_path: Path) -> None:
@@ -154,6 +155,7 @@ def test_a_key_holds_whatever_makes_another_assistant(tmp_path: Path) -> None:
     placed = key(tmp_path, one, logits, taps={"@stage:-1": "layer"})
     assert placed != key(tmp_path, one, logits)
     assert placed != key(tmp_path, one, logits, taps={"@stage:-1": "layer2"})
+    assert key(tmp_path, one, logits, task={"per": "person"}) != key(tmp_path, one, logits)
 
 
 def test_the_order_of_the_classes_that_a_teacher_knows_is_part_of_the_key(tmp_path: Path) -> None:

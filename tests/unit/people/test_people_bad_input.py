@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from people_pieces import body, category, dataset, mpii, one_mpii, person, read, scene, write
 
 from classroomkd.data import ImageSet, load
@@ -310,8 +311,6 @@ def test_a_person_s_own_annotation_keeps_its_box(tmp_path: Path) -> None:
 
 
 def test_a_part_with_a_box_that_is_not_finite_can_be_scored(tmp_path: Path) -> None:
-    import torch
-
     from classroomkd.tasks.pose.judging import judge
 
     images = changed(tmp_path / "a", first(bbox=[20.0, 10, float("nan"), 9]))
@@ -331,3 +330,25 @@ def test_a_file_without_people_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="no person"):
         changed(tmp_path / "a", nobody)
+
+
+@pytest.mark.parametrize("wrong", ["cut", "size"])
+def test_pictures_that_are_cut_on_demand_are_looked_at_before(tmp_path: Path, wrong: str) -> None:
+    source = dataset(tmp_path, train=scene(2, images=12))
+    file = tmp_path / "images" / "000002.png"
+    if wrong == "cut":
+        file.write_bytes(b"no picture")
+    else:
+        from PIL import Image
+
+        Image.new("RGB", (99, 120)).save(file)
+    with pytest.raises(UserError, match=r"1 images cannot be used, e\.g\. 000002\.png"):
+        read(source, options={"memory_gib": 0})
+    images = read(source, options={"memory_gib": 0}, unreadable="skip")
+    assert len(images.train) + len(images.val) == 22
+    assert any("people on unreadable images left out: 000002.png" in note for note in images.notes)
+    everybody = images.train.pixels.fetch(torch.arange(len(images.train)))
+    assert len(everybody) == len(images.train)
+    kept = read(source, options={}, unreadable="skip")
+    assert torch.equal(kept.train.ids, images.train.ids)
+    assert torch.equal(kept.train.pixels.fetch(torch.arange(len(kept.train))), everybody)

@@ -10,6 +10,7 @@ import torch
 from classroomkd.engine.opening import start
 from classroomkd.engine.subjects.pose import Joints
 from classroomkd.recipe import make_recipe
+from classroomkd.recipe.schema import MentorSpec
 from classroomkd.tasks.pose.coding import Heatmap, SimCC
 from classroomkd.tasks.pose.translation import Translation
 
@@ -52,3 +53,13 @@ def test_published_maps_are_read_where_their_cells_are(size: tuple[int, int]) ->
     translated = Translation(released, own)(released.ideal(target))
     assert (own.decode(translated)[..., :2] - target[..., :2]).abs().max().item() <= 0.5
     assert not Translation(released, udp).identity
+
+
+def test_answers_of_other_rules_or_heads_are_not_taken_for_these(joints: Joints) -> None:
+    spec = joints.setup.recipe.mentors[0] if joints.setup.recipe.mentors else MentorSpec(name="big", model="simcc_tiny")
+    module = joints.resolve("simcc_tiny")
+    first = joints.lineage(spec, joints.wrap(spec, module, None, None, None))
+    assert first == joints.lineage(spec, joints.wrap(spec, module, None, None, None))
+    other = joints.resolve("simcc_tiny")
+    other.pose_head = {"kind": "simcc", "split": 2.0, "beta": 3.0}  # type: ignore[assignment]
+    assert joints.lineage(spec, joints.wrap(spec, other, None, None, None)) != first

@@ -18,7 +18,7 @@ from torch import Tensor
 from classroomkd.data.images import ImageSet, MemoryPixels, Part, Pixels
 from classroomkd.data.people import checks
 from classroomkd.data.people.crops import Canvas, crop
-from classroomkd.data.people.files import CropPixels, Files, Job, cut_all
+from classroomkd.data.people.files import CropPixels, Files, Job, cut_all, look_at_all
 from classroomkd.data.people.listing import PersonSource
 from classroomkd.data.people.lots import Lot, limited, lots_of, split_off
 from classroomkd.data.people.options import PersonOptions, metric_for, person_options
@@ -169,10 +169,9 @@ def _cut(
                     f"data: {total / 2**30:.1f} GiB of crops exceed data.options.memory_gib"
                     f" ({options.memory_gib:g}); raise it, or take a smaller data.size or fewer samples"
                 )
-            found[name] = CropPixels(lot.store, pictures, origin, step, canvas), torch.arange(len(lot))
-            left[name] = lot.placed(origin, step)
-            continue
-        made, bad = cut_all(lot.store, jobs, canvas)
+            made, bad = None, look_at_all(lot.store, jobs)
+        else:
+            made, bad = cut_all(lot.store, jobs, canvas)
         if bad and wanted.unreadable == "refuse":
             file, reason = pictures[min(bad)].file, bad[min(bad)]
             raise UserError(
@@ -183,7 +182,13 @@ def _cut(
         good = np.array([row not in bad for row in range(len(lot))], bool)
         gone = np.unique(lot.persons.picture[~good])
         left[name] = lot.placed(origin, step).take(good).without(gone)
-        found[name] = MemoryPixels(made[torch.from_numpy(good)] if bad else made), torch.arange(int(good.sum()))
+        rows = np.flatnonzero(good)
+        if made is not None:
+            cut: Pixels = MemoryPixels(made[torch.from_numpy(rows)] if bad else made)
+        else:
+            assert isinstance(lot.store, Files)
+            cut = CropPixels(lot.store, [pictures[row] for row in rows], origin[rows], step[rows], canvas)
+        found[name] = cut, torch.arange(len(rows))
     return found, left
 
 

@@ -27,7 +27,7 @@ from classroomkd.data.people.crops import Canvas, render
 from classroomkd.data.people.people import Floats, Picture
 from classroomkd.errors import UserError
 
-__all__ = ["CropPixels", "Files", "Store", "cut_all"]
+__all__ = ["CropPixels", "Files", "Store", "cut_all", "look_at_all"]
 
 Device = torch.device | str
 Job = tuple[Picture, Floats, float]  # a picture, and origin and step of a crop in it
@@ -94,7 +94,8 @@ class Files:
             DecodeError: when it is no picture.
         """
         try:
-            with warnings.catch_warnings(), Image.open(io.BytesIO(self.read(name))) as image:
+            file = io.BytesIO(self.read(name)) if self.archive else self.path / self.inside / name
+            with warnings.catch_warnings(), Image.open(file) as image:
                 warnings.simplefilter("ignore")
                 return image.height, image.width
         except Exception as error:
@@ -181,6 +182,25 @@ def cut_all(store: Store, jobs: Sequence[Job], canvas: Canvas) -> tuple[Tensor, 
 
     _in_threads(work, jobs)
     return torch.from_numpy(made), bad
+
+
+def look_at_all(store: Files, jobs: Sequence[Job]) -> dict[int, str]:
+    """Why some of the ``jobs`` cannot be cut, by their place, as far as the heads of the picture files tell."""
+    bad: dict[int, str] = {}
+
+    def work(places: list[int]) -> None:
+        picture = jobs[places[0]][0]
+        try:
+            height, width = store.size(picture.file)
+        except decode.DecodeError as error:
+            bad.update(dict.fromkeys(places, str(error)))
+            return
+        if {height, width} != {picture.height, picture.width}:  # a turned one is turned back when it is read
+            why = f"it is {width}x{height} pixels, its annotation says {picture.width}x{picture.height}"
+            bad.update(dict.fromkeys(places, why))
+
+    _in_threads(work, jobs)
+    return bad
 
 
 class CropPixels:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,6 +118,15 @@ class People:
     def image(self, ids: ArrayLike) -> Ints:
         """The picture ids (B,), as in their file, of the samples ``ids`` (B,)."""
         return np.array([self.pictures[place].id for place in self.persons.picture[self.rows(ids)]], np.int64)
+
+    @cached_property
+    def numbers(self) -> Ints:
+        """By place in ``pictures``, a number that no other picture has, in the order of their ids: files that were
+        read together may use an id twice."""
+        order = np.lexsort((np.arange(len(self.pictures)), np.array([p.id for p in self.pictures], np.int64)))
+        numbers = np.empty(len(order), np.int64)
+        numbers[order] = np.arange(len(order))
+        return numbers
 
     def file(self, ids: ArrayLike) -> list[str]:
         """The picture files of the samples ``ids`` (B,)."""

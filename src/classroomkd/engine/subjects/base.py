@@ -45,6 +45,11 @@ class Subject(ABC):
         """What ``Score.accuracy`` is, by its name in the field."""
 
     @property
+    def val_metric(self) -> str:
+        """The same of the validation part, where that is scored under other conditions than the test part."""
+        return self.metric
+
+    @property
     @abstractmethod
     def answer_shape(self) -> tuple[int, ...]:
         """Shape of the student's answer to one sample."""
@@ -107,8 +112,8 @@ class Subject(ABC):
         """A network as the mentor that the recipe describes, with its own normalisation and (H, W)."""
         return Mentor(module, spec.name, mean=mean, std=std, size=size, taps=dict(spec.taps))
 
-    def lineage(self, spec: MentorSpec) -> dict[str, Any]:
-        """What a mentor's answers depend on beside its weights and preprocessing; part of their key."""
+    def lineage(self, spec: MentorSpec, mentor: Mentor) -> dict[str, Any]:
+        """What a wrapped mentor's answers depend on beside its weights and preprocessing; part of their key."""
         return {}
 
     def about(self) -> dict[str, str]:

@@ -98,7 +98,7 @@ class Classes(Subject):
             num_classes=len(self.classes),
         )
 
-    def lineage(self, spec: MentorSpec) -> dict[str, Any]:
+    def lineage(self, spec: MentorSpec, mentor: Mentor) -> dict[str, Any]:
         """See the base: which classes it knows, where it does not know all."""
         return {"known": spec.classes} if spec.classes is not None else {}
 

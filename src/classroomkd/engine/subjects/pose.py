@@ -20,9 +20,9 @@ from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.checkpoints import read_checkpoint
 from classroomkd.models.measuring import as_for_evaluation
 from classroomkd.tasks.pose.coding import Coding, coding_of, from_plain
-from classroomkd.tasks.pose.judging import METRICS, judge
+from classroomkd.tasks.pose.judging import check_metric, judge
 from classroomkd.tasks.pose.task import Pose
-from classroomkd.tasks.pose.translation import Translation
+from classroomkd.tasks.pose.translation import VERSION, Translation
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
@@ -59,17 +59,18 @@ class Joints(Subject):
                 f"data: no training person of '{setup.data.name}' has a labelled joint; a detector's boxes are for a "
                 "test part, which data.options.test names"
             )
-        if setup.data.metric not in METRICS:
-            near = did_you_mean(setup.data.metric, METRICS)
-            raise UserError(
-                f"data.options.metric: there is no '{setup.data.metric}'{near}; there are {', '.join(METRICS)}"
-            )
+        check_metric(setup.data.metric, self.people.boxes)
 
     @property
     def metric(self) -> str:
         """See the base."""
         name: str = self.setup.data.metric
         return name if self.people.boxes == "detector" else name.replace("AP_detector", "AP_gtbox")
+
+    @property
+    def val_metric(self) -> str:
+        """See the base: a detector's boxes are the test part's alone."""
+        return self.metric.replace("AP_detector", "AP_gtbox")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -223,9 +224,11 @@ class Joints(Subject):
         translate = Translation(coding, self.coding, self.places(spec))
         return Mentor(module, spec.name, mean=mean, std=std, size=size, taps=dict(spec.taps), translate=translate)
 
-    def lineage(self, spec: MentorSpec) -> dict[str, Any]:
-        """See the base: what its answers were translated into, and its joints."""
-        return {"answers": self.coding.plain(), "joints": self.places(spec), "head": spec.head}
+    def lineage(self, spec: MentorSpec, mentor: Mentor) -> dict[str, Any]:
+        """See the base: how its answers are read, what they are translated into and by which rules, and its joints."""
+        assert isinstance(mentor.translate, Translation)
+        own = mentor.translate.mentor.plain()
+        return {"own": own, "answers": self.coding.plain(), "joints": self.places(spec), "translation": VERSION}
 
     def about(self) -> dict[str, str]:
         """See the base: skeleton and head."""

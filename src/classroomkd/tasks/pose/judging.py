@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from classroomkd.data.skeleton import Skeleton
-from classroomkd.errors import UserError
+from classroomkd.errors import UserError, did_you_mean
 from classroomkd.tasks.pose import pck
 from classroomkd.tasks.pose.oks import by_visibility, keypoint_ap, oks_nms
 from classroomkd.tasks.pose.truth import Floats, Found, Truth
@@ -18,7 +18,7 @@ from classroomkd.tasks.pose.truth import Floats, Found, Truth
 if TYPE_CHECKING:
     from classroomkd.data.people.people import People
 
-__all__ = ["METRICS", "answered", "judge", "truth_of"]
+__all__ = ["METRICS", "answered", "check_metric", "judge", "truth_of"]
 
 _NOWHERE = -1e6
 SURE = 0.2  # joints below are left out of a person's score (HRNet's and the field's value)
@@ -26,10 +26,28 @@ METRICS = ("AP_gtbox", "AP_detector", "PCKh@0.5", "PCK@0.2", "PCK@0.2_box", "PCK
 Judged = tuple[float, list[float | None], dict[str, float]]
 
 
+def check_metric(metric: str, boxes: str) -> None:
+    """Whether there is such a metric, and the test part's boxes (``gt`` or ``detector``) allow it.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if metric not in METRICS:
+        near = did_you_mean(metric, METRICS)
+        raise UserError(f"data.options.metric: there is no '{metric}'{near}; there are {', '.join(METRICS)}")
+    if boxes == "detector" and metric != "AP_detector":
+        raise UserError(
+            f"data.options.metric: with a detector's boxes the test part's score is AP_detector, not '{metric}'; leave "
+            "out metric, or boxes"
+        )
+
+
 def truth_of(people: People, ids: ArrayLike, *, bare: bool = False) -> Truth:
-    """Every annotation of the pictures of these samples; with ``bare`` of the test part's pictures without one, too."""
+    """Every annotation of the pictures of these samples; with ``bare`` of the test part's pictures without one, too.
+
+    Pictures go by :attr:`People.numbers`: two files may give two pictures the same id.
+    """
     known = people.truth(ids, bare=bare)
-    picture_ids = np.array([picture.id for picture in people.pictures], np.int64)
     looked_at = np.unique(people.persons.picture[people.rows(ids)])
     if bare:
         looked_at = np.union1d(looked_at, people.bare)
@@ -37,11 +55,12 @@ def truth_of(people: People, ids: ArrayLike, *, bare: bool = False) -> Truth:
     sound = np.isfinite(known.box).all(-1) & np.isfinite(known.area)
     joints = np.where(sound[:, None, None], known.joints, 0.0)
     box, area = np.where(sound[:, None], known.box, 0.0), np.where(sound, known.area, 0.0)
-    return Truth(picture_ids[known.picture], joints, area, box, known.crowd, images=picture_ids[looked_at])
+    number = people.numbers
+    return Truth(number[known.picture], joints, area, box, known.crowd, images=number[looked_at])
 
 
 def answered(people: People, ids: ArrayLike, found: ArrayLike, skeleton: Skeleton) -> Found:
-    """Answers (N, K, 3) in input pixels and scores as persons in their pictures.
+    """Answers (N, K, 3) in input pixels and scores as persons in their pictures, which go by :attr:`People.numbers`.
 
     A person's score is its box's times the mean of its joints' scores above 0.2; of several answers for one person in
     a detector's boxes the best stays (OKS-NMS 0.9).
@@ -50,16 +69,17 @@ def answered(people: People, ids: ArrayLike, found: ArrayLike, skeleton: Skeleto
     sure = placed[..., 2] > SURE
     mean = np.where(sure, placed[..., 2], 0.0).sum(1) / np.maximum(sure.sum(1), 1)
     rows = people.rows(ids)
-    score, image = people.score[rows] * mean, people.image(ids)
+    score, image = people.score[rows] * mean, people.numbers[people.persons.picture[rows]]
     if (people.persons.annotation[rows] < 0).any():  # a detector's boxes
-        box = people.persons.box[rows]
-        stay = oks_nms(image, placed, score, box[:, 2] * box[:, 3] * 1.25**2, skeleton.sigmas)
+        height, width = people.size
+        area = people.step[rows] ** 2 * (height - 1) * (width - 1)  # of the crop: the box, widened, as HRNet has it
+        stay = oks_nms(image, placed, score, area, skeleton.sigmas)
         placed, score, image = placed[stay], score[stay], image[stay]
     return Found(image, placed, score)
 
 
 def judge(people: People, skeleton: Skeleton, ids: Tensor, found: Tensor, *, metric: str, test: bool = False) -> Judged:
-    """Score decoded answers.
+    """Score decoded answers; figures that need labels are left out where the samples (a detector's boxes) have none.
 
     Args:
         people: of the data.
@@ -84,7 +104,7 @@ def judge(people: People, skeleton: Skeleton, ids: Tensor, found: Tensor, *, met
     tables: dict[str, pck.JointTable] = {}
     for name, make in _TABLES.items():
         reference = make(people, skeleton, keys)
-        if reference is not None and np.isfinite(reference).any():
+        if reference is not None and (np.isfinite(reference)[:, None] & (known.joints[..., 2] > 0)).any():
             tables[name] = _table(name, people.to_image(keys, places), known.joints, reference, skeleton)
             figures |= tables[name].scores
     kind = f"AP_{'detector' if (known.annotation < 0).any() else 'gtbox'}"
@@ -96,8 +116,8 @@ def judge(people: People, skeleton: Skeleton, ids: Tensor, found: Tensor, *, met
     metric = metric.replace("AP_detector", kind)
     if metric not in figures:
         raise UserError(f"metric '{metric}': these people allow {', '.join(figures)}")
-    shown = tables.get(metric) or tables.get("PCKh@0.5") or tables.get("PCK@0.2") or tables["PCK@0.2_box"]
-    by_joint = [shown.joints[joint] for joint in skeleton.joints]
+    shown = next((tables[name] for name in (metric, "PCKh@0.5", "PCK@0.2", "PCK@0.2_box") if name in tables), None)
+    by_joint = [np.nan if shown is None else shown.joints[joint] for joint in skeleton.joints]
     return figures[metric], [None if np.isnan(x) else float(x) for x in by_joint], figures
 
 

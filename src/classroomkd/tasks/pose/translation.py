@@ -33,7 +33,10 @@ from classroomkd.errors import UserError
 from classroomkd.functional import heatmaps, wide
 from classroomkd.tasks.pose.coding import Coding, Heatmap, SimCC, Size
 
-__all__ = ["Translation", "region"]
+__all__ = ["VERSION", "Translation", "region"]
+
+VERSION = 1
+"""Of the rules: answers that were stored under another one are not used."""
 
 _FAINT = 1e-3  # of a map's peak: what is below is noise
 _ALIKE = 1.1  # ratio of widths up to which maps are only read at other places
