@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +126,50 @@ def test_order_is_fresh_complete_and_split_over_ranks(images: Any) -> None:
     for batch, left, right in zip(whole.epoch(0), *ranks, strict=True):
         assert torch.equal(torch.cat([left["ids"], right["ids"]]), batch["ids"])
         assert torch.equal(torch.cat([left["pixels"], right["pixels"]]), batch["pixels"])
+
+
+class Decoded:
+    """The pixels of an image set as if they were decoded on demand; knows who fetched what, and in what order."""
+
+    decodes = True
+
+    def __init__(self, pixels: Any) -> None:
+        self.pixels, self.shape, self.device = pixels, pixels.shape, pixels.device
+        self.fetched: list[tuple[str, int]] = []
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def fetch(self, index: torch.Tensor) -> torch.Tensor:
+        self.fetched.append((threading.current_thread().name, len(index)))
+        return self.pixels.fetch(index)
+
+
+def test_files_are_decoded_a_batch_ahead(images: Any) -> None:
+    views = data.make_views("crop_flip", view_seed=0, image_size=images.shape[1:])
+    pixels = Decoded(images.train.pixels)
+    part = replace(images.train, pixels=pixels)
+    expected, found = Batches(images.train, views, 32, seed=1), Batches(part, views, 32, seed=1)
+    last = time.monotonic() + 30
+    for place, (batch, other) in enumerate(zip(expected.epoch(0), found.epoch(0), strict=True)):
+        assert all(torch.equal(batch[key], other[key]) for key in batch)
+        wanted = min(place + 2, len(found))  # the next is decoded while this one is used, and none after it
+        while len(pixels.fetched) < wanted and time.monotonic() < last:
+            time.sleep(0.001)
+        assert len(pixels.fetched) == wanted
+    assert all(name.startswith("batch") for name, _ in pixels.fetched)
+    next(found.epoch(1))  # whoever stops early waits for what is being decoded, no longer
+    assert not any(thread.name.startswith("batch") for thread in threading.enumerate())
+
+
+def test_a_file_that_cannot_be_decoded_ends_the_epoch(images: Any) -> None:
+    class Broken(Decoded):
+        def fetch(self, index: torch.Tensor) -> torch.Tensor:
+            raise UserError("data: picture 7 cannot be used")
+
+    views = data.make_views("none", view_seed=0, image_size=images.shape[1:])
+    with pytest.raises(UserError, match="picture 7"):
+        list(Batches(replace(images.train, pixels=Broken(images.train.pixels)), views, 32, seed=1).epoch(0))
 
 
 def test_a_single_left_over_sample_is_left_out(images: Any) -> None:

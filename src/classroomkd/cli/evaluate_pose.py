@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from classroomkd import data as data_
 from classroomkd.cli.evaluate import Question
-from classroomkd.data.images import ImageSet
+from classroomkd.data.images import ImageSet, Part
 from classroomkd.data.people.crops import PADDING
 from classroomkd.data.people.people import People
 from classroomkd.engine import Inputs
-from classroomkd.engine.scoring import Score, answers, as_json
+from classroomkd.engine.reading import read_answers, sum_up
+from classroomkd.engine.scoring import Score, as_json
 from classroomkd.errors import UserError
 from classroomkd.export.student import Pose
 from classroomkd.tasks.pose.judging import answered, judge, truth_of
@@ -48,15 +49,15 @@ def score_joints(asked: Question) -> tuple[dict[str, Any], Callable[[], None]]:
         got, wanted = ("x".join(map(str, shape)) for shape in (images.shape, taught.shape))
         raise UserError(f"the data '{images.name}' is cropped to {got}, the student takes {wanted}; set data.size")
     flip = asked.flip_test if asked.flip_test is not None else _own_flip_test(asked.recipe)
-    said, target, ids = _answers(asked, images, flip)
     pose = replace(taught.pose, coding=replace(taught.pose.coding, joints=len(places)), skeleton=images.skeleton)
-    said = said.index_select(1, torch.tensor(places, device=said.device))
+    parts = [images.train, images.val, images.test] if asked.part == "all" else [getattr(images, asked.part)]
+    ids = torch.cat([part.ids for part in parts])
     people, metric = _people(images, ids, asked.part)
     task = Task(pose.coding, pose.skeleton)
-    loss = task.supervised(said, target).sum() / task.mask(target).sum().clamp_min(1)
-    decoded = pose.coding.decode(said)
+    answers = ((said[:, places], target) for said, target in _answers(asked, images, parts, flip))
+    decoded, loss = sum_up(answers, pose.coding, task)
     first, by_joint, figures = judge(people, pose.skeleton, ids, decoded, metric=metric, test=bool(len(people.bare)))
-    score = Score(first, float(loss), by_joint, len(ids), figures)
+    score = Score(first, loss, by_joint, len(ids), figures)
     found = {
         "student": str(asked.path),
         "data": images.name,
@@ -101,20 +102,14 @@ def _places(images: ImageSet, pose: Pose) -> list[int]:
     return [place for place in found if place is not None]
 
 
-def _answers(asked: Question, images: ImageSet, flip: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The student's answers (N, …), targets (N, K, 3) and ids (N,) of a part."""
+def _answers(asked: Question, images: ImageSet, parts: list[Part], flip: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """The student's answers (B, …) and targets (B, K, 3) of some parts, batch by batch."""
     taught = asked.student
     assert taught.pose is not None
     views = data_.make_views("none", view_seed=0, image_size=taught.pose.canvas.size, people=_without_views(images))
     inputs, module = Inputs(taught.mean, taught.std, asked.device), taught.module.to(asked.device)
-    parts = [images.train, images.val, images.test] if asked.part == "all" else [getattr(images, asked.part)]
-    said, target = zip(*(answers(module, part, inputs, views=views) for part in parts), strict=True)
-    answer = torch.cat(said)
-    if flip:
-        mirrored = torch.cat([answers(module, part, inputs, views=views, mirror=True)[0] for part in parts])
-        coding = taught.pose.coding
-        answer = coding.mean([answer, coding.flipped(mirrored, taught.pose.skeleton.swap)])
-    return answer, torch.cat(target), torch.cat([part.ids for part in parts])
+    for part in parts:
+        yield from read_answers(module, part, inputs, taught.pose.coding, taught.pose.skeleton, flip=flip, views=views)
 
 
 def _without_views(images: ImageSet) -> ImageSet:

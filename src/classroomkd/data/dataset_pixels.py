@@ -56,6 +56,8 @@ class DatasetPixels:
     """The images of ``dataset``, read in the calling thread each time they are asked for (a foreign dataset need not
     bear threads)."""
 
+    decodes = False  # that is the dataset's own affair
+
     def __init__(
         self,
         dataset: Any,

@@ -32,6 +32,8 @@ class FilePixels:
     """The images in ``paths`` (relative to ``root``), each brought to ``shape`` (C, H, W) by the geometry rule with
     ``size``."""
 
+    decodes = True
+
     def __init__(
         self,
         root: str | Path,

@@ -34,6 +34,11 @@ class Pixels(Protocol):
         ...
 
     @property
+    def decodes(self) -> bool:
+        """Whether fetching decodes files, in any thread and by nothing but the index: worth doing ahead."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where fetched images are."""
         ...
@@ -51,6 +56,8 @@ class Pixels(Protocol):
 
 class MemoryPixels:
     """Pixels held in one ``uint8`` tensor (N, C, H, W); small sets live on the training device."""
+
+    decodes = False
 
     def __init__(self, images: Tensor) -> None:
         assert images.dtype == torch.uint8, images.dtype

@@ -10,7 +10,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from classroomkd import models
 from classroomkd._files import atomic_write_text
-from classroomkd.engine.scoring import answers
 from classroomkd.engine.students import seed_folder
 from classroomkd.errors import UserError
 
@@ -144,7 +143,10 @@ class _Teller:
         """A student's joints on a part."""
         network = self.setup.build(self.setup.recipe.student.model, "student")
         models.load_checkpoint(network, file, what="student")
-        return np.concatenate([self._decoded(said) for said in self._said(network, part)])
+        setup = self.setup
+        with setup.runtime.autocast():  # as they were scored: Joints.evaluate
+            said = self.subject.answers(network, part, setup.inputs, setup.recipe.train.eval_batch_size)
+            return np.concatenate([self._decoded(answer) for answer, _ in said])
 
     def mentor(self, val_answers: str, places: NDArray[np.int64]) -> Floats | None:
         """A mentor's joints at ``places`` of the test part, from the file of its score; None when it is gone."""
@@ -222,18 +224,6 @@ class _Teller:
         joints = people.of(ids).joints
         far = np.linalg.norm(people.to_image(ids, found)[..., :2] - joints[..., :2], axis=-1)
         return far, (joints[..., 2] > 0) & np.isfinite(far)
-
-    def _said(self, network: nn.Module, part: Part) -> Iterator[Tensor]:
-        """Answers as they were scored (:meth:`Joints.evaluate`), batch by batch."""
-        setup, subject, size = self.setup, self.subject, self.setup.recipe.train.eval_batch_size
-        for start in range(0, len(part), size):
-            some = part.subset(torch.arange(start, min(start + size, len(part))))
-            with setup.runtime.autocast():
-                said, _ = answers(network, some, setup.inputs, size, setup.base_views)
-                if subject.options.flip_test:
-                    mirrored, _ = answers(network, some, setup.inputs, size, setup.base_views, mirror=True)
-                    said = subject.coding.mean([said, subject.coding.flipped(mirrored, subject.skeleton.swap)])
-            yield said
 
     def _decoded(self, said: Tensor) -> Floats:
         coding = self.subject.coding

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
@@ -70,6 +73,8 @@ class Batches:
         rank, world: this rank takes its contiguous share of every batch.
         sizes: (H, W) at which mentors want the same views drawn, beside the student's.
         size: (H, W) at which whoever is taught wants them; None: the data's.
+        device: where views are drawn; None: where the part fetches its pixels. What the part decodes from files is
+            fetched one batch ahead.
     """
 
     def __init__(
@@ -84,7 +89,9 @@ class Batches:
         world: int = 1,
         sizes: Sequence[tuple[int, int]] = (),
         size: tuple[int, int] | None = None,
+        device: torch.device | None = None,
     ) -> None:
+        self.device = device
         self.others, self.size = tuple(sizes), size
         if batch_size % world or min(batch_size, len(part)) % world:
             raise UserError(f"train.batch_size={batch_size} on {len(part)} images does not divide by {world} processes")
@@ -105,16 +112,30 @@ class Batches:
         """Batches of one epoch: ``pixels`` (uint8, already augmented), ``target``, ``ids``, ``views``."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         order = torch.randperm(len(self.part), generator=generator).to(self.part.rows.device)
-        start = 0
-        for size in self.sizes:
-            share = size // self.world
-            begin = start + self.rank * share
-            index = order[begin : begin + share]
-            start += size
-            pixels, target, ids = self.part.batch(index)
+        starts = itertools.accumulate(self.sizes, initial=0)
+        places = [
+            order[start + self.rank * size // self.world : start + (self.rank + 1) * size // self.world]
+            for start, size in zip(starts, self.sizes, strict=False)
+        ]
+        for found in self._fetched(places):
+            device = self.device or found[0].device
+            pixels, target, ids = (value.to(device, non_blocking=True) for value in found)
             views = self.views.pick(self.seed, ids, epoch)
             shown, moved = self.views.look(pixels, target, ids, views, self.size)
             batch = {"pixels": shown, "target": moved, "ids": ids, "views": views}
             for other in self.others:
                 batch[sight_key(other)], _ = self.views.look(pixels, target, ids, views, other)
             yield batch
+
+    def _fetched(self, places: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The part's batches at ``places``; while one is used, a thread decodes the next."""
+        if not self.part.pixels.decodes:
+            yield from map(self.part.batch, places)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="batch") as pool:
+            ahead: deque[Future[tuple[Tensor, Tensor, Tensor]]] = deque()
+            for place in places:
+                ahead.append(pool.submit(self.part.batch, place))
+                if len(ahead) > 1:
+                    yield ahead.popleft().result()
+            yield from (last.result() for last in ahead)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.data.views import Views
 
-__all__ = ["Score", "answers", "calibration_of", "evaluate"]
+__all__ = ["Score", "answers", "calibration_of", "each_answer", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -47,36 +47,44 @@ def _batches(part: Part, size: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def answers(
+def each_answer(
     network: nn.Module,
     part: Part,
     inputs: Inputs,
     batch_size: int = 256,
     views: Views | None = None,
     mirror: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """A network's answers ``(N, …)`` (float32) and the targets ``(N, …)`` on the un-augmented samples of a part.
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+    """Batch by batch a network's answers ``(B, …)`` (float32) on the un-augmented samples of a part, with ``mirror``
+    those on their mirror images, and the targets ``(B, …)``.
 
     ``views`` says what an un-augmented sample looks like, at a mentor's own size too; None: as it is stored.
-    ``mirror`` shows the mirror images.
     """
     was_training = network.training
     network.eval()
-    said, targets = [], []
+
+    def ask(pixels: Tensor) -> Tensor:
+        x = inputs(pixels)
+        if isinstance(network, Mentor):
+            said: Tensor = network(network.prepare(x, inputs.mean, inputs.std)).prediction
+            return said.float()
+        return prediction_of(network(x)).float()
+
     try:
         for pixels, target in _batches(part, batch_size):
             if views is not None:
-                size = network.size if isinstance(network, Mentor) else None
-                pixels, target = views.plain(pixels, target, size)
-            x = inputs(pixels.flip(-1) if mirror else pixels)
-            if isinstance(network, Mentor):
-                logits = network(network.prepare(x, inputs.mean, inputs.std)).prediction
-            else:
-                logits = prediction_of(network(x))
-            said.append(logits.float())
-            targets.append(target.to(logits.device))
+                pixels, target = views.plain(pixels, target, network.size if isinstance(network, Mentor) else None)
+            said = ask(pixels)
+            yield said, ask(pixels.flip(-1)) if mirror else None, target.to(said.device)
     finally:
         network.train(was_training)
+
+
+def answers(
+    network: nn.Module, part: Part, inputs: Inputs, batch_size: int = 256, views: Views | None = None
+) -> tuple[Tensor, Tensor]:
+    """A network's answers ``(N, …)`` (float32) and the targets ``(N, …)`` of a whole part; see :func:`each_answer`."""
+    said, _, targets = zip(*each_answer(network, part, inputs, batch_size, views), strict=True)
     return torch.cat(said), torch.cat(targets)
 
 

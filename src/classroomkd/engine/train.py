@@ -111,6 +111,7 @@ class Fit:
             world=runtime.world,
             sizes=self.sights,
             size=self.size,
+            device=runtime.device,
         )
         torch.manual_seed(self.seed + 7919)
         if spec.channels_last == "auto":

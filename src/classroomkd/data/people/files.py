@@ -207,6 +207,8 @@ class CropPixels:
     """Canvases that are cut out of their picture files each time they are asked for: ``origin`` (N, 2), ``step`` (N,)
     and one picture for each."""
 
+    decodes = True
+
     def __init__(
         self,
         store: Files,

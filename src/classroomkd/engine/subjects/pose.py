@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,13 @@ from classroomkd.classroom import Calibration, Mentor, Task, prediction_of
 from classroomkd.data.people.crops import PADDING
 from classroomkd.data.people.widening import named_skeleton
 from classroomkd.data.skeleton import Skeleton
-from classroomkd.engine.scoring import Score, answers
+from classroomkd.engine.reading import read_answers, sum_up
+from classroomkd.engine.scoring import Score
 from classroomkd.engine.subjects.base import Subject
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.checkpoints import read_checkpoint
 from classroomkd.models.measuring import as_for_evaluation
+from classroomkd.tasks.pose.calibration import calibrate
 from classroomkd.tasks.pose.coding import Coding, coding_of, from_plain
 from classroomkd.tasks.pose.judging import check_metric, judge
 from classroomkd.tasks.pose.task import Pose
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Joints"]
 
 _CODING = ("loss", "scale", "beta", "decoder")
+_AT_ONCE = 1024  # persons
 
 
 class Joints(Subject):
@@ -259,45 +263,32 @@ class Joints(Subject):
                 return f"mentors.{index}.taught_by: an assistant has the student's head and size; {spec.model} has not"
         return None
 
-    @torch.no_grad()
     def score(self, answers: Tensor, target: Tensor, ids: Tensor) -> Score:
         """See the base."""
-        task = self.setup.task
-        loss = task.supervised(answers, target).sum() / task.mask(target).sum().clamp_min(1)
-        found = self.coding.decode(answers)
-        test = torch.equal(ids.cpu(), self.setup.data.test.ids.cpu())
-        first, per_joint, more = judge(self.people, self.skeleton, ids, found, metric=self.metric, test=test)
-        return Score(first, float(loss), per_joint, len(ids), more)
+        return self._judged(zip(torch.split(answers, _AT_ONCE), torch.split(target, _AT_ONCE), strict=True), ids)
 
     def evaluate(self, network: nn.Module, part: Part, inputs: Inputs, batch_size: int) -> Score:
         """See the base; with ``flip_test`` the mean of a crop's and its mirror image's answers."""
-        views = self.setup.base_views
-        said, target = answers(network, part, inputs, batch_size, views)
-        if self.options.flip_test:
-            mirrored, _ = answers(network, part, inputs, batch_size, views, mirror=True)
-            said = self.coding.mean([said, self.coding.flipped(mirrored, self.skeleton.swap)])
-        return self.score(said, target, part.ids)
+        return self._judged(self.answers(network, part, inputs, batch_size), part.ids)
 
-    @torch.no_grad()
+    def answers(
+        self, network: nn.Module, part: Part, inputs: Inputs, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batch by batch a student's answers as they are scored, and the targets."""
+        flip, views = self.options.flip_test, self.setup.base_views
+        return read_answers(
+            network, part, inputs, self.coding, self.skeleton, flip=flip, batch_size=batch_size, views=views
+        )
+
+    def _judged(self, batches: Iterable[tuple[Tensor, Tensor]], ids: Tensor) -> Score:
+        found, loss = sum_up(batches, self.coding, self.setup.task)
+        test = torch.equal(ids.cpu(), self.setup.data.test.ids.cpu())
+        first, per_joint, more = judge(self.people, self.skeleton, ids, found, metric=self.metric, test=test)
+        return Score(first, loss, per_joint, len(ids), more)
+
     def calibration(self, answers_MN: Tensor, target: Tensor) -> Calibration:
-        """See the base: the temperature by the supervised loss on a grid, the ceiling by the mean credibility."""
-        task, mask = self.setup.task, self.setup.task.mask(target)
-        grid = torch.linspace(-3, 3, 25).exp2()
-
-        def cost(answer: Tensor, scale: Tensor) -> Tensor:
-            known = mask & task.log_credibility(answer, target).isfinite()  # joints it does not know are no evidence
-            return task.supervised(answer / scale, target).where(known, 0.0).sum()
-
-        temperatures = []
-        for answer in answers_MN:
-            if not bool((mask & task.log_credibility(answer, target).isfinite()).any()):
-                temperatures.append(torch.ones(()))
-                continue
-            costs = torch.stack([cost(answer, scale) for scale in grid])
-            temperatures.append(grid[costs.argmin().cpu()])
-        credibility = task.credibility(answers_MN, target).nan_to_num(0.0).where(mask, 0.0).sum(1)
-        ceiling = credibility / mask.sum(0).clamp_min(1)
-        return Calibration(torch.stack(temperatures).to(ceiling.device), ceiling.float().clamp_min(1e-6))
+        """See the base."""
+        return calibrate(self.setup.task, answers_MN, target)
 
     def blank_calibration(self, mentors: int) -> Calibration:
         """See the base."""
