@@ -218,6 +218,37 @@ def test_mpii_heads_come_from_the_mat_file(tmp_path: Path) -> None:
         load({"source": source, "size": [64, 64]}, task="pose")
 
 
+def test_mpii_s_labels_are_those_that_the_official_scorer_counts(tmp_path: Path) -> None:
+    io = pytest.importorskip("scipy.io")
+    people = [one_mpii(k) for k in range(20, 24)]  # 21 and 23 have no first joint
+    source = mpii(tmp_path, [one_mpii(k) for k in range(10)])
+    mpii(tmp_path, people, "valid.json")
+    place = np.array([entry["joints"] for entry in people])  # from 1, as the scorer's
+    missing = 1 - np.array([entry["joints_vis"] for entry in people])
+    missing[0, 5] = 1
+    place[1, 0], missing[1, 0] = (70.5, 80.5), 0
+    file = {"headboxes_src": np.ones((2, 2, 4)), "jnt_missing": missing.T, "pos_gt_src": place.transpose(1, 2, 0)}
+
+    def read_it(**more: Any) -> ImageSet:
+        io.savemat(tmp_path / "annot" / "gt_valid.mat", {**file, **more})
+        return load({"source": source, "size": [64, 64]}, task="pose")
+
+    images = read_it()
+    assert images.people is not None
+    joints = images.people.of(images.test.ids).joints
+    assert ((joints[..., 2] > 0) == (missing == 0)).all()
+    assert joints[1, 0].tolist() == [69.5, 79.5, 2]
+    assert joints[0, 5].tolist() == [0, 0, 0]
+    assert joints[2, :, :2] == pytest.approx(place[2] - 1)
+    assert any("2 joints have a label in only one of it and gt_valid.mat" in note for note in images.notes)
+    moved = place.copy()
+    moved[2, 2, 1] += 9
+    with pytest.raises(UserError, match=r"right_hip of person 2 is 9 pixels from where the \.mat file"):
+        read_it(pos_gt_src=moved.transpose(1, 2, 0))
+    with pytest.raises(UserError, match=r"not MPII's gt_valid\.mat \(jnt_missing has the shape \(4, 16\)\)"):
+        read_it(jnt_missing=missing)
+
+
 @pytest.mark.parametrize(
     ("spec", "task", "message"),
     [

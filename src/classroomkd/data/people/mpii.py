@@ -11,9 +11,10 @@ import hashlib
 import importlib
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from classroomkd.data import decode
 from classroomkd.data.people.files import Files
@@ -22,17 +23,27 @@ from classroomkd.data.people.people import Floats, Picture
 from classroomkd.data.skeleton import MPII
 from classroomkd.errors import UserError
 
-__all__ = ["read_heads", "read_mpii"]
+__all__ = ["Official", "read_mpii", "read_official"]
 
 _AREA = 0.22  # of the squared height: what 0.53 of a standing person's box is, about 0.41 as wide as tall
 _JOINTS = len(MPII)
+_APART = 2.0  # pixels between the same joint in both files, more than any rounding
+
+
+class Official(NamedTuple):
+    """What the official scorer counts by, of n people: ``heads`` (n,) diagonals of their boxes; ``missing`` (n, 16)
+    joints that it leaves out and ``joints`` (n, 16, 2), pixels from 1, where the file has them."""
+
+    heads: Floats
+    missing: NDArray[np.bool_] | None = None
+    joints: Floats | None = None
 
 
 def read_mpii(
-    data: bytes, store: Files, where: str, *, base: int = 1, heads: Floats | None = None, notes: list[str]
+    data: bytes, store: Files, where: str, *, base: int = 1, official: Official | None = None, notes: list[str]
 ) -> Listing:
-    """The listing of the annotation file ``where``; ``base`` is the number of the first pixel, ``heads`` (n,) are the
-    diagonals of the heads' boxes.
+    """The listing of the annotation file ``where``; ``base`` is the number of the first pixel. Where ``official`` says
+    which joints the scorer counts, these have labels and no others.
 
     Raises:
         UserError: naming the file, the person and the remedy.
@@ -56,13 +67,12 @@ def read_mpii(
     _check_base(joints[..., :2], labelled, limits, base, where)
     joints[..., :2] = np.where(labelled[..., None], joints[..., :2] - base, 0)
     region = np.stack([centre[:, 0] - base, centre[:, 1] + 15 * scale - base, 200 * scale, 200 * scale], 1)
-    if heads is None:
+    if official is None:
         notes.append(f"{where}: no head boxes (gt_valid.mat); their size is estimated from each person's scale")
         heads = head_from_scale(scale)
-    elif len(heads) != len(read):
-        raise UserError(
-            f"data: {where} has {len(read)} people, the .mat file beside it {len(heads)}; they are not of one part"
-        )
+    else:
+        heads = official.heads
+        _take_official(joints, official, where, notes)
     box = np.concatenate([region[:, :2] - region[:, 2:] / 2, region[:, 2:]], 1)
     persons = annotated(rows, box, joints, area=_AREA * (200 * scale) ** 2, head=heads)
     inside = (region[:, :2] > -region[:, 2:] / 2).all(1) & (region[:, :2] < limits + region[:, 2:] / 2).all(1)
@@ -123,8 +133,40 @@ def _check_base(place: Floats, labelled: Any, limits: Floats, base: int, where: 
         )
 
 
-def read_heads(data: bytes, where: str) -> Floats:
-    """The diagonals (n,) of the heads' boxes in ``gt_valid.mat`` (``headboxes_src``: 2 x 2 x n).
+def _take_official(joints: Floats, official: Official, where: str, notes: list[str]) -> None:
+    """Give ``joints`` (n, 16, 3), pixels from 0, the labels that the official scorer counts, in place.
+
+    Raises:
+        UserError: the two files are not about the same people.
+    """
+    count = len(official.heads)
+    if count != len(joints):
+        raise UserError(
+            f"data: {where} has {len(joints)} people, the .mat file beside it {count}; they are not of one part"
+        )
+    if official.missing is None:
+        return
+    labelled, counts = joints[..., 2] > 0, ~official.missing
+    if official.joints is not None:
+        there = official.joints - 1
+        apart = np.abs(there - joints[..., :2]).max(-1, where=np.isfinite(there), initial=0.0)
+        if (wrong := labelled & counts & (apart > _APART)).any():
+            row, joint = (int(place) for place in np.argwhere(wrong)[0])
+            raise UserError(
+                f"data: {where}: {MPII.joints[joint]} of person {row} is {apart[row, joint]:.0f} pixels from where the "
+                ".mat file beside it has it; they are not of one part, or data.options.base is wrong"
+            )
+        new = counts & ~labelled & np.isfinite(there).all(-1)
+        joints[new] = np.concatenate([there, np.full((*there.shape[:2], 1), 2.0)], -1)[new]
+    dropped = labelled & ~counts
+    joints[dropped] = 0
+    changed = int(dropped.sum()) + int(((joints[..., 2] > 0) & ~labelled).sum())
+    if changed:
+        notes.append(f"{where}: {changed} joints have a label in only one of it and gt_valid.mat, which is followed")
+
+
+def read_official(data: bytes, where: str) -> Official:
+    """What ``gt_valid.mat`` holds: ``headboxes_src`` (2, 2, n), ``jnt_missing`` (16, n), ``pos_gt_src`` (16, 2, n).
 
     Raises:
         UserError: without scipy, or for another file.
@@ -138,6 +180,15 @@ def read_heads(data: bytes, where: str) -> Floats:
         boxes = np.asarray(found["headboxes_src"], np.float64)
         if boxes.shape[:2] != (2, 2) or boxes.ndim != 3:
             raise ValueError(f"headboxes_src has the shape {boxes.shape}")
+        missing, place = found.get("jnt_missing"), found.get("pos_gt_src")
+        if missing is not None and np.shape(missing) != (_JOINTS, boxes.shape[2]):
+            raise ValueError(f"jnt_missing has the shape {np.shape(missing)}")
+        if place is not None and np.shape(place) != (_JOINTS, 2, boxes.shape[2]):
+            raise ValueError(f"pos_gt_src has the shape {np.shape(place)}")
     except Exception as error:
         raise UserError(f"data: {where} is not MPII's gt_valid.mat ({error}); take it away to do without") from error
-    return np.asarray(np.hypot(*(boxes[1] - boxes[0])))
+    return Official(
+        np.asarray(np.hypot(*(boxes[1] - boxes[0]))),
+        None if missing is None else np.asarray(missing, bool).T,
+        None if place is None else np.asarray(place, np.float64).transpose(2, 0, 1),
+    )

@@ -1,8 +1,9 @@
 """Source ``mpii:DIR_OR_ZIP``: MPII Human Pose as ``annot/train.json`` and ``annot/valid.json`` with ``images``, as
 SimpleBaseline and HRNet use it (Andriluka et al. 2014; for research only).
 
-``gt_valid.mat`` beside them gives the heads' boxes. ``data.options``: train, val, test (files inside), images (their
-folder), base (the number of the first pixel, 1). The official test part has no joints: valid is what is scored.
+``gt_valid.mat`` beside them gives the heads' boxes and the joints that the official scorer counts. ``data.options``:
+train, val, test (files inside), images (their folder), base (the number of the first pixel, 1). The official test part
+has no joints: valid is what is scored.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from classroomkd.data.people.files import Files
 from classroomkd.data.people.listing import Listing, PersonSource
-from classroomkd.data.people.mpii import read_heads, read_mpii
+from classroomkd.data.people.mpii import read_mpii, read_official
 from classroomkd.data.skeleton import MPII
 from classroomkd.data.sources.base import Request
 from classroomkd.data.sources.coco_keypoints import part_files
@@ -39,8 +40,9 @@ def open_mpii(argument: str, request: Request) -> PersonSource:
     parts: dict[str, Listing] = {}
     for part, file in files.items():
         mat = str(PurePosixPath(file).with_name("gt_valid.mat"))
-        heads = read_heads(store.read(mat), mat) if PurePosixPath(file).stem == "valid" and mat in store else None
+        beside = PurePosixPath(file).stem == "valid" and mat in store
+        counted = read_official(store.read(mat), mat) if beside else None
         parts[part] = read_mpii(
-            store.read(file), store.below(inside), PurePosixPath(file).name, base=base, heads=heads, notes=notes
+            store.read(file), store.below(inside), PurePosixPath(file).name, base=base, official=counted, notes=notes
         )
     return PersonSource(store.path.resolve().stem, MPII, parts, SIZE, "person_mpii", notes=tuple(dict.fromkeys(notes)))
