@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,7 +76,12 @@ class Question:
 
 
 def evaluate(
-    student: StudentPath,
+    student: Annotated[
+        Path,
+        typer.Argument(
+            help="A run folder, a seed's folder, or a student.safetensors; pose: also COCO results, FILE.json."
+        ),
+    ],
     data: Annotated[str | None, typer.Option(help="A data source; the run's own by default.")] = None,
     part: Annotated[
         str | None, typer.Option(help="test, val, train or all; test, or all for other data than the run's own.")
@@ -99,6 +105,12 @@ def evaluate(
     part = part or ("test" if data is None else "all")
     if part not in PARTS:
         raise UserError(f"--part {part}: choose one of {', '.join(PARTS)}")
+    if student.suffix == ".json":
+        from classroomkd.cli.evaluate_results import score_results
+
+        found, show = score_results(student, data, part, unreadable, official=official, trust_code=trust_code)
+        _tell(found, show, as_json)
+        return
     from classroomkd.cli.by_task import chosen
     from classroomkd.engine.runtime import pick_device
     from classroomkd.export.student import find_student, load_student, own_recipe
@@ -109,6 +121,10 @@ def evaluate(
     where = pick_device(device)
     asked = Question(taught, path, data, recipe, part, unreadable, where, trust_code, flip_test, official)
     found, show = chosen(SCORERS, taught)(asked)
+    _tell(found, show, as_json)
+
+
+def _tell(found: Mapping[str, Any], show: Callable[[], None], as_json: bool) -> None:
     if as_json:
         print(json.dumps(found, indent=1))
     else:

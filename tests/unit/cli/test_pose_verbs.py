@@ -59,6 +59,33 @@ def predicted(capsys: Any, student: Path, crowd: Path, *words: object) -> list[d
 # --- the same as evaluation -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("change", "words", "message"),
+    [
+        ({"image_id": 4711}, [], "has results for 1 image(s) that are not among the"),
+        ({"category_id": 2}, [], "result 3 (from 0) has category_id 2"),
+        ({"keypoints": [1.0] * 48}, [], "the skeleton has 17 joints, which makes 51"),
+        ({"score": float("nan")}, [], "result 3 (from 0) has score with something that is not a finite number"),
+        ({}, ["--part", "test"], "not among the"),
+        ({}, None, "say what they are scored on: --data"),
+    ],
+)
+def test_results_that_do_not_fit_their_data(
+    change: dict[str, Any], words: list[str] | None, message: str, simcc: Path, crowd: Path, capsys: Any
+) -> None:
+    found = predicted(capsys, simcc, crowd, "--boxes", crowd / "people.json")
+    file = crowd / "other.json"
+    found[3] |= change
+    file.write_text(json.dumps(found))
+    data = [] if words is None else ["--data", f"coco-keypoints:{crowd / 'people.json'}@{crowd / 'images'}", *words]
+    assert main(["evaluate", str(file), *data]) == 2
+    assert message in capsys.readouterr().err
+    file.write_text(file.read_text()[:-20])
+    if words == []:
+        assert main(["evaluate", str(file), *data]) == 2
+        assert "is not whole JSON" in capsys.readouterr().err
+
+
 @official
 @pytest.mark.parametrize(("kind", "flip"), [("simcc", True), ("heatmap", False)])
 def test_results_score_what_evaluate_says(
@@ -78,6 +105,14 @@ def test_results_score_what_evaluate_says(
         key = "AP_gtbox" if name == "AP" else f"AP_gtbox:{name}"
         assert said["metrics"][key] == pytest.approx(value, abs=1e-12), name
         assert said["official"][name] == pytest.approx(value, abs=1e-12), name
+    file = crowd / "results.json"
+    alone = json.loads(told(capsys, "evaluate", file, "--data", data, "--official", "--json"))
+    assert (alone["metric"], alone["answers"]) == ("AP", 32)
+    for name, value in theirs.items():
+        assert alone["metrics"][name] == pytest.approx(value, abs=1e-12), name
+        assert alone["official"][name] == pytest.approx(value, abs=1e-12), name
+    assert alone["metrics"]["visible"] == pytest.approx(said["metrics"]["AP_gtbox:visible"], abs=1e-12)
+    assert "largest difference to pycocotools" in told(capsys, "evaluate", file, "--data", data, "--official")
     assert said["metrics"]["AP_gtbox:visible"] > 0
     assert "AP_gtbox:hidden" in said["metrics"]
     assert said["by_joint"] == "PCK@0.2"
