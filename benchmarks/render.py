@@ -213,12 +213,38 @@ def decoders(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def formats(result: dict[str, Any]) -> list[str]:
+    rows, arithmetic = result["coco"]["rows"], result["mpii"]
+    lines = [
+        "## COCO's and MPII's formats from end to end",
+        "",
+        f"`{result['command']}` ({result['machine']}). A student that may know 86 people by heart; 126 others.",
+        "",
+        "| COCO file | persons | AP, `evaluate` | AP of what `predict` wrote | AP, pycocotools |",
+        "|:---|---:|---:|---:|---:|",
+    ]
+    return [
+        *lines,
+        *(
+            f"| {r['file']} | {r['persons']} | {r['AP']:.6f} | {r['AP of the results']:.6f} "
+            f"| {r['AP of pycocotools']:.6f} |"
+            for r in rows
+        ),
+        "",
+        f"Largest difference of the ten figures: {result['coco']['apart']:.1e}. PCKh of {len(arithmetic['rows'])} sets "
+        f"of answers on the {arithmetic['persons']} people of the MPII sample against the arithmetic written out: "
+        f"{arithmetic['apart']:.1e}.",
+        "",
+    ]
+
+
 SECTIONS = {
     "latest": goals,
     "fashion_mnist": fashion,
     "methods": every_method,
     "pose": pose,
     "step_cost": step_cost,
+    "pose_formats": formats,
     "decoders": decoders,
 }
 

@@ -121,6 +121,18 @@ def test_joints_have_the_score_that_is_by_joint(tmp_path: Path) -> None:
     assert "AP_gtbox on 400 test persons" in text
 
 
+def test_the_validation_part_s_score_has_its_own_name(tmp_path: Path) -> None:
+    """A detector's boxes are the test part's alone."""
+    run = fake_pose(tmp_path / "ap", metric="AP_detector", pictures=False, **SMALL)
+    assert "Validation AP_detector" in PosePage(write_report(run)).text
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"val_metric": "AP_gtbox"}))
+    text = PosePage(write_report(run)).text
+    assert "Validation AP_gtbox" in text
+    assert "Validation AP_detector" not in text
+    assert "AP_detector on 400 test persons" in text
+
+
 def test_picture_says_the_metric(folder: Path, tmp_path: Path) -> None:
     svg = write_picture(folder, tmp_path / "p.svg").read_text()
     for part in ("Test PCK@0.2, %", "% of joints a mentor was active on", "% of the persons with a joint", "head_top"):
