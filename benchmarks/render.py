@@ -1,4 +1,5 @@
-"""``RESULTS.md`` from ``results/*.json``: ``python benchmarks/render.py``; every table stands beside its command."""
+"""``RESULTS.md``, and the rows on the methods' pages, from ``results/*.json``: ``python benchmarks/render.py``; every
+table stands beside its command."""
 
 from __future__ import annotations
 
@@ -9,24 +10,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from parts.pages import pages
 from parts.table import goals
+from parts.words import cost, difference, points, score, setting
 
 HERE = Path(__file__).resolve().parent
-
-
-def points(value: float) -> str:
-    return f"{100 * value:.2f}"
-
-
-def difference(row: dict[str, Any], base: str) -> str:
-    found = row.get(f"vs {base}")
-    if found is None or found[0] is None:
-        return "–"
-    if found[1] is None:
-        return f"{100 * found[0]:+.2f} (one seed)"
-    middle, low, high = (100 * x for x in found)
-    mark = "▲ " if low > 0 else "▼ " if high < 0 else ""
-    return f"{mark}{middle:+.2f} [{low:.2f}, {high:.2f}]"
 
 
 def fashion(result: dict[str, Any]) -> list[str]:
@@ -58,24 +46,17 @@ def fashion(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def setting(row: dict[str, Any]) -> str:
-    return ", ".join(f"{k} {v:g}" if isinstance(v, (int, float)) else f"{k} {v}" for k, v in row["setting"].items())
-
-
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """The best on top; losses are shown like gains."""
     lines = [
         "| arm | n | test % | vs student alone | vs average | cost, × alone | setting chosen | rule |",
         "|:---|---:|---:|---:|---:|---:|:---|:---|",
     ]
-    for row in sorted(rows, key=lambda r: -r["mean"]):
-        deviation = "" if row["sd"] is None else f" ± {points(row['sd'])}"
-        cost = "–" if row["cost_ratio"] is None else f"{row['cost_ratio']:.2f}"
-        lines.append(
-            f"| {row['arm']} | {row['n']} | {points(row['mean'])}{deviation} | {difference(row, 'none')} "
-            f"| {difference(row, 'average')} | {cost} | {setting(row)} | {row['status']} |"
-        )
-    return lines
+    return lines + [
+        f"| {row['arm']} | {row['n']} | {score(row)} | {difference(row, 'none')} "
+        f"| {difference(row, 'average')} | {cost(row)} | {setting(row)} | {row['status']} |"
+        for row in sorted(rows, key=lambda r: -r["mean"])
+    ]
 
 
 def every_method(result: dict[str, Any]) -> list[str]:
@@ -171,16 +152,11 @@ def pose(result: dict[str, Any]) -> list[str]:
         f"| arm | n | {first} % | vs student alone | vs average | {second} % | cost, × alone | chosen on validation |",
         "|:---|---:|---:|---:|---:|---:|---:|:---|",
     ]
-    for row in sorted(result["rows"], key=lambda r: -r[first]["mean"]):
-        scores = [
-            f"{points(row[k]['mean'])}" + (f" ± {points(row[k]['sd'])}" if row[k]["sd"] else "")
-            for k in (first, second)
-        ]
-        cost = "–" if row["cost_ratio"] is None else f"{row['cost_ratio']:.2f}"
-        lines.append(
-            f"| {row['arm']} | {row['n']} | {scores[0]} | {difference(row[first], 'none')} "
-            f"| {difference(row[first], 'average')} | {scores[1]} | {cost} | {setting(row)} |"
-        )
+    lines += [
+        f"| {row['arm']} | {row['n']} | {score(row[first])} | {difference(row[first], 'none')} "
+        f"| {difference(row[first], 'average')} | {score(row[second])} | {cost(row)} | {setting(row)} |"
+        for row in sorted(result["rows"], key=lambda r: -r[first]["mean"])
+    ]
     costs = "; ".join(
         f"{arm['label']} {arm['x_floor']:.2f} online, {arm['x_floor_bank']:.2f} stored" for arm in result["step_costs"]
     )
@@ -249,21 +225,27 @@ SECTIONS = {
 }
 
 
-def main() -> None:
+def rendered(here: Path = HERE) -> dict[Path, str]:
+    """File and text of everything that is made from the results."""
     lines = [
         "# Results",
         "",
         "Made by `python benchmarks/render.py` from `benchmarks/results/`. Scores are test accuracy.",
         "",
     ]
-    notes = HERE / "notes.md"
+    notes = here / "notes.md"
     for name, section in SECTIONS.items():
-        file = HERE / ("latest.json" if name == "latest" else f"results/{name}.json")
+        file = here / ("latest.json" if name == "latest" else f"results/{name}.json")
         if file.exists():
             lines += section(json.loads(file.read_text()))
     if notes.exists():
         lines += [notes.read_text().rstrip(), ""]
-    (HERE / "RESULTS.md").write_text("\n".join(lines))
+    return {here / "RESULTS.md": "\n".join(lines)} | pages(here.parent / "docs" / "methods", here / "results")
+
+
+def main() -> None:
+    for file, text in rendered().items():
+        file.write_text(text)
 
 
 if __name__ == "__main__":

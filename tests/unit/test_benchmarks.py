@@ -168,3 +168,31 @@ def test_results_and_tables_come_from_what_is_there(tmp_path: Path) -> None:
     assert "Not trained: crd." in text
     assert "| average | 1 |" in matched  # its native weights sum to 1
     assert "| kd best | 2 |" in matched
+
+
+def test_tables_and_pages_are_those_of_the_results() -> None:
+    """``python benchmarks/render.py`` has been run since the results changed."""
+    files = render.rendered()
+    assert any(file.parent.name == "methods" for file in files)
+    for file, text in files.items():
+        assert file.read_text() == text, f"{file.name}: run python benchmarks/render.py"
+
+
+def test_a_method_s_page_gets_its_rows_once(tmp_path: Path) -> None:
+    row = {"n": 5, "mean": 0.5, "sd": 0.01, "vs none": [0.02, 0.01, 0.03], "cost_ratio": 1.5, "strength": "native"}
+    result = {"rows": [{"arm": name, **row} for name in ("kd best", "none, 9 epochs", "camkd with dist")]}
+    result |= {"student": {"model": "resnet8"}, "mentors": [1, 2], "epochs": 3, "command": "make it"}
+    (tmp_path / "methods.json").write_text(json.dumps(result))
+    for name in ("kd", "none", "camkd", "fitnet"):
+        (tmp_path / f"{name}.md").write_text(f"# {name}\n\n## Tests\n\nnone\n")
+    for _ in range(2):
+        for file, text in render.pages(tmp_path, tmp_path).items():
+            file.write_text(text)
+    page = (tmp_path / "kd.md").read_text()
+    assert (
+        page.count("## Measured") == page.count("| kd best | native | 5 | 50.00 ± 1.00 | ▲ +2.00 [1.00, 3.00] |") == 1
+    )
+    assert page.endswith("<!-- /rows -->\n\n## Tests\n\nnone\n")
+    assert "| none, 9 epochs |" in (tmp_path / "none.md").read_text()
+    assert "| camkd with dist |" in (tmp_path / "camkd.md").read_text()
+    assert "Measured" not in (tmp_path / "fitnet.md").read_text()
