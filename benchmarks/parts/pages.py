@@ -17,7 +17,7 @@ RESULTS = "../../benchmarks/RESULTS.md"
 
 
 def pages(docs: Path, results: Path) -> dict[Path, str]:
-    """File and text of every page with the rows that are there now; pages without a row stay as they are."""
+    """File and text of every page that has rows now, or had some."""
     found: dict[str, list[str]] = {}
     for file, rows in (("methods", _classes), ("pose", _joints)):
         path = results / f"{file}.json"
@@ -25,10 +25,10 @@ def pages(docs: Path, results: Path) -> dict[Path, str]:
             for name, lines in rows(json.loads(path.read_text())).items():
                 found.setdefault(name, []).extend(lines)
     made = {}
-    for name, lines in found.items():
-        page = docs / f"{name}.md"
-        if page.exists():
-            made[page] = _placed(page.read_text(), "\n".join([START, *lines, END]))
+    for page in sorted(docs.glob("*.md")):
+        text, lines = page.read_text(), found.get(page.stem, [])
+        if lines or START in text:
+            made[page] = _placed(text, "\n".join([START, *(lines or ["Not measured."]), END]))
     return made
 
 

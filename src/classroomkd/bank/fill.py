@@ -30,6 +30,7 @@ def fill(
     batch_size: int,
     shard: tuple[int, int] = (0, 1),
     size: tuple[int, int] | None = None,
+    device: torch.device | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> int:
     """Have one mentor answer what is missing in its stores, and store it.
@@ -46,6 +47,7 @@ def fill(
         batch_size: samples per question.
         shard: (k, K): only the k-th of K equal shares; the K together are everything.
         size: (H, W) at which the mentor sees the views; None: the student's.
+        device: where the views are drawn, the same as in training; None: where the part's pixels are.
         progress: told ``{"done", "all", "seconds", "left"}`` after each batch: rows of this share now there, all that
             were missing in it, seconds so far, and seconds left (None before the first batch).
 
@@ -72,7 +74,7 @@ def fill(
             index = wanted[start : start + batch_size]
             if not len(index):  # nothing is lacking: one empty piece
                 continue
-            pixels, target, ids = part.batch(index)
+            pixels, target, ids = (value.to(device or value.device) for value in part.batch(index))
             said = ask(space.look(pixels, target, ids, torch.full_like(ids, view), size)[0])
             for row, (kind, store) in enumerate(stores.items()):
                 # Only what this kind lacks: a row that is there keeps its bytes.

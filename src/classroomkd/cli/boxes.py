@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,8 +56,8 @@ class _Upright(Files):
     def picture(self, picture: Picture) -> NDArray[np.uint8]:
         """See :class:`Files`."""
         try:
-            with warnings.catch_warnings(), Image.open(io.BytesIO(self.read(picture.file))) as image:
-                warnings.simplefilter("ignore")
+            decode.quiet()
+            with Image.open(io.BytesIO(self.read(picture.file))) as image:
                 return np.asarray(decode.to_rgb_or_grey(ImageOps.exif_transpose(image)).convert("RGB"))
         except decode.DecodeError:
             raise

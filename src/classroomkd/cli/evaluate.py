@@ -102,15 +102,14 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Score a student: accuracy, loss, and accuracy by class; of pose the metrics by name, and by joint."""
-    part = part or ("test" if data is None else "all")
-    if part not in PARTS:
+    if part is not None and part not in PARTS:
         raise UserError(f"--part {part}: choose one of {', '.join(PARTS)}")
     if student.suffix == ".json":
         from classroomkd.cli.evaluate_results import score_results
 
-        found, show = score_results(student, data, part, unreadable, official=official, trust_code=trust_code)
-        _tell(found, show, as_json)
+        _tell(*score_results(student, data, part, official=official), as_json)
         return
+    part = part or ("test" if data is None else "all")
     from classroomkd.cli.by_task import chosen
     from classroomkd.engine.runtime import pick_device
     from classroomkd.export.student import find_student, load_student, own_recipe

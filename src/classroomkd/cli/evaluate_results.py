@@ -1,4 +1,7 @@
-"""``classroomkd evaluate RESULTS.json``: OKS-AP of a file of answers in COCO's results format, whoever wrote it."""
+"""``classroomkd evaluate RESULTS.json``: OKS-AP of a file of answers in COCO's results format, whoever wrote it.
+
+Read as pycocotools reads them: every picture that the annotations list was looked at, its people are all to be found.
+"""
 
 from __future__ import annotations
 
@@ -12,69 +15,91 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from classroomkd import data as data_
+from classroomkd.data.people import checks
+from classroomkd.data.people.listing import Listing, PersonSource
+from classroomkd.data.people.people import join
+from classroomkd.data.sources.base import Request
+from classroomkd.data.sources.table import open_source
 from classroomkd.errors import UserError
-from classroomkd.tasks.pose.judging import truth_of
+from classroomkd.tasks.pose.judging import as_truth
 from classroomkd.tasks.pose.official import official_ap
 from classroomkd.tasks.pose.oks import by_visibility, keypoint_ap
 from classroomkd.tasks.pose.results import read_results
+from classroomkd.tasks.pose.truth import Truth
 
 __all__ = ["score_results"]
 
-_SIZE = [16, 16]  # nobody looks at the crops
-
 
 def score_results(
-    path: Path, source: str | None, part: str, unreadable: str, *, official: bool, trust_code: bool
+    path: Path, source: str | None, part: str | None, *, official: bool
 ) -> tuple[dict[str, Any], Callable[[], None]]:
     """The scores as plain data, and what prints them. Whose boxes the answers are about, such a file does not say.
 
     Args:
         path: the results.
-        source: the data with the truth, at the ids that the results name.
-        part: test, val, train or all.
-        unreadable: images that cannot be decoded: refuse or skip.
+        source: the annotations, ``coco-keypoints:DIR`` or ``coco-keypoints:FILE.json@IMAGES``.
+        part: which of its files: test, val, train or all; None: test, or the only one.
         official: pycocotools' figures, too.
-        trust_code: whether ``py:`` data may run.
 
     Raises:
-        UserError: no data, classes instead of people, an id that two pictures have, and what ``read_results`` and
-            ``data.load`` raise.
+        UserError: no such data or part, an id that two pictures have, and what ``read_results`` and the source raise.
     """
-    if source is None:
-        raise UserError(f"{path} is a file of results; say what they are scored on: --data coco-keypoints:DIR")
-    spec: dict[str, Any] = {"source": source, "unreadable": unreadable, "size": _SIZE}
-    if source.partition(":")[0] in ("coco-keypoints", "mpii"):
-        spec["options"] = {"memory_gib": 0}
-    images = data_.load(spec, task="pose", trust_code=trust_code)
-    for note in images.notes:
-        print(note, file=sys.stderr)
-    people, skeleton = images.people, images.skeleton
-    assert people is not None
-    assert skeleton is not None
-    parts = [images.train, images.val, images.test] if part == "all" else [getattr(images, part)]
-    ids = np.concatenate([one.ids.cpu().numpy() for one in parts])
-    truth = truth_of(people, ids, bare=part in ("test", "all"))
+    if source is None or source.partition(":")[0] != "coco-keypoints":
+        raise UserError(
+            f"{path} is a file of results; say which annotations they are scored against: --data coco-keypoints:DIR "
+            "(or coco-keypoints:FILE.json@IMAGES)"
+        )
+    opened = open_source(source, Request(task="pose"))
+    assert isinstance(opened, PersonSource)
+    part, listings = _chosen(opened, source, part)
+    notes = list(opened.notes)
+    truth = _truth(listings, source, notes)
     assert truth.images is not None
-    names = np.array([picture.id for picture in people.pictures], np.int64)[np.argsort(people.numbers)][truth.images]
-    if len(np.unique(names)) < len(names):
-        raise UserError(f"{source}: two pictures have the same id; score the parts one by one, with --part")
-    found = read_results(path, set(names.tolist()), len(skeleton))
-    order = np.argsort(names)
-    found = replace(found, image=truth.images[order[np.searchsorted(names[order], found.image)]])
-    figures = keypoint_ap(truth, found, skeleton.sigmas)
-    hidden = {name: table["AP"] for name, table in by_visibility(truth, found, skeleton.sigmas).items()}
+    for note in notes:
+        print(note, file=sys.stderr)
+    found = read_results(path, set(truth.images.tolist()), len(opened.skeleton), opened.category)
+    sigmas = opened.skeleton.sigmas
+    figures = keypoint_ap(truth, found, sigmas)
+    hidden = {name: table["AP"] for name, table in by_visibility(truth, found, sigmas).items()}
     said = {
         "results": str(path),
-        "data": images.name,
+        "data": opened.name,
         "part": part,
         "answers": len(found.score),
         "images": len(truth.images),
         "metric": "AP",
         "metrics": figures | hidden,
-        **({"official": official_ap(truth, found, skeleton.sigmas)} if official else {}),
+        **({"official": official_ap(truth, found, sigmas)} if official else {}),
     }
     return said, lambda: _show(said)
+
+
+def _chosen(opened: PersonSource, source: str, part: str | None) -> tuple[str, list[Listing]]:
+    """The files that count, and what they are called together."""
+    if part == "all" or (part is None and "test" not in opened.parts):
+        return "all", list(opened.parts.values())
+    part = part or "test"
+    if part not in opened.parts:
+        there = ", ".join(f"{name} ({listing.where})" for name, listing in opened.parts.items())
+        raise UserError(f"--part {part}: {source} has no such file; there is {there}")
+    return part, [opened.parts[part]]
+
+
+def _truth(listings: list[Listing], source: str, notes: list[str]) -> Truth:
+    """Everything that is annotated, by the pictures' own ids."""
+    for listing in listings:
+        checks.check_flags(listing)
+        checks.mend(listing, notes)
+    numbers = [np.array([picture.id for picture in listing.pictures], np.int64) for listing in listings]
+    every = np.concatenate(numbers)
+    if len(np.unique(every)) < len(every):
+        raise UserError(f"{source}: two pictures have the same id; score the files one by one, with --part")
+    starts = np.cumsum([0, *(len(own) for own in numbers)])
+    people = [
+        replace(listing.persons, picture=listing.persons.picture + start)
+        for listing, start in zip(listings, starts, strict=False)
+    ]
+    return as_truth(join(*people), every, every)
 
 
 def _show(said: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from classroomkd.data import geometry
 
-__all__ = ["ENDINGS", "DecodeError", "decode", "oriented_size", "to_rgb_or_grey"]
+__all__ = ["ENDINGS", "DecodeError", "decode", "oriented_size", "quiet", "to_rgb_or_grey"]
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 _TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap height and width
 _ORIENTATION = 0x0112
+_PILLOW = r"PIL\."
 
 
 class DecodeError(Exception):
@@ -37,15 +39,13 @@ def decode(path: str | Path, size: int | None) -> NDArray[np.uint8]:
     """
     try:
         data = Path(path).read_bytes()
-        with warnings.catch_warnings():
-            # Pillow warns about odd metadata and very large pictures; only what it cannot decode matters here.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                if image.format == "JPEG" and size is not None:
-                    # Lets the decoder halve the picture while it still is at least twice as large as asked for.
-                    image.draft(None, (2 * size, 2 * size))
-                turned = ImageOps.exif_transpose(image)
-                return geometry.fit_image(to_rgb_or_grey(turned), size)
+        quiet()
+        with Image.open(io.BytesIO(data)) as image:
+            if image.format == "JPEG" and size is not None:
+                # Lets the decoder halve the picture while it still is at least twice as large as asked for.
+                image.draft(None, (2 * size, 2 * size))
+            turned = ImageOps.exif_transpose(image)
+            return geometry.fit_image(to_rgb_or_grey(turned), size)
     except DecodeError:
         raise
     except Exception as error:
@@ -61,18 +61,27 @@ def _reason(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def oriented_size(path: str | Path) -> tuple[int, int]:
+def quiet() -> None:
+    """Silence Pillow's warnings about odd metadata and very large pictures: only what it cannot decode matters here.
+
+    Once, for the process: ``warnings.catch_warnings`` is not for threads, and decoding runs beside the training.
+    """
+    if not any(action == "ignore" and module is not None and module.pattern == _PILLOW
+               for action, _, _, module, _ in warnings.filters):  # fmt: skip
+        warnings.filterwarnings("ignore", module=_PILLOW)
+
+
+def oriented_size(path: str | Path | IO[bytes]) -> tuple[int, int]:
     """(height, width) after EXIF orientation, from the file's head alone.
 
     Raises:
         DecodeError: when it cannot be read.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                width, height = image.size
-                return (width, height) if image.getexif().get(_ORIENTATION) in _TURNED else (height, width)
+        quiet()
+        with Image.open(path) as image:
+            width, height = image.size
+            return (width, height) if image.getexif().get(_ORIENTATION) in _TURNED else (height, width)
     except Exception as error:
         raise DecodeError(_reason(error)) from error
 

@@ -110,6 +110,7 @@ def prepare_answers(
             batch_size=setup.recipe.train.eval_batch_size,
             shard=(setup.runtime.rank, setup.runtime.world),
             size=mentor.size,
+            device=setup.runtime.device,
             progress=progress if setup.runtime.is_zero else None,
         )
         setup.runtime.barrier()

@@ -92,7 +92,7 @@ def _context(setup: Setup, room: Classroom, last: bool) -> EngineContext:
 def endless(setup: Setup, part: Part, space: Views) -> Iterator[dict[str, Tensor]]:
     """Batches of the first epoch again and again, each augmented anew."""
     size, sights = setup.recipe.train.batch_size, setup.known_sights
-    batches = Batches(part, space, size, 0, drop_last=True, sizes=sights)
+    batches = Batches(part, space, size, 0, drop_last=True, sizes=sights, device=setup.runtime.device)
     return (batch for _ in cycle((0,)) for batch in batches.epoch(0))
 
 

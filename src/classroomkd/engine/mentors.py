@@ -183,7 +183,7 @@ def _trained(
         views=setup.base_views.definition,
         seed=seed,
         code=_identity(setup, module) if spec.model.startswith("py:") else "",
-        **assistants.lineage(spec, teachers, setup.recipe.task.options),
+        **assistants.lineage(spec, teachers, setup.subject.taught_by()),
         **_own_form(setup, spec),
     )
     folder = setup.cache / "mentors" / key

@@ -30,7 +30,14 @@ def plan(setup: Setup) -> dict[str, Any]:
         (its step over the student alone, mentors online) and ``x_floor_bank`` (with stored answers; None without).
     """
     recipe = setup.recipe
-    batches = Batches(setup.student_part, setup.views, recipe.train.batch_size, 0, sizes=setup.known_sights)
+    batches = Batches(
+        setup.student_part,
+        setup.views,
+        recipe.train.batch_size,
+        0,
+        sizes=setup.known_sights,
+        device=setup.runtime.device,
+    )
     batch = next(batches.epoch(0))
     stored_ahead = setup.bank.spec.kind != "off"
     arms = []

@@ -66,8 +66,8 @@ def predicted(capsys: Any, student: Path, crowd: Path, *words: object) -> list[d
         ({"category_id": 2}, [], "result 3 (from 0) has category_id 2"),
         ({"keypoints": [1.0] * 48}, [], "the skeleton has 17 joints, which makes 51"),
         ({"score": float("nan")}, [], "result 3 (from 0) has score with something that is not a finite number"),
-        ({}, ["--part", "test"], "not among the"),
-        ({}, None, "say what they are scored on: --data"),
+        ({}, ["--part", "val"], "has no such file; there is all (people.json)"),
+        ({}, None, "say which annotations they are scored against: --data"),
     ],
 )
 def test_results_that_do_not_fit_their_data(
@@ -84,6 +84,38 @@ def test_results_that_do_not_fit_their_data(
     if words == []:
         assert main(["evaluate", str(file), *data]) == 2
         assert "is not whole JSON" in capsys.readouterr().err
+
+
+def test_results_are_scored_against_the_test_annotations_of_a_folder(tmp_path: Path, capsys: Any) -> None:
+    """Of any category, with every listed picture looked at, as pycocotools has it; images are not needed."""
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "images").mkdir()
+    joints = np.random.default_rng(0).uniform(10, 90, (6, 17, 2))
+    for part, first in (("train", 0), ("val", 3)):
+        people = {
+            "images": [{"id": i, "file_name": f"{i}.png", "width": 99, "height": 99} for i in range(first, first + 4)],
+            "categories": [{"id": 7, "name": "dancer", "keypoints": list(COCO.joints)}],
+            "annotations": [
+                {"id": i, "image_id": i, "category_id": 7, "bbox": [5, 5, 90, 90], "area": 4000,
+                 "keypoints": np.c_[joints[i], np.full(17, 2)].ravel().tolist()} for i in range(first, first + 3)
+            ],
+        }  # fmt: skip
+        (tmp_path / "annotations" / f"people_{part}.json").write_text(json.dumps(people))
+        (tmp_path / "images" / f"{first}.png").touch()
+    answers = [
+        {"image_id": i, "category_id": 7, "keypoints": np.c_[joints[i], np.ones(17)].ravel().tolist(), "score": 0.9}
+        for i in (3, 4, 5)
+    ]
+    alarm = {**answers[0], "image_id": 6, "score": 0.1}  # a listed picture without anybody
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps([*answers, alarm]))
+    said = json.loads(told(capsys, "evaluate", file, "--data", f"coco-keypoints:{tmp_path}", "--json"))
+    assert (said["part"], said["images"], said["answers"]) == ("test", 4, 4)
+    assert said["metrics"]["AP"] == pytest.approx(1.0)
+    alone = f"coco-keypoints:{tmp_path / 'annotations' / 'people_val.json'}@{tmp_path / 'images'}"
+    assert json.loads(told(capsys, "evaluate", file, "--data", alone, "--json"))["metrics"] == said["metrics"]
+    assert main(["evaluate", str(file), "--data", f"coco-keypoints:{tmp_path}", "--part", "all"]) == 2
+    assert "two pictures have the same id" in capsys.readouterr().err
 
 
 @official

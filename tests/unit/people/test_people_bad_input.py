@@ -61,6 +61,7 @@ def joint(place: int, *value: float) -> Change:
             lambda data: data["categories"][0].pop("keypoints"),
             "exactly one category must have keypoints, there is none",
         ),
+        (lambda data: data["images"][0].update(height=10**400), "image 1 cannot have so many pixels"),
         (lambda data: data["images"][0].update(width=99), "it is 160x120 pixels, its annotation says 99x120"),
         (lambda data: data["images"][0].update(file_name="gone.png"), None),
         (
@@ -134,7 +135,7 @@ def test_half_written_json_is_named(tmp_path: Path, text: str) -> None:
         (first(bbox=[20.0, 10, float("nan"), 9]), "1 boxes that are not finite left out: 100"),
         (first(bbox=[20.0, 10, 5, 7.9]), "1 people smaller than 8 pixels left out: 100"),
         (first(bbox=[20.0, 10, 0, 40]), "1 boxes outside the image or without a size left out: 100"),
-        (first(area=0), "1 people without an area left out: 100"),
+        (first(area=0), "1 people whose area is not above 0 left out: 100"),
         (first(keypoints=[0] * 51), "1 people without a labelled joint left out: 100"),
         (joint(3, float("nan"), 10, 2), "1 people with coordinates that are not finite were left out: 100"),
         (joint(3, float("inf"), 10, 1), "1 people with coordinates that are not finite were left out: 100"),
@@ -332,7 +333,7 @@ def test_a_file_without_people_says_so(tmp_path: Path) -> None:
         changed(tmp_path / "a", nobody)
 
 
-@pytest.mark.parametrize("wrong", ["cut", "size"])
+@pytest.mark.parametrize("wrong", ["cut", "size", "turned"])
 def test_pictures_that_are_cut_on_demand_are_looked_at_before(tmp_path: Path, wrong: str) -> None:
     source = dataset(tmp_path, train=scene(2, images=12))
     file = tmp_path / "images" / "000002.png"
@@ -341,7 +342,7 @@ def test_pictures_that_are_cut_on_demand_are_looked_at_before(tmp_path: Path, wr
     else:
         from PIL import Image
 
-        Image.new("RGB", (99, 120)).save(file)
+        Image.new("RGB", (99, 120) if wrong == "size" else (120, 160)).save(file)
     with pytest.raises(UserError, match=r"1 images cannot be used, e\.g\. 000002\.png"):
         read(source, options={"memory_gib": 0})
     images = read(source, options={"memory_gib": 0}, unreadable="skip")
@@ -352,3 +353,16 @@ def test_pictures_that_are_cut_on_demand_are_looked_at_before(tmp_path: Path, wr
     kept = read(source, options={}, unreadable="skip")
     assert torch.equal(kept.train.ids, images.train.ids)
     assert torch.equal(kept.train.pixels.fetch(torch.arange(len(kept.train))), everybody)
+
+
+def test_a_picture_that_its_note_turns_is_used_on_demand(tmp_path: Path) -> None:
+    from PIL import Image
+
+    source = dataset(tmp_path, train=scene(2, images=12))
+    file = tmp_path / "images" / "000002.png"
+    note = Image.Exif()
+    note[0x0112] = 6
+    Image.fromarray(np.full((160, 120, 3), 200, np.uint8)).save(file, exif=note)
+    there = [read(source, options=options) for options in ({"memory_gib": 0}, {})]
+    pixels = [one.train.pixels.fetch(torch.arange(len(one.train))) for one in there]
+    assert torch.equal(*pixels)

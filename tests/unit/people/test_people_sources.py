@@ -15,6 +15,8 @@ from people_pieces import SMALL, body, category, dataset, mpii, one_mpii, person
 
 from classroomkd.data import ImageSet, MemoryPixels, load, make_views, pack, puppets, subset, unpack
 from classroomkd.data.people.files import CropPixels
+from classroomkd.data.people.options import metric_for
+from classroomkd.data.skeleton import COCO, LSP, MPII
 from classroomkd.errors import UserError
 
 
@@ -213,9 +215,16 @@ def test_mpii_heads_come_from_the_mat_file(tmp_path: Path) -> None:
     images = load({"source": source, "size": [64, 64]}, task="pose")
     assert images.people is not None
     assert images.people.of(images.test.ids).head.tolist() == [50.0] * 4
+    io.savemat(tmp_path / "annot" / "gt_valid.mat", {"headboxes_src": 2 * boxes})
+    assert load({"source": source, "size": [64, 64]}, task="pose").fingerprint != images.fingerprint
     io.savemat(tmp_path / "annot" / "gt_valid.mat", {"headboxes_src": boxes[..., :3]})
     with pytest.raises(UserError, match=r"4 people, the \.mat file beside it 3"):
         load({"source": source, "size": [64, 64]}, task="pose")
+
+
+def test_a_detector_s_boxes_decide_the_metric() -> None:
+    assert [metric_for(skeleton, "detector") for skeleton in (COCO, MPII, LSP)] == ["AP_detector"] * 3
+    assert [metric_for(skeleton, "gt") for skeleton in (COCO, MPII, LSP)] == ["AP_gtbox", "PCKh@0.5", "PCK@0.2"]
 
 
 def test_mpii_s_labels_are_those_that_the_official_scorer_counts(tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ def test_published_maps_are_read_where_their_cells_are(size: tuple[int, int]) ->
     assert not Translation(released, udp).identity
 
 
-def test_answers_of_other_rules_or_heads_are_not_taken_for_these(joints: Joints) -> None:
+def test_answers_of_other_rules_or_heads_are_not_taken_for_these(
+    joints: Joints, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = joints.setup.recipe.mentors[0] if joints.setup.recipe.mentors else MentorSpec(name="big", model="simcc_tiny")
     module = joints.resolve("simcc_tiny")
     first = joints.lineage(spec, joints.wrap(spec, module, None, None, None))
@@ -63,3 +65,5 @@ def test_answers_of_other_rules_or_heads_are_not_taken_for_these(joints: Joints)
     other = joints.resolve("simcc_tiny")
     other.pose_head = {"kind": "simcc", "split": 2.0, "beta": 3.0}  # type: ignore[assignment]
     assert joints.lineage(spec, joints.wrap(spec, other, None, None, None)) != first
+    monkeypatch.setattr("classroomkd.engine.subjects.pose.VERSION", -1)
+    assert joints.lineage(spec, joints.wrap(spec, module, None, None, None)) != first

@@ -87,7 +87,7 @@ def usable(
         "boxes that are not finite": ~finite,
         "boxes outside the image or without a size": ~(size >= 0).all(1),
         f"people smaller than {SMALLEST:g} pixels": ~(size.max(1, initial=0) >= SMALLEST - 1),
-        "people without an area": np.zeros(n, bool) if area is None else ~(area > 0),
+        "people whose area is not above 0": np.zeros(n, bool) if area is None else ~(area > 0),
     }
     left = ~broken
     for what, wrong in reasons.items():

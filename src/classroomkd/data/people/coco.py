@@ -23,6 +23,8 @@ from classroomkd.errors import UserError
 
 __all__ = ["read_coco", "read_detections"]
 
+_LARGEST = 10**7  # pixels of a side
+
 
 def read_coco(data: bytes, store: Store, where: str, notes: list[str]) -> tuple[Skeleton, Listing, int]:
     """The skeleton, the listing and the person category's id of the annotation file ``where``.
@@ -83,6 +85,9 @@ def read_detections(data: bytes, where: str, person: int, listing: Listing, note
         raise UserError(
             f"data: {where} is no list of detections: every entry needs bbox, score, image_id and category_id"
         )
+    strange = next((entry["image_id"] for entry in read if not _is_id(entry["image_id"])), None)
+    if strange is not None:
+        raise UserError(f"data: {where}: image_id is {strange!r:.40}; it needs a whole number")
     mine = [entry for entry in read if entry.get("category_id", person) == person]
     if not mine:
         raise UserError(
@@ -140,6 +145,8 @@ def _pictures(images: Sequence[Any], where: str) -> tuple[Picture, ...]:
             ) from error
         if not _is_id(picture.id):
             raise UserError(f"data: {where}: the id of image {picture.file!r:.60} is too large")
+        if max(picture.height, picture.width) > _LARGEST:
+            raise UserError(f"data: {where}: image {picture.id} cannot have so many pixels: {entry!r:.80}")
         if min(picture.height, picture.width) < 1:
             raise UserError(f"data: {where}: image {picture.id} is {picture.width}x{picture.height} pixels")
         pictures.append(picture)

@@ -8,12 +8,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import torch
@@ -94,9 +93,8 @@ class Files:
             DecodeError: when it is no picture.
         """
         try:
-            file = io.BytesIO(self.read(name)) if self.archive else self.path / self.inside / name
-            with warnings.catch_warnings(), Image.open(file) as image:
-                warnings.simplefilter("ignore")
+            decode.quiet()
+            with self._head(name) as file, Image.open(file) as image:
                 return image.height, image.width
         except Exception as error:
             raise decode.DecodeError(str(error) or type(error).__name__) from error
@@ -109,8 +107,8 @@ class Files:
             DecodeError: when it cannot be read, or has another size.
         """
         try:
-            with warnings.catch_warnings(), Image.open(io.BytesIO(self.read(picture.file))) as image:
-                warnings.simplefilter("ignore")
+            decode.quiet()
+            with Image.open(io.BytesIO(self.read(picture.file))) as image:
                 wanted = (picture.width, picture.height)
                 shown = image if image.size == wanted else ImageOps.exif_transpose(image)
                 if shown.size != wanted:
@@ -122,6 +120,24 @@ class Files:
             raise
         except Exception as error:
             raise decode.DecodeError((str(error) or type(error).__name__).splitlines()[0]) from error
+
+    def complaint(self, picture: Picture) -> str | None:
+        """Why :meth:`picture` cannot give the picture, as far as the file's head tells; None where nothing is wrong."""
+        try:
+            height, width = self.size(picture.file)
+            if (height, width) == (picture.height, picture.width):
+                return None
+            with self._head(picture.file) as file:
+                turned = decode.oriented_size(file)
+        except decode.DecodeError as error:
+            return str(error)
+        if turned == (picture.height, picture.width):
+            return None
+        return f"it is {width}x{height} pixels, its annotation says {picture.width}x{picture.height}"
+
+    def _head(self, name: str) -> IO[bytes]:
+        """The file, opened: only what is read of it is unpacked."""
+        return self._open().open(self._member(name)) if self.archive else (self.path / self.inside / name).open("rb")
 
     def digest(self, names: Sequence[str]) -> str:
         """SHA-256 (hex) of the names and contents: an archive's checksums; else lengths, and the first and last 4 KiB
@@ -189,14 +205,7 @@ def look_at_all(store: Files, jobs: Sequence[Job]) -> dict[int, str]:
     bad: dict[int, str] = {}
 
     def work(places: list[int]) -> None:
-        picture = jobs[places[0]][0]
-        try:
-            height, width = store.size(picture.file)
-        except decode.DecodeError as error:
-            bad.update(dict.fromkeys(places, str(error)))
-            return
-        if {height, width} != {picture.height, picture.width}:  # a turned one is turned back when it is read
-            why = f"it is {width}x{height} pixels, its annotation says {picture.width}x{picture.height}"
+        if (why := store.complaint(jobs[places[0]][0])) is not None:
             bad.update(dict.fromkeys(places, why))
 
     _in_threads(work, jobs)

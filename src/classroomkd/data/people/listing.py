@@ -52,8 +52,8 @@ class Listing:
 class PersonSource:
     """An opened source of persons. ``parts`` has ``all``, or ``train`` with or without ``val`` and ``test``.
 
-    ``size`` (H, W) and ``views`` are defaults; ``photographs``: normalised by ImageNet's mean and standard deviation,
-    as the field does, else by the training part's own.
+    ``category`` is the id of the persons' category; ``size`` (H, W) and ``views`` are defaults; ``photographs``:
+    normalised by ImageNet's mean and standard deviation, as the field does, else by the training part's own.
     """
 
     name: str
@@ -63,6 +63,7 @@ class PersonSource:
     views: str
     photographs: bool = True
     notes: tuple[str, ...] = ()
+    category: int = 1
 
 
 def boxed(box: Floats, pictures: Sequence[Picture], place: NDArray[np.int64]) -> Floats:

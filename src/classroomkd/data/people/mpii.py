@@ -32,11 +32,12 @@ _APART = 2.0  # pixels between the same joint in both files, more than any round
 
 class Official(NamedTuple):
     """What the official scorer counts by, of n people: ``heads`` (n,) diagonals of their boxes; ``missing`` (n, 16)
-    joints that it leaves out and ``joints`` (n, 16, 2), pixels from 1, where the file has them."""
+    joints that it leaves out and ``joints`` (n, 16, 2), pixels from 1, where the file has them; ``data``: its bytes."""
 
     heads: Floats
     missing: NDArray[np.bool_] | None = None
     joints: Floats | None = None
+    data: bytes = b""
 
 
 def read_mpii(
@@ -77,7 +78,8 @@ def read_mpii(
     persons = annotated(rows, box, joints, area=_AREA * (200 * scale) ** 2, head=heads)
     inside = (region[:, :2] > -region[:, 2:] / 2).all(1) & (region[:, :2] < limits + region[:, 2:] / 2).all(1)
     region[~inside, 2:] = -1  # nothing of it is in the picture
-    return Listing(where, pictures, persons, region, store, hashlib.sha256(data).hexdigest())
+    truth = data + (b"" if official is None else official.data)
+    return Listing(where, pictures, persons, region, store, hashlib.sha256(truth).hexdigest())
 
 
 def _person(entry: Any, row: int, where: str) -> tuple[Floats, Floats, float]:
@@ -191,4 +193,5 @@ def read_official(data: bytes, where: str) -> Official:
         np.asarray(np.hypot(*(boxes[1] - boxes[0]))),
         None if missing is None else np.asarray(missing, bool).T,
         None if place is None else np.asarray(place, np.float64).transpose(2, 0, 1),
+        data,
     )

@@ -65,7 +65,9 @@ def open_coco(argument: str, request: Request) -> PersonSource:
         data = store.read(boxes) if boxes in store else _outside(boxes)
         found = read_detections(data, PurePosixPath(boxes).name, person[part], parts[part], notes)
         parts[part] = Listing(**{**vars(parts[part]), "found": found})
-    return PersonSource(title, skeletons[first], parts, SIZE, "person", notes=tuple(notes))
+    return PersonSource(
+        title, skeletons[first], parts, SIZE, "person", notes=tuple(notes), category=person.get("test", person[first])
+    )
 
 
 def _with_store(listing: Listing, store: Files) -> Listing:

@@ -116,6 +116,10 @@ class Subject(ABC):
         """What a wrapped mentor's answers depend on beside its weights and preprocessing; part of their key."""
         return {}
 
+    def taught_by(self) -> dict[str, Any]:
+        """The options of the recipe's task that say what a student, or an assistant, is taught."""
+        return {}
+
     def about(self) -> dict[str, str]:
         """What a student's file says about its answers, beside classes and preprocessing."""
         return {}

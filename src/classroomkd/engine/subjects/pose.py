@@ -234,6 +234,10 @@ class Joints(Subject):
         own = mentor.translate.mentor.plain()
         return {"own": own, "answers": self.coding.plain(), "joints": self.places(spec), "translation": VERSION}
 
+    def taught_by(self) -> dict[str, Any]:
+        """See the base: all but how answers are scored."""
+        return {key: value for key, value in self.setup.recipe.task.options.items() if key != "flip_test"}
+
     def about(self) -> dict[str, str]:
         """See the base: skeleton and head."""
         options = self.setup.recipe.data.options

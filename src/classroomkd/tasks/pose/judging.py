@@ -13,12 +13,12 @@ from classroomkd.data.skeleton import Skeleton
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.tasks.pose import pck
 from classroomkd.tasks.pose.oks import by_visibility, keypoint_ap, oks_nms
-from classroomkd.tasks.pose.truth import Floats, Found, Truth
+from classroomkd.tasks.pose.truth import Floats, Found, Ints, Truth
 
 if TYPE_CHECKING:
-    from classroomkd.data.people.people import People
+    from classroomkd.data.people.people import Annotations, People
 
-__all__ = ["METRICS", "answered", "check_metric", "judge", "truth_of"]
+__all__ = ["METRICS", "answered", "as_truth", "check_metric", "judge", "truth_of"]
 
 _NOWHERE = -1e6
 SURE = 0.2  # joints below are left out of a person's score (HRNet's and the field's value)
@@ -47,16 +47,25 @@ def truth_of(people: People, ids: ArrayLike, *, bare: bool = False) -> Truth:
 
     Pictures go by :attr:`People.numbers`: two files may give two pictures the same id.
     """
-    known = people.truth(ids, bare=bare)
     looked_at = np.unique(people.persons.picture[people.rows(ids)])
     if bare:
         looked_at = np.union1d(looked_at, people.bare)
+    return as_truth(people.truth(ids, bare=bare), people.numbers, people.numbers[looked_at])
+
+
+def as_truth(known: Annotations, numbers: Ints, looked_at: Ints) -> Truth:
+    """Annotations as a scorer takes them.
+
+    Args:
+        known: their ``picture`` is a place in ``numbers``.
+        numbers: what the pictures are called.
+        looked_at: the pictures that were looked at, by that.
+    """
     # A box or an area that is not finite (such people were left out and counted): no target, as one without joints.
     sound = np.isfinite(known.box).all(-1) & np.isfinite(known.area)
     joints = np.where(sound[:, None, None], known.joints, 0.0)
     box, area = np.where(sound[:, None], known.box, 0.0), np.where(sound, known.area, 0.0)
-    number = people.numbers
-    return Truth(number[known.picture], joints, area, box, known.crowd, images=number[looked_at])
+    return Truth(numbers[known.picture], joints, area, box, known.crowd, images=looked_at)
 
 
 def answered(people: People, ids: ArrayLike, found: ArrayLike, skeleton: Skeleton) -> Found:
