@@ -103,7 +103,8 @@ def every_method(result: dict[str, Any]) -> list[str]:
             "### Matched strength",
             "",
             "The mentors' weights sum to 1, and where a method has weights of its own for the two parts they are 1 "
-            "and 1. Methods whose native weights sum to 1 already stand here with their native students.",
+            "and 1 (factors inside a divergence, DKD's and DTKD's alpha and beta, stay). Methods whose native weights "
+            "sum to 1 already stand here with their native students.",
             "",
             *table([*matched, *same]),
             "",
