@@ -28,7 +28,7 @@ from classroomkd.methods.mmkd import MMKD
 
 HERE = Path(__file__).parent
 STUDENT, MENTORS = "resnet8x4", ("resnet32x4",) * 3
-B, CLASSES, ROUNDS = 64, 100, 3
+B, CLASSES, ROUNDS = 64, 100, 5
 
 
 def meta_steps() -> dict[str, Callable[[], int]]:

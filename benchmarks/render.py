@@ -134,6 +134,22 @@ def step_cost(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def meta_step(result: dict[str, Any]) -> list[str]:
+    passes = result["mentor_passes"]
+    return [
+        "## MMKD's meta step with stored answers",
+        "",
+        f"`{result['command']}` ({result['machine']}; {result['student']} from {', '.join(result['mentors'])}, batch "
+        f"{result['batch']}; median of {result['rounds']} interleaved rounds, quartiles in brackets). Asking the "
+        f"mentors again is {passes['again']} passes of mentors a meta step, the buffer's answers {passes['stored']}.",
+        "",
+        "| CPU time | ratio |",
+        "|:---|---:|",
+        *(f"| {r['step']} | {r['median']:.2f} [{r['q1']:.2f}, {r['q3']:.2f}] |" for r in result["rows"]),
+        "",
+    ]
+
+
 def pose(result: dict[str, Any]) -> list[str]:
     """People with joints: two scores, the first with its differences."""
     data, first, second = result["data"], "PCK@0.2", "AP_gtbox"
@@ -221,6 +237,7 @@ SECTIONS = {
     "methods": every_method,
     "pose": pose,
     "step_cost": step_cost,
+    "meta_step": meta_step,
     "pose_formats": formats,
     "decoders": decoders,
 }

@@ -1,6 +1,6 @@
 """What one training step costs over the student alone, for every method: mentors online, and answers from the bank.
 
-    python benchmarks/step_cost.py     # resnet8, batch 64, five mentors, made-up pixels; minutes
+    python benchmarks/step_cost.py     # resnet8, batch 64, five mentors, made-up pixels; a quarter of an hour
 
 All variants in one process, interleaved in rotating order, one thread, CPU time; the figure is the median over rounds
 of the ratio to the student alone in the same round, with quartiles; the A/A row (the student alone twice) says what the
@@ -13,7 +13,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,22 @@ from classroomkd.engine.record import Record
 HERE = Path(__file__).parent
 MENTORS = ("resnet20", "wrn_16_1", "mobilenetv2", "vgg8", "resnet8")
 B, CLASSES, ROUNDS = 64, 10, 9
+OPTIONS: dict[str, dict[str, Any]] = {"mmkd": {"meta_every": 10**6}}  # meta steps: meta_step.py
 
 
 class Stored:
-    """Answers in memory, looked up by id and view as the bank does."""
+    """Answers in memory, looked up by id and view as the bank does; activations are of one view, in half precision."""
 
-    def __init__(self, mentors: int) -> None:
+    def __init__(self, mentors: int, shapes: Mapping[str, tuple[tuple[int, ...], ...]]) -> None:
         self.answers = torch.randn(4, 512, mentors, CLASSES).half()
+        self.shapes = shapes
+        self.maps = {tap: [torch.randn(512, *shape).half() for shape in found] for tap, found in shapes.items()}
 
     def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
         return self.answers[views, ids].permute(1, 0, 2).float()
+
+    def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
+        return tuple(found[ids].float() for found in self.maps[tap])
 
 
 def variant(name: str, options: dict[str, Any], stored: bool) -> Callable[[], None]:
@@ -48,15 +54,25 @@ def variant(name: str, options: dict[str, Any], stored: bool) -> Callable[[], No
         Mentor(models.create(m, CLASSES).to(memory_format=torch.channels_last), f"{m}-{i}")
         for i, m in enumerate(MENTORS)
     ]
-    room = Classroom(student, teachers, methods.create(name, **options), task=tasks.create("classification"))
+    room = Classroom(
+        student,
+        teachers,
+        methods.create(name, **options),
+        task=tasks.create("classification"),
+        image_shape=(3, 32, 32),
+        scores=[0.5 + 0.01 * i for i in range(len(teachers))],
+        register=(torch.arange(512), torch.arange(512) % CLASSES),
+        taught=[m == MENTORS[-1] for m in MENTORS],  # TAKD's student learns from the last of the chain
+    )
     if stored:
-        room.mentors.store = Stored(len(teachers))
+        room.mentors.store = Stored(len(teachers), {} if room.shapes is None else room.shapes.mentors)
     optimizer = torch.optim.SGD(room.parameters(), lr=1e-3, momentum=0.9, fused=True)
     context, record = PlainContext(room, optimizer), Record(len(teachers), CLASSES, torch.device("cpu"))
+    ids = torch.randint(512, (B,))
     batch = {
         "inputs": torch.randn(B, 3, 32, 32).contiguous(memory_format=torch.channels_last),
-        "target": torch.randint(CLASSES, (B,)),
-        "ids": torch.randint(512, (B,)),
+        "target": ids % CLASSES,
+        "ids": ids,
         "views": torch.randint(4, (B,)),
     }
 
@@ -74,11 +90,14 @@ def main() -> None:
         "student alone again (A/A)": variant("none", {}, False),
     }
     for name in methods.names():
-        rules = [{"rule": r} for r in methods.entries()[name].rules] or [{}]
-        for options in rules if name != "none" else []:
+        entry = methods.entries()[name]
+        if name == "none" or "classification" not in entry.tasks:
+            continue
+        for options in [{"rule": r} for r in entry.rules] or [{}]:
             label = " ".join([name, *options.values()])
-            cases[f"{label}, bank"] = variant(name, options, True)
-            cases[f"{label}, online"] = variant(name, options, False)
+            label += " (between meta steps)" if name in OPTIONS else ""
+            cases[f"{label}, bank"] = variant(name, options | OPTIONS.get(name, {}), True)
+            cases[f"{label}, online"] = variant(name, options | OPTIONS.get(name, {}), False)
     for step in cases.values():
         step()
     names = list(cases)
