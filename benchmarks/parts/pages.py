@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,11 @@ def _placed(text: str, block: str) -> str:
     return f"{before}## Measured\n\n{block}\n\n{tests}{after}"
 
 
-def _grouped(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """By method: an arm's name starts with it."""
-    found: dict[str, list[dict[str, Any]]] = {}
+def _under(head: list[str], rows: list[dict[str, Any]], line: Callable[[dict[str, Any]], str]) -> dict[str, list[str]]:
+    """By method, whose name an arm's starts with, the head and a line for each of its rows."""
+    found: dict[str, list[str]] = {}
     for row in rows:
-        found.setdefault(row["arm"].replace(",", "").split()[0], []).append(row)
+        found.setdefault(row["arm"].replace(",", "").split()[0], list(head)).append(line(row))
     return found
 
 
@@ -59,17 +59,14 @@ def _classes(result: Mapping[str, Any]) -> dict[str, list[str]]:
         "| arm | strength | n | test % | vs student alone | vs average | cost, × alone |",
         "|:---|:---|---:|---:|---:|---:|---:|",
     ]
-    return {
-        name: [
-            *head,
-            *(
-                f"| {r['arm']} | {r['strength']} | {r['n']} | {score(r)} | {difference(r, 'none')} "
-                f"| {difference(r, 'average')} | {cost(r)} |"
-                for r in rows
-            ),
-        ]
-        for name, rows in _grouped(result["rows"]).items()
-    }
+    return _under(
+        head,
+        result["rows"],
+        lambda r: (
+            f"| {r['arm']} | {r['strength']} | {r['n']} | {score(r)} | {difference(r, 'none')} "
+            f"| {difference(r, 'average')} | {cost(r)} |"
+        ),
+    )
 
 
 def _joints(result: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -81,14 +78,11 @@ def _joints(result: Mapping[str, Any]) -> dict[str, list[str]]:
         "| arm | n | PCK@0.2 % | vs student alone | vs average | AP_gtbox % | cost, × alone |",
         "|:---|---:|---:|---:|---:|---:|---:|",
     ]
-    return {
-        name: [
-            *head,
-            *(
-                f"| {r['arm']} | {r['n']} | {score(r['PCK@0.2'])} | {difference(r['PCK@0.2'], 'none')} "
-                f"| {difference(r['PCK@0.2'], 'average')} | {points(r['AP_gtbox']['mean'])} | {cost(r)} |"
-                for r in rows
-            ),
-        ]
-        for name, rows in _grouped(result["rows"]).items()
-    }
+    return _under(
+        head,
+        result["rows"],
+        lambda r: (
+            f"| {r['arm']} | {r['n']} | {score(r['PCK@0.2'])} | {difference(r['PCK@0.2'], 'none')} "
+            f"| {difference(r['PCK@0.2'], 'average')} | {points(r['AP_gtbox']['mean'])} | {cost(r)} |"
+        ),
+    )
