@@ -183,6 +183,8 @@ def test_a_method_s_page_gets_its_rows_once(tmp_path: Path) -> None:
     result = {"rows": [{"arm": name, **row} for name in ("kd best", "none, 9 epochs", "camkd with dist")]}
     result |= {"student": {"model": "resnet8"}, "mentors": [1, 2], "epochs": 3, "command": "make it"}
     (tmp_path / "methods.json").write_text(json.dumps(result))
+    joints = {"arm": "kd best", "n": 3, "PCK@0.2": row, "AP_gtbox": row, "cost_ratio": None}
+    (tmp_path / "pose.json").write_text(json.dumps(result | {"rows": [joints]}))
     for name in ("kd", "none", "camkd", "fitnet"):
         (tmp_path / f"{name}.md").write_text(f"# {name}\n\n## Tests\n\nnone\n")
     for _ in range(2):
@@ -192,6 +194,7 @@ def test_a_method_s_page_gets_its_rows_once(tmp_path: Path) -> None:
     assert (
         page.count("## Measured") == page.count("| kd best | native | 5 | 50.00 ± 1.00 | ▲ +2.00 [1.00, 3.00] |") == 1
     )
+    assert page.count("| kd best | 3 | 50.00 ± 1.00 | ▲ +2.00 [1.00, 3.00] | – | 50.00 | – |") == 1
     assert page.endswith("<!-- /rows -->\n\n## Tests\n\nnone\n")
     assert "| none, 9 epochs |" in (tmp_path / "none.md").read_text()
     assert "| camkd with dist |" in (tmp_path / "camkd.md").read_text()
