@@ -7,6 +7,7 @@ import random
 
 import pytest
 import torch
+from torch import Tensor
 
 from classroomkd import functional
 from classroomkd.errors import UserError
@@ -117,6 +118,36 @@ def test_a_class_that_both_rule_out_adds_nothing() -> None:
     assert student.grad[0, 2] == 0
     assert functional.kl_divergence(student, mentor[:, [2, 1, 0, 3]]).isinf()  # the mentor believes what it rules out
     assert functional.kl_divergence(student, mentor * math.nan).isnan()  # a broken mentor is not hidden
+
+
+def _plainly(student: Tensor, mentor: Tensor, temperature: Tensor | float) -> Tensor:
+    """KL written out for autograd to differentiate; the mentor's side is a constant."""
+    over = temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
+    p = torch.softmax(mentor / over, -1).detach()
+    return (p * (p.log() - torch.log_softmax(student / over, -1))).sum(-1)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 5), (3, 4, 5)], ids=["one student", "as many"])
+@pytest.mark.parametrize("kind", ["number", "by sample", "by mentor and sample"])
+def test_the_slope_of_a_divergence(shape: tuple[int, ...], kind: str) -> None:
+    """First and second derivatives, in the student and in a temperature, against autograd's own."""
+    draw = torch.Generator().manual_seed(3)
+    student = torch.randn(shape, dtype=torch.float64, generator=draw).requires_grad_()
+    mentor = torch.randn(3, 4, 5, dtype=torch.float64, generator=draw)
+    sizes = {"number": None, "by sample": (1, 4), "by mentor and sample": (3, 4)}[kind]
+    over = 3.0 if sizes is None else (torch.rand(sizes, dtype=torch.float64, generator=draw) + 1).requires_grad_()
+    inputs = (student,) if isinstance(over, float) else (student, over)
+    factor = torch.rand(3, 4, dtype=torch.float64, generator=draw)
+    found = []
+    for divergence in (functional.kl_divergence, _plainly):
+        value = (factor * divergence(student, mentor, over)).sum()
+        plain = torch.autograd.grad(value, inputs, retain_graph=True)
+        slopes = torch.autograd.grad(value, inputs, create_graph=True)
+        assert all(torch.equal(a, b) or torch.allclose(a, b, rtol=1e-12) for a, b in zip(plain, slopes, strict=True))
+        bends = torch.autograd.grad(sum(x.square().sum() for x in slopes), inputs)
+        found.append((value, *slopes, *bends))
+    for ours, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("rule", RULES)

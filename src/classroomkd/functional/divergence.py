@@ -5,6 +5,8 @@ Shapes: M mentors, B samples, C classes. Everything is differentiable in the stu
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,36 @@ __all__ = ["average", "kd", "kl_divergence", "log_credibility", "wide"]
 def wide(logits: Tensor) -> Tensor:
     """Half precisions become float32; a temperature of 13 and a square of it do not fit bf16's mantissa."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+_HUGE, _ENDLESS = 1e38, 1e15  # what stands for infinity in a factor, and what a sum with such a term is beyond
+
+
+class _Divergence(torch.autograd.Function):
+    """KL over the last dimension with its gradient written out: half the passes over (M, B, C) that autograd makes."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, mentor: Tensor, temperature: Tensor | float) -> Tensor:
+        log_p = torch.log_softmax(mentor / temperature, -1)
+        log_q = torch.log_softmax(student / temperature, -1)
+        p = log_p.exp()
+        ctx.save_for_backward(student, temperature if isinstance(temperature, Tensor) else None, p, log_q)
+        ctx.temperature = temperature
+        # 0 · log 0 is 0, not NaN; a NaN of p stays. Bounds and one look at the sums: a mask of (M, B, C) costs ten times.
+        each = (log_p.clamp_min_(-_HUGE) - log_q).clamp_max_(_HUGE).mul_(p).sum(-1)
+        return each.masked_fill_(each > _ENDLESS, torch.inf)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        student, given, p, log_q = ctx.saved_tensors
+        temperature = ctx.temperature if given is None else given
+        again = torch.is_grad_enabled()  # a second derivative is wanted: what depends on inputs is computed anew
+        q = torch.softmax(student / temperature, -1) if again else log_q.exp()
+        slope = (q - p) * (grad.unsqueeze(-1) / temperature)
+        by_student = slope.sum_to_size(student.shape) if ctx.needs_input_grad[0] else None
+        if given is None or not ctx.needs_input_grad[2]:
+            return by_student, None, None
+        return by_student, None, -(slope * (student / temperature)).sum_to_size(given.shape)
 
 
 def kl_divergence(student_logits: Tensor, mentor_logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
@@ -28,14 +60,11 @@ def kl_divergence(student_logits: Tensor, mentor_logits: Tensor, temperature: fl
     Returns:
         The divergence in nats, shape of the broadcast leading dimensions.
     """
-    student_logits, mentor_logits = wide(student_logits), wide(mentor_logits)
+    student_logits, mentor_logits = wide(student_logits), wide(mentor_logits).detach()
     if isinstance(temperature, Tensor):
         temperature = temperature.unsqueeze(-1).to(student_logits.dtype)
-    with torch.no_grad():
-        log_p = torch.log_softmax(mentor_logits / temperature, -1)
-        p = log_p.exp()
-    log_q = torch.log_softmax(student_logits / temperature, -1)
-    return (p * (log_p - log_q)).masked_fill(p == 0, 0.0).sum(-1)  # 0 · log 0 is 0, not NaN; a NaN of p stays
+    divergence: Tensor = _Divergence.apply(student_logits, mentor_logits, temperature)  # type: ignore[no-untyped-call]
+    return divergence
 
 
 def log_credibility(logits: Tensor, target: Tensor) -> Tensor:
