@@ -157,7 +157,7 @@ def pose(result: dict[str, Any]) -> list[str]:
         f"{m['name']} ({m['model']}, {m['parameters']:,} parameters) {points(m['accuracy'])}" for m in result["mentors"]
     )
     lines = [
-        "## Human pose: Leeds Sports Poses",
+        "## Human pose: Leeds Sports Poses Extended",
         "",
         f"`{result['command']}` ({result['environment']['platform']}, torch {result['environment']['torch']}, CPU)",
         "",
