@@ -1,4 +1,4 @@
-"""Human pose on LSP Extended: ClassroomKD per joint and per person against the student alone, one mentor, averaging, CA-MKD.
+"""Human pose on LSP Extended: ClassroomKD per joint and per person, the student alone, one mentor, averaging, CA-MKD.
 
     python benchmarks/pose.py --data pose_lspet2400.zip     # takes up where it was cut
 

@@ -72,8 +72,8 @@ def _classes(result: Mapping[str, Any]) -> dict[str, list[str]]:
 def _joints(result: Mapping[str, Any]) -> dict[str, list[str]]:
     head = [
         "",
-        f"Human pose, LSP Extended, {result['student']['model']} student, {len(result['mentors'])} mentors, {result['epochs']} "
-        f"epochs: `{result['command']}` ([all arms]({RESULTS})).",
+        f"Human pose, LSP Extended, {result['student']['model']} student, {len(result['mentors'])} mentors, "
+        f"{result['epochs']} epochs: `{result['command']}` ([all arms]({RESULTS})).",
         "",
         "| arm | n | PCK@0.2 % | vs student alone | vs average | AP_gtbox % | cost, × alone |",
         "|:---|---:|---:|---:|---:|---:|---:|",

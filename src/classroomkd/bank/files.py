@@ -162,13 +162,14 @@ class PartFiles:
         _pread(self.fds[1], words.data.cast("B"), view * len(self.span) * 4)
         return words
 
-    def blocks(self, view: int) -> Iterator[tuple[int, Bytes]]:
+    def blocks(self, view: int, into: Bytes | None = None) -> Iterator[tuple[int, Bytes]]:
         """A view's rows in order: the first row's place in the span and (k, row_bytes) of at most 1 MB (one row at
-        least); the memory is used again for the next block."""
+        least): pieces of ``into`` (len(span), row_bytes), or else of memory that is used again for the next block."""
         step = max(BLOCK // self.row_bytes, 1)
-        buffer = np.empty((min(step, len(self.span)), self.row_bytes), np.uint8)
+        buffer = np.empty((min(step, len(self.span)), self.row_bytes), np.uint8) if into is None else into
         for start in range(0, len(self.span), step):
-            block = buffer[: min(step, len(self.span) - start)]
+            count = min(step, len(self.span) - start)
+            block = buffer[:count] if into is None else into[start : start + count]
             _pread(self.fds[0], block.data.cast("B"), (view * len(self.span) + start) * self.row_bytes)
             yield start, block
 

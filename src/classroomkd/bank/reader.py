@@ -104,12 +104,12 @@ class SlabBank(Bank):
         views, mentors = stores[0][LOGITS].views, len(stores)
         size = 2 * (self.samples + 1) * mentors * max(1, torch.Size(self.shape).numel())
         kept = views if views * size <= room else 1
-        # A sample's answers lie side by side; the last row is nobody's.
-        shape = (kept, self.samples + 1, mentors, *self.shape)
+        # Each mentor's views in one piece, as its store has them; the last row of a view is nobody's.
+        shape = (mentors, kept, self.samples + 1, *self.shape)
         self.slabs = torch.full(shape, torch.nan, dtype=torch.float16, device=device)
         self.held = [-1] * views  # by view, which slab
         # A sample's row and a view's first one; what is not there lies beyond the last row, which is nobody's.
-        self._rows, beyond = self.slabs.flatten(0, 1), kept * (self.samples + 1)
+        self._rows, beyond = self.slabs.flatten(1, 2), kept * (self.samples + 1)
         self._first = torch.full((views,), beyond, dtype=torch.int64, device=device)
         self._row = self.at.where(self.at >= 0, beyond).to(device)
 
@@ -117,7 +117,7 @@ class SlabBank(Bank):
         """Bring the view's answers into memory, checked, and have the system read the next one's ahead."""
         assert view is not None, "fixed views are shown epoch by epoch"
         if self.held[view] < 0:
-            self._load(view, view if len(self.slabs) > 1 else 0)
+            self._load(view, view if self.slabs.shape[1] > 1 else 0)
         if following is not None and self.held[following] < 0:
             for stores in self.stores:
                 stores[LOGITS].read_ahead(following)
@@ -125,17 +125,17 @@ class SlabBank(Bank):
     def _load(self, view: int, slab: int) -> None:
         self.held = [-1 if place == slab else place for place in self.held]
         for m, stores in enumerate(self.stores):
-            ok = stores[LOGITS].slab(view, self.slabs[slab, : self.samples, m])
+            ok = stores[LOGITS].slab(view, self.slabs[m, slab, : self.samples])
             if not bool(ok.all()):
                 self._refuse(m, LOGITS, int((~ok).sum()))
         self.held[view] = slab
-        each = self.samples + 1
-        self._first.copy_(torch.tensor([place * each if place >= 0 else len(self._rows) for place in self.held]))
+        each, beyond = self.samples + 1, self._rows.shape[1]
+        self._first.copy_(torch.tensor([place * each if place >= 0 else beyond for place in self.held]))
 
     def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
         """See :meth:`Bank.lookup`."""
         place = self._first.index_select(0, views).add_(self._row.index_select(0, ids))
-        return self._rows.index_select(0, place.clamp_max_(len(self._rows) - 1)).transpose(0, 1).float()
+        return self._rows.index_select(1, place.clamp_max_(self._rows.shape[1] - 1)).float()
 
     def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
         """See :meth:`Bank.features`."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classroomkd.bank.codec import Codec
+from classroomkd.bank.codec import Codec, Dense
 from classroomkd.bank.codec import codec as codec_of
 from classroomkd.bank.extend import extended
 from classroomkd.bank.files import Bytes, PartFiles
@@ -193,7 +193,8 @@ class RowStore:
         Args:
             view: which.
             out: receives the answers, any floating type, strides and device: (N, *shape), position by position; with
-                ``into``, as many rows as that names.
+                ``into``, as many rows as that names. In one piece, of the stored type and on the CPU it is read into
+                directly.
             into: (N,) int64: the row of ``out`` for each position, -1 for positions that are not wanted.
 
         Returns:
@@ -204,11 +205,14 @@ class RowStore:
         if table.covered < self.views * self.samples:  # positions of no part
             out.index_fill_(0, targets[targets >= 0].to(out.device), torch.nan)
         wanted = None if into is None else (targets >= 0).numpy()
-        for positions, content, words, good in table.blocks(view, wanted):
+        direct = _bytes(out) if into is None and isinstance(self.codec, Dense) else None
+        for positions, content, words, good in table.blocks(view, wanted, direct):
             ok[positions] = good
             values = self._decoded(content, good)
             if not good.all():
                 table.mark(~good & (words != 0), np.full(len(positions), view), positions)
+            if direct is not None:
+                continue
             if into is None:
                 out[int(positions[0]) : int(positions[-1]) + 1].copy_(values)
             else:
@@ -268,6 +272,14 @@ class RowStore:
         if not ok.all():
             values[torch.from_numpy(~ok)] = torch.nan
         return values
+
+
+def _bytes(out: Tensor) -> Bytes | None:
+    """The memory of half-precision answers (N, …) as (N, bytes of a row), where that can be written to as it is."""
+    if out.dtype != Dense.dtype or out.device.type != "cpu" or not out.is_contiguous() or not len(out):
+        return None
+    found: Bytes = out.view(len(out), -1).view(torch.uint8).numpy()
+    return found
 
 
 def _again(cls: type[RowStore], folder: Path, manifest: Manifest, write: bool, mapped: bool | None) -> RowStore:

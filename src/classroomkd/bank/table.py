@@ -95,15 +95,18 @@ class Table:
 
     # Whole views
 
-    def blocks(self, view: int, wanted: Masks | None = None) -> Iterator[tuple[Places, Bytes, Words, Masks]]:
+    def blocks(
+        self, view: int, wanted: Masks | None = None, into: Bytes | None = None
+    ) -> Iterator[tuple[Places, Bytes, Words, Masks]]:
         """A view in pieces of at most 1 MB: positions (k,), rows (k, row_bytes), words (k,), which rows are good (k,).
 
-        Only positions of ``wanted`` (N,), all when None. The memory of the rows is used again for the next piece.
+        Only positions of ``wanted`` (N,), all when None. The rows are pieces of ``into`` (N, row_bytes), by position,
+        or else lie in memory that is used again for the next piece.
         """
         assert 0 <= view < self.views, (view, self.views)
         for part in self.parts:
             words, first = part.view_words(view), part.span.first
-            for start, content in part.blocks(view):
+            for start, content in part.blocks(view, None if into is None else into[first : part.span.last]):
                 positions = np.arange(first + start, first + start + len(content))
                 found = words[start : start + len(content)]
                 if wanted is not None:

@@ -31,7 +31,7 @@ class _Divergence(torch.autograd.Function):
         p = log_p.exp()
         ctx.save_for_backward(student, temperature if isinstance(temperature, Tensor) else None, p, log_q)
         ctx.temperature = temperature
-        # 0 · log 0 is 0, not NaN; a NaN of p stays. Bounds and one look at the sums: a mask of (M, B, C) costs ten times.
+        # 0 · log 0 is 0, not NaN; a NaN of p stays. Bounds and a look at the sums: a mask of (M, B, C) costs ten times.
         each = (log_p.clamp_min_(-_HUGE) - log_q).clamp_max_(_HUGE).mul_(p).sum(-1)
         return each.masked_fill_(each > _ENDLESS, torch.inf)
 
