@@ -89,7 +89,7 @@ def rows(plan: Plan) -> Found:
         device += _device_reads() - before
     slab = samples * len(SIX) * 2 * C
     read_share = device / (slab * len(cold))
-    if len(bank.slabs) == 1 and read_share < 0.9:
+    if bank.slabs.shape[1] == 1 and read_share < 0.9:
         found.missing["bank_cold_ms_per_64"] = (
             f"the pages could not be dropped: the disk was asked for {read_share:.0%} of what was read"
         )

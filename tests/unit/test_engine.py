@@ -366,7 +366,7 @@ def test_bank_holds_what_mentors_say(images: Any, runtime: Runtime, tmp_path: Pa
     pixels, _, ids = part.batch(index)
     for room in (0, 2**20):  # one slab at a time, or all
         slabs = bank.SlabBank([{LOGITS: store}] * 2, part.ids, runtime.device, room=room)
-        assert len(slabs.slabs) == (3 if room else 1)
+        assert slabs.slabs.shape[:2] == (2, 3 if room else 1)
         for epoch in range(4):
             slots = views.pick(0, ids, epoch)
             slabs.begin(views.slot(0, epoch), views.slot(0, epoch + 1))
@@ -380,6 +380,26 @@ def test_bank_holds_what_mentors_say(images: Any, runtime: Runtime, tmp_path: Pa
     assert slabs.lookup(torch.tensor([int(part.ids.max())]), slots[:1]).isfinite().all()
     stranger = next(i for i in range(int(part.ids.max())) if i not in part.ids.tolist())
     assert slabs.lookup(torch.tensor([stranger]), slots[:1]).isnan().all()
+
+
+@pytest.mark.parametrize("room", [0, 2**20], ids=["a slab", "all slabs"])
+@pytest.mark.parametrize("shape", [(CLASSES,), (2, 3)], ids=["classes", "bins by joint"])
+def test_a_slab_keeps_the_mentors_apart(tmp_path: Path, room: int, shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    said = torch.randn(3, 2, 9, *shape, generator=generator).half()  # mentors, views, samples
+    stores = []
+    for m, by_view in enumerate(said):
+        store = bank.RowStore.open(
+            tmp_path / str(m), {"m": m}, kind=LOGITS, views=2, samples=9, codec=bank.Dense(shape), write=True
+        )
+        for view, values in enumerate(by_view):
+            store.write(torch.full((9,), view), torch.arange(9), values)
+        stores.append({LOGITS: store})
+    slabs = bank.SlabBank(stores, torch.arange(9) + 4, torch.device("cpu"), room=room)
+    for view in (0, 1, 0):
+        slabs.begin(view)
+        told = slabs.lookup(torch.tensor([12, 4, 7]), torch.full((3,), view))
+        assert torch.equal(told, said[:, view, [8, 0, 3]].float())
 
 
 def test_a_damaged_slab_stops_the_training(tmp_path: Path) -> None:

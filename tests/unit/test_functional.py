@@ -118,6 +118,10 @@ def test_a_class_that_both_rule_out_adds_nothing() -> None:
     assert student.grad[0, 2] == 0
     assert functional.kl_divergence(student, mentor[:, [2, 1, 0, 3]]).isinf()  # the mentor believes what it rules out
     assert functional.kl_divergence(student, mentor * math.nan).isnan()  # a broken mentor is not hidden
+    believed = torch.tensor([0.0, 0.0, -80.0])  # e^-80 is something still
+    assert functional.kl_divergence(torch.tensor([0.0, 0.0, -math.inf]), believed).isinf()
+    assert functional.kl_divergence(torch.tensor([1e20, 0.0]), torch.zeros(2)).isfinite()
+    assert functional.kl_divergence(torch.tensor([0.0, math.nan]), torch.zeros(2)).isnan()
 
 
 def _plainly(student: Tensor, mentor: Tensor, temperature: Tensor | float) -> Tensor:
@@ -133,7 +137,7 @@ def test_the_slope_of_a_divergence(shape: tuple[int, ...], kind: str) -> None:
     """First and second derivatives, in the student and in a temperature, against autograd's own."""
     draw = torch.Generator().manual_seed(3)
     student = torch.randn(shape, dtype=torch.float64, generator=draw).requires_grad_()
-    mentor = torch.randn(3, 4, 5, dtype=torch.float64, generator=draw)
+    mentor = torch.randn(3, 4, 5, dtype=torch.float64, generator=draw).requires_grad_()  # gets none all the same
     sizes = {"number": None, "by sample": (1, 4), "by mentor and sample": (3, 4)}[kind]
     over = 3.0 if sizes is None else (torch.rand(sizes, dtype=torch.float64, generator=draw) + 1).requires_grad_()
     inputs = (student,) if isinstance(over, float) else (student, over)
@@ -145,6 +149,7 @@ def test_the_slope_of_a_divergence(shape: tuple[int, ...], kind: str) -> None:
         slopes = torch.autograd.grad(value, inputs, create_graph=True)
         assert all(torch.equal(a, b) or torch.allclose(a, b, rtol=1e-12) for a, b in zip(plain, slopes, strict=True))
         bends = torch.autograd.grad(sum(x.square().sum() for x in slopes), inputs)
+        assert torch.autograd.grad(value, mentor, retain_graph=True, allow_unused=True) == (None,)
         found.append((value, *slopes, *bends))
     for ours, wanted in zip(*found, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-12)

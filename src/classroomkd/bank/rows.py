@@ -200,6 +200,8 @@ class RowStore:
         Returns:
             Which positions were read, (N,) bool. Rows of ``out`` whose position is wanted and not there become NaN.
         """
+        assert out.shape[1:] == self.codec.shape, (tuple(out.shape), self.codec.shape)
+        assert not out.requires_grad
         ok, table = np.zeros(self.samples, bool), self.table
         targets = torch.arange(self.samples) if into is None else into.to("cpu")
         if table.covered < self.views * self.samples:  # positions of no part

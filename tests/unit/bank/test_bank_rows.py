@@ -70,12 +70,17 @@ def test_slab_is_the_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert few[2].isnan().all()
 
 
-def test_slab_where_parts_leave_gaps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [torch.float16, torch.float32])  # read into directly, or through a buffer
+def test_slab_where_parts_leave_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: torch.dtype) -> None:
+    monkeypatch.setattr("classroomkd.bank.files.BLOCK", 7 * 2 * CLASSES)
     with filled(tmp_path, N, V, first=10, last=30) as store:
-        out = torch.zeros(N, CLASSES)
+        out = torch.zeros(N, CLASSES, dtype=kind)
         ok = store.slab(0, out)
         assert ok.nonzero().flatten().tolist() == list(range(10, 30))
         assert out[~ok].isnan().all()
+        assert torch.equal(out[ok], expected(make_part(N), make_space(V), 0)[ok].to(kind))
+        with pytest.raises(AssertionError, match="6"):
+            store.slab(0, torch.zeros(N, 3, 2, dtype=kind))
         assert not store.present(torch.tensor([0]), torch.tensor([5])).any()
         assert not store.read(torch.tensor([0]), torch.tensor([5]))[1].any()
         assert store.missing(0).numel() == 0  # nobody asked for the others here
@@ -99,6 +104,28 @@ def test_one_row_twice_in_a_request(tmp_path: Path) -> None:
         values, ok = store.read(views, positions)
         assert ok.all()
         assert values[:, 0].tolist() == [2.0, 2.0, 3.0]
+
+
+def test_a_view_of_two_parts_and_a_flipped_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classroomkd.bank.files.BLOCK", 7 * 2 * CLASSES)
+    filled(tmp_path, N, V, first=0, last=20).close()
+    with filled(tmp_path, N, V, first=20, last=N) as store:
+        assert len(store.table.parts) == 2
+        whole = expected(make_part(N), make_space(V), 2)
+        out = torch.zeros(N, CLASSES, dtype=torch.float16)
+        assert store.slab(2, out).all()
+        assert torch.equal(out, whole)
+        part = store.table.parts[1]
+        place = (2 * len(part.span) + 11) * part.row_bytes
+        with part.paths[0].open("r+b") as file:
+            file.seek(place)
+            byte = file.read(1)[0]
+            file.seek(place)
+            file.write(bytes([byte ^ 4]))
+        ok = store.slab(2, out)
+        assert (~ok).nonzero().flatten().tolist() == [31]
+        assert out[31].isnan().all()
+        assert torch.equal(out[ok], whole[ok])
 
 
 @pytest.mark.parametrize("codec", [TopK(40, 5), TopK(40, 5, range(20)), Dense((3, 2, 2)), Dense((5,))])
