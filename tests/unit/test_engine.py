@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from classroomkd import bank, data, methods, tasks
 from classroomkd.bank import LOGITS
 from classroomkd.classroom import Classroom
-from classroomkd.engine import Inputs, Runtime
+from classroomkd.engine import Inputs, Runtime, floor
 from classroomkd.engine.inputs import Batches
 from classroomkd.engine.optim import learning_rate
 from classroomkd.engine.scoring import answers, calibration_of, evaluate
@@ -213,6 +213,18 @@ def test_same_seed_same_weights_and_the_probe_leaves_no_trace(images: Any, runti
     assert same(plain, measured)
     assert result is not None
     assert result.cost["cost_ratio"] > 0
+
+
+def test_the_probe_does_not_dwell_on_slow_steps(images: Any, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    monkeypatch.setattr(floor, "_pass", lambda *_: passes.append(1))
+    for enough, rounds in ((0.0, 2), (1e9, 8)):  # the first round is not measured
+        passes.clear()
+        monkeypatch.setattr(floor, "ENOUGH", enough)
+        _, result = fit(images, runtime, measure=True)
+        assert len(passes) == 2 * rounds
+        assert result is not None
+        assert result.cost["step_ms"] >= 0
 
 
 class Poison(nn.Module):

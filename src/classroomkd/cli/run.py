@@ -46,13 +46,13 @@ def run(
     for note in () if quiet or not dry_run else wanted.notes():
         print(f"note: {note}", file=sys.stderr)
     if dry_run:
-        _print_plan(_plan(wanted, folder, trust_code), as_json)
+        _print_plan(_plan(wanted, folder, trust_code, quiet), as_json)
         return
     outcome = carry_out(wanted, folder, resume=resume, again=again, trust_code=trust_code, quiet=quiet)
     finish(outcome, as_json=as_json, quiet=quiet)
 
 
-def _plan(recipe: Recipe, folder: Path, trust_code: bool) -> dict[str, Any]:
+def _plan(recipe: Recipe, folder: Path, trust_code: bool, quiet: bool) -> dict[str, Any]:
     from classroomkd.engine.experiment import Experiment
     from classroomkd.engine.opening import start
     from classroomkd.engine.plan import plan
@@ -62,7 +62,12 @@ def _plan(recipe: Recipe, folder: Path, trust_code: bool) -> dict[str, Any]:
         print(f"data: {note}", file=sys.stderr)
     experiment = Experiment(setup, folder)
     experiment.check()
-    return {"out": str(folder), **experiment.networks, **plan(setup)}
+
+    def tell(said: str) -> None:
+        if not quiet:
+            print(said, file=sys.stderr, flush=True)
+
+    return {"out": str(folder), **experiment.networks, **plan(setup, tell)}
 
 
 def _print_plan(made: dict[str, Any], as_json: bool) -> None:

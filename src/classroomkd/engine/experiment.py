@@ -83,7 +83,7 @@ class Experiment:
             module = setup.build(model, key) if spec is None else setup.build_mentor(key)
             setup.subject.check_network(module, role, spec, size)
             if checkpoint is not None:
-                models.load_checkpoint(module, checkpoint, what=role)
+                models.load_checkpoint(module, checkpoint, what=role if spec is None else f"mentor '{key}'")
             shape = (setup.data.shape[0], *(size or setup.data.shape[1:]))
             self._networks[key] = {
                 "model": model,

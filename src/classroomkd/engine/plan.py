@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,8 +22,12 @@ from classroomkd.engine.students import untrained_classroom
 __all__ = ["plan"]
 
 
-def plan(setup: Setup) -> dict[str, Any]:
+def plan(setup: Setup, tell: Callable[[str], None] = lambda said: None) -> dict[str, Any]:
     """Sizes, counts and measured cost of every arm, with untrained networks in place of the trained ones.
+
+    Args:
+        setup: of the run.
+        tell: told what is being measured, which takes minutes with large networks.
 
     Returns:
         ``{"data", "arms", "seeds", "steps", "students", "bank"}`` (``bank`` with the bytes it takes); an arm
@@ -43,7 +48,8 @@ def plan(setup: Setup) -> dict[str, Any]:
     arms = []
     sizes: dict[str, float] = {}
     share = setup.bank.asked() / max(setup.bank.trainings * setup.bank.epochs, 1)  # of online answers, on average
-    for arm in recipe.arms():
+    for place, arm in enumerate(recipe.arms()):
+        tell(f"measuring a step of '{arm.label}' ({place + 1} of {len(recipe.arms())})")
         context = _context(setup, arm)
         classroom, method = context.classroom, context.classroom.method
         wanted = method.needs.mentors > 0

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd._files import atomic_write_bytes
+from classroomkd.data.skeleton import SKELETONS
 from classroomkd.errors import UserError, did_you_mean
 
 __all__ = ["load_checkpoint", "read_checkpoint", "save_checkpoint"]
@@ -230,6 +231,13 @@ def _compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor], place: str,
     different = [key for key in own if key in state and own[key].shape != state[key].shape]
     if not missing and not unexpected and not different:
         return
+    if not missing and not unexpected and (joints := _joint_counts(own, state, different)):
+        known = " or ".join(f"'{s.name}'" for s in SKELETONS.values() if len(s) == joints[0])
+        raise UserError(
+            f"{place}: the checkpoint answers {joints[0]} joints, {joints[1]} are wanted. Say whose they are with"
+            f" `skeleton:` beside the mentor ({known or 'the file or list of its joints'}); a student's file must have"
+            " the data's joints"
+        )
     if not missing and not unexpected:
         classes = _class_counts(own, state, different)
         if classes is not None:
@@ -251,6 +259,17 @@ def _class_counts(
     if layers != {last} or any(own[key].shape[1:] != state[key].shape[1:] for key in different):
         return None
     return int(state[different[0]].shape[0]), int(own[different[0]].shape[0])
+
+
+def _joint_counts(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], different: list[str]
+) -> tuple[int, int] | None:
+    """(joints in the file, joints wanted) when all that differs is the first side of a pose head's tensors."""
+    counts = {(int(state[key].shape[0]), int(own[key].shape[0])) for key in different if own[key].dim()}
+    tails = all(own[key].dim() and own[key].shape[1:] == state[key].shape[1:] for key in different)
+    heads = all(key.partition(".")[0] in ("head", "final_layer") for key in different)
+    maps = any(own[key].dim() == 4 for key in different)  # a classifier's last layer is linear
+    return counts.pop() if heads and tails and maps and len(counts) == 1 else None
 
 
 def _size(tensor: Tensor) -> str:

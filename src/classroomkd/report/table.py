@@ -144,7 +144,7 @@ def notes(rows: Sequence[Row], mark: str = DAGGER) -> list[str]:
     )
     found += [f"Runs without their own are compared with '{arm}' of {run}." for arm, run in borrowed]
     if any(_reconstructed(row) for row in rows):
-        found.append(f"{mark} rebuilt from a description, not from the authors' code.")
+        found.append(f"{mark} {words.vocabulary_of(rows).rebuilt}.")
     return found
 
 

@@ -38,6 +38,7 @@ class Vocabulary:
     """What a task's scores, units and samples are called; of classification unless it says otherwise.
 
     Attributes:
+        rebuilt: what a reconstructed rule is, the end of a sentence.
         metric: the score that counts, within a sentence.
         on_val: the same of the validation part, where it has another name.
         by_unit: the score of one class or joint.
@@ -68,6 +69,7 @@ class Vocabulary:
     share: str = "% of a class's samples"
     share_of: str = "share of the class's samples"
     whole: str = "samples of the class"
+    rebuilt: str = "rebuilt from a description, not from the authors' code"
 
     @property
     def val(self) -> str:
@@ -97,6 +99,7 @@ TASKS = {
         share="% of the persons with a joint",
         share_of="share of the persons with the joint",
         whole="persons with the joint",
+        rebuilt="rebuilt from a description; what it does on joints is this project's design (none was released)",
     ),
 }
 

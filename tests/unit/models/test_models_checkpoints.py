@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from classroomkd import _files, models
 from classroomkd.errors import RunStopped, UserError
+from classroomkd.models.pose import resolve_pose
 
 STARTED = Path("code_of_the_file_was_run")
 
@@ -193,6 +194,14 @@ class TestRefused:
         assert "the checkpoint has 1000 classes, the data 10 (last layer fc.weight)" in self.refused(
             net, tmp_path / "x.safetensors"
         )
+
+    @pytest.mark.parametrize("name", ["simcc_tiny", "heatmap_tiny", "hrnet_w32", "rtmpose_t", "simplebaseline_r50"])
+    def test_another_number_of_joints(self, tmp_path: Path, name: str) -> None:
+        theirs, ours = (resolve_pose(name, joints, (64, 64)) for joints in (17, 14))
+        models.save_checkpoint(theirs, tmp_path / "x.safetensors")
+        message = self.refused(ours, tmp_path / "x.safetensors")
+        assert "the checkpoint answers 17 joints, 14 are wanted" in message
+        assert "`skeleton:` beside the mentor ('coco')" in message
 
     def test_another_depth(self, net: nn.Module, tmp_path: Path) -> None:
         models.save_checkpoint(models.create("resnet14", 10), tmp_path / "x.safetensors")

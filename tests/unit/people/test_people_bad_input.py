@@ -201,10 +201,30 @@ def test_unreadable_pictures_are_refused_or_skipped(tmp_path: Path) -> None:
     assert len(images.people.truth(images.test.ids, bare=True)) == 4  # nobody can be found in a picture nobody can read
 
 
+@pytest.mark.parametrize("broken", ["missing", "empty"])
+def test_mpii_s_unreadable_pictures_are_refused_or_skipped(tmp_path: Path, broken: str) -> None:
+    source = mpii(tmp_path, [one_mpii(k) for k in range(10)])
+    mpii(tmp_path, [one_mpii(k) for k in range(20, 24)], "valid.json")
+    picture = tmp_path / "images" / one_mpii(21)["image"]
+    assert picture.exists()
+    picture.unlink()
+    if broken == "empty":
+        picture.write_bytes(b"")
+    with pytest.raises(UserError, match=r"data\.unreadable: skip"):
+        read(source)
+    images = read(source, unreadable="skip")
+    assert (len(images.train) + len(images.val), len(images.test)) == (10, 3)
+    assert any("valid.json: 1 " in note and picture.name in note for note in images.notes)
+
+
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     empty = {**scene(1, images=2, first=1001), "annotations": []}
-    with pytest.raises(UserError, match="no person is left for the test part"):
+    with pytest.raises(UserError, match=r"no person is left for the test part .*'; raise"):
         read(dataset(tmp_path, val=empty))
+    flat = scene(1, images=2, first=1001)
+    flat["annotations"] = [{**one, "bbox": [*one["bbox"][:2], 0, 0]} for one in flat["annotations"]]
+    with pytest.raises(UserError, match=r"no person is left for the test part .* left out: .*; mend these, or raise"):
+        read(dataset(tmp_path / "flat", val=flat))
 
 
 def many(skeleton: Skeleton, seed: int = 0) -> np.ndarray:

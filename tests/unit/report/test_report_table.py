@@ -141,6 +141,12 @@ def test_unfinished_runs_pair_what_they_share_and_say_so() -> None:
     assert any("classroomkd lacks 1" in line for line in cautions(run, result_rows(run)))
 
 
+def test_a_reconstruction_says_what_it_is_on_joints() -> None:
+    row = {**result_rows(make(GAIN))[1], "status": "reconstructed"}
+    assert any(line.endswith("not from the authors' code.") for line in notes([row]))
+    assert any("this project's design" in line for line in notes([{**row, "task": "pose", "metric": "PCKh@0.5"}]))
+
+
 def test_compare_borrows_a_baseline_from_a_like_run_only() -> None:
     a, b = make(GAIN, name="a"), make({"kd": [0.9, 0.9, 0.8]}, name="b")
     row = result_rows([b, a])[0]

@@ -126,8 +126,11 @@ def _assemble(source: PersonSource, wanted: DataSpec, options: PersonOptions, ca
     pixels, chosen = _cut(chosen, canvas, options, wanted, notes)
     for name, part in (("training", "train"), ("validation", "val"), ("test", "test")):
         if len(chosen[part]) == 0:
+            skipped = [note for note in notes if note.startswith(f"{chosen[part].where}: ") and " left out" in note]
             raise UserError(
-                f"data: no person is left for the {name} part of '{source.name}'; raise data.limit or add some"
+                f"data: no person is left for the {name} part of '{source.name}'"
+                + (f" ({'; '.join(skipped)}); mend these, or " if skipped else "; ")
+                + "raise data.limit or add some"
             )
     people = _people(chosen, lots, canvas, options)
     parts = {

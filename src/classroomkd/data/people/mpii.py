@@ -27,6 +27,7 @@ __all__ = ["Official", "read_mpii", "read_official"]
 
 _AREA = 0.22  # of the squared height: what 0.53 of a standing person's box is, about 0.41 as wide as tall
 _JOINTS = len(MPII)
+_UNKNOWN = (10**6, 10**6)  # the size of an image that nobody can read: nothing is outside of it
 _APART = 2.0  # pixels between the same joint in both files, more than any rounding
 
 
@@ -41,10 +42,18 @@ class Official(NamedTuple):
 
 
 def read_mpii(
-    data: bytes, store: Files, where: str, *, base: int = 1, official: Official | None = None, notes: list[str]
+    data: bytes,
+    store: Files,
+    where: str,
+    *,
+    base: int = 1,
+    official: Official | None = None,
+    notes: list[str],
+    refuse: bool = True,
 ) -> Listing:
     """The listing of the annotation file ``where``; ``base`` is the number of the first pixel. Where ``official`` says
-    which joints the scorer counts, these have labels and no others.
+    which joints the scorer counts, these have labels and no others. With ``refuse`` off, images that cannot be read
+    have an unknown size here and are left out later, as those of every other format.
 
     Raises:
         UserError: naming the file, the person and the remedy.
@@ -59,7 +68,7 @@ def read_mpii(
     for row, entry in enumerate(read):
         joints[row], centre[row], scale[row] = _person(entry, row, where)
     names = sorted({str(entry["image"]) for entry in read})
-    sizes = _sizes(store, names, where)
+    sizes = _sizes(store, names, where, refuse)
     pictures = tuple(Picture(place, name, *sizes[name]) for place, name in enumerate(names))
     place = {name: row for row, name in enumerate(names)}
     rows = np.array([place[str(entry["image"])] for entry in read], np.int64)
@@ -102,19 +111,24 @@ def _person(entry: Any, row: int, where: str) -> tuple[Floats, Floats, float]:
     return np.concatenate([place, 2 * seen[:, None]], 1), centre, scale
 
 
-def _sizes(store: Files, names: list[str], where: str) -> dict[str, tuple[int, int]]:
+def _sizes(store: Files, names: list[str], where: str, refuse: bool) -> dict[str, tuple[int, int]]:
     missing = [name for name in names if name not in store]
-    if missing:
+    if missing and refuse:
         raise UserError(
             f"data: {where}: {len(missing)} of {len(names)} images are not in {store.path}/{store.inside}, e.g."
-            f" {missing[0]}; data.options.images names their folder"
+            f" {missing[0]}; data.options.images names their folder; or set"
+            " data.unreadable: skip"
         )
-    sizes = {}
-    for name in names:
+    sizes = dict.fromkeys(missing, _UNKNOWN)
+    for name in (name for name in names if name not in sizes):
         try:
             sizes[name] = store.size(name)
         except decode.DecodeError as error:
-            raise UserError(f"data: {store.path}: {name} cannot be decoded: {error}. Mend it") from error
+            if refuse:
+                raise UserError(
+                    f"data: {store.path}: {name} cannot be decoded: {error}. Mend it, or set data.unreadable: skip"
+                ) from error
+            sizes[name] = _UNKNOWN
     return sizes
 
 

@@ -43,6 +43,7 @@ def open_mpii(argument: str, request: Request) -> PersonSource:
         beside = PurePosixPath(file).stem == "valid" and mat in store
         counted = read_official(store.read(mat), mat) if beside else None
         parts[part] = read_mpii(
-            store.read(file), store.below(inside), PurePosixPath(file).name, base=base, official=counted, notes=notes
-        )
+            store.read(file), store.below(inside), PurePosixPath(file).name, base=base, official=counted, notes=notes,
+            refuse=request.unreadable == "refuse",
+        )  # fmt: skip
     return PersonSource(store.path.resolve().stem, MPII, parts, SIZE, "person_mpii", notes=tuple(dict.fromkeys(notes)))
