@@ -166,12 +166,14 @@ def pose(result: dict[str, Any]) -> list[str]:
         f"{result['epochs']} epochs. Mentors, {first} in %: {mentors}. Small crops and short training: it compares "
         "rules, it is no score for this data. ClassroomKD on pose is this project's design, no pose code was released.",
         "",
-        f"| arm | n | {first} % | vs student alone | vs average | {second} % | cost, × alone | chosen on validation |",
-        "|:---|---:|---:|---:|---:|---:|---:|:---|",
+        f"| arm | n | {first} % | vs student alone | vs average | {second} % | vs student alone | vs average "
+        "| cost, × alone | chosen on validation |",
+        "|:---|---:|---:|---:|---:|---:|---:|---:|---:|:---|",
     ]
     lines += [
         f"| {row['arm']} | {row['n']} | {score(row[first])} | {difference(row[first], 'none')} "
-        f"| {difference(row[first], 'average')} | {score(row[second])} | {cost(row)} | {setting(row)} |"
+        f"| {difference(row[first], 'average')} | {score(row[second])} | {difference(row[second], 'none')} "
+        f"| {difference(row[second], 'average')} | {cost(row)} | {setting(row)} |"
         for row in sorted(result["rows"], key=lambda r: -r[first]["mean"])
     ]
     costs = "; ".join(

@@ -221,3 +221,40 @@ def test_what_cannot_work_is_said_before_anything_is_trained(
     assert said in error
     assert "not your mistake" not in error
     assert not (home / "wrong" / "summary.json").exists()
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("recipe", "source", "metric"),
+    [
+        ("coco", "coco-keypoints:pose_coco_mini.zip", "AP_gtbox"),
+        ("lsp", "coco-keypoints:pose_lspet2400.zip", "PCK@0.2"),
+        ("mpii", "mpii:pose_mpii_sample.zip", "PCKh@0.5"),
+    ],
+)
+def test_the_shipped_recipes_train_on_the_real_subsets(
+    data_root: Path, tmp_path: Path, recipe: str, source: str, metric: str
+) -> None:
+    kind, _, file = source.partition(":")
+    words = [
+        f"data.source={kind}:{data_root / file}",
+        "data.size=[64, 64]",
+        "data.limit=12",
+        "data.test_limit=4",
+        "train.epochs=1",
+        "train.warmup_epochs=0",
+        "train.batch_size=4",
+        "mentor_train={epochs: 1, batch_size: 4}",
+        "check_mentors=off",
+        "seeds=[0]",
+        "bank=off",
+        "workers=1",
+        "threads=1",
+        f"cache={tmp_path / 'cache'}",
+    ]
+    assert main(["run", f"pose/{recipe}", *words, "--out", str(tmp_path / "run"), "--quiet", "--debug"]) == 0
+    made = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert len(made["entries"]) == len(load_recipe(f"pose/{recipe}", words).arms())
+    for entry in made["entries"]:
+        assert 0 <= entry["test_metrics"][metric] <= 1
+        assert entry["test_metrics"][metric] == entry["test_last"]
