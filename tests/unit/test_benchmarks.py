@@ -199,3 +199,34 @@ def test_a_method_s_page_gets_its_rows_once(tmp_path: Path) -> None:
     assert "| none, 9 epochs |" in (tmp_path / "none.md").read_text()
     assert "| camkd with dist |" in (tmp_path / "camkd.md").read_text()
     assert "Measured" not in (tmp_path / "fitnet.md").read_text()
+
+
+def test_accuracy_of_the_bank_is_paired_by_seed_and_waits_for_all_seeds(tmp_path: Path) -> None:
+    bench = load("accuracy")
+    quality = sys.modules["parts.quality"] if "parts.quality" in sys.modules else load("parts/quality")
+    name = "at_least_accuracy_views_8_points"
+
+    def finish(bank: str, seeds: int, base: float) -> None:
+        for seed in range(seeds):
+            folder = tmp_path / bank / "classroomkd" / f"seed{seed}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "entry.json").write_text(json.dumps({"test_last": base + seed / 100 + seed % 2 / 1000}))
+
+    def told() -> Any:
+        file = tmp_path / "accuracy.json"
+        file.write_text(json.dumps(bench.collect(tmp_path, "classroomkd")))
+        return quality.accuracy(file)
+
+    assert "takes hours" in quality.accuracy(tmp_path / "nothing.json").missing[name]
+    finish("exact", 6, 0.50)
+    finish("views=8", 6, 0.51)
+    finish("off", 2, 0.49)
+    assert "not all of 14 seeds yet; less exact" in told().missing[name]
+    assert "+1.00 points" in told().missing[name]
+    finish("exact", 14, 0.50)
+    finish("views=8", 14, 0.51)
+    figure = told().figures[name]
+    assert figure.values[0] == pytest.approx(1.0)
+    assert figure.note.startswith("less exact")
+    finish("off", 14, 0.49)
+    assert told().figures[name].note.startswith("less online: +2.00 points")
