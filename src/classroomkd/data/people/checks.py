@@ -20,6 +20,7 @@ SMALLEST = 8.0
 FURTHEST = 1e7
 """Pixels; a joint further out than this is a slip of the pen."""
 
+_SHOWN = 20  # of what was left out, by name
 _ENOUGH = 20  # people that have both joints of a distance, before anything is concluded from it
 _UNLIKE = 0.3  # share by which the distances of mirrored joints may differ
 
@@ -27,7 +28,7 @@ _UNLIKE = 0.3  # share by which the distances of mirrored joints may differ
 def count_skips(where: str, what: str, names: Sequence[str], notes: list[str]) -> None:
     """A note about ``names`` that were left out, if any."""
     if names:
-        shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
         notes.append(f"{where}: {len(names)} {what} left out: {shown}")
 
 
