@@ -5,6 +5,7 @@ Shapes: M mentors, B samples, C classes. Everything is differentiable in the stu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,6 +47,9 @@ class _Divergence(torch.autograd.Function):
         return by_student, None, -(slope * (student / temperature)).sum_to_size(given.shape)
 
 
+_divergence: Callable[[Tensor, Tensor, Tensor | float], Tensor] = _Divergence.apply
+
+
 def kl_divergence(student_logits: Tensor, mentor_logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """KL(softmax(mentor / T) ‖ softmax(student / T)) over the last dimension, without the factor T².
 
@@ -62,8 +66,7 @@ def kl_divergence(student_logits: Tensor, mentor_logits: Tensor, temperature: fl
     student_logits, mentor_logits = wide(student_logits), wide(mentor_logits).detach()
     if isinstance(temperature, Tensor):
         temperature = temperature.unsqueeze(-1).to(student_logits.dtype)
-    divergence: Tensor = _Divergence.apply(student_logits, mentor_logits, temperature)  # type: ignore[no-untyped-call]
-    return divergence
+    return _divergence(student_logits, mentor_logits, temperature)
 
 
 def log_credibility(logits: Tensor, target: Tensor) -> Tensor:
