@@ -80,14 +80,16 @@ def accuracy(file: Path = RESULTS) -> Found:
     if not file.exists():
         found.missing[name] = "takes hours: python benchmarks/accuracy.py --data DIR"
         return found
-    gaps = json.loads(file.read_text())["differences"]
+    content = json.loads(file.read_text())
+    gaps, images = content["differences"], max(content["judged_on"], default=0)
     online, exact = gaps["views=8 less off"], gaps["views=8 less exact"]
     made, base = (online, "online") if online["n"] >= exact["n"] else (exact, "exact (online's views, stored)")
     if made["low"] is None:
         found.missing[name] = f"{made['n']} seeds so far, which have no interval: python benchmarks/accuracy.py"
         return found
     low, middle, high = (100 * made[key] for key in ("low", "mean", "high"))
-    note = f"less {base}: {middle:+.2f} points, 95 % [{low:+.2f}, {high:+.2f}], n = {made['n']} seeds"
+    spread = f"{middle:+.2f} points, 95 % [{low:+.2f}, {high:+.2f}], n = {made['n']} seeds"
+    note = f"less {base}: {spread}, judged on {images:,} images"
     if made["n"] < SEEDS:
         found.missing[name] = f"not all of {SEEDS} seeds yet; {note}; python benchmarks/accuracy.py goes on"
         return found

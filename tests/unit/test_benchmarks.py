@@ -10,8 +10,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
+from classroomkd import data
 from classroomkd import methods as table
+from classroomkd.recipe import load_recipe
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -210,7 +213,9 @@ def test_accuracy_of_the_bank_is_paired_by_seed_and_waits_for_all_seeds(tmp_path
         for seed in range(seeds):
             folder = tmp_path / bank / "classroomkd" / f"seed{seed}"
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "entry.json").write_text(json.dumps({"test_last": base + seed / 100 + seed % 2 / 1000}))
+            (folder / "entry.json").write_text("{}")
+            accuracy = base + seed / 100 + seed % 2 / 1000
+            (folder / "unseen.json").write_text(json.dumps({"accuracy": accuracy, "images": 9500}))
 
     def told() -> Any:
         file = tmp_path / "accuracy.json"
@@ -228,5 +233,22 @@ def test_accuracy_of_the_bank_is_paired_by_seed_and_waits_for_all_seeds(tmp_path
     figure = told().figures[name]
     assert figure.values[0] == pytest.approx(1.0)
     assert figure.note.startswith("less exact")
+    assert figure.note.endswith("n = 14 seeds, judged on 9,500 images")
     finish("off", 14, 0.49)
     assert told().figures[name].note.startswith("less online: +2.00 points")
+
+
+def test_accuracy_of_the_bank_is_judged_on_images_that_no_one_was_taught_on(tmp_path: Path) -> None:
+    bench = load("accuracy")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "data: {source: puppets, limit: 30, val_fraction: 0.2, options: {train: 80, test: 20}}\n"
+        "student: convnet4\nmentors: [{name: big, model: resnet8}]\nmethods: [average]\n"
+    )
+    test, *spare = bench.unseen(recipe)
+    taught = data.load(load_recipe(str(recipe)).data)
+    assert len(taught.train) + len(taught.val) == 30
+    assert len(test) == 20
+    found = torch.cat([part.ids for part in spare]).tolist()
+    assert len(found) == len(set(found)) == 50
+    assert not set(found) & set(torch.cat([taught.train.ids, taught.val.ids]).tolist())
