@@ -82,5 +82,5 @@ class Tapped:
     def replay(self, module: nn.Module, tap: str, value: Tensor) -> Tensor:
         """The network's prediction with its activation at a tap replaced."""
         own = next(module.parameters(), value)
-        example = self.example.to(own.device, own.dtype)
-        return replay(module, self.places[tap], value.to(own.dtype), example, thin=self.thin[tap])
+        self.example = self.example.to(own.device, own.dtype)  # kept: a copy between devices waits for both
+        return replay(module, self.places[tap], value.to(own.dtype), self.example, thin=self.thin[tap])

@@ -16,14 +16,17 @@ __all__ = ["build_optimizer", "learning_rate", "milestones"]
 
 
 def build_optimizer(classroom: Classroom, spec: TrainSpec) -> torch.optim.Optimizer:
-    """SGD or AdamW over all parameters that require gradients, fused where the device allows it.
+    """SGD or AdamW over all parameters that require gradients, fused where device and precision allow it.
 
+    Not in fp16: its scaler skips steps, a skipped first step leaves the fused SGD's momentum unset, and Fabric clips no
+    gradients for an optimiser that unscales by itself.
     Those that the method updates by itself (``Method.own_parameters``) are left out. Weight decay acts on all of
     them, biases and norms included, as in the benchmark recipes.
     """
     own = {id(p) for p in classroom.method.own_parameters()}
     trainable = [p for p in classroom.parameters() if p.requires_grad and id(p) not in own]
-    fused = bool(trainable) and all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in trainable)
+    plain = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in trainable)
+    fused = bool(trainable) and plain and spec.precision != "fp16"
     if spec.optimizer == "adamw":
         return torch.optim.AdamW(trainable, lr=spec.lr, weight_decay=spec.weight_decay, fused=fused)
     return torch.optim.SGD(

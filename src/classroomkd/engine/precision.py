@@ -46,7 +46,7 @@ def decided(setup: Setup) -> Precision:
     """What a probe of the student says, in a set-up that works in fp32."""
     with torch.random.fork_rng(devices=[]):
         student = setup.build(setup.recipe.student.model, "student", 0)
-        size = min(8, len(setup.student_part))
+        size = min(setup.recipe.train.batch_size, len(setup.student_part))
         pixels, target, _ = setup.student_part.batch(torch.arange(size))
         pixels, _ = setup.base_views.plain(pixels, target)
         return choose_layout(student, setup.inputs(pixels), lambda said: prediction_of(said).float().square().mean())[

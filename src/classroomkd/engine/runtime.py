@@ -54,14 +54,18 @@ class Runtime:
         if threads is not None:
             torch.set_num_threads(threads)
         self.device = pick_device(device)
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.device.type == "cuda" and world == 1:
+            # The GPU of this run is the one that torch means when none is named: questions about "the device" are its.
+            torch.cuda.set_device(self.device.index or 0)
+            self.device = torch.device("cuda", torch.cuda.current_device())
         self.precision = precision
         if self.device.type == "cpu":
             keep_large_blocks()
         else:
-            torch.backends.cudnn.deterministic = True  # a resumed run must give the same bits
+            torch.backends.cudnn.deterministic = True  # few operations are left whose bits a resumed run may miss
         if precision == "fp16" and self.device.type == "cpu":
             raise UserError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
-        world = int(os.environ.get("WORLD_SIZE", "1"))
         self.fabric = _fabric(self.device, world, PRECISIONS[precision])
         if world > 1:
             self.fabric.launch()
@@ -103,6 +107,11 @@ class Runtime:
         """
         joined: Tensor = tensor if self.world == 1 else _Join.apply(tensor, self.rank, self.world)  # type: ignore[no-untyped-call]
         return joined
+
+    @property
+    def scaler(self) -> Any:
+        """The loss scaler of fp16; None in other precisions."""
+        return getattr(self.fabric._precision, "scaler", None)
 
     def autocast(self) -> Any:
         """The precision's context for forward passes outside training."""

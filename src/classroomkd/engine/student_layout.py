@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Layout", "choose_layout", "settle"]
 
-_ROWS = 8  # of the batch; enough to tell the layouts apart
+_ROWS = 8  # of the batch on a CPU, enough to tell the layouts apart; on a GPU so few would time the launches
 _SPAN = 0.01  # seconds; shorter steps are repeated until one reading of the clock takes as long
 _ROUNDS = (3, 9)  # fewer say nothing, more are not needed
 _NOISE = 0.02  # least difference that counts, whatever the A/A comparison says
@@ -48,6 +48,7 @@ def choose_layout(
     loss_fn: Callable[[Any], Tensor],
     *,
     bf16: bool | None = None,
+    under: torch.dtype | None = None,
     seconds: float = 1.0,
 ) -> Layout:
     """Time forward and backward in NCHW, channels-last and bf16 with channels-last, interleaved, and choose.
@@ -57,9 +58,10 @@ def choose_layout(
 
     Args:
         student: any network.
-        batch_inputs: ``(B, channels, H, W)`` in its space; at most 8 of them are used.
+        batch_inputs: ``(B, channels, H, W)`` in its space; on a CPU at most 8 of them are used.
         loss_fn: a scalar from what the student returns for as many samples as it is given.
         bf16: whether autocast to bf16 may be chosen; None = where :func:`has_bf16`.
+        under: what the student is trained in by autocast, where that is decided: both layouts are timed in it.
         seconds: what the probe may take beside two warming passes of each. Where three rounds do not fit, and where the
             student cannot be copied, the answer is channels-last in float32, without ratios.
 
@@ -77,10 +79,10 @@ def choose_layout(
     except (RuntimeError, TypeError):  # tensors with a graph, locks, generators
         return fallback
     low = has_bf16(device) if bf16 is None else bf16
-    pixels = batch_inputs[:_ROWS].detach()
-    tries = {"nchw": (False, False), "again": (False, False), "channels_last": (True, False)}
-    if low:
-        tries["bf16"] = (True, True)
+    pixels = (batch_inputs[:_ROWS] if device.type == "cpu" else batch_inputs).detach()
+    tries = {"nchw": (False, under), "again": (False, under), "channels_last": (True, under)}
+    if low and under is None:
+        tries["bf16"] = (True, torch.bfloat16)
     steps = {name: _step(network, pixels, loss_fn, last, half) for name, (last, half) in tries.items()}
     threads = torch.get_num_threads()
     try:
@@ -94,7 +96,7 @@ def choose_layout(
 
 
 def _step(
-    network: nn.Module, pixels: Tensor, loss_fn: Callable[[Any], Tensor], last: bool, half: bool
+    network: nn.Module, pixels: Tensor, loss_fn: Callable[[Any], Tensor], last: bool, half: torch.dtype | None
 ) -> Callable[[], None]:
     """Forward and backward; every layout has weights and inputs of its own."""
     kind = torch.channels_last if last else torch.contiguous_format
@@ -102,7 +104,7 @@ def _step(
 
     def step() -> None:
         own.zero_grad()
-        with torch.autocast(pixels.device.type, torch.bfloat16) if half else nullcontext():
+        with torch.autocast(pixels.device.type, half) if half else nullcontext():
             loss = loss_fn(own(inputs))
         loss.backward()  # type: ignore[no-untyped-call]
 
@@ -169,7 +171,12 @@ def settle(student: nn.Module, inputs: Tensor, runtime: Runtime, folder: Path | 
     kept = None if folder is None else folder / "checkpoints" / "layout.json"
     if resume and kept is not None and kept.exists():
         return bool(json.loads(kept.read_text())["channels_last"])
-    chosen = choose_layout(student, inputs, lambda said: prediction_of(said).float().square().mean())
+    chosen = choose_layout(
+        student,
+        inputs,
+        lambda said: prediction_of(said).float().square().mean(),
+        under={"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.precision),
+    )
     last = torch.tensor(float(chosen["channels_last"] and runtime.is_zero), device=runtime.device)
     if kept is not None and runtime.is_zero:
         kept.parent.mkdir(parents=True, exist_ok=True)
