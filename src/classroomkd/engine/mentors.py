@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
-import math
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,14 +18,14 @@ from torch import Tensor, nn
 
 from classroomkd import __version__, models
 from classroomkd._files import atomic_write, atomic_write_text
-from classroomkd.classroom import Mentor, prediction_of
+from classroomkd.classroom import Mentor
 from classroomkd.engine import assistants
 from classroomkd.engine import scoring as ev
 from classroomkd.engine.answering import prepare_answers
+from classroomkd.engine.identity import identity
 from classroomkd.engine.mentor_data import mentor_part
 from classroomkd.engine.setup import Setup, content_key
 from classroomkd.engine.train import Fit, Notify
-from classroomkd.models.measuring import as_for_evaluation
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
@@ -85,13 +83,14 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
     module = setup.build_mentor(spec.name, spec.name if setup.given and spec.name in setup.given else role, seed)
     handed = bool(setup.given and spec.name in setup.given)
     mean, std, size, samples, note = None, None, None, None, spec.note or ""
-    weights, identity = "", ""
+    weights, what = "", ""
+    theirs = handed or spec.model.startswith("py:")
     if handed:
-        identity = _identity(setup, module)
+        what = identity(setup, module, theirs)
     elif spec.checkpoint is not None:
         weights = str(spec.checkpoint)
         metadata = models.load_checkpoint(module, weights, what=f"mentor '{spec.name}'")
-        identity = _identity(setup, module)
+        what = identity(setup, module, theirs)
         known = json.loads(metadata["preprocessing"]) if "preprocessing" in metadata else None
         known = known or models.preprocessing(spec.model)
         if known is not None:
@@ -100,13 +99,13 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
             own = [int(n) for n in known["shape"][1:]]  # a student of ours says which size it was taught at
             size = own if own != list(setup.data.shape[1:]) else None
     elif setup.subject.comes_trained(spec.model):
-        identity, note = _identity(setup, module), "; ".join(x for x in (note, "with its published weights") if x)
+        what, note = identity(setup, module, theirs), "; ".join(x for x in (note, "with its published weights") if x)
         known = getattr(module, "preprocessing", None)
         mean, std = (list(known["mean"]), list(known["std"])) if known else (None, None)
     else:
         path, samples, made = _trained(setup, index, module, seed, teachers, notify)
         note = "; ".join(x for x in (note, made) if x)
-        weights, identity = str(path), _identity(setup, module)
+        weights, what = str(path), identity(setup, module, theirs)
     if spec.mean is not None:
         mean, std = list(spec.mean), list(spec.std or setup.data.std)
     if spec.shape is not None:
@@ -114,7 +113,7 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
     mentor = setup.wrap_mentor(spec, module, mean, std, size)
     folder = setup.cache / "mentors"
     key = content_key(
-        mentor=identity,
+        mentor=what,
         model=spec.model,
         mean=mean,
         std=std,
@@ -133,7 +132,7 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
     about = {
         "mentor": spec.name,
         "model": spec.model,
-        "weights": identity,
+        "weights": what,
         "preprocessing": {"mean": mean, "std": std, "size": size, "inputs": [setup.data.mean, setup.data.std]},
         "data": setup.data.fingerprint,
         "precision": f"{setup.runtime.precision}, weights {setup.mentor_precision}",
@@ -182,7 +181,7 @@ def _trained(
         mean=setup.data.mean,
         views=setup.base_views.definition,
         seed=seed,
-        code=_identity(setup, module) if spec.model.startswith("py:") else "",
+        code=identity(setup, module, True) if spec.model.startswith("py:") else "",
         **assistants.lineage(spec, teachers, setup.subject.taught_by()),
         **_own_form(setup, spec),
     )
@@ -258,26 +257,6 @@ def _own_form(setup: Setup, spec: MentorSpec) -> dict[str, Any]:
     if setup.data.people is None:
         return {}
     return {**({"size": spec.shape} if spec.shape else {}), **({"head": spec.head} if spec.head else {})}
-
-
-@torch.no_grad()
-def _identity(setup: Setup, module: nn.Module) -> str:
-    """SHA-256 of what a network is: its tensors by name, type and shape, and what it says about a fixed image.
-
-    The answer catches what the tensors do not show: code of the user's that changed, a wrapper without parameters.
-    """
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().to("cpu").contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    probe = torch.linspace(-2, 2, 2 * math.prod(setup.data.shape)).view(2, *setup.data.shape)
-    with as_for_evaluation(module):
-        try:
-            said = prediction_of(module(probe.to(setup.runtime.device))).float()
-            digest.update(said.to("cpu").contiguous().numpy().tobytes())
-        except (RuntimeError, ValueError, AssertionError):
-            digest.update(b"another input size")  # then its tensors must tell
-    return digest.hexdigest()
 
 
 def load_mentor(setup: Setup, record: MentorRecord) -> Mentor:
