@@ -77,6 +77,20 @@ def test_memory_and_files_are_the_same_data(tmp_path: Path) -> None:
     assert data.load({**spec, "source": f"imagefolder:{tmp_path / 'moved'}"}).fingerprint != memory.fingerprint
 
 
+def test_a_small_picture_that_changed_in_its_middle_is_other_data(tmp_path: Path) -> None:
+    for label in CLASSES:
+        (tmp_path / label).mkdir()
+        for number in range(10):
+            Image.fromarray(picture(number, 64, 64)).save(tmp_path / label / f"{number}.bmp")
+    before = data.load({"source": f"imagefolder:{tmp_path}"}).fingerprint
+    path = tmp_path / CLASSES[0] / "3.bmp"
+    changed = bytearray(path.read_bytes())
+    changed[6000] ^= 255
+    path.write_bytes(changed)
+    assert len(changed) > 12_000
+    assert data.load({"source": f"imagefolder:{tmp_path}"}).fingerprint != before
+
+
 def test_pack_files(tmp_path: Path) -> None:
     fill(tmp_path / "photos")
     files = data.load({"source": f"imagefolder:{tmp_path / 'photos'}", "options": {"memory_gib": 0}})

@@ -26,7 +26,8 @@ DEFAULT_SIZE = 224
 SMALL = 64
 """Up to this side, images are augmented by crop and flip; larger ones by resized crops."""
 
-_HEAD = 4096  # bytes of a file that enter the fingerprint, from its start and from its end
+_WHOLE = 2**16  # bytes; a file of no more enters the fingerprint as it is
+_HEAD = 4096  # bytes of a larger one, from its start and from its end
 _MOST_HEADS = 10_000
 
 Files = Sequence[tuple[str, int]]
@@ -136,9 +137,10 @@ def _report(root: Path, bad: dict[str, str], request: Request, notes: list[str])
 
 
 def _fingerprint(root: Path, files: Mapping[str, Files], classes: tuple[str, ...], size: int | None) -> str:
-    """SHA-256 of names, classes and sizes of all files, and of the first and last 4 KiB of each (of 10,000 spread
-    evenly when there are more).
+    """SHA-256 of names, classes and sizes of all files, and of the content of 10,000 spread evenly: whole up to
+    64 KiB, else the first and last 4 KiB.
 
+    A compressed picture that changed somewhere has other bytes, and nearly always another length, at its end.
     The same whether images are kept in memory or not, and the same for a copy of the folder elsewhere.
     """
     total = hashlib.sha256(f"imagefolder size={size} {'|'.join(classes)}".encode())
@@ -150,8 +152,8 @@ def _fingerprint(root: Path, files: Mapping[str, Files], classes: tuple[str, ...
         total.update(f"|{part}/{name}|{label}|{length}|".encode())
         if place % step == 0:
             with path.open("rb") as file:
-                total.update(file.read(_HEAD))
-                if length > _HEAD:
-                    file.seek(max(_HEAD, length - _HEAD))
+                total.update(file.read(_WHOLE if length <= _WHOLE else _HEAD))
+                if length > _WHOLE:
+                    file.seek(length - _HEAD)
                     total.update(file.read(_HEAD))
     return total.hexdigest()
