@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ def test_parts_mentors_and_savings(smoke: str, quick: list[str], capsys: pytest.
         ("method=rkd", "bank=exact"),
         ("bank=exact,top=3", "methods=[kd,average]"),
         ("method=none",),
-        ("data.views=resized_crop", "train.channels_last=auto", "train.clip=1"),
+        ("data.views=resized_crop", "train.channels_last=auto", "train.clip=1", "train.accumulate=2"),
     ],
     ids=lambda words: words[0],
 )
@@ -65,11 +67,56 @@ def test_every_kind_of_arm(smoke: str, quick: list[str], words: tuple[str], caps
     assert (made["bank"] is None) == (words[0] == "method=none")
 
 
+def test_quartiles_lie_around_every_median(smoke: str, quick: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    (arm,) = bench(smoke, quick, "method=average", capsys=capsys)["arms"]
+    spread, found = arm["quartiles"], []
+    found += [(arm[name], spread[name]) for name in ("x_floor", "x_floor_bank", "again")]
+    found += [(mentor["ms"], spread["mentors"][mentor["name"]]) for mentor in arm["mentors"]]
+    for medians, around in (
+        (arm["step_ms"], spread["step_ms"]),
+        *((arm["parts"][k], v) for k, v in spread["parts"].items()),
+    ):
+        assert set(medians) == set(around) == {"alone", "online", "bank"}
+        found += [(medians[column], around[column]) for column in around]
+    assert all(q1 <= median <= q3 for median, (q1, q3) in found)
+    assert all(q1 < median < q3 for median, (q1, q3) in found[:3])  # two rounds: a quarter of the way in from each
+
+
+def test_an_update_is_shared_by_the_batches_it_is_for() -> None:
+    clock, steps = Clock(torch.device("cpu")), list[str]()
+
+    def step(column: str) -> None:
+        steps.append(column)
+        clock.taken = {"update": clock.taken.get("update", 0.0) + (6.0 if steps.count(column) % 3 == 0 else 0.0)}
+
+    taken = engine_bench._rounds(clock, {"alone": 3, "online": 6}, 2, step)
+    assert taken == {"alone": [{"update": 2.0}] * 2, "online": [{"update": 2.0}] * 2}
+    assert (steps.count("alone"), steps.count("online")) == (9, 18)
+
+
+def test_no_clock_is_inside_what_is_compiled(
+    smoke: str, quick: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile(module: torch.nn.Module) -> Callable[..., Any]:
+        def run(*inputs: Any) -> Any:
+            assert "forward" not in vars(module)
+            return module(*inputs)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr("classroomkd.engine.experiment.check_compiler", lambda device: None)
+    words = ("method=average", "train.compile=true", "mentor_train.compile=false")
+    (arm,) = bench(smoke, quick, *words, capsys=capsys)["arms"]
+    assert all(ms > 0 for ms in arm["parts"]["student forward"].values())
+
+
 def test_table_for_people(smoke: str, quick: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", smoke, *quick, "--rounds", "2"]) == 0
     said = capsys.readouterr().out
     for words in ("mentor slim", "student forward", "x floor with the mentors online", "views=8", "CPU time"):
         assert words in said
+    assert re.search(r"\d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\] x floor with the mentors online", said)
 
 
 def test_the_users_own_networks_come_back_as_they_were(smoke: str, quick: list[str], tmp_path: Path) -> None:

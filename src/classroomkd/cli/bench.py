@@ -48,7 +48,7 @@ def bench(
     threads = f"{made['threads']} thread{'s' * (made['threads'] != 1)}"
     print(
         f"batch of {made['batch']}, {made['device']}, {threads}, {made['clock']}; medians of {made['rounds']} "
-        "interleaved rounds, untrained networks"
+        "interleaved rounds [and quartiles], untrained networks"
     )
     for arm in made["arms"]:
         _print_arm(console, arm)
@@ -79,13 +79,21 @@ def _print_arm(console: Console, arm: dict[str, Any]) -> None:
             for mentor in sorted(arm["mentors"], key=lambda m: -m["ms"]):
                 row(f"mentor {mentor['name']}", {"online": mentor["ms"]})
     row("all", arm["step_ms"], bold=True)
+    spread = arm["quartiles"]
+    quarters = {column: f"[{_ms(q1)}, {_ms(q3)}]" for column, (q1, q3) in spread["step_ms"].items()}
+    table.add_row("", *[quarters[column] for column in shown])
     console.print(table)
-    noise = f"the student alone over itself: {arm['again']:.2f}"
+
+    def ratio(name: str) -> str:
+        q1, q3 = spread[name]
+        return f"{arm[name]:.2f} [{q1:.2f}, {q3:.2f}]"
+
+    noise = f"the student alone over itself: {ratio('again')}"
     if arm["x_floor"] is None:
         print(f"no mentor is asked: this is the floor ({noise})")
         return
     print(
-        f"{arm['x_floor']:.2f} x floor with the mentors online, {arm['x_floor_bank']:.2f} x floor from the bank "
+        f"{ratio('x_floor')} x floor with the mentors online, {ratio('x_floor_bank')} x floor from the bank "
         f"({noise}); '{arm['dearest']}' costs most of the mentors"
     )
 

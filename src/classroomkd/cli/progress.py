@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import Any
@@ -11,9 +12,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 __all__ = ["Watch"]
 
+# Seconds between plain lines: at first, as a share of the time so far, at most. Ten hours are some 300 lines.
+EVERY, SHARE, MOST = 5.0, 0.02, 600.0
+
 
 class Watch:
     """Receives the engine's events; a context manager.
+
+    The whole is the sum of the jobs' ``work``. A job's is done with its epochs or, where the plan says ``answers``,
+    with the answers that are stored. What turns out to be done already is no work.
 
     Args:
         console: where to draw; stderr by default, so that ``--json`` on stdout stays clean.
@@ -38,9 +45,11 @@ class Watch:
         self._bars: dict[str, TaskID] = {}
         self._whole: TaskID | None = None
         self._lock = threading.Lock()
-        self._started = time.perf_counter()
+        self._started = self._planned = time.perf_counter()
+        self._next = EVERY  # seconds at which a plain line may come
+        self._idle = 0.0  # seconds in which work could not be done
         self._finished = 0
-        self._work = 0.0
+        self._work, self._total = 0.0, 0.0
 
     def __enter__(self) -> Watch:
         if self.live:
@@ -64,57 +73,70 @@ class Watch:
                 handler(event)
 
     def _on_plan(self, event: dict[str, Any]) -> None:
-        self._jobs = {j["job"]: dict(j, done=0.0) for j in event["jobs"]}
-        total = sum(j["work"] for j in event["jobs"]) or 1
-        self._whole = self._progress.add_task("all together", total=total, say=f"0 of {len(self._jobs)}")
+        self._jobs = {j["job"]: dict(j, done=0.0, skipped=0, began=0.0) for j in event["jobs"]}
+        self._total, self._planned = float(sum(j["work"] for j in event["jobs"])), time.perf_counter()
+        self._whole = self._progress.add_task("all together", total=1, say=f"0 of {len(self._jobs)}")
+        self._show()
 
     def _on_start(self, event: dict[str, Any]) -> None:
         job = self._jobs.get(event["job"])
         if job is not None:
+            job["began"] = time.perf_counter()
             label = f"{job['kind']} {event['job']}"
             self._bars[event["job"]] = self._progress.add_task(label[:44], total=job["epochs"] or 1, say="")
 
     def _on_step(self, event: dict[str, Any]) -> None:
         """Between epochs: loss and the step's cost over the student alone."""
-        bar = self._bars.get(event["job"])
-        if bar is not None:
-            floor = f"  x floor {event['x_floor']:.2f}" if event.get("x_floor") else ""
-            wait = f"  data wait {event['data_wait']:.0%}" if event.get("data_wait", 0) > 0.05 else ""
-            loss = event.get("loss")
-            said = f"loss {loss:.3f}" if isinstance(loss, float) else ""
-            self._progress.update(bar, completed=event["epoch"], say=f"{said}{floor}{wait}")
-            self._advance(event["job"], float(event["epoch"]))
+        name, bar = event["job"], self._bars.get(event["job"])
+        if bar is None:
+            return
+        loss, wait = event.get("loss"), event.get("data_wait") or 0.0
+        said = [f"loss {loss:.3f}"] if isinstance(loss, float) else []
+        said += [f"x floor {event['x_floor']:.2f}"] if event.get("x_floor") else []
+        said += [f"data wait {wait:.0%}"] if wait > 0.05 else []
+        self._progress.update(bar, total=event["epochs"], completed=event["epoch"], say="  ".join(said))
+        self._taught(name, float(event["epoch"]))
+        self._plain(name, ", ".join([f"epoch {event['epoch']:.1f} of {event['epochs']}", *said]))
 
     def _on_epoch(self, event: dict[str, Any]) -> None:
         bar = self._bars.get(event["job"])
         if bar is not None:
             self._progress.update(bar, completed=event["epoch"])
-            self._advance(event["job"], float(event["epoch"]))
-
-    def _advance(self, name: str, epoch: float) -> None:
-        job = self._jobs[name]
-        gain = (epoch - job["done"]) / max(job["epochs"], 1) * job["work"]
-        job["done"] = epoch
-        self._work += gain
-        if self._whole is not None:
-            self._progress.update(self._whole, completed=self._work)
+            self._taught(event["job"], float(event["epoch"]))
 
     def _on_filling(self, event: dict[str, Any]) -> None:
-        bar = self._bars.get(event["job"])
-        if bar is not None:
-            left = f", {event['left']:.0f} s left" if event.get("left") is not None else ""
-            self._progress.update(bar, say=f"answers stored {event['done'] / max(event['all'], 1):.0%}{left}")
+        name, bar, job = event["job"], self._bars.get(event["job"]), self._jobs.get(event["job"])
+        if bar is None or job is None:
+            return
+        if not job.get("filling"):
+            self._progress.reset(bar, total=event["all"])
+            job["filling"] = True
+            if job.get("answers"):  # some are there, and the mentor may have been trained before
+                self._skip(job, max(job["work"] - event["all"], 0))
+                self._idle += max(time.perf_counter() - job["began"] - event["seconds"], 0.0)
+        share = event["done"] / max(event["all"], 1)
+        left = f", {event['left']:.0f} s left" if event.get("left") is not None else ""
+        self._progress.update(bar, completed=event["done"], say=f"answers stored {share:.0%}{left}")
+        if job.get("answers"):
+            self._advance(job, share)
+        self._plain(name, f"answers stored {share:.0%} ({event['done']:,} of {event['all']:,})")
 
     def _on_cached(self, event: dict[str, Any]) -> None:
         self.say(f"  mentor {event['what']}: taken from the cache")
+
+    def _on_note(self, event: dict[str, Any]) -> None:
+        self.say(f"note: {event['text']}", "yellow")
 
     def _on_done(self, event: dict[str, Any]) -> None:
         name = event["job"]
         if name in self._bars:
             self._progress.remove_task(self._bars.pop(name))
         self._finished += 1
-        if name in self._jobs:
-            self._advance(name, float(max(self._jobs[name]["epochs"], 0)))
+        if (job := self._jobs.get(name)) is not None:
+            if event.get("error") or not job["done"]:
+                self._skip(job, job["work"] * (1 - job["done"]))
+            else:
+                self._advance(job, 1.0)
         if self._whole is not None:
             self._progress.update(self._whole, say=f"{self._finished} of {len(self._jobs)}")
         took = f"{time.perf_counter() - self._started:6.0f} s"
@@ -123,15 +145,52 @@ class Watch:
         elif event.get("mentor"):
             self.say(f"{took}  mentor {name}: {event['mentor']['accuracy']:.1%} on test")
         elif event.get("entry"):
-            left = self._left()
-            self.say(f"{took}  {name}: {event['entry']['test_last']:.1%} on test{left}")
+            self.say(f"{took}  {name}: {event['entry']['test_last']:.1%} on test{self._left()}")
+        elif event.get("answers") is not None:
+            self.say(f"{took}  mentor {name}: {event['answers']:,} samples answered now{self._left()}")
+
+    def _taught(self, name: str, epoch: float) -> None:
+        """A job has come to an epoch; whole epochs before its first report were done by an earlier attempt."""
+        job = self._jobs[name]
+        if not job["epochs"]:
+            return
+        if not job["done"] and (before := math.ceil(epoch) - 1) > 0:
+            self._skip(job, job["work"] * before / job["epochs"])
+            job["skipped"] = before
+        self._advance(job, (epoch - job["skipped"]) / (job["epochs"] - job["skipped"]))
+
+    def _advance(self, job: dict[str, Any], share: float) -> None:
+        """So much of a job's work is done."""
+        self._work += (share - job["done"]) * job["work"]
+        job["done"] = share
+        self._show()
+
+    def _skip(self, job: dict[str, Any], work: float) -> None:
+        """So much of a job's work needs not be done, or will not be."""
+        left = job["work"] - work
+        job["done"] = min(job["done"] * job["work"] / left, 1.0) if left > 0 else 1.0
+        job["work"] = left
+        self._total -= work
+        self._show()
+
+    def _show(self) -> None:
+        if self._whole is not None:
+            done, total = (self._work, self._total) if self._total > 0 else (1.0, 1.0)
+            self._progress.update(self._whole, completed=done, total=total)
+
+    def _plain(self, name: str, text: str) -> None:
+        """A line about a job where there are no bars, unless the last is too near."""
+        took = time.perf_counter() - self._started
+        if self.live or took < self._next:
+            return
+        self._next = took + min(max(EVERY, SHARE * took), MOST)
+        self.say(f"{took:6.0f} s  {self._jobs[name]['kind']} {name}: {text}{self._left()}")
 
     def _left(self) -> str:
-        """Time left, for logs without bars."""
-        if self.live or self._whole is None:
+        """Time left of the whole, for logs without bars."""
+        from classroomkd.report.words import duration
+
+        spent = time.perf_counter() - self._planned - self._idle
+        if self.live or self._whole is None or not 0 < self._work < self._total:
             return ""
-        total = self._progress.tasks[self._whole].total or 1
-        spent = time.perf_counter() - self._started
-        if self._work <= 0 or self._work >= total:
-            return ""
-        return f"  (about {spent * (total - self._work) / self._work:.0f} s left)"
+        return f"  (about {duration(spent * (self._total - self._work) / self._work)} left)"

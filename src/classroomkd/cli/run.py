@@ -109,6 +109,22 @@ def _print_plan(made: dict[str, Any], as_json: bool) -> None:
         print(f"          a training with its share of the filling: {total['one training']:.2f} x floor{shared}")
 
 
+def _bank_line(made: dict[str, Any]) -> str:
+    """What a run says of its bank before it starts: counts, and costs in multiply-adds."""
+    counted = "in multiply-adds, not measured (--dry-run measures)"
+    if made["kind"] == "off":
+        answers = f"The mentors answer up to {made['mentor_answers_online']:,} times"
+        return f"bank off: {made['why']}. {answers}; {made['online']:.2f} x floor where all are asked, {counted}"
+    views = "" if made["kind"].startswith("views=") else f", {made['views']:,} views"
+    share = f", {made['total']['all trainings']:.2f} x floor when {made['trainings']} share it"
+    return (
+        f"bank {made['kind']}{views}: {made['why']}. The mentors answer about {made['mentor_answers_once']:,} times "
+        f"instead of {made['mentor_answers_online']:,}, less what the cache has; up to {size(made['bytes'])}"
+        f"{' and stored features' if made['features'] else ''}. A training with its share of the filling: "
+        f"{made['total']['one training']:.2f} x floor{share if made['trainings'] > 1 else ''}, {counted}"
+    )
+
+
 def size(count: float) -> str:
     """Bytes as people read them."""
     for unit in ("B", "KiB", "MiB"):
@@ -135,6 +151,7 @@ def carry_out(
 
     from classroomkd.engine.experiment import Experiment
     from classroomkd.engine.opening import start
+    from classroomkd.engine.plan import forecast
     from classroomkd.engine.run_folder import check_run, first_rank, open_run
     from classroomkd.report import write_report
 
@@ -150,6 +167,8 @@ def carry_out(
             setup, folder, resume, watch, lambda text: watch.say(f"warning: {text}", "yellow"), command
         )
         experiment.check()
+        if (bank := forecast(setup, experiment.networks)) is not None:
+            watch.say(_bank_line(bank))
         with open_run(folder, recipe, setup):
             resume_with(again)  # from here on there is something to go on with
             outcome = experiment.run()

@@ -7,9 +7,10 @@ many there are. Networks are untrained, which does not change what they cost.
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +22,11 @@ from classroomkd import methods
 from classroomkd.bank import Bank
 from classroomkd.classroom import Batch
 from classroomkd.engine.bank_choice import Choice
-from classroomkd.engine.bench_setting import alone, endless, layout, prepared, stand_in
+from classroomkd.engine.bench_setting import alone, endless, prepared, stand_in
 from classroomkd.engine.context import EngineContext
 from classroomkd.engine.inputs import Batches
 from classroomkd.engine.setup import Setup
+from classroomkd.engine.step_context import layout
 from classroomkd.engine.stopwatch import Clock
 from classroomkd.recipe.bank_spec import BankSpec
 
@@ -46,8 +48,9 @@ def measure(setup: Setup, rounds: int = 7) -> dict[str, Any]:
     Returns:
         ``{"clock", "batch", "steps", "arms", "bank"}``: an arm has ``step_ms`` and ``parts`` by ``alone``, ``online``
         and ``bank``, ``mentors`` (ms, and share of the online step), ``dearest`` (the mentor that costs most),
-        ``x_floor`` and ``x_floor_bank``, and ``again``, the student alone over itself. ``bank`` has, by kind, what a
-        training with its share of the filling would cost over the student alone, with the dearest arm.
+        ``x_floor`` and ``x_floor_bank``, and ``again``, the student alone over itself; all are medians over rounds,
+        and ``quartiles`` has [q1, q3] of each under the same names (``mentors``: by name). ``bank`` has, by kind, what
+        a training with its share of the filling would cost over the student alone, with the dearest arm.
     """
     arms = setup.recipe.arms()
     clock = Clock(setup.runtime.device)
@@ -109,61 +112,73 @@ def _arm(setup: Setup, arm: Arm, last: bool, clock: Clock, rounds: int) -> dict[
             for name in ("stage", "lookup", "features"):
                 stack.enter_context(clock.watching(BANK, store, name))
         for used in (floor, context):
-            _watch(stack, clock, used)
+            _watch(stack, clock, used, setup.recipe.train.compile)
 
         def step(column: str) -> None:
             used = floor if column in (ALONE, AGAIN) else context
             _step(clock, used, sources[column], store if column == STORED else None)
 
         columns = [ALONE, AGAIN, ONLINE, STORED] if names else [ALONE, AGAIN]
-        taken = _rounds(clock, columns, rounds, step, context.classroom.method.period)
+        # An update comes once a group of batches, a method's own step once a period.
+        whole = {column: math.lcm(context.classroom.method.period, context.group) for column in columns}
+        taken = _rounds(clock, whole | dict.fromkeys((ALONE, AGAIN), floor.group), rounds, step)
     return _summed(arm.label, taken, names)
 
 
 def _rounds(
-    clock: Clock, columns: list[str], rounds: int, step: Callable[[str], None], period: int
+    clock: Clock, columns: Mapping[str, int], rounds: int, step: Callable[[str], None]
 ) -> dict[str, list[dict[str, float]]]:
-    """By column and round, seconds by part of a step; a method that does more every few steps has its share inside."""
+    """By column and round, seconds by part of a step, as a mean over so many that all that comes up is in them."""
     taken: dict[str, list[dict[str, float]]] = {column: [] for column in columns}
+    order = list(columns)
     for i in range(rounds + 1):
-        turn = i % len(columns)
-        for column in columns[turn:] + columns[:turn]:
-            repeat = 1 if column in (ALONE, AGAIN) else period
+        turn = i % len(order)
+        for column in order[turn:] + order[:turn]:
             clock.taken = {}
-            for _ in range(repeat):
+            for _ in range(columns[column]):
                 step(column)
             if i:  # the first pays for memory and kernels
-                taken[column].append({part: seconds / repeat for part, seconds in clock.taken.items()})
+                taken[column].append({part: seconds / columns[column] for part, seconds in clock.taken.items()})
     return taken
 
 
 def _summed(label: str, taken: dict[str, list[dict[str, float]]], names: list[str]) -> dict[str, Any]:
-    """Medians over rounds; ratios are those of a round."""
+    """Medians and quartiles over rounds; ratios are those of a round."""
     whole = {column: [sum(took.values()) for took in found] for column, found in taken.items()}
 
-    def over(column: str) -> float | None:
+    def over(column: str) -> list[float] | None:
         if column not in whole:
             return None
-        return statistics.median(a / b for a, b in zip(whole[column], whole[ALONE], strict=True))
+        return _quarters([a / b for a, b in zip(whole[column], whole[ALONE], strict=True)])
 
-    def part(name: str, column: str) -> float:
-        return 1000 * statistics.median(took.get(name, 0.0) for took in taken[column])
+    def part(name: str, column: str) -> list[float]:
+        return _quarters([1000 * took.get(name, 0.0) for took in taken[column]])
 
     shown = [column for column in (ALONE, ONLINE, STORED) if column in taken]
-    mentors: list[dict[str, Any]] = [{"name": name, "ms": part(_mentor(name), ONLINE)} for name in names]
-    step_ms = {column: 1000 * statistics.median(whole[column]) for column in shown}
-    for mentor in mentors:
-        mentor["share"] = mentor["ms"] / step_ms[ONLINE]
+    step_ms = {column: _quarters([1000 * seconds for seconds in whole[column]]) for column in shown}
+    parts = {name: {column: part(name, column) for column in shown} for name in PARTS}
+    asked = {name: part(_mentor(name), ONLINE) for name in names}
+    ratios = {"x_floor": over(ONLINE), "x_floor_bank": over(STORED), "again": over(AGAIN)}
+    shares = {name: ms / step_ms[ONLINE][1] for name, (_, ms, _) in asked.items()}
     return {
         "label": label,
-        "step_ms": step_ms,
-        "parts": {name: {column: part(name, column) for column in shown} for name in PARTS},
-        "mentors": mentors,
-        "dearest": max(mentors, key=lambda m: m["ms"])["name"] if mentors else None,
-        "x_floor": over(ONLINE),
-        "x_floor_bank": over(STORED),
-        "again": over(AGAIN),
+        "step_ms": {column: ms for column, (_, ms, _) in step_ms.items()},
+        "parts": {name: {column: ms for column, (_, ms, _) in by.items()} for name, by in parts.items()},
+        "mentors": [{"name": name, "ms": asked[name][1], "share": share} for name, share in shares.items()],
+        "dearest": max(shares, key=lambda name: shares[name], default=None),
+        **{name: found and found[1] for name, found in ratios.items()},
+        "quartiles": {
+            "step_ms": {column: [q1, q3] for column, (q1, _, q3) in step_ms.items()},
+            "parts": {name: {column: [q1, q3] for column, (q1, _, q3) in by.items()} for name, by in parts.items()},
+            "mentors": {name: [q1, q3] for name, (q1, _, q3) in asked.items()},
+            **{name: found and found[::2] for name, found in ratios.items()},
+        },
     }
+
+
+def _quarters(values: list[float]) -> list[float]:
+    """[q1, median, q3]."""
+    return statistics.quantiles(values, n=4, method="inclusive")
 
 
 def _step(clock: Clock, context: EngineContext, source: Iterator[Batch], store: Bank | None) -> None:
@@ -190,11 +205,14 @@ def _mentor(name: str) -> str:
     return f"mentor {name}"
 
 
-def _watch(stack: ExitStack, clock: Clock, context: EngineContext) -> None:
+def _watch(stack: ExitStack, clock: Clock, context: EngineContext, compiled: bool) -> None:
     """Time the student's and each mentor's calls wherever they happen."""
     room = context.classroom
     stack.enter_context(clock.watching(DATA, context, "inputs"))
-    stack.enter_context(clock.watching(STUDENT, room.reader, "forward"))
+    # A clock inside what is compiled would cut it into pieces.
+    students = ((context.learner.module, "forward"), (room, "answer")) if compiled else ((room.reader, "forward"),)
+    for owner, name in students:
+        stack.enter_context(clock.watching(STUDENT, owner, name))
     for mentor in room.mentors:
         for name in ("prepare", "forward", "head"):
             stack.enter_context(clock.watching(_mentor(mentor.name), mentor, name))

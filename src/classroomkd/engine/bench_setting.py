@@ -1,4 +1,4 @@
-"""What ``classroomkd bench`` times: an arm as a training has it, and a bank with made-up answers."""
+"""What ``bench`` and a dry run time: an arm as a training has it, and a bank with made-up answers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ from classroomkd.engine import checkpoint
 from classroomkd.engine.answering import SLAB_MOST
 from classroomkd.engine.context import EngineContext
 from classroomkd.engine.inputs import Batches, Inputs
-from classroomkd.engine.optim import build_optimizer
-from classroomkd.engine.record import Record
 from classroomkd.engine.setup import Setup
-from classroomkd.engine.student_layout import settle
+from classroomkd.engine.step_context import step_context
 from classroomkd.engine.students import untrained_classroom
 from classroomkd.methods.none import Alone
 
@@ -32,18 +30,7 @@ if TYPE_CHECKING:
     from classroomkd.data.views import Views
     from classroomkd.recipe import Arm
 
-__all__ = ["alone", "endless", "layout", "prepared", "stand_in"]
-
-
-def layout(setup: Setup) -> bool:
-    """Whether the student works channels-last, decided as a training decides it."""
-    spec, part = setup.recipe.train, setup.student_part
-    if spec.channels_last != "auto":
-        return bool(spec.channels_last)
-    pixels, target, _ = part.batch(torch.arange(min(len(part), spec.batch_size)))
-    pixels, _ = setup.base_views.plain(pixels, target)
-    student = setup.build(setup.recipe.student.model, "student", 0)
-    return settle(student, setup.inputs(pixels), setup.runtime, None, False)
+__all__ = ["alone", "endless", "prepared", "stand_in"]
 
 
 @contextmanager
@@ -77,16 +64,14 @@ def alone(setup: Setup, last: bool) -> EngineContext:
 
 
 def _context(setup: Setup, room: Classroom, last: bool) -> EngineContext:
-    spec, device = setup.recipe.train, setup.runtime.device
-    if last:
-        room.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = build_optimizer(room, spec)
-    for group in optimizer.param_groups:
+    spec = setup.recipe.train
+    inputs = Inputs(setup.inputs.mean, setup.inputs.std, setup.runtime.device, last)
+    context = step_context(setup.runtime, room, inputs, spec, topics=len(setup.classes), last=last)
+    for group in context.raw_optimizer.param_groups:
         group["lr"] = 1e-6  # the update is timed, and must not carry the networks off
-    record = Record(len(room.mentors), len(setup.classes), device)
-    inputs = Inputs(setup.inputs.mean, setup.inputs.std, device, last)
+    context.group = min(spec.accumulate, len(Batches(setup.student_part, setup.views, spec.batch_size, 0)))
     room.train()
-    return EngineContext(setup.runtime, room, optimizer, inputs, record, clip=spec.clip, ema=spec.ema)
+    return context
 
 
 def endless(setup: Setup, part: Part, space: Views) -> Iterator[dict[str, Tensor]]:

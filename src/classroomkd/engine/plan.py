@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classroomkd import bank
+from classroomkd import bank, methods
 from classroomkd.classroom import Classroom
-from classroomkd.engine.context import EngineContext
+from classroomkd.engine.bench_setting import prepared
 from classroomkd.engine.floor import probe
 from classroomkd.engine.inputs import Batches
-from classroomkd.engine.optim import build_optimizer
-from classroomkd.engine.record import Record
 from classroomkd.engine.setup import Setup
-from classroomkd.engine.students import untrained_classroom
+from classroomkd.engine.step_context import layout
 
-__all__ = ["plan"]
+__all__ = ["forecast", "plan"]
+
+BACKWARD = 2.0  # multiply-adds of a backward pass, in those of the forward pass
 
 
 def plan(setup: Setup, tell: Callable[[str], None] = lambda said: None) -> dict[str, Any]:
@@ -44,28 +44,27 @@ def plan(setup: Setup, tell: Callable[[str], None] = lambda said: None) -> dict[
         device=setup.runtime.device,
     )
     batch = next(batches.epoch(0))
-    stored_ahead = setup.bank.spec.kind != "off"
     arms = []
     sizes: dict[str, float] = {}
     share = setup.bank.asked() / max(setup.bank.trainings * setup.bank.epochs, 1)  # of online answers, on average
+    last = layout(setup)
     for place, arm in enumerate(recipe.arms()):
         tell(f"measuring a step of '{arm.label}' ({place + 1} of {len(recipe.arms())})")
-        context = _context(setup, arm)
-        classroom, method = context.classroom, context.classroom.method
-        wanted = method.needs.mentors > 0
-        costs, asks = probe(context, batch), method.asks
-        asked = len(recipe.mentors) if asks is None else len(asks)
-        kept = wanted and stored_ahead
-        if kept:
-            classroom.mentors.store = _Blank(classroom, len(batch["ids"]), setup)
-            stored = probe(context, batch)["cost_ratio"]
-            sizes |= {
-                f"{name} {tap}": n for tap in method.needs.features for name, n in classroom.mentors.store.bytes(tap)
-            }
+        with prepared(setup, arm, last) as context:
+            classroom, method = context.classroom, context.classroom.method
+            wanted = method.needs.mentors > 0
+            costs, asks = probe(context, batch), method.asks
+            asked = len(recipe.mentors) if asks is None else len(asks)
+            kept = wanted and setup.bank.keeps(method.needs)
+            if kept:
+                classroom.mentors.store = _Blank(classroom, len(batch["ids"]), setup)
+                stored = probe(context, batch)["cost_ratio"]
+                for tap in method.needs.features:
+                    sizes |= {f"{name} {tap}": n for name, n in classroom.mentors.store.bytes(tap)}
         arms.append(
             {
                 "label": arm.label,
-                "mentor_forwards": round(asked * share, 2) if wanted else 0,
+                "mentor_forwards": round(asked * (share if kept else 1), 2) if wanted else 0,
                 "x_floor": round(costs["cost_ratio"], 2),
                 "x_floor_bank": round(stored, 2) if kept else None,
                 "step_ms": round(costs["step_ms"], 2),
@@ -93,13 +92,21 @@ def plan(setup: Setup, tell: Callable[[str], None] = lambda said: None) -> dict[
 
 def _bank(setup: Setup, arms: list[dict[str, Any]], features: float) -> dict[str, Any]:
     """What is stored and what it saves; ``total`` is the dearest arm's training over the student alone."""
+    made = _counted(setup, features)
+    if dearest := max((a for a in arms if a["x_floor_bank"] is not None), key=lambda a: a["x_floor"], default=None):
+        made["total"] = _totals(setup, dearest["x_floor"], dearest["x_floor_bank"])
+    return made
+
+
+def _counted(setup: Setup, features: float = 0) -> dict[str, Any]:
+    """What is known without measuring; ``features``: bytes of stored activations."""
     choice, samples, mentors = setup.bank, len(setup.student_part), len(setup.recipe.mentors)
     asked = choice.asked() * samples * mentors
     full = (choice.spec.views or choice.count or 0) * samples * mentors  # what has to be free, though exact fills less
     dense = bank.Dense(setup.subject.answer_shape)
     row = bank.TopK(len(setup.classes), choice.spec.top) if choice.spec.top else dense
     stored = choice.spec.kind != "off"
-    made = {
+    return {
         "kind": str(choice.spec),
         "why": choice.why,
         "mentor_answers_once": round(asked) if stored else 0,
@@ -107,10 +114,37 @@ def _bank(setup: Setup, arms: list[dict[str, Any]], features: float) -> dict[str
         "bytes": round(full * (row.row_bytes + 4) + features) if stored else 0,
         "trainings": choice.trainings,
     }
-    if dearest := max((a for a in arms if a["x_floor_bank"] is not None), key=lambda a: a["x_floor"], default=None):
-        costs = dearest["x_floor"], dearest["x_floor_bank"]
-        made["total"] = {"one training": choice.total(*costs, 1), "all trainings": choice.total(*costs)}
-    return made
+
+
+def _totals(setup: Setup, online: float, stored: float) -> dict[str, float]:
+    """A training's cost over the student alone with its share of the filling, alone and where all share the bank."""
+    return {"one training": setup.bank.total(online, stored, 1), "all trainings": setup.bank.total(online, stored)}
+
+
+def forecast(setup: Setup, networks: dict[str, Any]) -> dict[str, Any] | None:
+    """What a run can say of its bank at once: counts, and costs in multiply-adds; nothing is measured.
+
+    Args:
+        setup: of the run.
+        networks: of :attr:`Experiment.networks`.
+
+    Returns:
+        ``bank`` of :func:`plan`, but with the ``bytes`` of logits alone, ``features`` (whether activations come on
+        top), ``views``, ``online`` (a step over the student alone where all mentors answer) and ``total`` in
+        multiply-adds, as if reading stored answers cost nothing; None where no method asks a mentor.
+    """
+    needs = [methods.compose(arm.parts).needs for arm in setup.recipe.arms()]
+    if not any(n.mentors > 0 for n in needs):
+        return None
+    student = (1.0 + BACKWARD) * networks["student"]["multiply_adds"]
+    online = 1.0 + sum(mentor["multiply_adds"] for mentor in networks["mentors"].values()) / max(student, 1.0)
+    return {
+        **_counted(setup),
+        "views": setup.bank.spec.views or setup.bank.count,
+        "features": any(setup.bank.keeps(n) and n.features for n in needs),
+        "online": online,
+        "total": _totals(setup, online, 1.0),
+    }
 
 
 class _Blank:
@@ -133,14 +167,3 @@ class _Blank:
         """By mentor, what storing its activations at a tap takes in fp16."""
         names = self.classroom.mentors.names
         return [(name, 2 * self.rows * math.prod(x)) for name, x in zip(names, self.shapes[tap], strict=True)]
-
-
-def _context(setup: Setup, arm: Any) -> EngineContext:
-    recipe, classroom = setup.recipe, untrained_classroom(setup, arm)
-    method, teachers = classroom.method, classroom.mentors
-    teachers.mentors = [setup.hastened(mentor) for mentor in teachers]  # as they will teach
-    if method.needs.calibration:
-        classroom.calibration = setup.subject.blank_calibration(len(teachers))
-    record = Record(len(teachers), len(setup.classes), setup.runtime.device)
-    optimizer = build_optimizer(classroom, recipe.train)
-    return EngineContext(setup.runtime, classroom, optimizer, setup.inputs, record)

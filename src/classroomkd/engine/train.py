@@ -16,12 +16,13 @@ from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews
 from classroomkd.engine import checkpoint
 from classroomkd.engine.context import EngineContext
-from classroomkd.engine.floor import probe
+from classroomkd.engine.floor import Cost, probe
 from classroomkd.engine.inputs import Batches, Inputs
-from classroomkd.engine.optim import build_optimizer, learning_rate
-from classroomkd.engine.record import Record, open_log
+from classroomkd.engine.optim import learning_rate
+from classroomkd.engine.record import open_log
 from classroomkd.engine.runtime import Runtime
 from classroomkd.engine.scoring import Score, evaluate
+from classroomkd.engine.step_context import step_context
 from classroomkd.engine.student_layout import settle
 from classroomkd.errors import RunStopped
 
@@ -120,25 +121,15 @@ class Fit:
             self.inputs = Inputs(self.inputs.mean, self.inputs.std, self.inputs.device, last)
         else:
             last = spec.channels_last
-        if last:
-            classroom.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         reduce, join = (runtime.reduce, runtime.join) if runtime.world > 1 else (None, None)
-        record = Record(len(classroom.mentors), len(self.classes), runtime.device, reduce)
-        context = EngineContext(
-            runtime,
-            classroom,
-            build_optimizer(classroom, spec),
-            self.inputs,
-            record,
-            accumulate=spec.accumulate,
-            clip=spec.clip,
-            ema=spec.ema,
-            compile=spec.compile,
+        context = step_context(
+            runtime, classroom, self.inputs, spec, topics=len(self.classes), last=last, reduce=reduce
         )
+        record = context.record
         classroom.reduce, classroom.join = reduce, join
         rate = learning_rate(spec)
         self._open_epoch(0)
-        cost = probe(context, next(batches.epoch(0))) if self.measure else {}
+        cost = Cost(probe(context, next(batches.epoch(0))) if self.measure else {}, classroom.mentors.store)
         first = self._resume(context, cost) if resume else 0
         log = open_log(self.folder if runtime.is_zero else None, classroom.steps if resume else 0)
         started, waited, since = time.perf_counter(), 0.0, time.perf_counter()
@@ -158,7 +149,7 @@ class Fit:
                 "lr": context.raw_optimizer.param_groups[0]["lr"],
                 "seconds": round(spent + now - started, 3),
                 "data_wait": round(waited / max(now - since, 1e-9), 4),
-                "x_floor": cost.get("cost_ratio"),
+                "x_floor": cost.interval(),
             }
             waited, since = 0.0, now
             log(line)
@@ -176,6 +167,7 @@ class Fit:
                     group["lr"] = rate(at)
                 context.group = min(spec.accumulate, len(batches) - i // spec.accumulate * spec.accumulate)
                 context.teach(batch)
+                cost.count(len(batch["ids"]))
                 if classroom.steps % spec.log_every == 0:
                     flush(epoch + (i + 1) / len(batches))
                 asked = time.perf_counter()
@@ -198,14 +190,16 @@ class Fit:
             record.teaching(names, self.classes),
             classroom.steps,
             self._spent,
-            cost,
+            cost.whole(),
         )
 
     def _open_epoch(self, epoch: int) -> None:
-        """Tell the bank which of the fixed views an epoch shows, and which comes next."""
+        """Tell the bank which of the fixed views an epoch shows, and which come next: in two rounds each comes up."""
         bank, views = self.classroom.mentors.store, self.views
         if isinstance(bank, Bank) and isinstance(views, FixedViews):
-            bank.begin(*(views.slot(self.seed, e) for e in (epoch, epoch + 1)))
+            assert views.count is not None
+            last = min(epoch + 2 * views.count, self.spec.epochs)
+            bank.begin(*(views.slot(self.seed, e) for e in range(epoch, last)))
 
     def _validate(self, context: EngineContext, epoch: int, log: Notify) -> None:
         assert self.val is not None
@@ -238,7 +232,7 @@ class Fit:
             f"{kept}. Try a lower train.lr, train.clip=5, or train.precision=fp32"
         )
 
-    def _checkpoint(self, context: EngineContext, epoch: int, cost: dict[str, float]) -> None:
+    def _checkpoint(self, context: EngineContext, epoch: int, cost: Cost) -> None:
         if self.folder is None:
             return
         finite = [p.isfinite().all() for p in self.classroom.parameters() if p.is_floating_point()]
@@ -246,7 +240,7 @@ class Fit:
             self._stop(["weights"], epoch)
         if not self.runtime.is_zero:
             return
-        scaler = getattr(context.runtime.fabric._precision, "scaler", None)
+        scaler = context.runtime.scaler
         state = {
             "epoch": epoch,
             "step": self.classroom.steps,
@@ -261,11 +255,11 @@ class Fit:
             "best_weights": self._best_weights,
             "history": [[s.accuracy, s.loss, s.samples, s.per_class] for s in self._history],
             "seconds": self._spent,
-            "cost": cost,
+            "cost": cost.state(),
         }
         checkpoint.save(self.folder / "checkpoints" / "last.pt", state)
 
-    def _resume(self, context: EngineContext, cost: dict[str, float]) -> int:
+    def _resume(self, context: EngineContext, cost: Cost) -> int:
         path = self.folder / "checkpoints" / "last.pt" if self.folder is not None else None
         if path is None or not path.exists():
             return 0
@@ -274,7 +268,7 @@ class Fit:
         torch.set_num_threads(state["threads"])
         context.learner.load_state_dict(state["learner"])
         context.raw_optimizer.load_state_dict(state["optimizer"])
-        scaler = getattr(context.runtime.fabric._precision, "scaler", None)
+        scaler = context.runtime.scaler
         if scaler is not None and state["scaler"] is not None:
             scaler.load_state_dict(state["scaler"])
         if context.averaged is not None and state["ema"] is not None:
@@ -285,5 +279,5 @@ class Fit:
         self._best, self._best_weights = (state["best"][0], int(state["best"][1])), state["best_weights"]
         self._history = [Score(a, loss, per_class, n) for a, loss, n, per_class in state["history"]]
         self._spent = state["seconds"]
-        cost.update(state["cost"])
+        cost.restore(state["cost"])
         return int(state["epoch"])

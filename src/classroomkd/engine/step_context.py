@@ -1,0 +1,70 @@
+"""What a step works with, made from a recipe's training section: the same for a training, a dry run and a bench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from classroomkd.engine.context import EngineContext
+from classroomkd.engine.optim import build_optimizer
+from classroomkd.engine.record import Record
+from classroomkd.engine.student_layout import settle
+
+if TYPE_CHECKING:
+    from classroomkd.classroom import Classroom
+    from classroomkd.engine.inputs import Inputs
+    from classroomkd.engine.runtime import Runtime
+    from classroomkd.engine.setup import Setup
+    from classroomkd.recipe import TrainSpec
+
+__all__ = ["layout", "step_context"]
+
+
+def step_context(
+    runtime: Runtime,
+    classroom: Classroom,
+    inputs: Inputs,
+    spec: TrainSpec,
+    *,
+    topics: int,
+    last: bool,
+    reduce: Callable[[Tensor], Tensor] | None = None,
+) -> EngineContext:
+    """The context of a classroom's steps, its student in its layout, with a new optimiser and record.
+
+    Args:
+        runtime: devices, precision, ranks.
+        classroom: on the runtime's device.
+        inputs: pixels to inputs, in the student's layout.
+        spec: optimiser, accumulation, clipping, averaging, compiling.
+        topics: K of the record.
+        last: whether the student is channels-last.
+        reduce: sums a record over ranks; None on one.
+    """
+    if last:
+        classroom.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return EngineContext(
+        runtime,
+        classroom,
+        build_optimizer(classroom, spec),
+        inputs,
+        Record(len(classroom.mentors), topics, runtime.device, reduce),
+        accumulate=spec.accumulate,
+        clip=spec.clip,
+        ema=spec.ema,
+        compile=spec.compile,
+    )
+
+
+def layout(setup: Setup) -> bool:
+    """Whether the student works channels-last, decided as a training decides it."""
+    spec, part = setup.recipe.train, setup.student_part
+    if spec.channels_last != "auto":
+        return bool(spec.channels_last)
+    pixels, target, _ = part.batch(torch.arange(min(len(part), spec.batch_size)))
+    pixels, _ = setup.base_views.plain(pixels, target)
+    student = setup.build(setup.recipe.student.model, "student", 0)
+    return settle(student, setup.inputs(pixels), setup.runtime, None, False)
