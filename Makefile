@@ -1,7 +1,7 @@
 # make demo        the main job on the embedded data, in an environment of its own
 # make test        the tests (under ten minutes on two cores);  make test-slow  kills, wheels, browsers, documents
 # make lint        ruff and mypy --strict
-# make bench       what a step, a bank and a training cost, on this machine (a quarter of an hour)
+# make bench       what a step, a bank and a training cost, on this machine (half an hour)
 # make bench-all   the same with the peers, torch.compile and accuracy (hours; benchmarks/README.md says what ARGS it takes)
 # make bench-methods DATA=DIR   fill what is missing of the table of methods (CIFAR-100 in DIR; hours, can be cut)
 # Settings: PYTHON=python3.12, VENV=.venv, TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
@@ -31,12 +31,12 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 
 bench: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --only 1,2,3,4,5,8,9,10,11,12,13 --rounds 11 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --only 1,2,3,4,5,8,9,10,11,12,13 $(ARGS)
 	$(BIN)/python benchmarks/render.py
 
 bench-all: $(VENV)/.test
 	test -z "$(DATA)" || OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy.py --data "$(DATA)"
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --compile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --compile $(if $(DATA),--data "$(DATA)") $(ARGS)
 	$(BIN)/python benchmarks/render.py
 
 bench-methods: $(VENV)/.core

@@ -1,6 +1,6 @@
 """The table of goals, filled by one command: what step, training and bank cost over the student alone and the peers.
 
-    python benchmarks/bench.py                      # every row that this machine can measure; a quarter of an hour
+    python benchmarks/bench.py                      # every row that this machine can measure; half an hour
     python benchmarks/bench.py --only 1,4,8         # some rows; what is there of the others stays
     python benchmarks/bench.py --quick              # tries the plumbing in a minute; its figures mean nothing
 
@@ -145,7 +145,9 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="row 5: torch.compile, too (minutes)")
     parser.add_argument("--classroomkd-clone", type=Path, help="row 6: the authors' repository")
     parser.add_argument("--camkd-clone", type=Path, help="row 7: CA-MKD's repository")
-    parser.add_argument("--peer-python", help="row 7: interpreter that torchdistill is installed for")
+    parser.add_argument("--peer-python", help="rows 6 and 7: interpreter that the peers' packages are installed for")
+    parser.add_argument("--data", type=Path, help="row 13: the folder of CIFAR-100")
+    parser.add_argument("--mentors", type=Path, help="row 13: folder of NAME.pth or NAME.safetensors; untrained ones")
     parser.add_argument("--work", type=Path, help="folder for temporary files, on the disk that is to be measured")
     parser.add_argument("--out", type=Path, help="instead of benchmarks/latest.json")
     found = parser.parse_args(words)
@@ -178,6 +180,7 @@ def main(words: list[str] | None = None) -> None:
         now, started = sitting(command), time.perf_counter()
         with tempfile.TemporaryDirectory(dir=given.work) as folder:
             plan = Plan(Path(folder), given.rounds, given.quick, given.compile, clones, given.peer_python)
+            plan.data, plan.mentors = given.data, given.mentors
             found = measured(row, plan)
         before = json.loads(out.read_text()) if out.exists() else {}
         made = merged(before, row, found, now)

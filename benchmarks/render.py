@@ -1,5 +1,5 @@
-"""``RESULTS.md``, and the rows on the methods' pages, from ``results/*.json``: ``python benchmarks/render.py``; every
-table stands beside its command."""
+"""``RESULTS.md``, the rows on the methods' pages and the guard's alarms in ``README.md``, from ``results/*.json``:
+``python benchmarks/render.py``; every table stands beside its command."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from parts import alarms
 from parts.pages import pages
 from parts.table import goals
 from parts.words import cost, difference, points, score, setting
@@ -260,7 +261,12 @@ def rendered(here: Path = HERE) -> dict[Path, str]:
             lines += section(json.loads(file.read_text()))
     if notes.exists():
         lines += [notes.read_text().rstrip(), ""]
-    return {here / "RESULTS.md": "\n".join(lines)} | pages(here.parent / "docs" / "methods", here / "results")
+    guard = alarms.page(here / "README.md", here / "guard.json", here / "results" / "guard.json")
+    return {
+        here / "RESULTS.md": "\n".join(lines),
+        **guard,
+        **pages(here.parent / "docs" / "methods", here / "results"),
+    }
 
 
 def main() -> None:

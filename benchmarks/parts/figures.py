@@ -83,6 +83,8 @@ class Plan:
         compiled: measure what torch.compile makes, too (minutes).
         clones: folders of peers' repositories by name (``classroomkd``, ``camkd``).
         peer_python: interpreter of the environment that peers' packages are installed in.
+        data: folder of CIFAR-100, for the recipe that a GPU runs.
+        mentors: folder of that recipe's mentors' checkpoints; None = untrained.
     """
 
     folder: Path
@@ -91,6 +93,8 @@ class Plan:
     compiled: bool = False
     clones: dict[str, Path] = field(default_factory=dict)
     peer_python: str | None = None
+    data: Path | None = None
+    mentors: Path | None = None
 
     def turns(self, own: int) -> int:
         """Rounds to make, where the row's own number is ``own``."""

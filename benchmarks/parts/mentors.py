@@ -4,7 +4,8 @@
     python benchmarks/parts/mentors.py --rates     # operations a second of each, beside those of a matrix product
 
 All variants in one process, interleaved in rotating order, one thread, CPU time, large blocks kept; a figure is the
-median over rounds of the ratio to ``naive`` of the same round, with quartiles. ``again`` is naive a second time (A/A).
+median over rounds of the ratio to ``naive`` of the same round, with quartiles, and ``wall`` its median by the wall
+clock. ``again`` is naive a second time (A/A).
 bf16 only where the hardware has it, ``torch.compile`` on request (minutes). ``error``: the largest over the six of
 |difference| / |answer| (norms over a batch).
 """
@@ -59,28 +60,28 @@ def _error(mentors: list[Mentor], naive: list[Mentor], inputs: Tensor) -> float:
 
 
 def interleaved(cases: Mapping[str, Callable[[], object]], base: str, rounds: int) -> dict[str, dict[str, float]]:
-    """By case, median and quartiles over rounds of its CPU time over the base's in the same round."""
+    """By case, median and quartiles over rounds of its CPU time over the base's in that round; the wall's median."""
     for case in cases.values():
         case()
     names = list(cases)
-    ratios: dict[str, list[float]] = {name: [] for name in names if name != base}
+    ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in names if name != base}
     for turn in range(rounds):
         took = {}
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            start = time.process_time()
+            cpu, wall = time.process_time(), time.perf_counter()
             cases[name]()
-            took[name] = time.process_time() - start
+            took[name] = time.process_time() - cpu, time.perf_counter() - wall
         for name in ratios:
-            ratios[name].append(took[name] / took[base])
+            ratios[name].append((took[name][0] / took[base][0], took[name][1] / took[base][1]))
     found = {}
     for name, values in ratios.items():
-        low, middle, high = statistics.quantiles(values, n=4)
-        found[name] = {"median": round(middle, 3), "q1": round(low, 3), "q3": round(high, 3)}
-    return found
+        low, middle, high = statistics.quantiles([cpu for cpu, _ in values], n=4)
+        found[name] = {"median": middle, "q1": low, "q3": high, "wall": statistics.median(wall for _, wall in values)}
+    return {name: {key: round(value, 3) for key, value in row.items()} for name, row in found.items()}
 
 
 def measure(rounds: int = ROUNDS, compiled: bool = False) -> dict[str, dict[str, Any]]:
-    """By variant: ``median``, ``q1``, ``q3`` of its time over naive, and its ``error``."""
+    """By variant: ``median``, ``q1``, ``q3`` of its CPU time over naive, the ``wall``'s median, and its ``error``."""
     torch.set_num_threads(1)
     keep_large_blocks()
     forms = variants(compiled)

@@ -17,7 +17,7 @@ def rows(plan: Plan) -> Found:
     made = measure(rounds, plan.compiled)
 
     def figure(name: str) -> Figure:
-        return Figure(five(made[name]), again=five(made["again"]), rounds=rounds)
+        return Figure(five(made[name]), [made[name]["wall"]], five(made["again"]), rounds=rounds)
 
     found = Found(
         {"mentors_fp32_over_naive": figure("folded"), "mentors_fp32_error": Figure([made["folded"]["error"]])}

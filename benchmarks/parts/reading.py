@@ -2,7 +2,8 @@
 
 One file per sample is what torchdistill's cache does: ``torch.save`` and ``torch.load`` of one sample's answers. Cold:
 the system is told to drop the stores' pages, an epoch's slab is announced (as a training does an epoch ahead), then
-read, checked and gathered from; the figure is the wall time per batch of 64, slab included.
+read, checked and gathered from; the figure is the wall time per batch of 64, slab included. Every round reads two
+slabs so, and A/A is one over the other: how far the disk and the system agree with themselves.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from peers.rounds import measure
 
-from classroomkd.bank import RowStore
+from classroomkd.bank import RowStore, SlabBank
 from parts.figures import Figure, Found, Plan, ratios
 from parts.setting import SIX, images, slab_bank, stores, timed
 
@@ -37,7 +39,7 @@ def _device_reads() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
 
 
-def _drop(made: list[dict[str, RowStore]]) -> None:
+def _drop(made: Sequence[Mapping[str, RowStore]]) -> None:
     """Have the system forget the stores' pages."""
     for found in made:
         for path in found["logits"].folder.glob("*.bin"):
@@ -45,6 +47,18 @@ def _drop(made: list[dict[str, RowStore]]) -> None:
             os.fsync(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(fd)
+
+
+def _cold(bank: SlabBank, view: int) -> tuple[float, float, int]:
+    """Wall and CPU seconds of an announced slab whose pages the system had dropped; bytes asked of the disk."""
+    _drop(bank.stores)
+    before = _device_reads()
+    for found in bank.stores:
+        found["logits"].read_ahead(view)
+    time.sleep(AHEAD)
+    wall, cpu = time.perf_counter(), time.process_time()
+    bank.begin(view)
+    return time.perf_counter() - wall, time.process_time() - cpu, _device_reads() - before
 
 
 def rows(plan: Plan) -> Found:
@@ -72,23 +86,14 @@ def rows(plan: Plan) -> Found:
     took = measure({"files": load, "again": load, "bank": read}, plan.turns(21))
     warm = ratios([(a / REPEAT, b / REPEAT) for a, b in took["bank"]], took["files"], took["again"])
     found = Found({"bank_read_over_files": warm})
-    cold, work, device = [], [], 0
     lookup = [timed(read, clock) / REPEAT for clock in (time.perf_counter, time.process_time)]
-    for i in range(plan.turns(7)):
-        view = (i + 1) % 2
-        _drop(made)
-        before = _device_reads()
-        for found_stores in bank.stores:
-            found_stores["logits"].read_ahead(view)
-        time.sleep(AHEAD)
-        wall, cpu = time.perf_counter(), time.process_time()
-        bank.begin(view)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        cold.append(1000 * (wall / (samples / B) + lookup[0]))
-        work.append(1000 * (cpu / (samples / B) + lookup[1]))
-        device += _device_reads() - before
-    slab = samples * len(SIX) * 2 * C
-    read_share = device / (slab * len(cold))
+    reads = [_cold(bank, (i + 1) % 2) for i in range(2 * plan.turns(21))]
+    batches, slab = samples / B, samples * len(SIX) * 2 * C
+    cold = [1000 * (wall / batches + lookup[0]) for wall, _, _ in reads]
+    work = [1000 * (cpu / batches + lookup[1]) for _, cpu, _ in reads]
+    # Each of the two views is the base in every second round.
+    pairs = [cold[i : i + 2][:: 1 if i % 4 else -1] for i in range(0, len(cold), 2)]
+    read_share = sum(device for _, _, device in reads) / (slab * len(reads))
     if bank.slabs.shape[1] == 1 and read_share < 0.9:
         found.missing["bank_cold_ms_per_64"] = (
             f"the pages could not be dropped: the disk was asked for {read_share:.0%} of what was read"
@@ -98,7 +103,9 @@ def rows(plan: Plan) -> Found:
             f"announced {AHEAD:.0f} s ahead; the disk delivered {read_share:.2f} of the slab's {slab / 1e6:.0f} MB; "
             f"CPU time {statistics.median(work):.2g} ms, of which looking up {1000 * lookup[1]:.2g} ms"
         )
-        found.figures["bank_cold_ms_per_64"] = Figure(cold, note=note)
+        found.figures["bank_cold_ms_per_64"] = Figure(
+            [base for base, _ in pairs], again=[other / base for base, other in pairs], note=note
+        )
     for store in made:
         store["logits"].close()
     return found

@@ -24,7 +24,7 @@ from classroomkd.engine.record import Record
 from classroomkd.engine.runtime import Runtime
 from classroomkd.recipe import TrainSpec
 
-__all__ = ["SIX", "Training", "images", "slab_bank", "stores", "training"]
+__all__ = ["SIX", "Feed", "Training", "images", "settle", "slab_bank", "stores", "training"]
 
 SIX = ("resnet32x4", "wrn_40_2", "resnet110", "vgg13", "resnet56", "resnet20")
 SIDE, LOG_EVERY = 32, 50
@@ -85,22 +85,35 @@ def slab_bank(made: list[dict[str, RowStore]], part: Part) -> SlabBank:
     return SlabBank(again, part.ids, torch.device("cpu"))
 
 
-class Training:
-    """The engine's loop cut into single steps: batches, augmentation, lesson, loss, record, update.
+@torch.no_grad()
+def settle(network: nn.Module) -> None:
+    """Running statistics that fit the weights, or activations of deep untrained networks overflow in evaluation."""
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the plain mean of what is seen
+    network.train()(torch.randn(32, 3, SIDE, SIDE))
+    for norm in norms:
+        norm.momentum = 0.1
+    network.eval()
+
+
+class Feed:
+    """Batches as a training draws them, epoch after epoch: ``pixels`` (cropped and flipped), ``target, ids, views``.
 
     Args:
-        context: student, method and, where it is taught, a bank.
         part, views, batch: the samples and how they are shown.
+        bank: is told which epoch begins.
         length: steps of an epoch; None = all.
     """
 
-    def __init__(self, context: EngineContext, part: Part, views: FixedViews, batch: int, length: int | None) -> None:
-        self.context, self.views, self.length = context, views, length
+    def __init__(
+        self, part: Part, views: FixedViews, batch: int, bank: Bank | None = None, length: int | None = None
+    ) -> None:
+        self.views, self.bank, self.length = views, bank, length
         self.batches = Batches(part, views, batch, seed=0)
         self.epoch = -1
         self._rest: Iterator[dict[str, Tensor]] = iter(())
         self._left = 0
-        context.classroom.train()
 
     @property
     def steps(self) -> int:
@@ -110,17 +123,35 @@ class Training:
     def open(self) -> None:
         """Begin the next epoch, as the training loop does."""
         self.epoch += 1
-        store = self.context.classroom.mentors.store
-        if isinstance(store, Bank):
-            store.begin(*(self.views.slot(0, e) for e in (self.epoch, self.epoch + 1)))
+        if self.bank is not None:
+            self.bank.begin(*(self.views.slot(0, e) for e in (self.epoch, self.epoch + 1)))
         self._rest, self._left = self.batches.epoch(self.epoch), self.steps
 
-    def step(self) -> None:
-        """One step, opening epochs as they come."""
+    def next(self) -> dict[str, Tensor]:
+        """The next batch, opening epochs as they come."""
         if self._left == 0:
             self.open()
         self._left -= 1
-        self.context.teach(next(self._rest))
+        return next(self._rest)
+
+
+class Training(Feed):
+    """The engine's loop cut into single steps: batches, augmentation, lesson, loss, record, update.
+
+    Args:
+        context: student, method and, where it is taught, a bank.
+        part, views, batch, length: as a feed has them.
+    """
+
+    def __init__(self, context: EngineContext, part: Part, views: FixedViews, batch: int, length: int | None) -> None:
+        store = context.classroom.mentors.store
+        super().__init__(part, views, batch, store if isinstance(store, Bank) else None, length)
+        self.context = context
+        context.classroom.train()
+
+    def step(self) -> None:
+        """One step."""
+        self.context.teach(self.next())
         if self.context.classroom.steps % LOG_EVERY == 0:
             self.context.record.flush()
 

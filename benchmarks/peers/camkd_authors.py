@@ -6,8 +6,8 @@ Theirs, unchanged, from the clone: ``train_distill_multi_teacher`` (helper/loops
 feature module ``CalWeight`` (models/util.py), the networks (models/resnet.py, which the loop needs) with our weights.
 Two of its settings are timed, as scripts/run.sh has them: plain averaging (``kd``, AVERAGE_LOSS), which computes the
 loss of our ``average``, and CA-MKD itself (``inter``, CAMKD, feature weight 50, from the second epoch on).
-One call of the loop with one batch is one step. Scaffold: the batch in memory instead of their loader; SGD with their
-settings (learning rate 0.05, Nesterov), made here as ``train_student.py`` makes it; untrained networks.
+One call of the loop with one batch is one step. Scaffold: our loader (crop and flip, as theirs) on both sides; SGD
+with their settings (learning rate 0.05, Nesterov), made here as ``train_student.py`` makes it; untrained networks.
 To make it start: ``.cuda()`` gives back the tensor; packages that the step does not use and that are not installed
 (``sklearn``) are empty stand-ins; its networks use ``einops``, so run it with a Python that has that; what it prints
 is thrown away.
@@ -40,6 +40,7 @@ def their_step(clone: Path, given: Any, kind: str) -> Step:
     """Their step on their networks with the problem's weights; calling it gives the loss."""
     import torch
 
+    from peers.ours import Loader
     from peers.theirs import at, copy_weights, only_cpu, stand_ins
 
     only_cpu()
@@ -50,7 +51,7 @@ def their_step(clone: Path, given: Any, kind: str) -> Step:
         shelf = importlib.import_module("models").model_dict
         weigh = importlib.import_module("models.util").CalWeight
     options = argparse.Namespace(
-        **KINDS[kind], teacher_num=len(TEACHERS), dali=None, batch_size=len(given.pixels), gpu=None, preact=False,
+        **KINDS[kind], teacher_num=len(TEACHERS), dali=None, batch_size=given.batch, gpu=None, preact=False,
         distill_decay=False, alpha=1.0, gamma=1.0, print_freq=100, multiprocessing_distributed=False, factor=2,
         convs=False, epochs=240,
     )  # fmt: skip
@@ -65,7 +66,7 @@ def their_step(clone: Path, given: Any, kind: str) -> Step:
         criteria[2] = zoo.CAMKD()
     optimizer = torch.optim.SGD(modules.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
     modules.extend(teachers)
-    loader = [(given.pixels, given.target)]
+    loader = Loader(given)
 
     def step() -> float:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -80,7 +81,7 @@ def main() -> None:
     start(args)
     from peers.ours import our_step, problem
 
-    given = problem(STUDENT, TEACHERS, args.batch)
+    given = problem(STUDENT, TEACHERS, args)
     average = their_step(args.clone, given, "average")
     steps: dict[str, Step] = {
         "their average": average,

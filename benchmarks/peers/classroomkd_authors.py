@@ -1,14 +1,14 @@
 """The authors' ClassroomKD loop from a clone, against our ``classroomkd`` step with the same rule: online and warm.
 
-    python benchmarks/peers/classroomkd_authors.py CLONE --rounds 21     # mobilenetv2, the six mentors
+    PEER_PYTHON benchmarks/peers/classroomkd_authors.py CLONE --rounds 21     # mobilenetv2, the six mentors
 
 Theirs, unchanged, from the clone: ``train_epoch`` (tools/train.py), the loss ``AskKDLoss`` (lib/models/losses), the
 optimiser and schedule from their builders with the settings of configs/classroom/mobv2_student/1t5p.yaml, the meters
 and the networks, with our weights. One call of ``train_epoch`` with one batch is one step.
 Their loop is timed on our networks too (``_our_networks`` in the names): the same layers, but theirs work in place.
-Scaffold: the batch in memory instead of their loader; a process group of one rank (gloo) for their meters, which they
-open with nccl; the first mentor as the teacher and the other five as peers, untrained. Their DistributedDataParallel
-around the student is left out, in their favour (``--ddp`` puts it in).
+Scaffold: our loader (crop and flip, as theirs) on both sides; a process group of one rank (gloo) for their meters,
+which they open with nccl; the first mentor as the teacher and the other five as peers, untrained. Their
+DistributedDataParallel around the student is left out, in their favour (``--ddp`` puts it in).
 To make it start: ``.cuda()`` gives back the tensor; packages that the step does not use and that are not installed
 (``efficientnet_pytorch``, ``einops``) are empty stand-ins; torchvision's two missing operators are declared; log level
 WARNING, no warnings, prints to the error stream. Ours is ``rule: batch``, their rule at this commit; the first loss of
@@ -36,8 +36,8 @@ NAMES = {"mobilenetv2": "MobileNetV2"}  # theirs, where it is not ours
 RATE, WARM_UP, EPOCHS, STEPS = 0.05, 120, 240, 781
 
 
-def their_code(clone: Path) -> tuple[Any, Any, Any]:
-    """Their training script, their loss, their table of networks."""
+def their_code(clone: Path) -> tuple[Any, Any, Any, list[str]]:
+    """Their training script, their loss, their table of networks, and packages that are stand-ins."""
     import torch.distributed as dist
 
     from classroomkd._compat import import_torchvision
@@ -45,7 +45,7 @@ def their_code(clone: Path) -> tuple[Any, Any, Any]:
 
     import_torchvision("the peer")
     only_cpu()
-    stand_ins(("efficientnet_pytorch", "einops"))
+    missing = stand_ins(("efficientnet_pytorch", "einops"))
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     with at(clone):
         where = importlib.util.spec_from_file_location("their_train", clone / "tools" / "train.py")
@@ -54,10 +54,10 @@ def their_code(clone: Path) -> tuple[Any, Any, Any]:
         train = importlib.util.module_from_spec(where)
         where.loader.exec_module(train)
         loss = importlib.import_module("lib.models.losses.ask_kd_loss_new").AskKDLoss
-        return train, loss, importlib.import_module("lib.models.cifar").model_dict
+        return train, loss, importlib.import_module("lib.models.cifar").model_dict, missing
 
 
-def their_step(code: tuple[Any, Any, Any], given: Any, student: str | None, ddp: bool) -> Step:
+def their_step(code: tuple[Any, Any, Any, list[str]], given: Any, student: str | None, ddp: bool) -> Step:
     """Their step; calling it gives the loss.
 
     Args:
@@ -68,10 +68,10 @@ def their_step(code: tuple[Any, Any, Any], given: Any, student: str | None, ddp:
     """
     import torch
 
-    from peers.ours import SIX
+    from peers.ours import SIX, Loader
     from peers.theirs import copy_weights
 
-    train, loss, shelf = code
+    train, loss, shelf, _ = code
     networks = [copy.deepcopy(n) for n in (given.student, *given.mentors)]
     if student is not None:
         named = zip((student, *SIX), networks, strict=True)
@@ -93,7 +93,7 @@ def their_step(code: tuple[Any, Any, Any], given: Any, student: str | None, ddp:
     wishes = argparse.Namespace(
         kd="ask_t12", ask=True, no_ask=False, ask_b=False, epochs=EPOCHS, clip_grad_norm=False, log_interval=50
     )
-    loader = [(given.pixels, given.target)]
+    loader = Loader(given)
 
     def step() -> float:
         said = train.train_epoch(wishes, 0, model, None, loader, optimizer, rule, schedule)
@@ -110,7 +110,7 @@ def main() -> None:
     start(args)
     from peers.ours import SIX, our_step, problem
 
-    given = problem(args.student, SIX, args.batch)
+    given = problem(args.student, SIX, args)
     code = their_code(args.clone)
     theirs = their_step(code, given, args.student, args.ddp)
     options = {"rule": "batch"}
@@ -135,6 +135,7 @@ def main() -> None:
         "student": args.student,
         "mentors": list(SIX),
         "ddp": args.ddp,
+        "stand_ins": code[-1],
         "first_losses": first,
     }
     publish(took, pairs, peer, settings, args)

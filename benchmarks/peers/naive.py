@@ -3,13 +3,15 @@
     python benchmarks/peers/naive.py --rounds 21      # resnet8x4 and mobilenetv2, six mentors
 
 Student and mentors one after another in float32 and plain layout, a KL term a mentor in a Python loop, SGD as
-``torch.optim`` gives it, the loss read back every step. Ours is ``average``, which computes the same loss.
+``torch.optim`` gives it, the loss read back every step. Ours is ``average``, which computes the same loss. Both draw
+their batches by our crop and flip; forks take single images through PIL, which costs more.
 """
 
 from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,15 +27,14 @@ __all__ = ["naive_step"]
 def naive_step(
     student: torch.nn.Module,
     mentors: list[torch.nn.Module],
-    pixels: torch.Tensor,
-    target: torch.Tensor,
+    following: Callable[[], tuple[torch.Tensor, torch.Tensor]],
     temperature: float = 4.0,
 ) -> Step:
     """One naive training step on copies of these networks; calling it gives the loss.
 
     Args:
         student, mentors: networks from ``(B, 3, H, W)`` to logits ``(B, C)``.
-        pixels, target: the batch, ``(B, 3, H, W)`` and ``(B,)``.
+        following: gives the next batch, inputs ``(B, 3, H, W)`` and target ``(B,)``.
         temperature: of the KL terms, which are averaged over the mentors and added to the cross-entropy.
     """
     student = copy.deepcopy(student).train()
@@ -41,6 +42,7 @@ def naive_step(
     optimizer = torch.optim.SGD(student.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
 
     def step() -> float:
+        pixels, target = following()
         logits = student(pixels)
         with torch.no_grad():
             said = [mentor(pixels) for mentor in mentors]
@@ -62,14 +64,14 @@ def main() -> None:
     parser.add_argument("--student", choices=("resnet8x4", "mobilenetv2"), action="append", default=[])
     args = parser.parse_args()
     start(args)
-    from peers.ours import SIX, our_step, problem
+    from peers.ours import SIX, Loader, our_step, problem
 
     pairs: dict[str, tuple[str, str]] = {}
     took = {}
     first: dict[str, list[float]] = {}
     for student in args.student or ("resnet8x4", "mobilenetv2"):
-        given = problem(student, SIX, args.batch)
-        naive = naive_step(given.student, list(given.mentors), given.pixels, given.target)
+        given = problem(student, SIX, args)
+        naive = naive_step(given.student, list(given.mentors), Loader(given).next)
         steps: dict[str, Step] = {
             "naive": naive,
             "naive again": naive,

@@ -1,82 +1,97 @@
 """Our side of every comparison: one whole training step of this package, mentors online or their answers stored.
 
-A step is what a training does with a batch: the batch to channels-last, everybody's answers, the method's terms, the
-record of who taught what, backward, update. Left out on both sides: loading and augmenting, which no peer shares.
+A step is what a training does: the batch drawn, cropped, flipped and normalised, everybody's answers, the method's
+terms, the record of who taught what, backward, update. A peer's loop takes its batches from the same code
+(:class:`Loader`), so drawing them costs both sides the same. Stored answers are those of a bank on disk as a run opens
+it, and a step bears its share of reading an epoch's slab.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from parts.setting import MEAN, SIX, STD, Feed, fixed_views, images, settle, slab_bank, stores
 from torch import Tensor, nn
 
 from classroomkd import methods, models, tasks
+from classroomkd.bank import LOGITS, Bank, SlabBank
 from classroomkd.classroom import Classroom, Mentor, PlainContext
 from classroomkd.classroom.lesson import Lesson
+from classroomkd.data.images import Part
+from classroomkd.engine.inputs import Inputs
 from classroomkd.engine.record import Record
 from classroomkd.models.folding import fold_batch_norms
-from peers.rounds import Step
+from peers.rounds import Owing, Step
 
-__all__ = ["CLASSES", "SIX", "Problem", "our_step", "problem"]
+__all__ = ["CLASSES", "SIX", "Loader", "Problem", "our_step", "problem"]
 
-SIX = ("resnet32x4", "wrn_40_2", "resnet110", "vgg13", "resnet56", "resnet20")  # specs: the six mentors
-CLASSES, VIEWS, SAMPLES = 100, 8, 2048
-LAST = torch.channels_last
+CLASSES, VIEWS = 100, 2
+LAST, CPU = torch.channels_last, torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Networks with weights, and a batch: what both sides are given. Steps work on copies of the networks."""
+    """Networks with weights, and images: what both sides are given. Steps work on copies of the networks."""
 
     student: nn.Module
     mentors: Sequence[nn.Module]
     names: Sequence[str]
-    pixels: Tensor  # (B, 3, 32, 32), plain layout
-    target: Tensor  # (B,)
+    part: Part
+    batch: int
+    folder: Path  # for stored answers
+
+    def feed(self, bank: Bank | None = None) -> Feed:
+        """Its batches from the first on, the same ones for everybody."""
+        return Feed(self.part, fixed_views(VIEWS), self.batch, bank)
 
 
-def problem(student: str, mentors: Sequence[str], batch: int) -> Problem:
-    """Untrained networks of ours by name (what they say does not change what it costs) and a made-up batch."""
+def problem(student: str, mentors: Sequence[str], args: argparse.Namespace) -> Problem:
+    """Untrained networks of ours by name (what they say does not change what it costs) and made-up images."""
     torch.manual_seed(0)
     networks = [models.create(name, CLASSES) for name in (student, *mentors)]
     names = [f"{name}-{i}" for i, name in enumerate(mentors)]
     for network in networks[1:]:
-        _settle(network)
-    pixels, target = torch.randn(batch, 3, 32, 32), torch.randint(CLASSES, (batch,))
-    return Problem(networks[0], networks[1:], names, pixels, target)
+        settle(network)
+    folder = Path(tempfile.mkdtemp(dir=args.folder))
+    return Problem(networks[0], networks[1:], names, images(args.samples, CLASSES), args.batch, folder)
 
 
-@torch.no_grad()
-def _settle(network: nn.Module) -> None:
-    """Running statistics that fit the weights, or activations of deep untrained networks overflow in evaluation."""
-    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None  # the plain mean of what is seen
-    network.train()(torch.randn(32, 3, 32, 32))
-    for norm in norms:
-        norm.momentum = 0.1
-    network.eval()
+class Loader:
+    """Where a peer's loop takes its batches from, one an epoch: inputs (B, 3, 32, 32) in plain layout, target (B,)."""
+
+    def __init__(self, given: Problem) -> None:
+        self.feed, self.inputs = given.feed(), Inputs(MEAN, STD, CPU, channels_last=False)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield self.next()
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """The next batch."""
+        batch = self.feed.next()
+        return self.inputs(batch["pixels"]), batch["target"]
 
 
-class Stored:
-    """Answers in memory as the bank keeps them, fp16 by view and sample; the batch's own rows are the true ones."""
-
-    shapes: Mapping[str, tuple[tuple[int, ...], ...]] = {}
-
-    def __init__(self, answers_MBC: Tensor, ids: Tensor, views: Tensor) -> None:
-        self.rows = torch.randn(VIEWS * SAMPLES, *answers_MBC.transpose(0, 1).shape[1:]).half()
-        self.rows[views * SAMPLES + ids] = answers_MBC.transpose(0, 1).half()
-
-    def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
-        """``(M, B, C)``."""
-        return self.rows.index_select(0, views * SAMPLES + ids).transpose(0, 1).float()
-
-    def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
-        raise NotImplementedError(tap)
+def stored(given: Problem, answers_MBC: Tensor, ids: Tensor, views: Tensor) -> SlabBank:
+    """A bank of made-up answers as a run opens it; those of these samples and views are the true ones."""
+    made = stores(given.folder, len(given.part), CLASSES, VIEWS, mentors=len(answers_MBC))
+    for store, said in zip(made, answers_MBC, strict=True):
+        store[LOGITS].forget(views, ids)
+        store[LOGITS].write(views, ids, said)
+        store[LOGITS].flush()
+    bank = slab_bank(made, given.part)
+    for store in made:
+        store[LOGITS].close()
+    return bank
 
 
 class InPrecision(nn.Module):
@@ -115,27 +130,29 @@ def our_step(
     student_precision: str = "fp32",
     mentor_precision: str = "fp32",
 ) -> Step:
-    """One step of this package on a problem; calling it gives the loss as a tensor."""
+    """One step of this package on a problem; calling it gives the loss as a tensor.
+
+    A training on one CPU without the engine around it, which needs packages that a peer's environment may lack.
+    """
     student = copy.deepcopy(given.student).to(memory_format=LAST)
     named = zip(given.mentors, given.names, strict=True) if mentors else ()
     teachers = [Mentor(quick(network, mentor_precision), name) for network, name in named]
     room = Classroom(student, teachers, methods.create(method, **(options or {})), task=tasks.create("classification"))
     optimizer = torch.optim.SGD(room.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
     context = (PlainContext if student_precision == "fp32" else HalfForward)(room, optimizer)
-    record = Record(len(teachers), CLASSES, torch.device("cpu"))
-    batch = {
-        "target": given.target,
-        "ids": torch.randperm(SAMPLES)[: len(given.pixels)],
-        "views": torch.randint(VIEWS, (len(given.pixels),)),
-    }
+    record, inputs = Record(len(teachers), CLASSES, CPU), Inputs(MEAN, STD, CPU)
+    bank = None
     if warm:
-        answers = room.mentors.ask(given.pixels)
+        first = given.feed().next()
+        answers = room.mentors.ask(inputs(first["pixels"]))
         assert answers is not None
-        room.mentors.store = Stored(answers.prediction, batch["ids"], batch["views"])
+        bank = room.mentors.store = stored(given, answers.prediction, first["ids"], first["views"])
+    feed = given.feed(bank)
 
     def step() -> Tensor:
-        lesson = room.method.step(context, {**batch, "inputs": given.pixels.contiguous(memory_format=LAST)})
+        batch = feed.next()
+        lesson = room.method.step(context, {**batch, "inputs": inputs(batch["pixels"])})
         record.add(lesson)
         return lesson.loss.detach()
 
-    return step
+    return Owing(step, feed.open, feed.steps) if warm else step

@@ -8,24 +8,46 @@ lie beside.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import platform
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["Step", "arguments", "commit_of", "measure", "publish", "start"]
+__all__ = ["Owing", "Step", "arguments", "commit_of", "measure", "publish", "start"]
 
 Step = Callable[[], Any]
 STOCK = "_stock_allocator"
+
+
+@dataclass(frozen=True)
+class Owing:
+    """A step, and what comes ``once`` in so many steps: every step bears its share of that."""
+
+    step: Step
+    once: Step
+    every: int
+
+    def __call__(self) -> Any:
+        return self.step()
+
+    def share(self) -> tuple[float, float]:
+        """CPU and wall seconds a step, of the median of four times."""
+        took = [_timed(self.once) for _ in range(4)]
+        cpu, wall = (statistics.median(times) / self.every for times in zip(*took, strict=True))
+        return cpu, wall
 
 
 def arguments(about: str | None, *, clone: bool = False) -> argparse.ArgumentParser:
@@ -35,6 +57,8 @@ def arguments(about: str | None, *, clone: bool = False) -> argparse.ArgumentPar
         parser.add_argument("clone", type=Path, help="folder of the peer's repository")
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=50_000, help="images that batches are drawn from")
+    parser.add_argument("--work", type=Path, help="folder for temporary files: the bank's stores")
     parser.add_argument(
         "--allocator",
         choices=("kept", "stock", "both"),
@@ -58,6 +82,8 @@ def start(args: argparse.Namespace) -> None:
         print(json.dumps(kept, indent=1))
         raise SystemExit(0)
     torch.set_num_threads(1)
+    args.folder = Path(tempfile.mkdtemp(dir=args.work))
+    atexit.register(shutil.rmtree, args.folder, ignore_errors=True)
     args.bf16 = args.bf16 == "on" or bool(torch.cpu._is_avx512_bf16_supported())
     args.load_before = [round(x, 2) for x in os.getloadavg()]
     if args.allocator == "kept":
@@ -88,10 +114,19 @@ def measure(steps: Mapping[str, Step], rounds: int, warm_up: int = 2) -> dict[st
         first = i % len(names)
         turn = names[first:] + names[:first]
         for name in turn if i % 2 == 0 else reversed(turn):  # nobody always comes after the same one
-            cpu, wall = time.process_time(), time.perf_counter()
-            steps[name]()
-            took[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+            took[name].append(_timed(steps[name]))
+    for name, step in steps.items():
+        if isinstance(step, Owing):
+            cpu, wall = step.share()
+            took[name] = [(a + cpu, b + wall) for a, b in took[name]]
     return took
+
+
+def _timed(work: Step) -> tuple[float, float]:
+    """CPU and wall seconds of a call."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    work()
+    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def publish(
@@ -111,6 +146,7 @@ def publish(
         "settings": {
             "rounds": args.rounds,
             "batch": args.batch,
+            "samples": args.samples,
             "allocator": args.allocator,
             "clock": "process_time, one thread",
             "torch": torch.__version__,

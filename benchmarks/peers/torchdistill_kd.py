@@ -6,7 +6,7 @@ Run it with the Python of the environment torchdistill is installed in; it needs
 numpy, pydantic and PyYAML too; where the package itself is not installed it is found beside this folder.
 Theirs, unchanged: ``DistillationBox`` with ``WeightedSumLoss`` over ``KDLoss`` (temperature 4, alpha 0.1) on forward
 hooks, its registry's SGD, its forward and post-forward processes; one step is what its example scripts do with a batch.
-Scaffold: the batch in memory instead of its loader; the networks are ours on both sides, untrained.
+Scaffold: our loader (crop and flip) on both sides; the networks are ours on both sides, untrained.
 To make it start: torchvision's two missing operators are declared; log level WARNING.
 """
 
@@ -35,6 +35,8 @@ def their_step(given: Any) -> Step:
     import_torchvision("the peer")
     from torchdistill.core.distillation import get_distillation_box
 
+    from peers.ours import Loader
+
     logging.getLogger("torchdistill").setLevel(logging.WARNING)
     place = {"module_path": "fc", "module_io": "output"}
     terms = {f"{who}_{key}": value for who in ("student", "teacher") for key, value in place.items()}
@@ -59,10 +61,12 @@ def their_step(given: Any) -> Step:
     box = get_distillation_box(teacher, student, {}, config, torch.device("cpu"), None, False, 1)
     box.student_model.train()
     box.teacher_model.eval()
+    following = Loader(given).next
 
     def step() -> float:
+        pixels, target = following()
         box.pre_forward_process()
-        loss = box.forward_process(given.pixels, given.target, None)
+        loss = box.forward_process(pixels, target, None)
         box.post_forward_process(loss=loss)
         return float(loss.detach())
 
@@ -77,7 +81,7 @@ def main() -> None:
     start(args)
     from peers.ours import our_step, problem
 
-    given = problem(args.student, (args.teacher,), args.batch)
+    given = problem(args.student, (args.teacher,), args)
     theirs = their_step(given)
     steps: dict[str, Step] = {
         "theirs": theirs,
