@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from classroomkd import methods, models
+from classroomkd import data, methods, models
 from classroomkd.classroom import Classroom
+from classroomkd.data import make_views
 from classroomkd.engine import runtime as runtime_
 from classroomkd.engine import student_layout
 from classroomkd.engine.context import EngineContext
 from classroomkd.engine.ema import Average
-from classroomkd.engine.inputs import Inputs
+from classroomkd.engine.inputs import Batches, Inputs
 from classroomkd.engine.optim import build_optimizer
 from classroomkd.engine.record import Record
 from classroomkd.recipe import TrainSpec
@@ -103,3 +104,19 @@ def test_the_layout_is_measured_in_the_precision_of_the_training(monkeypatch: py
     run: Any = SimpleNamespace(precision="bf16", is_zero=True, device=torch.device("cpu"), reduce=lambda x: x)
     assert student_layout.settle(nn.Linear(1, 1), torch.zeros(1, 1), run, None, False)
     assert asked == [torch.bfloat16]
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda:0", 4), ("cpu", 0)])
+def test_batches_for_a_gpu_wait_in_pinned_memory(device: str, pinned: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = data.load({"source": "puppets", "options": {"train": 40, "test": 20}}).train
+    calls: list[int] = []
+
+    def pin(value: Tensor) -> Tensor:
+        calls.append(len(value))
+        return value
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    views = make_views("none", view_seed=0, image_size=tuple(part.pixels.shape[-2:]))
+    batches = Batches(part, views, 8, seed=0, device=torch.device(device))
+    assert len(list(batches._fetched([torch.arange(8)], 0))) == 1
+    assert calls == [8] * pinned

@@ -4,8 +4,8 @@ the same alone or in any batch.
 Finite spaces are enumerated: with crop offsets ``dy, dx`` in 0..2·pad (pad = 4: 0..8) and ``flip`` in 0..1,
 ``crop_flip`` has the view id ``(dy * 9 + dx) * 2 + flip`` (0..161; the untouched image is 80), ``crop`` has ``dy * 9
 + dx`` (0..80; 40), ``flip`` has 0..1 (0), ``none`` has 0. Their pixels do not depend on the view seed.
-``resized_crop`` is unbounded; its view 0 is the untouched image. Views of persons, which move the joints with the
-pixels, are in ``classroomkd.data.people.views``.
+``resized_crop``, ``randaugment`` and ``mixup`` are unbounded; their view 0 is the untouched image. Views of persons,
+which move the joints with the pixels, are in ``classroomkd.data.people.views``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from classroomkd.data.spec import IMAGE_VIEWS, PERSON_VIEWS
 from classroomkd.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from classroomkd.data.images import ImageSet
+    from classroomkd.data.images import ImageSet, Part
 
 __all__ = ["CropFlip", "FixedViews", "Views", "make_views", "view_names"]
 
@@ -33,7 +33,8 @@ class Views:
     """A space of views. Subclasses give ``apply``; ``count`` is its size, None when unbounded; ``identity`` the view
     that changes nothing.
 
-    ``definition`` is the canonical text with every parameter and the code's version: part of a bank's key.
+    ``definition`` is the canonical text with every parameter and the code's version: part of a bank's key. ``mixes``
+    says whether a view shows further samples: those of the part named by :meth:`over`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Views:
     identity: int
     definition: str
     view_seed: int
+    mixes: bool = False
 
     def pick(self, run_seed: int, ids: Tensor, epoch: int) -> Tensor:
         """The views of this epoch: ids (B,) int64 -> view ids (B,) int64, uniform, a pure function of the three
@@ -66,6 +68,15 @@ class Views:
     def plain(self, pixels: Tensor, target: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """What :meth:`look` gives for the untouched image: what scores are measured on."""
         return pixels, target
+
+    def over(self, part: Part) -> Views:
+        """The same space for the samples of ``part``; only views that mix differ by it."""
+        return self
+
+    def ready(self, ids: Tensor, views: Tensor) -> Views:
+        """The same space with all pixels at hand that :meth:`look` needs beside the samples' own at ``ids`` (B,) and
+        ``views`` (B,); may be called in a thread ahead."""
+        return self
 
     def _draw(self, key: Tensor) -> Tensor:
         """A view id for every key; the unbounded space's 0 (the untouched image) is never drawn."""
@@ -140,6 +151,7 @@ class FixedViews(Views):
         self.count = V
         self.identity = -1  # a slot is no particular view; -1 is never picked
         self.view_seed = base.view_seed
+        self.mixes = base.mixes
         self.definition = f"fixed V={V} view_seed={base.view_seed} code=1 of [{base.definition}]"
 
     def base_views(self, ids: Tensor, slots: Tensor) -> Tensor:
@@ -182,6 +194,16 @@ class FixedViews(Views):
         """See ``Views.plain``."""
         return self.base.plain(pixels, target, size)
 
+    def over(self, part: Part) -> Views:
+        """See ``Views.over``."""
+        assert self.count is not None
+        return FixedViews(self.base.over(part), self.count) if self.mixes else self
+
+    def ready(self, ids: Tensor, views: Tensor) -> Views:
+        """See ``Views.ready``; ``views`` (B,) are slots."""
+        assert self.count is not None
+        return FixedViews(self.base.ready(ids, self.base_views(ids, views)), self.count) if self.mixes else self
+
 
 def _crop_flip(pad: int, flip: bool) -> Callable[[str, int, tuple[int, int]], Views]:
     def make(name: str, view_seed: int, image_size: tuple[int, int]) -> Views:
@@ -196,12 +218,26 @@ def _resized_crop(name: str, view_seed: int, image_size: tuple[int, int]) -> Vie
     return ResizedCrop(name, view_seed=view_seed, image_size=image_size)
 
 
+def _randaugment(name: str, view_seed: int, image_size: tuple[int, int]) -> Views:
+    from classroomkd.data.randaugment import RandAugment
+
+    return RandAugment(name, view_seed=view_seed, image_size=image_size)
+
+
+def _mixup(name: str, view_seed: int, image_size: tuple[int, int]) -> Views:
+    from classroomkd.data.mixup import Mixup
+
+    return Mixup(name, view_seed=view_seed, image_size=image_size)
+
+
 _TABLE: dict[str, Callable[[str, int, tuple[int, int]], Views]] = {
     "crop_flip": _crop_flip(4, True),
     "crop": _crop_flip(4, False),
     "flip": _crop_flip(0, True),
     "none": _crop_flip(0, False),
     "resized_crop": _resized_crop,
+    "randaugment": _randaugment,
+    "mixup": _mixup,
 }
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.data.views import Views
 
+    # Pixels, target, ids and views, and the space with what else these views show.
+    _Found = tuple[tuple[Tensor, Tensor, Tensor, Tensor], Views]
+
 __all__ = ["Batches", "Inputs", "sight_key", "sight_size"]
 
 _SIGHT = "pixels at "
@@ -66,7 +69,7 @@ class Batches:
 
     Args:
         part: the training samples.
-        views: the augmentation.
+        views: the augmentation; where it mixes samples, partners are drawn from ``part``.
         batch_size: samples of a step over all ranks together.
         seed: the run's seed.
         drop_last: leave out a last, smaller batch; None = only where it would hold a single sample (BatchNorm).
@@ -95,7 +98,7 @@ class Batches:
         self.others, self.size = tuple(sizes), size
         if batch_size % world or min(batch_size, len(part)) % world:
             raise UserError(f"train.batch_size={batch_size} on {len(part)} images does not divide by {world} processes")
-        self.part, self.views, self.seed = part, views, seed
+        self.part, self.views, self.seed = part, views.over(part), seed
         self.batch_size = min(batch_size, len(part))
         self.rank, self.world = rank, world
         full, rest = divmod(len(part), self.batch_size)
@@ -117,25 +120,36 @@ class Batches:
             order[start + self.rank * size // self.world : start + (self.rank + 1) * size // self.world]
             for start, size in zip(starts, self.sizes, strict=False)
         ]
-        for found in self._fetched(places):
+        for found, space in self._fetched(places, epoch):
             device = self.device or found[0].device
-            pixels, target, ids = (value.to(device, non_blocking=True) for value in found)
-            views = self.views.pick(self.seed, ids, epoch)
-            shown, moved = self.views.look(pixels, target, ids, views, self.size)
+            pixels, target, ids, views = (value.to(device, non_blocking=True) for value in found)
+            shown, moved = space.look(pixels, target, ids, views, self.size)
             batch = {"pixels": shown, "target": moved, "ids": ids, "views": views}
             for other in self.others:
-                batch[sight_key(other)], _ = self.views.look(pixels, target, ids, views, other)
+                batch[sight_key(other)], _ = space.look(pixels, target, ids, views, other)
             yield batch
 
-    def _fetched(self, places: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _pinned(self, value: Tensor) -> Tensor:
+        """A tensor in memory that a GPU reads while the host goes on; as it is where there is nothing to bring."""
+        away = self.device is not None and self.device.type == "cuda" and value.device.type == "cpu"
+        return value.pin_memory() if away else value
+
+    def _fetched(self, places: Sequence[Tensor], epoch: int) -> Iterator[_Found]:
         """The part's batches at ``places``; while one is used, a thread decodes the next."""
+
+        def fetch(place: Tensor) -> _Found:
+            pixels, target, ids = self.part.batch(place)
+            views = self.views.pick(self.seed, ids, epoch)
+            found = (self._pinned(pixels), self._pinned(target), self._pinned(ids), self._pinned(views))
+            return found, self.views.ready(ids, views)
+
         if not self.part.pixels.decodes:
-            yield from map(self.part.batch, places)
+            yield from map(fetch, places)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="batch") as pool:
-            ahead: deque[Future[tuple[Tensor, Tensor, Tensor]]] = deque()
+            ahead: deque[Future[_Found]] = deque()
             for place in places:
-                ahead.append(pool.submit(self.part.batch, place))
+                ahead.append(pool.submit(fetch, place))
                 if len(ahead) > 1:
                     yield ahead.popleft().result()
             yield from (last.result() for last in ahead)

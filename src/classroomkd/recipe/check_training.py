@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+from classroomkd.data.spec import ENDLESS_VIEWS
 from classroomkd.recipe.nodes import Loc, Node
 from classroomkd.recipe.problems import Problem, problem
 from classroomkd.recipe.schema import Recipe
@@ -71,10 +72,9 @@ def check_seeds(tree: Node, recipe: Recipe) -> Iterator[Problem]:
 
 def check_bank(tree: Node, recipe: Recipe) -> Iterator[Problem]:
     """The bank can hold the views that are asked for."""
-    if recipe.bank == "exact" and recipe.data.views == "resized_crop":
-        yield problem(
-            tree, ("bank",), "views 'resized_crop' have no end, so not all can be stored; use bank=views=8 or off"
-        )
+    if recipe.bank == "exact" and recipe.data.views in ENDLESS_VIEWS:
+        said = f"views '{recipe.data.views}' have no end, so not all can be stored; use bank=views=8 or off"
+        yield problem(tree, ("bank",), said)
 
 
 def check_machine(tree: Node, recipe: Recipe) -> Iterator[Problem]:

@@ -65,8 +65,11 @@ class DataSpec(Section):
         description="Side of the images in pixels, [height, width] for pose; null: the source's own, at least 32.",
     )
     views: (
-        Literal["crop_flip", "crop", "flip", "none", "resized_crop", "person", "person_mpii", "person_flip"] | None
-    ) = Field(default=None, description="Augmentation; null: the source's own.")
+        Literal[
+            "crop_flip", "crop", "flip", "none", "resized_crop", "randaugment", "mixup",
+            "person", "person_mpii", "person_flip",
+        ] | None
+    ) = Field(default=None, description="Augmentation; null: the source's own.")  # fmt: skip
     view_seed: Seed = Field(default=0, description="Seed of the augmentation; belongs to the data, not to the run.")
     unreadable: Literal["refuse", "skip"] = Field(
         default="refuse", description="What to do with an image that cannot be decoded."

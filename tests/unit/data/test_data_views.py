@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from classroomkd.data import FixedViews, counter, hashing, make_views, view_names
+from classroomkd.data import FixedViews, MemoryPixels, Part, counter, hashing, make_views, view_names
 from classroomkd.data.resized_crop import ResizedCrop
-from classroomkd.data.spec import DataSpec, parse
+from classroomkd.data.spec import ENDLESS_VIEWS, DataSpec, parse
 from classroomkd.data.views import Views
 from classroomkd.errors import UserError
 
@@ -17,7 +19,9 @@ def images(count: int, height: int = 12, width: int = 10) -> Tensor:
 
 
 def views(name: str, view_seed: int = 0, size: tuple[int, int] = (12, 10)) -> Views:
-    return make_views(name, view_seed=view_seed, image_size=size)
+    index = torch.arange(20)
+    part = Part(MemoryPixels(images(20, *size)), index % 3, index * 7, index)
+    return make_views(name, view_seed=view_seed, image_size=size).over(part)
 
 
 def test_torch_and_numpy_draw_the_same_numbers() -> None:
@@ -66,6 +70,49 @@ def test_alone_is_bitwise_what_it_is_in_a_batch(name: str) -> None:
         some = slice(row, row + 1)
         assert torch.equal(space.pick(5, ids[some], 2), picked[some])
         assert torch.equal(space.apply(pixels[some], ids[some], picked[some]), together[some]), row
+
+
+def test_views_without_bound_are_known_by_name() -> None:
+    assert tuple(name for name in view_names() if views(name).count is None) == ENDLESS_VIEWS
+
+
+@pytest.mark.parametrize("name", ENDLESS_VIEWS)
+def test_an_unbounded_space_begins_with_the_untouched_image_and_follows_its_seed(name: str) -> None:
+    space, pixels, ids = views(name, size=(33, 29)), images(37, 33, 29), torch.arange(37) * 1_000_003
+    before = pixels.clone()
+    made = space.apply(pixels, ids, torch.zeros_like(ids))
+    assert torch.equal(made, pixels)
+    assert made.data_ptr() != pixels.data_ptr()
+    picked = space.pick(0, ids, 0)
+    assert (picked > 0).all()
+    shown = space.apply(pixels, ids, picked)
+    for other in (pixels, space.apply(pixels, ids, picked + 1), views(name, 1, (33, 29)).apply(pixels, ids, picked)):
+        assert (shown != other).flatten(1).any(1).float().mean() > 0.9
+    assert torch.equal(pixels, before)
+
+
+@pytest.mark.parametrize("name", ENDLESS_VIEWS)
+def test_fixed_views_show_the_base_views_behind_their_slots(name: str) -> None:
+    base, pixels, ids = views(name), images(50), torch.arange(50)
+    fixed = FixedViews(base, 3)
+    for slot in range(3):
+        slots = torch.full_like(ids, slot)
+        behind = fixed.base_views(ids, slots)
+        assert (behind > 0).all()
+        wanted = base.apply(pixels, ids, behind)
+        for space in (fixed, fixed.ready(ids, slots)):
+            shown, target = space.look(pixels, ids, ids, slots)
+            assert torch.equal(shown, wanted)
+            assert torch.equal(target, ids)
+    assert torch.equal(fixed.plain(pixels, ids)[0], pixels)
+
+
+@pytest.mark.parametrize("name", view_names())
+def test_a_space_goes_to_other_processes(name: str) -> None:
+    space, pixels, ids = views(name), images(30), torch.arange(30)
+    picked = space.pick(0, ids, 1)
+    wanted = space.apply(pixels, ids, picked)
+    assert torch.equal(pickle.loads(pickle.dumps(space)).apply(pixels, ids, picked), wanted)
 
 
 def test_pick_is_uniform_over_the_162_cells() -> None:
@@ -185,7 +232,8 @@ def test_fixed_views_of_an_unbounded_space() -> None:
 
 def test_definitions_tell_apart_what_differs() -> None:
     spaces: list[Views] = [views(name) for name in view_names()]
-    spaces += [views("resized_crop", 1), views("crop_flip", 0, (16, 10)), FixedViews(views("crop_flip"), 4)]
+    spaces += [views("crop_flip", 0, (16, 10)), FixedViews(views("crop_flip"), 4)]
+    spaces += [views(name, *more) for name in ENDLESS_VIEWS for more in ((1,), (0, (16, 10)))]
     spaces += [FixedViews(views("crop_flip"), 5), FixedViews(views("crop_flip", 1), 4)]
     assert len({space.definition for space in spaces}) == len(spaces)
     assert views("crop_flip", 0).definition == views("crop_flip", 1).definition
