@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from torch import Tensor, nn
 
 from classroomkd import models
 from classroomkd.engine import student_layout
-from classroomkd.engine.student_layout import choose_layout
+from classroomkd.engine.runtime import Runtime
+from classroomkd.engine.student_layout import choose_layout, settle
 
 PIXELS = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -85,3 +88,20 @@ def test_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
     choose_layout(models.create("convnet8", 10), PIXELS, counted, seconds=0.0)
     assert sizes == {8}
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_run_that_goes_on_keeps_its_layout(last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[None] = []
+
+    def measured(*_: Any, **__: Any) -> dict[str, Any]:
+        asked.append(None)
+        return {"channels_last": last if len(asked) == 1 else not last, "precision": "fp32", "ratios": {}}
+
+    monkeypatch.setattr(student_layout, "choose_layout", measured)
+    run, student = Runtime("cpu"), models.create("convnet4", 10)
+    assert settle(student, PIXELS, run, tmp_path, resume=False) is last
+    assert settle(student, PIXELS, run, tmp_path, resume=True) is last
+    assert len(asked) == 1
+    assert settle(student, PIXELS, run, tmp_path, resume=False) is not last  # from the start: measured again
+    assert settle(student, PIXELS, run, tmp_path / "nothing", resume=True) is not last
