@@ -7,7 +7,14 @@ from typing import Any
 
 from classroomkd import methods
 
-__all__ = ["cases", "labels", "options"]
+__all__ = ["CLASSES", "KINDS", "cases", "labels", "options", "rules"]
+
+CLASSES = "classification"
+KINDS = (CLASSES, "simcc", "heatmap")  # of answers
+# What projectors and the common options do, they do on any task, and a divergence is the same in every method but the
+# one that differentiates it: on pose these are asked the first question only.
+ALIKE = {"projector", "strength", "detach_temperature"}
+OWN_DIVERGENCE = ("weighted", "aekd")
 
 
 def options(name: str) -> list[dict[str, Any]]:
@@ -29,6 +36,13 @@ def cases(task: str) -> list[tuple[str, dict[str, Any]]]:
     """All methods that do a task, with all their options."""
     names = [name for name, entry in methods.entries().items() if task in entry.tasks]
     return [(name, given) for name in names for given in options(name)]
+
+
+def rules(kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """The cases of a kind of answers that differ there."""
+    if kind == CLASSES:
+        return cases(CLASSES)
+    return [(n, o) for n, o in cases("pose") if not ALIKE & set(o) and ("divergence" not in o or n in OWN_DIVERGENCE)]
 
 
 def labels(found: list[tuple[str, dict[str, Any]]]) -> list[str]:

@@ -8,124 +8,16 @@ from typing import Any
 import pytest
 import torch
 from cases import cases, labels
-from torch import Tensor, nn
+from rooms import IDS, B, M, batch, by_main, classroom, said, student, teach
+from torch import Tensor
 
-from classroomkd import bank, methods
-from classroomkd.classroom import Calibration, Classroom, Lesson, PlainContext
+from classroomkd import methods
+from classroomkd.classroom import Classroom, PlainContext
 from classroomkd.errors import UserError
-
-B, C, M = 6, 5, 3
-IDS = torch.arange(B) * 7 + 3
-SHAPE = (3, 8, 8)
-
 
 CASES = cases("classification")
 NAMES = list(dict.fromkeys(name for name, _ in CASES))
 every = pytest.mark.parametrize(("name", "given"), CASES, ids=labels(CASES))
-
-
-class Rounded(nn.Module):
-    """To the bank's precision and back, so that stored and live answers can be the same."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.half().to(x.dtype)
-
-
-class Speaker(nn.Module):
-    """A network that says what it was told to say about :func:`batch`, by way of features of its own.
-
-    What it was told is a parameter, so that a leak of gradient shows.
-    """
-
-    def __init__(self, logits: Tensor, seed: int) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        width = 6 + 2 * (seed % 2)
-        self.one = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), Rounded())
-        self.two = nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(), Rounded())
-        self.three = nn.Sequential(nn.Conv2d(6, width, 3, 2, 1), nn.ReLU(), Rounded())
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), Rounded())
-        self.head = nn.Linear(width, C)
-        self.last = Rounded()
-        self.logits = nn.Parameter(logits.float())
-        with torch.no_grad():
-            self.eval()
-            known = batch(len(logits))[0]
-            self.register_buffer("own", self.head(self.trunk(known)))
-            self.register_buffer("known", known.flatten(1)[:, 0])
-
-    def trunk(self, x: Tensor) -> Tensor:
-        pooled: Tensor = self.pool(self.three(self.two(self.one(x))))
-        return pooled
-
-    def forward(self, x: Tensor) -> Tensor:
-        said = self.head(self.trunk(x))
-        at = torch.arange(len(said))
-        if len(x) == len(said):  # a replay puts the batch in behind one blank image
-            # It may be asked about some of the batch alone, so it looks which samples these are.
-            nearest = (x.flatten(1)[:, :1].float() - self.known.float()).abs().min(1)
-            at = torch.where(nearest.values < 0.02, nearest.indices, at)
-        answer: Tensor = self.last(said - self.own[at] + self.logits[at])
-        return answer
-
-
-def student() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh()),
-        nn.Sequential(nn.Conv2d(4, 5, 3, 2, 1), nn.Tanh()),
-        nn.Sequential(nn.Conv2d(5, 6, 3, 2, 1), nn.Tanh()),
-        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        nn.Linear(6, C),
-    )
-
-
-def said(seed: int = 1, mentors: int = M) -> Tensor:
-    torch.manual_seed(seed)
-    return (3 * torch.randn(mentors, B, C)).half().float()  # in the bank's precision
-
-
-def classroom(
-    name: str,
-    given: dict[str, Any],
-    answers: Tensor,
-    net: nn.Module | None = None,
-    order: Tensor | None = None,
-    store: Any = None,
-) -> Classroom:
-    order = torch.arange(len(answers)) if order is None else order
-    count = len(answers)
-    mentors = [Speaker(answers[i], seed=10 + int(i)).to(answers.dtype) for i in order]
-    torch.manual_seed(5)
-    room = Classroom(
-        net or student(),
-        mentors,
-        methods.create(name, **given),
-        image_shape=SHAPE,
-        register=(torch.arange(60), torch.arange(60) % C),
-        taught=[i == count - 1 for i in range(count)],
-        store=store,
-    )
-    room.epoch = 1.0  # a rule may make an exception of the first epoch (0)
-    ceiling = torch.linspace(0.6, 0.9, count)[order, None].repeat(1, C)
-    room.calibration = Calibration(torch.linspace(0.5, 2.0, count)[order], ceiling)
-    return room
-
-
-def batch(n: int = B, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    return torch.randn(n, *SHAPE, generator=generator).to(dtype), torch.randint(C, (n,), generator=generator)
-
-
-def teach(name: str, given: dict[str, Any], answers: Tensor, n: int = B) -> tuple[Classroom, Lesson]:
-    room = classroom(name, given, answers)
-    return room, room(*batch(n), ids=IDS[:n])
-
-
-def by_main(room: Classroom) -> dict[str, nn.Parameter]:
-    """What the main optimiser trains."""
-    own = {id(p) for p in room.method.own_parameters()}
-    return {name: p for name, p in room.named_parameters() if id(p) not in own}
 
 
 @every
@@ -223,46 +115,6 @@ def test_bf16(name: str, given: dict[str, Any]) -> None:
     assert all(v.isfinite() for v in lesson.terms.values())
     for key, value in wide.terms.items():
         torch.testing.assert_close(lesson.terms[key], value, rtol=0.25, atol=0.1)
-
-
-@every
-def test_bank_equals_online(name: str, given: dict[str, Any], tmp_path: Path) -> None:
-    answers = said()
-    x, y = batch()
-    views = torch.zeros(B, dtype=torch.int64)
-    room = classroom(name, given, answers)
-    online = room(x, y, ids=IDS, views=views)
-    if room.method.needs.mentors == 0:
-        return
-    asks, room.method.asks = room.method.asks, None
-    everything = room.mentors.ask(x)
-    room.method.asks = asks
-    assert everything is not None
-
-    def stored(kind: str, mentor: int, value: Tensor) -> bank.RowStore:
-        folder, codec = tmp_path / f"{kind.strip('@').replace(':', '')}-{mentor}", bank.Dense(value.shape[1:])
-        made = bank.RowStore.open(folder, {}, kind=kind, views=1, samples=B, codec=codec, write=True)
-        made.write(views, torch.arange(B), value)
-        return made
-
-    kinds = {bank.LOGITS: everything.prediction} | {t: everything.features[t] for t in room.method.needs.features}
-    stores = [{kind: stored(kind, m, values[m]) for kind, values in kinds.items()} for m in range(M)]
-    store = bank.SlabBank(stores, IDS, torch.device("cpu"))
-    store.begin(0)
-    again = classroom(name, given, answers, store=store)
-    told = again(x, y, ids=IDS, views=views)
-    assert again.mentors.forwards == 0
-    if room.method.needs.features:
-        torch.testing.assert_close(told.loss, online.loss, rtol=1e-3, atol=1e-4)
-    else:
-        assert torch.equal(told.loss, online.loss)
-    shuffled = torch.randperm(B, generator=torch.Generator().manual_seed(0))
-    other = classroom(name, given, answers, store=store)(x[shuffled], y[shuffled], ids=IDS[shuffled], views=views)
-    if not room.method.by_place:
-        torch.testing.assert_close(other.loss, told.loss, rtol=1e-4, atol=1e-5)
-    exact = bank.MissBank(stores, IDS, torch.device("cpu"))
-    exact.stage(IDS, views, lambda mentor, rows: pytest.fail("everything is stored"))
-    assert torch.equal(classroom(name, given, answers, store=exact)(x, y, ids=IDS, views=views).loss, told.loss)
 
 
 @every

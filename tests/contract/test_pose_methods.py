@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import cases, labels
+from cases import cases, labels, rules
 from pose_lessons import HEADS, B, K, M, answers_to, at_rest, halved, leaves, lesson, method, people, taught
 from torch import Tensor
 
@@ -21,11 +21,7 @@ from classroomkd.errors import UserError
 from classroomkd.methods.weighted import Weighted
 from classroomkd.recipe import load_recipe
 
-CASES = cases("pose")
-# What projectors and the common options do, they do on any task, and a divergence is the same in every method but the
-# one that differentiates it: these are asked the first question only.
-ALIKE = {"projector", "strength", "detach_temperature"}
-RULES = [(n, o) for n, o in CASES if not ALIKE & set(o) and ("divergence" not in o or n in ("weighted", "aekd"))]
+CASES, RULES = cases("pose"), rules("simcc")
 every = pytest.mark.parametrize(("name", "given"), CASES, ids=labels(CASES))
 every_rule = pytest.mark.parametrize(("name", "given"), RULES, ids=labels(RULES))
 heads = pytest.mark.parametrize("head", HEADS)

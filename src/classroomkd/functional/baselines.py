@@ -103,7 +103,7 @@ def dist_by_mentor(
     A student that gives every class the same probability has correlations of 0 and a very steep gradient.
 
     Args:
-        student_logits: ``(N, C)``.
+        student_logits: ``(N, C)``, or one student for each mentor, ``(M, N, C)``.
         mentor_logits: ``(M, N, C)``.
         beta: factor of the row part.
         gamma: factor of the column part.

@@ -1,11 +1,14 @@
 """What features say about each other: RKD, attention transfer and similarity preserving.
 
-Shapes: B samples, D feature dimensions; maps are ``(B, channels, H, W)`` and may differ in channels between student and
-teacher. Gradients flow to the student only. Half precisions widen and autocast is switched off: a difference of two
-nearly equal products does not survive either.
+Shapes: M teachers, B samples, D feature dimensions; maps are ``(B, channels, H, W)`` and may differ in channels between
+student and teacher. A function ``..._by_mentor`` compares one student with M teachers at once. Gradients flow to the
+student only. Half precisions widen and autocast is switched off: a difference of two nearly equal products does not
+survive either.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +20,15 @@ from classroomkd.functional.divergence import wide
 __all__ = [
     "angles",
     "attention_transfer",
+    "attention_transfer_by_mentor",
     "distances",
     "rkd",
     "rkd_angle",
+    "rkd_angle_by_mentor",
     "rkd_distance",
+    "rkd_distance_by_mentor",
     "similarity_preserving",
+    "similarity_preserving_by_mentor",
 ]
 
 _LEAST = 1e-12  # of a squared distance; below it two samples are at the same place
@@ -36,37 +43,66 @@ def _unit(x: Tensor) -> Tensor:
 
 def distances(features: Tensor) -> Tensor:
     """Euclidean distances between samples ``(B, ...)`` divided by their mean over pairs: ``(B, B)``."""
-    with torch.autocast(features.device.type, enabled=False):
-        x: Tensor = wide(features).flatten(1)
-        x = x - x.detach().mean(0)  # distances do not see it, rounding does
-        square = (x * x).sum(1)
-        apart = (square[:, None] + square - 2 * x @ x.T).clamp_min(_LEAST).sqrt()
-        self_pair = torch.eye(len(x), dtype=torch.bool, device=x.device)
-        apart = apart.masked_fill(self_pair, 0.0)
-        pairs = max(len(x) * (len(x) - 1), 1)
-        return apart / (apart.sum() / pairs).clamp_min(_LEAST)
+    return _distances([features]).squeeze(0)
 
 
 def angles(features: Tensor) -> Tensor:
     """Cosines of the angles between samples ``(B, ...)``, seen from each: ``[i, j, k]`` at corner i, ``(B, B, B)``."""
-    with torch.autocast(features.device.type, enabled=False):
-        x = wide(features).flatten(1)
-        direction = _unit(x.unsqueeze(0) - x.unsqueeze(1))
-        return direction @ direction.transpose(1, 2)
+    return _angles([features]).squeeze(0)
+
+
+def _distances(networks: Sequence[Tensor]) -> Tensor:
+    """:func:`distances` by network, ``(M, B, B)``: only the products know how wide a network is."""
+    with torch.autocast(networks[0].device.type, enabled=False):
+        flat = [wide(x).flatten(1) for x in networks]
+        flat = [x - x.detach().mean(0) for x in flat]  # distances do not see it, rounding does
+        products = torch.stack([x @ x.T for x in flat])
+        square = products.diagonal(dim1=1, dim2=2)
+        apart = (square.unsqueeze(2) + square.unsqueeze(1) - 2 * products).clamp_min(_LEAST).sqrt()
+        count = len(flat[0])
+        self_pair = torch.eye(count, dtype=torch.bool, device=apart.device)
+        apart = apart.masked_fill(self_pair, 0.0)
+        mean = apart.sum((1, 2), keepdim=True) / max(count * (count - 1), 1)
+        return apart / mean.clamp_min(_LEAST)
+
+
+def _angles(networks: Sequence[Tensor]) -> Tensor:
+    """:func:`angles` by network, ``(M, B, B, B)``: only the products know how wide a network is."""
+    with torch.autocast(networks[0].device.type, enabled=False):
+        flat = (wide(x).flatten(1) for x in networks)
+        apart = (x.unsqueeze(0) - x.unsqueeze(1) for x in flat)  # (B, B, D), one network's at a time
+        products = torch.stack([x @ x.transpose(1, 2) for x in apart])
+        square = products.diagonal(dim1=2, dim2=3)  # two samples at one place have no direction, and no gradient
+        there = square > 0
+        scale = torch.where(there, torch.where(there, square, 1.0).rsqrt(), 0.0)
+        return products * scale.unsqueeze(3) * scale.unsqueeze(2)
+
+
+def _huber(relation: Callable[[Sequence[Tensor]], Tensor], student: Tensor, teachers: Sequence[Tensor]) -> Tensor:
+    ours = relation([student])
+    with torch.no_grad():
+        goals = relation(teachers).to(ours.dtype)
+    return F.smooth_l1_loss(ours.expand_as(goals), goals, reduction="none").flatten(1).mean(1)
+
+
+def rkd_distance_by_mentor(student: Tensor, teachers: Sequence[Tensor]) -> Tensor:
+    """:func:`rkd_distance` to each of M teachers, whose widths may differ: ``(M,)``."""
+    return _huber(_distances, student, teachers)
+
+
+def rkd_angle_by_mentor(student: Tensor, teachers: Sequence[Tensor]) -> Tensor:
+    """:func:`rkd_angle` to each of M teachers, whose widths may differ: ``(M,)``."""
+    return _huber(_angles, student, teachers)
 
 
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """The distance part of :func:`rkd`: the mean Huber loss (at 1) between :func:`distances`."""
-    with torch.no_grad():
-        goal = distances(teacher)
-    return F.smooth_l1_loss(distances(student), goal)
+    return rkd_distance_by_mentor(student, [teacher]).squeeze(0)
 
 
 def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
     """The angle part of :func:`rkd`: the mean Huber loss (at 1) between :func:`angles`."""
-    with torch.no_grad():
-        goal = angles(teacher)
-    return F.smooth_l1_loss(angles(student), goal)
+    return rkd_angle_by_mentor(student, [teacher]).squeeze(0)
 
 
 def rkd(student: Tensor, teacher: Tensor, w_distance: float = 25.0, w_angle: float = 50.0) -> Tensor:
@@ -94,9 +130,25 @@ def _pooled(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.adaptive_avg_pool2d(x, size)
 
 
-def _attention(x: Tensor, p: float) -> Tensor:
+def _power(x: Tensor, size: tuple[int, int], p: float) -> Tensor:
+    x = _pooled(wide(x), size)
     power = x.pow(p) if float(p).is_integer() else x.abs().pow(p)
-    return _unit(power.mean(1).flatten(1))
+    return power.mean(1).flatten(1)
+
+
+def attention_transfer_by_mentor(student_map: Tensor, teacher_maps: Sequence[Tensor], p: float = 2) -> Tensor:
+    """:func:`attention_transfer` to each of M teachers, whose channels and sizes may differ: ``(M,)``."""
+    if p < 1:
+        raise UserError(f"attention with p = {p} has no gradient at an activation of 0: give p of 1 or more")
+    height, width = student_map.shape[2:]
+    sizes = [(min(height, one.shape[2]), min(width, one.shape[3])) for one in teacher_maps]
+    far: dict[int, Tensor] = {}
+    for size in dict.fromkeys(sizes):
+        places = [m for m, one in enumerate(sizes) if one == size]
+        own = _unit(_power(student_map, size, p))  # (B, places of the map)
+        theirs = _unit(torch.stack([_power(teacher_maps[m].detach(), size, p) for m in places]))
+        far |= zip(places, (own - theirs).square().mean((1, 2)).unbind(0), strict=True)
+    return torch.stack([far[m] for m in range(len(sizes))])
 
 
 def attention_transfer(student_map: Tensor, teacher_map: Tensor, p: float = 2) -> Tensor:
@@ -117,11 +169,7 @@ def attention_transfer(student_map: Tensor, teacher_map: Tensor, p: float = 2) -
     Raises:
         UserError: p below 1.
     """
-    if p < 1:
-        raise UserError(f"attention with p = {p} has no gradient at an activation of 0: give p of 1 or more")
-    student, teacher = wide(student_map), wide(teacher_map.detach())
-    size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
-    return (_attention(_pooled(student, size), p) - _attention(_pooled(teacher, size), p)).square().mean()
+    return attention_transfer_by_mentor(student_map, [teacher_map], p).squeeze(0)
 
 
 def similarity_preserving(student_features: Tensor, teacher_features: Tensor) -> Tensor:
@@ -136,6 +184,16 @@ def similarity_preserving(student_features: Tensor, teacher_features: Tensor) ->
     Returns:
         A scalar. Source: Tung, Mori 2019 (arXiv 1907.09682).
     """
+    return similarity_preserving_by_mentor(student_features, [teacher_features]).squeeze(0)
+
+
+def similarity_preserving_by_mentor(student_features: Tensor, teacher_features: Sequence[Tensor]) -> Tensor:
+    """:func:`similarity_preserving` to each of M teachers, whose shapes may differ: ``(M,)``."""
+
+    def rows(networks: Sequence[Tensor]) -> Tensor:
+        flat = (wide(x).flatten(1) for x in networks)
+        return _unit(torch.stack([x @ x.T for x in flat]))
+
     with torch.autocast(student_features.device.type, enabled=False):
-        student, teacher = wide(student_features).flatten(1), wide(teacher_features.detach()).flatten(1)
-        return (_unit(student @ student.T) - _unit(teacher @ teacher.T)).square().mean()
+        far = rows([student_features]) - rows([one.detach() for one in teacher_features])
+        return far.square().mean((1, 2))

@@ -13,9 +13,10 @@ Defaults T 4, weight 1, supervised_weight 1; features off, feature_weight 100, l
          convolution (CA-MKD's loop)
 Deviates the code's solver, a support vector machine, stops at its first guess at training sizes (0.6 and 0.4 for the
          first two of 5 mentors, B 64, C 100); ours is exact at any scale. Gradients by logits in closed form
-         where D is KL, by maps in M backward passes through the projectors alone, none through the student; both are
+         where D is KL, by maps in a backward pass through the projectors alone, none through the student; both are
          summed over ranks
-Cost     the student's step and M forwards; a programme of M unknowns on the device; with features 2 M small backwards
+Cost     the student's step and M forwards; a programme of M unknowns on the device; with features 2 backwards through M
+         small projectors
 Hurts    one weight for a whole batch cannot tell good samples from bad; the shortest mix favours mentors that agree
          with the student already (their gradient is short), whatever they know
 """
@@ -92,10 +93,11 @@ class AEKD(Weighted):
         own, counts = wide(lesson.student.features[self.hints.tap]), known_MBU.any(-1)
         with torch.enable_grad():
             own = own if own.requires_grad else own.detach().requires_grad_()
-            projected = [projector(own) for projector in self.hints.projectors]
+            maps = [own.view_as(own) for _ in self.hints.projectors]  # one each: one backward pass tells pulls apart
+            projected = [projector(x) for projector, x in zip(self.hints.projectors, maps, strict=True)]
             far = squared_errors(projected, lesson.mentors.features[self.hints.tap], counts)  # (M, B)
             # Down to the student's map and no further.
-            pulls = [torch.autograd.grad(d, own, retain_graph=True)[0].sum(0).flatten() for d in far.sum(1)]
-        weight = spread(shortest(torch.stack(pulls), counts.sum(1), self.cap, lesson.reduce), known_MBU)
+            pulls = torch.stack(torch.autograd.grad(far.sum(), maps, retain_graph=True)).sum(1).flatten(1)
+        weight = spread(shortest(pulls, counts.sum(1), self.cap, lesson.reduce), known_MBU)
         hints = (weight * far.unsqueeze(-1)).sum(0)
         return {"hints": lesson.mean(hints, self.units(lesson))}

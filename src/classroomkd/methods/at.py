@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 
 from classroomkd.classroom import Lesson, Needs, Terms
-from classroomkd.functional import attention_transfer
+from classroomkd.functional.relations import attention_transfer_by_mentor
 from classroomkd.methods.pieces.features import FeatureMethod, NonNegative, Tap
 
 __all__ = ["AttentionTransfer"]
@@ -55,5 +55,5 @@ class AttentionTransfer(FeatureMethod):
         """Supervised and attention terms."""
         assert lesson.mentors is not None
         own, theirs = lesson.student.features, lesson.mentors.features
-        far = [attention_transfer(own[tap], one, self.p) for tap in self.taps for one in theirs[tap]]
+        far = [attention_transfer_by_mentor(own[tap], theirs[tap], self.p) for tap in self.taps]
         return self.terms(lesson, {"attention": torch.stack(far).sum() / len(self.places)})

@@ -13,10 +13,9 @@ Hurts    in small batches, which hold few relations (none at B = 1: both terms a
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from classroomkd.classroom import Lesson, Needs, Terms
-from classroomkd.functional.relations import angles, distances
+from classroomkd.functional.relations import rkd_angle_by_mentor, rkd_distance_by_mentor
 from classroomkd.methods.pieces.features import FeatureMethod, NonNegative, Tap
 
 __all__ = ["RKD"]
@@ -58,12 +57,6 @@ class RKD(FeatureMethod):
         own = lesson.everywhere(lesson.student.features[self.tap])
         with torch.no_grad():
             theirs = [lesson.everywhere(one) for one in lesson.mentors.features[self.tap]]
-        values = {}
-        for name, relation in (("distance", distances), ("angle", angles)):
-            if self.coefficients[name] == 0:
-                continue
-            ours = relation(own)
-            with torch.no_grad():
-                goals = [relation(one).to(ours.dtype) for one in theirs]
-            values[name] = torch.stack([F.smooth_l1_loss(ours, goal) for goal in goals]).mean()
-        return self.terms(lesson, values)
+        relations = {"distance": rkd_distance_by_mentor, "angle": rkd_angle_by_mentor}
+        wanted = {name: far for name, far in relations.items() if self.coefficients[name] > 0}
+        return self.terms(lesson, {name: far(own, theirs).mean() for name, far in wanted.items()})

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 
 from classroomkd.classroom import Lesson, Needs, Terms
-from classroomkd.functional import similarity_preserving
+from classroomkd.functional.relations import similarity_preserving_by_mentor
 from classroomkd.methods.pieces.features import FeatureMethod, NonNegative, Tap
 
 __all__ = ["SimilarityPreserving"]
@@ -51,5 +51,4 @@ class SimilarityPreserving(FeatureMethod):
         own = lesson.everywhere(lesson.student.features[self.tap])
         with torch.no_grad():
             theirs = [lesson.everywhere(one) for one in lesson.mentors.features[self.tap]]
-        far = [similarity_preserving(own, one) for one in theirs]
-        return self.terms(lesson, {"similarity": torch.stack(far).mean()})
+        return self.terms(lesson, {"similarity": similarity_preserving_by_mentor(own, theirs).mean()})

@@ -200,6 +200,28 @@ def test_gradients_in_closed_form_are_those_of_autograd(cap: float | None) -> No
     assert cap is None or closed[:, known.all(0)[:, 0]].max() <= cap + 1e-9
 
 
+@pytest.mark.parametrize("name", ["kl", "dkd", "dtkd", "dist"])
+def test_mentors_pulls_are_told_apart(name: str) -> None:
+    """As by a student and a backward pass for each mentor alone."""
+    student, mentors, target = answers(4)
+    known = torch.rand(4, 8, 1, generator=torch.Generator().manual_seed(1)) > 0.3
+    seen, far = lesson(student, mentors, target), make_divergence(name, 4.0)
+    several = torch.stack([student.detach() + m for m in mentors]).requires_grad_()
+    found = far(seen, several, mentors, known)
+    alone = [far(seen, several[m], mentors[m : m + 1], known[m : m + 1]) for m in range(4)]
+    torch.testing.assert_close(found, torch.cat(alone))
+    if name == "kl":
+        return  # in closed form, see above
+    pulls = []
+    for m in range(4):
+        each = far(seen, student, mentors[m : m + 1], known[m : m + 1])
+        mean = each if each.dim() == 1 else each.where(known[m : m + 1], 0.0) / known[m].sum()
+        pulls.append(torch.autograd.grad(mean.sum(), student)[0].sum(0))
+    weight = spread(functional.gram_weights(torch.stack(pulls)), known)
+    torch.testing.assert_close(make_weighting("gram")(seen, mentors, known, far), weight)
+    assert weight.std() > 0.05
+
+
 def test_a_mentor_that_counts_nowhere_does_not_win_by_having_no_gradient() -> None:
     student, mentors, target = answers(3)
     mentors[0] = NAN
@@ -334,6 +356,8 @@ def test_draws_belong_to_sample_and_step() -> None:
     one, order = drawn(), torch.randperm(900, generator=draw)
     assert (one.sum(0) == 1).all()
     assert ((one == 0) | (one == 1)).all()
+    luck = torch.stack([functional.draw(ids, 0, 7919 * m) for m in range(3)])  # other seeds would break a resume
+    assert torch.equal(one.argmax(0), luck.argmax(0))
     # 300 expected of each, standard deviation 14
     assert all(230 < count < 370 for count in one.sum(1).tolist())
     assert torch.equal(drawn(order=order), one[:, order])

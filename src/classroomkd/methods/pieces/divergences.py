@@ -40,7 +40,7 @@ class Divergence:
 
         Args:
             lesson: for its task and target.
-            student: its answer, ``(B, C)`` for classification.
+            student: its answer, ``(B, C)`` for classification; or one for each mentor, ``(M, B, C)``.
             mentors: their answers, ``(M, B, C)`` for classification, without NaN; read where ``known_MBU`` is true.
             known_MBU: where a mentor counts.
         """
@@ -59,7 +59,12 @@ class KL(Divergence):
 
     def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
         """``(M, B, U)``."""
-        return self.temperature**2 * lesson.task.divergence(student, mentors, self.temperature)
+        if student.dim() < mentors.dim():
+            return self.temperature**2 * lesson.task.divergence(student, mentors, self.temperature)
+        # To a task, one student for each of M mentors is one mentor on M · B samples.
+        ours, theirs = student.flatten(0, 1), mentors.flatten(0, 1).unsqueeze(0)
+        far = lesson.task.divergence(ours, theirs, self.temperature)
+        return self.temperature**2 * far.view(*mentors.shape[:2], -1)
 
 
 class DKD(Divergence):
@@ -128,8 +133,7 @@ class DIST(Divergence):
         task, found = lesson.task, []
         rows = lesson.everywhere(known_MBU.movedim(0, -1).flatten(0, 1)).movedim(-1, 0)  # (M, B·U)
         for own, theirs in zip(task.distributions(student), task.distributions(mentors), strict=True):
-            own = lesson.everywhere(own.flatten(0, 1))
-            theirs = lesson.everywhere(theirs.flatten(1, 2).movedim(0, 1)).movedim(0, 1)
+            own, theirs = (lesson.everywhere(x.flatten(-3, -2).movedim(-2, 0)).movedim(0, -2) for x in (own, theirs))
             found.append(dist_by_mentor(own, theirs, self.beta, self.gamma, self.temperature, rows))
         return torch.stack(found).sum(0)
 

@@ -209,23 +209,15 @@ def similarities(networks: Sequence[Tensor], everywhere: Callable[[Tensor], Tens
         networks: K mentors and, last, the student, each ``(B, D)``.
         everywhere: concatenates over ranks.
     """
-    centred, diagonal, columns = [], [], []
-    for x in networks:
-        x = F.normalize(x, dim=1).nan_to_num(0.0)
-        cosines, own = x @ everywhere(x).T, x.square().sum(1)
-        mean = (cosines.sum(1) - own) / max(cosines.shape[1] - 1, 1)
-        # A sample is as near to itself as to any other, so without it the largest is the second.
-        nearest = cosines.topk(2).values[:, 1] if cosines.shape[1] > 1 else torch.zeros_like(mean)
-        columns += [mean, nearest]
-        centred.append(cosines - mean[:, None])
-        diagonal.append(own - mean)
-
-    def spread(i: int, j: int) -> Tensor:
-        return (centred[i] * centred[j]).sum(1) - diagonal[i] * diagonal[j]
-
-    last = len(networks) - 1
-    for k in range(last):
-        norm = (spread(k, k).clamp_min(0) * spread(last, last).clamp_min(0)).sqrt()
-        several = float(centred[k].shape[1] > 2)
-        columns.append(several * (spread(k, last) / (norm + _EPS)).clamp(-1, 1))
-    return torch.stack(columns, 1)
+    units = [F.normalize(x, dim=1).nan_to_num(0.0) for x in networks]
+    cosines = torch.stack([x @ everywhere(x).T for x in units])  # (K + 1, B, N)
+    own, samples = torch.stack([x.square().sum(1) for x in units]), cosines.shape[2]
+    mean = (cosines.sum(2) - own) / max(samples - 1, 1)
+    # A sample is as near to itself as to any other, so without it the largest is the second.
+    nearest = cosines.topk(2).values[..., 1] if samples > 1 else torch.zeros_like(mean)
+    centred, diagonal = cosines - mean.unsqueeze(2), own - mean
+    variance = ((centred * centred).sum(2) - diagonal * diagonal).clamp_min(0)
+    together = (centred * centred[-1]).sum(2) - diagonal * diagonal[-1]
+    alike = (together / ((variance * variance[-1]).sqrt() + _EPS)).clamp(-1, 1)[:-1]
+    columns = torch.stack([mean, nearest], 1).flatten(0, 1)
+    return torch.cat([columns, float(samples > 2) * alike]).T

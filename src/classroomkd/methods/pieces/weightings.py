@@ -97,12 +97,13 @@ class Gram(Weighting):
             ]
             return spread(gram_weights(torch.cat(pulls, 1), self.cap), known_MBU)
         count = known_MBU.flatten(1).sum(1)
-        logits = wide(lesson.student.prediction.detach()).requires_grad_()
+        # A student for each mentor, so that one backward pass tells their pulls apart.
+        logits = wide(lesson.student.prediction.detach()).expand(mentors.shape).requires_grad_()
         with torch.enable_grad():
             far = divergence(lesson, logits, mentors, known_MBU)
             whole = far.dim() == 1  # lives on the batch, so it is a mean already
-            each = far if whole else far.where(known_MBU, 0.0).flatten(1).sum(1)
-            sums = torch.stack([torch.autograd.grad(d, logits, retain_graph=True)[0].sum(0).flatten() for d in each])
+            far = far if whole else far.where(known_MBU, 0.0)
+            sums = torch.autograd.grad(far.sum(), logits)[0].sum(1).flatten(1)
         return spread(shortest(sums, count, self.cap, lesson.reduce, mean=not whole), known_MBU)
 
 
@@ -132,7 +133,7 @@ class Random(Weighting):
     def _drawn(self, known_MBU: Tensor, ids: Tensor | None, step: int) -> Tensor:
         count = known_MBU.shape[1]
         ids = ids if ids is not None else torch.arange(count, device=known_MBU.device)
-        luck = torch.stack([draw(ids, step, self.seed + 7919 * m) for m in range(len(known_MBU))])
+        luck = draw(ids, step, [self.seed + 7919 * m for m in range(len(known_MBU))])  # (M, B)
         luck = luck.unsqueeze(-1).where(known_MBU, -1.0)
         drawn = torch.zeros_like(luck).scatter(0, luck.argmax(0, keepdim=True), 1.0)
         return drawn * known_MBU
