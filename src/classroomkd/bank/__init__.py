@@ -8,7 +8,7 @@ from classroomkd.bank.care import Info, Removed, Verified, gc, info, stores, ver
 from classroomkd.bank.codec import Codec, Dense, TopK, codec
 from classroomkd.bank.fill import fill
 from classroomkd.bank.manifest import Manifest, digest, store_folder
-from classroomkd.bank.merge import merge
+from classroomkd.bank.merge import Merged, merge, told_apart
 from classroomkd.bank.reader import LOGITS, Bank, MissBank, SlabBank
 from classroomkd.bank.rows import RowStore
 
@@ -19,6 +19,7 @@ __all__ = [
     "Dense",
     "Info",
     "Manifest",
+    "Merged",
     "MissBank",
     "Removed",
     "RowStore",
@@ -33,5 +34,6 @@ __all__ = [
     "merge",
     "store_folder",
     "stores",
+    "told_apart",
     "verify",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from classroomkd.bank.codec import codec
+from classroomkd.bank.codec import TopK, codec
 from classroomkd.bank.files import PartFiles
 from classroomkd.bank.guard import storing
 from classroomkd.bank.manifest import MANIFEST, Manifest
@@ -24,6 +25,7 @@ from classroomkd.errors import UserError
 __all__ = ["Info", "Removed", "Verified", "gc", "info", "stores", "verify"]
 
 _OURS = re.compile(r"manifest\.json|\.manifest\.json\.\w+\.tmp|\.lock|filled\.json|(rows|sums)-\d{5}\.bin(\.tmp)?")
+_LOOKED_AT = 4096  # rows from which it is told what top-k leaves out
 _GOING = ".removed-"  # a folder that gc has begun to remove
 
 
@@ -34,7 +36,8 @@ class Info:
     Attributes:
         folder, kind, views, samples, codec, parts, key, software: as in its manifest (``parts`` as position ranges).
         rows: rows that are there; of ``wanted`` = views x samples.
-        nbytes: bytes of the files when full; ``on_disk``: bytes they take now.
+        nbytes: bytes of the files of all samples when full; ``on_disk``: bytes they take now.
+        left_out: of a top-k store with rows: the mean probability at T = 1 of the classes outside the k kept.
     """
 
     folder: Path
@@ -49,11 +52,12 @@ class Info:
     nbytes: int
     on_disk: int
     software: Mapping[str, str]
+    left_out: float | None = None
 
 
 @dataclass(frozen=True)
 class Verified:
-    """Rows of a store by state, and what is wrong with its files.
+    """Rows of a store by state, each in one, and what is wrong with its files.
 
     With ``repair``, ``damaged`` rows are not there any more, and rows lost in a cut file count among them.
     """
@@ -87,12 +91,12 @@ def stores(root: Path) -> list[Path]:
 
 
 def info(folder: Path) -> Info:
-    """What is in the store ``folder``, by its manifest and words; no row is read.
+    """What is in the store ``folder``, by its manifest and words; rows are read of top-k alone, 4,096 at most.
 
     Raises:
         UserError: no store there, or its files are not whole.
     """
-    with RowStore.at(folder) as store:
+    with RowStore.at(folder, used=False) as store:
         about = store.manifest
         return Info(
             folder=folder,
@@ -104,10 +108,27 @@ def info(folder: Path) -> Info:
             parts=tuple((span.first, span.last) for span in about.parts),
             rows=store.count(),
             wanted=about.views * about.samples,
-            nbytes=store.nbytes,
+            nbytes=about.views * about.samples * (store.codec.row_bytes + 4),
             on_disk=sum(_on_disk(folder / name) for span in about.parts for name in (span.rows, span.sums)),
             software=about.software or {},
+            left_out=_left_out(store),
         )
+
+
+def _left_out(store: RowStore) -> float | None:
+    if not isinstance(store.codec, TopK):
+        return None
+    shares, looked, everyone = [torch.zeros(0)], 0, np.arange(store.samples)
+    for view in range(store.views):
+        found = np.flatnonzero(store.table.words(np.full_like(everyone, view), everyone))
+        there = found[:: max(len(found) // _LOOKED_AT, 1)][: _LOOKED_AT - looked]
+        rows, good = store.table.read(np.full_like(there, view), there)
+        shares.append(store.codec.left_out(torch.from_numpy(rows[good])))
+        looked += len(there)
+        if looked == _LOOKED_AT:
+            break
+    left = torch.cat(shares)
+    return left.double().mean().item() if len(left) else None
 
 
 def verify(folder: Path, repair: bool = False) -> Verified:
@@ -148,7 +169,7 @@ def verify(folder: Path, repair: bool = False) -> Verified:
                         index = torch.from_numpy(positions[bad])
                         store.forget(torch.full_like(index, view), index)
         wanted = store.views * store.samples
-    return Verified(folder, good, wanted - good - (0 if repair else damaged), damaged, tuple(problems))
+    return Verified(folder, good, wanted - good - damaged, damaged, tuple(problems))
 
 
 def gc(
@@ -167,10 +188,13 @@ def gc(
         dry_run: only say what would go.
 
     Raises:
-        UserError: neither ``keep`` nor ``keep_days`` is given, or a folder cannot be removed.
+        UserError: neither ``keep`` nor ``keep_days`` is given, ``keep_days`` is negative or no number, or a folder
+            cannot be removed.
     """
     if keep is None and keep_days is None:
         raise UserError("bank gc: say what may go: keep_days=N, or the stores to keep")
+    if keep_days is not None and not 0 <= keep_days < math.inf:
+        raise UserError(f"bank gc: keep_days is {keep_days:g}; give a finite number of days, 0 or more")
     gone, left, freed = [], [], 0
     for folder in stores(root):
         if folder.name in (keep or ()) or (keep_days is not None and _age(folder) < keep_days * 86400):

@@ -121,16 +121,27 @@ class TopK:
 
     def decode(self, rows: Tensor) -> Tensor:
         """See ``Codec.decode``; float32."""
-        cut = 4 + self.k * self._index.itemsize
-        # Copies: a piece need not lie where its numbers could be read in place.
-        rest = rows[:, :4].clone(memory_format=torch.contiguous_format).view(torch.float32)
-        classes = rows[:, 4:cut].clone(memory_format=torch.contiguous_format).view(self._index)
-        top = rows[:, cut:].clone(memory_format=torch.contiguous_format).view(torch.float16)
+        rest, classes, top = self._pieces(rows)
         out = rest.repeat(1, self.classes)
         if self.known is not None:
             out.masked_fill_(self._unknown.to(out.device), -torch.inf)
         # A damaged row can name any class; its content is thrown away later, but must not stop the read.
         return out.scatter_(1, classes.long().clamp_(0, self.classes - 1), top.float())
+
+    def left_out(self, rows: Tensor) -> Tensor:
+        """The probability (B,), at T = 1, of all classes outside the k kept, of rows (B, row_bytes)."""
+        rest, _, top = self._pieces(rows)
+        others = rest[:, 0] + math.log(max(self._others, 1))
+        return (others - top.float().logsumexp(1)).sigmoid()
+
+    def _pieces(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The others' logit (B, 1), the classes (B, k) and their logits (B, k)."""
+        cut = 4 + self.k * self._index.itemsize
+        # Copies: a piece need not lie where its numbers could be read in place.
+        rest = rows[:, :4].clone(memory_format=torch.contiguous_format).view(torch.float32)
+        classes = rows[:, 4:cut].clone(memory_format=torch.contiguous_format).view(self._index)
+        top = rows[:, cut:].clone(memory_format=torch.contiguous_format).view(torch.float16)
+        return rest, classes, top
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -156,7 +167,11 @@ def codec(definition: str) -> Codec:
         UserError: a text that no codec of this version has.
     """
     if found := re.fullmatch(r"fp16 \(([\d, ]*)\)", definition):
-        return Dense([int(side) for side in found[1].replace(" ", "").split(",") if side])
-    if found := re.fullmatch(r"top-(\d+) of (\d+)(?: knowing ([\d,-]*))?", definition):
-        return TopK(int(found[2]), int(found[1]), None if found[3] is None else _numbers(found[3]))
+        sides = [int(side) for side in found[1].replace(" ", "").split(",") if side]
+        if all(sides):
+            return Dense(sides)
+    if found := re.fullmatch(r"top-(\d+) of (\d+)(?: knowing ((?:\d+(?:-\d+)?,?)*))?", definition):
+        k, classes, known = int(found[1]), int(found[2]), None if found[3] is None else _numbers(found[3])
+        if 1 <= k <= classes and all(n < classes for n in known or ()):
+            return TopK(classes, k, known)
     raise UserError(f"bank: no way of storing is called '{definition}'; there are 'fp16 (100,)' and 'top-50 of 1000'")

@@ -10,7 +10,7 @@ from classroomkd.bank.files import PartFiles
 from classroomkd.bank.manifest import MANIFEST, Manifest, Span
 from classroomkd.errors import UserError
 
-__all__ = ["extended", "named", "next_number"]
+__all__ = ["amount", "check_space", "extended"]
 
 
 def extended(folder: Path, manifest: Manifest, row_bytes: int, first: int, last: int) -> Manifest:
@@ -26,14 +26,9 @@ def extended(folder: Path, manifest: Manifest, row_bytes: int, first: int, last:
             manifest.write(folder)
         return manifest
     need = sum((b - a) * manifest.views * (row_bytes + 4) for a, b in gaps)
-    free = shutil.disk_usage(folder).free
-    if need > free:
-        raise UserError(
-            f"bank: these answers take {need / 2**30:.2f} GiB, {folder} has {free / 2**30:.2f}; use fewer views,"
-            " bank=off, or another cache="
-        )
-    number = next_number(manifest)
-    made = [named(a, b, number + i) for i, (a, b) in enumerate(gaps)]
+    check_space(folder, need)
+    number = _next_number(manifest)
+    made = [_named(a, b, number + i) for i, (a, b) in enumerate(gaps)]
     for span in made:
         PartFiles(folder, span, manifest.views, row_bytes, write=True, fresh=True).close()
     manifest = replace(manifest, parts=tuple(sorted((*manifest.parts, *made), key=lambda span: span.first)))
@@ -41,11 +36,32 @@ def extended(folder: Path, manifest: Manifest, row_bytes: int, first: int, last:
     return manifest
 
 
-def next_number(manifest: Manifest) -> int:
+def _next_number(manifest: Manifest) -> int:
     """The number of the next part's files; those of a part that is named are never taken."""
     return 1 + max((int(span.rows[5:10]) for span in manifest.parts), default=-1)
 
 
-def named(first: int, last: int, number: int) -> Span:
+def _named(first: int, last: int, number: int) -> Span:
     """A span with files of this number."""
     return Span(first, last, f"rows-{number:05d}.bin", f"sums-{number:05d}.bin")
+
+
+def check_space(folder: Path, need: int) -> None:
+    """Raise ``UserError`` unless ``need`` bytes are free where ``folder`` is."""
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise UserError(
+            f"bank: these answers take {amount(need)}, {folder} has {amount(free)} free; use fewer views, bank=off, or "
+            "another cache="
+        )
+
+
+def amount(count: float) -> str:
+    """Bytes in a unit that fits: ``12 B``, ``1.50 KiB``."""
+    if count < 1024:
+        return f"{count:.0f} B"
+    for unit in ("KiB", "MiB"):
+        count /= 1024
+        if count < 1024:
+            return f"{count:.2f} {unit}"
+    return f"{count / 1024:.2f} GiB"

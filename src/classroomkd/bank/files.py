@@ -29,6 +29,7 @@ __all__ = ["PartFiles"]
 BLOCK = 1 << 20  # bytes read at a time; a piece of this size stays in a core's own cache
 RESERVE = 4 << 20  # bytes reserved at a time
 MAPPED = 32 << 20  # rows of a part up to this size are read through a map
+AHEAD = 128 << 10  # bytes announced at a time: of one call Linux reads no more than the device's own window
 
 _NO_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV}
 
@@ -86,7 +87,7 @@ class PartFiles:
         for path in self.paths:
             with storing(path):
                 if fresh:
-                    # Not emptied in place: what a merge left behind may be one file with another store's.
+                    # Not emptied in place: it may be one file with another store's (merges once linked files).
                     path.unlink(missing_ok=True)
                 fds.append(os.open(path, flags, 0o666))
         self.fds = fds
@@ -174,12 +175,14 @@ class PartFiles:
             yield start, block
 
     def read_ahead(self, view: int) -> None:
-        """Tell the system that this view is wanted soon."""
+        """Tell the system that this view is wanted soon; it waits where the disk's queue is full."""
         if hasattr(os, "posix_fadvise"):
             for fd, size in zip(self.fds, (self.row_bytes, 4), strict=True):
                 length = len(self.span) * size
                 with contextlib.suppress(OSError):
-                    os.posix_fadvise(fd, view * length, length, os.POSIX_FADV_WILLNEED)
+                    for start in range(0, length, AHEAD):
+                        piece = min(AHEAD, length - start)
+                        os.posix_fadvise(fd, view * length + start, piece, os.POSIX_FADV_WILLNEED)
 
     # Sizes and space
 
@@ -203,7 +206,7 @@ class PartFiles:
             if found != size:
                 said = f"{path} has {found} bytes where {size} belong (it was cut short or is not this store's)"
                 if not lenient:
-                    raise UserError(f"bank: {said}; run classroomkd bank verify --repair, or open it for writing")
+                    raise UserError(f"bank: {said}; run classroomkd bank verify {path.parent} --repair")
                 self.problems.append(said)
 
     def _mend(self) -> None:

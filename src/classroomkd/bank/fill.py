@@ -55,7 +55,8 @@ def fill(
         How many samples were asked (0: all was there).
 
     Raises:
-        UserError: a view space without bound, or no space left on the disk; what is stored stays good.
+        UserError: a view space without bound.
+        RunStopped: no space left on the disk; what is stored stays good.
     """
     if space.count is None:
         raise UserError(f"bank: the view space '{space.name}' has no bound; use views=V or off")
@@ -63,6 +64,8 @@ def fill(
         assert (store.views, store.samples) == (space.count, len(part)), (store, space.count, len(part))
     k, shards = shard
     assert 0 <= k < shards, shard
+    space = space.over(part)
+    assert space.count is not None
     positions = torch.arange(len(part))
     mine = (positions // SHARE) % shards == k
     todo = sum(int(_gone(stores, view, mine).any(0).sum()) for view in range(space.count)) if progress else 0

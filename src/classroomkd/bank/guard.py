@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from classroomkd.errors import UserError
+from classroomkd.errors import RunStopped, UserError
 
-__all__ = ["LOCK", "locked", "storing", "touch"]
+__all__ = ["LOCK", "locked", "may_write", "storing", "touch"]
 
 LOCK = ".lock"
 
@@ -21,14 +21,19 @@ _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, 
 
 @contextlib.contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors while ``path`` is opened or written into a ``UserError``."""
+    """Turn the operating system's errors while ``path`` is opened or written into ones a user can act on.
+
+    Raises:
+        RunStopped: the disk, or what the user may have of it, is full.
+        UserError: ``path`` cannot be opened or written at all.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise UserError(
-                f"bank: no space left for {path}; what is stored stays good: free some space, use fewer views,"
-                " bank=off, or another cache="
+            raise RunStopped(
+                f"bank: no space left for {path}; what is stored stays good: free some space and go on, or use fewer"
+                " views, bank=off, or another cache="
             ) from error
         if error.errno in _CLOSED:
             raise UserError(f"bank: cannot open {path}: {error.strerror}; mend it or give another cache=") from error
@@ -45,6 +50,15 @@ def locked(folder: Path) -> Iterator[None]:
     with file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         yield
+
+
+def may_write(folder: Path) -> bool:
+    """Whether rows of the store ``folder`` can be written; of one that is not there, whether it can be made."""
+    if not folder.exists():
+        return os.access(folder.parent, os.W_OK)
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return False
+    return all(os.access(p, os.W_OK) for p in folder.iterdir() if p.name == LOCK or p.suffix == ".bin")
 
 
 def touch(folder: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from classroomkd import __version__
 from classroomkd._files import atomic_write_text
 from classroomkd.errors import UserError
 
-__all__ = ["MANIFEST", "SCHEMA", "Manifest", "Span", "differences", "digest", "refuse", "store_folder"]
+__all__ = ["MANIFEST", "SCHEMA", "Manifest", "Span", "differences", "digest", "nearest", "refuse", "store_folder"]
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+_ROWS, _SUMS = re.compile(r"rows-\d{5}\.bin"), re.compile(r"sums-\d{5}\.bin")
 
 # What an entry of a key is called when it differs; others are called by their name.
 _NOUNS = {
@@ -34,6 +35,8 @@ _NOUNS = {
     "preprocessing": "another preprocessing",
     "data": "other data",
     "part": "other samples",
+    "shape": "another image size",
+    "known": "other known classes",
     "views": "other views",
     "precision": "another precision",
     "place": "another place in the network",
@@ -84,6 +87,22 @@ class Manifest:
         """An int64 made of the key and the kind; it goes into every checksum."""
         return int.from_bytes(bytes.fromhex(digest({"key": self.key, "kind": self.kind}))[:8], "little", signed=True)
 
+    def check(self) -> None:
+        """Raise ``ValueError`` where entries are of a wrong type or do not fit each other."""
+        if not isinstance(self.key, Mapping) or not isinstance(self.kind, str) or not isinstance(self.codec, str):
+            raise ValueError("its key, kind or codec is of a wrong type")
+        if not all(isinstance(n, int) for n in (self.views, self.samples)) or self.views < 1 or self.samples < 0:
+            raise ValueError(f"{self.views} views of {self.samples} samples")
+        at = 0
+        for span in self.parts:
+            if not (isinstance(span.first, int) and isinstance(span.last, int)):
+                raise ValueError(f"a part from {span.first!r} to {span.last!r}")
+            if not at <= span.first < span.last <= self.samples:
+                raise ValueError(f"a part from {span.first} to {span.last} of {self.samples} samples, after {at}")
+            if not _ROWS.fullmatch(str(span.rows)) or not _SUMS.fullmatch(str(span.sums)):
+                raise ValueError(f"files {span.rows!r} and {span.sums!r}")
+            at = span.last
+
     def write(self, folder: Path) -> None:
         """Make this the manifest of ``folder``; a reader sees the old or the new one."""
         software = self.software or {"classroomkd": __version__, "torch": str(torch.__version__)}
@@ -112,9 +131,11 @@ class Manifest:
                 " the version of classroomkd that made it"
             )
         try:
-            return Manifest(**{**found, "parts": tuple(Span(**span) for span in found["parts"])})
-        except (KeyError, TypeError) as error:
+            manifest = Manifest(**{**found, "parts": tuple(Span(**span) for span in found["parts"])})
+            manifest.check()
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"bank: {path} is damaged ({error}); remove the folder {folder}") from error
+        return manifest
 
 
 def digest(key: Mapping[str, Any]) -> str:
@@ -133,6 +154,23 @@ def store_folder(root: Path, mentor: str, key: Mapping[str, Any], kind: str = "l
 
 def differences(mine: Manifest, theirs: Manifest) -> str:
     """What sets ``theirs`` (stored) apart from ``mine`` (wanted), in one clause; empty when rows can be shared."""
+    return ", ".join(_differences(mine, theirs))
+
+
+def nearest(mine: Manifest, folders: Iterable[Path]) -> tuple[Path, Manifest] | None:
+    """Of the stores in ``folders``, the one of the same mentor and kind in which the fewest entries differ."""
+    found = []
+    for folder in folders:
+        try:
+            theirs = Manifest.read(folder)
+        except UserError:
+            continue  # it is not asked for
+        if (theirs.key.get("mentor"), theirs.kind) == (mine.key.get("mentor"), mine.kind):
+            found.append((folder, theirs))
+    return min(found, key=lambda pair: len(_differences(mine, pair[1])), default=None)
+
+
+def _differences(mine: Manifest, theirs: Manifest) -> list[str]:
     said = []
     for name, here, there in _unequal(_plain(mine.key), _plain(theirs.key)):
         top, _, rest = name.partition(".")
@@ -149,7 +187,7 @@ def differences(mine: Manifest, theirs: Manifest) -> str:
         said.append(f"for another number of samples ({theirs.samples} there, {mine.samples} here)")
     if mine.codec != theirs.codec:
         said.append(f"in another form ({theirs.codec} there, {mine.codec} here)")
-    return ", ".join(said)
+    return said
 
 
 def refuse(folder: Path, mine: Manifest, theirs: Manifest) -> None:

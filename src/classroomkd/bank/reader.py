@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -47,8 +48,9 @@ class Bank(ABC):
         """Bytes of all answers, filled or not."""
         return sum(store.nbytes for stores in self.stores for store in stores.values())
 
-    def begin(self, view: int | None, following: int | None = None) -> None:  # noqa: B027  # nothing to do is fine
-        """An epoch starts; ``view`` is what all its samples show, if they show the same, ``following`` the next."""
+    def begin(self, view: int | None, *coming: int) -> None:  # noqa: B027  # nothing to do is fine
+        """An epoch starts; ``view`` is what all its samples show, if they show the same, ``coming`` those of the
+        epochs after it, in their order, as many as are known."""
 
     def stage(self, ids: Tensor, views: Tensor, ask: Ask) -> None:  # noqa: B027
         """A batch is about to be taught; what is not stored may be asked."""
@@ -76,20 +78,30 @@ class Bank(ABC):
         return values.mean((2, 3)) if kind in self.pooled and values.dim() == 4 else values
 
     def _refuse(self, mentor: int, kind: str, bad: int) -> None:
-        folder = self.stores[mentor][kind].folder
-        raise RunStopped(
-            f"bank: {bad} stored answers in {folder} are missing or damaged. Run again with --resume: they are "
-            "checked at the start and asked again"
-        )
+        store = self.stores[mentor][kind]
+        answers, they = ("answer", "is") if bad == 1 else ("answers", "are")
+        said = f"bank: {bad} stored {answers} in {store.folder} {they} missing or damaged"
+        repair = f"classroomkd bank verify {store.folder} --repair"
+        if store.writable:
+            raise RunStopped(
+                f"{said}. Run again with --resume: what was found damaged is asked again ({repair} finds the rest at "
+                "once)"
+            )
+        raise RunStopped(f"{said}, and the store cannot be written here. Where it can: {repair}, then bank fill RECIPE")
 
 
 class SlabBank(Bank):
     """``views=V``: an epoch shows every sample in one slot, whose answers are read in one piece and kept at hand.
 
-    Where all V slabs fit into ``room``, all are kept, so that nothing is read twice. Features are read row by row.
+    As many slabs as fit into ``room`` are kept, so that where all V do nothing is read twice; of others the one goes
+    that is shown again last. Features are read row by row.
 
     Args:
         room: bytes that slabs may take; one is always held.
+
+    Attributes:
+        slabs: ``(M, slabs, N + 1, …)`` float16.
+        held: by view, which slab holds it; -1 = none.
     """
 
     def __init__(
@@ -103,24 +115,31 @@ class SlabBank(Bank):
         super().__init__(stores, ids, device, pooled)
         views, mentors = stores[0][LOGITS].views, len(stores)
         size = 2 * (self.samples + 1) * mentors * max(1, torch.Size(self.shape).numel())
-        kept = views if views * size <= room else 1
+        kept = min(max(room // size, 1), views)
         # Each mentor's views in one piece, as its store has them; the last row of a view is nobody's.
         shape = (mentors, kept, self.samples + 1, *self.shape)
         self.slabs = torch.full(shape, torch.nan, dtype=torch.float16, device=device)
-        self.held = [-1] * views  # by view, which slab
+        self.held = [-1] * views
         # A sample's row and a view's first one; what is not there lies beyond the last row, which is nobody's.
         self._rows, beyond = self.slabs.flatten(1, 2), kept * (self.samples + 1)
         self._first = torch.full((views,), beyond, dtype=torch.int64, device=device)
         self._row = self.at.where(self.at >= 0, beyond).to(device)
 
-    def begin(self, view: int | None, following: int | None = None) -> None:
+    def begin(self, view: int | None, *coming: int) -> None:
         """Bring the view's answers into memory, checked, and have the system read the next one's ahead."""
         assert view is not None, "fixed views are shown epoch by epoch"
         if self.held[view] < 0:
-            self._load(view, view if self.slabs.shape[1] > 1 else 0)
-        if following is not None and self.held[following] < 0:
-            for stores in self.stores:
-                stores[LOGITS].read_ahead(following)
+            self._load(view, self._place(coming))
+        if coming and self.held[coming[0]] < 0:
+            _read_ahead((stores[LOGITS] for stores in self.stores), coming[0])
+
+    def _place(self, coming: Sequence[int]) -> int:
+        """A slab that is free, or that of the view which is shown again last."""
+        shown = {place: view for view, place in enumerate(self.held) if place >= 0}
+        if len(shown) < self.slabs.shape[1]:
+            return len(shown)
+        soon = {view: when for when, view in reversed(list(enumerate(coming)))}
+        return max(shown, key=lambda place: soon.get(shown[place], len(coming)))
 
     def _load(self, view: int, slab: int) -> None:
         self.held = [-1 if place == slab else place for place in self.held]
@@ -143,7 +162,8 @@ class SlabBank(Bank):
 
 
 class MissBank(Bank):
-    """``exact``: any view of a finite space; what is not stored is asked before the step, and stored.
+    """``exact``: any view of a finite space; what is not stored is asked before the step, and stored. Also ``views=V``
+    whose slabs would be too large.
 
     A stored answer and one that was just asked are the same to the bit: both went through the stored precision.
     """
@@ -152,6 +172,11 @@ class MissBank(Bank):
         super().__init__(stores, ids, device, pooled)
         self.asked = [0] * len(stores)  # by mentor, samples it answered
         self._staged: dict[str, list[Tensor]] = {}
+
+    def begin(self, view: int | None, *coming: int) -> None:
+        """Where an epoch shows one view, have the system read it and the next one ahead."""
+        for soon in () if view is None else (view, *coming[:1]):
+            _read_ahead((store for stores in self.stores for store in stores.values()), soon)
 
     def stage(self, ids: Tensor, views: Tensor, ask: Ask) -> None:
         """Bring a batch's answers into memory. Waits for the device: a miss is decided on the host."""
@@ -182,3 +207,16 @@ class MissBank(Bank):
         """The staged batch's activations."""
         assert len(self._staged.get(tap, [ids[:0]])[0]) == len(ids), "a batch that was not staged"
         return tuple(self._staged[tap])
+
+
+def _read_ahead(stores: Iterable[RowStore], view: int) -> None:
+    """Have the system read a view ahead, unless it would push out of memory what is needed before."""
+    wanted = list(stores)
+    if sum(store.nbytes // store.views for store in wanted) <= _memory() // 4:
+        for store in wanted:
+            store.read_ahead(view)
+
+
+def _memory() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

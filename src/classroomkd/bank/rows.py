@@ -102,17 +102,21 @@ class RowStore:
             return cls._opened(folder, found, write=True, mapped=mapped)
 
     @classmethod
-    def at(cls, folder: Path, *, write: bool = False, mapped: bool | None = None) -> Self:
-        """The store in ``folder``, whatever question it answers; see :meth:`open`."""
+    def at(cls, folder: Path, *, write: bool = False, mapped: bool | None = None, used: bool = True) -> Self:
+        """The store in ``folder``, whatever question it answers; see :meth:`open`.
+
+        ``used``: leave a mark for gc that somebody needs it; not from those who only look.
+        """
         found = Manifest.read(folder)
         if not write:
-            return cls._opened(folder, found, write=False, mapped=mapped)
+            return cls._opened(folder, found, write=False, mapped=mapped, used=used)
         with locked(folder):
             return cls._opened(folder, Manifest.read(folder), write=True, mapped=mapped)
 
     @classmethod
-    def _opened(cls, folder: Path, manifest: Manifest, *, write: bool, mapped: bool | None) -> Self:
-        touch(folder)
+    def _opened(cls, folder: Path, manifest: Manifest, *, write: bool, mapped: bool | None, used: bool = True) -> Self:
+        if used:
+            touch(folder)
         row_bytes = codec_of(manifest.codec).row_bytes
         parts = [
             PartFiles(folder, span, manifest.views, row_bytes, write=write, mapped=mapped) for span in manifest.parts
@@ -178,7 +182,7 @@ class RowStore:
         """Store the answers ``values`` (B, *shape) of (``views`` (B,), ``positions`` (B,)); they may be on any device.
 
         Raises:
-            UserError: no space is left; rows that were there before stay good.
+            RunStopped: no space is left; rows that were there before stay good.
         """
         assert self.writable, f"{self.folder} is open for reading"
         v, p = views.numpy(), positions.numpy()
@@ -223,7 +227,7 @@ class RowStore:
         return torch.from_numpy(ok)
 
     def read_ahead(self, view: int) -> None:
-        """Tell the system that this view is wanted soon; returns at once."""
+        """Tell the system that this view is wanted soon; nothing is read into this process."""
         for part in self.table.parts:
             part.read_ahead(view)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -29,20 +30,45 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Argument(help="A cache, its folder 'bank', or one store in it.", metavar="FOLDER")]
 
 
+_T = TypeVar("_T")
+
+
 def _stores(folder: Path) -> list[Path]:
-    """The stores under a folder.
+    """The stores under a folder, by their absolute paths ('.' has a name, too); links stay links.
 
     Raises:
         UserError: there are none.
     """
     from classroomkd import bank
 
-    for root in (folder, folder / "bank"):
+    place = Path(os.path.abspath(folder))
+    for root in (place, place / "bank"):
         if found := bank.stores(root):
             return found
-    if (folder / "manifest.json").is_file():
-        return [folder]
+    if (place / "manifest.json").is_file():
+        return [place]
     raise UserError(f"{folder} holds no stored answers; fill some with: classroomkd bank fill RECIPE")
+
+
+def _each(folder: Path, look: Callable[[Path], _T]) -> tuple[list[_T], list[tuple[Path, str]]]:
+    """What is found by looking at every store, and those that cannot be looked at, with the reason."""
+    found, bad = [], []
+    for store in _stores(folder):
+        try:
+            found.append(look(store))
+        except UserError as error:
+            bad.append((store, str(error)))
+    return found, bad
+
+
+def _print_json(found: Sequence[Any], keys: Sequence[str], bad: Sequence[tuple[Path, str]]) -> None:
+    told = [{"folder": str(f.folder), **{k: getattr(f, k) for k in keys}} for f in found]
+    print(json.dumps([*told, *({"folder": str(store), "error": why} for store, why in bad)], indent=1))
+
+
+def _complain(bad: Sequence[tuple[Path, str]]) -> None:
+    if bad:
+        raise UserError("\n".join(why for _, why in bad))
 
 
 @app.command("fill")
@@ -61,29 +87,38 @@ def fill(
     from classroomkd.engine import assistants
     from classroomkd.engine.experiment import Experiment
     from classroomkd.engine.opening import start
+    from classroomkd.engine.run_folder import first_rank
+    from classroomkd.engine.space import check_space
     from classroomkd.engine.workers import Job, execute
     from classroomkd.recipe import load_recipe
 
     wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)
     out = Path("runs") / wanted.name
-    with Watch(quiet=quiet) as watch:
+    with Watch(quiet=quiet or not first_rank()) as watch:
         setup = start(wanted, out, trust_code=trust_code)
         setup.shard, setup.ahead = _share(shard), True
         if setup.bank.spec.kind == "off":
             raise UserError(f"bank: nothing would be stored ({setup.bank.why}); say bank=exact or bank=views=V")
         Experiment(setup, out, notify=watch).check()
-        jobs = [{"job": m.name, "kind": "mentor", "epochs": 0, "work": 1} for m in wanted.mentors]
-        watch({"event": "plan", "jobs": jobs})
+        check_space(setup)
+        (k, shards), samples, views = setup.shard, len(setup.student_part), setup.views.count or 0
+        mine = (k + 1) * samples // shards - k * samples // shards
+        if setup.bank.spec.kind == "exact" and (most := setup.bank.trainings * setup.bank.epochs) < views:
+            watch.say(
+                f"note: bank: exact filled ahead stores all {views:,} views, {views * mine:,} answers a "
+                f"mentor; a run asks at most {most * mine:,} of them and stores those as it goes",
+                "yellow",
+            )
+        job = {"kind": "mentor", "epochs": 0, "work": views * mine // setup.runtime.world, "answers": True}
+        watch({"event": "plan", "jobs": [{"job": m.name, **job} for m in wanted.mentors]})
         records: dict[int, dict[str, Any]] = {}
         for wave in assistants.waves(wanted.mentors):
             for i in wave:
+                name = wanted.mentors[i].name
                 teachers = tuple(records[t] for t in assistants.teachers_of(wanted.mentors, i))
-                watch({"event": "start", "job": wanted.mentors[i].name})
-                records[i] = execute(setup, Job("mentor", wanted.mentors[i].name, i, mentors=teachers), watch)
-                made = records[i]
-                watch.say(
-                    f"{made['name']}: {made['forwards']:,} samples answered now, {made['answer_seconds']:.0f} s in all"
-                )
+                watch({"event": "start", "job": name})
+                records[i] = execute(setup, Job("mentor", name, i, mentors=teachers), watch)
+                watch({"event": "done", "job": name, "answers": records[i]["forwards"]})
     print(setup.cache / "bank")
 
 
@@ -96,13 +131,17 @@ def _share(text: str) -> tuple[int, int]:
 
 @app.command("info")
 def info(folder: Folder, as_json: JsonOutput = False) -> None:
-    """What is stored: mentors, views, rows that are there, bytes."""
+    """What is stored: mentors, views, rows that are there, bytes; exit code 2 when a store cannot be read."""
     from classroomkd import bank
 
-    found = [bank.info(store) for store in _stores(folder)]
+    found, bad = _each(folder, bank.info)
     if as_json:
-        keys = ("kind", "views", "samples", "codec", "parts", "rows", "wanted", "nbytes", "on_disk", "key", "software")
-        print(json.dumps([{"folder": str(f.folder), **{k: getattr(f, k) for k in keys}} for f in found], indent=1))
+        keys = (
+            "kind", "views", "samples", "codec", "parts", "rows", "wanted", "nbytes", "on_disk", "left_out", "key",
+            "software",
+        )  # fmt: skip
+        _print_json(found, keys, bad)
+        _complain(bad)
         return
     table = Table()
     for heading in ("store", "answer", "form", "views", "samples", "filled", "on disk", "when full"):
@@ -113,7 +152,13 @@ def info(folder: Folder, as_json: JsonOutput = False) -> None:
         table.add_row(
             f.folder.name, f.kind, f.codec, f"{f.views}", f"{f.samples:,}", filled, size(f.on_disk), size(f.nbytes)
         )
-    Console().print(table)
+    if found:
+        Console().print(table)
+    for f in found:
+        if f.left_out is not None:
+            form = f.codec.partition(" ")[0]
+            print(f"{f.folder.name}: {form} leaves out {f.left_out:.1%} of the probability (T = 1, a sample of rows)")
+    _complain(bad)
 
 
 @app.command("verify")
@@ -125,18 +170,19 @@ def verify(
     """Read every row and compare it with its checksum; exit code 1 when something is damaged and not repaired."""
     from classroomkd import bank
 
-    found = [bank.verify(store, repair=repair) for store in _stores(folder)]
+    found, bad = _each(folder, lambda store: bank.verify(store, repair=repair))
     if as_json:
-        keys = ("good", "missing", "damaged", "problems")
-        print(json.dumps([{"folder": str(f.folder), **{k: getattr(f, k) for k in keys}} for f in found], indent=1))
+        _print_json(found, ("good", "missing", "damaged", "problems"), bad)
     else:
         for f in found:
-            print(f"{f.folder.name}: {f.good:,} rows good, {f.missing:,} not there, {f.damaged:,} damaged")
+            gone = " and now forgotten" if repair and f.damaged else ""
+            print(f"{f.folder.name}: {f.good:,} rows good, {f.missing:,} not there, {f.damaged:,} damaged{gone}")
             for problem in f.problems:
                 print(f"  {problem}", file=sys.stderr)
-    if not repair and (bad := sum(not f.sound for f in found)):
+    _complain(bad)
+    if not repair and (hurt := sum(not f.sound for f in found)):
         raise RunStopped(
-            f"{bad} of {len(found)} stores are damaged; --repair forgets what is, and filling asks it again"
+            f"{hurt} of {len(found)} stores are damaged; --repair forgets what is, and filling asks it again"
         )
 
 
@@ -145,18 +191,22 @@ def merge(
     sources: Annotated[list[Path], typer.Argument(help="Caches or their 'bank' folders.", metavar="SOURCE...")],
     into: Annotated[Path, typer.Option(help="The cache that is to hold them all.")],
 ) -> None:
-    """Bring stores that other machines filled into one cache; the sources stay as they are."""
+    """Copy stores that other machines filled into one cache, checking every row; the sources stay as they are."""
     from classroomkd import bank
 
     by_name: dict[str, list[Path]] = {}
     for source in sources:
         for store in _stores(source):
             by_name.setdefault(store.name, []).append(store)
+    into = Path(os.path.abspath(into))
     root = into if into.name == "bank" else into / "bank"
     for name, stores in by_name.items():
-        added = bank.merge(stores, root / name)
+        made = bank.merge(stores, root / name)
         there = bank.info(root / name)
-        print(f"{name}: {added:,} rows added, {there.rows:,} of {there.wanted:,} there")
+        hurt = f", {made.damaged:,} damaged and left out" if made.damaged else ""
+        print(f"{name}: {made.added:,} rows added{hurt}, {there.rows:,} of {there.wanted:,} there")
+    for said in bank.told_apart(root):
+        print(f"note: {said}", file=sys.stderr)
 
 
 @app.command("gc")

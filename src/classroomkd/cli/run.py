@@ -153,6 +153,7 @@ def carry_out(
     from classroomkd.engine.opening import start
     from classroomkd.engine.plan import forecast
     from classroomkd.engine.run_folder import check_run, first_rank, open_run
+    from classroomkd.engine.space import check_space
     from classroomkd.report import write_report
 
     check_run(folder, recipe, resume)
@@ -167,6 +168,7 @@ def carry_out(
             setup, folder, resume, watch, lambda text: watch.say(f"warning: {text}", "yellow"), command
         )
         experiment.check()
+        check_space(setup)
         if (bank := forecast(setup, experiment.networks)) is not None:
             watch.say(_bank_line(bank))
         with open_run(folder, recipe, setup):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,10 @@ from torch import Tensor
 from classroomkd import __version__, bank
 from classroomkd._files import atomic_write_text, writing
 from classroomkd.bank import LOGITS
+from classroomkd.bank.guard import may_write
+from classroomkd.bank.manifest import MANIFEST, Manifest, differences, nearest
 from classroomkd.classroom import Answers, Mentor, Needs
+from classroomkd.engine.asking import filled_up
 from classroomkd.engine.setup import Setup
 from classroomkd.errors import UserError
 
@@ -33,19 +35,25 @@ def asker(setup: Setup, mentor: Mentor) -> Callable[[Tensor], dict[str, Tensor]]
 
     @torch.no_grad()
     def ask(pixels: Tensor) -> dict[str, Tensor]:
+        inputs = setup.inputs(filled_up(pixels))
         with setup.runtime.autocast():
-            said: Answers = mentor(mentor.prepare(setup.inputs(pixels), setup.inputs.mean, setup.inputs.std))
-        return {LOGITS: said.prediction.float(), **said.features}
+            said: Answers = mentor(mentor.prepare(inputs, setup.inputs.mean, setup.inputs.std))
+        return {kind: x[: len(pixels)] for kind, x in {LOGITS: said.prediction.float(), **said.features}.items()}
 
     return ask
 
 
-def _stores(setup: Setup, mentor: Mentor, key: Mapping[str, Any]) -> dict[str, bank.RowStore]:
-    """A mentor's stores by kind, made where they are not there yet; only to be read where nothing can be written."""
+def _stores(
+    setup: Setup, mentor: Mentor, key: Mapping[str, Any], notify: Callable[[dict[str, Any]], None]
+) -> dict[str, bank.RowStore]:
+    """A mentor's stores by kind, made where they are not there yet; only to be read those that cannot be written.
+
+    Where there are none for this question and some for another, what differs is said: as a note, or as the reason why
+    nothing can be read.
+    """
     root = setup.cache / "bank"
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
-    write = os.access(root, os.W_OK)
     k, shards = setup.shard
     first, last = (i * len(setup.student_part) // shards for i in (k, k + 1))
     part, taps, spec = setup.student_part, setup.taps, setup.bank.spec
@@ -56,17 +64,37 @@ def _stores(setup: Setup, mentor: Mentor, key: Mapping[str, Any]) -> dict[str, b
     codecs: dict[str, bank.Codec] = {LOGITS: setup.subject.codec(mentor, spec.top)}
     codecs |= {tap: bank.Dense(shape) for tap, shape in shapes.items()}
     about = {**key, "views": setup.views.definition, "part": part.digest(), "shape": list(setup.data.shape)}
-    found = {}
+    found: dict[str, bank.RowStore] = {}
+    notes = []
     for kind, codec in codecs.items():
         own = about | {"stored": codec.definition, "software": "classroomkd " + __version__.rpartition(".")[0]}
         if kind != LOGITS:
             assert mentor.tapped is not None
             own |= {"place": mentor.tapped.places[kind], "as": taps[kind]}
         folder = bank.store_folder(root, mentor.name, own, kind)
+        wanted, write = Manifest(own, kind, count, len(part), codec.definition), may_write(folder)
+        if not (folder / MANIFEST).exists() and (said := _told_apart(root, wanted)) is not None:
+            if not write:
+                raise UserError(
+                    f"bank: {said}, and {root} cannot be written; fill it where it was made (classroomkd bank fill), "
+                    "or give another cache="
+                )
+            notes.append(f"{said}; what is asked now is stored beside them")
         found[kind] = bank.RowStore.open(
             folder, own, kind=kind, views=count, samples=len(part), codec=codec, write=write, first=first, last=last
         )
+    if notes and setup.runtime.is_zero:
+        notify({"event": "note", "text": f"bank: {notes[0]}"})
     return found
+
+
+def _told_apart(root: Path, wanted: Manifest) -> str | None:
+    """How the store of the same mentor and kind that is nearest to ``wanted`` differs from it; None without any."""
+    near = nearest(wanted, bank.stores(root))
+    if near is None:
+        return None
+    folder, manifest = near
+    return f"the answers of mentor '{wanted.key['mentor']}' in {folder} are stored {differences(wanted, manifest)}"
 
 
 def prepare_answers(
@@ -80,7 +108,7 @@ def prepare_answers(
     """
     if setup.bank.spec.kind == "off":
         return {}, 0, 0.0
-    stores, asked = _stores(setup, mentor, key), 0
+    stores, asked = _stores(setup, mentor, key, notify), 0
     folders = {kind: str(store.folder) for kind, store in stores.items()}
     about = setup.cache / "mentors" / f"{stores[LOGITS].folder.name}-filled.json"
     before = json.loads(about.read_text())["seconds"] if about.exists() else 0.0
@@ -123,17 +151,16 @@ def prepare_answers(
 
 
 def open_bank(setup: Setup, needs: Needs, mentors: Sequence[MentorRecord]) -> bank.Bank | None:
-    """The stored answers that a method can be taught from; None where the bank is off or lacks what it reads."""
+    """The stored answers that a method can be taught from; None where the bank does not keep what it reads."""
     kinds = (LOGITS, *needs.features)
-    if setup.bank.spec.kind == "off" or not all(kind in m.answers for m in mentors for kind in kinds):
+    if not setup.bank.keeps(needs) or not all(kind in m.answers for m in mentors for kind in kinds):
         return None
-    write = os.access(setup.cache / "bank", os.W_OK)
     slab = 2 * len(setup.student_part) * len(mentors) * setup.subject.answer_size
     slabs = setup.bank.spec.kind == "views" and slab <= SLAB_MOST
     # Single rows are read through a map: its pages are the system's cache, which it takes back when it needs to.
     stores = [
-        {kind: bank.RowStore.at(Path(m.answers[kind]), write=write, mapped=not slabs) for kind in kinds}
-        for m in mentors
+        {kind: bank.RowStore.at(folder, write=may_write(folder), mapped=not slabs) for kind, folder in folders.items()}
+        for folders in ({kind: Path(m.answers[kind]) for kind in kinds} for m in mentors)
     ]
     pooled = [tap for tap, kind in needs.features.items() if kind == "pooled"]
     ids, device = setup.student_part.ids, setup.runtime.device

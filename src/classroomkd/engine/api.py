@@ -15,6 +15,7 @@ from classroomkd.classroom import Mentor, Method
 from classroomkd.engine.experiment import Experiment
 from classroomkd.engine.opening import start
 from classroomkd.engine.run_folder import check_run, open_run
+from classroomkd.engine.space import check_space
 from classroomkd.errors import UserError
 
 __all__ = ["Run", "distill"]
@@ -126,6 +127,7 @@ def distill(
         log.warning(note)
     experiment = Experiment(setup, folder, resume, warn=log.warning, command="classroomkd.distill(...)")
     experiment.check()
+    check_space(setup)
     with open_run(folder, recipe, setup):
         outcome = experiment.run()
     if outcome.failures and not outcome.summary["entries"]:

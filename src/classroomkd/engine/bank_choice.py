@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from classroomkd import methods
+from classroomkd.classroom.method import union
 from classroomkd.errors import UserError
 from classroomkd.recipe.bank_spec import BankSpec
 
 if TYPE_CHECKING:
+    from classroomkd.classroom import Needs
     from classroomkd.data.views import Views
     from classroomkd.recipe import Recipe
 
 __all__ = ["DEFAULT_VIEWS", "Choice", "choose", "distinct"]
 
-DEFAULT_VIEWS = 8  # not settled by a measurement yet: benchmarks/RESULTS.md, row 12 of the goals
+DEFAULT_VIEWS = 8  # what it does to accuracy: benchmarks/RESULTS.md, row 12 of the goals
 MOST_BYTES = 16 * 2**30  # ``auto`` does not fill a disk with more
 
 
 def distinct(count: int, draws: float) -> float:
     """How many of ``count`` equally likely views have been met after ``draws``, on average."""
     return count * (1.0 - math.pow(1.0 - 1.0 / count, draws))
+
+
+Widths = Callable[[Mapping[str, Literal["map", "pooled"]]], int]
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Choice:
         trainings: trainings that share the bank.
         epochs: of each.
         count: views there are; None without bound.
+        maps: whether feature maps are stored; without, a method that reads some asks the mentors.
     """
 
     spec: BankSpec
@@ -45,6 +52,11 @@ class Choice:
     trainings: int
     epochs: int
     count: int | None
+    maps: bool = True
+
+    def keeps(self, needs: Needs) -> bool:
+        """Whether a method with these needs is taught from stored answers."""
+        return self.spec.kind != "off" and (self.maps or not _reads_maps(needs))
 
     def asked(self, trainings: int | None = None) -> float:
         """How often one mentor answers for one sample in so many trainings (None: the run's), on average."""
@@ -62,7 +74,7 @@ class Choice:
         return stored + self.asked(n) / max(n * self.epochs, 1) * (online - stored)
 
 
-def choose(recipe: Recipe, space: Views, samples: int, classes: int) -> Choice:
+def choose(recipe: Recipe, space: Views, samples: int, classes: int, features: Widths) -> Choice:
     """Settle the recipe's ``bank``; the same in every process, so it does not look at the machine.
 
     Args:
@@ -70,6 +82,7 @@ def choose(recipe: Recipe, space: Views, samples: int, classes: int) -> Choice:
         space: the data's own views.
         samples: of the student's part.
         classes: the data's.
+        features: how many numbers a sample's activations at some taps are, of all mentors together.
 
     Raises:
         UserError: ``exact`` on a space without bound, more views or top logits than there are.
@@ -77,7 +90,8 @@ def choose(recipe: Recipe, space: Views, samples: int, classes: int) -> Choice:
     spec, arms = BankSpec.parse(recipe.bank), recipe.arms()
     needs = [methods.compose(arm.parts).needs for arm in arms]
     taught = [n for n in needs if n.mentors > 0]
-    trainings, epochs = len(taught) * len(recipe.seeds), recipe.train.epochs
+    kept = [n for n in taught if spec.kind != "auto" or not _reads_maps(n)]
+    trainings, epochs = len(kept or taught) * len(recipe.seeds), recipe.train.epochs
     draws, run = trainings * epochs, (trainings, epochs, space.count)
     if spec.top is not None and spec.top >= classes:
         raise UserError(f"bank: top={spec.top} of {classes} classes keeps them all; leave top out")
@@ -91,18 +105,25 @@ def choose(recipe: Recipe, space: Views, samples: int, classes: int) -> Choice:
         answers["exact"] = distinct(space.count, draws)
     if spec.kind != "auto":
         return Choice(spec, "as the recipe says", answers, *run)
-    maps = any(kind == "map" for n in taught for kind in n.features.values())
     if not taught:
         return Choice(BankSpec("off"), "no method asks a mentor", answers, *run)
-    if maps:
+    if not kept:
         why = "feature maps are read, which take much room: bank=views=V stores them"
         return Choice(BankSpec("off"), why, answers, *run)
 
     # What its files take when full: much of ``exact`` may never be asked, but has to be free.
     views = {**answers, "off": 0.0, "exact": float(space.count or 0)}
-    each = 2.0 * samples * len(recipe.mentors) * classes
+    taps = union(kept)
+    each = 2.0 * samples * (len(recipe.mentors) * classes + (features(taps) if taps else 0))
     possible = {k: n for k, n in answers.items() if each * views[k] <= MOST_BYTES}
     best = min(possible, key=lambda k: (possible[k], k != "exact", k != "off"))
     many = f"{trainings} training{'s' * (trainings != 1)}"
     why = f"the fewest answers of the mentors: {possible[best]:.1f} a sample instead of {draws} in {many}"
-    return Choice(BankSpec.parse(best), why if best != "off" else "nothing would be asked twice", answers, *run)
+    if len(kept) < len(taught):
+        why += "; methods that read feature maps, which take much room, ask the mentors (bank=views=V stores maps)"
+    why = why if best != "off" else "nothing would be asked twice"
+    return Choice(BankSpec.parse(best), why, answers, *run, maps=len(kept) == len(taught))
+
+
+def _reads_maps(needs: Needs) -> bool:
+    return "map" in needs.features.values()

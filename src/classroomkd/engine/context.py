@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from classroomkd.bank import LOGITS, Bank
 from classroomkd.classroom import Answers, Batch, Classroom, Inner, Lesson, inner_of, substituted
+from classroomkd.engine.asking import filled_up
+from classroomkd.engine.ema import Average
 from classroomkd.engine.inputs import Inputs, sight_size
 from classroomkd.engine.record import Record
 from classroomkd.engine.runtime import Runtime
@@ -78,15 +79,12 @@ class EngineContext:
         self.accumulate, self.clip = accumulate, clip
         self.group = accumulate  # batches of this update; the last group of an epoch may be smaller
         self.waiting = 0  # backward passes since the last update
-        self.averaged: AveragedModel | None = None
-        if ema is not None:
-            average: Any = get_ema_multi_avg_fn(ema)  # type: ignore[no-untyped-call]
-            self.averaged = AveragedModel(
-                classroom.student, device=runtime.device, multi_avg_fn=average, use_buffers=True
-            )
+        self.averaged = None if ema is None else Average(classroom.student, ema)
         self._masks = (
             bool(optimizer.defaults.get("fused")) and runtime.precision != "fp16"
         )  # fp16's scaler masks itself
+        if runtime.scaler is not None:  # one for all trainings of a process: each begins with a new one's state
+            runtime.scaler.load_state_dict(torch.amp.GradScaler(runtime.device.type).state_dict())
 
     def lesson(self, batch: Batch) -> Lesson:
         """Everybody's answers to ``{"pixels", "target", "ids", "views"}``."""
@@ -106,8 +104,8 @@ class EngineContext:
         mentors = self.classroom.mentors
 
         def ask(mentor: int, rows: Tensor) -> Mapping[str, Tensor]:
-            said = mentors.one(mentor, inputs, sights, rows)
-            return {LOGITS: said.prediction, **said.features}
+            said = mentors.one(mentor, inputs, sights, filled_up(rows))
+            return {kind: x[: len(rows)] for kind, x in {LOGITS: said.prediction, **said.features}.items()}
 
         bank.stage(batch["ids"], batch["views"], ask)
 
@@ -141,7 +139,7 @@ class EngineContext:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.averaged is not None:
-            self.averaged.update_parameters(self.classroom.student)
+            self.averaged.update(self.classroom.student)
 
     def reduce(self, tensor: Tensor) -> Tensor:
         """The sum over ranks."""

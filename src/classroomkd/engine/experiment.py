@@ -181,7 +181,7 @@ class Experiment:
         with ExitStack() as stack:
             run = self._runner(stack, len(mentor_jobs), len(student_jobs))
             for wave in assistants.waves(recipe.mentors) if needed else ():
-                run([self._with_teachers(mentor_jobs[i]) for i in wave], self.notify, self._mentor_done)
+                run([self._with_teachers(mentor_jobs[i]) for i in wave], self._heard, self._mentor_done)
                 if self._failures:
                     raise RunStopped(self._failures[0])
             ready = tuple(self._mentors[i] for i in sorted(self._mentors))
@@ -253,6 +253,13 @@ class Experiment:
             for j in students
         ]
         return out
+
+    def _heard(self, event: dict[str, Any]) -> None:
+        """An event of a mentor's job; a note is a sentence that the user should read."""
+        if event["event"] == "note":
+            self.warn(event["text"])
+        else:
+            self.notify(event)
 
     def _mentor_done(self, job: Job, record: dict[str, Any] | None, error: BaseException | None) -> None:
         if record is not None:

@@ -164,6 +164,6 @@ class _Blank:
         return tuple(x[: len(ids)].clone() for x in self.maps[tap])
 
     def bytes(self, tap: str) -> list[tuple[str, float]]:
-        """By mentor, what storing its activations at a tap takes in fp16."""
+        """By mentor, what storing its activations at a tap takes: fp16, and a word of 4 bytes a row."""
         names = self.classroom.mentors.names
-        return [(name, 2 * self.rows * math.prod(x)) for name, x in zip(names, self.shapes[tap], strict=True)]
+        return [(name, self.rows * (2 * math.prod(x) + 4)) for name, x in zip(names, self.shapes[tap], strict=True)]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,7 +92,17 @@ class Setup:
     @cached_property
     def bank(self) -> Choice:
         """Which of the mentors' answers are stored."""
-        return choose(self.recipe, self.base_views, len(self.student_part), self.subject.answer_size)
+        return choose(self.recipe, self.base_views, len(self.student_part), self.subject.answer_size, self.widths)
+
+    def widths(self, taps: Mapping[str, Literal["map", "pooled"]]) -> int:
+        """How many numbers all mentors' activations of one sample at ``taps`` are; 0 where a mentor cannot be built or
+        lacks a tap, which the check of the run says."""
+        found = 0
+        with suppress(UserError), torch.random.fork_rng(devices=[]):
+            for mentor in map(self.blank_mentor, self.recipe.mentors):
+                example = mentor.prepare(self.blank(), self.inputs.mean, self.inputs.std)
+                found += sum(map(math.prod, mentor.read(taps, example).values()))
+        return found
 
     @cached_property
     def base_views(self) -> Views:
@@ -134,9 +147,9 @@ class Setup:
 
     @cached_property
     def taps(self) -> dict[str, Literal["map", "pooled"]]:
-        """Every tap that a method of this run reads in the mentors, and whether as a map or pooled."""
-        arms = [methods.compose(arm.parts) for arm in self.recipe.arms()]
-        return union([method.needs for method in arms])
+        """Every tap whose activations the bank keeps for a method of this run, and whether as a map or pooled."""
+        arms = [methods.compose(arm.parts).needs for arm in self.recipe.arms()]
+        return union([needs for needs in arms if self.bank.keeps(needs)])
 
     def sights(self, classroom: Classroom) -> list[tuple[int, int]]:
         """At which (H, W) the mentors want views drawn; none where pixels can only be resized, or none are asked."""

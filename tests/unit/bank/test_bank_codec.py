@@ -86,3 +86,15 @@ def test_a_damaged_row_can_be_decoded() -> None:
 def test_an_unknown_form_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="no way of storing"):
         codec(text)
+
+
+def test_top_k_says_what_it_leaves_out() -> None:
+    logits = 4 * torch.randn(200, 1000, generator=torch.Generator().manual_seed(0))
+    made = TopK(1000, 50)
+    expected = 1 - logits.softmax(1).topk(50, dim=1).values.sum(1)
+    torch.testing.assert_close(made.left_out(made.encode(logits)), expected, rtol=1e-2, atol=1e-6)
+    whole = TopK(4, 4)
+    assert whole.left_out(whole.encode(torch.randn(3, 4))).tolist() == [0, 0, 0]
+    few, values = TopK(9, 2, [0, 1, 2, 7]), torch.full((1, 9), -inf)
+    values[0, [0, 1, 2, 7]] = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
+    assert few.left_out(few.encode(values)).item() == pytest.approx(0.3, rel=1e-3)

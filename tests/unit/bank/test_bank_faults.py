@@ -30,7 +30,8 @@ from bank_pieces import (
 )  # fmt: skip
 
 from classroomkd.bank import RowStore, fill, verify
-from classroomkd.errors import UserError
+from classroomkd.bank.guard import may_write
+from classroomkd.errors import RunStopped, UserError
 
 N, V = 50, 3
 ROWS, SUMS = "rows-00000.bin", "sums-00000.bin"
@@ -242,13 +243,34 @@ def test_a_read_only_folder_opened_by_many(tmp_path: Path) -> None:
         folder.chmod(0o755)
 
 
+def test_each_store_is_written_where_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a bank that several people share, folders and files may belong to others."""
+    whole = tmp_path / "whole"
+    filled(whole, N, V).close()
+    assert may_write(whole)
+    assert may_write(tmp_path / "new")
+    allowed, closed = os.access, whole
+    if os.getuid() == 0:  # root may write everything
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed and allowed(path, mode))
+    for closed in (whole, whole / ".lock", whole / ROWS, whole / SUMS):
+        before = closed.stat().st_mode
+        closed.chmod(0o555)
+        assert not may_write(whole)
+        closed.chmod(before)
+    closed = tmp_path
+    tmp_path.chmod(0o555)
+    assert may_write(whole)
+    assert not may_write(tmp_path / "new")
+    tmp_path.chmod(0o755)
+
+
 # Full disks
 
 
 def test_too_little_space_is_said_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = shutil.disk_usage(tmp_path)._replace(free=2000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    with pytest.raises(UserError, match="these answers take"):
+    with pytest.raises(UserError, match=r"these answers take 2\.34 KiB, .* has 1\.95 KiB free"):
         store_at(tmp_path / "bank", N, V)
     assert not list((tmp_path / "bank").glob("*.bin"))
     assert not (tmp_path / "bank" / "manifest.json").exists()
@@ -267,7 +289,7 @@ def test_space_that_cannot_be_reserved(tmp_path: Path, monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             patch.setattr(os, "posix_fallocate", full)
             store.write(torch.zeros_like(index), index, answers)  # its space is there already
-            with pytest.raises(UserError, match="no space left"):
+            with pytest.raises(RunStopped, match="no space left"):
                 store.write(torch.full_like(index, 2), index, answers)
         assert good_only(store).sum(1).tolist() == [N, 0, 0]
     assert refilled(tmp_path / "bank")
@@ -287,7 +309,7 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
 
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-        with pytest.raises(UserError, match="no space left"):
+        with pytest.raises(RunStopped, match="no space left"):
             store_at(tmp_path / "bank", 5000, V)
 
     assert exit_code(forked(limited)) == 0
@@ -312,7 +334,7 @@ def test_a_disk_that_fills_up(small_disk: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("classroomkd.bank.files.RESERVE", 4096)
     samples, views = 2000, 6  # 192 KB
     part, space = make_part(samples), make_space(views)
-    with pytest.raises(UserError, match="GiB"):
+    with pytest.raises(UserError, match=r"take 312\.50 KiB, .* has 256\.00 KiB free"):
         store_at(small_disk / "large", samples, 10)
     shutil.rmtree(small_disk / "large")
     with store_at(small_disk / "bank", samples, views) as store:
@@ -321,7 +343,7 @@ def test_a_disk_that_fills_up(small_disk: Path, monkeypatch: pytest.MonkeyPatch)
         with (small_disk / "else").open("ab", buffering=0) as file, contextlib.suppress(OSError):
             while file.write(b"x" * 4096):
                 pass
-        with pytest.raises(UserError, match="no space left"):
+        with pytest.raises(RunStopped, match="no space left"):
             fill({"logits": store}, ask, part, space, batch_size=500)
         there = store.count()
         assert first <= there < samples * views

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from bank_pieces import KEY, filled, store_at
 
-from classroomkd.bank import RowStore, TopK, digest, store_folder
-from classroomkd.bank.manifest import MANIFEST, Manifest
+from classroomkd.bank import RowStore, TopK, digest, store_folder, verify
+from classroomkd.bank.manifest import MANIFEST, Manifest, nearest
 from classroomkd.errors import UserError
 
 
@@ -85,3 +85,48 @@ def test_equal_keys_have_one_folder(tmp_path: Path) -> None:
     assert folder != store_folder(tmp_path, "resnet 20/a", {"a": 1, "b": [2, 4]})
     assert folder != store_folder(tmp_path, "resnet 20/a", {"a": 1, "b": [2, 3]}, "@penultimate")
     assert digest({"a": 1}) == digest({"a": 1})
+
+
+def test_the_nearest_store_is_found(tmp_path: Path) -> None:
+    for name, key in (
+        ("a", {"weights": "0" * 64, "data": "1" * 64}),
+        ("b", {"data": "1" * 64}),
+        ("c", {"mentor": "vgg13"}),
+    ):
+        store_at(tmp_path / name, 50, 3, key=key).close()
+    store_at(tmp_path / "d", 50, 3, kind="@stage:-1").close()
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / MANIFEST).write_text("{")
+    folders = sorted(tmp_path.iterdir())
+    wanted = Manifest(KEY, "logits", 3, 50, "fp16 (6,)")
+    found = nearest(wanted, folders)
+    assert found is not None
+    assert found[0] == tmp_path / "b"
+    assert nearest(Manifest({**KEY, "mentor": "vgg8"}, "logits", 3, 50, "fp16 (6,)"), folders) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"last": 83', '"last": 93'),
+        ('"last": 83', '"last": "3"'),
+        ('"first": 10', '"first": 90'),
+        ('"samples": 90', '"samples": 80'),
+        ('"views": 3', '"views": 0'),
+        ("rows-00000", "rowr-00000"),
+        ("fp16 (6,)", "fp16 (0,)"),
+        ("fp16 (6,)", "top-9 of 6"),
+        ("fp16 (6,)", "top-2 of 6 knowing 0-9"),
+        ("fp16 (6,)", "top-2 of 6 knowing 0-"),
+    ],
+)
+def test_a_damaged_manifest_is_one_sentence(tmp_path: Path, before: str, after: str) -> None:
+    filled(tmp_path, 90, first=10, last=83).close()
+    path = tmp_path / MANIFEST
+    whole = path.read_text()
+    assert before in whole
+    path.write_text(whole.replace(before, after))
+    with pytest.raises(UserError, match=r"is damaged|is called"):
+        verify(tmp_path, repair=True)
+    path.write_text(whole)
+    assert verify(tmp_path).good == 3 * 73

@@ -1,0 +1,127 @@
+"""What makes a run faster is switched on where the recipe says so."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from classroomkd import models
+from classroomkd.classroom import Classroom
+from classroomkd.engine import Runtime, allocator, runtime, setup
+from classroomkd.engine.fast import FastMentor
+from classroomkd.engine.opening import start
+from classroomkd.engine.setup import Setup
+from classroomkd.engine.students import teach_student
+from classroomkd.engine.train import Fit
+from classroomkd.recipe import load_recipe
+
+RECIPE = """
+data: {source: puppets, options: {train: 60, test: 20, image_size: 32}}
+student: convnet8
+mentors: [convnet16]
+method: none
+train: {epochs: 1, batch_size: 30}
+workers: 1
+threads: 1
+"""
+
+
+def opened(tmp_path: Path, *words: str) -> Setup:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    return start(load_recipe(str(recipe), list(words)), tmp_path / "run")
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """What is handed to torch.compile, which gives it back as it is."""
+    seen: list[nn.Module] = []
+
+    def compile(module: nn.Module) -> nn.Module:
+        seen.append(module)
+        return module
+
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setenv("CXX", "sh")  # any program: nothing is compiled
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("words", "hardware", "precision"),
+    [
+        ([], True, "bf16"),
+        ([], False, "fp32"),
+        (["mentor_precision=fp32"], True, "fp32"),
+        (["mentor_precision=bf16"], False, "bf16"),
+    ],
+)
+def test_mentors_are_made_fast_in_the_precision_of_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], hardware: bool, precision: str
+) -> None:
+    monkeypatch.setattr(setup, "has_bf16", lambda device: hardware)
+    made = opened(tmp_path, *words)
+    mentor = made.hastened(made.blank_mentor(made.recipe.mentors[0]))
+    assert isinstance(mentor, FastMentor)
+    assert mentor.folded > 0
+    assert made.mentor_precision == mentor.precision == precision
+    assert not mentor.compiled
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_mentors_are_compiled_where_the_recipe_says_so(tmp_path: Path, compiled: list[nn.Module], wanted: bool) -> None:
+    made = opened(tmp_path, f"mentor_compile={str(wanted).lower()}")
+    mentor = made.hastened(made.blank_mentor(made.recipe.mentors[0]))
+    assert isinstance(mentor, FastMentor)
+    assert mentor.compiled == bool(compiled) == wanted
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_student_is_compiled_where_the_recipe_says_so(
+    tmp_path: Path, compiled: list[nn.Module], wanted: bool
+) -> None:
+    made = opened(tmp_path, f"train.compile={str(wanted).lower()}")
+    entry = teach_student(made, made.recipe.arms()[0], 0, [], tmp_path / "run", False, lambda event: None)
+    assert entry["steps"] == 2
+    assert len(compiled) == wanted
+
+
+def test_fit_runs_the_compiled_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def compile(module: nn.Module) -> Any:
+        return lambda inputs: calls.append(len(inputs)) or module(inputs)
+
+    monkeypatch.setattr(torch, "compile", compile)
+    made = opened(tmp_path, "train.compile=true")
+    room = Classroom(models.create("convnet8", 10), [], "none", image_shape=made.data.shape)
+    Fit(
+        made.runtime, room, made.student_part, None, made.views, made.inputs, made.recipe.train, made.classes, 0,
+        measure=False,
+    ).run()  # fmt: skip
+    assert sum(calls) == len(made.student_part)
+
+
+def test_large_blocks_are_kept_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[int, int] = {}
+
+    def mallopt(key: int, value: int) -> int:
+        settings[key] = value
+        return 1
+
+    monkeypatch.setattr(allocator.sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    assert allocator.keep_large_blocks()
+    assert settings[-1] == settings[-3] == 2**30  # as malloc.h numbers them: trim and mmap thresholds
+    assert settings[-2] == 2**26
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
+    assert not allocator.keep_large_blocks()  # a C library without it
+    told: list[bool] = []
+    monkeypatch.setattr(runtime, "keep_large_blocks", lambda: told.append(True))
+    Runtime("cpu", "fp32", 1)
+    assert told == [True]
