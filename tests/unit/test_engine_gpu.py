@@ -14,8 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from classroomkd import data, methods, models
 from classroomkd.classroom import Classroom
 from classroomkd.data import make_views
+from classroomkd.engine import answering, student_layout
 from classroomkd.engine import runtime as runtime_
-from classroomkd.engine import student_layout
 from classroomkd.engine.context import EngineContext
 from classroomkd.engine.ema import Average
 from classroomkd.engine.inputs import Batches, Inputs
@@ -120,3 +120,11 @@ def test_batches_for_a_gpu_wait_in_pinned_memory(device: str, pinned: int, monke
     batches = Batches(part, views, 8, seed=0, device=torch.device(device))
     assert len(list(batches._fetched([torch.arange(8)], 0))) == 1
     assert calls == [8] * pinned
+
+
+def test_a_gpu_holds_an_epochs_answers_in_a_quarter_of_what_it_has_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60 * 2**30, 140 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30 * 2**30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10 * 2**30)
+    assert answering.slab_most(torch.device("cuda:0")) == 20 * 2**30
+    assert answering.slab_most(torch.device("cpu")) == 2**30

@@ -24,10 +24,10 @@ from classroomkd.errors import UserError
 if TYPE_CHECKING:
     from classroomkd.engine.mentors import MentorRecord
 
-__all__ = ["asker", "open_bank", "prepare_answers"]
+__all__ = ["asker", "open_bank", "prepare_answers", "slab_most"]
 
 CHECK_MOST = 2 * 2**30  # bytes of a store that are read through before students start
-SLAB_MOST = 2**30  # bytes of an epoch's answers that are held in memory; more are read batch by batch
+SLAB_MOST = 2**30  # bytes of an epoch's answers that are held in memory on a CPU
 
 
 def asker(setup: Setup, mentor: Mentor) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -156,7 +156,7 @@ def open_bank(setup: Setup, needs: Needs, mentors: Sequence[MentorRecord]) -> ba
     if not setup.bank.keeps(needs) or not all(kind in m.answers for m in mentors for kind in kinds):
         return None
     slab = 2 * len(setup.student_part) * len(mentors) * setup.subject.answer_size
-    slabs = setup.bank.spec.kind == "views" and slab <= SLAB_MOST
+    slabs = setup.bank.spec.kind == "views" and slab <= slab_most(setup.runtime.device)
     # Single rows are read through a map: its pages are the system's cache, which it takes back when it needs to.
     stores = [
         {kind: bank.RowStore.at(folder, write=may_write(folder), mapped=not slabs) for kind, folder in folders.items()}
@@ -169,8 +169,14 @@ def open_bank(setup: Setup, needs: Needs, mentors: Sequence[MentorRecord]) -> ba
     return bank.MissBank(stores, ids, device, pooled)
 
 
+def slab_most(device: torch.device) -> int:
+    """Bytes of an epoch's answers that are held at hand; more are read batch by batch, which a GPU would wait for."""
+    return _room(device) if device.type == "cuda" else SLAB_MOST
+
+
 def _room(device: torch.device) -> int:
     """Bytes of slabs to hold: a quarter of what a GPU has free; little on a CPU, where reading again is cheap."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] // 4
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # kept by torch, and free
+        return (torch.cuda.mem_get_info(device)[0] + unused) // 4
     return 32 * 2**20

@@ -17,7 +17,7 @@ from classroomkd.bank import LOGITS
 from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews
 from classroomkd.engine import checkpoint
-from classroomkd.engine.answering import SLAB_MOST
+from classroomkd.engine.answering import slab_most
 from classroomkd.engine.context import EngineContext
 from classroomkd.engine.inputs import Batches, Inputs
 from classroomkd.engine.setup import Setup
@@ -110,7 +110,7 @@ def stand_in(setup: Setup, context: EngineContext, part: Part, folder: Path) -> 
             made[kind].write(shown.cpu(), torch.arange(len(part)), torch.randn(len(part), *codec.shape))
         stores.append(made)
     slab = 2 * len(setup.student_part) * len(room.mentors) * setup.subject.answer_size
-    if exact or slab > SLAB_MOST:
+    if exact or slab > slab_most(setup.runtime.device):
         return bank.MissBank(stores, part.ids, setup.runtime.device), space
     found = bank.SlabBank(stores, part.ids, setup.runtime.device, room=0)
     found.begin(int(shown[0]))
