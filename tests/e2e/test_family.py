@@ -76,7 +76,8 @@ def test_composition_from_yaml(tmp_path: Path, pair: list[str], smoke: str) -> N
     text = "".join(line for line in Path(smoke).read_text().splitlines(True) if not line.startswith("method:"))
     (tmp_path / "both.yaml").write_text(text + grid)
     out = tmp_path / "run"
-    assert main(["run", str(tmp_path / "both.yaml"), *pair[2:], "--out", str(out)]) == 0
+    # Online: with a bank the arm that reads maps would ask beside it, and its answers would not be rounded.
+    assert main(["run", str(tmp_path / "both.yaml"), *pair[2:], "bank=off", "--out", str(out)]) == 0
     made = json.loads((out / "summary.json").read_text())
     alone, both, deaf = [arm["folder"] for arm in made["arms"]]
     assert made["arms"][1]["method"] == "classroomkd+at"
