@@ -12,27 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from banked import furthest, run, student
 from safetensors.torch import load_file
 
 from classroomkd.bank import MissBank, RowStore
 from classroomkd.bank.guard import storing
 from classroomkd.cli.app import main
-
-
-def run(out: Path, smoke: str, quick: list[str], *words: str, code: int = 0) -> dict[str, Any]:
-    given = ["run", smoke, *quick, "train.epochs=3", "methods=[classroomkd]", f"cache={out.parent / 'cache'}", *words]
-    assert main([*given, "--out", str(out), "--quiet", "--debug"]) == code
-    made: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    return made
-
-
-def student(out: Path, seed: int = 0) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = load_file(out / "classroomkd" / f"seed{seed}" / "student.safetensors")
-    return found
-
-
-def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    return max((a[k].float() - b[k].float()).abs().max().item() for k in a)
 
 
 def test_exact_is_online_in_the_stored_precision(tmp_path: Path, quick: list[str], smoke: str) -> None:

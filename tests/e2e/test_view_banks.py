@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
+from banked import furthest, run, student
 
 from classroomkd.cli.app import main
 from classroomkd.engine import students
@@ -17,39 +16,26 @@ from classroomkd.errors import RunStopped
 VIEWS = ["randaugment", "mixup"]
 
 
-def run(out: Path, smoke: str, quick: list[str], views: str, *words: str, code: int = 0) -> dict[str, Any]:
-    given = ["run", smoke, *quick, f"data.views={views}", "train.epochs=3", "methods=[classroomkd]", "bank=views=2"]
-    given += [f"cache={out.parent / 'cache'}", *words]
-    assert main([*given, "--out", str(out), "--quiet", "--debug"]) == code
-    made: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    return made
-
-
-def student(out: Path, seed: int = 0) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = load_file(out / "classroomkd" / f"seed{seed}" / "student.safetensors")
-    return found
-
-
-def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    return max((a[k].float() - b[k].float()).abs().max().item() for k in a)
+def shown(out: Path, smoke: str, quick: list[str], views: str, *words: str, code: int = 0) -> dict[str, Any]:
+    return run(out, smoke, quick, f"data.views={views}", "bank=views=2", *words, code=code)
 
 
 @pytest.mark.parametrize("views", VIEWS)
 def test_stored_answers_teach_like_those_asked_online_about_the_same_views(
     tmp_path: Path, quick: list[str], smoke: str, views: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored = run(tmp_path / "stored", smoke, quick, views)
+    stored = shown(tmp_path / "stored", smoke, quick, views)
     assert stored["bank"]["kind"] == "views=2"
     assert [m["forwards"] for m in stored["mentors"]] == [2 * 60] * 3
     # The same views, but the bank is not opened: all mentors answer in the step.
     opened = []
     with monkeypatch.context() as patch:
         patch.setattr(students, "open_bank", lambda *given: opened.append(given))
-        online = run(tmp_path / "online", smoke, quick, views)
+        online = shown(tmp_path / "online", smoke, quick, views)
     assert len(opened) == 1
     assert [m["forwards"] for m in online["mentors"]] == [0, 0, 0]  # nothing was left to store
     assert furthest(student(tmp_path / "stored"), student(tmp_path / "online")) < 0.02
-    run(tmp_path / "none", smoke, quick, views, "methods=[{name: none, label: classroomkd}]")
+    shown(tmp_path / "none", smoke, quick, views, "methods=[{name: none, label: classroomkd}]")
     assert furthest(student(tmp_path / "none"), student(tmp_path / "stored")) > 0.05
 
 
@@ -58,7 +44,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(
     tmp_path: Path, quick: list[str], smoke: str, views: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = ["bank=off", "mentors=[]", "methods=[{name: none, label: classroomkd}]", "train.checkpoint_every=1"]
-    run(tmp_path / "whole", smoke, quick, views, *alone)
+    shown(tmp_path / "whole", smoke, quick, views, *alone)
     keep = students.Fit._checkpoint
 
     def killed(fit: Any, context: Any, epoch: int, cost: Any) -> None:
@@ -68,8 +54,8 @@ def test_a_resumed_run_is_the_same_to_the_bit(
 
     with monkeypatch.context() as patch:
         patch.setattr(students.Fit, "_checkpoint", killed)
-        run(tmp_path / "cut", smoke, quick, views, *alone, code=1)
-    run(tmp_path / "cut", smoke, quick, views, *alone, "--resume")
+        shown(tmp_path / "cut", smoke, quick, views, *alone, code=1)
+    shown(tmp_path / "cut", smoke, quick, views, *alone, "--resume")
     assert furthest(student(tmp_path / "cut"), student(tmp_path / "whole")) == 0
 
 
