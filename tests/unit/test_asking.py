@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from classroomkd import models
 from classroomkd.bank import LOGITS, Bank
 from classroomkd.classroom import Classroom, Mentor
-from classroomkd.engine import Inputs, Runtime
+from classroomkd.engine import Inputs, Runtime, answering
 from classroomkd.engine.asking import LEAST, filled_up
 from classroomkd.engine.context import EngineContext
 from classroomkd.engine.record import Record
@@ -75,3 +77,30 @@ def test_what_is_missing_in_a_batch_is_asked_in_company() -> None:
     assert seen.rows == [LEAST]
     assert bank.said[LOGITS].shape == (3, 10)
     torch.testing.assert_close(bank.said[LOGITS], seen(inputs(PIXELS))[rows])
+
+
+def test_filling_asks_about_sixteen_rows_too() -> None:
+    asked: list[int] = []
+
+    def prepare(inputs: Tensor, mean: Any, std: Any) -> Tensor:
+        asked.append(len(inputs))
+        return inputs
+
+    class Plain:
+        mean, std = (0.5,), (0.5,)
+
+        def __call__(self, pixels: Tensor) -> Tensor:
+            return pixels.float()
+
+    class Speaker:
+        def __call__(self, inputs: Tensor) -> Any:
+            return SimpleNamespace(prediction=inputs.flatten(1), features={"tap": 2 * inputs})
+
+    speaker: Any = Speaker()
+    speaker.prepare = prepare
+    setup: Any = SimpleNamespace(inputs=Plain(), runtime=SimpleNamespace(autocast=nullcontext))
+    pixels = torch.arange(12.0).view(3, 1, 2, 2)
+    said = answering.asker(setup, speaker)(pixels)
+    assert asked == [LEAST]
+    assert torch.equal(said["logits"], pixels.flatten(1))
+    assert torch.equal(said["tap"], 2 * pixels)
