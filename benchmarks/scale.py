@@ -28,6 +28,7 @@ from classroomkd.engine.answering import SLAB_MOST
 
 HERE = Path(__file__).parent
 RESULT, PAGE = HERE / "results" / "scale.json", HERE.parent / "docs" / "scale.md"
+STUDENTS = HERE / "results" / "accuracy.json"  # of accuracy.py
 WORD = 4  # bytes of a row's checksum
 RATES = (500, 2_000, 10_000)  # images a second that one machine's mentor answers
 KEPT: tuple[int | None, ...] = (None, 200, 100, 50, 20, 10)
@@ -234,13 +235,32 @@ def table_of_costs(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def table_of_students(result: dict[str, Any]) -> list[str]:
+    found, rows = result["students"]["rows"], []
+    for setting, row in found.items():
+        gap = result["students"]["differences"].get(f"{setting} less views=8")
+        if (setting != "views=8" and gap is None) or not row["n"]:
+            continue
+        says = gap and f"{100 * gap['mean']:+.2f} [{100 * gap['low']:+.2f}, {100 * gap['high']:+.2f}], n = {gap['n']}"
+        outside = "–" if row.get("left_out") is None else f"{row['left_out']:.2g}"
+        stored = f"top-{setting.rpartition('=')[2]}" if "top=" in setting else "all logits"
+        rows.append([stored, outside, f"{100 * row['mean']:.2f} ± {100 * row['sd']:.2f} (n = {row['n']})", says or "–"])
+    return table("stored | probability outside, T = 1 | accuracy % | less all logits, 95 %", rows)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "bytes": table_of_bytes,
     "machines": table_of_machines,
     "errors": table_of_errors,
     "simulation": table_of_simulation,
     "costs": table_of_costs,
+    "students": table_of_students,
 }
+
+
+def results() -> dict[str, Any]:
+    """What the tables are made of: this program's results, and ``accuracy.py``'s."""
+    return {**json.loads(RESULT.read_text()), "students": json.loads(STUDENTS.read_text())}
 
 
 def rendered(text: str, result: dict[str, Any]) -> str:
@@ -256,7 +276,7 @@ def rendered(text: str, result: dict[str, Any]) -> str:
 def main() -> None:
     if "--render" not in sys.argv[1:]:
         RESULT.write_text(json.dumps(measure(), indent=1) + "\n")
-    PAGE.write_text(rendered(PAGE.read_text(), json.loads(RESULT.read_text())))
+    PAGE.write_text(rendered(PAGE.read_text(), results()))
     print(f"wrote {PAGE}")
 
 

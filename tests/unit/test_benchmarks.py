@@ -236,6 +236,16 @@ def test_accuracy_of_the_bank_is_paired_by_seed_and_waits_for_all_seeds(tmp_path
     assert figure.note.endswith("n = 14 seeds, judged on 9,500 images")
     finish("off", 14, 0.49)
     assert told().figures[name].note.startswith("less online: +2.00 points")
+    finish("views=8,top=5", 3, 0.48)
+    told()
+    students = json.loads((tmp_path / "accuracy.json").read_text())
+    rows = load("scale").table_of_students({"students": students})
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["all logits", "top-5"]
+    assert "-3.00 [-3.00, -3.00], n = 3" in rows[-1]
+
+
+def test_the_settings_of_the_bank_are_told_apart() -> None:
+    assert load("accuracy").named("exact, views=8,views=8,top=5") == ["exact", "views=8", "views=8,top=5"]
 
 
 def test_accuracy_of_the_bank_is_judged_on_images_that_no_one_was_taught_on(tmp_path: Path) -> None:

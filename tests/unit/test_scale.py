@@ -116,7 +116,7 @@ def test_a_copy_of_the_mentor_and_one_that_knows_nothing() -> None:
 
 
 def test_the_page_shows_the_figures() -> None:
-    page, result = scale.PAGE.read_text(), json.loads(scale.RESULT.read_text())
+    page, result = scale.PAGE.read_text(), scale.results()
     assert scale.rendered(page, result) == page, "run: python benchmarks/scale.py --render"
     assert "NO" not in "".join(scale.table_of_simulation(result))
     result["simulated"][0]["rows"] -= 1
