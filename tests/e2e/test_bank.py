@@ -113,6 +113,12 @@ def test_top_k_teaches_and_says_what_it_keeps(tmp_path: Path, quick: list[str], 
     run(tmp_path / "whole", smoke, quick, "bank=views=2")
     run(tmp_path / "top", smoke, quick, "bank=views=2,top=9")  # nine of ten: the tenth is what is left
     assert furthest(student(tmp_path / "whole"), student(tmp_path / "top")) < 0.05
+    words = ["bank=views=2,top=3", f"cache={tmp_path / 'cache'}", f"name={tmp_path.name}"]
+    assert main(["bank", "fill", smoke, *quick, *words]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    shares = re.findall(r"top-3 leaves out (\S+)% of the probability \(T = 1\) that mentor '\w+' gives", said)
+    assert len(shares) == 3
+    assert all(30 < float(share) < 70 for share in shares)  # seven of ten, were they alike
     out = str(tmp_path / "many")
     assert main(["run", smoke, *quick, "bank=views=2,top=10", "--out", out, "--dry-run"]) == 2
     assert "keeps them all" in capsys.readouterr().err

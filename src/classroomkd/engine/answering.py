@@ -147,6 +147,10 @@ def prepare_answers(
             atomic_write_text(about, json.dumps({"mentor": mentor.name, "seconds": round(before, 2)}))
     for store in stores.values():
         store.close()
+    if setup.runtime.is_zero and (left_out := bank.info(Path(folders[LOGITS])).left_out) is not None:
+        form = stores[LOGITS].codec.definition.partition(" ")[0]
+        said = f"bank: {form} leaves out {left_out:.1%} of the probability (T = 1) that mentor '{mentor.name}' gives"
+        notify({"event": "note", "text": f"{said}, more at a higher temperature"})
     return folders, asked, round(before, 2)
 
 
