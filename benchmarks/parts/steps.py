@@ -19,9 +19,9 @@ __all__ = ["rows"]
 
 # figure, student, classes, images, steps a turn, rounds
 CASES = (
-    ("warm_over_alone_resnet8x4", "resnet8x4", 100, 50_000, 8, 31),
-    ("warm_over_alone_mobilenetv2", "mobilenetv2", 100, 50_000, 8, 31),
-    ("warm_over_alone_1000_classes", "mobilenetv2", 1000, 8_000, 8, 31),
+    ("warm_over_alone_resnet8x4", "resnet8x4", 100, 50_000, 1, 21),
+    ("warm_over_alone_mobilenetv2", "mobilenetv2", 100, 50_000, 3, 41),
+    ("warm_over_alone_1000_classes", "mobilenetv2", 1000, 8_000, 3, 21),
 )
 
 
