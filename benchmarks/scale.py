@@ -29,6 +29,7 @@ from classroomkd.engine.answering import SLAB_MOST
 HERE = Path(__file__).parent
 RESULT, PAGE = HERE / "results" / "scale.json", HERE.parent / "docs" / "scale.md"
 STUDENTS = HERE / "results" / "accuracy.json"  # of accuracy.py
+FEWEST = 3  # students without which a setting is not shown
 WORD = 4  # bytes of a row's checksum
 RATES = (500, 2_000, 10_000)  # images a second that one machine's mentor answers
 KEPT: tuple[int | None, ...] = (None, 200, 100, 50, 20, 10)
@@ -239,12 +240,14 @@ def table_of_students(result: dict[str, Any]) -> list[str]:
     found, rows = result["students"]["rows"], []
     for setting, row in found.items():
         gap = result["students"]["differences"].get(f"{setting} less views=8")
-        if (setting != "views=8" and gap is None) or not row["n"]:
+        if setting != "views=8" and (gap is None or gap["n"] < FEWEST):
             continue
         says = gap and f"{100 * gap['mean']:+.2f} [{100 * gap['low']:+.2f}, {100 * gap['high']:+.2f}], n = {gap['n']}"
         outside = "–" if row.get("left_out") is None else f"{row['left_out']:.2g}"
         stored = f"top-{setting.rpartition('=')[2]}" if "top=" in setting else "all logits"
         rows.append([stored, outside, f"{100 * row['mean']:.2f} ± {100 * row['sd']:.2f} (n = {row['n']})", says or "–"])
+    if len(rows) == 1:
+        return [f"Not measured yet: no setting has {FEWEST} students."]
     return table("stored | probability outside, T = 1 | accuracy % | less all logits, 95 %", rows)
 
 
