@@ -161,6 +161,7 @@ class Composition(Method):
             logits=any(n.logits for n in needs),
             mentors=max(n.mentors for n in needs),
             sgd=any(n.sgd for n in needs),
+            whole_batch=any(n.whole_batch for n in needs),
         )
         self.by_place = any(m.by_place for m in methods)
         self.period = math.lcm(*(m.period for m in methods))

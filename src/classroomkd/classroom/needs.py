@@ -27,6 +27,7 @@ class Needs:
         own_step: the method replaces the forward–loss–backward–update step and cannot live in a foreign loop.
         sgd: the student's optimiser must be SGD (virtual steps follow its rule).
         mentors: the smallest number of mentors that makes sense.
+        whole_batch: the rule compares the samples of a batch with each other, so a small remainder distorts it.
     """
 
     logits: bool = True
@@ -42,3 +43,4 @@ class Needs:
     own_step: bool = False
     sgd: bool = False
     mentors: int = 1
+    whole_batch: bool = False

@@ -25,6 +25,7 @@ class MethodEntry(NamedTuple):
     tasks: tuple[str, ...] = ("classification", "pose")
     rules: tuple[str, ...] = ()
     by_rule: tuple[tuple[str, str], ...] = ()  # statuses that depend on the option ``rule``
+    version: int = 1  # raised by every change of the method's rule or of a default
 
     def status_of(self, options: Mapping[str, Any]) -> str:
         """How faithful this method is with these options."""
