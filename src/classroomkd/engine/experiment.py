@@ -197,7 +197,7 @@ class Experiment:
                 self._write(started)
                 self.notify({"event": "done", "job": job.name, "entry": entry, "error": str(error) if error else None})
 
-            run(jobs, self.notify, done)
+            run(jobs, self._heard, done)
         summary = self._write(started)
         try:
             write_gallery(setup, self.out, arms, list(ready))
@@ -255,7 +255,7 @@ class Experiment:
         return out
 
     def _heard(self, event: dict[str, Any]) -> None:
-        """An event of a mentor's job; a note is a sentence that the user should read."""
+        """An event of a job; a note is a sentence that the user should read."""
         if event["event"] == "note":
             self.warn(event["text"])
         else:
