@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from classroomkd.errors import UserError
-from classroomkd.functional import capped_simplex_qp
+from classroomkd.functional import capped_simplex_qp, gram_weights
 from classroomkd.functional.quadratic import _solve
 
 
@@ -90,12 +90,54 @@ def test_an_optimum_that_only_just_lies_on_an_edge() -> None:
     assert a.tolist() == pytest.approx([1, 0], abs=1e-8)
 
 
-@pytest.mark.parametrize("m", range(1, 13))
+@pytest.mark.parametrize("m", range(1, 17))
 @pytest.mark.parametrize("size", [0.0, 1e-12, 1.0, 1e12])
 def test_identical_mentors_share_equally(m: int, size: float) -> None:
     gram = torch.full((m, m), size, dtype=torch.float64)
     for cap in (None, max(0.6, 1 / m), 1 / m):
-        assert capped_simplex_qp(gram, cap).tolist() == pytest.approx([1 / m] * m, abs=1e-12)
+        a = capped_simplex_qp(gram, cap)
+        assert a.tolist() == pytest.approx([1 / m] * m, abs=1e-6)
+        assert a.sum().item() == pytest.approx(1, abs=1e-9)
+
+
+def test_a_group_of_identical_mentors_has_the_room_of_its_members() -> None:
+    """Two directions at right angles, one of them thrice: each gets half, as far as the cap on a mentor allows."""
+    rows = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    for cap, alone in ((None, 1 / 2), (0.4, 0.4), (0.3, 0.3), (0.25, 0.25), (0.251, 0.251)):
+        wanted = [(1 - alone) / 3, alone, (1 - alone) / 3, (1 - alone) / 3]
+        assert capped_simplex_qp(rows @ rows.T, cap).tolist() == pytest.approx(wanted, abs=1e-8)
+    wanted = [0.25, 0.5, 0, 0.25]
+    known = torch.tensor([True, True, False, True])
+    assert capped_simplex_qp(rows @ rows.T, known=known).tolist() == pytest.approx(wanted, abs=1e-8)
+    short = torch.cat([rows, torch.zeros(2, 2, dtype=torch.float64)])  # nothing to choose between two who do not pull
+    assert capped_simplex_qp(short @ short.T).tolist() == pytest.approx([0, 0, 0, 0, 0.5, 0.5], abs=1e-8)
+    assert capped_simplex_qp(short @ short.T, 0.3)[-2:].tolist() == pytest.approx([0.3, 0.3], abs=1e-8)
+
+
+@pytest.mark.parametrize("m", range(2, 17))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_groups_among_others_on_every_kernel(m: int, dtype: torch.dtype) -> None:
+    """Whatever the order of sums did to the copies: they share to 1e-6, and nobody's mix is shorter.
+
+    A kernel's rounding is played by noise: on the Gram, of 32 roundings of |g| |h|, and on the gradients themselves.
+    """
+    draw = np.random.default_rng(m)
+    for scale in (1e-6, 1.0, 1e6):
+        kinds = int(draw.integers(1, m))
+        of = draw.permutation(np.append(np.arange(kinds), draw.integers(0, kinds, m - kinds)))
+        rows = scale * draw.normal(size=(kinds, 40))[of] + scale * (draw.random() < 0.5)
+        gram = rows @ rows.T
+        noise = draw.uniform(-1, 1, size=(m, m)) * np.sqrt(np.outer(gram.diagonal(), gram.diagonal()))
+        gram = gram + 32 * np.finfo(np.float64).eps * (noise + noise.T) / 2
+        given = torch.tensor(rows).to(dtype)
+        given = given * (1 + 2 * torch.finfo(dtype).eps * torch.tensor(draw.uniform(-1, 1, size=rows.shape))).to(dtype)
+        for cap in (None, max(0.35, 1 / m), 1.5 / m):
+            of_gram, of_rows = capped_simplex_qp(torch.tensor(gram), cap).numpy(), gram_weights(given, cap).numpy()
+            for a in (of_gram, of_rows):
+                assert a.sum() == pytest.approx(1, abs=1e-9 if a.dtype == np.float64 else 1e-6)
+                assert max(np.ptp(a[of == kind]) for kind in range(kinds)) < 1e-6
+            assert_feasible(of_gram, cap)
+            assert gap(gram, cap, of_gram) < 1e-12
 
 
 def test_scale_does_not_matter() -> None:

@@ -25,6 +25,9 @@ __all__ = ["aekd", "camkd", "confidence_weights", "ebkd", "entropy_weights", "gr
 
 TeacherRule = Literal["paper", "reference"]
 _AEKD_CAP = 0.6  # the released code's C_tol
+# A gradient is a sum over samples and ranks, whose order a matrix library or a network of ranks may choose anew for
+# every mentor. Pairwise sums of 2^16 numbers are off by at most 16 roundings.
+_ROUNDINGS = 16
 
 
 def _others(share: Tensor, known: Tensor, n: Tensor) -> Tensor:
@@ -128,14 +131,15 @@ def gram_weights(gradients: Tensor, cap: float | None = None, known: Tensor | No
         known: ``(M,)`` bool, mentors that count; None = all. A row with a NaN never counts.
 
     Returns:
-        ``(M,)``, sums to 1 over the mentors that count; identical mentors share equally.
+        ``(M,)``, sums to 1 over the mentors that count. Mentors whose gradients are equal to the rounding of their
+        dtype share equally.
     """
     heard, _ = _heard(gradients.sum(1), known)
     rows = gradients if gradients.device.type == "mps" else gradients.double()
     rows = torch.where(heard[:, None], rows, 0.0)
     rows = rows / rows.abs().amax().clamp_min(torch.finfo(rows.dtype).tiny)  # squares of small gradients underflow
     with torch.autocast(gradients.device.type, enabled=False):
-        weight = capped_simplex_qp(rows @ rows.T, cap, heard)
+        weight = capped_simplex_qp(rows @ rows.T, cap, heard, _ROUNDINGS * torch.finfo(wide(gradients).dtype).eps)
     return weight.to(wide(gradients).dtype)
 
 
