@@ -14,7 +14,8 @@ Defaults T 4, weight 1, supervised_weight 1; features off, feature_weight 100, l
 Deviates the code's solver, a support vector machine, stops at its first guess at training sizes (0.6 and 0.4 for the
          first two of 5 mentors, B 64, C 100); ours is exact at any scale. Gradients by logits in closed form
          where D is KL, by maps in a backward pass through the projectors alone, none through the student; both are
-         summed over ranks
+         summed over ranks. Features are refused where the summed gradient is 0 whatever the mentors hold: a
+         projector that normalises over the batch, on a map of one place (ours would be decided by rounding alone)
 Cost     the student's step and M forwards; a programme of M unknowns on the device; with features 2 backwards through M
          small projectors
 Hurts    one weight for a whole batch cannot tell good samples from bad; the shortest mix favours mentors that agree
@@ -29,7 +30,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from classroomkd.classroom import Lesson
+from classroomkd.classroom import ClassInfo, Lesson
+from classroomkd.errors import UserError
 from classroomkd.functional import wide
 from classroomkd.methods.pieces import DivergenceOption
 from classroomkd.methods.pieces.hints import Projector
@@ -85,6 +87,12 @@ class AEKD(Weighted):
         keys = {"feature_weight": 100.0, "tap": "@stage:-1", "projector": "conv"}
         return [] if options.get("features") else idle_features(options, keys, "features: true")
 
+    def setup(self, info: ClassInfo) -> None:
+        """See the base; also refuses hints that nothing could weigh."""
+        super().setup(info)
+        if self.hints is not None and len(info.mentors) > 1:
+            _refuse_cancelled(info, self.hints.tap, self.hints.kind)
+
     def more(self, lesson: Lesson, known_MBU: Tensor) -> dict[str, Tensor]:
         """The hints, if asked."""
         if self.hints is None:
@@ -101,3 +109,27 @@ class AEKD(Weighted):
         weight = spread(shortest(pulls, counts.sum(1), self.cap, lesson.reduce), known_MBU)
         hints = (weight * far.unsqueeze(-1)).sum(0)
         return {"hints": lesson.mean(hints, self.units(lesson))}
+
+
+def _refuse_cancelled(info: ClassInfo, tap: str, projector: str) -> None:
+    """Refuse pulls that cancel over the batch by construction, so that only rounding could tell the mentors apart.
+
+    What a BatchNorm passes back sums to 0 over all it normalises over. On a map of one place that is the batch, and so
+    is the sum of which the weights are made.
+    """
+    if info.shapes is None or projector == "linear":
+        return
+    own = info.shapes.student[tap]
+    for name, theirs in zip(info.mentors, info.shapes.mentors[tap], strict=True):
+        # The projector works at the smaller height and width of the two.
+        if all(min(sides) == 1 for sides in zip(own[1:], theirs[1:], strict=True)):
+            raise UserError(
+                f"aekd's features at tap '{tap}' have one place only (student {_size(own)}, mentor '{name}' "
+                f"{_size(theirs)}), where the gradients behind projector '{projector}', which normalises over the "
+                "batch, sum to 0 whatever the mentors hold, so they cannot weigh them: set projector: linear, or a tap "
+                "with a larger map, for instance tap: '@stage:-2'"
+            )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(str(side) for side in shape)

@@ -35,14 +35,14 @@ def network(name: str, seed: int) -> nn.Module:
 
 def images(b: int = 6) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(3)
-    return torch.randn(b, 3, 16, 16, generator=draw), torch.randint(5, (b,), generator=draw)
+    return torch.randn(b, 3, 32, 32, generator=draw), torch.randint(5, (b,), generator=draw)
 
 
 def room(name: str, given: dict[str, Any], mentors: list[nn.Module] | None = None, epoch: float = 1.0) -> Classroom:
     mentors = [network(n, i) for i, n in enumerate(("convnet8", "dwnet8", "resnet8"))] if mentors is None else mentors
     student = network("convnet4", 9)
     torch.manual_seed(10)
-    found = Classroom(student, mentors, methods.create(name, **given), image_shape=(3, 16, 16))
+    found = Classroom(student, mentors, methods.create(name, **given), image_shape=(3, 32, 32))
     found.epoch = epoch
     return found
 
@@ -176,7 +176,7 @@ def test_camkd_reference_waits_an_epoch_but_keeps_every_parameter_in_the_step() 
 
 def test_aekd_hints_are_the_shortest_mix_of_two_gradients() -> None:
     """Two mentors: the minimum of |a g0 + (1 - a) g1| is at a = (g1 - g0)·g1 / |g1 - g0|², within [0, 1]."""
-    found = room("aekd", {"features": True}, [network("convnet8", 1), network("convnet8", 2)])
+    found = room("aekd", {"features": True}, [network("convnet8", 1), network("resnet8", 2)])
     seen = found.gather(*images())
     own = seen.student.features["@stage:-1"].detach().requires_grad_()
     _, far = parts(found, replace(seen, student=Answers(seen.student.prediction, {"@stage:-1": own})))
@@ -187,7 +187,7 @@ def test_aekd_hints_are_the_shortest_mix_of_two_gradients() -> None:
     torch.testing.assert_close(terms.values["hints"], (a * far[0] + (1 - a) * far[1]).mean())
     assert terms.weight is not None
     assert not torch.isclose(terms.weight[0, 0, 0], a)  # logits have weights of their own
-    capped = room("aekd", {"features": True, "rule": "reference"}, [network("convnet8", 1), network("convnet8", 2)])
+    capped = room("aekd", {"features": True, "rule": "reference"}, [network("convnet8", 1), network("resnet8", 2)])
     low = a.clamp(0.4, 0.6)
     assert low != a
     found_capped = capped.method.loss(capped.gather(*images())).values["hints"]
