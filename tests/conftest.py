@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 torch.set_num_threads(1)
+SEED = 20260
+
+
+def seed() -> None:
+    """Start every generator that a test draws from without naming it."""
+    random.seed(SEED)
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test draws the same numbers, alone and among others, in any order and on any worker."""
+    seed()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[Any]:
+    """What tests share is made before the fixture above: the same, whichever of them asks for it first."""
+    if fixturedef.scope != "function":
+        seed()
+    return (yield)
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """And what a file draws when it is read."""
+    if isinstance(collector, pytest.Module):
+        seed()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from classroomkd import methods
 from classroomkd.classroom import Answers, Calibration, ClassInfo, Lesson, Method, Shapes
 from classroomkd.classroom.adapters import BatchNorm
 from classroomkd.data.skeleton import Skeleton
-from classroomkd.functional import simcc
+from classroomkd.functional import simcc, wide
 from classroomkd.tasks.pose.coding import Coding, Heatmap, SimCC
 from classroomkd.tasks.pose.task import Pose
 
@@ -153,7 +153,8 @@ def _head(of: Coding, places: Tensor, mentor: int, tap: str, value: Tensor) -> T
     generator = torch.Generator().manual_seed(900 + int(places[mentor]))
     size = torch.Size(of.answer_shape).numel()
     weight = torch.randn(value.shape[1], size, generator=generator)
-    return (value.float().mean((2, 3)) @ weight).view(len(value), *of.answer_shape).to(value.dtype)
+    pooled = wide(value).mean((2, 3))  # a lesson in float64 is in float64 here too
+    return (pooled @ weight.to(pooled.dtype)).view(len(value), *of.answer_shape).to(value.dtype)
 
 
 def taught(of: Method, what: Lesson) -> Lesson:
