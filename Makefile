@@ -1,5 +1,6 @@
 # make demo        the main job on the embedded data, in an environment of its own
-# make test        the tests (under ten minutes on two cores);  make test-slow  kills, wheels, browsers, documents
+# make test        the tests (under seven minutes on two cores);  make test-slow  kills, wheels, browsers, documents
+# make test-portable   unit, contract and golden tests on the arithmetic of two other processors (eight minutes)
 # make lint        ruff and mypy --strict
 # make bench       what a step, a bank and a training cost, on this machine (half an hour)
 # make bench-all   the same with the peers, torch.compile and accuracy (hours; benchmarks/README.md says what ARGS it takes)
@@ -10,17 +11,23 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 # Several processes share the cores: waiting OpenMP threads must sleep, not spin.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow lint bench bench-all bench-methods clean
+.PHONY: demo test test-portable test-slow lint bench bench-all bench-methods clean
 
 demo: $(VENV)/.core
 	$(BIN)/classroomkd demo
 
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(TEST)
+
+# The same sums in another order, as other processors add them: MKL's slowest common path, then ATen without vectors.
+test-portable: $(VENV)/.test
+	MKL_CBWR=COMPATIBLE $(TEST) tests/unit tests/contract tests/golden
+	ATEN_CPU_CAPABILITY=default $(TEST) tests/unit tests/contract tests/golden
 
 test-slow: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow

@@ -26,10 +26,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import typer
 import yaml
 from PIL import Image
 
-from classroomkd.cli.app import main
+from classroomkd.cli.app import PROGRAM, _app, main
 from classroomkd.data import puppets
 from classroomkd.recipe import load_recipe
 
@@ -239,6 +240,28 @@ class Reader:
             for word in words[1:]:
                 if word.endswith(".py"):
                     assert (ROOT / word).is_file(), f"{block}: there is no {word}"
+
+
+class Skimmer(Reader):
+    """Carries out a block by itself, within a second or two: runs are planned only, other verbs' words are parsed."""
+
+    def line(self, block: Block, words: list[str]) -> None:
+        """One command, which may need what an earlier block has made."""
+        if words[0] != "classroomkd":
+            super().line(block, words)
+        elif words[1] == "run":
+            super().line(block, words if "--dry-run" in words else [*words, "--dry-run"])
+        else:
+            understood(words[1 : words.index(">") if ">" in words else None])
+
+
+def understood(words: list[str]) -> None:
+    """Raises what the command line's parser has against these words; nothing is carried out."""
+    command: Any = typer.main.get_command(_app(words[0]))
+    context = command.make_context(PROGRAM, words)
+    while hasattr(command, "resolve_command"):  # down to the verb's own options
+        name, command, words = command.resolve_command(context, words)
+        context = command.make_context(name, list(words), parent=context)
 
 
 def commands(text: str) -> Iterator[list[str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import documents
 import pytest
-from documents import PAGES, ROOT, Block, Reader
+from documents import PAGES, ROOT, Block, Reader, Skimmer
 
 from classroomkd import data, methods
 from classroomkd.cli.app import VERBS
@@ -34,6 +34,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_readme_works_from_top_to_bottom(desk: Path) -> None:
     reader = Reader()
     for block in documents.blocks(README):
@@ -43,6 +44,27 @@ def test_the_readme_works_from_top_to_bottom(desk: Path) -> None:
     for made in ("runs/three/report.html", "runs/photos/report.html", "ship/student.safetensors", "classes.csv"):
         assert (desk / made).is_file(), made
     assert len((desk / "classes.csv").read_text().splitlines()) == 1 + 3 * 14
+
+
+@pytest.mark.parametrize("block", documents.blocks(README), ids=str)
+def test_every_block_of_the_readme_works_by_itself(block: Block, desk: Path) -> None:
+    """Python is run, recipes are loaded, runs are planned, other commands parsed; the slow tier carries out all."""
+    Skimmer().carry_out(block)
+
+
+def test_the_skimmer_notices_what_does_not_work(desk: Path) -> None:
+    for wrong in (
+        "classroomkd run smoke student=resnet9 --out runs/a",
+        "classroomkd evaluate runs/a --offical",
+        "classroomkd bank fil smoke",
+        "classroomkd bank fill smoke --vews 8",
+        "classroomkd lst methods",
+        "classroomkd export",
+        "make coffee",
+    ):
+        with pytest.raises(Exception, match=r"."):
+            Skimmer().carry_out(Block(README, 1, "sh", wrong + "\n"))
+    Skimmer().carry_out(Block(README, 1, "sh", "classroomkd bank fill smoke bank=views=8\n"))
 
 
 def test_the_reader_notices_what_does_not_work(desk: Path) -> None:
@@ -92,6 +114,14 @@ def test_figures_stand_beside_their_command() -> None:
         assert re.search(r"classroomkd demo|python benchmarks/|make demo", within), f"{name}: say the command"
         text = text.replace(within, "")
     assert not re.findall(r"\d\s?%|\d\s?(?:×|points)", text)
+
+
+def test_every_way_of_testing_is_documented_and_in_ci() -> None:
+    targets = re.findall(r"^(lint|test[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {"lint", "test", "test-portable", "test-slow"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^make {target}$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+        assert re.search(rf"^make {target} ", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
 
 
 def test_every_verb_is_explained() -> None:
