@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from parts import alarms
 from parts.pages import pages
 from parts.table import goals
-from parts.words import cost, difference, points, score, setting
+from parts.words import cost, difference, older, points, score, setting
 
 HERE = Path(__file__).resolve().parent
 
@@ -99,6 +99,12 @@ def every_method(result: dict[str, Any]) -> list[str]:
         *table(native),
         "",
     ]
+    if old := older(native):
+        said = ", ".join(f"{arm} ({version})" for arm, version in old)
+        lines += [
+            f"Measured with an earlier version of the method (number), before its rule or a default changed: {said}.",
+            "",
+        ]
     if matched:
         lines += [
             "### Matched strength",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from parts.words import cost, difference, points, score
+from parts.words import cost, difference, method_of, older, points, score
 
 __all__ = ["pages"]
 
@@ -44,7 +44,13 @@ def _under(head: list[str], rows: list[dict[str, Any]], line: Callable[[dict[str
     """By method, whose name an arm's starts with, the head and a line for each of its rows."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        found.setdefault(row["arm"].replace(",", "").split()[0], list(head)).append(line(row))
+        found.setdefault(method_of(row), list(head)).append(line(row))
+    for name, lines in found.items():
+        if old := older([row for row in rows if method_of(row) == name]):
+            lines += [
+                "",
+                f"Measured with version {old[0][1]} of the method; since then its rule or a default has changed.",
+            ]
     return found
 
 

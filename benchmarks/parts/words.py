@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["cost", "difference", "points", "score", "setting"]
+from classroomkd.methods.table import METHODS
+
+__all__ = ["cost", "difference", "method_of", "older", "points", "score", "setting"]
 
 
 def points(value: float) -> str:
@@ -33,6 +35,18 @@ def difference(row: Mapping[str, Any], base: str) -> str:
 def cost(row: Mapping[str, Any]) -> str:
     """A step over the student alone."""
     return "–" if row["cost_ratio"] is None else f"{row['cost_ratio']:.2f}"
+
+
+def method_of(row: Mapping[str, Any]) -> str:
+    """The method of a row, whose name its arm's starts with."""
+    arm: str = row["arm"]
+    return arm.replace(",", "").split()[0]
+
+
+def older(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """Arms measured with an earlier version of their method, and which one; a row that names none had the first."""
+    found = [(row["arm"], row.get("version", 1), METHODS.get(method_of(row))) for row in rows]
+    return [(arm, version) for arm, version, entry in found if entry is not None and version < entry.version]
 
 
 def setting(row: Mapping[str, Any]) -> str:

@@ -204,6 +204,23 @@ def test_a_method_s_page_gets_its_rows_once(tmp_path: Path) -> None:
     assert "Measured" not in (tmp_path / "fitnet.md").read_text()
 
 
+def test_rows_of_an_earlier_version_of_their_method_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = sys.modules["parts.words"]
+    newer = {name: table.METHODS[name]._replace(version=v) for name, v in (("at", 3), ("crd", 2), ("sp", 1))}
+    monkeypatch.setattr(words, "METHODS", newer)
+    row = {"n": 1, "mean": 0.5, "sd": None, "cost_ratio": 1.5, "strength": "native", "setting": {}, "status": "paper"}
+    rows = [{"arm": "at"} | row, {"arm": "crd, longer", "version": 2} | row, {"arm": "sp"} | row]
+    result = {"rows": rows, "student": {"model": "resnet8"}, "mentors": [1], "epochs": 3, "command": "make it"}
+    (tmp_path / "methods.json").write_text(json.dumps(result))
+    for name in ("at", "crd", "sp"):
+        (tmp_path / f"{name}.md").write_text("## Tests\n")
+    made = {file.stem: text for file, text in render.pages(tmp_path, tmp_path).items()}
+    assert "Measured with version 1 of the method" in made["at"]
+    assert not any("Measured with" in made[name] for name in ("crd", "sp"))
+    text = "\n".join(render.every_method(result | {"wanted": 1, "failures": {}, "skipped": []}))
+    assert "before its rule or a default changed: at (1)." in text
+
+
 def test_accuracy_of_the_bank_is_paired_by_seed_and_waits_for_all_seeds(tmp_path: Path) -> None:
     bench = load("accuracy")
     quality = sys.modules["parts.quality"] if "parts.quality" in sys.modules else load("parts/quality")
