@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classroomkd import functional
+from classroomkd import functional, methods
 from classroomkd.errors import UserError
 from classroomkd.functional.relations import angles, distances
 
@@ -107,12 +107,41 @@ def test_dtkd_by_hand() -> None:
     log_p = (mentors / t_m[..., None]).log_softmax(-1)
     dynamic = (log_p.exp() * (log_p - (student / t_s[..., None]).log_softmax(-1))).sum(-1)
     expected = 3 * t_s * t_m * dynamic + functional.kd(student.unsqueeze(0), mentors)
-    flowing = functional.dtkd_per_sample(student, mentors, detach_temperature=False)
+    flowing = functional.dtkd_per_sample(student, mentors, floor=0)  # as released: gradients through temperatures
     torch.testing.assert_close(flowing, expected)
     torch.testing.assert_close(gradient(flowing.sum(), student), gradient(expected.sum(), student))
-    held = functional.dtkd_per_sample(student, mentors)
+    held = functional.dtkd_per_sample(student, mentors, detach_temperature=True, floor=0)
     torch.testing.assert_close(held, expected)
     assert not torch.allclose(gradient(held.sum(), student), gradient(expected.sum(), student))
+
+
+def test_dtkd_reads_nobody_at_a_temperature_below_its_floor() -> None:
+    """The student's would be 0.00133 here: an answer near chance read as if it were sure."""
+    student = torch.tensor([[-3.0, -4.0, -5.0]], dtype=torch.float64, requires_grad=True)
+    mentor = torch.tensor([[6.0, 2.0, 0.0]], dtype=torch.float64)
+    theirs = 8 * 6 / 6.001
+    for floor, own in ((1.0, 1.0), (0.0, 8 * 0.001 / 6.001), (2.5, 2.5)):
+        found = functional.dtkd_per_sample(student, mentor, alpha=1, beta=0, floor=floor)
+        torch.testing.assert_close(found, dynamic(student, own, mentor, theirs))
+        torch.testing.assert_close(
+            *(gradient(x.sum(), student) for x in (found, dynamic(student, own, mentor, theirs)))
+        )
+    default = functional.dtkd_per_sample(student, mentor, alpha=1, beta=0)
+    torch.testing.assert_close(default, dynamic(student, 1.0, mentor, theirs))
+    method = methods.create("dtkd", alpha=1, beta=0)
+    assert method.divergence.floor == 1.0
+    assert method.divergence.detach is False
+    # It holds for the mentor too, and where T itself is below it.
+    both = functional.dtkd_per_sample(mentor, student.detach(), alpha=1, beta=0)
+    torch.testing.assert_close(both, dynamic(mentor, theirs, student.detach(), 1.0))
+    low = functional.dtkd_per_sample(student, mentor, alpha=1, beta=0, temperature=0.5)
+    torch.testing.assert_close(low, dynamic(student, 1.0, mentor, 1.0))
+
+
+def dynamic(student: Tensor, own: float, mentor: Tensor, theirs: float) -> Tensor:
+    """DTKD's part at two temperatures."""
+    log_p = (mentor / theirs).log_softmax(-1)
+    return own * theirs * (log_p.exp() * (log_p - (student / own).log_softmax(-1))).sum(-1)
 
 
 def test_dtkd_where_the_largest_logit_is_not_positive() -> None:

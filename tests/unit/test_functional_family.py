@@ -213,7 +213,7 @@ def _all(dtype: torch.dtype = torch.float64) -> dict[str, tuple[Callable[[Tensor
         "dkd": (lambda z: functional.dkd(z, teacher, target), student),
         "dist": (lambda z: functional.dist(z, teacher, tau=2.0), student),
         "dist_by_mentor": (lambda z: functional.dist_by_mentor(z, mentors).sum(), student),
-        "dtkd": (lambda z: functional.dtkd_per_sample(z, mentors, detach_temperature=False).mean(), student),
+        "dtkd": (lambda z: functional.dtkd_per_sample(z, mentors).mean(), student),
         "rkd": (lambda x: functional.rkd(x, other), own),
         "attention_transfer": (lambda x: functional.attention_transfer(x, other), own),
         "similarity_preserving": (lambda x: functional.similarity_preserving(x, other), own),

@@ -144,14 +144,16 @@ def dtkd_per_sample(
     alpha: float = 3.0,
     beta: float = 1.0,
     temperature: float = 4.0,
-    detach_temperature: bool = True,
+    detach_temperature: bool = False,
+    floor: float = 1.0,
     eps: float = 1e-3,
 ) -> Tensor:
     """Dynamic temperature KD: alpha · T_s T_t KL(teacher at T_t ‖ student at T_s) + beta · T² KL(both at T).
 
     T_s = 2 T m_s / (m_s + m_t) and T_t = 2 T m_t / (m_s + m_t), m the largest logit of the sample: whoever is sharper
     is softened more. The largest logit depends on a constant added to all logits, and may be negative, where the
-    formula means nothing: it counts as at least ``eps``.
+    formula means nothing: it counts as at least ``eps``, and neither temperature is below ``floor``. Without the floor
+    a student whose logits are near 0 is read at a temperature near 0, as if it were sure of its answer.
 
     Args:
         student_logits: ``(..., C)``.
@@ -159,7 +161,9 @@ def dtkd_per_sample(
         alpha: factor of the part at two temperatures.
         beta: factor of the plain part.
         temperature: T > 0, the mean of the two temperatures.
-        detach_temperature: False lets gradients flow through the temperatures too, as the released code does.
+        detach_temperature: True holds the temperatures constant; the released code lets gradients through, and so
+            does this where a temperature is above its floor.
+        floor: the least temperature, >= 0; 0 = none, as released. With T below it both temperatures are the floor.
         eps: > 0, the least value of m (the released code has no guard).
 
     Returns:
@@ -170,7 +174,7 @@ def dtkd_per_sample(
     top_student = (student.detach() if detach_temperature else student).amax(-1, keepdim=True).clamp_min(eps)
     top_teacher = teacher.amax(-1, keepdim=True).clamp_min(eps)
     unit = 2 * temperature / (top_student + top_teacher)
-    own, theirs = unit * top_student, unit * top_teacher
+    own, theirs = (unit * top_student).clamp_min(floor), (unit * top_teacher).clamp_min(floor)
     log_p, log_q = torch.log_softmax(teacher / theirs, -1), torch.log_softmax(student / own, -1)
     # Not kl_divergence, which holds the mentor's side constant: theirs depends on the student's temperature.
     p = log_p.exp()

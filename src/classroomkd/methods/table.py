@@ -48,7 +48,10 @@ METHODS: dict[str, MethodEntry] = {
         "classroomkd.methods.random_mentor:RandomMentor", "one mentor drawn anew for every sample", "baseline"
     ),
     "weighted": MethodEntry(
-        "classroomkd.methods.weighted:Weighted", "any weighting of the mentors with any divergence", "composition"
+        "classroomkd.methods.weighted:Weighted",
+        "any weighting of the mentors with any divergence",
+        "composition",
+        version=2,
     ),
     "mmkd": MethodEntry(
         "classroomkd.methods.mmkd:MMKD",
@@ -95,7 +98,7 @@ METHODS: dict[str, MethodEntry] = {
     "dkd": MethodEntry("classroomkd.methods.dkd:DKD", "the target class and the rest, decoupled", "paper"),
     "dist": MethodEntry("classroomkd.methods.dist:DIST", "correlations within and between classes", "paper"),
     "dtkd": MethodEntry(
-        "classroomkd.methods.dtkd:DTKD", "one temperature for the mentor, one for the student", "paper"
+        "classroomkd.methods.dtkd:DTKD", "one temperature for the mentor, one for the student", "paper", version=2
     ),
     "takd": MethodEntry("classroomkd.methods.takd:TAKD", "an assistant, itself taught by a mentor, teaches", "paper"),
     "dwpose": MethodEntry(

@@ -11,6 +11,7 @@ Deviates a mentor whose answer on a sample (a joint) is not finite, or who does 
          count there; the others' weights sum to 1
 Cost     the student's step and M forwards; with weighting best, one
 Hurts    see the methods that set the pieces
+Version  2: ``dtkd`` has a least temperature, see there
 """
 
 from __future__ import annotations

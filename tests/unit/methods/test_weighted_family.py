@@ -30,7 +30,7 @@ LOGITS: list[tuple[str, dict[str, Any]]] = [
     ("dkd", {}),
     ("dist", {}),
     ("dtkd", {}),
-    ("dtkd", {"detach_temperature": False}),
+    ("dtkd", {"detach_temperature": True, "floor": 0}),
     ("random", {}),
     ("weighted", {"weighting": "gram", "divergence": "dist"}),
     ("weighted", {"weighting": "entropy", "divergence": {"dkd": {"beta": 2}}}),
@@ -101,8 +101,8 @@ def test_options_reach_the_divergence() -> None:
         ("dtkd", {"alpha": 2, "beta": 3}, functional.dtkd_per_sample(student, mentors[0], 2, 3, 2.0).mean()),
         (
             "dtkd",
-            {"detach_temperature": False},
-            functional.dtkd_per_sample(student, mentors[0], 3, 1, 2.0, False).mean(),
+            {"detach_temperature": True, "floor": 0.5},
+            functional.dtkd_per_sample(student, mentors[0], 3, 1, 2.0, True, 0.5).mean(),
         ),
     ):
         found = taught(name, {"temperature": 2, **given}, student, mentors, target).values["distilled"]

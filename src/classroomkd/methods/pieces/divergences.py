@@ -96,7 +96,8 @@ class DTKD(Divergence):
     Args:
         alpha, beta: factors of the two.
         temperature: T, the reference temperature.
-        detach_temperature: no gradient through the student's temperature.
+        detach_temperature: no gradient through the temperatures; the released code lets it flow.
+        floor: the least temperature of either; 0 = none, as released.
     """
 
     def __init__(
@@ -105,15 +106,17 @@ class DTKD(Divergence):
         alpha: NonNegative = 3.0,
         beta: NonNegative = 1.0,
         temperature: Positive = 4.0,
-        detach_temperature: bool = True,
+        detach_temperature: bool = False,
+        floor: NonNegative = 1.0,
     ) -> None:
-        self.alpha, self.beta, self.temperature, self.detach = alpha, beta, temperature, detach_temperature
+        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+        self.detach, self.floor = detach_temperature, floor
 
     def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
         """``(M, B, U)``, the sum over the distributions of a unit."""
         task, found = lesson.task, []
         for own, theirs in zip(task.distributions(student), task.distributions(mentors), strict=True):
-            found.append(dtkd_per_sample(own, theirs, self.alpha, self.beta, self.temperature, self.detach))
+            found.append(dtkd_per_sample(own, theirs, self.alpha, self.beta, self.temperature, self.detach, self.floor))
         return torch.stack(found).sum(0)
 
 
