@@ -6,30 +6,29 @@ Shapes   z (B, C); the KL is (B, U) over the task's units, its mean over those m
 Defaults T 4, weight 0.9, supervised_weight 0.1 (RepDistiller, mdistiller: CIFAR-100)
 Mentor   by name, by position, or "best" (highest score on the validation part, measured before training; the
          first mentor where nobody measured)
+Deviates where the mentor's answer is not finite, or it does not know the class, the KL is 0: it does not teach there
+Version  2: the line above (1: it pushed the true class down where it did not know it, and one NaN was the loss's)
 Cost     the student's step and one mentor's forward: only the chosen mentor is asked
 Hurts    under-trained tiny students; a mentor whose answers on the training data are one-hot adds little
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-import torch
-from pydantic import Field
-
-from classroomkd.classroom import ClassInfo, Lesson, Method, Terms, choose
+from classroomkd.methods.weighted import Mentor, NonNegative, Positive, Weighted
 
 __all__ = ["KD"]
 
 
-class KD(Method):
+class KD(Weighted):
     """Hinton's distillation from one mentor.
 
     Args:
         temperature: T > 0.
         weight: factor of the distillation term.
         supervised_weight: factor of the student's own loss.
-        mentor: a name, a position, or ``best``.
+        mentor: a name, a position, or ``best``; ``all``: the mean over them.
     """
 
     matched: ClassVar[dict[str, Any]] = {"weight": 1.0, "supervised_weight": 1.0}
@@ -37,39 +36,10 @@ class KD(Method):
     def __init__(
         self,
         *,
-        temperature: Annotated[float, Field(gt=0)] = 4.0,
-        weight: Annotated[float, Field(ge=0)] = 0.9,
-        supervised_weight: Annotated[float, Field(ge=0)] = 0.1,
-        mentor: str | int = "best",
+        temperature: Positive = 4.0,
+        weight: NonNegative = 0.9,
+        supervised_weight: NonNegative = 0.1,
+        mentor: Mentor = "best",
     ) -> None:
-        super().__init__()
-        self.temperature, self.mentor, self.index, self.mentors = temperature, mentor, 0, 1
-        self.coefficients = {"supervised": supervised_weight, "distilled": weight}
-
-    def setup(self, info: ClassInfo) -> None:
-        """Find the mentor."""
-        super().setup(info)
-        self.mentors = len(info.mentors)
-        self.asks = choose(info, self.mentor, "kd")
-        self.index = self.asks[0]
-
-    def loss(self, lesson: Lesson) -> Terms:
-        """Supervised and distilled terms."""
-        assert lesson.mentors is not None
-        mask = lesson.task.mask(lesson.target)
-        own = lesson.task.supervised(lesson.student.prediction, lesson.target)
-        answers, reach = lesson.mentors.prediction, lesson.task.reach(lesson.target)
-        divergence = lesson.task.divergence(lesson.student.prediction, answers, self.temperature)[0]
-        known = reach
-        if reach.shape[-1] > 1:  # of several joints there may be some that it does not know: 0 in the divergence
-            known = reach & (lesson.task.log_credibility(answers, lesson.target)[0] != -torch.inf)
-        shape = (self.mentors, *mask.shape)
-        active = torch.zeros(shape, dtype=torch.bool, device=mask.device)
-        active[self.index] = known
-        return Terms(
-            {"supervised": lesson.mean(own, mask), "distilled": self.temperature**2 * lesson.mean(divergence, reach)},
-            self.coefficients,
-            weight=active.to(own.dtype),
-            temperature=torch.full(shape, self.temperature, dtype=own.dtype, device=mask.device),
-            active=active,
-        )
+        super().__init__(temperature=temperature, weight=weight, supervised_weight=supervised_weight)
+        self.mentor = mentor

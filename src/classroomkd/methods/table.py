@@ -35,7 +35,7 @@ class MethodEntry(NamedTuple):
 
 METHODS: dict[str, MethodEntry] = {
     "none": MethodEntry("classroomkd.methods.none:Alone", "the student alone, from labels", "baseline"),
-    "kd": MethodEntry("classroomkd.methods.kd:KD", "one mentor at a fixed temperature (Hinton)", "paper"),
+    "kd": MethodEntry("classroomkd.methods.kd:KD", "one mentor at a fixed temperature (Hinton)", "paper", version=2),
     "average": MethodEntry("classroomkd.methods.average:Average", "all mentors count the same (AVER)", "paper"),
     "classroomkd": MethodEntry(
         "classroomkd.methods.classroomkd:ClassroomKD",

@@ -1,4 +1,4 @@
-"""weighted: any weighting of the mentors with any divergence; the base of average, ebkd, camkd, aekd, dkd, dist, dtkd.
+"""weighted: any weighting of the mentors with any divergence; base of kd, average, ebkd, camkd, aekd, dkd, dist, dtkd.
 
 System   the normal form of multi-teacher distillation (no paper of its own)
 Rule     L = supervised_weight · CE + weight · Σ_m mean_b w_m(b) D_m(b), Σ_m w_m = 1; D includes T²

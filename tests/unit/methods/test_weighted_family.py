@@ -24,6 +24,7 @@ RULES = ["paper", "reference"]
 # Every method of the family on logits alone.
 LOGITS: list[tuple[str, dict[str, Any]]] = [
     ("average", {}),
+    ("kd", {"mentor": "all"}),
     *(("camkd", {"rule": rule, "feature_weight": 0}) for rule in RULES),
     *(("ebkd", {"rule": rule}) for rule in RULES),
     *(("aekd", {"rule": rule}) for rule in RULES),
@@ -310,7 +311,8 @@ def test_weights_of_a_batch_divergence_are_averaged_over_ranks() -> None:
 @pytest.mark.parametrize(
     ("name", "given"),
     [
-        *((name, {"mentor": "m1"}) for name in ("dkd", "dist", "dtkd")),
+        *((name, {"mentor": "m1"}) for name in ("kd", "dkd", "dist", "dtkd")),
+        ("kd", {}),
         ("dkd", {"mentor": "best"}),
         ("weighted", {"weighting": "best"}),
         ("weighted", {"weighting": {"best": {"mentor": 1}}}),
@@ -330,6 +332,37 @@ def test_one_mentor_is_chosen_and_recorded_in_its_place(name: str, given: dict[s
     assert terms.active.all(1).flatten().tolist() == [False, True, False]
     plain = taught(name, {}, student, mentors[1:2], target)
     torch.testing.assert_close(terms.values["distilled"], plain.values["distilled"])
+
+
+def test_kd_does_not_teach_a_class_that_its_mentor_does_not_know() -> None:
+    """It pushed the true class down there: +1 on its logit with four equal ones at T 4, where the label has -0.75."""
+    student, mentors, target = torch.zeros(3, 4, dtype=torch.float64), torch.zeros(1, 3, 4).double(), torch.zeros(3)
+    mentors[0, 0, 0], mentors[0, 1, 2] = -INF, NAN
+    mentors[0, 2] = torch.tensor([2.0, 1.0, 0.0, 0.0])
+    student.requires_grad_()
+    terms = taught("kd", {}, student, mentors, target.long())
+    (gradient,) = torch.autograd.grad(terms.values["distilled"], student)
+    wanted = functional.kd(student[2:], mentors[0, 2:]).sum() / 3
+    torch.testing.assert_close(terms.values["distilled"], wanted)
+    assert (gradient[:2] == 0).all()
+    torch.testing.assert_close(gradient[2], torch.autograd.grad(wanted, student)[0][2])
+    assert terms.loss().isfinite()
+    assert terms.active is not None
+    assert terms.active.flatten().tolist() == [False, False, True]
+
+
+def test_kd_where_its_mentor_knows_all_is_hintons_to_the_bit() -> None:
+    student, mentors, target = (x.float() if x.is_floating_point() else x for x in answers(2))
+    student = student.detach().requires_grad_()
+    terms = built("kd", {}, 2, [0.1, 0.9]).loss(lesson(student, mentors[1:], target))
+    far = 16 * functional.kl_divergence(student, mentors[1], 4.0).mean()
+    own = nn.functional.cross_entropy(student, target)
+    assert torch.equal(terms.values["distilled"], far)
+    assert terms.coefficients == {"supervised": 0.1, "distilled": 0.9}
+    torch.testing.assert_close(terms.loss(), 0.1 * own + 0.9 * far)
+    assert torch.equal(
+        *(torch.autograd.grad(x, student, retain_graph=True)[0] for x in (far, terms.values["distilled"]))
+    )
 
 
 def test_everybody_is_asked_otherwise() -> None:
