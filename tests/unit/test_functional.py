@@ -44,6 +44,44 @@ def test_sample_rule_by_hand() -> None:
     torch.testing.assert_close(terms.loss, terms.supervised + terms.distilled)
 
 
+def test_a_student_who_is_certain_of_another_class_is_taught_by_who_is_less_wrong() -> None:
+    """-300 against -150 nats: both probabilities are 0 in float32, which made them a tie without a gradient."""
+    student = torch.tensor([[-300.0, 0.0, 0.0], [-300.0, 0.0, 0.0]], requires_grad=True)
+    mentors = torch.tensor([[[-150.0, 0.0, -3.0], [-400.0, 0.0, 0.0]], [[-160.0, 0.0, 0.0], [-500.0, 0.0, 0.0]]])
+    target = torch.zeros(2, dtype=torch.int64)
+    terms = functional.classroom(student, mentors, target)
+    assert terms.active.tolist() == [[True, False], [True, False]]
+    assert terms.temperature[:, 0].tolist() == [13.0, 13.0]
+    log = torch.stack([student[0], mentors[0, 0], mentors[1, 0]]).double().log_softmax(-1)[:, 0]
+    torch.testing.assert_close(terms.weight[:, 0].double(), 2 * log.softmax(0)[1:], rtol=1e-4, atol=0)
+    (gradient,) = torch.autograd.grad(terms.loss, student)
+    assert gradient.isfinite().all()
+    assert gradient[0, 0] < 0  # the true class is pulled up, as little as its mentors believe in it
+    assert gradient[0].abs().max() > 0.1
+    assert (gradient[1] == 0).all()
+    tied = functional.classroom(student, student.detach()[None], target, strict=False)
+    assert tied.active.all()
+    assert tied.temperature.tolist() == [[1.0, 1.0]]
+    for option in ({"soft": 0.1}, {"normalise": "unit"}, {"gate": False}, {"strict": False}):
+        loss = functional.classroom(student, mentors, target, **option).loss  # type: ignore[arg-type]
+        assert torch.autograd.grad(loss, student)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ordinary_samples_are_graded_by_their_probabilities(dtype: torch.dtype) -> None:
+    """Written out: w = M p_m / (s + Σ p), T = 1 + 12 (p_m - s) / p_m, p_m > s."""
+    draw = torch.Generator().manual_seed(3)
+    s, p = torch.rand(64, 1, generator=draw).to(dtype), torch.rand(4, 64, 1, generator=draw).to(dtype)
+    found = functional.grade(s.log(), p.log(), soft=None)
+    ahead = p > s
+    torch.testing.assert_close(found.weight, torch.where(ahead, 4 * p / (s + p.sum(0)), 0.0))
+    torch.testing.assert_close(found.temperature, 1 + 12 * ((p - s) / p).clamp_min(0))
+    torch.testing.assert_close(found.supervised, s)
+    assert torch.equal(found.active, ahead)
+    soft = functional.grade(s.log(), p.log(), soft=0.1)
+    torch.testing.assert_close(soft.weight, 4 * p / (s + p.sum(0)) * ((p - s) / 0.1).sigmoid())
+
+
 def test_ties_are_strict_by_default_and_may_teach_when_asked() -> None:
     same = logits(0.5)
     target = torch.zeros(1, dtype=torch.int64)
