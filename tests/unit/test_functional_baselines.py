@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from classroomkd import functional, methods
+from classroomkd.classroom import Classroom
 from classroomkd.errors import UserError
 from classroomkd.functional.relations import angles, distances
 
@@ -61,6 +62,43 @@ def test_dkd_of_extreme_logits() -> None:
     two = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
     binary = functional.dkd(two, two.flip(1), torch.tensor([0]), 1.0, 8.0, 2.0)
     torch.testing.assert_close(binary, functional.kd(two, two.flip(1), 2.0).mean())  # one wrong class: nothing among
+
+
+def test_dkd_of_one_class_is_refused() -> None:
+    """It was NaN: nothing among no wrong classes."""
+    for loss in (functional.dkd, functional.dkd_per_sample):
+        with pytest.raises(UserError, match="of one class there are none: use kd"):
+            loss(torch.randn(3, 1), torch.randn(3, 1), torch.zeros(3, dtype=torch.int64))
+    room = Classroom(nn.Linear(4, 1), [nn.Linear(4, 1)], "dkd")
+    with pytest.raises(UserError, match="dkd compares the wrong classes"):
+        room(torch.randn(3, 4), torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("tau", [1.0, 4.0])
+@pytest.mark.parametrize(("b", "c"), [(1, 2), (8, 10), (64, 1000)])
+def test_dist_of_a_flat_student_has_a_bounded_gradient(tau: float, b: int, c: int) -> None:
+    """It was 6e5 in float32 and infinite in float16."""
+    mentors = 3 * torch.randn(2, b, c, generator=torch.Generator().manual_seed(0))
+    for dtype in (torch.float32, torch.float16):
+        student = torch.zeros(b, c, dtype=dtype, requires_grad=True)
+        found = gradient(
+            2 * functional.dist_by_mentor(student, mentors, tau=tau).mean(), student
+        )  # the method's weight
+        assert found.isfinite().all()
+        assert found.abs().max() < 4e4
+        assert (found * mentors.mean(0).sub(mentors.mean((0, 2))[:, None])).sum() < 0  # towards the mentors
+    # Logits 0.01 apart are past it: the released gradient to the bit.
+    student, (mentor,), _ = answers(1, b=8, c=10, scale=0.01)
+    p, q = (student / tau).softmax(-1), (mentor / tau).softmax(-1)
+
+    def between(dim: int) -> Tensor:
+        a, b = p - p.mean(dim, keepdim=True), q - q.mean(dim, keepdim=True)
+        return 1 - ((a * b).sum(dim) / (a.norm(dim=dim) * b.norm(dim=dim) + 1e-8)).mean()
+
+    released = tau**2 * (between(1) + between(0))
+    ours = functional.dist(student, mentor, tau=tau)
+    torch.testing.assert_close(ours, released, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient(ours, student), gradient(released, student), rtol=1e-10, atol=1e-12)
 
 
 def test_dist_is_zero_for_an_affine_map_of_the_probabilities() -> None:

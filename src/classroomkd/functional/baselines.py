@@ -9,12 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from classroomkd.errors import UserError
 from classroomkd.functional.divergence import kl_divergence, wide
 
 __all__ = ["dist", "dist_by_mentor", "dkd", "dkd_per_sample", "dtkd_per_sample", "finite_logits"]
 
 _BELOW = 20.0  # nats under the row's least finite logit
 _EPS = 1e-8  # DIST adds it to the product of the norms
+_FLAT = 1e-3  # logits' distance from their mean; a student nearer than that has no direction worth a steeper gradient
 
 
 def finite_logits(logits: Tensor) -> Tensor:
@@ -57,7 +59,12 @@ def dkd_per_sample(
 
     Returns:
         The leading dimensions, ``(..., B)``, nats. Source: Zhao et al. 2022 (arXiv 2203.08679).
+
+    Raises:
+        UserError: a single class, which leaves no wrong ones to compare.
     """
+    if student_logits.shape[-1] < 2:
+        raise UserError("dkd compares the wrong classes among themselves, and of one class there are none: use kd")
     student, teacher = finite_logits(student_logits) / temperature, finite_logits(teacher_logits.detach()) / temperature
     truth = torch.arange(student.shape[-1], device=student.device) == target.unsqueeze(-1)
     student_binary, student_others = _split(student, truth)
@@ -82,10 +89,10 @@ def dkd(
     return dkd_per_sample(student_logits, teacher_logits, target, alpha, beta, temperature).mean()
 
 
-def _correlation(a: Tensor, b: Tensor, dim: int) -> Tensor:
-    """Pearson's correlation of what is centred already."""
-    norms: Tensor = torch.linalg.vector_norm(a, dim=dim) * torch.linalg.vector_norm(b, dim=dim)
-    return (a * b).sum(dim) / (norms + _EPS)
+def _correlation(student: Tensor, mentors: Tensor, dim: int, least: float) -> Tensor:
+    """Pearson's correlation of what is centred already; a student's norm below ``least`` counts as that."""
+    norm: Tensor = torch.linalg.vector_norm(student, dim=dim).clamp_min(least)
+    return (student * mentors).sum(dim) / (norm * torch.linalg.vector_norm(mentors, dim=dim) + _EPS)
 
 
 def dist_by_mentor(
@@ -100,7 +107,8 @@ def dist_by_mentor(
 
     Rows are samples (how the classes of one answer relate), columns are classes (how the samples relate on one class);
     the correlations are Pearson's, between softened probabilities, and averaged. The column part lives on the batch.
-    A student that gives every class the same probability has correlations of 0 and a very steep gradient.
+    A student that gives every class the same probability has correlations of 0; its gradient is bounded, by treating
+    deviations below those of logits 0.001 apart as if they were that large.
 
     Args:
         student_logits: ``(N, C)``, or one student for each mentor, ``(M, N, C)``.
@@ -114,6 +122,7 @@ def dist_by_mentor(
         ``(M,)``; 0 for a mentor without a row. Source: Huang et al. 2022 (arXiv 2205.10536).
     """
     student = torch.softmax(finite_logits(student_logits) / tau, -1)
+    least = _FLAT / (tau * student.shape[-1])  # softmax turns a small step of a logit into 1 / (tau C) of it
     mentors = torch.softmax(finite_logits(mentor_logits.detach()) / tau, -1)
     shape = mentors.shape[:-1]
     counted = torch.ones(shape, dtype=torch.bool, device=mentors.device) if mask is None else mask.expand(shape)
@@ -124,8 +133,8 @@ def dist_by_mentor(
     def of_columns(x: Tensor) -> Tensor:
         return (x - x.sum(1, keepdim=True) / rows[:, None, None]) * keep
 
-    by_row = _correlation(student - student.mean(-1, keepdim=True), mentors - mentors.mean(-1, keepdim=True), -1)
-    by_column = _correlation(of_columns(student), of_columns(mentors), 1)
+    by_row = _correlation(student - student.mean(-1, keepdim=True), mentors - mentors.mean(-1, keepdim=True), -1, least)
+    by_column = _correlation(of_columns(student), of_columns(mentors), 1, least)
     between = 1 - by_row.sum(1) / rows
     within = 1 - by_column.mean(-1)
     return torch.where(counted.any(1), tau**2 * (beta * between + gamma * within), 0.0)
