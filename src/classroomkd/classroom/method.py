@@ -99,7 +99,7 @@ class Method(nn.Module):
     def forward(self, lesson: Lesson) -> Terms:
         """:meth:`loss`, with ``strength`` and ``schedule`` applied to the coefficients of the mentors' terms."""
         terms = self.loss(lesson)
-        factor = self.schedule(lesson.epoch)
+        factor = self.scheduled(lesson)
         if self.strength == "native" and factor == 1.0:
             return terms
         coefficients: dict[str, float | Tensor] = dict(terms.coefficients)
@@ -111,6 +111,10 @@ class Method(nn.Module):
                 coefficient = coefficient / total
             coefficients[name] = coefficient * factor
         return replace(terms, coefficients=coefficients)
+
+    def scheduled(self, lesson: Lesson) -> float:
+        """The schedule's factor at a lesson: of the mentors' terms, and of all that stands for them (virtual steps)."""
+        return self.schedule(lesson.epoch)
 
     def may_teach(self, knows_MB: Tensor, ids: Tensor | None, step: int) -> Tensor | None:
         """Who can count for whom, ``(M, B)`` bool, before anybody is asked: the others need not run. None: all of them.

@@ -17,6 +17,7 @@ Defaults  tau 12 (released CIFAR-100 configs); supervised part weighted by the s
           benchmarks/RESULTS.md)
 Deviates  rounding is done without a host sync; scores that are not finite are inactive (the released loss becomes NaN);
           a batch of 1 works; the two loss weights below are applied (the released code reads and ignores them)
+Version   2: ``sample`` compares logs, so that probabilities below 1e-45 still differ (1: they tied at 0)
 Cost      the student's step and M forwards (none with a bank); figures in benchmarks/RESULTS.md
 Hurts     on training data a mentor that memorised it scores near 1 and teaches everywhere; see ``credibility``.
           With good mentors there is nothing to filter: in benchmarks/RESULTS.md (Fashion-MNIST, short training)

@@ -12,6 +12,7 @@ Defaults beta 1, gamma 1, T 4, weight 2, supervised_weight 1 (its code: CIFAR-10
 Matched  ``strength: matched``: weight 1, supervised_weight 1
 Deviates the paper has one mentor: here the mean over those chosen. Samples on which a mentor does not count are left
          out of its rows and columns. Logits less than 0.001 apart are as steep as 0.001 (the code: without bound)
+Version  2: that bound
 Cost     the student's step and a forward for each mentor asked; under several processes the logits are exchanged
 Hurts    columns need a batch: with one sample they say nothing. A student that gives all classes the same probability
          has no direction to correlate, and a steep gradient, though a bounded one

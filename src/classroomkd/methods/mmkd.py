@@ -5,7 +5,8 @@ System   Zhang, Chen, Wang, "Adaptive Multi-Teacher Knowledge Distillation with 
 Rule     L = supervised_weight · CE + weight · L_KD + feature_weight · L_F;  L_KD = mean_b Σ_k w_k T² KL_k,
          L_F = mean_b Σ_k v_k mean (r_k(F_s) − F_k)²;  w = softmax net_w(logits), v = softmax net_v(features), constant.
          Every meta_every steps, on a buffer of the student's mistakes: virtual_steps SGD steps on weight · L_KD +
-         feature_weight · L_F, one on CE; the gradient of CE after them with respect to the nets goes to Adam on φ
+         feature_weight · L_F, one on CE; the gradient of CE after them with respect to the nets goes to Adam on φ. A
+         ``schedule`` multiplies the mentors' terms in the virtual steps too; at factor 0 no meta step is taken
   paper      corrected: the exact gradient (heavy ball, Nesterov, decay); CE after the steps is on other samples than
              the steps are; net_w sees standardised logits, net_v similarities free of scale, batch size and order, both
              of the student before the virtual steps; running statistics stay
@@ -20,6 +21,7 @@ Deviates steps are counted over epochs (release: each epoch's first, every fifth
          full (release: without bound where B does not divide 256) and keeps the mentors' answers, so that no mentor
          runs in a meta step; ``projector`` acts (release: its flag does not); a meta gradient that is not finite is
          dropped; one mentor: weights 1, no nets, no meta steps
+Version  2: the schedule acts in virtual steps (1: it did not)
 Cost     K forwards, K projectors; each meta step about 7 forwards and 10 backwards of the student.
          Buffer, in memory, on every rank and in checkpoints: 54 MB for three resnet32x4 at 32 x 32
 Pose     one net_w for all joints, as wide as their bins: 6 million numbers with three mentors at 256 x 192 (SimCC), 75
@@ -130,7 +132,7 @@ class MMKD(Weighted):
         return self.weighting.see(lesson, answers), None if self.features is None else self.features.see(lesson)
 
     def matching(self, lesson: Lesson, seen: Seen) -> Tensor:
-        """α L_KD + β L_F, with a gradient to φ."""
+        """α L_KD + β L_F times the schedule's factor, as in the real step, with a gradient to φ."""
         units = self.units(lesson)
         answers, known = self.heard(lesson, units)
         far = self.divergence(lesson, lesson.student.prediction, answers, known).where(known, 0.0)
@@ -138,11 +140,11 @@ class MMKD(Weighted):
         if self.features is not None and self.hints is not None and seen[1] is not None:
             weight = self.features.weigh(seen[1], known.any(-1))
             loss = loss + self.beta * hint_distance(self.hints, lesson, known, weight)
-        return loss
+        return self.scheduled(lesson) * loss
 
     def after_step(self, context: StepContext, lesson: Lesson) -> None:
-        """Feed the buffer; every few steps train φ."""
-        if self.mentors > 1 and (size := self.meta.remember(lesson)):
+        """Feed the buffer; every few steps train φ, while mentors teach: at factor 0 there is nothing to learn from."""
+        if self.mentors > 1 and (size := self.meta.remember(lesson)) and self.scheduled(lesson) > 0:
             self.meta.learn(context, lesson, size, self.own_parameters(), self.see, self.matching)
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -43,6 +43,7 @@ METHODS: dict[str, MethodEntry] = {
         "released rule (batch, rank); reconstructed (sample)",
         rules=("sample", "batch", "rank"),
         by_rule=(("sample", "reconstructed"), ("batch", "released rule"), ("rank", "released rule")),
+        version=2,
     ),
     "random": MethodEntry(
         "classroomkd.methods.random_mentor:RandomMentor", "one mentor drawn anew for every sample", "baseline"
@@ -59,6 +60,7 @@ METHODS: dict[str, MethodEntry] = {
         "corrected rule (paper); released rule (reference)",
         rules=("paper", "reference"),
         by_rule=(("paper", "corrected rule"), ("reference", "released rule")),
+        version=2,
     ),
     "camkd": MethodEntry(
         "classroomkd.methods.camkd:CAMKD",
@@ -96,7 +98,7 @@ METHODS: dict[str, MethodEntry] = {
         "classroomkd.methods.crd:CRD", "contrastive representation with a memory of all samples", "paper"
     ),
     "dkd": MethodEntry("classroomkd.methods.dkd:DKD", "the target class and the rest, decoupled", "paper"),
-    "dist": MethodEntry("classroomkd.methods.dist:DIST", "correlations within and between classes", "paper"),
+    "dist": MethodEntry("classroomkd.methods.dist:DIST", "correlations within and between classes", "paper", version=2),
     "dtkd": MethodEntry(
         "classroomkd.methods.dtkd:DTKD", "one temperature for the mentor, one for the student", "paper", version=2
     ),

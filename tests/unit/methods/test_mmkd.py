@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from classroomkd import methods, models
 from classroomkd.classroom import Answers, Classroom, Lesson, Mentor, PlainContext
+from classroomkd.classroom.schedule import make_schedule
 from classroomkd.errors import UserError
 from classroomkd.methods.mmkd import MMKD
 from classroomkd.methods.pieces.hard_buffer import HardBuffer, mistaken, recorded
@@ -129,16 +130,39 @@ def slopes(room: Classroom, optimizer: torch.optim.SGD, lesson: Lesson, ours: li
     return torch.tensor(found), torch.tensor(measured)
 
 
+@pytest.mark.parametrize("schedule", ["constant", {"warmup": {"epochs": 20}}], ids=str)
 @pytest.mark.parametrize("options", [{}, {"nesterov": False}], ids=str)
-def test_gradient_is_that_of_real_steps(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    room = classroom()
+def test_gradient_is_that_of_real_steps(
+    options: dict[str, Any], schedule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = classroom(schedule=schedule)
+    room.epoch = 4.0  # a quarter of a warm-up of 20
     optimizer = sgd(room, **options)
     noted = untrained(room, monkeypatch)
     lesson = run(PlainContext(room, optimizer), range(6))
     assert len(noted) == 2  # after steps 3 and 6
     ours, truth = slopes(room, optimizer, lesson, noted[-1])
-    assert (truth.abs() > 1e-5).all()
+    assert (truth.abs() > 1e-5 * room.method.scheduled(lesson)).all()
     torch.testing.assert_close(ours, truth, rtol=1e-5, atol=1e-9)
+
+
+def test_schedule_acts_in_virtual_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are steps on factor · (α L_KD + β L_F), which is what the student's own step has beside CE."""
+    factors = {"constant": 1.0, "warmup": 0.05, "after": 0.0}
+    norms: dict[str, list[float]] = {}
+    for name, factor in factors.items():
+        room = classroom(schedule={name: {"epochs": 20} if factor < 1 else {}})
+        method, noted = method_of(room), untrained(room, monkeypatch)
+        lesson = run(PlainContext(room, sgd(room, lr=1e-6)), range(6))  # no step moves anything to speak of
+        norms[name] = [torch.cat([g.reshape(-1) for g in gradients]).norm().item() for gradients in noted]
+        assert method.meta.buffer.count == 24  # it fills under any
+        rows = method.meta.buffer.sample(B, 1)
+        on = recorded(rows, lesson, lesson.student, method.meta.recall(rows))
+        scheduled = method.matching(on, method.see(on))
+        method.schedule = make_schedule("constant")
+        torch.testing.assert_close(scheduled, factor * method.matching(on, method.see(on)))
+    assert norms["after"] == []  # no meta step while nobody teaches
+    assert norms["warmup"] == pytest.approx([0.05 * norm for norm in norms["constant"]], rel=1e-2)
 
 
 def test_reference_is_the_gradient_without_nesterov_only(monkeypatch: pytest.MonkeyPatch) -> None:
