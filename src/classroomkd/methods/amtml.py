@@ -4,15 +4,18 @@ System   Liu, Zhang, Wang, "Adaptive multi-teacher multi-level knowledge distill
          2020, arXiv 2103.04062
 Rule     s_k(b) = Σ_c β_c Θ_kc ω_c;  w = softmax_k s;  q(b) = Σ_k w_k softmax(z_k / T), the mixed target
   paper      L = CE + T² · mean_b KL(q ‖ p_s) + angle_weight · RKD-angle(p_s, q) + hint_weight · mean_j hint_j;
-             β the student's pooled feature, detached, of unit variance, s over √c; hint_j = mean (P_j norm(F_s) −
-             norm(F_k))² at the j-th tap, from mentor k = j mod K. Corrected: no released variant computes this
+             β the student's pooled feature, detached, of unit variance, s over √c; hint_j = mean over samples and
+             places of ‖norm(P_j norm(F_s)) − norm(F_k)‖² = 2 − 2 cos over channels, at the j-th tap, from mentor
+             k = j mod K. Corrected: no released variant computes this
   reference  L = 0.3 · CE + 1.4 · T² · mean_{b,c} q log(q / p_s): the released notebook ``LR_adaptive_KD`` (α 0.7; the
              Hint notebook has the same line), β as it is, its gradient reaching the student through w and q
 Shapes   β (B, c), Θ (K, c), ω (c); z (K, B, C); w (K, B, U); q, p_s (B, U, C) at temperature T; F (B, channels, H, W)
 Defaults T 5; paper: weights 1, taps the last three stages; reference: 0.3 and 1.4, no hints, no angle
+Version  2: hints summed over channels (1: averaged, 0.126, 0.031, 0.0078 at 16, 64, 256 channels: inert)
+Pose     ``reference`` divides by the bins: its divergence has 35 / bins of a batch mean's scale, 0.07 at 512
 Deviates both: one stage in place of two (80 + 200 epochs), the run's seed for Θ and ω. paper: the released hints are
          never trained; the flagship's penalty 0.1 (‖ω‖² + ‖Θ‖²) makes every weight 1/K, here decay is the optimiser's
-Defects  kept in reference: the divergence is divided by C too (0.35 of CE's scale at 100 classes); sharp, arbitrary w;
+Defects  kept in reference: the divergence is divided by C too (0.35 at 100 classes); sharp, arbitrary w;
          the student can lower the loss by moving its feature so that an easier mentor is chosen
 Cost     the student's step, K forwards, K·c + c numbers; hints: a 1x1 convolution a stage; angle: B³ numbers of memory
 Hurts    w is pulled to the mentors whom the student can already follow, not to those who are right

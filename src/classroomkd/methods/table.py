@@ -89,6 +89,7 @@ METHODS: dict[str, MethodEntry] = {
         "corrected rule (paper); released rule (reference)",
         rules=("paper", "reference"),
         by_rule=(("paper", "corrected rule"), ("reference", "released rule")),
+        version=2,
     ),
     "fitnet": MethodEntry("classroomkd.methods.fitnet:FitNet", "hints: mentors' features through a projector", "paper"),
     "at": MethodEntry("classroomkd.methods.at:AttentionTransfer", "mentors' spatial attention maps", "paper"),

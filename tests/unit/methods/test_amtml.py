@@ -83,7 +83,8 @@ def by_hand(room: Classroom, lesson: Lesson, y: Tensor, temperature: float) -> d
     hints = []
     for j, (tap, projector) in enumerate(zip(method.taps, method.projectors, strict=True)):
         ours = F.normalize(lesson.student.features[tap], dim=1)
-        hints.append((projector(ours) - F.normalize(mentors.features[tap][j % K], dim=1)).square().mean())
+        cosine = F.cosine_similarity(projector(ours), mentors.features[tap][j % K], dim=1)
+        hints.append((2 - 2 * cosine).mean())
     return {
         "weight": torch.stack(weights, 1),
         "supervised": F.cross_entropy(student, y),
@@ -260,6 +261,22 @@ def test_mentors_that_do_not_know_do_not_count() -> None:
     terms = room.method(silent)
     assert terms.values["distilled"] == 0
     torch.testing.assert_close(terms.values["angle"], torch.zeros((), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("channels", [16, 64, 256])
+def test_hints_do_not_fade_with_the_channels(channels: int) -> None:
+    """2 - 2 cos: averaged over channels they were 0.126, 0.031 and 0.0078 for maps that have nothing in common."""
+    draw = torch.Generator().manual_seed(0)
+    student, mentor = (torch.randn(64, channels, 8, 8, generator=draw) for _ in range(2))
+    assert hint_distance(nn.Identity(), student, mentor).item() == pytest.approx(2, abs=0.05)
+    assert hint_distance(nn.Identity(), student, 5 * student).item() == pytest.approx(0, abs=1e-5)
+    assert hint_distance(nn.Identity(), student, -student).item() == pytest.approx(4, abs=1e-5)
+    torch.manual_seed(0)
+    projector = nn.Conv2d(channels, channels, 1)  # whose own scale is none of the hint's
+    assert hint_distance(projector, student, mentor).item() == pytest.approx(2, abs=0.05)
+    with torch.no_grad():
+        projector.weight.mul_(7), projector.bias.mul_(7)  # type: ignore[union-attr]
+    assert hint_distance(projector, student, mentor).item() == pytest.approx(2, abs=0.05)
 
 
 def test_hints_go_round_the_mentors() -> None:

@@ -69,7 +69,10 @@ def mixture_kl(student: Tensor, mixed: Tensor, temperature: float) -> Tensor:
 
 
 def hint_distance(projector: nn.Module, student: Tensor, mentor: Tensor, counts_B: Tensor | None = None) -> Tensor:
-    """mean (P · norm(F_s) − norm(F_k))² over everything, a scalar; norm: unit length over the channels at each place.
+    """The mean over samples and places of ‖norm(P · norm(F_s)) − norm(F_k)‖², a scalar.
+
+    norm is unit length over the channels of a place, so that this is 2 − 2 cos: between 0 and 4, and near 2 for maps
+    that have nothing to do with each other, however many channels they have.
 
     Args:
         projector: P, to the mentor's channels, height and width.
@@ -77,10 +80,10 @@ def hint_distance(projector: nn.Module, student: Tensor, mentor: Tensor, counts_
         mentor: ``(B, channels', H', W')``, a constant.
         counts_B: bool; samples that add 0 and no gradient where false, whatever the features hold there. None = all.
     """
-    far = wide(projector(_unit(student))) - _unit(mentor.detach())
+    far = _unit(projector(_unit(student))) - _unit(mentor.detach())
     if counts_B is not None:  # the difference is selected, not its square: 0 · NaN is NaN on the way back
         far = torch.where(counts_B.view(-1, 1, 1, 1), far, 0.0)
-    return far.square().mean()
+    return far.square().sum(1).mean()
 
 
 def _unit(x: Tensor) -> Tensor:
