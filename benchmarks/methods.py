@@ -99,7 +99,9 @@ def collect(bench: Bench, seeds: Sequence[int], epochs: int, skipped: Mapping[st
     """The content of the results file, from what is in the folder."""
     best = bench.chosen(ALONE)
     rate = VALUES["lr"][best] if best is not None else None
-    alone, average = bench.entries(f"none-{rate}", "none"), bench.entries("students", "average")
+    known = {arm.label: arm for arm in ARMS}
+    alone = bench.entries(f"none-{rate}", "none")
+    average = bench.entries("students", known["average"].stored)
     rows = []
     if alone:
         rows.append(row("none", "native", alone, alone, average) | {"setting": {"lr": rate}, "status": "baseline"})
@@ -109,14 +111,14 @@ def collect(bench: Bench, seeds: Sequence[int], epochs: int, skipped: Mapping[st
             made = row(f"none, {more} epochs", "native", found, alone, average)
             rows.append(made | {"setting": {"lr": rate}, "status": "baseline", "as dear as": top[1]})
     for arm in ARMS:
-        found = bench.entries(place("students", arm), arm.label)
-        options = bench.options(place("students", arm), arm.label)
+        found = bench.entries(place("students", arm), arm.stored)
+        options = bench.options(place("students", arm), arm.stored)
         if found and options:
             made = row(arm.name, arm.strength, found, alone, average)
             made["setting"] = {key: options[-1][1].get(key) for key in arm.knob.split("+")}
             table = methods.entries()
-            made["status"] = "; ".join(dict.fromkeys(table[name].status_of(given) for name, given in options))
-            rows.append(made | {"total": arm.total})
+            made["status"] = "; ".join(dict.fromkeys(table[name].status_of(given) for name, given, *_ in options))
+            rows.append(made | {"total": arm.total, "versions": arm.versions})
     tried = {
         arm.label: [bench.entries(*tuned(arm, i)).get(TUNING_SEED, {}).get("val_last") for i in range(3)]
         for arm in (ALONE, *ARMS)

@@ -39,6 +39,19 @@ class Arm:
     def label(self) -> str:
         return self.name if self.strength == "native" else f"{self.name} {self.strength}"
 
+    @property
+    def versions(self) -> dict[str, int]:
+        """Its methods' versions by name."""
+        table = methods.entries()
+        return {entry["name"]: table[entry["name"]].version for entry in self.entries}
+
+    @property
+    def stored(self) -> str:
+        """What its students are stored under: the label, and from version 2 on the methods' versions, so that
+        students of an older rule are not taken for today's."""
+        versions = list(self.versions.values())
+        return self.label if max(versions) == 1 else f"{self.label} v{'v'.join(map(str, versions))}"
+
     def candidates(self) -> list[Entry]:
         """The values of the knob that are tried, as options."""
         if self.knob in VALUES:
@@ -135,7 +148,7 @@ class Bench:
         return dict(sorted((int(f.parent.name[4:]), json.loads(f.read_text())) for f in files))
 
     def options(self, folder: str, label: str) -> list[list[Any]] | None:
-        """``[[method, options], ...]`` that an arm's students were trained with."""
+        """``[[method, options], ...]`` that an arm's students were trained with; a version above 1 is a third."""
         file = self.out / folder / label.replace(" ", "-") / "arm.json"
         return json.loads(file.read_text()) if file.exists() else None
 
@@ -196,7 +209,7 @@ def tuned(arm: Arm, i: int) -> tuple[str, str]:
     """Folder and label of a candidate."""
     if arm.name == ALONE.name:
         return f"tune-none-{VALUES['lr'][i]}", "none"
-    return place("tune", arm), f"{arm.label} {i}"
+    return place("tune", arm), f"{arm.stored} {i}"
 
 
 def longer(rate: float, epochs: int) -> str:
@@ -231,7 +244,7 @@ def plan(
                     some = tuple(tries[start : start + size])
                     yield Batch(place("tune", group[0]), (TUNING_SEED,), some, (*changes, short))
                 ready = [(arm, best) for arm in group if (best := bench.chosen(arm)) is not None]
-                students = tuple((arm, arm.label, arm.candidates()[best]) for arm, best in ready)
+                students = tuple((arm, arm.stored, arm.candidates()[best]) for arm, best in ready)
                 yield Batch(place("students", group[0]), (seed,), students, changes)
         if strength == "native" and rate is not None and (top := bench.dearest(ARMS)):
             more = round(epochs * top[0])

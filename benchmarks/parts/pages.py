@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from parts.words import cost, difference, method_of, older, points, score
+from parts.words import cost, difference, named, points, score
 
 __all__ = ["pages"]
 
@@ -44,13 +44,7 @@ def _under(head: list[str], rows: list[dict[str, Any]], line: Callable[[dict[str
     """By method, whose name an arm's starts with, the head and a line for each of its rows."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        found.setdefault(method_of(row), list(head)).append(line(row))
-    for name, lines in found.items():
-        if old := older([row for row in rows if method_of(row) == name]):
-            lines += [
-                "",
-                f"Measured with version {old[0][1]} of the method; since then its rule or a default has changed.",
-            ]
+        found.setdefault(row["arm"].replace(",", "").split()[0], list(head)).append(line(row))
     return found
 
 
@@ -69,7 +63,7 @@ def _classes(result: Mapping[str, Any]) -> dict[str, list[str]]:
         head,
         result["rows"],
         lambda r: (
-            f"| {r['arm']} | {r['strength']} | {r['n']} | {score(r)} | {difference(r, 'none')} "
+            f"| {named(r)} | {r['strength']} | {r['n']} | {score(r)} | {difference(r, 'none')} "
             f"| {difference(r, 'average')} | {cost(r)} |"
         ),
     )
@@ -88,7 +82,7 @@ def _joints(result: Mapping[str, Any]) -> dict[str, list[str]]:
         head,
         result["rows"],
         lambda r: (
-            f"| {r['arm']} | {r['n']} | {score(r['PCK@0.2'])} | {difference(r['PCK@0.2'], 'none')} "
+            f"| {named(r)} | {r['n']} | {score(r['PCK@0.2'])} | {difference(r['PCK@0.2'], 'none')} "
             f"| {difference(r['PCK@0.2'], 'average')} | {points(r['AP_gtbox']['mean'])} | {cost(r)} |"
         ),
     )

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from classroomkd.methods.table import METHODS
+from classroomkd.methods import entries
 
-__all__ = ["cost", "difference", "method_of", "older", "points", "score", "setting"]
+__all__ = ["cost", "difference", "named", "points", "score", "setting"]
+
+
+def named(row: Mapping[str, Any], method: str | None = None) -> str:
+    """The arm, and whether its figures were made with an older version of its method than today's.
+
+    Args:
+        row: with ``versions`` by method; a row without was made with version 1.
+        method: whose arm it is where the row does not say; None: the first word of the arm's name.
+    """
+    made, table = row.get("versions"), entries()
+    made = made or {method or row["arm"].replace(",", "").split()[0]: 1}
+    old = [
+        f"version {version} of {name}, now {table[name].version}"
+        for name, version in made.items()
+        if name in table and version < table[name].version
+    ]
+    return f"{row['arm']} ({'; '.join(old)})" if old else str(row["arm"])
 
 
 def points(value: float) -> str:
@@ -35,18 +52,6 @@ def difference(row: Mapping[str, Any], base: str) -> str:
 def cost(row: Mapping[str, Any]) -> str:
     """A step over the student alone."""
     return "–" if row["cost_ratio"] is None else f"{row['cost_ratio']:.2f}"
-
-
-def method_of(row: Mapping[str, Any]) -> str:
-    """The method of a row, whose name its arm's starts with."""
-    arm: str = row["arm"]
-    return arm.replace(",", "").split()[0]
-
-
-def older(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
-    """Arms measured with an earlier version of their method, and which one; a row that names none had the first."""
-    found = [(row["arm"], row.get("version", 1), METHODS.get(method_of(row))) for row in rows]
-    return [(arm, version) for arm, version, entry in found if entry is not None and version < entry.version]
 
 
 def setting(row: Mapping[str, Any]) -> str:

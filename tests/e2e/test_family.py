@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 import classroomkd as ck
+from classroomkd import methods
 from classroomkd._compat import installed
 from classroomkd.cli.app import main
 from classroomkd.data.puppets import CLASSES
@@ -225,3 +226,28 @@ def test_what_cannot_be_is_said_before_any_training(
     assert main(["run", smoke, *quick, *words, "--out", str(tmp_path / "run"), "--quiet"]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_another_version_of_a_method_is_not_gone_on_with(
+    tmp_path: Path, pair: list[str], capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An arm without a version was made with the first; the summary says which one made it."""
+    table, out = methods.entries(), tmp_path / "run"
+    monkeypatch.setitem(table, "average", table["average"]._replace(version=1))
+    run = [*pair, "train.epochs=1", "method=average", "--out", str(out)]
+    assert main(run) == 0
+    assert json.loads((out / "summary.json").read_text())["arms"][0]["version"] == {"average": 1}
+    monkeypatch.setitem(table, "average", table["average"]._replace(version=2))
+    capsys.readouterr()
+    assert main([*run, "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert "'average' was made with version 1 of average, this is 2" in said
+    assert "choose another --out" in said
+    newer = tmp_path / "newer"
+    assert main([*run[:-1], str(newer)]) == 0
+    assert main([*run[:-1], str(newer), "--resume"]) == 0
+    assert json.loads((newer / "summary.json").read_text())["arms"][0]["version"] == {"average": 2}
+    monkeypatch.setitem(table, "average", table["average"]._replace(version=1))
+    capsys.readouterr()
+    assert main([*run[:-1], str(newer), "--resume"]) == 2
+    assert "version 2 of average, this is 1" in capsys.readouterr().err

@@ -38,6 +38,13 @@ bench_methods, render = load("methods"), load("render")
 planning = sys.modules["methods_plan"]
 
 
+@pytest.fixture
+def first_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table as it was when every method had version 1."""
+    for name, entry in table.entries().items():
+        monkeypatch.setitem(table.entries(), name, entry._replace(version=1))
+
+
 def finish(out: Path, batch: Any, score: float | dict[str, float] = 0.5, cost: float = 1.0) -> None:
     """What a run leaves of a batch's students; ``score`` of all, or by label (0.5 where it says nothing)."""
 
@@ -69,6 +76,7 @@ def test_arms_are_distinct_and_cover_the_methods() -> None:
     assert all(label.replace(" ", "").isalnum() for label in ARMS)  # folders are found by label
 
 
+@pytest.mark.usefixtures("first_versions")
 def test_every_arm_tries_three_settings_and_is_a_recipe(tmp_path: Path) -> None:
     bench = planning.Bench(tmp_path, quick=bench_methods.SMOKE)
     for arm in TWO:
@@ -81,6 +89,7 @@ def test_every_arm_tries_three_settings_and_is_a_recipe(tmp_path: Path) -> None:
         planning.Arm("kd", ({"name": "kd"},), "nonsense").candidates()
 
 
+@pytest.mark.usefixtures("first_versions")
 def test_plan_tunes_first_then_goes_seed_by_seed_native_before_matched(tmp_path: Path) -> None:
     bench, seen = planning.Bench(tmp_path), []
     for batch in planning.plan(bench, TWO, [0, 1], epochs=6):
@@ -104,6 +113,7 @@ def test_plan_tunes_first_then_goes_seed_by_seed_native_before_matched(tmp_path:
     ]
 
 
+@pytest.mark.usefixtures("first_versions")
 def test_a_cut_plan_goes_on_where_it_was(tmp_path: Path) -> None:
     bench = planning.Bench(tmp_path)
     every = planning.plan(bench, TWO, [0, 1], epochs=6)
@@ -117,6 +127,7 @@ def test_a_cut_plan_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [label for _, label, _ in bench.missing(again)] == ["kd best"]
 
 
+@pytest.mark.usefixtures("first_versions")
 def test_the_best_candidate_is_used_and_failed_students_are_left(tmp_path: Path) -> None:
     bench, arm = planning.Bench(tmp_path), ARMS["average"]
     for i, score in ((0, 0.3), (2, 0.6)):
@@ -127,6 +138,26 @@ def test_the_best_candidate_is_used_and_failed_students_are_left(tmp_path: Path)
     assert [bench.missing(b) for b in batches[:1]] == [[]]  # nothing of the tuning is tried again
     assert batches[-1].students == ((arm, "average", {"temperature": 8}),)
     assert planning.Bench(tmp_path, troubles={"average": "?"}).missing(batches[-1]) == []
+
+
+@pytest.mark.usefixtures("first_versions")
+def test_students_of_an_older_version_are_not_taken_for_todays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, arms = planning.Bench(tmp_path), [ARMS["average"], ARMS["kd best"]]
+    for batch in planning.plan(bench, arms, [0], epochs=6):
+        finish(tmp_path, batch)
+    assert not any(bench.missing(batch) for batch in planning.plan(bench, arms, [0], epochs=6))
+    before = bench_methods.collect(bench, [0], 6, {})
+    monkeypatch.setitem(table.entries(), "kd", table.entries()["kd"]._replace(version=2))
+    lacking = next(b for b in planning.plan(bench, arms, [0], epochs=6) if bench.missing(b))
+    assert [label for _, label, _ in bench.missing(lacking)] == [f"kd best v2 {i}" for i in range(3)]
+    assert [row["arm"] for row in bench_methods.collect(bench, [0], 6, {})["rows"]][-1] == "average"
+    # Figures that were made before say so, whether they know versions or are from before there were any.
+    for row in before["rows"]:
+        for forgetful in ({}, {"versions": None}):
+            said = "\n".join(render.table([row | forgetful]))
+            assert ("(version 1 of kd, now 2)" in said) == (row["arm"] == "kd best")
 
 
 def scores(*values: float) -> dict[int, dict[str, float]]:
@@ -143,6 +174,7 @@ def test_rows_are_paired_by_seed() -> None:
     assert row["pairs with none"] == 2
 
 
+@pytest.mark.usefixtures("first_versions")
 def test_results_and_tables_come_from_what_is_there(tmp_path: Path) -> None:
     bench = planning.Bench(tmp_path)
     empty = bench_methods.collect(bench, [0, 1], 6, {})
@@ -181,6 +213,7 @@ def test_tables_and_pages_are_those_of_the_results() -> None:
         assert file.read_text() == text, f"{file.name}: run python benchmarks/render.py"
 
 
+@pytest.mark.usefixtures("first_versions")
 def test_a_method_s_page_gets_its_rows_once(tmp_path: Path) -> None:
     row = {"n": 5, "mean": 0.5, "sd": 0.01, "vs none": [0.02, 0.01, 0.03], "cost_ratio": 1.5, "strength": "native"}
     result = {"rows": [{"arm": name, **row} for name in ("kd best", "none, 9 epochs", "camkd with dist")]}
@@ -202,23 +235,6 @@ def test_a_method_s_page_gets_its_rows_once(tmp_path: Path) -> None:
     assert "| none, 9 epochs |" in (tmp_path / "none.md").read_text()
     assert "| camkd with dist |" in (tmp_path / "camkd.md").read_text()
     assert "Measured" not in (tmp_path / "fitnet.md").read_text()
-
-
-def test_rows_of_an_earlier_version_of_their_method_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = sys.modules["parts.words"]
-    newer = {name: table.METHODS[name]._replace(version=v) for name, v in (("at", 3), ("crd", 2), ("sp", 1))}
-    monkeypatch.setattr(words, "METHODS", newer)
-    row = {"n": 1, "mean": 0.5, "sd": None, "cost_ratio": 1.5, "strength": "native", "setting": {}, "status": "paper"}
-    rows = [{"arm": "at"} | row, {"arm": "crd, longer", "version": 2} | row, {"arm": "sp"} | row]
-    result = {"rows": rows, "student": {"model": "resnet8"}, "mentors": [1], "epochs": 3, "command": "make it"}
-    (tmp_path / "methods.json").write_text(json.dumps(result))
-    for name in ("at", "crd", "sp"):
-        (tmp_path / f"{name}.md").write_text("## Tests\n")
-    made = {file.stem: text for file, text in render.pages(tmp_path, tmp_path).items()}
-    assert "Measured with version 1 of the method" in made["at"]
-    assert not any("Measured with" in made[name] for name in ("crd", "sp"))
-    text = "\n".join(render.every_method(result | {"wanted": 1, "failures": {}, "skipped": []}))
-    assert "before its rule or a default changed: at (1)." in text
 
 
 def test_accuracy_of_the_bank_is_paired_by_seed_and_waits_for_all_seeds(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ def lineage(
     assert [t.name for t in teachers] == [*spec.taught_by.mentors]
     who = [{"is": _weights(t), "mean": t.mean, "std": t.std, "size": t.size, "model": t.model} for t in teachers]
     about: dict[str, Any] = {"mentors": who, "method": spec.taught_by.parts}
+    if versions := methods.raised(spec.taught_by.parts):
+        about["versions"] = versions
     options = json.dumps(spec.taught_by.parts, default=str)
     if any(json.dumps(t.name) in options for t in teachers):  # an option calls one by name: which of them has it?
         about["names"] = [t.name for t in teachers]

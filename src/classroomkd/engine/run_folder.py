@@ -32,7 +32,8 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
     """Whether a run folder can be made or gone on with; nothing is written.
 
     Raises:
-        UserError: it exists and ``resume`` was not asked for; or it was made by another recipe (names what differs).
+        UserError: it exists and ``resume`` was not asked for; or it was made by another recipe (names what differs),
+            or with another version of a method.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder to --out")
@@ -44,14 +45,25 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
         )
     stored = out / "recipe.yaml"
     changed = _differences(stored, recipe) if stored.exists() else []
+    old: list[str] = []
     for arm in recipe.arms():
         made = out / arm.slug / "arm.json"
-        if made.exists() and _today(json.loads(_read(made))) != _identity(arm):
+        if not made.exists():
+            continue
+        before = json.loads(_read(made))
+        if _today(before) != _today(_identity(arm)):
             changed.append(f"the arm '{arm.label}'")
+        elif said := _told_versions(before, arm):
+            old.append(f"the arm '{arm.label}' was made with {said}")
     if changed:
         raise UserError(
             f"{out} was made by another recipe: {', '.join(changed)} differ(s). Resume with the recipe it was "
             f"made with ({stored}), or choose another --out"
+        )
+    if old:
+        raise UserError(
+            f"{out}: {'; '.join(old)}. The rules differ (CHANGELOG.md), so their students must not be mixed: choose "
+            "another --out, or go on with the version of classroomkd that made it (environment.json)"
         )
 
 
@@ -102,15 +114,28 @@ def data_identity(setup: Setup) -> dict[str, Any]:
 
 
 def _identity(arm: Arm) -> list[Any]:
-    return json.loads(json.dumps([[name, options] for name, options in arm.parts]))  # type: ignore[no-any-return]
+    """``[method, options]`` of every part, and the method's version as a third where it is above 1."""
+    raised = methods.raised(arm.parts)
+    found = [[name, options, raised[name]] if name in raised else [name, options] for name, options in arm.parts]
+    return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 
 def _today(identity: Any) -> Any:
-    """A stored arm with the options that have come since, at their defaults."""
+    """A stored arm with the options that have come since, at their defaults, whatever its methods' versions."""
     try:
-        return json.loads(json.dumps([[name, methods.filled(name, options)] for name, options in identity]))
+        return json.loads(json.dumps([[name, methods.filled(name, options)] for name, options, *_ in identity]))
     except (UserError, ValueError, TypeError):
         return identity  # not what this version would write: it differs
+
+
+def _told_versions(identity: Any, arm: Arm) -> str:
+    """``version 1 of kd, this is 2`` for the methods of a stored arm whose version was another; without one it was 1."""
+    raised, told = methods.raised(arm.parts), []
+    for name, _, *version in identity:
+        made, now = version[0] if version else 1, raised.get(name, 1)
+        if made != now:
+            told.append(f"version {made} of {name}, this is {now}")
+    return ", ".join(told)
 
 
 def _read(file: Path) -> str:
@@ -213,6 +238,7 @@ def summarise(
                 "folder": arm.slug,
                 "method": "+".join(e.name for e in arm.entries),
                 "options": {e.name: e.options for e in arm.entries},
+                "version": {e.name: table[e.name].version for e in arm.entries},
                 "status": "; ".join(dict.fromkeys(table[e.name].status_of(e.options) for e in arm.entries)),
             }
             for arm in arms

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from classroomkd.classroom.method import Method
 
-__all__ = ["METHODS", "MethodEntry", "compose", "create", "entries", "filled", "method_class", "names", "options_model"]
+__all__ = ["METHODS", "MethodEntry", "compose", "create", "entries", "filled", "method_class", "names", "options_model", "raised"]
 
 
 # What every method takes beside its own options; applied by the base class.
@@ -29,6 +29,13 @@ COMMON: dict[str, Any] = {
 def names() -> list[str]:
     """Every method's name, plug-ins included."""
     return list(entries())
+
+
+def raised(parts: Iterable[tuple[str, Any]]) -> dict[str, int]:
+    """By name, the versions of an arm's methods (``(name, options)``) that are above 1; a key that is made of this is
+    what it was before methods had versions."""
+    table = entries()
+    return {name: table[name].version for name, _ in parts if name in table and table[name].version > 1}
 
 
 def method_class(name: str) -> type[Method]:

@@ -165,3 +165,14 @@ def test_the_order_of_the_classes_that_a_teacher_knows_is_part_of_the_key(tmp_pa
     # The file of its answers is named by a key that holds the order; for a whole mentor the weights say everything.
     assert key(tmp_path, teacher, few, "one") != key(tmp_path, teacher, few, "two")
     assert key(tmp_path, teacher, whole, "one") == key(tmp_path, teacher, whole, "two")
+
+
+def test_another_version_of_the_method_is_another_assistant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, teacher = said(0), {"big": "weights"}
+    table = ck.methods.entries()
+    monkeypatch.setitem(table, "kd", table["kd"]._replace(version=1))
+    first = key(tmp_path, teacher, logits)
+    assert "versions" not in first["taught_by"]  # the key of what is in caches already
+    monkeypatch.setitem(table, "kd", table["kd"]._replace(version=2))
+    assert key(tmp_path, teacher, logits)["taught_by"] == first["taught_by"] | {"versions": {"kd": 2}}
+    assert key(tmp_path, teacher, logits, by={"method": [{"name": "average"}]}) != first
