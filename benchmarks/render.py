@@ -34,9 +34,9 @@ def fashion(result: dict[str, Any]) -> list[str]:
         "|:---|---:|---:|---:|---:|:---|",
     ]
     for row in result["rows"]:
-        setting = ", ".join(f"{k} {v}" for k, v in row["setting"].items())
+        setting, arm = ", ".join(f"{k} {v}" for k, v in row["setting"].items()), named(row, _fashion_method(row))
         lines.append(
-            f"| {named(row, _fashion_method(row))} | {row['n']} | {points(row['mean'])} ± {points(row['sd'])} | {difference(row, 'none')} "
+            f"| {arm} | {row['n']} | {points(row['mean'])} ± {points(row['sd'])} | {difference(row, 'none')} "
             f"| {difference(row, 'average')} | {setting} |"
         )
     return [

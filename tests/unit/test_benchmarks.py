@@ -141,9 +141,7 @@ def test_the_best_candidate_is_used_and_failed_students_are_left(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("first_versions")
-def test_students_of_an_older_version_are_not_taken_for_todays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_students_of_an_older_version_are_not_taken_for_todays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench, arms = planning.Bench(tmp_path), [ARMS["average"], ARMS["kd best"]]
     for batch in planning.plan(bench, arms, [0], epochs=6):
         finish(tmp_path, batch)

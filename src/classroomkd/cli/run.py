@@ -88,12 +88,18 @@ def _print_plan(made: dict[str, Any], as_json: bool) -> None:
         table.add_row(name, network["model"], f"{network['parameters']:,}", f"{network['multiply_adds']:,}")
     console.print(table)
     arms = Table(title="What a step costs (measured here, untrained networks)", title_justify="left")
-    for heading in ("arm", "mentor forwards", "ms online", "x floor", "x floor, bank"):
+    for heading in ("arm", "mentor forwards", "ms online", "x floor", "x floor, bank", "mentors' gradient"):
         arms.add_column(heading, justify="left" if heading == "arm" else "right")
     for arm in made["arms"]:
         bank = "–" if arm["x_floor_bank"] is None else f"{arm['x_floor_bank']:.2f}"
-        arms.add_row(arm["label"], str(arm["mentor_forwards"]), f"{arm['step_ms']:.1f}", f"{arm['x_floor']:.2f}", bank)
+        ratio = "–" if arm["gradient_ratio"] is None else f"{arm['gradient_ratio']:.1f}"
+        costs = (f"{arm['step_ms']:.1f}", f"{arm['x_floor']:.2f}", bank)
+        arms.add_row(arm["label"], str(arm["mentor_forwards"]), *costs, ratio)
     console.print(arms)
+    print("mentors' gradient: over that of the labels alone, at the start; – where a mentor is not trained yet")
+    for arm in made["arms"]:
+        if arm["loud"]:
+            print(f"note: arm '{arm['label']}': {arm['loud']}")
     students = f"{made['students']} student{'s' * (made['students'] != 1)}"
     print(f"{students} of {made['steps']:,} steps each, seeds {made['seeds']}, into {made['out']}")
     bank = made["bank"]

@@ -34,14 +34,15 @@ __all__ = ["alone", "endless", "prepared", "stand_in"]
 
 
 @contextmanager
-def prepared(setup: Setup, arm: Arm, last: bool) -> Iterator[EngineContext]:
+def prepared(setup: Setup, arm: Arm, last: bool, weights: bool = False) -> Iterator[EngineContext]:
     """The arm's context as a training has it: fast mentors, the student's layout (channels-last or not), its optimiser.
 
-    Weights and generators are put back afterwards.
+    With ``weights`` networks that have some are loaded; else all are as they are built. What is in memory, and the
+    generators, are put back afterwards.
     """
     device = setup.runtime.device
     rng = checkpoint.rng_state(device)
-    room = untrained_classroom(setup, arm)
+    room = untrained_classroom(setup, arm, weights)
     saved = copy.deepcopy(room.state_dict())
     room.mentors.mentors = [setup.hastened(mentor) for mentor in room.mentors]
     if room.method.needs.calibration:

@@ -88,16 +88,21 @@ class EngineContext:
 
     def lesson(self, batch: Batch) -> Lesson:
         """Everybody's answers to ``{"pixels", "target", "ids", "views"}``."""
+        with self._sync(), self.runtime.autocast():
+            return self._gathered(batch, self.learner)
+
+    def aside(self, batch: Batch) -> Lesson:
+        """:meth:`lesson` outside DDP and in full precision, for a look at gradients that no update follows."""
+        return self._gathered(batch, None)
+
+    def _gathered(self, batch: Batch, answer: Callable[[Tensor], Any] | None) -> Lesson:
         device = self.runtime.device
         target, ids, views = (batch[k].to(device, non_blocking=True) for k in ("target", "ids", "views"))
-        with self._sync(), self.runtime.autocast():
-            inputs = self.inputs(batch["pixels"])
-            sights = {size: self.inputs(batch[key]) for key in batch if (size := sight_size(key)) is not None}
-            if isinstance(self.classroom.mentors.store, Bank):
-                self._stage(self.classroom.mentors.store, batch, inputs, sights)
-            return self.classroom.gather(
-                inputs, target, ids=ids, views=views, answer=self.learner, sights=sights or None
-            )
+        inputs = self.inputs(batch["pixels"])
+        sights = {size: self.inputs(batch[key]) for key in batch if (size := sight_size(key)) is not None}
+        if isinstance(self.classroom.mentors.store, Bank):
+            self._stage(self.classroom.mentors.store, batch, inputs, sights)
+        return self.classroom.gather(inputs, target, ids=ids, views=views, answer=answer, sights=sights or None)
 
     def _stage(self, bank: Bank, batch: Batch, inputs: Tensor, sights: Mapping[tuple[int, int], Tensor]) -> None:
         """Let the bank ask what it does not hold of this batch."""

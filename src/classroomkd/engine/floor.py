@@ -22,7 +22,7 @@ from classroomkd.engine import checkpoint
 if TYPE_CHECKING:
     from classroomkd.engine.context import EngineContext
 
-__all__ = ["Cost", "probe"]
+__all__ = ["Cost", "probe", "rehearsed"]
 
 ENOUGH = 10.0  # seconds after which a round that is measured is the last
 
@@ -53,8 +53,8 @@ def probe(context: EngineContext, batch: Batch, rounds: int = 7) -> dict[str, fl
         "step_ms": (classroom.method, store),
     }
     if isinstance(store, MissBank):
-        kinds["step_ms"] = classroom.method, _rehearsed(store, stored=True)
-        kinds["asked_ms"] = classroom.method, _rehearsed(store, stored=False)
+        kinds["step_ms"] = classroom.method, rehearsed(store, stored=True)
+        kinds["asked_ms"] = classroom.method, rehearsed(store, stored=False)
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
     counts, steps, period = (mentors.forwards, mentors.answered), classroom.steps, classroom.method.period
     classroom.train()
@@ -97,8 +97,9 @@ def _pass(context: EngineContext, method: Method, batch: Batch) -> Lesson:
     return lesson
 
 
-def _rehearsed(bank: MissBank, stored: bool) -> MissBank:
-    """The bank as if it held every answer or none: it reads as the real one does, writes nothing and counts apart."""
+def rehearsed(bank: MissBank, stored: bool | None) -> MissBank:
+    """The bank as it is (None), or as if it held every answer or none: it reads as the real one does, writes nothing
+    and counts apart."""
     made = copy.copy(bank)
     made.asked = [0] * len(bank.asked)
     made.stores = [{kind: cast(RowStore, _Rows(store, stored)) for kind, store in row.items()} for row in bank.stores]
@@ -106,15 +107,17 @@ def _rehearsed(bank: MissBank, stored: bool) -> MissBank:
 
 
 class _Rows:
-    """Rows of a store, all of them there or none."""
+    """Rows of a store as they are (``stored`` None), or all of them there or none."""
 
     writable = False
 
-    def __init__(self, store: RowStore, stored: bool) -> None:
+    def __init__(self, store: RowStore, stored: bool | None) -> None:
         self._store, self._stored, self.codec = store, stored, store.codec
 
     def read(self, views: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         values, ok = self._store.read(views, positions)
+        if self._stored is None:
+            return values, ok
         if not bool(ok.all()):
             values[~ok] = 0.0
         return values, torch.full_like(ok, self._stored)

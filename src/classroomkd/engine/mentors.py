@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.recipe.schema import MentorSpec
 
-__all__ = ["MentorRecord", "load_mentor", "prepare_mentor"]
+__all__ = ["MentorRecord", "is_trained", "load_mentor", "prepare_mentor", "ready_mentor"]
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,8 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
         what = identity(setup, module, theirs)
     elif spec.checkpoint is not None:
         weights = str(spec.checkpoint)
-        metadata = models.load_checkpoint(module, weights, what=f"mentor '{spec.name}'")
+        mean, std, size = _loaded(setup, spec, module)
         what = identity(setup, module, theirs)
-        known = json.loads(metadata["preprocessing"]) if "preprocessing" in metadata else None
-        known = known or models.preprocessing(spec.model)
-        if known is not None:
-            mean, std = list(known["mean"]), list(known["std"])
-        if "preprocessing" in metadata and spec.shape is None and known is not None and "shape" in known:
-            own = [int(n) for n in known["shape"][1:]]  # a student of ours says which size it was taught at
-            size = own if own != list(setup.data.shape[1:]) else None
     elif setup.subject.comes_trained(spec.model):
         what, note = identity(setup, module, theirs), "; ".join(x for x in (note, "with its published weights") if x)
         known = getattr(module, "preprocessing", None)
@@ -161,6 +154,39 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
         forwards=forwards,
         answer_seconds=answer_seconds,
     )
+
+
+def _loaded(
+    setup: Setup, spec: MentorSpec, module: nn.Module
+) -> tuple[list[float] | None, list[float] | None, list[int] | None]:
+    """Load a mentor's checkpoint; returns the mean, std and size that it or its library says of itself."""
+    mean, std, size = None, None, None
+    metadata = models.load_checkpoint(module, str(spec.checkpoint), what=f"mentor '{spec.name}'")
+    known = json.loads(metadata["preprocessing"]) if "preprocessing" in metadata else None
+    known = known or models.preprocessing(spec.model)
+    if known is not None:
+        mean, std = list(known["mean"]), list(known["std"])
+    if "preprocessing" in metadata and spec.shape is None and known is not None and "shape" in known:
+        own = [int(n) for n in known["shape"][1:]]  # a student of ours says which size it was taught at
+        size = own if own != list(setup.data.shape[1:]) else None
+    return mean, std, size
+
+
+def is_trained(setup: Setup, spec: MentorSpec) -> bool:
+    """Whether a mentor has weights before the run does anything."""
+    handed = bool(setup.given and spec.name in setup.given)
+    return handed or spec.checkpoint is not None or setup.subject.comes_trained(spec.model)
+
+
+def ready_mentor(setup: Setup, spec: MentorSpec) -> Mentor:
+    """A mentor that :func:`is_trained`, as a run would have it, without scoring or storing anything."""
+    module = setup.build_mentor(spec.name, seed=0)
+    mean, std, size = _loaded(setup, spec, module) if spec.checkpoint is not None else (None, None, None)
+    if spec.checkpoint is None and (known := getattr(module, "preprocessing", None)):
+        mean, std = list(known["mean"]), list(known["std"])
+    if spec.mean is not None:
+        mean, std = list(spec.mean), list(spec.std or setup.data.std)
+    return setup.wrap_mentor(spec, module, mean, std, spec.shape or size)
 
 
 def _trained(

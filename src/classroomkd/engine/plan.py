@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,8 +14,13 @@ from classroomkd.classroom import Classroom
 from classroomkd.engine.bench_setting import prepared
 from classroomkd.engine.floor import probe
 from classroomkd.engine.inputs import Batches
+from classroomkd.engine.mentors import is_trained
+from classroomkd.engine.scales import loud, measure
 from classroomkd.engine.setup import Setup
 from classroomkd.engine.step_context import layout
+
+if TYPE_CHECKING:
+    from classroomkd.recipe import Arm
 
 __all__ = ["forecast", "plan"]
 
@@ -32,7 +37,9 @@ def plan(setup: Setup, tell: Callable[[str], None] = lambda said: None) -> dict[
     Returns:
         ``{"data", "arms", "seeds", "steps", "students", "bank"}`` (``bank`` with the bytes it takes); an arm
         has ``mentor_forwards`` (a step), ``x_floor``
-        (its step over the student alone, mentors online) and ``x_floor_bank`` (with stored answers; None without).
+        (its step over the student alone, mentors online), ``x_floor_bank`` (with stored answers; None without) and
+        ``gradient_ratio`` (the mentors' gradient over that of the labels alone at the start, and ``loud``, what is to
+        be said of it; None where a mentor has no weights yet).
     """
     recipe = setup.recipe
     batches = Batches(
@@ -68,6 +75,7 @@ def plan(setup: Setup, tell: Callable[[str], None] = lambda said: None) -> dict[
                 "x_floor": round(costs["cost_ratio"], 2),
                 "x_floor_bank": round(stored, 2) if kept else None,
                 "step_ms": round(costs["step_ms"], 2),
+                **_loudness(setup, arm, last, batch),
             }
         )
     return {
@@ -88,6 +96,17 @@ def plan(setup: Setup, tell: Callable[[str], None] = lambda said: None) -> dict[
         "students": len(arms) * len(recipe.seeds),
         "bank": _bank(setup, arms, sum(sizes.values())),
     }
+
+
+def _loudness(setup: Setup, arm: Arm, last: bool, batch: dict[str, Tensor]) -> dict[str, Any]:
+    """How loud an arm's mentors are at the start; unknown where one is not trained yet, or must be calibrated first."""
+    needs, scale = methods.compose(arm.parts).needs, None
+    known = needs.mentors > 0 and not needs.calibration and all(is_trained(setup, m) for m in setup.recipe.mentors)
+    if known:
+        with prepared(setup, arm, last, weights=True) as context:
+            scale = measure(context, batch)
+    found = scale.entry() if scale is not None else {}
+    return {"gradient_ratio": found.get("gradient_ratio"), "loud": loud(scale)}
 
 
 def _bank(setup: Setup, arms: list[dict[str, Any]], features: float) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def _today(identity: Any) -> Any:
 
 
 def _told_versions(identity: Any, arm: Arm) -> str:
-    """``version 1 of kd, this is 2`` for the methods of a stored arm whose version was another; without one it was 1."""
+    """``version 1 of kd, this is 2`` for the methods of a stored arm whose version was another; 1 where none stands."""
     raised, told = methods.raised(arm.parts), []
     for name, _, *version in identity:
         made, now = version[0] if version else 1, raised.get(name, 1)

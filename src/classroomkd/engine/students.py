@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from classroomkd._files import atomic_write_text
 from classroomkd.classroom import Classroom, Mentor
 from classroomkd.engine import scoring as ev
 from classroomkd.engine.answering import open_bank
-from classroomkd.engine.mentors import MentorRecord, load_mentor
+from classroomkd.engine.mentors import MentorRecord, load_mentor, ready_mentor
 from classroomkd.engine.setup import Setup
 from classroomkd.engine.train import Fit, Notify, Result
 from classroomkd.errors import UserError
@@ -82,12 +83,21 @@ def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorR
     return classroom.to(setup.runtime.device)
 
 
-def untrained_classroom(setup: Setup, arm: Arm) -> Classroom:
-    """The classroom of an arm with networks as they are built, untrained: for a dry run of taps, shapes and cost."""
+def untrained_classroom(setup: Setup, arm: Arm, weights: bool = False) -> Classroom:
+    """The classroom of an arm before anything is trained: for a dry run of taps, shapes, cost and scales.
+
+    Args:
+        setup: of the run.
+        arm: whose.
+        weights: load the weights of networks that have some; else all are as they are built.
+    """
     recipe, part = setup.recipe, setup.student_part
     student = setup.build(recipe.student.model, "student", 0)
+    if weights and recipe.student.checkpoint is not None:
+        models.load_checkpoint(student, recipe.student.checkpoint, what="student")
     method = methods.compose(arm.parts)
-    teachers = [setup.blank_mentor(m) for m in (recipe.mentors if method.needs.mentors > 0 else ())]
+    made = partial(ready_mentor, setup) if weights else setup.blank_mentor
+    teachers = [made(m) for m in (recipe.mentors if method.needs.mentors > 0 else ())]
     classroom = Classroom(
         student,
         teachers,
@@ -152,6 +162,7 @@ def teach_student(
         notify=notify,
         exam=setup.subject.evaluate,
         sights=setup.sights(classroom),
+        told=f"arm '{arm.label}'" if seed == setup.recipe.seeds[0] else "",
     )
     result = fit.run(resume=resume)
     return _finish(setup, arm, seed, classroom, result, folder)
@@ -193,6 +204,7 @@ def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Res
         "steps": result.steps,
         "seconds": round(result.seconds, 3),
         **{k: round(v, 4) for k, v in result.cost.items() if math.isfinite(v)},
+        **(result.scale.entry() if result.scale is not None else {}),
         **({"test_metrics": dict(last_score.more)} if last_score.more else {}),
     }
     if isinstance(classroom.mentors.store, bank.MissBank):

@@ -21,6 +21,7 @@ from classroomkd.engine.inputs import Batches, Inputs
 from classroomkd.engine.optim import learning_rate
 from classroomkd.engine.record import open_log
 from classroomkd.engine.runtime import Runtime
+from classroomkd.engine.scales import Scale, loud, measure
 from classroomkd.engine.scoring import Score, evaluate
 from classroomkd.engine.step_context import step_context
 from classroomkd.engine.student_layout import settle
@@ -53,6 +54,7 @@ class Result:
     steps: int
     seconds: float
     cost: dict[str, float]
+    scale: Scale | None = None
 
 
 @dataclass
@@ -69,7 +71,8 @@ class Fit:
         seed: of order, views and weights' noise.
         folder: where metrics and checkpoints go; None = nowhere.
         notify: called with progress events.
-        measure: whether the step is timed against the student alone first.
+        measure: whether the step is timed against the student alone first, and the mentors' gradient is.
+        told: what sentences for the user call this training; empty: what is said once for all seeds is left to others.
         exam: scores a network on a part; None: accuracy by class.
         sights: (H, W) at which mentors want the views drawn, beside the student's own.
         size: (H, W) at which the network that is trained wants them; None: the data's.
@@ -87,6 +90,7 @@ class Fit:
     folder: Path | None = None
     notify: Notify = _silent
     measure: bool = True
+    told: str = ""
     exam: Exam | None = None
     sights: Sequence[tuple[int, int]] = ()
     size: tuple[int, int] | None = None
@@ -130,6 +134,9 @@ class Fit:
         rate = learning_rate(spec)
         self._open_epoch(0)
         cost = Cost(probe(context, next(batches.epoch(0))) if self.measure else {}, classroom.mentors.store)
+        scale = measure(context, next(batches.epoch(0))) if self.measure else None
+        if self.told and (said := loud(scale)):
+            self.notify({"event": "note", "text": f"{self.told}: {said}"})
         first = self._resume(context, cost) if resume else 0
         log = open_log(self.folder if runtime.is_zero else None, classroom.steps if resume else 0)
         started, waited, since = time.perf_counter(), 0.0, time.perf_counter()
@@ -191,6 +198,7 @@ class Fit:
             classroom.steps,
             self._spent,
             cost.whole(),
+            scale,
         )
 
     def _open_epoch(self, epoch: int) -> None:

@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 
     from classroomkd.classroom.method import Method
 
-__all__ = ["METHODS", "MethodEntry", "compose", "create", "entries", "filled", "method_class", "names", "options_model", "raised"]
+__all__ = [
+    "METHODS",
+    "MethodEntry",
+    "compose",
+    "create",
+    "entries",
+    "filled",
+    "method_class",
+    "names",
+    "options_model",
+    "raised",
+]
 
 
 # What every method takes beside its own options; applied by the base class.
