@@ -32,6 +32,7 @@ def fill(
     size: tuple[int, int] | None = None,
     device: torch.device | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
+    heard: Callable[[Mapping[str, Tensor], Tensor], None] | None = None,
 ) -> int:
     """Have one mentor answer what is missing in its stores, and store it.
 
@@ -50,6 +51,7 @@ def fill(
         device: where the views are drawn, the same as in training; None: where the part's pixels are.
         progress: told ``{"done", "all", "seconds", "left"}`` after each batch: rows of this share now there, all that
             were missing in it, seconds so far, and seconds left (None before the first batch).
+        heard: told each answer by kind, (B, …), and the samples' ids (B,), before it is stored.
 
     Returns:
         How many samples were asked (0: all was there).
@@ -79,6 +81,8 @@ def fill(
                 continue
             pixels, target, ids = (value.to(device or value.device) for value in part.batch(index))
             said = ask(space.look(pixels, target, ids, torch.full_like(ids, view), size)[0])
+            if heard is not None:
+                heard(said, ids)
             for row, (kind, store) in enumerate(stores.items()):
                 # Only what this kind lacks: a row that is there keeps its bytes.
                 lacking = gone[row, index]

@@ -21,6 +21,8 @@ __all__ = ["AnswerStore", "Mentor", "MentorPool", "Sights"]
 
 Statistics = Sequence[float]
 Sights = Mapping[tuple[int, int], Tensor]  # by (H, W), the same views drawn at another size, in the student's space
+# Answers of mentors (M', B, …), their places, sample ids (B,), and who was asked about what (M', B), None = everything.
+Watch = Callable[[Answers, Sequence[int], Tensor, Tensor | None], None]
 
 
 class AnswerStore(Protocol):
@@ -164,6 +166,7 @@ class MentorPool:
         self.mean, self.std = mean, std
         self.store: AnswerStore | None = None
         self.taps: tuple[str, ...] = ()  # what the method reads
+        self.watch: Watch | None = None  # shown every answer that is given to a lesson
         # Network passes made so far, and samples that went through them: counts, so that cost can be proved.
         self.forwards, self.answered = 0, 0
         names = [m.name for m in self.mentors]
@@ -213,12 +216,16 @@ class MentorPool:
         """
         if not self.mentors:
             return None
+        places = range(len(self.mentors)) if only is None else only
         if self.store is not None and ids is not None and views is not None:
             features = {tap: self.store.features(tap, ids, views) for tap in self.taps}
             stored = Answers(self.store.lookup(ids, views), features)
-            return stored if only is None else stored.of(only)
+            stored = stored if only is None else stored.of(only)
+            if self.watch is not None:
+                self.watch(stored, places, ids, None)
+            return stored
         said = []
-        asked = self.mentors if only is None else [self.mentors[i] for i in only]
+        asked = [self.mentors[i] for i in places]
         where = self._gated(asked, gate, target) if inputs.device.type == "cpu" else None
         for i, mentor in enumerate(asked):
             forward, seen = partial(self._forward, mentor), inputs
@@ -234,9 +241,12 @@ class MentorPool:
                 f"{shapes[0]}: all mentors and the student must know the same classes"
             )
         taps = [tap for tap in said[0].features if all(tap in a.features for a in said)]
-        return Answers(
+        found = Answers(
             torch.stack([a.prediction for a in said]), {tap: tuple(a.features[tap] for a in said) for tap in taps}
         )
+        if self.watch is not None and ids is not None:
+            self.watch(found, places, ids, where)
+        return found
 
     def _forward(self, mentor: Mentor, inputs: Tensor) -> Answers:
         self.answered += len(inputs)

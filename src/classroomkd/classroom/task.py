@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from classroomkd.functional.divergence import wide
+
 __all__ = ["Task"]
 
 
@@ -62,6 +64,14 @@ class Task(ABC):
         """
         marked = units_MBU.any(-1).view(*answers.shape[:2], *[1] * (answers.dim() - 2))
         return torch.where(marked, 0.0, answers)
+
+    def broken(self, answers: Tensor) -> Tensor:
+        """Which of the mentors' answers ``(M, B, …)`` are not finite: ``(M, B)`` bool.
+
+        A NaN or +inf anywhere, or nothing but ``-inf``; single ``-inf`` are classes that a mentor rules out.
+        """
+        top = wide(answers).flatten(2).amax(-1)  # NaN wins
+        return ~top.isfinite()
 
     @abstractmethod
     def topics(self, target: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from classroomkd.bank.manifest import MANIFEST, Manifest, differences, nearest
 from classroomkd.classroom import Answers, Mentor, Needs
 from classroomkd.engine.asking import filled_up
 from classroomkd.engine.setup import Setup
-from classroomkd.errors import UserError
+from classroomkd.engine.watch import REMEDY, Watch, sentence
+from classroomkd.errors import RunStopped, UserError
 
 if TYPE_CHECKING:
     from classroomkd.engine.mentors import MentorRecord
@@ -130,6 +131,15 @@ def prepare_answers(
                     f"bank: {store.folder} lacks {store.views * store.samples - store.count():,} answers and cannot be "
                     "written; fill it where it was made (classroomkd bank fill), or give another cache="
                 )
+        watch = Watch([mentor.name], setup.task, setup.runtime.device, *_together(setup))
+
+        def heard(said: Mapping[str, Tensor], ids: Tensor) -> None:
+            features = {kind: (x,) for kind, x in said.items() if kind != LOGITS}
+            watch(Answers(said[LOGITS].unsqueeze(0), features), (0,), ids, None)
+            # What is to stop a run does so at once; ranks stop together, when all have filled their share.
+            if setup.recipe.on_bad_mentor == "stop" and setup.runtime.world == 1:
+                _tell_of(setup, watch, notify)
+
         asked = bank.fill(
             stores,
             asker(setup, setup.hastened(mentor)),
@@ -140,7 +150,9 @@ def prepare_answers(
             size=mentor.size,
             device=setup.runtime.device,
             progress=progress if setup.runtime.is_zero else None,
+            heard=heard,
         )
+        _tell_of(setup, watch, notify)
         setup.runtime.barrier()
         if asked and setup.runtime.is_zero:
             before += time.perf_counter() - started
@@ -152,6 +164,24 @@ def prepare_answers(
         said = f"bank: {form} leaves out {left_out:.1%} of the probability (T = 1) that mentor '{mentor.name}' gives"
         notify({"event": "note", "text": f"{said}, more at a higher temperature"})
     return folders, asked, round(before, 2)
+
+
+def _together(setup: Setup) -> tuple[Any, Any]:
+    """How sums and tensors come together over ranks; None on one."""
+    runtime = setup.runtime
+    return (runtime.reduce, runtime.join) if runtime.world > 1 else (None, None)
+
+
+def _tell_of(setup: Setup, watch: Watch, notify: Callable[[dict[str, Any]], None]) -> None:
+    """Whether what a mentor has just been asked was answered in numbers.
+
+    Raises:
+        RunStopped: it was not, and ``on_bad_mentor`` is ``stop``.
+    """
+    for name, found in watch.flush().items():
+        notify({"event": "not finite", "mentor": name, **found})
+        if setup.recipe.on_bad_mentor == "stop":
+            raise RunStopped(f"while its answers were stored, {sentence(name, found)}. {REMEDY}")
 
 
 def open_bank(setup: Setup, needs: Needs, mentors: Sequence[MentorRecord]) -> bank.Bank | None:

@@ -17,6 +17,7 @@ from classroomkd.engine.fast import check_compiler
 from classroomkd.engine.gallery import write_gallery
 from classroomkd.engine.run_folder import check_data, environment, summarise
 from classroomkd.engine.setup import Setup, content_key
+from classroomkd.engine.watch import SKIPPED, Found, added, sentence
 from classroomkd.engine.workers import Job, cores, in_process, side_by_side
 from classroomkd.errors import RunStopped, UserError
 
@@ -56,6 +57,7 @@ class Experiment:
     command: str = ""
     _entries: list[dict[str, Any]] = field(default_factory=list)
     _failures: list[str] = field(default_factory=list)
+    _not_finite: Found = field(default_factory=dict)
     _mentors: dict[int, dict[str, Any]] = field(default_factory=dict)
     _networks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -255,9 +257,14 @@ class Experiment:
         return out
 
     def _heard(self, event: dict[str, Any]) -> None:
-        """An event of a job; a note is a sentence that the user should read."""
+        """An event of a job; a note is a sentence that the user should read, of a mentor's broken answers the first."""
         if event["event"] == "note":
             self.warn(event["text"])
+        elif event["event"] == "not finite":
+            name, found = event["mentor"], {key: event[key] for key in ("answers", "ids")}
+            if name not in self._not_finite and self.setup.recipe.on_bad_mentor == "skip":
+                self.warn(f"{sentence(name, found)}; they are left out ({SKIPPED})")
+            self._not_finite = added(self._not_finite, {name: found})
         else:
             self.notify(event)
 
@@ -296,6 +303,7 @@ class Experiment:
             failures=self._failures,
             command=self.command,
             seconds=time.perf_counter() - started,
+            heard=self._not_finite,
         )
         if self.setup.runtime.is_zero:
             atomic_write_text(self.out / "summary.json", json.dumps(summary, indent=1))

@@ -237,6 +237,7 @@ def _trained(
             folder=folder,
             notify=notify,
             measure=False,
+            on_bad_mentor=setup.recipe.on_bad_mentor,
             exam=setup.subject.evaluate,
             sights=setup.sights(classroom),
             size=spec.shape if setup.data.people is not None else None,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from classroomkd._files import atomic_write_text, writing
 from classroomkd.classroom import Lesson
+from classroomkd.engine.watch import Watch
 
 __all__ = ["Record", "open_log"]
 
@@ -45,6 +46,7 @@ class Record:
         self.total = torch.zeros(3, mentors, topics, dtype=torch.float64)
         self.total_count = torch.zeros(topics, dtype=torch.float64)
         self.has_mentors = False
+        self.watch: Watch | None = None  # counts mentors' answers that are not finite
 
     @torch.no_grad()
     def add(self, lesson: Lesson) -> None:
@@ -77,10 +79,11 @@ class Record:
         """Read and clear the interval; the one place where the device is waited for.
 
         Returns:
-            ``{"loss", "terms", "mentors", "bad"}``: means over the interval; ``bad`` names terms that were not finite.
+            ``{"loss", "terms", "mentors", "bad", "not_finite"}``: means over the interval; ``bad`` names terms that
+            were not finite, ``not_finite`` the mentors whose answers were not.
         """
         if self.sums is None or self.bad is None or self.steps == 0:
-            return {"loss": None, "terms": {}, "mentors": None, "bad": []}
+            return {"loss": None, "terms": {}, "mentors": None, "bad": [], "not_finite": {}}
         steps = self._over_ranks(torch.tensor(float(self.steps), device=self.sums.device))
         values = (self._over_ranks(self.sums) / steps).tolist()
         flags = self._over_ranks(self.bad.float()).tolist()
@@ -92,6 +95,7 @@ class Record:
             "terms": dict(zip(self.names, values[1:], strict=True)),
             "mentors": self._interval() if self.has_mentors else None,
             "bad": bad,
+            "not_finite": self.watch.flush() if self.watch is not None else {},
         }
         self.sums.zero_()
         self.steps = 0
@@ -131,12 +135,16 @@ class Record:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps (call after ``flush``)."""
-        return {"total": self.total, "count": self.total_count, "has_mentors": self.has_mentors}
+        not_finite = self.watch.total if self.watch is not None else {}
+        kept = {"total": self.total, "count": self.total_count, "has_mentors": self.has_mentors}
+        return {**kept, "not_finite": not_finite}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a checkpoint's totals."""
         self.total, self.total_count = state["total"], state["count"]
         self.has_mentors = bool(state["has_mentors"])
+        if self.watch is not None:
+            self.watch.total = state.get("not_finite", {})
 
 
 def _listed(x: Tensor) -> Any:

@@ -19,6 +19,7 @@ import yaml
 from classroomkd import __version__, methods
 from classroomkd._files import atomic_write_text, writing
 from classroomkd.engine.setup import Setup
+from classroomkd.engine.watch import Found, added
 from classroomkd.engine.workers import cores
 from classroomkd.errors import UserError
 
@@ -150,7 +151,18 @@ def first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-_FREE = {"workers", "threads", "device", "devices", "cache", "seeds", "methods", "method", "name"}  # may change
+_FREE = {
+    "workers",
+    "threads",
+    "device",
+    "devices",
+    "cache",
+    "seeds",
+    "methods",
+    "method",
+    "name",
+    "on_bad_mentor",
+}  # may change
 
 
 def _differences(stored: Path, recipe: Recipe) -> list[str]:
@@ -206,8 +218,13 @@ def summarise(
     failures: Sequence[str],
     command: str,
     seconds: float,
+    heard: Found | None = None,
 ) -> dict[str, Any]:
-    """The content of ``summary.json``, schema 1; scores are fractions in 0..1."""
+    """The content of ``summary.json``, schema 1; scores are fractions in 0..1.
+
+    ``heard``: mentors' answers that are not finite as jobs told of them, for mentors of whom no student has an account.
+    """
+    not_finite = {**(heard or {}), **added(*(e.get("not_finite", {}) for e in entries))}
     recipe, arms, table = setup.recipe, setup.recipe.arms(), methods.entries()
     order = {arm.label: i for i, arm in enumerate(arms)}
     return {
@@ -244,7 +261,11 @@ def summarise(
             for arm in arms
         ],
         "entries": sorted(entries, key=lambda e: (order.get(e["method"], len(order)), e["seed"])),
-        "mentors": [{k: v for k, v in m.items() if k not in ("val_logits", "answers")} for m in mentors],
+        "mentors": [
+            {k: v for k, v in m.items() if k not in ("val_logits", "answers")}
+            | {"not_finite": not_finite.get(m["name"], {"answers": 0, "ids": []})}
+            for m in mentors
+        ],
         "bank": _bank(setup, mentors),
         "failures": list(failures),
     }

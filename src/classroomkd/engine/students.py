@@ -162,6 +162,7 @@ def teach_student(
         notify=notify,
         exam=setup.subject.evaluate,
         sights=setup.sights(classroom),
+        on_bad_mentor=setup.recipe.on_bad_mentor,
         told=f"arm '{arm.label}'" if seed == setup.recipe.seeds[0] else "",
     )
     result = fit.run(resume=resume)
@@ -205,6 +206,7 @@ def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Res
         "seconds": round(result.seconds, 3),
         **{k: round(v, 4) for k, v in result.cost.items() if math.isfinite(v)},
         **(result.scale.entry() if result.scale is not None else {}),
+        **({"not_finite": result.not_finite} if result.not_finite else {}),
         **({"test_metrics": dict(last_score.more)} if last_score.more else {}),
     }
     if isinstance(classroom.mentors.store, bank.MissBank):

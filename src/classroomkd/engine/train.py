@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from classroomkd.engine.scales import Scale, loud, measure
 from classroomkd.engine.scoring import Score, evaluate
 from classroomkd.engine.step_context import step_context
 from classroomkd.engine.student_layout import settle
+from classroomkd.engine.watch import REMEDY, Found, Watch, sentence
 from classroomkd.errors import RunStopped
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Result:
     seconds: float
     cost: dict[str, float]
     scale: Scale | None = None
+    not_finite: Found = field(default_factory=dict)
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Fit:
         notify: called with progress events.
         measure: whether the step is timed against the student alone first, and the mentors' gradient is.
         told: what sentences for the user call this training; empty: what is said once for all seeds is left to others.
+        on_bad_mentor: what to do where a mentor's answer is not finite: leave it out, or stop.
         exam: scores a network on a part; None: accuracy by class.
         sights: (H, W) at which mentors want the views drawn, beside the student's own.
         size: (H, W) at which the network that is trained wants them; None: the data's.
@@ -91,6 +94,7 @@ class Fit:
     notify: Notify = _silent
     measure: bool = True
     told: str = ""
+    on_bad_mentor: Literal["skip", "stop"] = "skip"
     exam: Exam | None = None
     sights: Sequence[tuple[int, int]] = ()
     size: tuple[int, int] | None = None
@@ -131,10 +135,15 @@ class Fit:
         )
         record = context.record
         classroom.reduce, classroom.join = reduce, join
+        if classroom.method.needs.mentors > 0 and len(classroom.mentors):
+            record.watch = Watch(classroom.mentors.names, classroom.task, runtime.device, reduce, join)
+        classroom.mentors.watch = record.watch
         rate = learning_rate(spec)
         self._open_epoch(0)
         cost = Cost(probe(context, next(batches.epoch(0))) if self.measure else {}, classroom.mentors.store)
         scale = measure(context, next(batches.epoch(0))) if self.measure else None
+        if record.watch is not None:
+            record.watch.clear()  # what was only tried
         if self.told and (said := loud(scale)):
             self.notify({"event": "note", "text": f"{self.told}: {said}"})
         first = self._resume(context, cost) if resume else 0
@@ -145,8 +154,9 @@ class Fit:
         def flush(epoch: float) -> None:
             nonlocal waited, since
             interval = record.flush()
+            self._tell_of(interval["not_finite"], epoch)
             if interval["bad"]:
-                self._stop(interval["bad"], epoch)
+                self._stop(interval["bad"], epoch, record.watch)
             now = time.perf_counter()
             line = {
                 "kind": "train",
@@ -199,6 +209,7 @@ class Fit:
             self._spent,
             cost.whole(),
             scale,
+            record.watch.total if record.watch is not None else {},
         )
 
     def _open_epoch(self, epoch: int) -> None:
@@ -231,21 +242,35 @@ class Fit:
         log(line)
         self.notify({"event": "val", **line, "best_epoch": self._best[1]})
 
-    def _stop(self, bad: list[str], epoch: float) -> None:
-        kept = ""
+    def _tell_of(self, not_finite: Found, epoch: float) -> None:
+        """Mentors whose answers were not finite since the last flush: a note, or the end."""
+        for name, found in not_finite.items():
+            self.notify({"event": "not finite", "mentor": name, **found})
+        if not_finite and self.on_bad_mentor == "stop":
+            said = "; ".join(sentence(name, found) for name, found in not_finite.items())
+            raise RunStopped(f"{self._stopped(epoch)}: {said}{self._kept()}. {REMEDY}")
+
+    def _stopped(self, epoch: float) -> str:
+        return f"training stopped at epoch {epoch:.2f}, step {self.classroom.steps}"
+
+    def _kept(self) -> str:
         if self.folder is not None and (path := self.folder / "checkpoints" / "last.pt").exists():
-            kept = f"; the last good checkpoint is kept at {path}"
-        raise RunStopped(
-            f"training stopped at epoch {epoch:.2f}, step {self.classroom.steps}: the term '{bad[0]}' is not finite"
-            f"{kept}. Try a lower train.lr, train.clip=5, or train.precision=fp32"
-        )
+            return f"; the last good checkpoint is kept at {path}"
+        return ""
+
+    def _stop(self, bad: list[str], epoch: float, watch: Watch | None) -> None:
+        text = f"{self._stopped(epoch)}: the term '{bad[0]}' is not finite"
+        if watch is not None and watch.total:  # then it is not the learning rate
+            said = "; ".join(sentence(name, found) for name, found in watch.total.items())
+            raise RunStopped(f"{text}, and {said}{self._kept()}. {REMEDY}")
+        raise RunStopped(f"{text}{self._kept()}. Try a lower train.lr, train.clip=5, or train.precision=fp32")
 
     def _checkpoint(self, context: EngineContext, epoch: int, cost: Cost) -> None:
         if self.folder is None:
             return
         finite = [p.isfinite().all() for p in self.classroom.parameters() if p.is_floating_point()]
         if finite and not bool(torch.stack(finite).all()):
-            self._stop(["weights"], epoch)
+            self._stop(["weights"], epoch, context.record.watch)
         if not self.runtime.is_zero:
             return
         scaler = context.runtime.scaler

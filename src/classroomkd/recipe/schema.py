@@ -212,6 +212,10 @@ class Recipe(Section):
     check_mentors: Literal["warn", "error", "off"] = Field(
         default="warn", description="What to do about mentors near chance."
     )
+    on_bad_mentor: Literal["skip", "stop"] = Field(
+        default="skip",
+        description="What to do where a mentor's answer is not finite (NaN, inf): leave it out and say so, or stop.",
+    )
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")] = Field(
         default="auto", description="Where to run."
     )

@@ -84,7 +84,11 @@ def mentor_rows(summaries: Summary | Iterable[Summary]) -> list[Row]:
     for summary, title in zip(runs, _titles(runs), strict=True):
         for mentor in summary.mentors:
             row = mentor.model_dump(include=set(MENTOR_KEYS))
-            row["note"] = mentor.note or ""
+            broken = mentor.not_finite.get("answers")
+            told = (
+                f"{broken:,} of its answers were not finite and left out" if isinstance(broken, int) and broken else ""
+            )
+            row["note"] = "; ".join(text for text in (mentor.note, told) if text)
             key = tuple(row[name] for name in ("name", "model", "accuracy", "samples"))
             marks = summary.say.marks(summary.task)
             rows.setdefault(key, {"run": title, **{k: row[k] for k in MENTOR_KEYS}, **marks})

@@ -133,6 +133,7 @@ class MentorInfo(_Part):
     samples: Count = None
     note: str | None = ""
     seconds: Number = None
+    not_finite: Annotated[dict[str, Any], BeforeValidator(_empty_if_none)] = {}
 
 
 class Summary(_Part):

@@ -99,6 +99,10 @@ class Pose(Task):
         marked = units_MBU | self.coding.state(answers)[0]
         return torch.where(marked.view(*marked.shape, *[1] * self.coding.trailing), 0.0, answers)
 
+    def broken(self, answers: Tensor) -> Tensor:
+        """See the base: joint by joint; a joint that is ``-inf`` throughout is one that the mentor does not know."""
+        return self.coding.state(answers)[1].any(-1)
+
     def topics(self, target: Tensor) -> Tensor:
         """A unit is about its joint: ``(B, K)``."""
         return torch.arange(target.shape[-2], device=target.device).expand(target.shape[:-1])
