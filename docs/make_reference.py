@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ SPELLED = {  # values that the schema spells out in every form, in words
     ("TaughtBy", "method"): "`null` or what `method` may be, see [methods](#methods)",
 }
 
+DEFAULTS = (
+    "Where a default names a task, it is the one there: "
+    "`4`, pose `1` is 1 under `task: pose` and 4 elsewhere. What counts, in "
+    "this order: the option as it is written; what `strength: matched` sets; the default of the task; the default."
+)
 # What every method takes beside its own options.
 COMMON = {
     "strength": "`matched`: every mentors' term is divided by what its weights sum to over the mentors.",
@@ -115,9 +121,20 @@ def default(schema: dict[str, Any]) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-def _table(properties: dict[str, dict[str, Any]], meanings: dict[str, str], part: str = "") -> list[str]:
+def _table(
+    properties: dict[str, dict[str, Any]],
+    meanings: dict[str, str],
+    part: str = "",
+    elsewhere: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[str]:
+    """A row a key; ``elsewhere`` has, by task and key, defaults that differ there."""
+
+    def written(key: str, schema: dict[str, Any]) -> str:
+        others = [f"{task} {default({'default': own[key]})}" for task, own in (elsewhere or {}).items() if key in own]
+        return ", ".join([default(schema), *others])
+
     rows = [
-        f"| `{key}` | {SPELLED.get((part, key)) or kind(schema)} | {default(schema)} | {meanings.get(key, '')} |"
+        f"| `{key}` | {SPELLED.get((part, key)) or kind(schema)} | {written(key, schema)} | {meanings.get(key, '')} |"
         for key, schema in properties.items()
     ]
     return ["| key | value | default | meaning |", "|---|---|---|---|", *rows]
@@ -189,6 +206,7 @@ def _tasks() -> list[str]:
 
 def _methods() -> list[str]:
     lines = ["## methods", "", "An entry is a name, or `{name: NAME, label: TEXT}` with options beside them.", ""]
+    lines += [DEFAULTS, ""]
     properties = methods.options_model("average").model_json_schema()["properties"]
     lines += ["Every method takes:", "", *_table({key: properties[key] for key in COMMON}, COMMON), ""]
     for name, entry in methods.METHODS.items():
@@ -196,12 +214,22 @@ def _methods() -> list[str]:
         schema = methods.options_model(name).model_json_schema()
         own = {key: option for key, option in schema["properties"].items() if key not in COMMON}
         lines += [f"### {name}", "", f"{entry.summary[:1].upper()}{entry.summary[1:]}. → {page}", ""]
-        lines += [*_options(own, methods.method_class(name)), ""]
+        lines += [*_options(own, methods.method_class(name), _elsewhere(name, entry.tasks)), ""]
     return lines
 
 
-def _options(properties: dict[str, dict[str, Any]], cls: type) -> list[str]:
-    return _table(properties, _arguments(cls.__doc__ or "")) if properties else ["No options of its own."]
+def _elsewhere(name: str, tasks: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """By task, a method's defaults that are not its constructor's."""
+    usual = methods.defaults(name)
+    return {task: {k: v for k, v in methods.defaults(name, task).items() if v != usual[k]} for task in tasks}
+
+
+def _options(
+    properties: dict[str, dict[str, Any]], cls: type, elsewhere: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[str]:
+    if not properties:
+        return ["No options of its own."]
+    return _table(properties, _arguments(cls.__doc__ or ""), elsewhere=elsewhere)
 
 
 def _pieces() -> list[str]:

@@ -158,13 +158,21 @@ def test_every_method_has_its_page_and_its_row() -> None:
 
 @pytest.mark.parametrize("name", list(methods.METHODS))
 def test_options_and_defaults_on_a_methods_page_are_the_real_ones(name: str) -> None:
-    fields = {k: f for k, f in methods.options_model(name).model_fields.items() if k not in methods.COMMON}
+    fields = {k: f.default for k, f in methods.options_model(name).model_fields.items() if k not in methods.COMMON}
     if not fields:
         return
-    rows = {row["option"]: row["default"] for row in documents.table_after(METHOD_PAGES / f"{name}.md", "## Options")}
-    real = {key: "null" if f.default is None else str(f.default) for key, f in fields.items()}
-    lower = {key: value.lower() if value in ("True", "False") else value for key, value in real.items()}
-    assert rows == {key: value.removesuffix(".0") for key, value in lower.items()}
+    table = documents.table_after(METHOD_PAGES / f"{name}.md", "## Options")
+    rows = {row["option"]: row["default"].replace("`", "") for row in table}
+
+    def written(value: object) -> str:
+        text = "null" if value is None else str(value)
+        return (text.lower() if text in ("True", "False") else text).removesuffix(".0")
+
+    def on_tasks(key: str, usual: object) -> list[str]:
+        own = {task: methods.defaults(name, task)[key] for task in methods.METHODS[name].tasks}
+        return [f"{task} {written(value)}" for task, value in own.items() if value != usual]
+
+    assert rows == {key: ", ".join([written(usual), *on_tasks(key, usual)]) for key, usual in fields.items()}
 
 
 def test_what_is_each_rules_own() -> None:

@@ -30,7 +30,7 @@ class Classroom(nn.Module):
     Args:
         student: any network.
         mentors: networks or :class:`Mentor` objects that predict what the student predicts.
-        method: a :class:`Method` or a name for :func:`classroomkd.methods.create`.
+        method: a :class:`Method`, or a name for :func:`classroomkd.methods.create` with the defaults of this task.
         task: a :class:`Task`; None = classification.
         mean, std: the student's input normalisation, per channel; needed when a mentor has one of its own.
         taps: places of the student to read; or, by the name a method asks for (``@stage:-1``), the place it is here.
@@ -77,14 +77,14 @@ class Classroom(nn.Module):
                     f"a classroom holds networks, got {network!r}; build one with "
                     "classroomkd.models.create(NAME, num_classes=...)"
                 )
-        if isinstance(method, str):
-            from classroomkd import methods  # the table; a method's own module is loaded on demand
-
-            method = methods.create(method)
         if task is None:
             from classroomkd import tasks
 
             task = tasks.create("classification")
+        if isinstance(method, str):
+            from classroomkd import methods  # the table; a method's own module is loaded on demand
+
+            method = methods.create(method, task=task.name)
         if any(m is student or getattr(m, "module", None) is student for m in mentors):
             raise UserError("the student is also listed as a mentor; pass a copy (copy.deepcopy) to teach it by itself")
         self._wishes = dict(taps) if isinstance(taps, Mapping) else {}

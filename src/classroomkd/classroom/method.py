@@ -72,6 +72,8 @@ class Method(nn.Module):
             sum to over the mentors (mean over the units that anyone teaches), so that methods differ by rule alone.
         schedule: factor of the mentors' terms by epoch.
         matched: options that ``strength: matched`` sets where the user does not.
+        task_defaults: by task, options that have another default there than in the constructor:
+            ``{"pose": {"temperature": 1.0}}``. See :meth:`defaults_on`.
     """
 
     needs: Needs = Needs()
@@ -81,6 +83,17 @@ class Method(nn.Module):
     strength: Literal["native", "matched"] = "native"
     schedule: Schedule = Constant()
     matched: ClassVar[Mapping[str, Any]] = {}
+    task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @classmethod
+    def defaults_on(cls, task: str | None, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Options that hold on a task where the user gives none; the constructor's own defaults are beneath them.
+
+        Args:
+            task: its name; None = not known yet, the constructor's defaults.
+            options: what the user gives, for a method whose defaults depend on another option.
+        """
+        return cls.task_defaults.get(task, {}) if task is not None else {}
 
     @classmethod
     def idle(cls, options: Mapping[str, Any]) -> list[str]:

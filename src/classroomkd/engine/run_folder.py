@@ -47,12 +47,13 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
     stored = out / "recipe.yaml"
     changed = _differences(stored, recipe) if stored.exists() else []
     old: list[str] = []
+    task = recipe.task.name
     for arm in recipe.arms():
         made = out / arm.slug / "arm.json"
         if not made.exists():
             continue
         before = json.loads(_read(made))
-        if _today(before) != _today(_identity(arm)):
+        if _today(before, task) != _today(_identity(arm), task):
             changed.append(f"the arm '{arm.label}'")
         elif said := _told_versions(before, arm):
             old.append(f"the arm '{arm.label}' was made with {said}")
@@ -121,10 +122,10 @@ def _identity(arm: Arm) -> list[Any]:
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 
-def _today(identity: Any) -> Any:
+def _today(identity: Any, task: str) -> Any:
     """A stored arm with the options that have come since, at their defaults, whatever its methods' versions."""
     try:
-        return json.loads(json.dumps([[name, methods.filled(name, options)] for name, options, *_ in identity]))
+        return json.loads(json.dumps([[name, methods.filled(name, options, task)] for name, options, *_ in identity]))
     except (UserError, ValueError, TypeError):
         return identity  # not what this version would write: it differs
 

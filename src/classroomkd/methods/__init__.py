@@ -21,6 +21,7 @@ __all__ = [
     "MethodEntry",
     "compose",
     "create",
+    "defaults",
     "entries",
     "filled",
     "method_class",
@@ -77,21 +78,41 @@ def options_model(name: str) -> type[BaseModel]:
     return model
 
 
-def filled(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with the defaults written out; what every method takes stays out unless given."""
-    whole = options_model(name).model_validate({**_matched(name, options), **options}).model_dump()
+def filled(name: str, options: Mapping[str, Any], task: str | None = None) -> dict[str, Any]:
+    """Options with the defaults written out; what every method takes stays out unless given.
+
+    What counts, in this order: the option as it is given; what ``strength: matched`` sets; the method's default on the
+    task (:meth:`Method.defaults_on`); its constructor's default.
+    """
+    whole = options_model(name).model_validate({**_between(name, options, task), **options}).model_dump()
     return {key: value for key, value in whole.items() if key not in COMMON or key in options}
 
 
-def _matched(name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    return method_class(name).matched if options.get("strength") == "matched" else {}
+def defaults(name: str, task: str | None = None) -> dict[str, Any]:
+    """The default of every option that has one, of a method on a task (None: of the constructor)."""
+    fields = options_model(name).model_fields
+    own = {key: field.default for key, field in fields.items() if not field.is_required()}
+    return {**own, **_on_task(name, {}, task)}
 
 
-def create(name: str, **options: Any) -> Method:
+def _on_task(name: str, options: Mapping[str, Any], task: str | None) -> dict[str, Any]:
+    """The method's own defaults on a task; one inherited from a class with more options leaves those out."""
+    known = options_model(name).model_fields
+    return {key: value for key, value in method_class(name).defaults_on(task, options).items() if key in known}
+
+
+def _between(name: str, options: Mapping[str, Any], task: str | None) -> dict[str, Any]:
+    """What stands between the options given and the constructor's defaults."""
+    matched = method_class(name).matched if options.get("strength") == "matched" else {}
+    return {**_on_task(name, options, task), **matched}
+
+
+def create(name: str, *, task: str | None = None, **options: Any) -> Method:
     """Build a method by name.
 
     Args:
         name: a row of the table.
+        task: the name of the task it is for, which may have defaults of its own; None = the constructor's defaults.
         options: its constructor's keyword arguments, and what every method takes: ``strength`` (``native`` or
             ``matched``) and ``schedule``.
 
@@ -105,7 +126,7 @@ def create(name: str, **options: Any) -> Method:
         raise UserError(
             f"method '{name}': {' and '.join(common)} acts on mentors' terms, and it has none; leave it out"
         )
-    method = cls(**{**_matched(name, common), **given})
+    method = cls(**{**_between(name, {**given, **common}, task), **given})
     method.strength = common.get("strength", "native")
     if "schedule" in common:
         from classroomkd.classroom.schedule import make_schedule
@@ -114,9 +135,12 @@ def create(name: str, **options: Any) -> Method:
     return method
 
 
-def compose(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Method:
-    """One method, or several as one: ``[("classroomkd", {"tau": 12}), ...]``; the first brings the supervised term."""
-    built = [create(name, **options) for name, options in parts]
+def compose(parts: Sequence[tuple[str, Mapping[str, Any]]], task: str | None = None) -> Method:
+    """One method, or several as one: ``[("classroomkd", {"tau": 12}), ...]``; the first brings the supervised term.
+
+    ``task`` as in :func:`create`.
+    """
+    built = [create(name, task=task, **options) for name, options in parts]
     if len(built) == 1:
         return built[0]
     from classroomkd.classroom.method import Composition

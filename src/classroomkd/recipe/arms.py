@@ -38,7 +38,7 @@ class Arm:
 def arms(recipe: Recipe) -> list[Arm]:
     """The arms in the recipe's order."""
     grid = recipe.methods if recipe.methods is not None else ((recipe.method,) if recipe.method is not None else ())
-    labels = _labels(grid)
+    labels = _labels(grid, recipe.task.name)
     slugs: list[str] = []
     for label in labels:
         slugs.append(_free(_slug(label), slugs))
@@ -55,7 +55,7 @@ def same_labels(recipe: Recipe) -> list[tuple[str, list[int]]]:
     ]
 
 
-def _labels(grid: Sequence[Sequence[MethodSpec]]) -> list[str]:
+def _labels(grid: Sequence[Sequence[MethodSpec]], task: str) -> list[str]:
     """``label`` where given; else the names; arms of the same names also say in which options they differ."""
     names = [tuple(entry.name for entry in arm) for arm in grid]
     labels = []
@@ -63,29 +63,24 @@ def _labels(grid: Sequence[Sequence[MethodSpec]]) -> list[str]:
         given = next((entry.label for entry in arm if entry.label is not None), None)
         alike = [other for other, theirs in zip(grid, names, strict=True) if theirs == own]
         labels.append(
-            given or " + ".join(_described(entry, [other[i] for other in alike]) for i, entry in enumerate(arm))
+            given or " + ".join(_described(entry, [other[i] for other in alike], task) for i, entry in enumerate(arm))
         )
     return labels
 
 
-def _described(entry: MethodSpec, alike: Sequence[MethodSpec]) -> str:
-    """The name and those options that set this entry apart: not the default, and not the same in all alike."""
+def _described(entry: MethodSpec, alike: Sequence[MethodSpec], task: str) -> str:
+    """The name and those options that set this entry apart: not the task's default, and not the same in all alike."""
+    from classroomkd import methods
+
     if len(alike) == 1:
         return entry.name
-    default = _defaults(entry.name)
+    default = methods.defaults(entry.name, task)
     apart = [
         f"{key}={_short(value)}"
         for key, value in entry.options.items()
         if (key not in default or default[key] != value) and any(other.options.get(key) != value for other in alike)
     ]
     return " ".join([entry.name, *apart])
-
-
-def _defaults(name: str) -> dict[str, Any]:
-    from classroomkd import methods
-
-    fields = methods.options_model(name).model_fields
-    return {key: field.default for key, field in fields.items() if not field.is_required()}
 
 
 def _short(value: Any) -> str:

@@ -119,13 +119,13 @@ def _options(
         known = [*_OURS, *model.model_fields]
         return from_pydantic(tree, error.errors(include_url=False), prefix=loc, known=lambda _: known)
     try:
-        method = methods.create(name, **given)
+        task = task_name(tree) or "classification"
+        method = methods.create(name, task=task, **given)
         if len(mentors.names) < method.needs.mentors:
             lonely.append(name)
             return []
         # Let the method see the names of its mentors, as it will when the classroom is built.
-        task = tasks.sketch(task_name(tree) or "classification")
-        method.setup(ClassInfo(task, mentors.names, taught=mentors.taught))
+        method.setup(ClassInfo(tasks.sketch(task), mentors.names, taught=mentors.taught))
     except UserError as error:
         return [problem(tree, loc, str(error), value=False)]
     return []

@@ -7,6 +7,7 @@ Training keys are inherited in layers, the later winning: the defaults, ``train`
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from classroomkd.recipe.schema import MentorTrain, MethodSpec, Recipe, TaughtBy
 from classroomkd.recipe.training import TrainSpec
@@ -49,33 +50,37 @@ def resolve(recipe: Recipe) -> Recipe:
     defaults, trained = training_layers(recipe.train, recipe.mentor_train, [mentor.train for mentor in recipe.mentors])
     mentors = tuple(
         mentor.model_copy(
-            update={"train": spec if mentor.checkpoint is None else None, "taught_by": _assistant(mentor.taught_by)}
+            update={
+                "train": spec if mentor.checkpoint is None else None,
+                "taught_by": _assistant(mentor.taught_by, recipe.task.name),
+            }
         )
         for mentor, spec in zip(recipe.mentors, trained, strict=True)
     )
     train = TrainSpec.model_validate(recipe.train.model_dump())  # every key counts as set from here on
+    written = partial(_with_defaults, task=recipe.task.name)
     update = {
         "train": train,
         "mentor_train": defaults,
         "mentors": mentors,
-        "method": recipe.method and tuple(map(_with_defaults, recipe.method)),
-        "methods": recipe.methods and tuple(tuple(map(_with_defaults, arm)) for arm in recipe.methods),
+        "method": recipe.method and tuple(map(written, recipe.method)),
+        "methods": recipe.methods and tuple(tuple(map(written, arm)) for arm in recipe.methods),
     }
     return recipe.model_copy(update=update)
 
 
-def _assistant(taught_by: TaughtBy | None) -> TaughtBy | None:
+def _assistant(taught_by: TaughtBy | None, task: str) -> TaughtBy | None:
     """The method written in."""
     if taught_by is None:
         return None
     entries = taught_by.method or (MethodSpec.model_validate({"name": taught_by.parts[0][0]}),)
-    return taught_by.model_copy(update={"method": tuple(map(_with_defaults, entries))})
+    return taught_by.model_copy(update={"method": tuple(_with_defaults(entry, task) for entry in entries)})
 
 
-def _with_defaults(entry: MethodSpec) -> MethodSpec:
+def _with_defaults(entry: MethodSpec, task: str) -> MethodSpec:
     from classroomkd import methods
 
-    options = methods.filled(entry.name, entry.options)
+    options = methods.filled(entry.name, entry.options, task)
     return MethodSpec.model_validate({"name": entry.name, "label": entry.label, **options})
 
 
@@ -107,7 +112,8 @@ def _idle_taps(recipe: Recipe, entries: list[MethodSpec]) -> Iterator[str]:
         return
     from classroomkd import methods
 
-    read = {tap: None for e in entries for tap in methods.create(e.name, **e.options).needs.features}
+    built = [methods.create(e.name, task=recipe.task.name, **e.options) for e in entries]
+    read = {tap: None for method in built for tap in method.needs.features}
     for where, taps in networks:
         for tap in taps:
             if tap not in read:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from classroomkd.errors import UserError
+from classroomkd.methods.average import Average
+from classroomkd.methods.kd import KD
 from classroomkd.recipe import Arm, make_recipe
 
 
@@ -35,6 +37,28 @@ def test_arms_of_one_method_say_where_they_differ_from_the_default() -> None:
         ("classroomkd rule=batch", "classroomkd-rule-batch"),
         ("classroomkd gate=false", "classroomkd-gate-false"),
     ]
+
+
+def on_pose(methods: Any) -> list[Arm]:
+    base = {"data": "puppets", "task": "pose", "student": "simcc_tiny", "mentors": ["simcc_small"]}
+    return make_recipe({**base, "methods": methods}).arms()
+
+
+def test_a_tasks_own_defaults_are_written_out_and_beneath_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Average, "task_defaults", {"pose": {"temperature": 1.5, "weight": 0.25}})
+    assert arms(["average"])[0].parts[0][1]["temperature"] == 4.0  # another task
+    plain, given = on_pose(["average", {"average": {"temperature": 4}}])
+    assert (plain.parts[0][1]["temperature"], plain.parts[0][1]["weight"]) == (1.5, 0.25)
+    assert given.parts[0][1]["temperature"] == 4.0
+    assert [arm.label for arm in (plain, given)] == ["average", "average temperature=4"]  # 4 is no default here
+
+
+def test_what_matched_strength_sets_counts_more_than_a_tasks_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KD, "task_defaults", {"pose": {"temperature": 2.0, "weight": 0.7, "supervised_weight": 0.3}})
+    matched, given = on_pose([{"kd": {"strength": "matched"}}, {"kd": {"strength": "matched", "weight": 3}}])
+    options = matched.parts[0][1]
+    assert (options["temperature"], options["weight"], options["supervised_weight"]) == (2.0, 1.0, 1.0)
+    assert given.parts[0][1]["weight"] == 3.0
 
 
 def test_what_all_arms_share_is_not_said() -> None:
