@@ -22,6 +22,7 @@ __all__ = [
     "best_cell",
     "blurring",
     "cell_sigma",
+    "columns_at",
     "dark",
     "expected",
     "gaussian_map",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 _REACH, _BLUR = 5, 2.0  # DARK's 11 x 11 kernel
+_NEAR = 3  # cells from the border on that its zeros make a difference of over a tenth of a cell
 _FAINT = 1e-10
 
 
@@ -82,33 +84,38 @@ def _window(maps: Tensor, cell_xy: Tensor, reach: int) -> Tensor:
     return torch.where(inside, found, 0.0)
 
 
-def _away_from_border(cell_xy: Tensor, cells: tuple[int, int]) -> Tensor:
-    """Released code refines only cells with two more on every side, ``(…, 1)`` bool."""
+def _within(cell_xy: Tensor, cells: tuple[int, int], before: int, after: int) -> Tensor:
+    """Cells with at least so many others before and after them on both axes, ``(…, 1)`` bool."""
     x, y = cell_xy.unbind(-1)
-    return ((x > 1) & (x < cells[1] - 2) & (y > 1) & (y < cells[0] - 2)).unsqueeze(-1)
+    return ((x >= before) & (x < cells[1] - after) & (y >= before) & (y < cells[0] - after)).unsqueeze(-1)
 
 
 def quarter(maps: Tensor, cell_xy: Tensor) -> Tensor:
-    """The place, a quarter of a cell from ``cell_xy`` towards the higher neighbour on each axis: ``(…, 2)`` cells."""
+    """The place, a quarter of a cell from ``cell_xy`` towards the higher neighbour on each axis: ``(…, 2)`` cells.
+
+    As in released code not in the first two cells and the last of either axis, which stay.
+    """
     near = _window(wide(maps), cell_xy, 1)
     step = torch.stack([near[..., 1, 2] - near[..., 1, 0], near[..., 2, 1] - near[..., 0, 1]], -1).sign() / 4
-    inner = _away_from_border(cell_xy, (maps.shape[-2], maps.shape[-1]))
+    inner = _within(cell_xy, (maps.shape[-2], maps.shape[-1]), 2, 1)
     return cell_xy.to(step.dtype) + step.where(inner, 0.0)
 
 
 def dark(maps: Tensor, cell_xy: Tensor) -> Tensor:
     """The place by DARK, ``(…, 2)`` cells: exact for a clean Gaussian.
 
-    Only the neighbourhood of ``cell_xy`` is blurred, with zeros beyond the border. In the two outermost cells, which
-    released code leaves where they are, the step is that of a parabola through the logarithms of three cells, per axis
-    and without a blur; the outermost stays. So does a place that is no peak, or whose step would be over a cell.
+    Only the neighbourhood of ``cell_xy`` is blurred, with zeros beyond the border. These move what is found near it by
+    up to a third of a cell, and released code leaves the two outermost cells as they are; here, along an axis on which
+    the border is near, the step is that of a parabola through the logarithms of three cells that are blurred across the
+    axis alone, which moves nothing. A place that is no peak, or whose step would be over a cell, stays.
     """
     maps = wide(maps)
     reach = _REACH + 2
     window = _window(maps, cell_xy, reach)
     with torch.autocast(maps.device.type, enabled=False):
         blur = constant(_blur_rows(), maps.dtype, maps.device).view(5, 2 * reach + 1)
-        near = (blur @ window @ blur.T).clamp_min(_FAINT).log()
+        rows, columns = blur @ window, window @ blur.T
+        near = (rows @ blur.T).clamp_min(_FAINT).log()
     centre = near[..., 2, 2]
     dx, dy = (near[..., 2, 3] - near[..., 2, 1]) / 2, (near[..., 3, 2] - near[..., 1, 2]) / 2
     dxx = (near[..., 2, 4] - 2 * centre + near[..., 2, 0]) / 4
@@ -117,21 +124,30 @@ def dark(maps: Tensor, cell_xy: Tensor) -> Tensor:
     volume = dxx * dyy - dxy.square()
     step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / volume.unsqueeze(-1)
     peak = ((volume > 0) & (dxx < 0)).unsqueeze(-1) & (step.abs() <= 1).all(-1, keepdim=True)
-    cells = (maps.shape[-2], maps.shape[-1])
-    step = torch.where(_away_from_border(cell_xy, cells), step.where(peak, 0.0), _parabola(window, cell_xy, cells))
-    return cell_xy.to(maps.dtype) + step
-
-
-def _parabola(window: Tensor, cell_xy: Tensor, cells: tuple[int, int]) -> Tensor:
-    """The step ``(…, 2)`` to the top of a parabola through the middle's and its two neighbours' logarithms."""
-    middle, steps = window.shape[-1] // 2, []
-    for line, at, count in zip(
-        (window[..., middle, :], window[..., middle]), cell_xy.unbind(-1), cells[::-1], strict=True
+    across = torch.stack([-dx / dxx, -dy / dyy], -1)  # of each axis by itself: the other one's border is near
+    across = across.where((torch.stack([dxx, dyy], -1) < 0) & (across.abs() <= 1), 0.0)
+    inner = _within(cell_xy, (maps.shape[-2], maps.shape[-1]), _NEAR, _NEAR)
+    step, found = torch.where(inner, step.where(peak, 0.0), across), []
+    for line, at, count, own in zip(
+        (rows[..., 2, :], columns[..., 2]), cell_xy.unbind(-1), maps.shape[:-3:-1], step.unbind(-1), strict=True
     ):
-        before, here, after = (line[..., middle + i].clamp_min(_FAINT).log() for i in (-1, 0, 1))
-        step = (after - before) / (2 * (2 * here - before - after)).clamp_min(_FAINT)
-        steps.append(step.clamp(-0.5, 0.5).where((at > 0) & (at < count - 1), 0.0))
-    return torch.stack(steps, -1)
+        beside = (at < _NEAR) | (at >= count - _NEAR)
+        found.append(torch.where(beside, _parabola(line, at, count), own))
+    return cell_xy.to(maps.dtype) + torch.stack(found, -1)
+
+
+def _parabola(line: Tensor, at: Tensor, count: int) -> Tensor:
+    """The step ``(…)`` from the middle of a line ``(…, n)`` to the top of a parabola through three logarithms.
+
+    Through the middle's, cell ``at`` of ``count``, and its neighbours'; the outermost cells have one on the inside only
+    and take the next one too.
+    """
+    shift = (at == 0).long() - (at == count - 1).long()
+    index = line.shape[-1] // 2 + shift.unsqueeze(-1) + torch.arange(-1, 2, device=line.device)
+    before, here, after = line.gather(-1, index).clamp_min(_FAINT).log().unbind(-1)
+    bend = 2 * here - before - after
+    step = shift + (after - before) / (2 * bend).clamp_min(_FAINT)
+    return step.where((bend > 0) & (step.abs() <= 1), 0.0)
 
 
 def _blur_rows() -> tuple[float, ...]:
@@ -156,14 +172,26 @@ def profiles(maps: Tensor) -> tuple[Tensor, Tensor]:
     return maps.amax(-2), maps.amax(-1)
 
 
-def interpolating(places: Tensor, count: int) -> Tensor:
+def columns_at(maps: Tensor, places: Tensor) -> Tensor:
+    """Maps ``(…, h, w)`` read at n places along x, up to a cell beyond the border: ``(…, h, n)``.
+
+    In the logarithm, so that a Gaussian stays one; below a thousandth of the peak there is nothing.
+    """
+    top = maps.amax((-2, -1), keepdim=True).clamp_min(_FAINT)
+    logs = (maps / top).clamp_min(1e-3).log() @ interpolating(places, maps.shape[-1], beyond=1.0)
+    # A Gaussian of one cell's width may be higher between four cells than on them, by a quarter of a nat.
+    return top * logs.clamp_max(0.25).exp()
+
+
+def interpolating(places: Tensor, count: int, beyond: float = 0.0) -> Tensor:
     """The matrix ``(count, n)`` that reads ``count`` equally spaced values at n places between 0 and ``count - 1``.
 
     Keys' cubic convolution (a = -1/2) with quadratic extrapolation by one cell, so that a quadratic, and with it the
-    logarithm of a Gaussian, is reproduced exactly. Places outside are moved to the border. Three values or more.
+    logarithm of a Gaussian, is reproduced exactly. Places further outside than ``beyond`` are moved there. Three values
+    or more.
     """
     assert count >= 3, f"a row of {count} values cannot be interpolated"
-    places = places.clamp(0, count - 1)
+    places = places.clamp(-beyond, count - 1 + beyond)
     first = places.floor().clamp(0, count - 2)
     t = places - first
     weights = torch.stack(

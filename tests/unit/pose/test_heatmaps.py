@@ -48,11 +48,31 @@ def test_decoders_on_clean_maps(refine: Callable[[Tensor, Tensor], Tensor], roun
     assert height.min() > 0.93
 
 
-def test_dark_near_the_border_and_on_what_is_no_peak() -> None:
-    truth = torch.tensor([[1.3, 30.2], [46.2, 62.2], [20.4, 1.2]])
-    maps = heatmaps.gaussian_map(truth, CELLS, 2.0)
+def test_dark_in_the_border_cells() -> None:
+    """Up to half a cell off in the outermost, where released code leaves a cell as it is, and a third in the third."""
+    inside = torch.linspace(10.0, 30.0, 41)
+    for count, axis in ((48, 0), (64, 1)):
+        for at in (*(0.3 * i for i in range(9)), *(count - 1 - 0.3 * i for i in range(9))):
+            truth = torch.stack([torch.full_like(inside, at), inside][:: 1 - 2 * axis], -1)
+            maps = heatmaps.gaussian_map(truth, CELLS, 2.0)
+            cell, _ = heatmaps.best_cell(maps)
+            assert error(heatmaps.dark(maps, cell), truth).max() < 0.025, (axis, at)  # a tenth of a pixel
+    corners = torch.tensor([[0.2, 0.4], [46.9, 62.7], [46.6, 0.1], [1.4, 62.2]])
+    maps = heatmaps.gaussian_map(corners, CELLS, 2.0)
     cell, _ = heatmaps.best_cell(maps)
-    assert error(heatmaps.dark(maps, cell), truth)[[0, 2]].max() < 0.05  # released code: a cell is left where it is
+    assert error(heatmaps.dark(maps, cell), corners).max() < 0.025
+
+
+def test_quarter_moves_where_released_code_does() -> None:
+    """In cells 2 to n - 2 of an axis; the last but one was left out."""
+    for at, moves in ((1.2, False), (2.2, True), (45.3, True), (46.2, True), (46.8, False)):
+        truth = torch.tensor([[at, 30.2]])
+        maps = heatmaps.gaussian_map(truth, CELLS, 2.0)
+        cell, _ = heatmaps.best_cell(maps)
+        assert bool((heatmaps.quarter(maps, cell) != cell).any()) == moves, at
+
+
+def test_dark_on_what_is_no_peak() -> None:
     flat = torch.zeros(2, *CELLS)
     cell, _ = heatmaps.best_cell(flat)
     assert heatmaps.dark(flat, cell).isfinite().all()
@@ -94,6 +114,11 @@ def test_profiles_peak_where_the_map_does() -> None:
 
 def test_interpolation_reproduces_quadratics_to_the_border() -> None:
     at = torch.arange(12, dtype=torch.float64)
+    outer = torch.tensor([-0.75, 11.5], dtype=torch.float64)
+    assert torch.allclose(
+        (0.3 * at.square() - 2 * at + 1) @ heatmaps.interpolating(outer, 12, beyond=1.0),
+        0.3 * outer.square() - 2 * outer + 1,
+    )
     wanted = torch.tensor([0.0, 0.3, 1.0, 5.71, 10.2, 11.0], dtype=torch.float64)
     matrix = heatmaps.interpolating(wanted, 12)
     curve = 0.3 * at.square() - 2 * at + 1
