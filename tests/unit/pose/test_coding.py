@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -22,6 +22,8 @@ CODINGS = [
     Heatmap(SIZE, 17),
     Heatmap((96, 96), 17, stride=3, loss="kl"),
     Heatmap((64, 64), 17, decoder="argmax"),
+    Heatmap(SIZE, 17, aligned="stride"),
+    Heatmap((64, 64), 17, aligned="stride", loss="kl"),
 ]
 each = pytest.mark.parametrize("coding", CODINGS, ids=str)
 
@@ -161,6 +163,24 @@ def test_flip(coding: Coding) -> None:
     assert (found - straight).abs().max() <= step + 1e-4
     both = coding.decode(coding.mean([coding.ideal(target), back]))[..., :2]
     assert (both - straight).abs().max() <= step + 1e-4
+
+
+@pytest.mark.parametrize("aligned", ["udp", "stride"])
+@pytest.mark.parametrize("size", [SIZE, (64, 64)])
+def test_flip_test_of_a_perfect_network(size: tuple[int, int], aligned: Literal["udp", "stride"]) -> None:
+    """Joints anywhere in the crop; maps with cells at multiples of the stride were 3 px aside, to the left."""
+    coding, target = Heatmap(size, 17, aligned=aligned), people(40, size)
+    mirror = target[:, COCO.swap, :].clone()
+    mirror[..., 0] = size[1] - 1 - mirror[..., 0]
+    back = coding.flipped(coding.ideal(mirror), COCO.swap)
+    for answer in (back, coding.mean([coding.ideal(target), back])):
+        off = (coding.decode(answer) - target)[..., :2]
+        assert off.norm(dim=-1).mean() < 0.1
+        assert off.mean((0, 1)).abs().max() < 0.02
+        assert off.abs().max() < 0.5  # in the last cells, whose counterparts are partly outside
+    unknown = coding.ideal(mirror)
+    unknown[:, COCO.swap[3]] = -torch.inf
+    assert torch.equal(coding.state(coding.flipped(unknown, COCO.swap))[0][0].nonzero(), torch.tensor([[3]]))
 
 
 @each

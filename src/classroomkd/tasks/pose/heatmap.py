@@ -122,21 +122,37 @@ class Heatmap(Coding):
         own, theirs = self.distributions(student)[0], self.distributions(mentors)[0]
         return torch.where(unknown, 0.0, kl_divergence(own.unsqueeze(0), theirs, temperature))
 
+    def _floor(self, maps: Tensor) -> Tensor:
+        """What values are counted from, ``(…, B, K)``: under ``kl`` only differences within a map mean anything."""
+        return heatmaps.level(maps) if self.loss == "kl" else torch.zeros_like(maps[..., 0, 0])
+
     @torch.no_grad()
     def decode(self, answer: Tensor) -> Tensor:
         """The peak by :attr:`decoder`; the score is its height (``kl``: above the map's median)."""
         maps = self._blanked(answer)
         cell, height = heatmaps.best_cell(maps)
         refine = {"dark": heatmaps.dark, "quarter": heatmaps.quarter}.get(self.decoder)
-        floor = heatmaps.level(maps) if self.loss == "kl" else torch.zeros_like(height)
+        floor = self._floor(maps)
         place = cell.to(maps.dtype) if refine is None else refine(maps - floor[..., None, None], cell)
         place = place * constant(self.spacing, maps.dtype, maps.device)
         score = (height - floor).clamp(0, 1).where(~self.state(answer)[0], 0.0)
         return torch.cat([place, score.unsqueeze(-1)], -1)
 
     def flipped(self, answer: Tensor, swap: Sequence[int]) -> Tensor:
-        """Maps mirrored (in UDP coordinates without a shift), joints swapped."""
-        return answer.index_select(-3, constant(tuple(swap), torch.int64, answer.device)).flip(-1)
+        """Maps mirrored, joints swapped.
+
+        Place x becomes W - 1 - x. In UDP coordinates that is a cell's counterpart; cells at multiples of the stride
+        have theirs between two others (with stride 4 three quarters of a cell aside), so the maps are read there.
+        """
+        answer = answer.index_select(-3, constant(tuple(swap), torch.int64, answer.device))
+        if self.aligned == "udp":
+            return answer.flip(-1)
+        maps = self._blanked(answer)
+        floor = self._floor(maps)[..., None, None]
+        cells = torch.arange(self.cells[1], dtype=maps.dtype, device=maps.device)
+        with torch.autocast(maps.device.type, enabled=False):
+            found = heatmaps.columns_at(maps - floor, (self.size[1] - 1) / self.spacing[0] - cells) + floor
+        return torch.where(self.state(answer)[0][..., None, None], -torch.inf, found).to(answer.dtype)
 
     def mean(self, answers: Sequence[Tensor]) -> Tensor:
         """The mean of the maps."""
