@@ -78,7 +78,7 @@ def answers_to(head: str, target: Tensor, mentors: int) -> Tensor:
 def method(name: str, given: dict[str, Any], head: str, mentors: int = M) -> Method:
     """Built and set up; mentor m has ``CHANNELS + m % 2`` channels."""
     torch.manual_seed(5)
-    made = methods.create(name, **given)
+    made = methods.create(name, task="pose", **given)
     features = made.needs.features
 
     def shape(kind: str, channels: int) -> tuple[int, ...]:

@@ -63,7 +63,7 @@ def classroom(name: str, given: dict[str, Any], head: str) -> Classroom:
     return Classroom(
         network(own, SIZE, K, 3),
         mentors,
-        methods.create(name, **given),
+        methods.create(name, task="pose", **given),
         task=Pose(student, FIVE),
         taps=TAPS,
         image_shape=(3, *SIZE),

@@ -10,7 +10,7 @@ Rule     s_k(b) = Σ_c β_c Θ_kc ω_c;  w = softmax_k s;  q(b) = Σ_k w_k softm
   reference  L = 0.3 · CE + 1.4 · T² · mean_{b,c} q log(q / p_s): the released notebook ``LR_adaptive_KD`` (α 0.7; the
              Hint notebook has the same line), β as it is, its gradient reaching the student through w and q
 Shapes   β (B, c), Θ (K, c), ω (c); z (K, B, C); w (K, B, U); q, p_s (B, U, C) at temperature T; F (B, channels, H, W)
-Defaults T 5; paper: weights 1, taps the last three stages; reference: 0.3 and 1.4, no hints, no angle
+Defaults T 5 (pose: 1); paper: weights 1, taps the last three stages; reference: 0.3 and 1.4, no hints, no angle
 Version  2: hints summed over channels (1: averaged, 0.126, 0.031, 0.0078 at 16, 64, 256 channels: inert)
 Pose     ``reference`` divides by the bins: its divergence has 35 / bins of a batch mean's scale, 0.07 at 512
 Deviates both: one stage in place of two (80 + 200 epochs), the run's seed for Θ and ω. paper: the released hints are
@@ -61,6 +61,7 @@ class AMTML(Method):
 
     by_place = True
     matched: ClassVar[Mapping[str, Any]] = {"weight": 1.0, "supervised_weight": 1.0}
+    task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"temperature": 1.0}}
 
     def __init__(
         self,

@@ -12,7 +12,8 @@ Rule      s, p_m = credibility of student and mentor (probability of the true cl
 Shapes    weight, temperature, active (M, B, U); constant along B for batch and rank, whose scores are summed over ranks
 Units     those with a truth. A mentor that does not know a joint, or is not finite there, does not teach it but the
           others; in its batch score such a joint counts as the student's own
-Defaults  tau 12 (released CIFAR-100 configs); supervised part weighted by the student's credibility in both released
+Defaults  tau 12 (released CIFAR-100 configs), on pose 1, fixed_temperature too (``rank``, whose factor is (T − 1)²:
+          as elsewhere); supervised part weighted by the student's credibility in both released
           rules; ``sample``: by the student's credibility too; ``supervised: one`` turns that off (compare both in
           benchmarks/RESULTS.md)
 Deviates  rounding is done without a host sync; scores that are not finite are inactive (the released loss becomes NaN);
@@ -29,7 +30,7 @@ Ablations gate: false (nobody is filtered; weights 1/M or 1), mentoring: false (
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -65,6 +66,15 @@ class ClassroomKD(Method):
             after the temperature that fits it best on the validation part (``calibrated``), or capped by its mean
             validation probability of that class (``held_out``).
     """
+
+    task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"tau": 1.0, "fixed_temperature": 1.0}}
+
+    @classmethod
+    def defaults_on(cls, task: str | None, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See the base; a fixed temperature without mentoring alone, and none with ``rank``, whose strength it is."""
+        given = {"tau"} if options.get("mentoring", True) else {"tau", "fixed_temperature"}
+        own = super().defaults_on(task, options)
+        return {key: own[key] for key in own if key in given and options.get("rule") != "rank"}
 
     def __init__(
         self,

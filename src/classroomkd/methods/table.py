@@ -36,7 +36,9 @@ class MethodEntry(NamedTuple):
 METHODS: dict[str, MethodEntry] = {
     "none": MethodEntry("classroomkd.methods.none:Alone", "the student alone, from labels", "baseline"),
     "kd": MethodEntry("classroomkd.methods.kd:KD", "one mentor at a fixed temperature (Hinton)", "paper", version=2),
-    "average": MethodEntry("classroomkd.methods.average:Average", "all mentors count the same (AVER)", "paper"),
+    "average": MethodEntry(
+        "classroomkd.methods.average:Average", "all mentors count the same (AVER)", "paper", version=2
+    ),
     "classroomkd": MethodEntry(
         "classroomkd.methods.classroomkd:ClassroomKD",
         "mentors who beat the student teach, at a temperature set by the gap",
@@ -46,7 +48,10 @@ METHODS: dict[str, MethodEntry] = {
         version=2,
     ),
     "random": MethodEntry(
-        "classroomkd.methods.random_mentor:RandomMentor", "one mentor drawn anew for every sample", "baseline"
+        "classroomkd.methods.random_mentor:RandomMentor",
+        "one mentor drawn anew for every sample",
+        "baseline",
+        version=2,
     ),
     "weighted": MethodEntry(
         "classroomkd.methods.weighted:Weighted",
@@ -68,6 +73,7 @@ METHODS: dict[str, MethodEntry] = {
         "corrected rule (paper); released rule (reference)",
         rules=("paper", "reference"),
         by_rule=(("paper", "corrected rule"), ("reference", "released rule")),
+        version=2,
     ),
     "ebkd": MethodEntry(
         "classroomkd.methods.ebkd:EBKD",
@@ -75,6 +81,7 @@ METHODS: dict[str, MethodEntry] = {
         "corrected rule (paper); released rule (reference)",
         rules=("paper", "reference"),
         by_rule=(("paper", "corrected rule"), ("reference", "released rule")),
+        version=2,
     ),
     "aekd": MethodEntry(
         "classroomkd.methods.aekd:AEKD",
@@ -82,6 +89,7 @@ METHODS: dict[str, MethodEntry] = {
         "corrected rule (paper); released rule (reference)",
         rules=("paper", "reference"),
         by_rule=(("paper", "corrected rule"), ("reference", "released rule")),
+        version=2,
     ),
     "amtml": MethodEntry(
         "classroomkd.methods.amtml:AMTML",
@@ -98,12 +106,17 @@ METHODS: dict[str, MethodEntry] = {
     "crd": MethodEntry(
         "classroomkd.methods.crd:CRD", "contrastive representation with a memory of all samples", "paper"
     ),
-    "dkd": MethodEntry("classroomkd.methods.dkd:DKD", "the target class and the rest, decoupled", "paper"),
+    "dkd": MethodEntry("classroomkd.methods.dkd:DKD", "the target class and the rest, decoupled", "paper", version=2),
     "dist": MethodEntry("classroomkd.methods.dist:DIST", "correlations within and between classes", "paper", version=2),
     "dtkd": MethodEntry(
-        "classroomkd.methods.dtkd:DTKD", "one temperature for the mentor, one for the student", "paper", version=2
+        "classroomkd.methods.dtkd:DTKD",
+        "one temperature for the mentor, one for the student",
+        "paper",
+        version=2,
     ),
-    "takd": MethodEntry("classroomkd.methods.takd:TAKD", "an assistant, itself taught by a mentor, teaches", "paper"),
+    "takd": MethodEntry(
+        "classroomkd.methods.takd:TAKD", "an assistant, itself taught by a mentor, teaches", "paper", version=2
+    ),
     "dwpose": MethodEntry(
         "classroomkd.methods.dwpose:DWPose",
         "one mentor's last map and bins, fading out (stage 1 of 2)",

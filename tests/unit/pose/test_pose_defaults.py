@@ -1,0 +1,57 @@
+"""What methods do on pose where the user says nothing: temperature 1, as sound on bins as 4 is on classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from classroomkd import methods
+from classroomkd.recipe import load_recipe, make_recipe, recipe_yaml
+
+BASE = {"data": "puppets", "task": "pose", "student": "simcc_tiny", "mentors": ["simcc_small"]}
+# Not of logits: of the products that crd contrasts.
+WITH_TEMPERATURE = [n for n in methods.METHODS if "temperature" in methods.options_model(n).model_fields and n != "crd"]
+
+
+@pytest.mark.parametrize("name", WITH_TEMPERATURE)
+def test_every_method_with_a_temperature_has_one(name: str) -> None:
+    mentors = [{"model": "simcc_small", "name": "big"}, {"model": "simcc_tiny", "name": "small", "taught_by": "big"}]
+    recipe = make_recipe({**BASE, "mentors": mentors, "method": name})
+    assert recipe.method is not None
+    assert recipe.method[0].options["temperature"] == 1.0
+    assert recipe.mentors[1].taught_by is not None
+    assert recipe.mentors[1].taught_by.parts[0][1]["temperature"] == 1.0  # kd, from one
+    assert (
+        make_recipe({**BASE, "mentors": mentors, "method": {name: {"temperature": 4}}})
+        .method[0]
+        .options[  # type: ignore[index]
+            "temperature"
+        ]
+        == 4.0
+    )
+    assert methods.METHODS[name].version > 1 or methods.defaults(name)["temperature"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("given", "tau", "fixed"),
+    [({}, 1.0, None), ({"rule": "batch"}, 1.0, None), ({"rule": "rank"}, 12.0, None), ({"tau": 4}, 4.0, None),
+     ({"mentoring": False}, 1.0, 1.0), ({"mentoring": False, "fixed_temperature": 2}, 1.0, 2.0),
+     ({"mentoring": False, "rule": "rank"}, 12.0, None)],
+)  # fmt: skip
+def test_classroomkd(given: dict[str, Any], tau: float, fixed: float | None) -> None:
+    recipe = make_recipe({**BASE, "method": {"name": "classroomkd", **given}})
+    assert recipe.method is not None
+    options = recipe.method[0].options
+    assert (options["tau"], options["fixed_temperature"]) == (tau, fixed)
+    assert recipe.notes() == []
+    built: Any = methods.create("classroomkd", task="pose", **given)
+    assert (built.tau, built.fixed_temperature) == (tau, fixed)
+
+
+def test_a_stored_recipe_keeps_its_values(tmp_path: Any) -> None:
+    old = recipe_yaml(make_recipe({**BASE, "methods": [{"average": {"temperature": 4}}, {"classroomkd": {"tau": 12}}]}))
+    (tmp_path / "recipe.yaml").write_text(old)
+    average, classroomkd = load_recipe(tmp_path / "recipe.yaml").arms()
+    assert average.parts[0][1]["temperature"] == 4.0
+    assert classroomkd.parts[0][1]["tau"] == 12.0
