@@ -75,8 +75,6 @@ def _arm(name: str, knob: str = "temperature", total: str = "", **options: Any) 
     return Arm(name, ({"name": name.split()[0], **options},), knob, total)
 
 
-# DKD and DTKD ramp up over 20 of 240 epochs: about the same share of four.
-_RAMP = {"schedule": {"warmup": {"epochs": 0.33}}}
 _CHAIN = [
     {"name": "resnet20", "model": "resnet20", "train": {"epochs": 30}},
     {"name": "resnet14", "model": "resnet14", "train": {"epochs": 10}, "taught_by": "resnet20"},
@@ -92,7 +90,7 @@ _NATIVE: tuple[Arm, ...] = (  # the most important first
     _arm("aekd paper", total="one", rule="paper"),
     _arm("amtml paper", total="one", rule="paper"),
     _arm("fitnet", "weight"),
-    _arm("dkd", total="one", **_RAMP),
+    _arm("dkd", total="one"),
     _arm("dist", total="other"),
     _arm("at", "weight"),
     _arm("classroomkd batch", "tau", "other", rule="batch"),
@@ -100,7 +98,7 @@ _NATIVE: tuple[Arm, ...] = (  # the most important first
     _arm("crd", "weight"),
     _arm("rkd", "weight"),
     _arm("sp", "weight"),
-    _arm("dtkd", total="one", **_RAMP),
+    _arm("dtkd", total="one"),
     _arm("average with hints", "feature_weight", "one", feature_weight=100.0),
     _arm("random", total="one"),
     _arm("mmkd reference", "feature_weight", "one", rule="reference"),

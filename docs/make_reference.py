@@ -57,10 +57,14 @@ DEFAULTS = (
 # What every method takes beside its own options.
 COMMON = {
     "strength": "`matched`: every mentors' term is divided by what its weights sum to over the mentors.",
-    "schedule": "Factor of the mentors' terms by epoch, see [schedule](#schedule). `dkd` and `dtkd` bring `warmup`.",
+    "schedule": "Factor of the mentors' terms by time, see [schedule](#schedule). `dkd` and `dtkd` bring `warmup`.",
 }
 PIECES = (
-    ("schedule", SCHEDULES, "Of every method: a name, or `{NAME: {OPTION: VALUE}}`. Epochs are counted from 0."),
+    (
+        "schedule",
+        SCHEDULES,
+        "Of every method: a name, or `{NAME: {OPTION: VALUE}}`. Time counts from 0, from step to step.",
+    ),
     ("weighting", WEIGHTINGS, "Of `weighted`: how much each mentor counts."),
     ("divergence", DIVERGENCES, "Of `weighted`, and of the methods that have this option: how far the student is."),
 )

@@ -42,6 +42,7 @@ def train(classroom: ck.Classroom, x: Tensor, y: Tensor, epochs: int) -> Tensor 
     trained = [p for p in classroom.parameters() if id(p) not in own]
     context = PlainContext(classroom, torch.optim.SGD(trained, lr=0.05, momentum=0.9, weight_decay=5e-4))
     classroom.train()
+    classroom.epochs = epochs  # for schedules: dkd's, say
     for epoch in range(epochs):
         classroom.epoch, weights = float(epoch), []
         for index in torch.randperm(len(y)).split(32):

@@ -138,6 +138,7 @@ def our_step(
     named = zip(given.mentors, given.names, strict=True) if mentors else ()
     teachers = [Mentor(quick(network, mentor_precision), name) for network, name in named]
     room = Classroom(student, teachers, methods.create(method, **(options or {})), task=tasks.create("classification"))
+    room.progress = 0.0  # a schedule's factor costs the same at any time
     optimizer = torch.optim.SGD(room.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
     context = (PlainContext if student_precision == "fp32" else HalfForward)(room, optimizer)
     record, inputs = Record(len(teachers), CLASSES, CPU), Inputs(MEAN, STD, CPU)

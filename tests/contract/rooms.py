@@ -124,7 +124,7 @@ def classroom(
         taught=[i == count - 1 for i in range(count)],
         store=store,
     )
-    room.epoch = 1.0  # a rule may make an exception of the first epoch (0)
+    room.epochs, room.epoch = 240, 1.0  # a rule may make an exception of the first epoch (0)
     ceiling = torch.linspace(0.6, 0.9, count)[order, None].repeat(1, C if kind == CLASSES else K)
     room.calibration = Calibration(torch.linspace(0.5, 2.0, count)[order], ceiling)
     return room

@@ -296,6 +296,34 @@ def test_a_group_cut_by_the_epoch_is_resumed_to_the_bit(images: Any, runtime: Ru
     assert not same(fresh, taught)  # an epoch is at least one update
 
 
+def test_a_ramp_goes_by_steps_and_is_resumed_to_the_bit(
+    images: Any, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, float, float]] = []
+    asked = Classroom.gather
+
+    def gather(self: Classroom, *args: Any, **kwargs: Any) -> Any:
+        lesson = asked(self, *args, **kwargs)
+        seen.append((lesson.epoch, lesson.progress, self.method.factor_of(lesson)))
+        return lesson
+
+    monkeypatch.setattr(Classroom, "gather", gather)
+    spec = TrainSpec(epochs=3, batch_size=16, log_every=2)
+    whole, _ = fit(images, runtime, tmp_path / "a", method="dkd", spec=spec)
+    each = len(seen) // 3
+    epochs, progress, factors = (torch.tensor(column) for column in zip(*seen, strict=True))
+    torch.testing.assert_close(epochs, torch.arange(3 * each) / each)
+    torch.testing.assert_close(progress, epochs / 3)
+    assert factors[0] == 0.05
+    assert 0.05 < factors[1] < 1  # a twelfth of three epochs is a quarter of one
+    assert (factors[each // 4 + 1 :] == 1).all()
+    first = list(seen)
+    fit(images, runtime, tmp_path / "b", method="dkd", spec=spec, stop_after=1)
+    again, _ = fit(images, runtime, tmp_path / "b", method="dkd", spec=spec, resume=True)
+    assert same(whole, again)
+    assert seen[len(first) :] == first
+
+
 def images_with(images: Any, part: Any) -> Any:
     from dataclasses import replace
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from classroomkd.classroom.clock import Clock
 from classroomkd.classroom.lesson import Answers, Calibration, Lesson
 from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool, Sights
 from classroomkd.classroom.method import ClassInfo, Method, Shapes
@@ -103,7 +104,7 @@ class Classroom(nn.Module):
             )
         self._pool = MentorPool(wrapped, mean, std)
         self._pool.store = store
-        self.epoch, self.steps = 0.0, 0
+        self.clock, self.steps = Clock(), 0
         self._checked = False
         self.calibration: Calibration | None = None
         self.reduce: Callable[[Tensor], Tensor] | None = None
@@ -161,6 +162,33 @@ class Classroom(nn.Module):
         """What an answer is and what "right" means."""
         return self._task
 
+    @property
+    def epoch(self) -> float:
+        """The epoch, from 0, whole or not; set it as the training goes on: schedules act by it."""
+        return self.clock.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: float) -> None:
+        self.clock.now = epoch
+
+    @property
+    def epochs(self) -> float | None:
+        """How many epochs the training has, for schedules that are shares of it; set it once. None = nobody said."""
+        return self.clock.epochs
+
+    @epochs.setter
+    def epochs(self, epochs: float | None) -> None:
+        self.clock.epochs = epochs
+
+    @property
+    def progress(self) -> float:
+        """The share of the training that is over, 0 to 1; to be set where a loop does not count epochs."""
+        return self.clock.progress
+
+    @progress.setter
+    def progress(self, share: float) -> None:
+        self.clock.set_progress(share)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Classroom:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._pool.apply(fn)
@@ -195,6 +223,9 @@ class Classroom(nn.Module):
                 f"method '{type(self.method).__name__}' with this credibility needs held-out mentor scores: "
                 "set classroom.calibration = classroomkd.engine.calibrate(classroom.mentors, loader)"
             )
+        if self.training and self.steps and not self.clock.quiet and not torch.compiler.is_compiling():
+            asks = type(self.method).__name__ if self.method.needs.epoch else None
+            self.clock.remind(self.method.schedules(), asks)
         wanted = self.method.needs.mentors > 0
         gate = partial(self.method.may_teach, ids=ids, step=self.steps)
         mentors = self._pool.ask(inputs, ids, views, self.method.asks, gate, target, sights) if wanted else None
@@ -219,6 +250,7 @@ class Classroom(nn.Module):
             reduce=self.reduce,
             join=self.join,
             heads=self._head if self.method.needs.heads else None,
+            progress=self.progress,
         )
 
     def _head(self, mentor: int, tap: str, value: Tensor) -> Tensor:

@@ -80,7 +80,8 @@ class Terms:
 class Lesson:
     """One batch: inputs, target, sample ids, view ids, everybody's answers, and, once taught, the terms.
 
-    ``inputs`` are in the student's normalised space, ``(B, channels, H, W)``. ``reduce`` sums a tensor over ranks,
+    ``inputs`` are in the student's normalised space, ``(B, channels, H, W)``. ``epoch`` counts from 0, in fractions
+    where the loop does; ``progress`` is the share of the training that is over, 0 to 1. ``reduce`` sums over ranks,
     ``join`` concatenates one over ranks, ``heads`` runs a mentor from a tap on; use :meth:`everywhere` and
     :meth:`head`.
     """
@@ -100,6 +101,7 @@ class Lesson:
     join: Callable[[Tensor], Tensor] | None = None
     heads: Callable[[int, str, Tensor], Tensor] | None = None
     outcome: Terms | None = None
+    progress: float = 0.0
 
     def conclude(self, terms: Terms) -> Lesson:
         """Store what the method made of this lesson and return it."""

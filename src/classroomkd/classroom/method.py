@@ -70,7 +70,7 @@ class Method(nn.Module):
         period: steps after which the cost of a step repeats (a meta step every five: 5).
         strength: ``native`` leaves the method's own scale; ``matched`` divides every mentors' term by what its weights
             sum to over the mentors (mean over the units that anyone teaches), so that methods differ by rule alone.
-        schedule: factor of the mentors' terms by epoch.
+        schedule: factor of the mentors' terms by how far the training is; see :meth:`factor_of`.
         matched: options that ``strength: matched`` sets where the user does not.
         task_defaults: by task, options that have another default there than in the constructor:
             ``{"pose": {"temperature": 1.0}}``. See :meth:`defaults_on`.
@@ -112,7 +112,7 @@ class Method(nn.Module):
     def forward(self, lesson: Lesson) -> Terms:
         """:meth:`loss`, with ``strength`` and ``schedule`` applied to the coefficients of the mentors' terms."""
         terms = self.loss(lesson)
-        factor = self.scheduled(lesson)
+        factor = self.factor_of(lesson)
         if self.strength == "native" and factor == 1.0:
             return terms
         coefficients: dict[str, float | Tensor] = dict(terms.coefficients)
@@ -125,9 +125,13 @@ class Method(nn.Module):
             coefficients[name] = coefficient * factor
         return replace(terms, coefficients=coefficients)
 
-    def scheduled(self, lesson: Lesson) -> float:
-        """The schedule's factor at a lesson: of the mentors' terms, and of all that stands for them (virtual steps)."""
-        return self.schedule(lesson.epoch)
+    def factor_of(self, lesson: Lesson) -> float:
+        """What the schedule multiplies the mentors' terms of a lesson by, and all that stands for them (virtual steps)."""
+        return self.schedule(lesson.epoch, lesson.progress)
+
+    def schedules(self) -> list[Schedule]:
+        """Those that act on any mentors' term, of all parts."""
+        return [self.schedule]
 
     def may_teach(self, knows_MB: Tensor, ids: Tensor | None, step: int) -> Tensor | None:
         """Who can count for whom, ``(M, B)`` bool, before anybody is asked: the others need not run. None: all of them.
@@ -210,6 +214,10 @@ class Composition(Method):
     def own_parameters(self) -> list[nn.Parameter]:
         """Those of all parts."""
         return [p for method in self._parts() for p in method.own_parameters()]
+
+    def schedules(self) -> list[Schedule]:
+        """See the base."""
+        return [schedule for method in self._parts() for schedule in method.schedules()]
 
     def _parts(self) -> list[Method]:
         return list(self.methods)  # type: ignore[arg-type]

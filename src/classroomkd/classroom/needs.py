@@ -19,7 +19,7 @@ class Needs:
         heads: mentors' own classifiers are called.
         labels: targets are needed (no unlabelled data).
         ids: sample ids are needed.
-        epoch: the epoch is needed (schedules).
+        epoch: the rule itself asks for the epoch (a schedule does so anyway).
         views: how many views of each sample a step sees.
         peers: networks trained in the same run are needed.
         logit_grads: per-mentor gradients with respect to the student's logits are needed.

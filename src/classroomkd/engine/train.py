@@ -138,6 +138,8 @@ class Fit:
         if classroom.method.needs.mentors > 0 and len(classroom.mentors):
             record.watch = Watch(classroom.mentors.names, classroom.task, runtime.device, reduce, join)
         classroom.mentors.watch = record.watch
+        classroom.epochs = float(spec.epochs)
+        classroom.clock.quiet = True  # what there is to say of it, the recipe's notes say
         rate = learning_rate(spec)
         self._open_epoch(0)
         cost = Cost(probe(context, next(batches.epoch(0))) if self.measure else {}, classroom.mentors.store)
@@ -174,12 +176,11 @@ class Fit:
 
         classroom.train()
         for epoch in range(first, spec.epochs):
-            classroom.epoch = float(epoch)
             self._open_epoch(epoch)
             asked = time.perf_counter()
             for i, batch in enumerate(batches.epoch(epoch)):
                 waited += time.perf_counter() - asked
-                at = epoch + i / len(batches)
+                at = classroom.epoch = epoch + i / len(batches)
                 for group in context.raw_optimizer.param_groups:
                     group["lr"] = rate(at)
                 context.group = min(spec.accumulate, len(batches) - i // spec.accumulate * spec.accumulate)

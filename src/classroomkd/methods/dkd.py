@@ -5,14 +5,14 @@ Rule     L = supervised_weight · CE + weight · mean_m mean_b T² [alpha · KL(
          b = (p of the true class, the rest), p̂ = softmax over the wrong classes alone; all at T
 Shapes   D (M, B, U), the sum over a joint's distributions; their true class is the bin (cell) nearest the truth, so
          that labelled joints alone are taught
-Schedule times (epoch + 1) / 20 in the first 20 epochs of 240: ``schedule: {warmup: {epochs: 20}}`` is built in
+Schedule times min(12 p + 1/20, 1), p the share of the training that is over: a ``warmup`` of 1/12 is built in. At whole
+         epochs of 240 it is the released min(epoch/20, 1), counted from 1; ours goes on rising between them
 Defaults alpha 1, beta 8, T 4, weight 1, supervised_weight 1; beta 2 for resnet56 -> resnet20 and resnet110 -> resnet32,
          6 for vgg13 -> vgg8 and pairs of wide ResNets (mdistiller: CIFAR-100)
 Deviates the paper has one mentor: here the mean over those chosen. A class that a mentor rules out counts as 20 nats
          below its least likely one
 Cost     the student's step and a forward for each mentor asked
-Hurts    beta is the strength: 8 with a nearly one-hot mentor makes its noise among wrong classes the lesson. In runs
-         much shorter than 240 epochs set the warm-up shorter too
+Hurts    beta is the strength: 8 with a nearly one-hot mentor makes its noise among wrong classes the lesson
 """
 
 from __future__ import annotations
@@ -52,4 +52,4 @@ class DKD(Weighted):
             supervised_weight=supervised_weight,
         )
         self.mentor = mentor
-        self.schedule = Warmup(epochs=20)
+        self.schedule = Warmup(epochs=1 / 12)  # 20 of 240 epochs

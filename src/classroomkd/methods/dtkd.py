@@ -7,7 +7,8 @@ Rule     L = supervised_weight · CE + weight · mean_m mean_b [alpha · T_s T_m
          T_s = 2 T · x_s / (x_s + x_m),  T_m = 2 T · x_m / (x_s + x_m),  x the sample's largest logit, at least 0.001;
          neither below ``floor``
 Shapes   x, T_s, T_m (M, B, U); D (M, B, U)
-Schedule times (epoch + 1) / 20 in the first 20 epochs of 240: ``schedule: {warmup: {epochs: 20}}`` is built in
+Schedule times min(12 p + 1/20, 1), p the share of the training that is over: a ``warmup`` of 1/12 is built in. At whole
+         epochs of 240 it is the released min(epoch/20, 1), counted from 1; ours goes on rising between them
 Defaults alpha 3, beta 1, T 4, floor 1, weight 1, supervised_weight 1; (1, 0.5) for resnet56 -> resnet20, resnet110 ->
          resnet32, wrn_40_2 -> wrn_40_1; (2, 0.5) wrn_40_2 -> shufflenetv1; (3, 2) resnet50 -> mobilenetv2 (its code:
          CIFAR-100)
@@ -17,7 +18,7 @@ Deviates the floor (``floor: 0``: none, as the code): without it a student whose
 Version  2: floor 1, gradients through the temperatures (1: floor 0, temperatures constant)
 Cost     the student's step and a forward for each mentor asked
 Hurts    the largest logit depends on a constant added to all logits: a network with shifted or small logits, as after
-         label smoothing, gets arbitrary temperatures. Shorter runs want a shorter warm-up
+         label smoothing, gets arbitrary temperatures
 """
 
 from __future__ import annotations
@@ -67,4 +68,4 @@ class DTKD(Weighted):
             supervised_weight=supervised_weight,
         )
         self.mentor = mentor
-        self.schedule = Warmup(epochs=20)
+        self.schedule = Warmup(epochs=1 / 12)  # 20 of 240 epochs

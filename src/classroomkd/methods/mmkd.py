@@ -140,11 +140,11 @@ class MMKD(Weighted):
         if self.features is not None and self.hints is not None and seen[1] is not None:
             weight = self.features.weigh(seen[1], known.any(-1))
             loss = loss + self.beta * hint_distance(self.hints, lesson, known, weight)
-        return self.scheduled(lesson) * loss
+        return self.factor_of(lesson) * loss
 
     def after_step(self, context: StepContext, lesson: Lesson) -> None:
         """Feed the buffer; every few steps train φ, while mentors teach: at factor 0 there is nothing to learn from."""
-        if self.mentors > 1 and (size := self.meta.remember(lesson)) and self.scheduled(lesson) > 0:
+        if self.mentors > 1 and (size := self.meta.remember(lesson)) and self.factor_of(lesson) > 0:
             self.meta.learn(context, lesson, size, self.own_parameters(), self.see, self.matching)
 
     def get_extra_state(self) -> dict[str, Any]:

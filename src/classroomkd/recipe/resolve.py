@@ -100,9 +100,13 @@ def notes(recipe: Recipe) -> list[str]:
     arms = recipe.methods or ((recipe.method,) if recipe.method is not None else ())
     if recipe.mentors and all(entry.name == "none" for arm in arms for entry in arm):
         found.append("the mentors have no effect: the only method is 'none'")
-    arms += tuple(mentor.taught_by.method or () for mentor in recipe.mentors if mentor.taught_by is not None)
-    entries = [entry for arm in arms for entry in arm]
-    return found + list(_idle_taps(recipe, entries)) + [note for entry in entries for note in _idle_options(entry)]
+    usual = recipe.mentor_train or recipe.train
+    taught = [(mentor.taught_by.method or (), mentor.train or usual) for mentor in recipe.mentors if mentor.taught_by]
+    entries = [(entry, train) for arm, train in (*((arm, recipe.train) for arm in arms), *taught) for entry in arm]
+    found += _idle_taps(recipe, [entry for entry, _ in entries])
+    for entry, train in entries:
+        found += [*_idle_options(entry), *_odd_schedule(entry, train.epochs)]
+    return list(dict.fromkeys(found))
 
 
 def _idle_taps(recipe: Recipe, entries: list[MethodSpec]) -> Iterator[str]:
@@ -126,6 +130,16 @@ def _idle_options(entry: MethodSpec) -> Iterator[str]:
 
     for said in methods.method_class(entry.name).idle(entry.options):
         yield f"method {entry.label or entry.name}: {said}"
+
+
+def _odd_schedule(entry: MethodSpec, epochs: int) -> Iterator[str]:
+    """A schedule that such a training is too short for."""
+    from classroomkd import methods
+
+    schedule = methods.create(entry.name, **entry.options).schedule
+    if said := schedule.remark(epochs):
+        name, length = type(schedule).__name__.lower(), f"{schedule.epochs:g}"
+        yield f"method {entry.label or entry.name}: schedule {name} ({length} of {epochs} epochs) {said}"
 
 
 def _idle(spec: TrainSpec) -> Iterator[tuple[str, str]]:

@@ -198,6 +198,7 @@ def test_beside_kd_until_an_epoch_and_without_waiting_for_the_device(
     options = {"schedule": {"until": {"epochs": 3}}, "mentor": 1}
     method = methods.compose([("kd", {"mentor": 0}), (name, options)])
     room = Classroom(room.student, [*room.mentors], method, image_shape=(3, 32, 32), register=(IDS, LABELS))
+    room.epoch = 0.0
     room(*batch(B), ids=IDS[:B])
 
     def forbidden(*args: object, **kwargs: object) -> None:

@@ -142,7 +142,7 @@ def test_gradient_is_that_of_real_steps(
     lesson = run(PlainContext(room, optimizer), range(6))
     assert len(noted) == 2  # after steps 3 and 6
     ours, truth = slopes(room, optimizer, lesson, noted[-1])
-    assert (truth.abs() > 1e-5 * room.method.scheduled(lesson)).all()
+    assert (truth.abs() > 1e-5 * room.method.factor_of(lesson)).all()
     torch.testing.assert_close(ours, truth, rtol=1e-5, atol=1e-9)
 
 

@@ -410,11 +410,14 @@ def test_draws_belong_to_sample_and_step() -> None:
 def test_warm_up_is_built_in_and_can_be_changed(name: str) -> None:
     student, mentors, target = answers()
 
-    def factor(epoch: float, **given: Any) -> float | Tensor:
-        terms: Terms = built(name, given)(lesson(student, mentors, target, epoch=epoch))
+    def factor(epoch: float, epochs: int = 240, **given: Any) -> float | Tensor:
+        terms: Terms = built(name, given)(lesson(student, mentors, target, epoch=epoch, progress=epoch / epochs))
         return terms.coefficients["distilled"]
 
-    assert [factor(epoch) for epoch in (0, 0.5, 9, 19, 239)] == pytest.approx([0.05, 0.05, 0.5, 1, 1])
+    # The released ramp, min(epoch / 20, 1) with the epoch counted from 1, at whole epochs; and the line between them.
+    assert [factor(epoch) for epoch in range(240)] == pytest.approx([min((e + 1) / 20, 1) for e in range(240)])
+    assert factor(0.5) == pytest.approx(0.075)
+    assert [factor(epoch, 12) for epoch in (0, 0.5, 0.95, 1, 11)] == pytest.approx([0.05, 0.55, 1, 1, 1])
     assert factor(0, schedule="constant") == 1
     assert factor(0, schedule={"warmup": {"epochs": 4}}) == 0.25
 
