@@ -126,7 +126,7 @@ class Method(nn.Module):
         return replace(terms, coefficients=coefficients)
 
     def factor_of(self, lesson: Lesson) -> float:
-        """What the schedule multiplies the mentors' terms of a lesson by, and all that stands for them (virtual steps)."""
+        """The schedule's factor of a lesson's mentors' terms, and of all that stands for them (virtual steps)."""
         return self.schedule(lesson.epoch, lesson.progress)
 
     def schedules(self) -> list[Schedule]:
