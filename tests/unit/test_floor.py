@@ -156,7 +156,7 @@ def test_a_rehearsed_bank_answers_zeros_where_nothing_is_stored(fit: Callable[..
     def refuse(mentor: int, rows: Tensor) -> dict[str, Tensor]:
         raise AssertionError("asked")
 
-    full, empty = (floor._rehearsed(store, stored=stored) for stored in (True, False))
+    full, empty = (floor.rehearsed(store, stored=stored) for stored in (True, False))
     full.stage(ids, torch.zeros_like(ids), refuse)
     assert torch.equal(full.lookup(ids, ids), torch.zeros(2, 4, CLASSES))
     empty.stage(ids, torch.zeros_like(ids), lambda mentor, rows: {LOGITS: torch.full((4, CLASSES), 2.0 + mentor)})

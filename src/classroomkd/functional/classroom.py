@@ -53,7 +53,7 @@ class _Standing(NamedTuple):
     weight: Tensor
     student: Tensor  # what is compared to decide who is ahead
     mentors: Tensor
-    lead: Tensor  # by how much, for a soft gate: the difference of credibilities, shares or ranks
+    lead: Callable[[], Tensor]  # by how much, for a soft gate: the difference of credibilities, shares or ranks
     gap: Tensor
     supervised: Tensor  # broadcasts to (B, U)
 
@@ -94,12 +94,12 @@ def _mean_over_batch(values_KBU: Tensor, mask: Tensor, reduce: Reduce | None) ->
 
 def _sample(student: Tensor, mentors: Tensor, mask: Tensor, reduce: Reduce | None) -> _Standing:
     # In logs: a probability below 1e-45 is 0 in float32, so of a student at -300 nats nobody would be ahead.
+    student = student.clamp_min(torch.finfo(student.dtype).min)  # -inf - -inf is NaN
     mentors = mentors.nan_to_num(-torch.inf, neginf=-torch.inf)
-    everybody = torch.cat([student.unsqueeze(0), mentors])
-    share = (mentors - everybody.logsumexp(0)).exp().nan_to_num(0.0)  # -inf - -inf: nobody knows it
-    gap = (-torch.expm1(student - mentors)).nan_to_num(0.0).clamp(0.0, 1.0)
-    s, m = student.exp(), mentors.exp()
-    return _Standing(len(m) * share, student, mentors, m - s, gap, s)
+    share = torch.cat([student.unsqueeze(0), mentors]).softmax(0)[1:]
+    gap = torch.expm1(student - mentors).neg().clamp(0.0, 1.0)
+    s = student.exp()
+    return _Standing(len(mentors) * share, student, mentors, lambda: mentors.exp() - s, gap, s)
 
 
 def _batch(student: Tensor, mentors: Tensor, mask: Tensor, reduce: Reduce | None) -> _Standing:
@@ -111,7 +111,7 @@ def _batch(student: Tensor, mentors: Tensor, mask: Tensor, reduce: Reduce | None
     top = torch.maximum(w_m, w_s)
     gap = ((w_m - w_s) / top.clamp_min(torch.finfo(scores.dtype).tiny)).clamp_min(0.0)
     w_m, gap = w_m[:, None, None], gap[:, None, None]
-    return _Standing(w_m, w_s, w_m, w_m - w_s, gap, g_s)
+    return _Standing(w_m, w_s, w_m, lambda: w_m - w_s, gap, g_s)
 
 
 def _rank(student: Tensor, mentors: Tensor, mask: Tensor, reduce: Reduce | None) -> _Standing:
@@ -121,7 +121,7 @@ def _rank(student: Tensor, mentors: Tensor, mask: Tensor, reduce: Reduce | None)
     position = scores.argsort(stable=True).argsort() + 1
     r = position.to(scores.dtype) / 10
     r_m = r[1:, None, None]
-    return _Standing(r_m, r[0], r_m, r_m - r[0], (r_m - r[0]).abs(), own)
+    return _Standing(r_m, r[0], r_m, lambda: r_m - r[0], (r_m - r[0]).abs(), own)
 
 
 _RULES: dict[str, _RuleSpec] = {
@@ -189,7 +189,7 @@ def grade(
     if not gate:
         weight, active = torch.full(shape, spec.neutral(shape[0]), dtype=dtype, device=known.device), known
     elif soft is not None:
-        weight, active = stand.weight * torch.sigmoid(stand.lead / soft), known
+        weight, active = stand.weight * torch.sigmoid(stand.lead() / soft), known
     else:
         weight, active = stand.weight, ahead.expand(shape) & known
     active = active & mask & (mentor_log_MBU > -torch.inf)
