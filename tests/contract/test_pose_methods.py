@@ -231,7 +231,7 @@ class Pair:
 
     def __init__(self) -> None:
         self.slots: list[Tensor | None] = [None, None]
-        self.barrier = threading.Barrier(2, timeout=20)
+        self.barrier = threading.Barrier(2, timeout=300)
 
     def exchange(self, rank: int, x: Tensor) -> list[Tensor]:
         self.slots[rank] = x

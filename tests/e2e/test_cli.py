@@ -26,6 +26,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def same_weights(a: Path, b: Path) -> bool:
+    """To the bit, as is promised of two runs on one machine; from one machine to another nothing is."""
     one, other = weights(a), weights(b)
     return one.keys() == other.keys() and all(torch.equal(v, other[k]) for k, v in one.items())
 

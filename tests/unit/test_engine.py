@@ -89,6 +89,7 @@ def fit(
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
+    """To the bit, as is promised of two runs on one machine; from one machine to another nothing is."""
     return all(torch.equal(x, b.state_dict()[k]) for k, x in a.state_dict().items())
 
 

@@ -229,7 +229,7 @@ class Ranks:
     """Two ranks as threads that hand each other their tensors."""
 
     def __init__(self) -> None:
-        self.barrier, self.box = threading.Barrier(2, timeout=20), [torch.empty(0)] * 2
+        self.barrier, self.box = threading.Barrier(2, timeout=300), [torch.empty(0)] * 2
 
     def gather(self, rank: int, x: Tensor) -> list[Tensor]:
         self.box[rank] = x.detach()

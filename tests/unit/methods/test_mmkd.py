@@ -410,6 +410,7 @@ def test_resume_is_bitwise(options: dict[str, Any]) -> None:
         resumed = end(cut)
         other = resumed.pop("method._extra_state")
         assert straight.keys() == resumed.keys()
+        # Bits are promised of two runs on one machine, whose steps have the same shapes.
         assert all(torch.equal(straight[name], resumed[name]) for name in straight)
         assert extra["taught"] == other["taught"] == 9
         for one, two in zip(extra["buffer"]["rows"], other["buffer"]["rows"], strict=True):

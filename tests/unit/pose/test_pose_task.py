@@ -75,7 +75,8 @@ def test_credibility(coding: Coding, per: Literal["joint", "person"]) -> None:
         without[5], without[6] = True, False
         assert torch.allclose(log[2, 0, 3:5], raw[2, 0][without].mean())
     own = task.log_credibility(said[0], target)
-    assert torch.equal(own, log[0])
+    # One mentor's answers alone and among three: sums of other shapes, which a kernel may order anew.
+    torch.testing.assert_close(own, log[0], equal_nan=True)
     assert torch.equal(task.credibility(said[0], target), own.exp())
 
 
