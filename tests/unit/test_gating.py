@@ -14,7 +14,7 @@ from classroomkd.classroom import Answers, ClassInfo, Classroom, Lesson, Mentor,
 from classroomkd.classroom.gating import ask_where, knows
 
 B, C = 8, 10
-# In float64: a mentor that is asked about fewer samples may add in another order, which the correlations of DIST enlarge.
+# In float64: a mentor that is asked about fewer samples may add in another order, which DIST's correlations enlarge.
 INPUTS = torch.cat([PIXELS, PIXELS.flip(3), PIXELS.flip(2)])[:B].double()
 TARGET = torch.arange(B) % C
 KNOWN = (None, tuple(range(5)), (7, 6, 5, 2, 1, 0))
