@@ -36,8 +36,9 @@ def gradient(loss: Tensor, student: Tensor) -> Tensor:
 # Weighted mentors
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("function", MENTOR_RULES)
+@pytest.mark.parametrize(
+    ("function", "rule"), [*((f, rule) for f in MENTOR_RULES for rule in RULES), (functional.aekd, "mgda")]
+)
 def test_one_mentor_is_plain_kd(function: Callable[..., Tensor], rule: str) -> None:
     student, mentors, target = answers(m=1)
     loss = function(student, mentors, target, 3.0, rule)
@@ -69,7 +70,7 @@ def test_mentor_rules_differentiate_in_the_student_alone(function: Callable[...,
         assert torch.autograd.gradcheck(lambda z: function(z, mentors.detach(), target), student)
     function(student, mentors, target).backward()
     assert mentors.grad is None
-    with pytest.raises(UserError, match="paper, reference"):
+    with pytest.raises(UserError, match="is not one of paper, reference"):
         function(student, mentors, target, rule="code")
 
 
@@ -193,13 +194,48 @@ def test_aekd_solves_at_training_sizes() -> None:
             best = a
     torch.testing.assert_close(weight, best, rtol=0, atol=1e-8)
     divergences = functional.kd(student.unsqueeze(0), mentors).mean(1).double()
-    torch.testing.assert_close(
-        functional.aekd(student, mentors, target, rule="reference").double(), weight @ divergences, rtol=1e-5, atol=0
-    )
+    for rule in RULES:
+        found = functional.aekd(student, mentors, target, rule=rule).double()  # type: ignore[arg-type]
+        torch.testing.assert_close(found, weight @ divergences, rtol=1e-5, atol=0)
     free_of_cap = functional.gram_weights(gradients)
-    torch.testing.assert_close(
-        functional.aekd(student, mentors, target).double(), free_of_cap @ divergences, rtol=1e-5, atol=0
-    )  # a loss in float32
+    found = functional.aekd(student, mentors, target, rule="mgda").double()
+    torch.testing.assert_close(found, free_of_cap @ divergences, rtol=1e-5, atol=0)  # a loss in float32
+
+
+def test_aekds_tolerance_is_its_cap() -> None:
+    """Two mentors of whom one is nearly the student: the shortest mix is nearly its alone."""
+    student, mentors, target = answers(m=2)
+    mentors[0] = student.detach() + 0.1 * mentors[0]
+    near, far = (functional.kd(student, m).mean() for m in mentors)
+    for rule, tolerance, share in (
+        ("paper", 0.6, 0.6),
+        ("reference", 0.6, 0.6),
+        ("paper", 0.7, 0.7),
+        ("paper", 0.3, 0.5),
+    ):
+        found = functional.aekd(student, mentors, target, rule=rule, tolerance=tolerance)  # type: ignore[arg-type]
+        torch.testing.assert_close(found, share * near + (1 - share) * far)
+    torch.testing.assert_close(functional.aekd(student, mentors, target), 0.6 * near + 0.4 * far)
+    free = functional.aekd(student, mentors, target, rule="mgda")
+    assert free < 0.8 * near + 0.2 * far
+
+
+def test_gram_weights_of_directions() -> None:
+    """The released code on features: the mix of unit gradients, each weight over its gradient's length."""
+    g = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+    assert functional.gram_weights(g, 0.6).tolist() == pytest.approx([0.6, 0.4])
+    assert functional.gram_weights(g, 0.6, unit=True).tolist() == pytest.approx([0.75, 0.25])
+    assert functional.gram_weights(g * 1e-20, 0.6, unit=True).tolist() == pytest.approx([0.75, 0.25])
+    # Three directions, the first two alike: 0.25, 0.25, 0.5 over lengths of 1, 2, 1.
+    three = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    assert functional.gram_weights(three, 0.6, unit=True).tolist() == pytest.approx([2 / 7, 1 / 7, 4 / 7])
+    known = torch.tensor([True, False, True])
+    assert functional.gram_weights(three, 0.6, known, unit=True).tolist() == pytest.approx([0.5, 0, 0.5])
+    broken = torch.tensor([[NAN, 0.0], [0.0, 2.0]])
+    assert functional.gram_weights(broken, unit=True).tolist() == [0, 1]
+    still = torch.tensor([[0.0, 0.0], [0.0, 2.0]])
+    assert functional.gram_weights(still, unit=True).tolist() == pytest.approx([1, 0])
+    assert functional.gram_weights(0 * still, 0.6, unit=True).tolist() == pytest.approx([0.5, 0.5])
 
 
 # All of them

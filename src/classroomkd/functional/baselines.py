@@ -91,8 +91,9 @@ def dkd(
 
 def _correlation(student: Tensor, mentors: Tensor, dim: int, least: float) -> Tensor:
     """Pearson's correlation of what is centred already; a student's norm below ``least`` counts as that."""
-    norm: Tensor = torch.linalg.vector_norm(student, dim=dim).clamp_min(least)
-    return (student * mentors).sum(dim) / (norm * torch.linalg.vector_norm(mentors, dim=dim) + _EPS)
+    ours, theirs = (torch.linalg.vector_norm(x, dim=dim) for x in (student, mentors))
+    norms: Tensor = ours.clamp_min(least) * theirs
+    return (student * mentors).sum(dim) / (norms + _EPS)
 
 
 def dist_by_mentor(

@@ -12,7 +12,7 @@ A mentor whose logits are ``-inf`` on a class rules that class out; NaN logits m
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ from classroomkd.functional.quadratic import capped_simplex_qp
 __all__ = ["aekd", "camkd", "confidence_weights", "ebkd", "entropy_weights", "gram_weights", "kl_gradients"]
 
 TeacherRule = Literal["paper", "reference"]
-_AEKD_CAP = 0.6  # the released code's C_tol
+AEKDRule = Literal["paper", "reference", "mgda"]
+_NO_NORM = 1e-12  # of the longest gradient's; a mentor without a gradient has a weight, not a division by 0
 # A gradient is a sum over samples and ranks, whose order a matrix library or a network of ranks may choose anew for
 # every mentor. Pairwise sums of 2^16 numbers are off by at most 16 roundings.
 _ROUNDINGS = 16
@@ -122,13 +123,17 @@ def kl_gradients(
 
 
 @torch.no_grad()
-def gram_weights(gradients: Tensor, cap: float | None = None, known: Tensor | None = None) -> Tensor:
+def gram_weights(
+    gradients: Tensor, cap: float | None = None, known: Tensor | None = None, unit: bool = False
+) -> Tensor:
     """AEKD's weights: the mix of gradients with the smallest norm, Σ a = 1, 0 <= a <= cap (MGDA with a cap).
 
     Args:
         gradients: ``(M, D)``; their scale does not matter.
         cap: the largest weight; None = no cap, below 1/n for n mentors = 1/n.
         known: ``(M,)`` bool, mentors that count; None = all. A row with a NaN never counts.
+        unit: mix the directions alone, then divide each weight by the length of its gradient, which may lift one above
+            the cap: what AEKD's released code does on features. A mentor without a gradient then has all the weight.
 
     Returns:
         ``(M,)``, sums to 1 over the mentors that count. Mentors whose gradients are equal to the rounding of their
@@ -139,7 +144,12 @@ def gram_weights(gradients: Tensor, cap: float | None = None, known: Tensor | No
     rows = torch.where(heard[:, None], rows, 0.0)
     rows = rows / rows.abs().amax().clamp_min(torch.finfo(rows.dtype).tiny)  # squares of small gradients underflow
     with torch.autocast(gradients.device.type, enabled=False):
+        length = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(_NO_NORM)
+        rows = rows / length if unit else rows
         weight = capped_simplex_qp(rows @ rows.T, cap, heard, _ROUNDINGS * torch.finfo(wide(gradients).dtype).eps)
+        if unit:
+            weight = weight / length[:, 0]
+            weight = weight / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
     return weight.to(wide(gradients).dtype)
 
 
@@ -147,10 +157,14 @@ def _distil(student: Tensor, mentors_MBC: Tensor, weight: Tensor, temperature: f
     return (weight * kd(student.unsqueeze(0), mentors_MBC, temperature)).sum(0).mean()
 
 
+def _checked(rule: str, rules: Any = TeacherRule) -> str:
+    if rule not in get_args(rules):
+        raise UserError(f"rule '{rule}' is not one of {', '.join(get_args(rules))}")
+    return rule
+
+
 def _is_reference(rule: str) -> bool:
-    if rule not in get_args(TeacherRule):
-        raise UserError(f"rule '{rule}' is not one of {', '.join(get_args(TeacherRule))}")
-    return rule == "reference"
+    return _checked(rule) == "reference"
 
 
 def ebkd(
@@ -212,7 +226,8 @@ def aekd(
     mentor_logits_MBC: Tensor,
     target: Tensor,
     temperature: float = 4.0,
-    rule: TeacherRule = "paper",
+    rule: AEKDRule = "paper",
+    tolerance: float = 0.6,
 ) -> Tensor:
     """Adaptive ensemble KD on logits: one weight a mentor, from the batch (:func:`gram_weights`).
 
@@ -221,15 +236,18 @@ def aekd(
         mentor_logits_MBC: ``(M, B, C)``.
         target: ``(B,)``; not used.
         temperature: T > 0.
-        rule: ``paper`` has no cap; ``reference`` caps a weight at max(0.6, 1/M). The released code solves this with a
-            support vector machine whose tolerance is too coarse at training sizes; here the solution is exact.
+        rule: ``paper`` and ``reference`` cap a weight at ``tolerance``, on logits alike; ``mgda`` has no cap. The
+            released code solves this with a support vector machine whose tolerance is too coarse at training sizes;
+            here the solution is exact.
+        tolerance: the largest weight, in (0, 1]; below 1/M it is read as 1/M.
 
     Returns:
-        A scalar, nats. Source: Du et al. 2020 (NeurIPS) as released with CA-MKD (arXiv 2201.00007).
+        A scalar, nats. Source: Du et al. 2020 (NeurIPS), its authors' code AnTuo1998/AE-KD, and what was released with
+        CA-MKD (arXiv 2201.00007).
 
     Raises:
         UserError: unknown rule.
     """
-    cap = max(_AEKD_CAP, 1 / len(mentor_logits_MBC)) if _is_reference(rule) else None
+    cap = None if _checked(rule, AEKDRule) == "mgda" else tolerance
     weight = gram_weights(kl_gradients(student_logits, mentor_logits_MBC, temperature), cap)
     return _distil(student_logits, mentor_logits_MBC, weight[:, None], temperature)

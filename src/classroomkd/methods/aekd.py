@@ -1,18 +1,22 @@
 """aekd: the mentors' shortest common gradient decides who counts, one weight a mentor and batch.
 
 System   AEKD, "Agree to Disagree: Adaptive Ensemble Knowledge Distillation in Gradient Space", Du et al., NeurIPS 2020;
-         as released with CA-MKD (Rorozhl/CA-MKD at c2f39a9)
+         its authors' code AnTuo1998/AE-KD at 2b77a74, and Rorozhl/CA-MKD at c2f39a9, which took that over
 Rule     L = supervised_weight · CE + weight · Σ_m a_m mean_b D_m
            [+ feature_weight · Σ_m c_m mean_b mean (r_m(F_s) − F_m)²]
-         a = argmin ‖Σ_m a_m g_m‖²,  Σ a = 1,  0 <= a_m <= cap;  g_m = the batch mean of ∂D_m / ∂z_s  (C)
+         a = argmin ‖Σ_m a_m g_m‖²,  Σ a = 1,  0 <= a_m <= tolerance;  g_m = the batch mean of ∂D_m / ∂z_s  (C)
          c the same with g_m = the batch mean of ∂ mean (r_m(F_s) − F_m)² / ∂F_s  (channels, H, W)
 Shapes   a, c (M,), recorded as (M, B, U); D (M, B, U), T² included; F (B, channels, H, W) at ``tap``
-Rules    paper      no cap
-         reference  cap = max(0.6, 1/M), the code's C_tol
-Defaults T 4, weight 1, supervised_weight 1; features off, feature_weight 100, last stage, one
-         convolution (CA-MKD's loop)
+Rules    paper      as above; features like logits, at the last stage, from the first step
+         reference  on logits the same; on features c is found for h_m / ‖h_m‖, divided by ‖h_m‖ and brought to sum 1
+                    (which may pass the tolerance), no hints in the first epoch, last but one stage (hint_layer 2)
+         mgda       no tolerance: the shortest mix of all (Sener, Koltun 2018), which AEKD departs from
+Defaults T 4, tolerance 0.6, supervised_weight 1; weight 0.9 (paper: the authors' code), 1 (reference: CA-MKD's; mgda);
+         features off, feature_weight 100 (the authors' README), one convolution
+Version  2: paper has the tolerance and 0.9 (1: neither, which is mgda now); reference as released on features
 Deviates the code's solver, a support vector machine, stops at its first guess at training sizes (0.6 and 0.4 for the
-         first two of 5 mentors, B 64, C 100); ours is exact at any scale. Gradients by logits in closed form
+         first two of 5 mentors, B 64, C 100); ours is exact at any scale. A mentor whose maps leave no gradient has all
+         the weight in reference, where the code divides by 0. Gradients by logits in closed form
          where D is KL, by maps in a backward pass through the projectors alone, none through the student; both are
          summed over ranks. Features are refused where the summed gradient is 0 whatever the mentors hold: a
          projector that normalises over the batch, on a map of one place (ours would be decided by rounding alone)
@@ -25,9 +29,10 @@ Hurts    one weight for a whole batch cannot tell good samples from bad; the sho
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from classroomkd.classroom import ClassInfo, Lesson
@@ -40,52 +45,61 @@ from classroomkd.methods.weighted import NonNegative, Positive, Tap, Weighted
 
 __all__ = ["AEKD"]
 
-CAP = 0.6
+WEIGHT = {"paper": 0.9, "reference": 1.0, "mgda": 1.0}  # what null stands for, by rule
+TAP = {"paper": "@stage:-1", "reference": "@stage:-2", "mgda": "@stage:-1"}
 
 
 class AEKD(Weighted):
     """Adaptive ensemble distillation; see the data sheet.
 
     Args:
-        rule: ``paper`` or ``reference``.
+        rule: ``paper``, ``reference`` or ``mgda``.
+        tolerance: the largest weight a mentor may have; below 1/M it is read as 1/M. ``mgda`` has none.
         temperature: T > 0.
-        weight: factor of the distilled term.
+        weight: factor of the distilled term; None = the rule's own.
         supervised_weight: factor of the student's own loss.
         divergence: see ``weighted``.
         features: teach features too, with weights of their own.
         feature_weight: factor of the hints, with ``features``.
-        tap: where features are read, in student and mentors.
+        tap: where features are read, in student and mentors; None = the rule's own.
         projector: from the student's features to a mentor's.
     """
+
+    matched: ClassVar[Mapping[str, Any]] = {"weight": 1.0}
 
     def __init__(
         self,
         *,
-        rule: Literal["paper", "reference"] = "paper",
+        rule: Literal["paper", "reference", "mgda"] = "paper",
+        tolerance: Annotated[float, Field(gt=0, le=1)] = 0.6,
         temperature: Positive = 4.0,
-        weight: NonNegative = 1.0,
+        weight: NonNegative | None = None,
         supervised_weight: NonNegative = 1.0,
         divergence: DivergenceOption = "kl",
         features: bool = False,
         feature_weight: Positive = 100.0,
-        tap: Tap = "@stage:-1",
+        tap: Tap | None = None,
         projector: Projector = "conv",
     ) -> None:
-        self.cap = CAP if rule == "reference" else None  # below 1/M it is read as 1/M
+        self.cap = None if rule == "mgda" else tolerance
+        self.released = rule == "reference"
         super().__init__(
             weighting={"name": "gram", "cap": self.cap},
             divergence=divergence,
             temperature=temperature,
-            weight=weight,
+            weight=WEIGHT[rule] if weight is None else weight,
             supervised_weight=supervised_weight,
         )
-        self.teach_features(feature_weight if features else 0.0, tap, projector)
+        self.teach_features(feature_weight if features else 0.0, tap or TAP[rule], projector, late=self.released)
 
     @classmethod
     def idle(cls, options: Mapping[str, Any]) -> list[str]:
-        """See the base: how features are read, when they are not."""
-        keys = {"feature_weight": 100.0, "tap": "@stage:-1", "projector": "conv"}
-        return [] if options.get("features") else idle_features(options, keys, "features: true")
+        """See the base: how features are read, when they are not; the tolerance of a rule that has none."""
+        said = []
+        if options.get("rule") == "mgda" and options.get("tolerance", 0.6) != 0.6:
+            said.append("tolerance acts only with rule: paper or reference")
+        keys = {"feature_weight": 100.0, "tap": None, "projector": "conv"}
+        return said if options.get("features") else said + idle_features(options, keys, "features: true")
 
     def setup(self, info: ClassInfo) -> None:
         """See the base; also refuses hints that nothing could weigh."""
@@ -106,7 +120,7 @@ class AEKD(Weighted):
             far = squared_errors(projected, lesson.mentors.features[self.hints.tap], counts)  # (M, B)
             # Down to the student's map and no further.
             pulls = torch.stack(torch.autograd.grad(far.sum(), maps, retain_graph=True)).sum(1).flatten(1)
-        weight = spread(shortest(pulls, counts.sum(1), self.cap, lesson.reduce), known_MBU)
+        weight = spread(shortest(pulls, counts.sum(1), self.cap, lesson.reduce, unit=self.released), known_MBU)
         hints = (weight * far.unsqueeze(-1)).sum(0)
         return {"hints": lesson.mean(hints, self.units(lesson))}
 

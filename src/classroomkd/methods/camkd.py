@@ -21,13 +21,12 @@ Hurts    mentors that memorised the training set are all near the label, and w i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from classroomkd.classroom import Lesson, Terms
+from classroomkd.classroom import Lesson
 from classroomkd.functional import confidence_weights, wide
 from classroomkd.methods.pieces import DivergenceOption
 from classroomkd.methods.pieces.hints import Projector
@@ -71,9 +70,7 @@ class CAMKD(Weighted):
             supervised_weight=supervised_weight,
         )
         self.released = rule == "reference"
-        self.teach_features(feature_weight, tap, projector, heads=True)
-        if self.hints is not None and self.released:
-            self.needs = replace(self.needs, epoch=True)
+        self.teach_features(feature_weight, tap, projector, heads=True, late=self.released)
 
     @classmethod
     def idle(cls, options: Mapping[str, Any]) -> list[str]:
@@ -84,14 +81,6 @@ class CAMKD(Weighted):
     def factor(self, mentors: int) -> float:
         """See the base: the released code averages over mentors what is weighted already."""
         return 1 / mentors if self.released else 1.0
-
-    def loss(self, lesson: Lesson) -> Terms:
-        """Supervised and distilled terms, and hints."""
-        terms = super().loss(lesson)
-        if "hints" in terms.values and self.released and lesson.epoch < 1:
-            # Not left out: under several processes every parameter must take part in every step.
-            terms.coefficients = {**terms.coefficients, "hints": 0.0}
-        return terms
 
     def more(self, lesson: Lesson, known_MBU: Tensor) -> dict[str, Tensor]:
         """The hints."""

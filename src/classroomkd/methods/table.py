@@ -86,9 +86,9 @@ METHODS: dict[str, MethodEntry] = {
     "aekd": MethodEntry(
         "classroomkd.methods.aekd:AEKD",
         "the mentors' shortest common gradient decides who counts",
-        "corrected rule (paper); released rule (reference)",
-        rules=("paper", "reference"),
-        by_rule=(("paper", "corrected rule"), ("reference", "released rule")),
+        "corrected rule (paper); released rule (reference); baseline (mgda)",
+        rules=("paper", "reference", "mgda"),
+        by_rule=(("paper", "corrected rule"), ("reference", "released rule"), ("mgda", "baseline")),
         version=2,
     ),
     "amtml": MethodEntry(

@@ -51,9 +51,11 @@ class Weighted(Method):
         mentor: which mentors teach: ``all``, ``best``, a name or a position. A subclass may make it an option.
         chosen: their places, where they are not all.
         hints: the projectors of a subclass that teaches features too; see :meth:`teach_features`.
+        late: whether the hints count 0 in the first epoch, as in released code.
     """
 
     mentor: Mentor = "all"
+    late: bool = False
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"temperature": 1.0}}
 
     def __init__(
@@ -74,12 +76,14 @@ class Weighted(Method):
         self.mentors = 0
         self.chosen: tuple[int, ...] | None = None
 
-    def teach_features(self, weight: float, tap: str, projector: Projector, heads: bool = False) -> None:
+    def teach_features(
+        self, weight: float, tap: str, projector: Projector, heads: bool = False, late: bool = False
+    ) -> None:
         """Called in a constructor: a term "hints", from :meth:`more`, with this factor; none where it is 0."""
         if weight > 0:
-            self.hints, self.by_place = Hints(tap, projector), True
+            self.hints, self.by_place, self.late = Hints(tap, projector), True, late
             self.coefficients["hints"] = weight
-            self.needs = Needs(features={tap: "map"}, heads=heads)
+            self.needs = Needs(features={tap: "map"}, heads=heads, epoch=late)
 
     def setup(self, info: ClassInfo) -> None:
         """Find who teaches, and build the projectors."""
@@ -115,10 +119,13 @@ class Weighted(Method):
             weight = self.factor(len(answers)) * weight
         far = self.divergence(lesson, lesson.student.prediction, answers, known)
         distilled = self.mean(weight, far.where(known, 0.0) if far.dim() > 1 else far, units, lesson)
-        record = self.placed(weight)
+        record, coefficients = self.placed(weight), self.coefficients
+        if self.late and lesson.epoch < 1:
+            # Not left out: under several processes every parameter must take part in every step.
+            coefficients = {**coefficients, "hints": 0.0}
         return Terms(
             {"supervised": lesson.mean(own, mask), "distilled": distilled, **self.more(lesson, known)},
-            self.coefficients,
+            coefficients,
             weight=record,
             temperature=torch.full_like(record, self.divergence.temperature),
             active=self.placed(known & (weight > 0)),

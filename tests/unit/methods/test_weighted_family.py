@@ -27,7 +27,7 @@ LOGITS: list[tuple[str, dict[str, Any]]] = [
     ("kd", {"mentor": "all"}),
     *(("camkd", {"rule": rule, "feature_weight": 0}) for rule in RULES),
     *(("ebkd", {"rule": rule}) for rule in RULES),
-    *(("aekd", {"rule": rule}) for rule in RULES),
+    *(("aekd", {"rule": rule}) for rule in (*RULES, "mgda")),
     ("dkd", {}),
     ("dist", {}),
     ("dtkd", {}),
@@ -68,8 +68,9 @@ def taught(name: str, given: dict[str, Any], *said: Tensor, **more: Any) -> Term
 # --- on logits --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", ["camkd", "ebkd", "aekd"])
+@pytest.mark.parametrize(
+    ("name", "rule"), [*((name, rule) for name in ("camkd", "ebkd", "aekd") for rule in RULES), ("aekd", "mgda")]
+)
 @pytest.mark.parametrize("m", [1, 2, 3, 12])
 def test_the_method_is_the_function(name: str, rule: str, m: int) -> None:
     student, mentors, target = answers(m)
@@ -109,6 +110,33 @@ def test_options_reach_the_divergence() -> None:
         found = taught(name, {"temperature": 2, **given}, student, mentors, target).values["distilled"]
         torch.testing.assert_close(found, wanted)
         torch.testing.assert_close(*(torch.autograd.grad(x, student, retain_graph=True)[0] for x in (found, wanted)))
+
+
+def test_aekds_rules_and_their_weights() -> None:
+    """The authors' code has tolerance 0.6 and weight 0.9, CA-MKD's 1; without a tolerance it is another rule."""
+    student, mentors, target = answers(2)
+    mentors[0] = student.detach() + 0.1 * mentors[0]
+    for given, share, weight in (
+        ({}, 0.6, 0.9),
+        ({"rule": "reference"}, 0.6, 1.0),
+        ({"tolerance": 0.8}, 0.8, 0.9),
+        ({"weight": 2.0}, 0.6, 2.0),
+        ({"strength": "matched"}, 0.6, 1.0),
+        ({"rule": "mgda"}, None, 1.0),
+    ):
+        terms = taught("aekd", given, student, mentors, target)
+        assert terms.weight is not None
+        assert terms.coefficients == {"supervised": 1.0, "distilled": weight}
+        assert terms.weight[0, 0, 0].item() == (pytest.approx(share) if share else pytest.approx(0.95, abs=0.05))
+    cls = methods.method_class("aekd")
+    assert cls.idle({"rule": "mgda", "tolerance": 0.8}) == ["tolerance acts only with rule: paper or reference"]
+    assert cls.idle({"rule": "mgda"}) == cls.idle({"tolerance": 0.8}) == []
+    entry = methods.METHODS["aekd"]
+    assert (entry.rules, entry.status_of({}), entry.status_of({"rule": "mgda"})) == (
+        ("paper", "reference", "mgda"),
+        "corrected rule",
+        "baseline",
+    )
 
 
 def test_a_divergence_of_the_batch_takes_the_mean_of_the_weights() -> None:

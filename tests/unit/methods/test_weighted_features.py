@@ -19,7 +19,9 @@ RULES = ["paper", "reference"]
 FEATURES: list[tuple[str, dict[str, Any]]] = [
     ("average", {"feature_weight": 100}),
     *(("camkd", {"rule": rule}) for rule in RULES),
-    *(("aekd", {"rule": rule, "features": True}) for rule in RULES),
+    ("aekd", {"features": True}),
+    ("aekd", {"rule": "reference", "features": True, "tap": "@stage:-1"}),
+    ("aekd", {"rule": "mgda", "features": True}),
 ]
 
 
@@ -176,7 +178,7 @@ def test_camkd_reference_waits_an_epoch_but_keeps_every_parameter_in_the_step() 
 
 def test_aekd_hints_are_the_shortest_mix_of_two_gradients() -> None:
     """Two mentors: the minimum of |a g0 + (1 - a) g1| is at a = (g1 - g0)·g1 / |g1 - g0|², within [0, 1]."""
-    found = room("aekd", {"features": True}, [network("convnet8", 1), network("resnet8", 2)])
+    found = room("aekd", {"features": True, "rule": "mgda"}, [network("convnet8", 1), network("resnet8", 2)])
     seen = found.gather(*images())
     own = seen.student.features["@stage:-1"].detach().requires_grad_()
     _, far = parts(found, replace(seen, student=Answers(seen.student.prediction, {"@stage:-1": own})))
@@ -187,11 +189,37 @@ def test_aekd_hints_are_the_shortest_mix_of_two_gradients() -> None:
     torch.testing.assert_close(terms.values["hints"], (a * far[0] + (1 - a) * far[1]).mean())
     assert terms.weight is not None
     assert not torch.isclose(terms.weight[0, 0, 0], a)  # logits have weights of their own
-    capped = room("aekd", {"features": True, "rule": "reference"}, [network("convnet8", 1), network("resnet8", 2)])
-    low = a.clamp(0.4, 0.6)
-    assert low != a
+    tolerance = 0.5 + abs(a.item() - 0.5) / 2  # halfway to an even mix
+    given = {"features": True, "tolerance": tolerance}
+    capped = room("aekd", given, [network("convnet8", 1), network("resnet8", 2)])
+    low = a.clamp(1 - tolerance, tolerance)
+    assert abs(low - a) > 0.01
     found_capped = capped.method.loss(capped.gather(*images())).values["hints"]
     torch.testing.assert_close(found_capped, (low * far[0] + (1 - low) * far[1]).mean())
+    # As released: of two directions the shortest mix is the middle, whatever it is; then over the lengths.
+    given = {"features": True, "rule": "reference", "tap": "@stage:-1"}
+    released = room("aekd", given, [network("convnet8", 1), network("resnet8", 2)])
+    share = g1.norm() / (g0.norm() + g1.norm())
+    assert abs(share - 0.5) > 0.01
+    hints = released.method.loss(released.gather(*images())).values["hints"]
+    torch.testing.assert_close(hints, (share * far[0] + (1 - share) * far[1]).mean())
+
+
+def test_aekd_reference_reads_the_released_layer_and_waits_an_epoch() -> None:
+    taps = {rule: methods.create("aekd", features=True, rule=rule).needs.features for rule in ("paper", "reference")}
+    assert taps == {"paper": {"@stage:-1": "map"}, "reference": {"@stage:-2": "map"}}
+    for epoch, weight in ((0.0, 0.0), (0.9, 0.0), (1.0, 100.0)):
+        found = room("aekd", {"rule": "reference", "features": True}, epoch=epoch)
+        assert found.method.needs.epoch
+        taught = found(*images())
+        wanted = {"supervised": 1.0, "distilled": 1.0, "hints": weight}
+        torch.testing.assert_close(taught.loss, sum(wanted[k] * v for k, v in taught.terms.items()))
+        taught.loss.backward()
+        assert all(p.grad is not None for p in found.parameters())
+        assert isinstance(found.method, Weighted)
+        assert found.method.coefficients["hints"] == 100.0
+    for rule in ("paper", "mgda"):
+        assert not methods.create("aekd", features=True, rule=rule).needs.epoch
 
 
 class Counting(torch.autograd.Function):

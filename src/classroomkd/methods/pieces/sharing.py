@@ -37,6 +37,7 @@ def shortest(
     cap: float | None,
     reduce: Callable[[Tensor], Tensor] | None,
     mean: bool = True,
+    unit: bool = False,
 ) -> Tensor:
     """Weights ``(M,)`` of the mentors' gradients whose mix is shortest, over all ranks (:func:`gram_weights`).
 
@@ -46,12 +47,13 @@ def shortest(
         cap: the largest weight.
         reduce: sums a tensor over ranks.
         mean: divide the sums by the counts.
+        unit: see :func:`gram_weights`.
     """
     both = torch.cat([wide(sums), counts[:, None].to(wide(sums).dtype)], 1)
     if reduce is not None:
         both = reduce(both)
     sums, counts = both[:, :-1], both[:, -1:]
-    return gram_weights(sums / counts.clamp_min(1) if mean else sums, cap, counts[:, 0] > 0)
+    return gram_weights(sums / counts.clamp_min(1) if mean else sums, cap, counts[:, 0] > 0, unit)
 
 
 def spread(weight_M: Tensor, known_MBU: Tensor) -> Tensor:
