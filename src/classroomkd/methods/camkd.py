@@ -9,6 +9,8 @@ Rule     L = supervised_weight · CE + weight · mean_b Σ_m w_m D_m
 Shapes   w, v (M, B, U), both sum to 1 over M; D (M, B, U), T² included; F (B, channels, H, W) at ``tap``
 Rules    paper      as above; v is a constant for autograd; features from the first step
          reference  w and v are divided by M once more; gradients flow through v; no hints in the first epoch
+Scale    paper keeps 1 and 50 without the code's 1/M, so both terms are M times any released run's (whose README's 50 is
+         50 / M); with M mentors ``weight`` 1 / M and ``feature_weight`` 50 / M are its strength
 Defaults T 4, weight 1, supervised_weight 1, feature_weight 50, last stage, one convolution (its README)
 Deviates one mentor has w = v = 1 (the code divides by 0 there); every projector sees the student's map itself (the code
          hands mentor k the map resampled for mentor k − 1); any architecture can be a mentor; the paper's body was not

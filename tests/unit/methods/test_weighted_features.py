@@ -157,6 +157,16 @@ def test_differentiable_confidence_is_the_functions() -> None:
     assert _turned(loss[:, :1], known[:, :1]).flatten().tolist() == pytest.approx([0.276, 0.226, 0.498], abs=1e-3)
 
 
+def test_camkd_paper_is_as_many_times_the_release_as_there_are_mentors() -> None:
+    """Factors of 1 and 50 in both; the release divides weights that sum to 1 by the number of mentors once more."""
+    paper, released = (room("camkd", {"rule": rule})(*images()) for rule in RULES)
+    for term in ("distilled", "hints"):
+        torch.testing.assert_close(paper.terms[term], 3 * released.terms[term])
+    weaker = room("camkd", {"weight": 1 / 3, "feature_weight": 50 / 3})(*images())
+    torch.testing.assert_close(weaker.loss, released.loss)
+    assert paper.loss > released.loss + 1
+
+
 def test_camkd_reference_waits_an_epoch_but_keeps_every_parameter_in_the_step() -> None:
     first, second, paper = (
         room("camkd", {"rule": rule}, epoch=epoch)
