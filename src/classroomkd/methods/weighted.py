@@ -6,14 +6,13 @@ Rule     L = supervised_weight · CE + weight · Σ_m mean_b w_m(b) D_m(b), Σ_m
          divergence kl; dkd; dtkd; dist (lives on the batch: w is then averaged over the samples)
 Units    D and its mean run over the units mentors may teach, with a label or without; dkd over those with a label
 Shapes   w (M, B, U); D (M, B, U) or (M,)
-Defaults uniform, kl, T 4, weight 1, supervised_weight 1. On pose T 1, here and in every method built on this one:
-         T acts on top of the head's sharpness, and at 4 the mentors' gradient is 1.7 to 4.2 times the labels' (at 1:
+Defaults uniform, kl, T 4, weight 1, supervised_weight 1 (version 2: ``dtkd`` has a least temperature). On pose T 1,
+         here and in every method built on this one: T acts on top of the head's sharpness, and at 4 the mentors' gradient is 1.7 to 4.2 times the labels' (at 1:
          0.9 to 1.7; drawn figures, SimCC student, three mentors, at the start and after 4 epochs)
 Deviates a mentor whose answer on a sample (a joint) is not finite, or who does not know its class (the joint), does not
          count there; the others' weights sum to 1
 Cost     the student's step and M forwards; with weighting best, one
 Hurts    see the methods that set the pieces
-Version  2: ``dtkd`` has a least temperature, see there
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Weighted(Method):
         mentor: which mentors teach: ``all``, ``best``, a name or a position. A subclass may make it an option.
         chosen: their places, where they are not all.
         hints: the projectors of a subclass that teaches features too; see :meth:`teach_features`.
-        late: whether the hints count 0 in the first epoch, as in released code.
+        late: whether they count 0 in the first epoch, as in released code.
     """
 
     mentor: Mentor = "all"
@@ -76,12 +75,10 @@ class Weighted(Method):
         self.mentors = 0
         self.chosen: tuple[int, ...] | None = None
 
-    def teach_features(
-        self, weight: float, tap: str, projector: Projector, heads: bool = False, late: bool = False
-    ) -> None:
+    def teach_features(self, weight: float, tap: str, kind: Projector, heads: bool = False, late: bool = False) -> None:
         """Called in a constructor: a term "hints", from :meth:`more`, with this factor; none where it is 0."""
         if weight > 0:
-            self.hints, self.by_place, self.late = Hints(tap, projector), True, late
+            self.hints, self.by_place, self.late = Hints(tap, kind), True, late
             self.coefficients["hints"] = weight
             self.needs = Needs(features={tap: "map"}, heads=heads, epoch=late)
 
