@@ -6,9 +6,8 @@ Rule     L = supervised_weight · CE + weight · Σ_m mean_b w_m(b) D_m(b), Σ_m
          divergence kl; dkd; dtkd; dist (lives on the batch: w is then averaged over the samples)
 Units    D and its mean run over the units mentors may teach, with a label or without; dkd over those with a label
 Shapes   w (M, B, U); D (M, B, U) or (M,)
-Defaults uniform, kl, T 4, weight 1, supervised_weight 1 (version 2: ``dtkd`` has a least temperature). On pose T 1,
-         here and in every method built on this one: T acts on top of the head's sharpness, and at 4 the mentors' gradient is 1.7 to 4.2 times the labels' (at 1:
-         0.9 to 1.7; drawn figures, SimCC student, three mentors, at the start and after 4 epochs)
+Defaults uniform, kl, T 4, weight 1, supervised_weight 1; pose T 1, also where a method is built on this one (at 4 mentors
+         pull up to 4.2 times as hard as labels, at 1 up to 1.7). Version 2: T on pose, dtkd's least temperature
 Deviates a mentor whose answer on a sample (a joint) is not finite, or who does not know its class (the joint), does not
          count there; the others' weights sum to 1
 Cost     the student's step and M forwards; with weighting best, one
@@ -49,8 +48,7 @@ class Weighted(Method):
     Attributes:
         mentor: which mentors teach: ``all``, ``best``, a name or a position. A subclass may make it an option.
         chosen: their places, where they are not all.
-        hints: the projectors of a subclass that teaches features too; see :meth:`teach_features`.
-        late: whether they count 0 in the first epoch, as in released code.
+        hints: a subclass's projectors, if any; ``late``: they count 0 in the first epoch, as in released code.
     """
 
     mentor: Mentor = "all"
