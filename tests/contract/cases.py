@@ -35,7 +35,9 @@ def options(name: str) -> list[dict[str, Any]]:
 def cases(task: str) -> list[tuple[str, dict[str, Any]]]:
     """All methods that do a task, with all their options."""
     names = [name for name, entry in methods.entries().items() if task in entry.tasks]
-    return [(name, given) for name in names for given in options(name)]
+    found = [(name, given) for name in names for given in options(name)]
+    off = [name for name in names if methods.defaults(name, task).get("feature_weight") == 0]
+    return found + [(name, {"feature_weight": 1.0}) for name in off]  # hints that a task does without, turned on
 
 
 def rules(kind: str) -> list[tuple[str, dict[str, Any]]]:

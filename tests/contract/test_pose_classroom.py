@@ -21,7 +21,9 @@ from classroomkd.tasks.pose.translation import Translation
 SIZE, OWN = (32, 32), (32, 24)  # the student's input, and that of one mentor
 B, N = 4, 40
 CASES = [
-    (n, o) for n, o in cases("pose") if not o or (n in ("mmkd", "camkd", "aekd") and ("rule" in o or "features" in o))
+    (n, o)
+    for n, o in cases("pose")
+    if not o or (n in ("mmkd", "camkd", "aekd") and ("rule" in o or "features" in o or "feature_weight" in o))
 ]
 every = pytest.mark.parametrize(("name", "given"), CASES, ids=labels(CASES))
 heads = pytest.mark.parametrize("head", HEADS)
@@ -105,7 +107,7 @@ def test_steps_change_the_student_and_no_mentor(name: str, given: dict[str, Any]
 
 @heads
 def test_a_mentors_own_head_answers_in_the_students_form(head: str) -> None:
-    room = classroom("camkd", {}, head)
+    room = classroom("camkd", {"feature_weight": 1.0}, head)
     room.eval()
     x, y, ids = batch()
     lesson = room.gather(x, y, ids=ids)

@@ -5,7 +5,8 @@ Rule     L = supervised_weight · CE + weight · mean_m Σ_taps mean_b,place (A(
          A(F) = the mean over channels of F^p, flattened and brought to length 1 for each sample; of two sizes the
          larger is average-pooled first
 Shapes   F (B, channels, H, W) at each tap, any number of channels; A (B, places)
-Defaults weight 1000, p 2, the last three stages, supervised_weight 1 (RepDistiller: CIFAR-100)
+Defaults weight 1000, p 2, the last three stages, supervised_weight 1 (RepDistiller: CIFAR-100). Pose:
+         weight 10: at 1000 23 to 78 times the labels' gradient at the start
 Cost     the student's step and M forwards; a mean over each map
 Hurts    between architectures whose maps mean different things (MobileNetV2 after VGG-13 ends 5 points below
          itself alone in RepDistiller's table, unverified); at a 1x1 map every attention is 1 and the term is 0
@@ -13,7 +14,8 @@ Hurts    between architectures whose maps mean different things (MobileNetV2 aft
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -37,6 +39,7 @@ class AttentionTransfer(FeatureMethod):
     """
 
     label = "at"
+    task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"weight": 10.0}}
 
     def __init__(
         self,

@@ -4,13 +4,17 @@ System   Park et al. 2019, arXiv 1904.05068
 Rule     L = supervised_weight · CE + weight · mean_m [ distance · huber(d_s, d_m) + angle · huber(a_s, a_m) ]
          d = distances between samples over their mean; a = cosines at each corner of each triple; huber at 1, the mean
 Shapes   features (B, D) at ``tap``, of any width; d (B, B); a (B, B, B). B counts the samples of all ranks
-Defaults weight 1, distance 25, angle 50, supervised_weight 1, the classifier's input (RepDistiller: CIFAR-100)
+Defaults weight 1, distance 25, angle 50, supervised_weight 1, the classifier's input (RepDistiller: CIFAR-100).
+         Pose: weight 0.05: at 1 both terms have 4 to 10 times the labels' gradient at the start
 Cost     the student's step and M forwards; angles need B² · D + B³ numbers: 1 and 0.3 million at B = 64 and D = 256
 Hurts    in small batches, which hold few relations (none at B = 1: both terms are 0); among mentors that place
          samples differently, since the mean asks for all of their geometries at once
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 
@@ -34,6 +38,7 @@ class RKD(FeatureMethod):
     """
 
     label = "rkd"
+    task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"weight": 0.05}}
 
     def __init__(
         self,

@@ -99,10 +99,16 @@ METHODS: dict[str, MethodEntry] = {
         by_rule=(("paper", "corrected rule"), ("reference", "released rule")),
         version=2,
     ),
-    "fitnet": MethodEntry("classroomkd.methods.fitnet:FitNet", "hints: mentors' features through a projector", "paper"),
-    "at": MethodEntry("classroomkd.methods.at:AttentionTransfer", "mentors' spatial attention maps", "paper"),
-    "rkd": MethodEntry("classroomkd.methods.rkd:RKD", "distances and angles between samples", "paper"),
-    "sp": MethodEntry("classroomkd.methods.sp:SimilarityPreserving", "similarities between samples", "paper"),
+    "fitnet": MethodEntry(
+        "classroomkd.methods.fitnet:FitNet", "hints: mentors' features through a projector", "paper", version=2
+    ),
+    "at": MethodEntry(
+        "classroomkd.methods.at:AttentionTransfer", "mentors' spatial attention maps", "paper", version=2
+    ),
+    "rkd": MethodEntry("classroomkd.methods.rkd:RKD", "distances and angles between samples", "paper", version=2),
+    "sp": MethodEntry(
+        "classroomkd.methods.sp:SimilarityPreserving", "similarities between samples", "paper", version=2
+    ),
     "crd": MethodEntry(
         "classroomkd.methods.crd:CRD", "contrastive representation with a memory of all samples", "paper"
     ),

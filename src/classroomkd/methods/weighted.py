@@ -6,7 +6,7 @@ Rule     L = supervised_weight · CE + weight · Σ_m mean_b w_m(b) D_m(b), Σ_m
          divergence kl; dkd; dtkd; dist (lives on the batch: w is then averaged over the samples)
 Units    D and its mean run over the units mentors may teach, with a label or without; dkd over those with a label
 Shapes   w (M, B, U); D (M, B, U) or (M,)
-Defaults uniform, kl, T 4, weight 1, supervised_weight 1; pose T 1, also where a method is built on this one (at 4 mentors
+Defaults uniform, kl, T 4, weight 1, supervised_weight 1; pose T 1, also of methods built on this one (at 4 mentors
          pull up to 4.2 times as hard as labels, at 1 up to 1.7). Version 2: T on pose, dtkd's least temperature
 Deviates a mentor whose answer on a sample (a joint) is not finite, or who does not know its class (the joint), does not
          count there; the others' weights sum to 1
