@@ -57,7 +57,8 @@ DEFAULTS = (
 # What every method takes beside its own options.
 COMMON = {
     "strength": "`matched`: every mentors' term is divided by what its weights sum to over the mentors.",
-    "schedule": "Factor of the mentors' terms by time, see [schedule](#schedule). `dkd` and `dtkd` bring `warmup`.",
+    "schedule": "Factor of the mentors' terms by time, see [schedule](#schedule). `dkd` and `dtkd` bring `warmup`, "
+    "`dwpose` `decay`.",
 }
 PIECES = (
     (

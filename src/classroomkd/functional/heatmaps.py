@@ -178,20 +178,20 @@ def columns_at(maps: Tensor, places: Tensor) -> Tensor:
     In the logarithm, so that a Gaussian stays one; below a thousandth of the peak there is nothing.
     """
     top = maps.amax((-2, -1), keepdim=True).clamp_min(_FAINT)
-    logs = (maps / top).clamp_min(1e-3).log() @ interpolating(places, maps.shape[-1], beyond=1.0)
+    logs = (maps / top).clamp_min(1e-3).log() @ interpolating(places, maps.shape[-1], margin=1.0)
     # A Gaussian of one cell's width may be higher between four cells than on them, by a quarter of a nat.
     return top * logs.clamp_max(0.25).exp()
 
 
-def interpolating(places: Tensor, count: int, beyond: float = 0.0) -> Tensor:
+def interpolating(places: Tensor, count: int, margin: float = 0.0) -> Tensor:
     """The matrix ``(count, n)`` that reads ``count`` equally spaced values at n places between 0 and ``count - 1``.
 
     Keys' cubic convolution (a = -1/2) with quadratic extrapolation by one cell, so that a quadratic, and with it the
-    logarithm of a Gaussian, is reproduced exactly. Places further outside than ``beyond`` are moved there. Three values
+    logarithm of a Gaussian, is reproduced exactly. Places further outside than ``margin`` are moved there. Three values
     or more.
     """
     assert count >= 3, f"a row of {count} values cannot be interpolated"
-    places = places.clamp(-beyond, count - 1 + beyond)
+    places = places.clamp(-margin, count - 1 + margin)
     first = places.floor().clamp(0, count - 2)
     t = places - first
     weights = torch.stack(

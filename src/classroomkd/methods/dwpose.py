@@ -2,20 +2,23 @@
 
 System   DWPose, "Effective Whole-body Pose Estimation with Two-stages Distillation", Yang, Zeng, Yuan, Li, ICCVW 2023,
          arXiv 2307.15880; as configured in mmpose's ``DWPoseDistiller``
-Rule     L = supervised_weight · L_own + weight · T² · mean_b,k [KL over x-bins + KL over y-bins]
-           + feature_weight · mean_b Σ_channels,h,w (A(F_s) − F_m)²,   A a trained 1x1 convolution
+Rule     L = supervised_weight · L_own + (1 − p) · { weight · T² · mean_b,k [KL over x-bins + KL over y-bins]
+           + feature_weight · mean_b Σ_channels,h,w (A(F_s) − F_m)² },   A a trained 1x1 convolution, p the share of the
+         training that is over
 Shapes   the KL is (B, K), over all joints, labelled or not; F (B, channels, h, w) at ``tap``, the body's last map
-Schedule times 1 − epoch / epochs of the run: write ``schedule: {decay: {epochs: 210}}`` with train.epochs in 210's
-         place; a method does not know the length of its run, so without it the factor stays 1
-Defaults weight 0.1, T 1 on top of the head's beta, feature_weight 7e-5, supervised_weight 1, the best mentor
+Schedule ``{decay: {epochs: 1}}`` is built in: 1 − p, from step to step (the code: from epoch to epoch)
+Defaults weight 0.69, feature_weight 4.8e-4, supervised_weight 1, T 1 on top of the head's beta, the best mentor. The
+         code has 0.1 and 7e-5 beside an own loss that is the sum over a device's batch of the mean over an axis' bins;
+         ours is the mean of the sum. With B persons and X and Y bins its own loss is B (1/X + 1/Y) / 2 of ours, so the
+         factors are times 2 / (B (1/X + 1/Y)): 6.9 for B 64 (its configurations) and 384 and 512 bins (256 x 192); 1.7
+         for B 256
 Deviates stage 2 is left out (the student's body frozen, a fresh head, its own stage-1 answers as the mentor, the KL at
          weight 1): it is another student with another optimiser, not a loss. Maps of another size are resized, and
-         equal channels get a convolution too (the code compares them as they are). L_own is the mean over joints of a
-         sum over bins; the code's is the sum over the batch of a mean over bins. On heatmaps the KL gives way to the
+         equal channels get a convolution too (the code compares them as they are). On heatmaps the KL gives way to the
          head's own comparison (``fpd``'s). Several mentors, if asked for, count the same
 Cost     the student's step, one mentor's forward, one convolution
-Hurts    7e-5 is of RTMPose's maps: the sum grows with channels, places and the square of the mentor's scale. Without
-         the schedule a student ends bound to a map that its head would use better otherwise
+Hurts    4.8e-4 is of RTMPose's maps: the sum grows with channels, places and the square of the mentor's scale. With
+         ``schedule: constant`` a student ends bound to a map that its head would use better otherwise
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from classroomkd.classroom import Lesson
+from classroomkd.classroom.schedule import Decay
 from classroomkd.methods.pieces.sharing import idle_features, squared_errors
 from classroomkd.methods.weighted import Mentor, NonNegative, Positive, Tap, Weighted
 
@@ -50,14 +54,15 @@ class DWPose(Weighted):
         self,
         *,
         temperature: Positive = 1.0,
-        weight: NonNegative = 0.1,
-        feature_weight: NonNegative = 7e-5,
+        weight: NonNegative = 0.69,
+        feature_weight: NonNegative = 4.8e-4,
         supervised_weight: NonNegative = 1.0,
         tap: Tap = "@stage:-1",
         mentor: Mentor = "best",
     ) -> None:
         super().__init__(temperature=temperature, weight=weight, supervised_weight=supervised_weight)
         self.mentor = mentor
+        self.schedule = Decay(epochs=1)
         self.teach_features(feature_weight, tap, "linear")
 
     @classmethod

@@ -128,6 +128,7 @@ METHODS: dict[str, MethodEntry] = {
         "one mentor's last map and bins, fading out (stage 1 of 2)",
         "released rule (stage 1)",
         tasks=("pose",),
+        version=2,
     ),
     "fpd": MethodEntry(
         "classroomkd.methods.fpd:FPD", "half the labels, half one mentor's heatmaps", "paper", tasks=("pose",)

@@ -116,7 +116,7 @@ def test_interpolation_reproduces_quadratics_to_the_border() -> None:
     at = torch.arange(12, dtype=torch.float64)
     outer = torch.tensor([-0.75, 11.5], dtype=torch.float64)
     assert torch.allclose(
-        (0.3 * at.square() - 2 * at + 1) @ heatmaps.interpolating(outer, 12, beyond=1.0),
+        (0.3 * at.square() - 2 * at + 1) @ heatmaps.interpolating(outer, 12, margin=1.0),
         0.3 * outer.square() - 2 * outer + 1,
     )
     wanted = torch.tensor([0.0, 0.3, 1.0, 5.71, 10.2, 11.0], dtype=torch.float64)
