@@ -85,6 +85,16 @@ class Task(ABC):
     def labels(self, target: Tensor) -> list[Tensor]:
         """The true bin of each of :meth:`distributions`, each ``(B, U)`` int64."""
 
+    @torch.no_grad()
+    def mistaken(self, answer: Tensor, target: Tensor) -> Tensor:
+        """Which units an answer gets wrong, ``(B, U)`` bool; false for units that do not count.
+
+        Here where the likeliest bin of any distribution is not the true one; a task whose answers can be nearly right
+        says how near is right.
+        """
+        pairs = zip(self.distributions(answer), self.labels(target), strict=True)
+        return torch.stack([logits.argmax(-1) != label for logits, label in pairs]).any(0) & self.mask(target)
+
     @abstractmethod
     def divergence(self, student: Tensor, mentors: Tensor, temperature: float | Tensor) -> Tensor:
         """How far the student is from each mentor at a temperature ((M, B, U) or a number): ``(M, B, U)``, nats."""

@@ -26,7 +26,7 @@ Cost     K forwards, K projectors; each meta step about 7 forwards and 10 backwa
          Buffer, in memory, on every rank and in checkpoints: 54 MB for three resnet32x4 at 32 x 32
 Pose     T 1, feature_weight 0: at 100 the hints' gradient is 17 to 27 times the labels'. One net_w for all joints, as
          wide as their bins: 6 million numbers with three mentors at 256 x 192 (SimCC), 75 million with heatmaps; built
-         at the first step. A joint is a mistake when its best bin is not the nearest one
+         at the first step. A joint is a mistake when its OKS is below 1/2
 Hurts    SGD only. feature_weight 100 is much: a user of the release got 10 points below the student alone
 """
 

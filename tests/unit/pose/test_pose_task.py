@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import pytest
@@ -49,6 +50,26 @@ def test_what_counts(coding: Coding) -> None:
     loss = task.supervised(said, target)
     assert torch.equal(loss > 0, task.mask(target))
     assert [tuple(x.shape[:-1]) for x in task.distributions(said)] == [(3, 17)] * len(task.labels(target))
+
+
+@each
+def test_a_mistake_is_a_place_too_far_off_and_not_another_bin(coding: Coding) -> None:
+    """0.84 px is no mistake, though the best bin is another one on all persons; nor is anything without a truth."""
+    task, target = Pose(coding, COCO), partly(40)
+    target[:, 3:, :2] = target[:, 3:, :2].clamp(20, 50)
+    turn = torch.rand(40, 17, generator=torch.Generator().manual_seed(0)) * 2 * torch.pi
+    aside = torch.stack([turn.cos(), turn.sin(), 0 * turn], -1)
+    said = coding.ideal(target + 0.84 * aside)
+    own = super(Pose, task).mistaken(said, target)
+    assert own.any(-1).float().mean() > 0.9  # the exact bin
+    assert task.mistaken(said, target).float().mean() < 0.01
+    k = torch.tensor(COCO.sigmas).unsqueeze(-1) * 2
+    half = (2 * 0.21 * SIZE[0] * SIZE[1] * k.square() * math.log(2)).sqrt()  # where OKS is 1/2
+    near, far = (task.mistaken(coding.ideal(target + by * half * aside), target) for by in (0.7, 1.4))
+    assert near[:, 3:].float().mean() < 0.05
+    assert far[:, 3:].float().mean() > 0.95
+    assert not far[:, 1:3].any()
+    assert not task.mistaken(torch.full_like(said, torch.nan), target)[:, 1:3].any()
 
 
 @each

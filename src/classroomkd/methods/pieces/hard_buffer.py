@@ -83,11 +83,8 @@ class HardBuffer:
 
 
 def mistaken(lesson: Lesson) -> Tensor:
-    """``(B,)`` bool: the student's likeliest bin is not the true one, on any unit that counts."""
-    task = lesson.task
-    pairs = zip(task.distributions(lesson.student.prediction), task.labels(lesson.target), strict=True)
-    wrong = torch.stack([logits.argmax(-1) != label for logits, label in pairs]).any(0)
-    return (wrong & task.mask(lesson.target)).any(-1)
+    """``(B,)`` bool: the student is wrong on any unit that counts, as the task sees it."""
+    return lesson.task.mistaken(lesson.student.prediction, lesson.target).any(-1)
 
 
 def rows_of(lesson: Lesson, tap: str | None) -> list[Tensor]:

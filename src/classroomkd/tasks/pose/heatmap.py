@@ -15,9 +15,6 @@ from classroomkd.tasks.pose.base import Coding, Size
 
 __all__ = ["Heatmap"]
 
-_BODY = 0.21  # a person's share of its crop: COCO's median (annotated area, crop of box x 1.25; 212 persons)
-_SIGMA = 0.079  # COCO's shoulder, where nobody says which joint it is
-
 
 @dataclass(frozen=True)
 class Heatmap(Coding):
@@ -91,14 +88,8 @@ class Heatmap(Coding):
 
     @torch.no_grad()
     def log_fit(self, answer: Tensor, target: Tensor, sigmas: Sequence[float] | None = None) -> Tensor:
-        """-d² / (2 s² k²) of the decoded place, k = 2 sigma (OKS); no gradient.
-
-        The person's area s² is taken as 0.21 of the crop, COCO's median.
-        """
-        k = constant(tuple(2 * s for s in sigmas or (_SIGMA,) * self.joints), wide(target).dtype, target.device)
-        area = _BODY * self.size[0] * self.size[1]
-        far = (self.decode(answer)[..., :2] - wide(target[..., :2])).square().sum(-1)
-        return self._judged(answer, far / (-2 * area * k.square()))
+        """:meth:`log_oks`; no gradient."""
+        return self._judged(answer, self.log_oks(answer, target, sigmas))
 
     def distributions(self, answer: Tensor) -> list[Tensor]:
         """scale times the map, one categorical over its cells, row by row."""

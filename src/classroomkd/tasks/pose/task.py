@@ -6,6 +6,7 @@ project's design: see :class:`Pose`.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -114,6 +115,15 @@ class Pose(Task):
     def labels(self, target: Tensor) -> list[Tensor]:
         """The bins nearest the truth, each ``(B, K)``."""
         return self.coding.labels(target)
+
+    @torch.no_grad()
+    def mistaken(self, answer: Tensor, target: Tensor) -> Tensor:
+        """Joints whose place is so far off that their OKS is below 1/2, as for COCO's AP50; ``(B, K)`` bool.
+
+        The nearest bin would be too much to ask: a student 0.9 px off misses it on every person.
+        """
+        near = self.coding.log_oks(answer, target, self.skeleton.sigmas) >= math.log(0.5)
+        return ~near & self.mask(target)
 
     def divergence(self, student: Tensor, mentors: Tensor, temperature: float | Tensor) -> Tensor:
         """The coding's divergence, ``(M, B, K)``, without T²; 0 for joints a mentor does not know."""
