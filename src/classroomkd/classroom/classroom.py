@@ -103,7 +103,7 @@ class Classroom(nn.Module):
                 "mean= and std= to Classroom (zeros and ones where the student sees pixels in 0..1)"
             )
         self._pool = MentorPool(wrapped, mean, std)
-        self._pool.store = store
+        self._pool.store, self._pool.resize = store, task.resized
         self.clock, self.steps = Clock(), 0
         self._checked = False
         self.calibration: Calibration | None = None
@@ -135,7 +135,7 @@ class Classroom(nn.Module):
         found = []
         for mentor in self._pool:
             theirs = next(mentor.parameters(), own)
-            example = self._pool.prepared(mentor, blank.to(theirs.device)).to(theirs.dtype)
+            example = mentor.prepare(blank.to(theirs.device), self._pool.mean, self._pool.std).to(theirs.dtype)
             found.append(mentor.read(taps, example, heads))
         return Shapes(classes, self._tapped.shapes, {tap: tuple(shapes[tap] for shapes in found) for tap in taps})
 
@@ -268,7 +268,8 @@ class Classroom(nn.Module):
     ) -> Lesson:
         """Teach one batch: ``(B, channels, H, W)`` inputs in the student's space and their targets.
 
-        ``sights`` has, by (H, W), the same views at the sizes that mentors want; without them inputs are resized.
+        ``sights`` has, by (H, W), the same views at the sizes that mentors want; without them inputs are resized, which
+        pose refuses for a mentor of another shape.
         """
         lesson = self.gather(inputs, target, ids=ids, views=views, sights=sights)
         if not self._checked and not torch.compiler.is_compiling():

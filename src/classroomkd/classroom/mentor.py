@@ -20,6 +20,7 @@ from classroomkd.functional.constants import constant
 __all__ = ["AnswerStore", "Mentor", "MentorPool", "Sights"]
 
 Statistics = Sequence[float]
+Resize = Callable[[Tensor, tuple[int, int], str], Tensor]
 Sights = Mapping[tuple[int, int], Tensor]  # by (H, W), the same views drawn at another size, in the student's space
 # Answers of mentors (M', B, …), their places, sample ids (B,), and who was asked about what (M', B), None = everything.
 Watch = Callable[[Answers, Sequence[int], Tensor, Tensor | None], None]
@@ -105,13 +106,20 @@ class Mentor(nn.Module):
         """Mentors never leave evaluation mode."""
         return self
 
-    def prepare(self, inputs: Tensor, mean: Statistics | None, std: Statistics | None) -> Tensor:
-        """Map ``(B, channels, H, W)`` from the student's normalised space to this mentor's."""
+    def prepare(
+        self, inputs: Tensor, mean: Statistics | None, std: Statistics | None, resize: Resize | None = None
+    ) -> Tensor:
+        """Map ``(B, channels, H, W)`` from the student's normalised space to this mentor's.
+
+        ``resize`` is the task's way of doing it, :meth:`Task.resized`; None = bilinear.
+        """
         if self.mean is not None and self.std is not None:
             if mean is not None and std is not None:
                 inputs = inputs * _channels(std, inputs) + _channels(mean, inputs)
             inputs = (inputs - _channels(self.mean, inputs)) / _channels(self.std, inputs)
         if self.size is not None and tuple(inputs.shape[-2:]) != tuple(self.size):
+            if resize is not None:
+                return resize(inputs, self.size, f"mentor '{self.name}'")
             inputs = F.interpolate(inputs, size=self.size, mode="bilinear", antialias=True, align_corners=False)
         return inputs
 
@@ -167,6 +175,7 @@ class MentorPool:
         self.store: AnswerStore | None = None
         self.taps: tuple[str, ...] = ()  # what the method reads
         self.watch: Watch | None = None  # shown every answer that is given to a lesson
+        self.resize: Resize | None = None  # the task's
         # Network passes made so far, and samples that went through them: counts, so that cost can be proved.
         self.forwards, self.answered = 0, 0
         names = [m.name for m in self.mentors]
@@ -192,7 +201,7 @@ class MentorPool:
 
     def prepared(self, mentor: Mentor, inputs: Tensor) -> Tensor:
         """Inputs of the student's space in a mentor's."""
-        return mentor.prepare(inputs, self.mean, self.std)
+        return mentor.prepare(inputs, self.mean, self.std, self.resize)
 
     @torch.no_grad()
     def ask(
@@ -212,7 +221,7 @@ class MentorPool:
         ``sights`` has the same views drawn at other sizes, for mentors that have one.
 
         Raises:
-            UserError: mentors whose predictions differ in shape, naming them.
+            UserError: mentors whose predictions differ in shape, naming them; one that needs views drawn at its size.
         """
         if not self.mentors:
             return None

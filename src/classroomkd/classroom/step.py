@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Inner", "PlainContext", "StepContext", "inner_of", "substituted"]
 
 T = TypeVar("T")
-Batch = Mapping[str, Any]  # inputs, target, and, where known, ids, views
+Batch = Mapping[str, Any]  # inputs, target, and, where known, ids, views, sights
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ class PlainContext:
 
     def lesson(self, batch: Batch) -> Lesson:
         """See :class:`StepContext`."""
-        return self.classroom.gather(batch["inputs"], batch["target"], ids=batch.get("ids"), views=batch.get("views"))
+        known = {key: batch.get(key) for key in ("ids", "views", "sights")}
+        return self.classroom.gather(batch["inputs"], batch["target"], **known)
 
     def backward(self, loss: Tensor) -> None:
         """See :class:`StepContext`."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from classroomkd.functional.divergence import wide
@@ -72,6 +73,18 @@ class Task(ABC):
         """
         top = wide(answers).flatten(2).amax(-1)  # NaN wins
         return ~top.isfinite()
+
+    def resized(self, inputs: Tensor, size: tuple[int, int], who: str) -> Tensor:
+        """Pictures ``(B, channels, H, W)`` at another (H, W), for a network that nobody drew them for at its own size.
+
+        Args:
+            inputs: as the student sees them.
+            size: that of ``who``, whom messages name.
+
+        Raises:
+            UserError: an answer to them would not be one to the student's pictures.
+        """
+        return F.interpolate(inputs, size=size, mode="bilinear", antialias=True, align_corners=False)
 
     @abstractmethod
     def topics(self, target: Tensor) -> Tensor:

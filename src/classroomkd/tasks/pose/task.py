@@ -16,8 +16,11 @@ from classroomkd.classroom.task import Task
 from classroomkd.data.skeleton import COCO, Skeleton
 from classroomkd.errors import UserError
 from classroomkd.tasks.pose.coding import Coding, SimCC
+from classroomkd.tasks.pose.translation import region, resized
 
 __all__ = ["Pose"]
+
+_BAR = 0.5  # pixels beside the student's region in a mentor's crop up to which both have the same shape
 
 
 class Pose(Task):
@@ -103,6 +106,23 @@ class Pose(Task):
     def broken(self, answers: Tensor) -> Tensor:
         """See the base: joint by joint; a joint that is ``-inf`` throughout is one that the mentor does not know."""
         return self.coding.state(answers)[1].any(-1)
+
+    def resized(self, inputs: Tensor, size: tuple[int, int], who: str) -> Tensor:
+        """See the base: the outermost pixels stay the outermost ones, and nobody is stretched.
+
+        Raises:
+            UserError: a size of another shape; the mentor needs a crop of its own (see :func:`translation.region`).
+        """
+        own = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+        _, *bars = region(own, size)
+        if max(bars) > _BAR:
+            raise UserError(
+                f"{who} sees {size[0]} x {size[1]} pixels, the student {own[0]} x {own[1]}: resized, the person would "
+                f"be stretched and every joint elsewhere; pass the same views drawn at its size, "
+                f"sights={{{size}: crops}} ('sights' of a batch in a step), or train by classroomkd run or ck.distill, "
+                "which draw them"
+            )
+        return resized(inputs, size)
 
     def topics(self, target: Tensor) -> Tensor:
         """A unit is about its joint: ``(B, K)``."""

@@ -33,7 +33,7 @@ from classroomkd.errors import UserError
 from classroomkd.functional import heatmaps, wide
 from classroomkd.tasks.pose.coding import Coding, Heatmap, SimCC, Size
 
-__all__ = ["VERSION", "Translation", "region"]
+__all__ = ["VERSION", "Translation", "region", "resized"]
 
 VERSION = 1
 """Of the rules: answers that were stored under another one are not used."""
@@ -55,6 +55,24 @@ def region(own: Size, other: Size) -> tuple[float, float, float]:
     spans, others = [max(n - 1, 1) for n in own], [max(n - 1, 1) for n in other]
     a = min(o / s for s, o in zip(spans, others, strict=True))
     return a, (others[1] - a * spans[1]) / 2, (others[0] - a * spans[0]) / 2
+
+
+def resized(pictures: Tensor, size: Size) -> Tensor:
+    """Pictures ``(…, H, W)`` at another (H, W), the outermost pixels in place (UDP), antialiased.
+
+    Libraries' antialiasing counts pixels and not the spaces between them: joints would be up to half a pixel aside.
+    """
+    rows, columns = (_lines(old, new, pictures) for old, new in zip(pictures.shape[-2:], size, strict=True))
+    with torch.autocast(pictures.device.type, enabled=False):
+        return rows @ pictures @ columns.T
+
+
+def _lines(old: int, new: int, like: Tensor) -> Tensor:
+    """The matrix ``(new, old)`` that reads a line by triangles as wide as the coarser spacing."""
+    step = (old - 1) / max(new - 1, 1)
+    places, own = (torch.arange(count, dtype=torch.float32, device=like.device) for count in (new, old))
+    weight = (1 - (step * places.unsqueeze(1) - own).abs() / max(step, 1.0)).clamp_min(0)
+    return (weight / weight.sum(1, keepdim=True)).to(like.dtype)
 
 
 class Translation(nn.Module):
