@@ -10,8 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from classroomkd.classroom import Mentor
 from classroomkd.classroom.places import find_place, stages
 from classroomkd.classroom.taps import TapReader, prediction_of, tap_names
+from classroomkd.engine.fast import hasten
 from classroomkd.errors import UserError
 
 
@@ -85,6 +87,22 @@ def test_mistakes_at_taps() -> None:
     reader = TapReader(module, {"last": "0.unused"})
     with pytest.raises(UserError, match=r"tap 'last' \(0.unused\) exists but did not run"):
         reader(small())
+
+
+def test_a_place_has_one_name() -> None:
+    network, x = net().eval(), small()
+    network[2].register_module("again", network[1])
+    wrapped = nn.DataParallel(network)
+    assert TapReader(wrapped, {"a": "module.2:input", "b": "2.again"}).places == {"a": "2:input", "b": "1"}
+    assert find_place(wrapped, "module.4:input", x) == "4:input"
+    # A fast copy, which has no wrapper, reads it too, and folding keeps away from it.
+    mentor = Mentor(nn.DataParallel(net()), taps={"there": "module.1:input"})
+    mentor.read({"there": "map"}, x)
+    fast = hasten(mentor, x)
+    assert torch.equal(fast(x).features["there"], mentor(x).features["there"])
+    late = hasten(Mentor(network, taps={"there": "2.again:input"}), x)
+    with pytest.raises(UserError, match="tap '1:input' is no more what it was"):
+        late.read({"there": "map"}, x)
 
 
 @pytest.fixture

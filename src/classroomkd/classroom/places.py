@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from classroomkd.classroom.dry_run import Node, watch
 from classroomkd.classroom.layout import Layout, image_size, layout_of
-from classroomkd.classroom.taps import locate, unwrapped
+from classroomkd.classroom.taps import canonical, locate, unwrapped
 from classroomkd.errors import UserError, did_you_mean
 
 __all__ = ["Stage", "Survey", "find_place", "stages", "survey"]
@@ -138,9 +138,8 @@ class Survey:
         if place.startswith("@"):
             near = did_you_mean(place, (_LAST, _PENULTIMATE))
             raise UserError(f"{self.what}: unknown place '{place}'{near}; known are @stage:I and {_PENULTIMATE}")
-        locate(self.module, place)
         self._node(place)
-        return place
+        return canonical(self.module, place)
 
     def layout(self, place: str) -> Layout:
         """How the activation at a place lies in memory. Errors: ``UserError`` for what is no map, tokens or vector."""

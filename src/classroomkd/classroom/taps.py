@@ -17,6 +17,7 @@ from classroomkd.errors import UserError, did_you_mean
 
 __all__ = [
     "TapReader",
+    "canonical",
     "first_tensor",
     "is_compiled",
     "locate",
@@ -106,6 +107,16 @@ def locate(module: nn.Module, place: str) -> tuple[nn.Module, bool]:
     return layer, bool(colon)
 
 
+def canonical(module: nn.Module, place: str) -> str:
+    """A place by the first name that its submodule has in the network inside the wrappers, so that copies know it too.
+
+    Errors: ``UserError`` as :func:`locate`.
+    """
+    layer, is_input = locate(module, place)
+    own = (name for name, found in submodules(module).items() if unwrapped(found) is unwrapped(layer))
+    return next(own, place.partition(":")[0]) + (":input" if is_input else "")
+
+
 class TapReader(nn.Module):
     """Runs a network and returns its prediction together with the activations at its taps.
 
@@ -118,6 +129,9 @@ class TapReader(nn.Module):
         taps: places to read; or, by the name that the activation is to have, the place. Several names may read one
             place, which is then copied once.
 
+    Attributes:
+        places: by tap, the place by its :func:`canonical` name.
+
     Raises:
         UserError: a place that does not exist, with the nearest that does.
     """
@@ -127,7 +141,8 @@ class TapReader(nn.Module):
         if isinstance(taps, str):
             taps = (taps,)
         self.module = module
-        self.places: dict[str, str] = dict(taps) if isinstance(taps, Mapping) else {tap: tap for tap in taps}
+        named = taps if isinstance(taps, Mapping) else {tap: tap for tap in taps}
+        self.places: dict[str, str] = {tap: canonical(module, place) for tap, place in named.items()}
         self.taps = tuple(self.places)
         self._caught: dict[str, Tensor] | None = None  # None unless a forward pass of this reader is under way
         for place in dict.fromkeys(self.places.values()):
