@@ -100,11 +100,11 @@ def test_every_network_of_the_zoo_has_stages() -> None:
 
 ZOO = {
     "resnet8": (["layer1", "layer2", "layer3"], (64, 8, 8)),
-    "wrn_16_1": (["block1", "block2", "bn1"], (64, 8, 8)),
-    "vgg8": (["block0", "block1", "block2", "block4"], (512, 4, 4)),
+    "wrn_16_1": (["block1", "block2", "relu"], (64, 8, 8)),
+    "vgg8": (["relu0", "relu1", "relu2", "relu4"], (512, 4, 4)),
     "mobilenetv2": (["blocks.1", "blocks.2", "blocks.4", "conv2"], (1280, 2, 2)),
-    "shufflenetv1": (["bn1", "layer1", "layer2", "layer3"], (960, 4, 4)),
-    "shufflenetv2": (["bn1", "layer1", "layer2", "bn2"], (1024, 4, 4)),
+    "shufflenetv1": (["relu1", "layer1", "layer2", "layer3"], (960, 4, 4)),
+    "shufflenetv2": (["relu1", "layer1", "layer2", "relu2"], (1024, 4, 4)),
     "resnet18c": (["layer1", "layer2", "layer3", "layer4"], (512, 4, 4)),
     "convnet4": (["stem.0", "stem.3", "stage2", "stage3"], (16, 2, 2)),
     "dwnet8": (["stem.0", "stem.3", "stage2", "stage3"], (32, 2, 2)),
@@ -221,9 +221,9 @@ def test_layers_that_are_not_the_classifier() -> None:
 def test_what_cannot_be_found_is_named_with_what_can() -> None:
     module, blank = models.create("vgg8", 10), torch.zeros(1, 3, 32, 32)
     seen = survey(module, blank, "mentor 'vgg8'")
-    with pytest.raises(UserError, match=r"mentor 'vgg8' has 4 stages: block0 \(64x32x32\), .*@stage:-7 does not exist"):
+    with pytest.raises(UserError, match=r"mentor 'vgg8' has 4 stages: relu0 \(64x32x32\), .*@stage:-7 does not exist"):
         seen.find("@stage:-7")
-    assert seen.find("@stage:1") == seen.find("@stage:-3") == "block1"
+    assert seen.find("@stage:1") == seen.find("@stage:-3") == "relu1"
     assert seen.classes == 10
     for place, message in {
         "@stage:x": "whole number",

@@ -40,7 +40,9 @@ def inspect(
     trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models to run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """List a model's parameters, multiply-adds, stages, and the names and shapes of its taps."""
+    """List a model's parameters, multiply-adds, stages, and the names and shapes of its taps.
+
+    NAME:input is the place before a tap's module."""
     task = _task(model, task)
     size = _shape(shape, model, task)
     other, given = ("--joints", joints) if task == "classification" else ("--classes", classes)
@@ -64,8 +66,10 @@ def inspect(
     }
     seen = survey(module, example(module, size), model)
     stages = [{"name": s.name, "shape": list(s.shape)} for s in seen.stages]
+    shapes = {tap["name"]: tap["output_shape"] for tap in taps}
+    released = [{"name": place, "shape": shapes[place]} for place in models.released_places(model)]
     if as_json:
-        found = {**total, "stages": stages, "penultimate": seen.penultimate, "taps": taps}
+        found = {**total, "stages": stages, "penultimate": seen.penultimate, "released": released, "taps": taps}
         print(json.dumps(found, indent=1, default=str))
         return
     written = "x".join(map(str, size))
@@ -76,6 +80,9 @@ def inspect(
         back = number - len(seen.stages)
         print(f"@stage:{number} or @stage:{back}: {stage.name}, {'x'.join(str(n) for n in stage.shape)}")
     print(f"@penultimate: {seen.penultimate or '– (no single layer makes the prediction)'}")
+    if released:
+        read = ", ".join(f"{place['name']} ({'x'.join(map(str, place['shape']))})" for place in released)
+        print(f"read by released code: {read}")
     table = Table("tap", "type", "output", "parameters")
     table.columns[3].justify = "right"
     hidden = 0

@@ -3,8 +3,9 @@
 System   FitNets, Romero et al. 2015, arXiv 1412.6550; the one-stage form of RepDistiller
 Rule     L = supervised_weight · CE + weight · mean_m mean (r_m(F_s) − F_m)²,   r_m trained, one for each mentor
 Shapes   F (B, channels, H, W) at ``tap``; r_m(F_s) has the shape of F_m
-Defaults weight 100, supervised_weight 1, tap the last but one stage, one convolution (RepDistiller: CIFAR-100, index 2
-         of stem and three stages). Pose: weight 1: at 100 12 to 26 times the labels' gradient at the start
+Defaults weight 100, supervised_weight 1, tap the last but one stage, one convolution (RepDistiller: CIFAR-100, its map
+         2, which is another stage in MobileNetV2 and ResNet-50: see the page). Pose: weight 1 (at 100 the hints pull 12
+         to 26 times as hard as the labels at the start)
 Deviates the paper trains its hints first, then distils: ``schedule: {until: …}`` beside kd does both at once until
          then, see the page
 Cost     the student's step, M forwards and M small projectors; the maps must be kept for the backward pass

@@ -4,8 +4,8 @@ System   Tung, Mori 2019, arXiv 1907.09682
 Rule     L = supervised_weight · CE + weight · mean_m ‖G(F_s) − G(F_m)‖² / B²
          G(F) = the products of all pairs of flattened maps, each row brought to length 1
 Shapes   F (B, channels, H, W) at ``tap``, any shape for each network; G (B, B). B counts the samples of all ranks
-Defaults weight 3000, supervised_weight 1, the last stage (the released scripts of RepDistiller: CIFAR-100).
-         Pose: weight 300: at 3000 5 times the labels' gradient at the start
+Defaults weight 3000, supervised_weight 1, the last stage (the released scripts of RepDistiller: CIFAR-100; another map
+         in wide ResNets, ShuffleNetV2 and MobileNetV2: see the page). Pose: weight 300 (3000 pulls 5 times the labels)
 Cost     the student's step and M forwards; a product of B² · channels · H · W for each network
 Hurts    in small batches, and after a mentor whose last maps are nearly the same for all samples of a class: little is
          left to preserve that the labels do not say

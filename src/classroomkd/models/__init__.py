@@ -1,10 +1,11 @@
 """Networks by name, checkpoints, and what a network costs.
 
-``names`` and ``table`` are readable without torch; the rest is imported on first use.
+``names``, ``table`` and ``released_places`` are readable without torch; the rest is imported on first use.
 
 - ``create("resnet20", num_classes=10)``, ``resolve("timm:resnet50", 10)``: names to modules; ``check``: the name alone
 - ``load_checkpoint``, ``save_checkpoint``: strict, never unpickling, atomic
 - ``parameters``, ``multiply_adds``, ``class_count``, ``summary``: size, cost, classes and taps of any module
+- ``released_places``: where the code of the literature reads a network of the zoo
 - ``preprocessing``: the mean, std and size a library's network was trained with
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from classroomkd.models.catalogue import names, table
+from classroomkd.models.catalogue import names, released_places, table
 
 if TYPE_CHECKING:
     from classroomkd.models.building import check, create, preprocessing, resolve
@@ -29,6 +30,7 @@ __all__ = [
     "names",
     "parameters",
     "preprocessing",
+    "released_places",
     "resolve",
     "save_checkpoint",
     "summary",

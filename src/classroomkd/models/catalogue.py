@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ZOO", "Entry", "names", "table"]
+__all__ = ["RELEASED_PLACES", "ZOO", "Entry", "names", "released_places", "table"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,24 @@ ZOO: dict[str, Entry] = {
     "dwnet16": _dwnet(16, 16_612),
     "dwnet32": _dwnet(32, 48_484),
 }
+
+
+# By family, the maps that RepDistiller's networks hand out, as those of the code built on it do: its ``feat[1:-1]``.
+# Hints (FitNet, AEKD, FitNet-MKD) read the second, SP, CA-MKD and MMKD the last, AT all of them.
+RELEASED_PLACES: dict[str, tuple[str, ...]] = {
+    "CIFAR ResNet": ("layer1", "layer2", "layer3"),
+    "Wide ResNet": ("block1", "block2", "block3"),
+    "VGG": ("relu1", "relu2", "relu3", "relu4"),
+    "MobileNetV2": ("blocks.1", "blocks.2", "blocks.4", "blocks.6"),
+    "ShuffleNet V1": ("layer1", "layer2", "layer3"),
+    "ShuffleNet V2": ("layer1", "layer2", "layer3"),
+    "ResNet": ("layer1", "layer2", "layer3", "layer4"),
+}
+
+
+def released_places(name: str) -> tuple[str, ...]:
+    """The places of a network's maps in released code, from image to prediction; empty where there is none."""
+    return RELEASED_PLACES.get(ZOO[name].family, ()) if name in ZOO else ()
 
 
 def names() -> list[str]:

@@ -54,6 +54,7 @@ class ShuffleNetV1(nn.Module):
         super().__init__()
         self.conv1 = conv_1x1(in_channels, _STEM)
         self.bn1 = nn.BatchNorm2d(_STEM)
+        self.relu1 = nn.ReLU()
         self.layer1 = _stage(_STEM, widths[0], 4, groups)
         self.layer2 = _stage(widths[0], widths[1], 8, groups)
         self.layer3 = _stage(widths[1], widths[2], 4, groups)
@@ -62,7 +63,7 @@ class ShuffleNetV1(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.relu1(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.linear(self.avgpool(x).flatten(1))
         return logits

@@ -71,19 +71,21 @@ class ShuffleNetV2(nn.Module):
         first, second, third, last = widths
         self.conv1 = conv_1x1(in_channels, _STEM)
         self.bn1 = nn.BatchNorm2d(_STEM)
+        self.relu1 = nn.ReLU()
         self.layer1 = _stage(_STEM, first, 4)
         self.layer2 = _stage(first, second, 8)
         self.layer3 = _stage(second, third, 4)
         self.conv2 = conv_1x1(third, last)
         self.bn2 = nn.BatchNorm2d(last)
+        self.relu2 = nn.ReLU()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(last, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.relu1(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
+        x = self.relu2(self.bn2(self.conv2(x)))
         logits: Tensor = self.linear(self.avgpool(x).flatten(1))
         return logits
 

@@ -1,13 +1,13 @@
 """VGG with batch normalisation and one linear layer, for small images (Simonyan and Zisserman, 2015, table 1).
 
 Five stages of 3x3 convolutions with max-pooling between them. On images below 64 pixels the fourth pooling is left out,
-so the last stage still sees 4x4 positions of a 32-pixel image.
+so the last stage still sees 4x4 positions of a 32-pixel image. Published checkpoints name ``block0`` to ``block4``
+without their last ReLU, which is a module of its own here (``relu0`` to ``relu4``): the place to read a stage.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from classroomkd.models.zoo._blocks import initialise
 
@@ -26,6 +26,9 @@ class VGG(nn.Module):
         inputs = in_channels
         for number, widths in enumerate(stages):
             self.add_module(f"block{number}", _stage(inputs, widths))
+            self.add_module(f"relu{number}", nn.ReLU())
+            if number < 4:
+                self.add_module(f"pool{number}", nn.MaxPool2d(2))
             inputs = widths[-1]
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(inputs, num_classes)
@@ -35,15 +38,15 @@ class VGG(nn.Module):
         """Images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``."""
         pools = 4 if x.shape[-1] >= 64 else 3
         for number in range(5):
-            x = F.relu(self.get_submodule(f"block{number}")(x))
+            x = self.get_submodule(f"relu{number}")(self.get_submodule(f"block{number}")(x))
             if number < pools:
-                x = F.max_pool2d(x, 2)
+                x = self.get_submodule(f"pool{number}")(x)
         logits: Tensor = self.classifier(self.pool(x).flatten(1))
         return logits
 
 
 def _stage(inputs: int, widths: tuple[int, ...]) -> nn.Sequential:
-    """Convolution, normalisation and ReLU for every width; the last ReLU is left to the caller."""
+    """Convolution, normalisation and ReLU for every width; the last ReLU is a module behind it."""
     layers: list[nn.Module] = []
     for outputs in widths:
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]

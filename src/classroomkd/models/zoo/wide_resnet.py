@@ -59,6 +59,7 @@ class WideResNet(nn.Module):
         self.block2 = WideStage(blocks, 16 * width, 32 * width, 2)
         self.block3 = WideStage(blocks, 32 * width, 64 * width, 2)
         self.bn1 = nn.BatchNorm2d(64 * width)
+        self.relu = nn.ReLU()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64 * width, num_classes)
         initialise(self)
@@ -67,7 +68,7 @@ class WideResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``."""
         x = self.block3(self.block2(self.block1(self.conv1(x))))
-        logits: Tensor = self.fc(self.avgpool(F.relu(self.bn1(x))).flatten(1))
+        logits: Tensor = self.fc(self.avgpool(self.relu(self.bn1(x))).flatten(1))
         return logits
 
 
