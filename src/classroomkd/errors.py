@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["RunStopped", "UserError", "did_you_mean"]
+__all__ = ["DiskFull", "Interrupted", "RunStopped", "UserError", "did_you_mean"]
 
 
 class UserError(ValueError):
@@ -19,6 +19,17 @@ class RunStopped(RuntimeError):
     """Training cannot go on (a loss that is not finite, a full disk); what was made so far is kept.
 
     The command line prints it without a traceback and exits with 1.
+    """
+
+
+class DiskFull(RunStopped):
+    """No room for a file; what was there before is whole. What comes after would not fit either, so the run ends."""
+
+
+class Interrupted(RunStopped):
+    """A signal (SIGTERM, SIGHUP) asked the run to stop; trainings have written a checkpoint, ``resume`` goes on.
+
+    The command line exits with 75. Ctrl-C is a ``KeyboardInterrupt`` with the same sentence, and 130.
     """
 
 

@@ -155,16 +155,17 @@ class Cost:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         asked = self._bank.asked if self._bank is not None else []
-        return {**self._measured, "questions": self._questions, "asked": list(asked)}
+        return {**self._measured, "questions": self._questions, "asked": list(asked), "before": list(self._before)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a checkpoint's figures and counts."""
-        counted = {"questions", "asked"}
+        counted = {"questions", "asked", "before"}
         self._measured.update({key: value for key, value in state.items() if key not in counted})
         self._questions = int(state.get("questions", 0))
         if self._bank is not None and state.get("asked"):
             self._bank.asked = list(state["asked"])
-        self._before = self._counted()
+        questions, answered = state.get("before") or self._counted()
+        self._before = (int(questions), int(answered))
 
     def _counted(self) -> tuple[int, int]:
         """Questions put so far, and how many of them the mentors answered."""

@@ -111,8 +111,9 @@ class Batches:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def epoch(self, epoch: int) -> Iterator[dict[str, Tensor]]:
-        """Batches of one epoch: ``pixels`` (uint8, already augmented), ``target``, ``ids``, ``views``."""
+    def epoch(self, epoch: int, done: int = 0) -> Iterator[dict[str, Tensor]]:
+        """Batches of one epoch after the first ``done``: ``pixels`` (uint8, already augmented), ``target``, ``ids``,
+        ``views``."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         order = torch.randperm(len(self.part), generator=generator).to(self.part.rows.device)
         starts = itertools.accumulate(self.sizes, initial=0)
@@ -120,7 +121,7 @@ class Batches:
             order[start + self.rank * size // self.world : start + (self.rank + 1) * size // self.world]
             for start, size in zip(starts, self.sizes, strict=False)
         ]
-        for found, space in self._fetched(places, epoch):
+        for found, space in self._fetched(places[done:], epoch):
             device = self.device or found[0].device
             pixels, target, ids, views = (value.to(device, non_blocking=True) for value in found)
             shown, moved = space.look(pixels, target, ids, views, self.size)

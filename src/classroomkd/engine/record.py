@@ -18,7 +18,7 @@ from classroomkd._files import atomic_write_text, writing
 from classroomkd.classroom import Lesson
 from classroomkd.engine.watch import Watch
 
-__all__ = ["Record", "open_log"]
+__all__ = ["Log", "Record", "open_log"]
 
 
 class Record:
@@ -86,10 +86,7 @@ class Record:
             return {"loss": None, "terms": {}, "mentors": None, "bad": [], "not_finite": {}}
         steps = self._over_ranks(torch.tensor(float(self.steps), device=self.sums.device))
         values = (self._over_ranks(self.sums) / steps).tolist()
-        flags = self._over_ranks(self.bad.float()).tolist()
-        bad = [name for name, flag in zip(self.names, flags[1:], strict=True) if flag]
-        if flags[0] and not bad:
-            bad = ["loss"]
+        bad = self.bad_terms()
         out: dict[str, Any] = {
             "loss": values[0],
             "terms": dict(zip(self.names, values[1:], strict=True)),
@@ -100,6 +97,14 @@ class Record:
         self.sums.zero_()
         self.steps = 0
         return out
+
+    def bad_terms(self) -> list[str]:
+        """Names of the terms that were not finite on any rank; waits for the device."""
+        if self.bad is None:
+            return []
+        flags = self._over_ranks(self.bad.float()).tolist()
+        bad = [name for name, flag in zip(self.names, flags[1:], strict=True) if flag]
+        return ["loss"] if flags[0] and not bad else bad
 
     def _interval(self) -> dict[str, Any]:
         taught = self._over_ranks(self.taught).to("cpu", torch.float64)
@@ -134,17 +139,31 @@ class Record:
         return out
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps (call after ``flush``)."""
-        not_finite = self.watch.total if self.watch is not None else {}
-        kept = {"total": self.total, "count": self.total_count, "has_mentors": self.has_mentors}
-        return {**kept, "not_finite": not_finite}
+        """What a checkpoint keeps: the totals, and the running interval summed over ranks, all of which must call."""
+        open_ = {"taught": self.taught, "count": self.count, "idle": self.idle}
+        if self.sums is not None:
+            open_["sums"] = self.sums
+        interval: dict[str, Any] = {key: self._over_ranks(value).to("cpu") for key, value in open_.items()}
+        interval |= {"names": list(self.names), "steps": self.steps}
+        totals = {"total": self.total, "count": self.total_count, "has_mentors": self.has_mentors}
+        not_finite = self.watch.state() if self.watch is not None else {}
+        return {**totals, "interval": interval, "not_finite": not_finite}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's totals."""
+    def restore(self, state: dict[str, Any], first: bool = True) -> None:
+        """Take up a checkpoint's totals, and its interval on the first rank: the others' shares are in its sums."""
         self.total, self.total_count = state["total"], state["count"]
         self.has_mentors = bool(state["has_mentors"])
         if self.watch is not None:
-            self.watch.total = state.get("not_finite", {})
+            self.watch.restore(state.get("not_finite", {}))
+        interval = state.get("interval")  # older checkpoints stood where there is none
+        if interval is None:
+            return
+        device, share = self.taught.device, float(first)
+        self.names, self.steps = list(interval["names"]), int(interval["steps"])
+        self.taught, self.count, self.idle = (interval[k].to(device) * share for k in ("taught", "count", "idle"))
+        if "sums" in interval:
+            self.sums = interval["sums"].to(device) * share
+            self.bad = torch.zeros_like(self.sums, dtype=torch.bool)
 
 
 def _listed(x: Tensor) -> Any:
@@ -158,24 +177,34 @@ def _listed(x: Tensor) -> Any:
     return clean(x.tolist())
 
 
-def open_log(folder: Path | None, step: int) -> Callable[[dict[str, Any]], None]:
-    """``metrics.jsonl`` in a folder (None: nowhere), for lines after a step; an earlier attempt's later ones go."""
+class Log:
+    """``metrics.jsonl`` of a training, one line a call; ``lines`` is how many there are."""
+
+    def __init__(self, path: Path | None, lines: int) -> None:
+        self._path, self.lines = path, lines
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        """Append a line."""
+        self.lines += 1
+        if self._path is not None:
+            with writing(self._path), self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def open_log(folder: Path | None, step: int, lines: int | None = None) -> Log:
+    """``metrics.jsonl`` in a folder (None: nowhere), for what comes after a step and so many lines (None: unknown);
+    an earlier attempt's later ones go."""
     if folder is None:
-        return lambda line: None
+        return Log(None, lines or 0)
     path = folder / "metrics.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = []
+    kept: list[str] = []
     if step and path.exists():
-        for text in path.read_text().splitlines():
+        for text in path.read_text().splitlines()[:lines]:
             try:
                 if json.loads(text)["step"] <= step:
                     kept.append(text)
             except (ValueError, KeyError):
                 break  # a line cut by the kill: it and what follows is done again
     atomic_write_text(path, "".join(line + "\n" for line in kept))
-
-    def log(line: dict[str, Any]) -> None:
-        with writing(path), path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    return log
+    return Log(path, len(kept))

@@ -67,6 +67,7 @@ class Runtime:
         if precision == "fp16" and self.device.type == "cpu":
             raise UserError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
         self.fabric = _fabric(self.device, world, PRECISIONS[precision])
+        self._side: Any = None  # the ranks' group on CPUs, where theirs is on GPUs
         if world > 1:
             self.fabric.launch()
             self.device = self.fabric.device
@@ -98,6 +99,16 @@ class Runtime:
         total = tensor.clone()
         torch.distributed.all_reduce(total)
         return total
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says so; every rank must ask at the same place. On CPUs, so no device is waited for."""
+        if self.world == 1:
+            return flag
+        if self._side is None and torch.distributed.get_backend() != "gloo":
+            self._side = torch.distributed.new_group(backend="gloo")
+        said = torch.tensor([int(flag)])
+        torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX, group=self._side)
+        return bool(said)
 
     def join(self, tensor: Tensor) -> Tensor:
         """``tensor`` of all ranks, concatenated along its first dimension (the same size everywhere).

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
 from torch import nn
@@ -14,8 +14,9 @@ from torch import nn
 from classroomkd.bank import Bank
 from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews
-from classroomkd.engine import checkpoint
+from classroomkd.engine import checkpoint, stopping
 from classroomkd.engine.context import EngineContext
+from classroomkd.engine.course import Course
 from classroomkd.engine.floor import Cost, probe
 from classroomkd.engine.inputs import Batches, Inputs
 from classroomkd.engine.optim import learning_rate
@@ -79,6 +80,7 @@ class Fit:
         exam: scores a network on a part; None: accuracy by class.
         sights: (H, W) at which mentors want the views drawn, beside the student's own.
         size: (H, W) at which the network that is trained wants them; None: the data's.
+        asked: the signal that asks to stop, or None; looked at after each update.
     """
 
     runtime: Runtime
@@ -98,17 +100,20 @@ class Fit:
     exam: Exam | None = None
     sights: Sequence[tuple[int, int]] = ()
     size: tuple[int, int] | None = None
-    _history: list[Score] = field(default_factory=list)
-    _best: tuple[float, int] = (-1.0, -1)
-    _best_weights: dict[str, torch.Tensor] | None = None
-    _spent: float = 0.0
+    asked: Callable[[], int | None] = stopping.asked
+    _course: Course = field(default_factory=Course)
 
     def run(self, resume: bool = False) -> Result:
         """Train to the last epoch.
 
         Raises:
             RunStopped: a loss that is not finite (names the term); the last good checkpoint is kept.
+            Interrupted, KeyboardInterrupt: a signal; the update was finished and a checkpoint written.
         """
+        with stopping.patient():
+            return self._run(resume)
+
+    def _run(self, resume: bool) -> Result:
         spec, runtime, classroom = self.spec, self.runtime, self.classroom
         batches = Batches(
             self.train,
@@ -148,10 +153,11 @@ class Fit:
             record.watch.clear()  # what was only tried
         if self.told and (said := loud(scale)):
             self.notify({"event": "note", "text": f"{self.told}: {said}"})
-        first = self._resume(context, cost) if resume else 0
-        log = open_log(self.folder if runtime.is_zero else None, classroom.steps if resume else 0)
-        started, waited, since = time.perf_counter(), 0.0, time.perf_counter()
-        spent = self._spent
+        first, skip, lines = self._resume(context, cost) if resume else (0, 0, None)
+        course, kept = self._course, self.folder if runtime.is_zero else None
+        log = course.log = open_log(kept, classroom.steps if resume else 0, lines)
+        course.saved = since = time.perf_counter()
+        started, waited = since - course.spent, 0.0
 
         def flush(epoch: float) -> None:
             nonlocal waited, since
@@ -166,7 +172,7 @@ class Fit:
                 "epoch": round(epoch, 4),
                 **{k: interval[k] for k in ("loss", "terms", "mentors")},
                 "lr": context.raw_optimizer.param_groups[0]["lr"],
-                "seconds": round(spent + now - started, 3),
+                "seconds": round(now - started, 3),
                 "data_wait": round(waited / max(now - since, 1e-9), 4),
                 "x_floor": cost.interval(),
             }
@@ -178,7 +184,7 @@ class Fit:
         for epoch in range(first, spec.epochs):
             self._open_epoch(epoch)
             asked = time.perf_counter()
-            for i, batch in enumerate(batches.epoch(epoch)):
+            for i, batch in enumerate(batches.epoch(epoch, skip), skip):
                 waited += time.perf_counter() - asked
                 at = classroom.epoch = epoch + i / len(batches)
                 for group in context.raw_optimizer.param_groups:
@@ -189,25 +195,34 @@ class Fit:
                 if classroom.steps % spec.log_every == 0:
                     flush(epoch + (i + 1) / len(batches))
                 asked = time.perf_counter()
-            done = epoch + 1
+                course.spent = asked - started
+                if context.waiting == 0:
+                    self._pause(context, epoch, i + 1, len(batches), cost)
+            done, skip = epoch + 1, 0
             if record.steps:
                 flush(float(done))
             if self.val is not None and (done % spec.eval_every == 0 or done == spec.epochs):
-                self._validate(context, done, log)
-            self._spent = spent + time.perf_counter() - started
-            if done % spec.checkpoint_every == 0 or done == spec.epochs:
+                try:
+                    self._validate(context, done, log)
+                except stopping.Asked as wish:  # nothing has come of it: it is done again
+                    self._stop_at(context, epoch, len(batches), len(batches), cost, wish.number)
+            course.spent = time.perf_counter() - started
+            stop = runtime.any((signal := self.asked()) is not None)
+            if stop or done % spec.checkpoint_every == 0 or done == spec.epochs:
                 self._checkpoint(context, done, cost)
-            self.notify({"event": "epoch", "epoch": done, "epochs": spec.epochs, "seconds": self._spent})
+            self.notify({"event": "epoch", "epoch": done, "epochs": spec.epochs, "seconds": course.spent})
+            if stop:
+                self._leave(signal, float(done))
         names = classroom.mentors.names
         ema = context.averaged.module.state_dict() if context.averaged is not None else None
         return Result(
-            self._history,
-            self._best[1],
-            self._best_weights,
+            self._course.history,
+            self._course.best[1],
+            self._course.best_weights,
             ema,
             record.teaching(names, self.classes),
             classroom.steps,
-            self._spent,
+            self._course.spent,
             cost.whole(),
             scale,
             record.watch.total if record.watch is not None else {},
@@ -230,18 +245,19 @@ class Fit:
                 return evaluate(network, val, self.inputs, len(self.classes), size)
             return self.exam(network, val, self.inputs, size)
 
-        with self.runtime.autocast():
+        # Ranks must stop together, so they wait for one another's scores.
+        with stopping.impatient(self.runtime.world == 1), self.runtime.autocast():
             score = scored(student)
             line = {"kind": "val", "step": self.classroom.steps, "epoch": epoch}
             line |= {"accuracy": score.accuracy, "loss": score.loss}
             if context.averaged is not None:
                 line["ema_accuracy"] = scored(context.averaged.module).accuracy
-        self._history.append(score)
-        if score.accuracy > self._best[0]:
-            self._best = (score.accuracy, epoch)
-            self._best_weights = {k: v.detach().to("cpu", copy=True) for k, v in student.state_dict().items()}
+        self._course.history.append(score)
+        if score.accuracy > self._course.best[0]:
+            self._course.best = (score.accuracy, epoch)
+            self._course.best_weights = {k: v.detach().to("cpu", copy=True) for k, v in student.state_dict().items()}
         log(line)
-        self.notify({"event": "val", **line, "best_epoch": self._best[1]})
+        self.notify({"event": "val", **line, "best_epoch": self._course.best[1]})
 
     def _tell_of(self, not_finite: Found, epoch: float) -> None:
         """Mentors whose answers were not finite since the last flush: a note, or the end."""
@@ -266,52 +282,50 @@ class Fit:
             raise RunStopped(f"{text}, and {said}{self._kept()}. {REMEDY}")
         raise RunStopped(f"{text}{self._kept()}. Try a lower train.lr, train.clip=5, or train.precision=fp32")
 
-    def _checkpoint(self, context: EngineContext, epoch: int, cost: Cost) -> None:
+    def _pause(self, context: EngineContext, epoch: int, batch: int, batches: int, cost: Cost) -> None:
+        """Write a checkpoint within an epoch where one is due, and stop where that was asked; on all ranks alike."""
+        minutes, signal = self.spec.checkpoint_minutes, self.asked()
+        late = minutes is not None and time.perf_counter() - self._course.saved >= 60 * minutes
+        if not self.runtime.any(signal is not None or (late and self.runtime.is_zero)):
+            return
+        if self.runtime.any(signal is not None):
+            self._stop_at(context, epoch, batch, batches, cost, signal)
+        self._checkpoint(context, epoch, cost, batch)
+
+    def _stop_at(
+        self, context: EngineContext, epoch: int, batch: int, batches: int, cost: Cost, signal: int | None
+    ) -> NoReturn:
+        self._checkpoint(context, epoch, cost, batch)
+        self._leave(signal, epoch + batch / batches)
+
+    def _leave(self, signal: int | None, epoch: float) -> NoReturn:
+        """Raise for a signal, when everybody's work is written."""
+        self.runtime.barrier()
+        kept = "; a checkpoint was written" if self.folder is not None else ""
+        raise stopping.told(signal, f" at epoch {epoch:.2f}, step {self.classroom.steps}{kept}")
+
+    def _checkpoint(self, context: EngineContext, epoch: int, cost: Cost, batch: int = 0) -> None:
+        """Keep the state after ``epoch`` whole epochs and ``batch`` batches of the next.
+
+        After the last epoch only what the files of a finished network are made of.
+        """
         if self.folder is None:
             return
+        course = self._course
         finite = [p.isfinite().all() for p in self.classroom.parameters() if p.is_floating_point()]
         if finite and not bool(torch.stack(finite).all()):
             self._stop(["weights"], epoch, context.record.watch)
-        if not self.runtime.is_zero:
-            return
-        scaler = context.runtime.scaler
-        state = {
-            "epoch": epoch,
-            "step": self.classroom.steps,
-            "learner": context.learner.state_dict(),
-            "optimizer": context.raw_optimizer.state_dict(),
-            "scaler": scaler.state_dict() if scaler is not None else None,
-            "ema": context.averaged.state_dict() if context.averaged is not None else None,
-            "record": context.record.state(),
-            "rng": checkpoint.rng_state(self.runtime.device),
-            "threads": torch.get_num_threads(),
-            "best": list(self._best),
-            "best_weights": self._best_weights,
-            "history": [[s.accuracy, s.loss, s.samples, s.per_class] for s in self._history],
-            "seconds": self._spent,
-            "cost": cost.state(),
-        }
-        checkpoint.save(self.folder / "checkpoints" / "last.pt", state)
+        if bad := context.record.bad_terms():
+            self._stop(bad, epoch, context.record.watch)
+        record = context.record.state()
+        course.saved = time.perf_counter()
+        if self.runtime.is_zero:
+            last = self.folder / "checkpoints" / "last.pt"
+            checkpoint.save(last, course.state(context, cost, record, epoch, batch, ended=epoch == self.spec.epochs))
 
-    def _resume(self, context: EngineContext, cost: Cost) -> int:
+    def _resume(self, context: EngineContext, cost: Cost) -> tuple[int, int, int | None]:
+        """Take up the last checkpoint: whole epochs, batches of the next, and lines of the log that are done."""
         path = self.folder / "checkpoints" / "last.pt" if self.folder is not None else None
         if path is None or not path.exists():
-            return 0
-        state = checkpoint.load(path)
-        # A running sum's order depends on the number of threads; the same bits need the same number.
-        torch.set_num_threads(state["threads"])
-        context.learner.load_state_dict(state["learner"])
-        context.raw_optimizer.load_state_dict(state["optimizer"])
-        scaler = context.runtime.scaler
-        if scaler is not None and state["scaler"] is not None:
-            scaler.load_state_dict(state["scaler"])
-        if context.averaged is not None and state["ema"] is not None:
-            context.averaged.load_state_dict(state["ema"])
-        context.record.restore(state["record"])
-        checkpoint.set_rng_state(state["rng"], self.runtime.device)
-        self.classroom.steps = state["step"]
-        self._best, self._best_weights = (state["best"][0], int(state["best"][1])), state["best_weights"]
-        self._history = [Score(a, loss, per_class, n) for a, loss, n, per_class in state["history"]]
-        self._spent = state["seconds"]
-        cost.restore(state["cost"])
-        return int(state["epoch"])
+            return 0, 0, None
+        return self._course.restore(checkpoint.load(path), context, cost)

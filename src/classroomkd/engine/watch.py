@@ -50,6 +50,7 @@ class Watch:
         self.names, self._task = list(mentors), task
         self._reduce, self._join = reduce, join
         self.total: Found = {}
+        self._carried: Found = {}  # of an interval that a checkpoint cut
         self._held: list[tuple[tuple[int, ...], Tensor, Tensor]] = []
         self._count = torch.zeros(len(self.names), dtype=torch.int64, device=device)
         self._ids = torch.full((len(self.names), NAMED), NOBODY, device=device)
@@ -89,6 +90,23 @@ class Watch:
 
     def flush(self) -> Found:
         """Read and clear the interval, over all ranks, and add it to ``total``; waits for the device."""
+        found = self._interval()
+        if found:
+            self.total = added(self.total, found)
+            self._carried = {}
+            self.clear()
+        return found
+
+    def state(self) -> dict[str, Found]:
+        """What a checkpoint keeps: the total, and the running interval over ranks, all of which must call."""
+        return {"total": self.total, "interval": self._interval()}
+
+    def restore(self, state: Mapping[str, Found]) -> None:
+        """Take up what a checkpoint kept, the same on every rank."""
+        self.total, self._carried = dict(state.get("total", {})), dict(state.get("interval", {}))
+
+    def _interval(self) -> Found:
+        """What was seen since the last flush, over all ranks; the same on each."""
         self._fold()
         counts = self._count if self._reduce is None else self._reduce(self._count)
         known = counts.tolist()
@@ -98,9 +116,7 @@ class Watch:
             for name, count, some in zip(self.names, known, ids.tolist(), strict=True):
                 if count:
                     found[name] = {"answers": count, "ids": [i for i in some if i != NOBODY]}
-            self.total = added(self.total, found)
-            self.clear()
-        return found
+        return added(self._carried, found)
 
 
 def _lowest(ids: Tensor) -> Tensor:

@@ -66,6 +66,9 @@ class TrainSpec(Section):
     log_every: Count = Field(default=50, description="Steps between lines of metrics.jsonl.")
     eval_every: Count = Field(default=1, description="Epochs between scores on the validation part.")
     checkpoint_every: Count = Field(default=1, description="Epochs between checkpoints to resume from.")
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Minutes between checkpoints within an epoch; null: none but at a signal."
+    )
 
 
 class MentorTrain(TrainSpec):
