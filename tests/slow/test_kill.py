@@ -65,6 +65,60 @@ def test_kill_nine_at_random_moments(tmp_path: Path, workers: int) -> None:
             assert torch.equal(value, found[name][key]), (name, key)  # of two runs on one machine
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("whole_group", [False, True], ids=["parent", "group"])
+def test_terminated_at_random_moments(tmp_path: Path, workers: int, whole_group: bool) -> None:
+    """SIGTERM, as batch systems send it: every attempt says how to go on, and the students are the same."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run(command(whole, f"workers={workers}"), check=True, env=ENV, timeout=300)
+    draw = random.Random(10 * workers + whole_group)
+    moments = sorted(int(draw.uniform(0.05, 0.9) * progress(whole)) for _ in range(3))
+    for moment in [*moments, None]:
+        resume = ["--resume"] if cut.exists() and any(cut.iterdir()) else []
+        process = subprocess.Popen(
+            command(cut, f"workers={workers}", *resume),
+            env=ENV,
+            start_new_session=True,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while process.poll() is None and (moment is None or progress(cut) < moment):
+            time.sleep(0.02)
+        if moment is not None:
+            assert process.poll() is None, "it was done before it could be stopped"
+            (os.killpg if whole_group else os.kill)(process.pid, signal.SIGTERM)
+        _, said = process.communicate(timeout=300)
+        if moment is not None:
+            assert process.returncode == 75
+            assert said.startswith("stopped by SIGTERM")
+            assert said.count("\n") == 1
+            assert "to go on: classroomkd run" in said
+    assert process.returncode == 0
+    expected, found = students(whole), students(cut)
+    assert expected.keys() == found.keys()
+    for name, tensors in expected.items():
+        assert all(torch.equal(value, found[name][key]) for key, value in tensors.items()), name
+
+
+def test_ranks_stop_at_the_same_step(tmp_path: Path) -> None:
+    """torchrun passes SIGTERM on to its ranks, which hear it at different moments."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "classroomkd"]
+    more = ["train.log_every=7", "train.batch_size=16", "seeds=[0]", "device=cpu", f"cache={tmp_path / 'cache'}"]
+    whole, cut = ([*launch, *command(tmp_path / name, *more)[3:]] for name in ("whole", "cut"))
+    subprocess.run(whole, env=ENV, check=True, timeout=300)
+    process = subprocess.Popen(cut, env=ENV, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and progress(tmp_path / "cut") < 0.4 * progress(tmp_path / "whole"):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert "stopped by SIGTERM at epoch" in said
+    subprocess.run([*cut, "--resume"], env=ENV, check=True, timeout=300)
+    expected, found = students(tmp_path / "whole"), students(tmp_path / "cut")
+    assert expected.keys() == found.keys()
+    for name, tensors in expected.items():
+        assert all(torch.equal(value, found[name][key]) for key, value in tensors.items()), name
+
+
 def test_workers_die_with_their_parent(tmp_path: Path) -> None:
     """Only the parent is killed, as an out-of-memory killer or a batch system does it."""
     process = subprocess.Popen(

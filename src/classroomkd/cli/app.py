@@ -1,7 +1,8 @@
 """``classroomkd VERB …``: finds the verb, runs it, and turns what goes wrong into one message and an exit code.
 
-Exit codes: 0 done; 2 a mistake in what was asked; 1 the work could not be finished; 130 interrupted by the user;
-141 the reader of our output went away. Only the verb that is called is imported.
+Exit codes: 0 done; 2 a mistake in what was asked; 1 the work could not be finished; 75 stopped by SIGTERM or SIGHUP,
+to be gone on with; 130 interrupted by the user; 141 the reader of our output went away. Only the verb that is called
+is imported.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import typer
 
 from classroomkd import __version__
 from classroomkd.cli.options import interrupted, resume_with
-from classroomkd.errors import RunStopped, UserError, did_you_mean
+from classroomkd.errors import Interrupted, RunStopped, UserError, did_you_mean
 
 __all__ = ["VERBS", "main"]
 
@@ -161,7 +162,7 @@ def _root(
 
 
 def _say(message: str) -> None:
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):  # the terminal may be gone: the exit code says it, too
         print(message, file=sys.stderr, flush=True)
 
 
@@ -173,11 +174,16 @@ def _explain(error: BaseException, words: Sequence[str], debug: bool) -> int:
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         again = interrupted()
-        _say("\ninterrupted; " + (f"to go on: {again}" if again else "nothing was left half-written"))
+        said = str(error) if isinstance(error, KeyboardInterrupt) and str(error) else "interrupted"
+        _say(f"\n{said}; " + (f"to go on: {again}" if again else "nothing was left half-written"))
         return 130
     if isinstance(error, UserError):
         _say(f"error: {error}")
         return 2
+    if isinstance(error, Interrupted):
+        again = interrupted()
+        _say(f"{error}; " + (f"to go on: {again}" if again else "nothing was left half-written"))
+        return 75
     if isinstance(error, RunStopped):
         again = interrupted()
         _say(f"error: {error}" + (f"\nto go on: {again}" if again else ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from classroomkd.cli.options import JsonOutput
+from classroomkd.cli.options import JsonOutput, resume_with
 from classroomkd.cli.progress import Watch
 from classroomkd.cli.run import size
 from classroomkd.errors import RunStopped, UserError
@@ -84,7 +85,7 @@ def fill(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Store every answer of a recipe's mentors before any student starts; killed, the same command goes on."""
-    from classroomkd.engine import assistants
+    from classroomkd.engine import assistants, stopping
     from classroomkd.engine.experiment import Experiment
     from classroomkd.engine.opening import start
     from classroomkd.engine.run_folder import first_rank
@@ -94,7 +95,9 @@ def fill(
 
     wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)
     out = Path("runs") / wanted.name
-    with Watch(quiet=quiet or not first_rank()) as watch:
+    chosen = [*([] if shard == "0/1" else ["--shard", shard]), *(["--trust-code"] if trust_code else [])]
+    resume_with(shlex.join(["classroomkd", "bank", "fill", recipe, *(overrides or []), *chosen]))
+    with stopping.listening(), Watch(quiet=quiet or not first_rank()) as watch:
         setup = start(wanted, out, trust_code=trust_code)
         setup.shard, setup.ahead = _share(shard), True
         if setup.bank.spec.kind == "off":

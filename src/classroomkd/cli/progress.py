@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +17,16 @@ __all__ = ["Watch"]
 
 # Seconds between plain lines: at first, as a share of the time so far, at most. Ten hours are some 300 lines.
 EVERY, SHARE, MOST = 5.0, 0.02, 600.0
+
+
+@contextmanager
+def _terminal() -> Iterator[None]:
+    """A terminal that was closed takes nothing more (EIO); the work goes on until it is told to stop."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 class Watch:
@@ -63,13 +76,14 @@ class Watch:
     def say(self, text: str, style: str | None = None) -> None:
         """A line above the bars."""
         if not self.quiet:
-            self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+            with _terminal():
+                self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Take an event; unknown ones are ignored."""
         handler = getattr(self, f"_on_{event['event']}", None)
         if handler is not None and not self.quiet:
-            with self._lock:
+            with self._lock, _terminal():
                 handler(event)
 
     def _on_plan(self, event: dict[str, Any]) -> None:

@@ -36,7 +36,11 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Teach a student as a recipe says."""
+    """Teach a student as a recipe says.
+
+    Exit codes: 0 done; 1 a student could not be finished; 2 a mistake in what was asked; 75 stopped by SIGTERM or
+    SIGHUP, 130 by Ctrl-C: --resume goes on from there.
+    """
     from classroomkd.recipe import load_recipe
 
     wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)
@@ -155,6 +159,7 @@ def carry_out(
     """
     import warnings
 
+    from classroomkd.engine import stopping
     from classroomkd.engine.experiment import Experiment
     from classroomkd.engine.opening import start
     from classroomkd.engine.plan import forecast
@@ -163,7 +168,7 @@ def carry_out(
     from classroomkd.report import write_report
 
     check_run(folder, recipe, resume)
-    with Watch(quiet=quiet or not first_rank()) as watch:
+    with stopping.listening(), Watch(quiet=quiet or not first_rank()) as watch:
         for note in recipe.notes():
             watch.say(f"note: {note}", "yellow")
         setup = start(recipe, folder, trust_code=trust_code)

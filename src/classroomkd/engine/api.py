@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from classroomkd.classroom import Mentor, Method
+from classroomkd.engine import stopping
 from classroomkd.engine.experiment import Experiment
 from classroomkd.engine.opening import start
 from classroomkd.engine.run_folder import check_run, open_run
@@ -91,6 +92,9 @@ def distill(
 
     Raises:
         UserError: what is wrong and how to mend it, before any training.
+        Interrupted: SIGTERM or SIGHUP; checkpoints were written, and ``resume=True`` goes on. Signals are listened to
+            in the main thread only, while the run is on, and only where no handler of your own is set. Ctrl-C is a
+            ``KeyboardInterrupt`` as ever, after the same checkpoints.
     """
     from classroomkd.recipe import TrainSpec, make_recipe
 
@@ -122,14 +126,15 @@ def distill(
     recipe = make_recipe(content, name=Path(out).name, trust_code=trust_code, known_models=handed)
     folder = Path(out)
     check_run(folder, recipe, resume)
-    setup = start(recipe, folder, trust_code=trust_code, given=given or None, source=data if from_python else None)
-    for note in (*recipe.notes(), *setup.data.notes):
-        log.warning(note)
-    experiment = Experiment(setup, folder, resume, warn=log.warning, command="classroomkd.distill(...)")
-    experiment.check()
-    check_space(setup)
-    with open_run(folder, recipe, setup):
-        outcome = experiment.run()
+    with stopping.listening():
+        setup = start(recipe, folder, trust_code=trust_code, given=given or None, source=data if from_python else None)
+        for note in (*recipe.notes(), *setup.data.notes):
+            log.warning(note)
+        experiment = Experiment(setup, folder, resume, warn=log.warning, command="classroomkd.distill(...)")
+        experiment.check()
+        check_space(setup)
+        with open_run(folder, recipe, setup):
+            outcome = experiment.run()
     if outcome.failures and not outcome.summary["entries"]:
         raise UserError(outcome.failures[0])
     return Run(folder, outcome.summary, given.get("student"))

@@ -200,7 +200,7 @@ def _trained(
         version=1,
         model=spec.model,
         classes=setup.classes,
-        train=train.model_dump(mode="json"),
+        train=train.model_dump(mode="json", exclude={"checkpoint_minutes"}),  # it changes no weight
         data=setup.data.fingerprint,
         parts=[part.digest(), setup.data.val.digest()],
         shape=setup.data.shape,

@@ -152,6 +152,7 @@ def first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+_CLOCKS = {"train.checkpoint_minutes", "mentor_train.checkpoint_minutes"}  # of no weight
 _FREE = {
     "workers",
     "threads",
@@ -178,11 +179,12 @@ def _differences(stored: Path, recipe: Recipe) -> list[str]:
         raise UserError(f"{stored} is damaged; choose another --out") from error
     with suppress(ValidationError, UserError):  # keys that have come since count as their defaults
         before = yaml.safe_load(recipe_yaml(Recipe.model_validate(before)))
-    return sorted(
+    found = {
         f"{key}.{inner}" if inner else key
         for key in (set(before) | set(now)) - _FREE
         for inner in _inner(before.get(key), now.get(key))
-    )
+    }
+    return sorted(found - _CLOCKS)
 
 
 def _inner(a: Any, b: Any) -> list[str]:

@@ -48,8 +48,8 @@ def asked() -> int | None:
 
 
 def check() -> None:
-    """Stop here if a signal was heard: before a piece of work is begun."""
-    if _state.number is not None:
+    """Stop here if a signal was heard and nobody is patient: before a piece of work is begun."""
+    if _state.number is not None and not _state.patience:
         raise Asked(_state.number)
 
 
@@ -109,9 +109,10 @@ def told(number: int | None, where: str = "") -> BaseException:
         number: of the signal.
         where: what had been done, for the sentence.
     """
+    if number == signal.SIGINT:
+        return KeyboardInterrupt(f"interrupted{where}")
     by = "with the run's other processes" if number is None else f"by {signal.Signals(number).name}"
-    text = f"stopped {by}{where}"
-    return KeyboardInterrupt(text) if number == signal.SIGINT else Interrupted(text)
+    return Interrupted(f"stopped {by}{where}")
 
 
 def _heard(number: int, frame: object) -> None:

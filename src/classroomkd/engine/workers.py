@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classroomkd.engine import stopping
 from classroomkd.engine.setup import Setup
-from classroomkd.errors import RunStopped
+from classroomkd.errors import DiskFull, Interrupted, RunStopped
 
 if TYPE_CHECKING:
     from classroomkd.engine.train import Notify
@@ -62,11 +65,15 @@ Done = Callable[[Job, dict[str, Any] | None, BaseException | None], None]
 
 
 def in_process(setup: Setup, jobs: Sequence[Job], notify: Notify, done: Done) -> None:
-    """One after the other. A job that stops (a loss that is not finite) does not stop the others."""
+    """One after the other. A job that stops (a loss that is not finite) does not stop the others; a signal and a full
+    disk do."""
     for job in jobs:
+        stopping.check()
         try:
             notify({"job": job.name, "event": "start"})
             result = execute(setup, job, notify)
+        except (DiskFull, Interrupted):
+            raise
         except RunStopped as error:
             done(job, None, error)
         else:
@@ -75,27 +82,35 @@ def in_process(setup: Setup, jobs: Sequence[Job], notify: Notify, done: Done) ->
 
 _setup: Setup | None = None
 _queue: Any = None
+_stop: Any = None  # an event: the parent wants everyone to come to an end
 
 
-def _start(recipe: Recipe, folder: str, cache: str, trust_code: bool, threads: int, queue: Any) -> None:
+def _start(recipe: Recipe, folder: str, cache: str, trust_code: bool, threads: int, queue: Any, stop: Any) -> None:
     """A worker's start: one runtime, the packed data mapped into memory."""
-    global _setup, _queue
-    import signal
-
+    global _setup, _queue, _stop
     from classroomkd import data
     from classroomkd.engine.runtime import Runtime
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    for number in stopping.SIGNALS:  # the parent decides: a terminal and a batch system tell everybody
+        signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
+    _stop = stop
+    threading.Thread(target=_pass_on, daemon=True).start()
     runtime = Runtime("cpu", recipe.train.precision, threads)
     _setup = Setup(recipe, data.unpack(folder), runtime, Path(cache), trust_code)
     _queue = queue
 
 
+def _pass_on() -> None:
+    """Tell this worker's job of the parent's wish, as a signal that it listens to."""
+    _stop.wait()
+    if stopping.asked() is None:
+        _thread.interrupt_main(signal.SIGTERM)  # without a job nobody listens, and none is begun any more
+
+
 def _die_with_parent() -> None:
     """A worker whose parent was killed must not go on writing a run folder that is being resumed."""
     import ctypes
-    import signal
     import time
 
     parent = os.getppid()
@@ -111,10 +126,24 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _tell(event: dict[str, Any]) -> None:
+    """Pass an event to the parent, whole: half a message would block it."""
+    with stopping.patient():
+        _queue.put(event)
+    stopping.check()
+
+
 def _work(job: Job) -> dict[str, Any]:
     assert _setup is not None
-    _queue.put({"job": job.name, "event": "start"})
-    return execute(_setup, job, _queue.put)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with stopping.listening((signal.SIGTERM,)):
+            if _stop.is_set():
+                raise stopping.Asked(signal.SIGTERM)
+            _tell({"job": job.name, "event": "start"})
+            return execute(_setup, job, _tell)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class side_by_side:  # noqa: N801 - used as a context manager, like open()
@@ -130,7 +159,8 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
     def __init__(self, setup: Setup, folder: Path, workers: int, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._queue: Any = context.SimpleQueue()
-        arguments = (setup.recipe, str(folder), str(setup.cache), setup.trust_code, threads, self._queue)
+        self._stop = context.Event()
+        arguments = (setup.recipe, str(folder), str(setup.cache), setup.trust_code, threads, self._queue, self._stop)
         # Waiting threads must sleep, not spin, when several processes share the cores.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self._before = os.environ.get("OMP_NUM_THREADS")
@@ -142,9 +172,7 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
         if kind is not None:
-            for process in list((self._pool._processes or {}).values()):
-                with suppress(Exception):
-                    process.terminate()
+            self._stop.set()  # whoever is at work finishes an update and keeps it
         self._pool.shutdown(wait=True, cancel_futures=True)
         if self._before is None:
             os.environ.pop("OMP_NUM_THREADS", None)
@@ -169,12 +197,29 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
                     raise RunStopped(
                         "a worker process died (out of memory?); what was finished is kept. Resume with workers=1"
                     ) from error
-                if error is not None and not isinstance(error, RunStopped):
+                if error is not None and (
+                    not isinstance(error, RunStopped) or isinstance(error, DiskFull | Interrupted)
+                ):
                     raise error
                 done(futures[future], None if error else future.result(), error)
+        except stopping.Asked as wish:
+            raise stopping.told(wish.number, self._wind_up(list(futures))) from None
         finally:
             self._queue.put(stop)
             listener.join(timeout=5)
+
+    def _wind_up(self, futures: list[Future[dict[str, Any]]]) -> str:
+        """Have everyone finish an update and keep it; what came of it, in words. Another signal does not wait."""
+        self._stop.set()
+        running = [future for future in futures if not future.cancel()]
+        try:
+            wait(running)
+        finally:  # nobody has work any more, and leaving in order takes seconds
+            for process in list((self._pool._processes or {}).values()):
+                with suppress(Exception):
+                    process.kill()
+        kept = sum("checkpoint" in str(future.exception()) for future in running if future.exception() is not None)
+        return f"; {kept} training{'s' * (kept != 1)} wrote a checkpoint" if kept else ""
 
 
 def _as_done(futures: list[Future[dict[str, Any]]]) -> Iterator[Future[dict[str, Any]]]:

@@ -16,7 +16,13 @@ __all__ = ["Row", "find_baseline", "kept_apart", "mentor_rows", "result_rows"]
 
 Row = dict[str, Any]
 BASELINES = ("none", "average")
-BOOKKEEPING = {"log_every", "eval_every", "checkpoint_every", "eval_batch_size"}  # of train; the student is the same
+BOOKKEEPING = {
+    "log_every",
+    "eval_every",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "eval_batch_size",
+}  # of train; the student is the same
 
 
 def result_rows(
