@@ -112,7 +112,7 @@ def prepare_answers(
     stores, asked = _stores(setup, mentor, key, notify), 0
     folders = {kind: str(store.folder) for kind, store in stores.items()}
     about = setup.cache / "mentors" / f"{stores[LOGITS].folder.name}-filled.json"
-    before = json.loads(about.read_text())["seconds"] if about.exists() else 0.0
+    before = _seconds(about)
     if setup.bank.spec.kind == "views" or setup.ahead:
         started = time.perf_counter()
         if setup.runtime.is_zero:
@@ -182,6 +182,14 @@ def _tell_of(setup: Setup, watch: Watch, notify: Callable[[dict[str, Any]], None
         notify({"event": "not finite", "mentor": name, **found})
         if setup.recipe.on_bad_mentor == "stop":
             raise RunStopped(f"while its answers were stored, {sentence(name, found)}. {REMEDY}")
+
+
+def _seconds(about: Path) -> float:
+    """What filling has taken before; 0 where nothing says so."""
+    try:
+        return float(json.loads(about.read_text())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def open_bank(setup: Setup, needs: Needs, mentors: Sequence[MentorRecord]) -> bank.Bank | None:

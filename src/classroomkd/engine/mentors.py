@@ -12,17 +12,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from classroomkd import __version__, models
-from classroomkd._files import atomic_write, atomic_write_text
+from classroomkd._files import atomic_write_text
+from classroomkd._sums import write_sums
 from classroomkd.classroom import Mentor
 from classroomkd.engine import assistants
 from classroomkd.engine import scoring as ev
 from classroomkd.engine.answering import prepare_answers
 from classroomkd.engine.identity import identity
+from classroomkd.engine.kept import keep_logits, kept_logits, load_kept
 from classroomkd.engine.mentor_data import mentor_part
 from classroomkd.engine.setup import Setup, content_key
 from classroomkd.engine.train import Fit, Notify
@@ -119,7 +120,7 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
     )
     scores = []
     for part, kept in ((setup.data.val, f"{key}-val.npy"), (setup.data.test, f"{key}-{setup.data.test.digest()}.npy")):
-        logits = _logits(setup, mentor, part, folder / kept)
+        logits = _logits(setup, mentor, part, folder / kept, notify)
         scores.append(setup.subject.score(logits, part.target.to(logits.device), part.ids))
     val, test = scores
     about = {
@@ -217,12 +218,17 @@ def _trained(
     with _locked(folder / ".lock") if zero else nullcontext():
         # Rank 0 holds the lock for all; everybody looks between two barriers and so sees the same.
         setup.runtime.barrier()
-        found = path.exists()
+        found, wrong = path.exists(), load_kept(module, path, spec.name)
         setup.runtime.barrier()
-        if found:
-            models.load_checkpoint(module, path, what=f"mentor '{spec.name}'")
+        if not setup.runtime.any(wrong is not None):
             notify({"event": "cached", "what": spec.name})
             return path, len(part), note
+        if zero and (found or (folder / "mentor.json").exists()):
+            again = (folder / "checkpoints" / "last.pt").exists()
+            how = (
+                "it is made again from its last checkpoint" if again else "there is no checkpoint: it is trained again"
+            )
+            notify({"event": "note", "text": f"mentor '{spec.name}': {wrong or f'{path} is damaged'}; {how}"})
         classroom = assistants.classroom_of(setup, index, module, teachers, part, train, seed)
         fit = Fit(
             setup.runtime,
@@ -252,8 +258,8 @@ def _trained(
         }
         if zero:
             models.save_checkpoint(module, path, about)
-            (folder / "checkpoints" / "last.pt").unlink(missing_ok=True)
             atomic_write_text(folder / "mentor.json", json.dumps({"name": spec.name, "note": note, **about}, indent=1))
+            write_sums(folder, [path.name, "mentor.json"])
         setup.runtime.barrier()
         # As it comes back from its file: each rank has running statistics of its own, and another memory format would
         # change the last bits of what it answers.
@@ -262,19 +268,21 @@ def _trained(
     return path, len(part), note
 
 
-def _logits(setup: Setup, mentor: Mentor, part: Part, path: Path) -> Tensor:
+def _logits(setup: Setup, mentor: Mentor, part: Part, path: Path, notify: Notify) -> Tensor:
     """A mentor's float32 logits ``(N, C)`` on the un-augmented images of a part; from the file when it is there."""
     zero = setup.runtime.is_zero
     setup.runtime.barrier()
-    found = path.exists()
+    there, kept = path.exists(), kept_logits(path, len(part))
     setup.runtime.barrier()
-    if found:
-        return torch.from_numpy(np.load(path, allow_pickle=False)).to(setup.runtime.device)
+    if not setup.runtime.any(kept is None):
+        assert kept is not None
+        return kept.to(setup.runtime.device)
+    if there and zero:
+        notify({"event": "note", "text": f"{path} is damaged; mentor '{mentor.name}' is asked again"})
     with setup.runtime.autocast():
         logits, _ = ev.answers(mentor, part, setup.inputs, setup.recipe.train.eval_batch_size, setup.base_views)
     if zero:
-        with atomic_write(path) as file:
-            np.save(file, logits.to("cpu").numpy(), allow_pickle=False)
+        keep_logits(path, logits)
     setup.runtime.barrier()
     return logits
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from classroomkd._files import atomic_write_text
 from classroomkd.classroom import prediction_of
 from classroomkd.engine.fast import has_bf16
+from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
     from classroomkd.engine.runtime import Runtime
@@ -170,7 +171,10 @@ def settle(student: nn.Module, inputs: Tensor, runtime: Runtime, folder: Path | 
     """
     kept = None if folder is None else folder / "checkpoints" / "layout.json"
     if resume and kept is not None and kept.exists():
-        return bool(json.loads(kept.read_text())["channels_last"])
+        try:
+            return bool(json.loads(kept.read_text())["channels_last"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{kept} is damaged; remove it and last.pt beside it to start this part again") from error
     chosen = choose_layout(
         student,
         inputs,

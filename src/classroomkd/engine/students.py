@@ -18,10 +18,10 @@ from classroomkd._files import atomic_write_text
 from classroomkd.classroom import Classroom, Mentor
 from classroomkd.engine import scoring as ev
 from classroomkd.engine.answering import open_bank
+from classroomkd.engine.finished import keep_entry, read_back
 from classroomkd.engine.mentors import MentorRecord, load_mentor, ready_mentor
 from classroomkd.engine.setup import Setup
 from classroomkd.engine.train import Fit, Notify, Result
-from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
     from classroomkd.recipe import Arm
@@ -140,12 +140,7 @@ def teach_student(
         Its entry in ``summary.json``.
     """
     folder = seed_folder(out, arm, seed)
-    done = folder / "entry.json"
-    if resume and done.exists():
-        try:
-            entry: dict[str, Any] = json.loads(done.read_text())
-        except ValueError as error:
-            raise UserError(f"{done} is damaged; remove it to train this student again") from error
+    if resume and (entry := read_back(setup, arm, seed, folder, notify)) is not None:
         return entry
     classroom = build_classroom(setup, arm, seed, mentors)
     fit = Fit(
@@ -189,6 +184,7 @@ def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Res
         with setup.runtime.autocast():
             return setup.subject.evaluate(student, setup.data.test, setup.inputs, size)
 
+    files = ["student.safetensors"]
     last = {k: v.detach().clone() for k, v in student.state_dict().items()}
     last_score = tested()
     zero = setup.runtime.is_zero
@@ -215,19 +211,20 @@ def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Res
         student.load_state_dict(result.best)
         entry["test_best"] = tested().accuracy
         entry["val_best"] = max(s.accuracy for s in result.val)
+        files.append("student-best.safetensors")
         if zero:
             models.save_checkpoint(result.best, folder / "student-best.safetensors", about | {"which": "best"})
     if result.ema is not None:
         student.load_state_dict(result.ema)
         entry["test_ema"] = tested().accuracy
+        files.append("student-ema.safetensors")
         if zero:
             models.save_checkpoint(result.ema, folder / "student-ema.safetensors", about | {"which": "ema"})
     student.load_state_dict(last)
     if zero:
         teaching = result.teaching | {"test_per_class": last_score.per_class}
         atomic_write_text(folder / "teaching.json", json.dumps(teaching))
-        atomic_write_text(folder / "entry.json", json.dumps(entry, indent=1))
-        # The training can no longer be interrupted; its last state is the student itself.
-        (folder / "checkpoints" / "last.pt").unlink(missing_ok=True)
+        # The last checkpoint stays: the files can be made again from it without training.
+        keep_entry(folder, entry, [*files, "teaching.json"])
     setup.runtime.barrier()
     return entry

@@ -122,10 +122,8 @@ def load_student(path: str | Path, module: nn.Module | None = None, *, trust_cod
     Raises:
         UserError: not such a file, a task that this version does not know, or a network that has to be handed in.
     """
-    from classroomkd.models.checkpoints import read_checkpoint
-
     path = Path(path)
-    _, about = read_checkpoint(path, what="student")
+    _, about = _read(path)
     missing = [k for k in ("model", "classes", "preprocessing") if k not in about]
     if missing:
         raise UserError(f"{path} is not a student of this package: its metadata lacks {', '.join(missing)}")
@@ -157,6 +155,23 @@ def load_student(path: str | Path, module: nn.Module | None = None, *, trust_cod
         about,
         kind.pose_of(path, about, (height, width)),
     )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """A student's tensors and metadata, where its file is what was written.
+
+    Raises:
+        UserError: it is gone, damaged, or another one than the list of checksums beside it says.
+    """
+    from classroomkd._sums import SUMS, damage, is_listed
+    from classroomkd.models.checkpoints import read_checkpoint
+
+    if is_listed(path) and (said := damage(path)) is not None:
+        raise UserError(
+            f"{path} {said}; the run makes it again with --resume (a file that you have changed yourself: take its "
+            f"line out of {path.parent / SUMS})"
+        )
+    return read_checkpoint(path, what="student")
 
 
 def _kind(about: dict[str, str], path: Path) -> Any:
@@ -226,7 +241,5 @@ def export_student(
 
 def _is_own(source: Path) -> bool:
     """Whether the network is code of the user's, which a card cannot show how to build."""
-    from classroomkd.models.checkpoints import read_checkpoint
-
-    model = read_checkpoint(source, what="student")[1].get("model", "")
+    model = _read(source)[1].get("model", "")
     return model.startswith(("given:", "py:"))
