@@ -6,11 +6,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from classroomkd._files import amount
 from classroomkd.bank.files import PartFiles
 from classroomkd.bank.manifest import MANIFEST, Manifest, Span
 from classroomkd.errors import UserError
 
-__all__ = ["amount", "check_space", "extended"]
+__all__ = ["check_space", "extended"]
 
 
 def extended(folder: Path, manifest: Manifest, row_bytes: int, first: int, last: int) -> Manifest:
@@ -54,14 +55,3 @@ def check_space(folder: Path, need: int) -> None:
             f"bank: these answers take {amount(need)}, {folder} has {amount(free)} free; use fewer views, bank=off, or "
             "another cache="
         )
-
-
-def amount(count: float) -> str:
-    """Bytes in a unit that fits: ``12 B``, ``1.50 KiB``."""
-    if count < 1024:
-        return f"{count:.0f} B"
-    for unit in ("KiB", "MiB"):
-        count /= 1024
-        if count < 1024:
-            return f"{count:.2f} {unit}"
-    return f"{count / 1024:.2f} GiB"

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from classroomkd.errors import RunStopped, UserError
+from classroomkd.errors import DiskFull, UserError
 
 __all__ = ["LOCK", "locked", "may_write", "storing", "touch"]
 
@@ -24,14 +24,14 @@ def storing(path: Path) -> Iterator[None]:
     """Turn the operating system's errors while ``path`` is opened or written into ones a user can act on.
 
     Raises:
-        RunStopped: the disk, or what the user may have of it, is full.
+        DiskFull: the disk, or what the user may have of it, is full.
         UserError: ``path`` cannot be opened or written at all.
     """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise RunStopped(
+            raise DiskFull(
                 f"bank: no space left for {path}; what is stored stays good: free some space and go on, or use fewer"
                 " views, bank=off, or another cache="
             ) from error

@@ -179,7 +179,7 @@ def carry_out(
             setup, folder, resume, watch, lambda text: watch.say(f"warning: {text}", "yellow"), command
         )
         experiment.check()
-        check_space(setup)
+        check_space(setup, folder)
         if (bank := forecast(setup, experiment.networks)) is not None:
             watch.say(_bank_line(bank))
         with open_run(folder, recipe, setup):

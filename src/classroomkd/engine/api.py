@@ -132,7 +132,7 @@ def distill(
             log.warning(note)
         experiment = Experiment(setup, folder, resume, warn=log.warning, command="classroomkd.distill(...)")
         experiment.check()
-        check_space(setup)
+        check_space(setup, folder)
         with open_run(folder, recipe, setup):
             outcome = experiment.run()
     if outcome.failures and not outcome.summary["entries"]:

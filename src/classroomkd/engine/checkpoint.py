@@ -18,10 +18,28 @@ _READ = (1, SCHEMA)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically; a kill at any moment leaves the old or the new one, never a half."""
+    """Write a checkpoint atomically; a kill at any moment leaves the old or the new one, never a half.
+
+    Raises:
+        DiskFull: no room; it says for how many bytes. The old one stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        torch.save({"schema": SCHEMA, "sum": _digest(state), **state}, file)
+    with atomic_write(path, need=_bytes(state)) as file:
+        try:
+            torch.save({"schema": SCHEMA, "sum": _digest(state), **state}, file)
+        except RuntimeError as error:  # torch's writer hides what the file said
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def _bytes(value: Any) -> int:
+    """About what a checkpoint takes: its tensors, and something for all else."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes + 256
+    if isinstance(value, dict):
+        return sum(map(_bytes, value.values()))
+    return sum(map(_bytes, value)) if isinstance(value, list | tuple) else 16
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -73,7 +73,10 @@ def test_a_full_disk_stops_the_run_and_keeps_the_old_file(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(_files.os, "fsync", full)
-    with pytest.raises(RunStopped, match=rf"no space left .* writing {path}\. Nothing already made is lost"):
+    with pytest.raises(
+        RunStopped,
+        match=rf"no space left .* writing {path}: it takes 3 B, .* are free.*\. Nothing already made is lost",
+    ):
         atomic_write_bytes(path, b"new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
