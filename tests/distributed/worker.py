@@ -25,6 +25,18 @@ def net(seed: int) -> nn.Module:
     ).double()  # fmt: skip
 
 
+class Spare(nn.Module):
+    """A network with a layer that no pass uses, as many published ones have."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.spare = inner, nn.Linear(3, 3)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        said: torch.Tensor = self.inner(inputs)
+        return said
+
+
 def cases() -> list[tuple[str, dict[str, Any]]]:
     found: list[tuple[str, dict[str, Any]]] = []
     for name in (n for n, entry in methods.entries().items() if "classification" in entry.tasks):
@@ -53,14 +65,14 @@ def main(out: Path) -> None:
     for name, options in cases():
         torch.manual_seed(7)
         room = Classroom(
-            net(0), [net(1), net(2)] if name != "none" else [], methods.create(name, **options), image_shape=(3, 32, 32),  # noqa: E501
+            Spare(net(0)) if name == "kd" else net(0), [net(1), net(2)] if name != "none" else [], methods.create(name, **options), image_shape=(3, 32, 32),  # noqa: E501
             register=(images.train.ids, images.train.target), taught=[False, True],
         )  # fmt: skip
         room.double()
         spec = TrainSpec(epochs=2, batch_size=24, lr=0.05, log_every=2, drop_last=True, channels_last=False)
         fit = Fit(
             runtime, room, images.train, None, views, Doubled(images.mean, images.std, runtime.device, False), spec,
-            images.classes, 0, out / f"log-{runtime.rank}", measure=False,
+            images.classes, 0, out / f"log-{runtime.rank}",
         )  # fmt: skip
         fit.run()
         if runtime.is_zero:

@@ -1,8 +1,14 @@
-"""The engine's side of the step: Fabric's backward, clipping, accumulation, EMA, and the mask for bad updates."""
+"""The engine's side of the step: Fabric's backward, clipping, accumulation, EMA, and the mask for bad updates.
+
+DDP waits for a gradient of every parameter that it watches. Two kinds have none of their own in a step: a method's, in a
+step that does not use them (the student alone, when its cost is measured; a term that comes later), and a student's
+that its forward pass never touches. The first are tied to every loss with a gradient of zero; the second DDP is not
+told of.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -18,7 +24,7 @@ from classroomkd.engine.inputs import Inputs, sight_size
 from classroomkd.engine.record import Record
 from classroomkd.engine.runtime import Runtime
 
-__all__ = ["EngineContext", "Learner"]
+__all__ = ["EngineContext", "Learner", "untouched"]
 
 T = TypeVar("T")
 
@@ -28,7 +34,7 @@ class Learner(nn.Module):
 
     _run: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
 
-    def __init__(self, classroom: Classroom, compile: bool = False) -> None:
+    def __init__(self, classroom: Classroom, compile: bool = False, untouched: Collection[str] = ()) -> None:
         super().__init__()
         self.reader, self.method = classroom.reader, classroom.method
         # Not as a submodule: the compiled one holds the same parameters under other names.
@@ -38,6 +44,7 @@ class Learner(nn.Module):
         # The method updates these by itself; waiting for their gradients would block every rank. Its buffers (a memory
         # of every sample) are the same on all ranks by its own doing; sending them around at every step is not needed.
         names += [name for name, _ in self.named_buffers() if name.startswith("method.")]
+        names += [name for name, _ in self.named_parameters() if name.removeprefix("reader.module.") in untouched]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)  # type: ignore[no-untyped-call]
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -58,6 +65,7 @@ class EngineContext:
         clip: largest gradient norm, or None.
         ema: decay of the averaged student, or None.
         compile: run the student through torch.compile.
+        untouched: names of the student's parameters that no forward pass uses (:func:`untouched`); only under ranks.
     """
 
     def __init__(
@@ -72,10 +80,15 @@ class EngineContext:
         clip: float | None = None,
         ema: float | None = None,
         compile: bool = False,
+        untouched: Collection[str] = (),
     ) -> None:
         self.runtime, self.classroom, self.inputs, self.record = runtime, classroom, inputs, record
-        self.learner, self.optimizer = runtime.fabric.setup(Learner(classroom, compile), optimizer)
+        self.learner, self.optimizer = runtime.fabric.setup(Learner(classroom, compile, untouched), optimizer)
         self.raw_optimizer = optimizer
+        # The learner's method, whichever the classroom may be lent: only under ranks.
+        apart = {id(p) for p in classroom.method.own_parameters()}
+        trained = [p for p in classroom.method.parameters() if p.requires_grad and id(p) not in apart]
+        self._tied = trained if runtime.world > 1 else []
         self.accumulate, self.clip = accumulate, clip
         self.group = accumulate  # batches of this update; the last group of an epoch may be smaller
         self.waiting = 0  # backward passes since the last update
@@ -121,6 +134,8 @@ class EngineContext:
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of the loss over the group's size."""
+        if self._tied:
+            loss = _Tied.apply(loss, *self._tied)  # type: ignore[no-untyped-call]
         with self._sync():
             self.runtime.fabric.backward(loss / self.group if self.group > 1 else loss)
 
@@ -169,6 +184,39 @@ class EngineContext:
         lesson = classroom.method.step(_Recording(self), batch)
         classroom.steps += 1
         return lesson
+
+
+class _Tied(torch.autograd.Function):
+    """A loss as it is, on which parameters depend with a gradient of zero, whatever they hold."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.likes = [(p.shape, p.dtype, p.device) for p in parameters]
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        zeros = [torch.zeros((), dtype=dtype, device=device).expand(shape) for shape, dtype, device in ctx.likes]
+        return gradients[0], *zeros
+
+
+def untouched(classroom: Classroom, inputs: Tensor) -> list[str]:
+    """Names of the student's trainable parameters that neither its prediction nor a tap depends on.
+
+    Args:
+        classroom: before its first step; weights, buffers and the generators are as before afterwards.
+        inputs: a batch in the student's space.
+    """
+    student, training = classroom.student, classroom.student.training
+    kept = {name: value.clone() for name, value in student.state_dict().items()}
+    with torch.random.fork_rng([inputs.device] if inputs.device.type == "cuda" else []), torch.enable_grad():
+        prediction, features = classroom.reader.train()(inputs)
+        torch.stack([x.float().sum() for x in (prediction, *features.values())]).sum().backward()  # type: ignore[no-untyped-call]
+    found = [name for name, p in student.named_parameters() if p.requires_grad and p.grad is None]
+    student.zero_grad(set_to_none=True)
+    student.load_state_dict(kept)
+    student.train(training)
+    return found
 
 
 class _Recording:

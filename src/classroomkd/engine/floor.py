@@ -33,6 +33,7 @@ def probe(context: EngineContext, batch: Batch, rounds: int = 7) -> dict[str, fl
     A method's own update after the step (a meta step every few) counts with its share. The optimiser's update is
     common to both and left out, so the ratio is an upper bound. With one thread on a CPU the
     clock is the process's CPU time, which does not see other programs; otherwise the wall, after synchronising.
+    Under ranks both go through DDP and exchange the same gradients, and the first rank's figure is shown.
 
     Returns:
         ``{"step_ms", "floor_ms", "cost_ratio"}``: medians over the rounds after one of warm-up, and their ratio; for
@@ -70,7 +71,7 @@ def probe(context: EngineContext, batch: Batch, rounds: int = 7) -> dict[str, fl
             runtime.synchronize()
             if i:
                 times[kind].append((clock() - start) / repeat)
-        if i and runtime.world == 1 and time.perf_counter() - began > ENOUGH:  # ranks must stop together
+        if i and runtime.any(time.perf_counter() - began > ENOUGH):  # ranks stop together
             break
     context.optimizer.zero_grad(set_to_none=True)
     context.learner.load_state_dict(saved)

@@ -67,10 +67,12 @@ class Runtime:
         if precision == "fp16" and self.device.type == "cpu":
             raise UserError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
         self.fabric = _fabric(self.device, world, PRECISIONS[precision])
-        self._side: Any = None  # the ranks' group on CPUs, where theirs is on GPUs
+        self._beside: Any = None  # a group of the hosts, beside the devices'
         if world > 1:
             self.fabric.launch()
             self.device = self.fabric.device
+            if self.device.type != "cpu":
+                self._beside = torch.distributed.new_group(backend="gloo")
 
     @property
     def world(self) -> int:
@@ -101,13 +103,11 @@ class Runtime:
         return total
 
     def any(self, flag: bool) -> bool:
-        """Whether any rank says so; every rank must ask at the same place. On CPUs, so no device is waited for."""
+        """Whether any rank says so; every rank must ask. The devices are not waited for."""
         if self.world == 1:
             return flag
-        if self._side is None and torch.distributed.get_backend() != "gloo":
-            self._side = torch.distributed.new_group(backend="gloo")
         said = torch.tensor([int(flag)])
-        torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX, group=self._side)
+        torch.distributed.all_reduce(said, op=torch.distributed.ReduceOp.MAX, group=self._beside)
         return bool(said)
 
     def join(self, tensor: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,6 +32,7 @@ def step_context(
     topics: int,
     last: bool,
     reduce: Callable[[Tensor], Tensor] | None = None,
+    untouched: Collection[str] = (),
 ) -> EngineContext:
     """The context of a classroom's steps, its student in its layout, with a new optimiser and record.
 
@@ -43,6 +44,7 @@ def step_context(
         topics: K of the record.
         last: whether the student is channels-last.
         reduce: sums a record over ranks; None on one.
+        untouched: names of the student's parameters that no forward pass uses; needed under ranks.
     """
     if last:
         classroom.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -56,6 +58,7 @@ def step_context(
         clip=spec.clip,
         ema=spec.ema,
         compile=spec.compile,
+        untouched=untouched,
     )
 
 

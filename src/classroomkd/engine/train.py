@@ -15,7 +15,7 @@ from classroomkd.bank import Bank
 from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews
 from classroomkd.engine import checkpoint, stopping
-from classroomkd.engine.context import EngineContext
+from classroomkd.engine.context import EngineContext, untouched
 from classroomkd.engine.course import Course
 from classroomkd.engine.floor import Cost, probe
 from classroomkd.engine.inputs import Batches, Inputs
@@ -135,8 +135,16 @@ class Fit:
         else:
             last = spec.channels_last
         reduce, join = (runtime.reduce, runtime.join) if runtime.world > 1 else (None, None)
+        idle = untouched(classroom, self.inputs(next(batches.epoch(0))["pixels"])) if runtime.world > 1 else ()
         context = step_context(
-            runtime, classroom, self.inputs, spec, topics=len(self.classes), last=last, reduce=reduce
+            runtime,
+            classroom,
+            self.inputs,
+            spec,
+            topics=len(self.classes),
+            last=last,
+            reduce=reduce,
+            untouched=idle,
         )
         record = context.record
         classroom.reduce, classroom.join = reduce, join

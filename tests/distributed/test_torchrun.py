@@ -1,0 +1,74 @@
+"""The command line under torchrun, as users type it: two ranks, gloo, nothing switched off."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from classroomkd import methods
+
+NAMES = sorted(name for name, entry in methods.entries().items() if "classification" in entry.tasks)
+
+RECIPE = {
+    "data": {"source": "puppets", "options": {"train": 60, "test": 20, "image_size": 32, "hard": 0.1}},
+    "student": {"model": "convnet8"},
+    "mentors": [
+        {"name": "big", "model": "convnet8"},
+        {"name": "help", "model": "convnet8", "taught_by": ["big"]},  # takd wants an assistant
+    ],
+    "train": {"epochs": 1, "batch_size": 16, "lr": 0.02},
+    "device": "cpu",
+    "threads": 1,
+    "check_mentors": "off",
+}
+
+
+def torchrun(
+    folder: Path, recipe: dict[str, Any], *more: str, options: Sequence[str] = ("--standalone",), timeout: float = 540
+) -> subprocess.CompletedProcess[str]:
+    """``torchrun --nproc-per-node 2 -m classroomkd run RECIPE --out FOLDER/run``."""
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    command = [
+        sys.executable, "-m", "torch.distributed.run", *options, "--nproc-per-node=2", "-m", "classroomkd", "run",
+        str(folder / "recipe.yaml"), "--out", str(folder / "run"), "--quiet", *more,
+    ]  # fmt: skip
+    return subprocess.run(
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def check(folder: Path, names: Sequence[str]) -> None:
+    entries = json.loads((folder / "run" / "summary.json").read_text())["entries"]
+    assert sorted(entry["method"] for entry in entries) == sorted(names)
+    for entry in entries:
+        assert entry["step_ms"] > 0 and entry["floor_ms"] > 0 and math.isfinite(entry["cost_ratio"]), entry
+        assert entry["method"] != "none" or entry["cost_ratio"] == 1.0
+
+
+def test_one_run_teaches_by_every_method(tmp_path: Path) -> None:
+    """Methods with trainable parts of their own too, whose cost is measured against a step that does not use them."""
+    done = torchrun(tmp_path, {**RECIPE, "methods": NAMES})
+    assert done.returncode == 0, done.stderr[-3000:]
+    check(tmp_path, NAMES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_each_method_alone(tmp_path: Path, name: str) -> None:
+    done = torchrun(tmp_path, {**RECIPE, "methods": [name]})
+    assert done.returncode == 0, done.stderr[-3000:]
+    check(tmp_path, [name])
