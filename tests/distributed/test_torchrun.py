@@ -55,7 +55,8 @@ def check(folder: Path, names: Sequence[str]) -> None:
     entries = json.loads((folder / "run" / "summary.json").read_text())["entries"]
     assert sorted(entry["method"] for entry in entries) == sorted(names)
     for entry in entries:
-        assert entry["step_ms"] > 0 and entry["floor_ms"] > 0 and math.isfinite(entry["cost_ratio"]), entry
+        assert min(entry["step_ms"], entry["floor_ms"]) > 0, entry
+        assert math.isfinite(entry["cost_ratio"]), entry
         assert entry["method"] != "none" or entry["cost_ratio"] == 1.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,25 +59,30 @@ class Doubled(Inputs):
         return super().__call__(pixels).double()
 
 
+# Samples and ``drop_last``: a last batch of 19 of 24 for both ranks; one of a single sample, of which a rank has none.
+LASTS: dict[str, tuple[int, bool | str]] = {"uneven": (67, "auto"), "lone": (49, False)}
+
+
 def main(out: Path) -> None:
     runtime = Runtime("cpu", "fp32", 1)
     images = data.load({"source": "puppets", "options": {"train": 80, "test": 20, "image_size": 32}})
     views = data.make_views("crop", view_seed=0, image_size=(32, 32))
-    for name, options in cases():
+    for (name, options), (last, (samples, drop)) in itertools.product(cases(), LASTS.items()):
+        part = images.train.subset(torch.arange(samples))
         torch.manual_seed(7)
         room = Classroom(
             Spare(net(0)) if name == "kd" else net(0), [net(1), net(2)] if name != "none" else [], methods.create(name, **options), image_shape=(3, 32, 32),  # noqa: E501
-            register=(images.train.ids, images.train.target), taught=[False, True],
+            register=(part.ids, part.target), taught=[False, True],
         )  # fmt: skip
         room.double()
-        spec = TrainSpec(epochs=2, batch_size=24, lr=0.05, log_every=2, drop_last=True, channels_last=False)
+        spec = TrainSpec(epochs=2, batch_size=24, lr=0.05, log_every=2, drop_last=drop, channels_last=False)
         fit = Fit(
-            runtime, room, images.train, None, views, Doubled(images.mean, images.std, runtime.device, False), spec,
-            images.classes, 0, out / f"log-{runtime.rank}",
+            runtime, room, part, None, views, Doubled(images.mean, images.std, runtime.device, False), spec,
+            images.classes, 0, out / f"log-{runtime.rank}", measure=last == "uneven",
         )  # fmt: skip
         fit.run()
         if runtime.is_zero:
-            label = "-".join([name, *(str(v) for v in options.values())])
+            label = "-".join([last, name, *(str(v) for v in options.values())])
             save_file(dict(room.student.state_dict()), out / f"{label}-{runtime.world}.safetensors")
         runtime.barrier()
 

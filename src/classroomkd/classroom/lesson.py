@@ -6,7 +6,7 @@ Shapes: M mentors, B samples, U units a sample, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +36,14 @@ class Answers:
             for tap, x in self.features.items()
         }
         return Answers(_rows(self.prediction, places), features)
+
+    def first(self, rows: int, axis: int) -> Answers:
+        """The answers about the first samples, which lie along ``axis`` (0; of all mentors 1)."""
+        features = {
+            tap: x.narrow(axis, 0, rows) if isinstance(x, Tensor) else tuple(y[:rows] for y in x)
+            for tap, x in self.features.items()
+        }
+        return Answers(self.prediction.narrow(axis, 0, rows), features)
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ class Lesson:
     ``inputs`` are in the student's normalised space, ``(B, channels, H, W)``. ``epoch`` counts from 0, in fractions
     where the loop does; ``progress`` is the share of the training that is over, 0 to 1. ``reduce`` sums over ranks,
     ``join`` concatenates one over ranks, ``heads`` runs a mentor from a tap on; use :meth:`everywhere` and
-    :meth:`head`.
+    :meth:`head`. Under ranks a last batch may give each a different number of samples, even none.
     """
 
     inputs: Tensor
@@ -98,8 +106,9 @@ class Lesson:
     generator: torch.Generator | None = None
     calibration: Calibration | None = None
     reduce: Callable[[Tensor], Tensor] | None = None
-    join: Callable[[Tensor], Tensor] | None = None
+    join: Callable[..., Tensor] | None = None
     heads: Callable[[int, str, Tensor], Tensor] | None = None
+    shares: tuple[int, ...] | None = None  # samples by rank, where ranks have different numbers
     outcome: Terms | None = None
     progress: float = 0.0
 
@@ -115,7 +124,9 @@ class Lesson:
         Gradients flow to this rank's part, scaled so that averaging them over ranks gives the whole batch's. A method
         whose rule lives on the batch (relations between samples) does not change with the number of ranks by it.
         """
-        return x if self.join is None else self.join(x)
+        if self.join is None:
+            return x
+        return self.join(x) if self.shares is None else self.join(x, self.shares)
 
     def mean(self, values_BU: Tensor, units_BU: Tensor) -> Tensor:
         """The mean over the units that count, of all ranks together, a scalar; 0 when none does.
@@ -124,10 +135,42 @@ class Lesson:
         count lie on the ranks.
         """
         total, count = values_BU.where(units_BU, 0.0).sum(), units_BU.sum()
-        if self.reduce is None or not self.task.partial:
+        if self.reduce is None or not (self.task.partial or self.shares):
             return total / count.clamp_min(1)
         counts = self.reduce(torch.stack([count, torch.ones_like(count)]).to(total.dtype))
         return total * counts[1] / counts[0].clamp_min(1)
+
+    def share(self, mean: Tensor) -> Tensor:
+        """A mean over this rank's samples as its part in the mean over all, which averaging over ranks gives.
+
+        For what has no units to count by; :meth:`mean` is for what has.
+        """
+        if self.shares is None:
+            return mean
+        own = len(self.target)  # of none there is no mean: NaN, which is selected away
+        part = mean * (own * len(self.shares) / sum(self.shares))
+        return part if own else part.where(torch.zeros_like(part, dtype=torch.bool), 0.0)
+
+    def without_filling(self, rank: int, shares: tuple[int, ...]) -> Lesson:
+        """The lesson of a rank's own samples, which come first; the others only filled up its batch."""
+        rows, whole, heads = shares[rank], len(self.target), self.heads
+
+        def head(mentor: int, tap: str, value: Tensor) -> Tensor:
+            assert heads is not None
+            filling = value.new_zeros(whole - rows, *value.shape[1:])  # as many as the mentor has seen
+            return heads(mentor, tap, torch.cat([value, filling]))[:rows]
+
+        return replace(
+            self,
+            inputs=self.inputs[:rows],
+            target=self.target[:rows],
+            student=self.student.first(rows, 0),
+            mentors=None if self.mentors is None else self.mentors.first(rows, 1),
+            ids=None if self.ids is None else self.ids[:rows],
+            views=None if self.views is None else self.views[:rows],
+            heads=None if heads is None else head,
+            shares=shares,
+        )
 
     def head(self, mentor: int, tap: str, value: Tensor) -> Tensor:
         """Mentor's prediction ``(B, C)`` with its activation at a tap replaced by ``value`` ``(B, channels, H, W)``.

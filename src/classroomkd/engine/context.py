@@ -1,7 +1,7 @@
 """The engine's side of the step: Fabric's backward, clipping, accumulation, EMA, and the mask for bad updates.
 
-DDP waits for a gradient of every parameter that it watches. Two kinds have none of their own in a step: a method's, in a
-step that does not use them (the student alone, when its cost is measured; a term that comes later), and a student's
+DDP waits for a gradient of every parameter that it watches. Two kinds have none of their own in a step: a method's, in
+a step that does not use them (the student alone, when its cost is measured; a term that comes later), and a student's
 that its forward pass never touches. The first are tied to every loss with a gradient of zero; the second DDP is not
 told of.
 """
@@ -115,7 +115,9 @@ class EngineContext:
         sights = {size: self.inputs(batch[key]) for key in batch if (size := sight_size(key)) is not None}
         if isinstance(self.classroom.mentors.store, Bank):
             self._stage(self.classroom.mentors.store, batch, inputs, sights)
-        return self.classroom.gather(inputs, target, ids=ids, views=views, answer=answer, sights=sights or None)
+        lesson = self.classroom.gather(inputs, target, ids=ids, views=views, answer=answer, sights=sights or None)
+        shares: tuple[int, ...] | None = batch.get("shares")
+        return lesson if shares is None else lesson.without_filling(self.runtime.rank, shares)
 
     def _stage(self, bank: Bank, batch: Batch, inputs: Tensor, sights: Mapping[tuple[int, int], Tensor]) -> None:
         """Let the bank ask what it does not hold of this batch."""

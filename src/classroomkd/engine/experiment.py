@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from classroomkd import data, methods, models
 from classroomkd._files import atomic_write_text, writing
 from classroomkd.engine import assistants
+from classroomkd.engine.batch_check import check_batches
 from classroomkd.engine.fast import check_compiler
 from classroomkd.engine.gallery import write_gallery
 from classroomkd.engine.run_folder import check_data, environment, summarise
@@ -60,6 +61,7 @@ class Experiment:
     _not_finite: Found = field(default_factory=dict)
     _mentors: dict[int, dict[str, Any]] = field(default_factory=dict)
     _networks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)
 
     @property
     def networks(self) -> dict[str, Any]:
@@ -97,12 +99,14 @@ class Experiment:
             attempt(lambda: check_data(self.out, setup))
         attempt(self._check_places)
         attempt(lambda: network("student", "student", recipe.student.model, recipe.student.checkpoint))
+        attempt(lambda: check_batches(setup, None))
         for i, m in enumerate(recipe.mentors):
             size = m.shape
             attempt(lambda m=m, i=i, size=size: network(f"mentors.{i} ({m.name})", m.name, m.model, m.checkpoint, size))  # type: ignore[misc]
             given = bool(setup.given and m.name in setup.given)
             if m.checkpoint is None and not given and not setup.subject.comes_trained(m.model):
                 attempt(lambda i=i: self._check_part(i))  # type: ignore[misc]
+                attempt(lambda i=i: check_batches(setup, i))  # type: ignore[misc]
             if m.taught_by is not None:
                 attempt(lambda i=i: assistants.check_assistant(setup, i))  # type: ignore[misc]
         if problems := problems + self._arm_problems():
@@ -257,9 +261,11 @@ class Experiment:
         return out
 
     def _heard(self, event: dict[str, Any]) -> None:
-        """An event of a job; a note is a sentence that the user should read, of a mentor's broken answers the first."""
+        """An event of a job; a note is a sentence that the user should read, once however many jobs have it."""
         if event["event"] == "note":
-            self.warn(event["text"])
+            if event["text"] not in self._said:
+                self._said.add(event["text"])
+                self.warn(event["text"])
         elif event["event"] == "not finite":
             name, found = event["mentor"], {key: event[key] for key in ("answers", "ids")}
             if name not in self._not_finite and self.setup.recipe.on_bad_mentor == "skip":

@@ -6,7 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     # Pixels, target, ids and views, and the space with what else these views show.
     _Found = tuple[tuple[Tensor, Tensor, Tensor, Tensor], Views]
 
-__all__ = ["Batches", "Inputs", "sight_key", "sight_size"]
+__all__ = ["Batches", "Inputs", "batch_sizes", "shared", "sight_key", "sight_size", "uneven"]
 
 _SIGHT = "pixels at "
 
@@ -64,6 +64,28 @@ class Inputs:
         return x.contiguous(memory_format=self._format)
 
 
+def batch_sizes(samples: int, batch: int, drop_last: bool | None, whole_batch: bool) -> tuple[list[int], int]:
+    """How many samples each batch of an epoch has, and how many are left out; see :class:`Batches`."""
+    full, rest = divmod(samples, batch)
+    drop = (rest == 1 or (whole_batch and 4 * rest < batch)) if drop_last is None else drop_last
+    return [batch] * full + ([rest] if rest and not drop else []), rest if drop else 0
+
+
+def shared(size: int, world: int) -> tuple[int, ...]:
+    """How many samples of a batch each rank has."""
+    return tuple(size * (rank + 1) // world - size * rank // world for rank in range(world))
+
+
+def uneven(batch_size: int, world: int) -> str:
+    """What to say of a batch size that ranks cannot share evenly."""
+    less = batch_size - batch_size % world
+    near = [str(size) for size in (less, less + world) if size]
+    return (
+        f"train.batch_size={batch_size} is shared by {world} processes and does not divide by their number; set "
+        f"train.batch_size={' or '.join(near)}, or start another number of processes"
+    )
+
+
 class Batches:
     """The training order: a fresh permutation per (seed, epoch), the same on every machine and for any rank count.
 
@@ -72,12 +94,22 @@ class Batches:
         views: the augmentation; where it mixes samples, partners are drawn from ``part``.
         batch_size: samples of a step over all ranks together.
         seed: the run's seed.
-        drop_last: leave out a last, smaller batch; None = only where it would hold a single sample (BatchNorm).
-        rank, world: this rank takes its contiguous share of every batch.
+        drop_last: leave out a last, smaller batch; None = where it would hold a single sample (BatchNorm), or, with
+            ``whole_batch``, less than a quarter of a batch.
+        whole_batch: whether the method compares the samples of a batch with each other.
+        rank, world: this rank takes its contiguous share of every batch. Where shares differ or hold a single sample,
+            ranks are filled up to the same number, two at least, with other samples of the epoch.
         sizes: (H, W) at which mentors want the same views drawn, beside the student's.
         size: (H, W) at which whoever is taught wants them; None: the data's.
         device: where views are drawn; None: where the part fetches its pixels. What the part decodes from files is
             fetched one batch ahead.
+
+    Attributes:
+        sizes: samples of each batch, over all ranks.
+        dropped: samples that an epoch leaves out.
+
+    Raises:
+        UserError: a batch size that the ranks cannot share evenly.
     """
 
     def __init__(
@@ -88,6 +120,7 @@ class Batches:
         seed: int,
         *,
         drop_last: bool | None = None,
+        whole_batch: bool = False,
         rank: int = 0,
         world: int = 1,
         sizes: Sequence[tuple[int, int]] = (),
@@ -96,39 +129,47 @@ class Batches:
     ) -> None:
         self.device = device
         self.others, self.size = tuple(sizes), size
-        if batch_size % world or min(batch_size, len(part)) % world:
-            raise UserError(f"train.batch_size={batch_size} on {len(part)} images does not divide by {world} processes")
+        if batch_size % world:
+            raise UserError(uneven(batch_size, world))
         self.part, self.views, self.seed = part, views.over(part), seed
         self.batch_size = min(batch_size, len(part))
         self.rank, self.world = rank, world
-        full, rest = divmod(len(part), self.batch_size)
-        keep = rest > 1 if drop_last is None else rest > 0 and not drop_last
-        if world > 1:
-            rest -= rest % world
-            keep = keep and rest >= world
-        self.sizes = [self.batch_size] * full + ([rest] if keep else [])
+        self.sizes, self.dropped = batch_sizes(len(part), self.batch_size, drop_last, whole_batch)
 
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def epoch(self, epoch: int, done: int = 0) -> Iterator[dict[str, Tensor]]:
-        """Batches of one epoch after the first ``done``: ``pixels`` (uint8, already augmented), ``target``, ``ids``,
-        ``views``."""
+    def epoch(self, epoch: int, done: int = 0) -> Iterator[dict[str, Any]]:
+        """Batches of one epoch after the first ``done``: ``pixels`` (uint8, augmented), ``target``, ``ids``, ``views``.
+
+        Where ranks are filled up, ``shares`` says how many samples of the batch are each rank's own; they come first.
+        """
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         order = torch.randperm(len(self.part), generator=generator).to(self.part.rows.device)
-        starts = itertools.accumulate(self.sizes, initial=0)
-        places = [
-            order[start + self.rank * size // self.world : start + (self.rank + 1) * size // self.world]
-            for start, size in zip(starts, self.sizes, strict=False)
-        ]
-        for found, space in self._fetched(places[done:], epoch):
+        starts = list(itertools.accumulate(self.sizes, initial=0))
+        shares = [shared(size, self.world) for size in self.sizes]
+        places = [self._place(order, start, own) for start, own in zip(starts, shares, strict=False)]
+        for own, (found, space) in zip(shares[done:], self._fetched(places[done:], epoch), strict=True):
             device = self.device or found[0].device
             pixels, target, ids, views = (value.to(device, non_blocking=True) for value in found)
             shown, moved = space.look(pixels, target, ids, views, self.size)
-            batch = {"pixels": shown, "target": moved, "ids": ids, "views": views}
+            batch: dict[str, Any] = {"pixels": shown, "target": moved, "ids": ids, "views": views}
+            if len(ids) > own[self.rank] or len(set(own)) > 1:
+                batch["shares"] = own
             for other in self.others:
                 batch[sight_key(other)], _ = space.look(pixels, target, ids, views, other)
             yield batch
+
+    def _place(self, order: Tensor, start: int, shares: Sequence[int]) -> Tensor:
+        """This rank's samples of the batch that begins at ``start``, and those that fill it up.
+
+        These are its own of the epoch's first batch (whose answers are at hand), or in the first batch what follows.
+        """
+        first, own = start + sum(shares[: self.rank]), shares[self.rank]
+        most = max(2, *shares) if self.world > 1 else own
+        spare = self.rank * self.sizes[0] // self.world if start else first + own
+        filling = [(spare + n) % self.sizes[0] for n in range(most - own)]
+        return torch.cat([order[first : first + own], order[filling]]) if filling else order[first : first + own]
 
     def _pinned(self, value: Tensor) -> Tensor:
         """A tensor in memory that a GPU reads while the host goes on; as it is where there is nothing to bring."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -110,13 +110,18 @@ class Runtime:
         torch.distributed.all_reduce(said, op=torch.distributed.ReduceOp.MAX, group=self._beside)
         return bool(said)
 
-    def join(self, tensor: Tensor) -> Tensor:
-        """``tensor`` of all ranks, concatenated along its first dimension (the same size everywhere).
+    def join(self, tensor: Tensor, shares: Sequence[int] | None = None) -> Tensor:
+        """``tensor`` of all ranks, concatenated along its first dimension.
+
+        Its size is the same everywhere, or ``shares`` says what it is by rank.
 
         Gradients flow to this rank's part times the number of ranks, so that averaging over ranks, as DDP does, gives
         the gradient of a loss on the whole.
         """
-        joined: Tensor = tensor if self.world == 1 else _Join.apply(tensor, self.rank, self.world)  # type: ignore[no-untyped-call]
+        if self.world == 1:
+            return tensor
+        rows = shares or [len(tensor)] * self.world
+        joined: Tensor = _Join.apply(tensor, self.rank, rows)  # type: ignore[no-untyped-call]
         return joined
 
     @property
@@ -140,18 +145,19 @@ class _Join(torch.autograd.Function):
     """Concatenation over ranks; see :meth:`Runtime.join`."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, rank: int, world: int) -> Tensor:
-        ctx.rank, ctx.world, ctx.rows = rank, world, len(tensor)
-        own = tensor.detach().contiguous()
+    def forward(ctx: Any, tensor: Tensor, rank: int, shares: Sequence[int]) -> Tensor:
+        ctx.world, ctx.start, ctx.rows = len(shares), sum(shares[:rank]), len(tensor)
+        own, most = tensor.detach().contiguous(), max(shares)
         plain = own.to(torch.uint8) if own.dtype == torch.bool else own  # gloo does not know bool
-        parts = [torch.empty_like(plain) for _ in range(world)]
+        if len(own) < most:
+            plain = torch.cat([plain, plain.new_zeros(most - len(own), *plain.shape[1:])])
+        parts = [torch.empty_like(plain) for _ in shares]
         torch.distributed.all_gather(parts, plain)
-        return torch.cat(parts).to(own.dtype)
+        return torch.cat([part[:rows] for part, rows in zip(parts, shares, strict=True)]).to(own.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        start = ctx.rank * ctx.rows
-        return gradients[0][start : start + ctx.rows] * ctx.world, None, None
+        return gradients[0][ctx.start : ctx.start + ctx.rows] * ctx.world, None, None
 
 
 def _fabric(device: torch.device, world: int, precision: str) -> Any:

@@ -205,6 +205,8 @@ def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Res
         **({"not_finite": result.not_finite} if result.not_finite else {}),
         **({"test_metrics": dict(last_score.more)} if last_score.more else {}),
     }
+    if result.left_out:
+        entry["left_out"] = result.left_out
     if isinstance(classroom.mentors.store, bank.MissBank):
         entry["mentor_answers"] = sum(classroom.mentors.store.asked)
     if result.best is not None:

@@ -58,6 +58,7 @@ class Result:
     cost: dict[str, float]
     scale: Scale | None = None
     not_finite: Found = field(default_factory=dict)
+    left_out: int = 0  # samples of an epoch that no step saw
 
 
 @dataclass
@@ -121,12 +122,14 @@ class Fit:
             spec.batch_size,
             self.seed,
             drop_last=None if spec.drop_last == "auto" else bool(spec.drop_last),
+            whole_batch=classroom.method.needs.whole_batch,
             rank=runtime.rank,
             world=runtime.world,
             sizes=self.sights,
             size=self.size,
             device=runtime.device,
         )
+        self._tell_left_out(batches)
         torch.manual_seed(self.seed + 7919)
         if spec.channels_last == "auto":
             first_pixels = self.inputs(next(batches.epoch(0))["pixels"])
@@ -234,7 +237,22 @@ class Fit:
             cost.whole(),
             scale,
             record.watch.total if record.watch is not None else {},
+            batches.dropped,
         )
+
+    def _tell_left_out(self, batches: Batches) -> None:
+        """A sentence about samples that the last batch of an epoch would have held."""
+        if not batches.dropped or not self.runtime.is_zero:
+            return
+        why = "too few for a batch of their own; train.drop_last=false keeps them"
+        if self.spec.drop_last is True:
+            why = "train.drop_last=true"
+        elif batches.dropped == 1:
+            why = "a batch of one has no statistics"
+        text = (
+            f"every epoch leaves out {batches.dropped} of {len(self.train)} training samples, each time others: {why}"
+        )
+        self.notify({"event": "note", "text": text})
 
     def _open_epoch(self, epoch: int) -> None:
         """Tell the bank which of the fixed views an epoch shows, and which come next: in two rounds each comes up."""

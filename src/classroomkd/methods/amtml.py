@@ -82,7 +82,7 @@ class AMTML(Method):
         self.taps = taps if factors[3] > 0 else ()
         if FEATURE in self.taps or len(set(self.taps)) < len(self.taps):
             raise UserError(f"amtml: taps {list(self.taps)} must be different places of maps, such as @stage:-1")
-        self.needs = Needs(features={FEATURE: "pooled", **dict.fromkeys(self.taps, "map")})
+        self.needs = Needs(features={FEATURE: "pooled", **dict.fromkeys(self.taps, "map")}, whole_batch=factors[2] > 0)
         self.latent: Latent | None = None
         self.projectors = nn.ModuleList()
 
@@ -147,4 +147,4 @@ class AMTML(Method):
         for j, (tap, projector) in enumerate(zip(self.taps, self.projectors, strict=True)):
             k = j % len(counts_MB)
             far.append(hint_distance(projector, student[tap], mentors[tap][k], counts_MB[k]))
-        return torch.stack(far).mean()
+        return lesson.share(torch.stack(far).mean())

@@ -59,4 +59,4 @@ class AttentionTransfer(FeatureMethod):
         assert lesson.mentors is not None
         own, theirs = lesson.student.features, lesson.mentors.features
         far = [attention_transfer_by_mentor(own[tap], theirs[tap], self.p) for tap in self.taps]
-        return self.terms(lesson, {"attention": torch.stack(far).sum() / len(self.places)})
+        return self.terms(lesson, {"attention": lesson.share(torch.stack(far).sum() / len(self.places))})

@@ -97,7 +97,7 @@ class ClassroomKD(Method):
         self.gate, self.mentoring, self.fixed_temperature = gate, mentoring, fixed_temperature
         self.supervised, self.credibility = supervised, credibility
         self.coefficients = {"supervised": supervised_weight, "distilled": weight}
-        self.needs = Needs(calibration=credibility != "train")
+        self.needs = Needs(calibration=credibility != "train", whole_batch=rule != "sample")
 
     @classmethod
     def idle(cls, options: Mapping[str, Any]) -> list[str]:

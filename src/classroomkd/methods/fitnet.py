@@ -65,4 +65,4 @@ class FitNet(FeatureMethod):
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised and hint terms."""
         hints: Tensor = self.hints(lesson)  # (M, B)
-        return self.terms(lesson, {"hints": hints.mean()})
+        return self.terms(lesson, {"hints": lesson.share(hints.mean())})

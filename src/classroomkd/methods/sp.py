@@ -48,7 +48,7 @@ class SimilarityPreserving(FeatureMethod):
     ) -> None:
         super().__init__(mentor, {"supervised": supervised_weight, "similarity": weight})
         self.tap = tap
-        self.needs = Needs(logits=False, features={tap: "map"})
+        self.needs = Needs(logits=False, features={tap: "map"}, whole_batch=True)
 
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised and similarity terms."""

@@ -17,6 +17,7 @@ Hurts    see the methods that set the pieces
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -69,6 +70,7 @@ class Weighted(Method):
         self.divergence = make_divergence(divergence, temperature)
         self.coefficients: dict[str, float | Tensor] = {"supervised": supervised_weight, "distilled": weight}
         self.by_place = self.weighting.by_place
+        self.needs = Needs(whole_batch=self.weighting.whole_batch or self.divergence.whole_batch)
         self.hints: Hints | None = None
         self.mentors = 0
         self.chosen: tuple[int, ...] | None = None
@@ -78,7 +80,7 @@ class Weighted(Method):
         if weight > 0:
             self.hints, self.by_place, self.late = Hints(tap, kind), True, late
             self.coefficients["hints"] = weight
-            self.needs = Needs(features={tap: "map"}, heads=heads, epoch=late)
+            self.needs = replace(self.needs, features={tap: "map"}, heads=heads, epoch=late)
 
     def setup(self, info: ClassInfo) -> None:
         """Find who teaches, and build the projectors."""

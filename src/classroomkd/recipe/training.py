@@ -61,7 +61,11 @@ class TrainSpec(Section):
     )
     compile: bool = Field(default=False, description="Run the network through torch.compile; pays in long runs.")
     drop_last: bool | Literal["auto"] = Field(
-        default="auto", description="Leave out an incomplete last batch; auto: only when it would hold a single sample."
+        default="auto",
+        description=(
+            "Leave out an incomplete last batch; auto: one of a single sample, and one below a quarter of a batch for "
+            "methods that compare a batch's samples."
+        ),
     )
     log_every: Count = Field(default=50, description="Steps between lines of metrics.jsonl.")
     eval_every: Count = Field(default=1, description="Epochs between scores on the validation part.")

@@ -30,10 +30,12 @@ class Divergence:
 
     Attributes:
         needs_truth: whether it reads the labels, so that it means nothing on units without one.
+        whole_batch: whether it compares the samples of a batch with each other.
     """
 
     temperature: float
     needs_truth: ClassVar[bool] = False
+    whole_batch: ClassVar[bool] = False
 
     def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
         """``(M, B, U)``, or ``(M,)`` for one that lives on the batch, T² included.
@@ -128,15 +130,17 @@ class DIST(Divergence):
         temperature: T.
     """
 
+    whole_batch = True
+
     def __init__(self, *, beta: NonNegative = 1.0, gamma: NonNegative = 1.0, temperature: Positive = 4.0) -> None:
         self.beta, self.gamma, self.temperature = beta, gamma, temperature
 
     def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
         """``(M,)``; rows are all units of all samples, columns run over the rows of all ranks."""
         task, found = lesson.task, []
-        rows = lesson.everywhere(known_MBU.movedim(0, -1).flatten(0, 1)).movedim(-1, 0)  # (M, B·U)
+        rows = lesson.everywhere(known_MBU.movedim(0, -1)).flatten(0, 1).movedim(-1, 0)  # (M, B·U)
         for own, theirs in zip(task.distributions(student), task.distributions(mentors), strict=True):
-            own, theirs = (lesson.everywhere(x.flatten(-3, -2).movedim(-2, 0)).movedim(0, -2) for x in (own, theirs))
+            own, theirs = (lesson.everywhere(x.movedim(-3, 0)).movedim(0, -3).flatten(-3, -2) for x in (own, theirs))
             found.append(dist_by_mentor(own, theirs, self.beta, self.gamma, self.temperature, rows))
         return torch.stack(found).sum(0)
 

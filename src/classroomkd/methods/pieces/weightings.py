@@ -29,10 +29,12 @@ class Weighting(nn.Module):
     Attributes:
         asks: places of the only mentors that are read; None = all.
         by_place: whether the mentors' order matters.
+        whole_batch: whether it compares the samples of a batch with each other, or sums over them.
     """
 
     asks: tuple[int, ...] | None = None
     by_place: bool = False
+    whole_batch: bool = False
 
     def setup(self, info: ClassInfo) -> None:
         """Called once, before the first lesson."""
@@ -79,6 +81,8 @@ class Gram(Weighting):
     Args:
         cap: the largest weight; None = no cap. Below 1/n for n mentors it is read as 1/n.
     """
+
+    whole_batch = True
 
     def __init__(self, *, cap: Annotated[float, Field(gt=0, le=1)] | None = None) -> None:
         super().__init__()
