@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["DiskFull", "Interrupted", "RunStopped", "UserError", "did_you_mean"]
+__all__ = ["DiskFull", "Interrupted", "RunStopped", "StoppedElsewhere", "UserError", "did_you_mean", "everywhere"]
 
 
 class UserError(ValueError):
@@ -19,7 +19,33 @@ class RunStopped(RuntimeError):
     """Training cannot go on (a loss that is not finite, a full disk); what was made so far is kept.
 
     The command line prints it without a traceback and exits with 1.
+
+    Attributes:
+        everywhere: whether every rank stops for this reason at this place, so that they may go on together with
+            something else.
     """
+
+    everywhere: bool = False
+
+
+def everywhere(message: str) -> RunStopped:
+    """A :class:`RunStopped` for what every rank finds at the same place: what was looked at is everybody's."""
+    stopped = RunStopped(message)
+    stopped.everywhere = True
+    return stopped
+
+
+class StoppedElsewhere(RunStopped):
+    """Another rank stopped and has said why; this one only follows.
+
+    Args:
+        message: who stopped, and why.
+        exit_code: of the command line, which prints nothing.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class DiskFull(RunStopped):
@@ -31,6 +57,8 @@ class Interrupted(RunStopped):
 
     The command line exits with 75. Ctrl-C is a ``KeyboardInterrupt`` with the same sentence, and 130.
     """
+
+    exit_code = 75
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

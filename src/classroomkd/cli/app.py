@@ -12,6 +12,7 @@ import errno
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ import typer
 
 from classroomkd import __version__
 from classroomkd.cli.options import interrupted, resume_with
-from classroomkd.errors import Interrupted, RunStopped, UserError, did_you_mean
+from classroomkd.errors import Interrupted, RunStopped, StoppedElsewhere, UserError, did_you_mean
 
 __all__ = ["VERBS", "main"]
 
@@ -62,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        code = _dispatch(words)
+        with _all_ranks():
+            code = _dispatch(words)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -70,7 +72,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:
         if debug:
             traceback.print_exc()
+        _leave_in_time()
         return _explain(error, words, debug)
+
+
+def _leave_in_time() -> None:
+    """Where a rank stopped, what others owe it may keep the interpreter from ending: then the system ends it."""
+    if os.environ.get("WORLD_SIZE", "1") != "1" and hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+
+
+def _all_ranks() -> contextlib.AbstractContextManager[Any]:
+    """Under torchrun what goes wrong on one rank ends all, and is told once."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return contextlib.nullcontext()
+    from classroomkd.engine.ranks import together
+
+    return together()
 
 
 def _without_debug(words: list[str]) -> tuple[list[str], bool]:
@@ -184,6 +203,8 @@ def _explain(error: BaseException, words: Sequence[str], debug: bool) -> int:
         again = interrupted()
         _say(f"{error}; " + (f"to go on: {again}" if again else "nothing was left half-written"))
         return 75
+    if isinstance(error, StoppedElsewhere):
+        return error.exit_code
     if isinstance(error, RunStopped):
         again = interrupted()
         _say(f"error: {error}" + (f"\nto go on: {again}" if again else ""))

@@ -160,6 +160,7 @@ def carry_out(
     import warnings
 
     from classroomkd.engine import stopping
+    from classroomkd.engine.attempts import restarted
     from classroomkd.engine.experiment import Experiment
     from classroomkd.engine.opening import start
     from classroomkd.engine.plan import forecast
@@ -167,11 +168,15 @@ def carry_out(
     from classroomkd.engine.space import check_space
     from classroomkd.report import write_report
 
-    check_run(folder, recipe, resume)
+    again_by_torchrun = not resume and restarted(folder)
+    check_run(folder, recipe, resume or again_by_torchrun)
     with stopping.listening(), Watch(quiet=quiet or not first_rank()) as watch:
         for note in recipe.notes():
             watch.say(f"note: {note}", "yellow")
         setup = start(recipe, folder, trust_code=trust_code)
+        if again_by_torchrun:
+            watch.say(f"note: torchrun has started this run again; it goes on from what is in {folder}", "yellow")
+        resume = setup.runtime.any(resume or again_by_torchrun)
         for note in setup.data.notes:
             watch.say(f"data: {note}", "yellow")
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -183,6 +188,7 @@ def carry_out(
         if (bank := forecast(setup, experiment.networks)) is not None:
             watch.say(_bank_line(bank))
         with open_run(folder, recipe, setup):
+            setup.runtime.ranks.again = again
             resume_with(again)  # from here on there is something to go on with
             outcome = experiment.run()
     if setup.runtime.is_zero:
@@ -201,7 +207,7 @@ def finish(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
         print(json.dumps(outcome.summary, indent=1))
     elif not quiet:
         print_results([outcome.folder])
-    if outcome.failures:
+    if outcome.failures and first_rank():  # the others have nothing to add, and must not end it before its report
         raise RunStopped("; ".join(outcome.failures) + f". What was finished is in {outcome.folder}")
 
 

@@ -13,8 +13,10 @@ from torch import nn
 
 from classroomkd.classroom import Mentor, Method
 from classroomkd.engine import stopping
+from classroomkd.engine.attempts import restarted
 from classroomkd.engine.experiment import Experiment
 from classroomkd.engine.opening import start
+from classroomkd.engine.ranks import together
 from classroomkd.engine.run_folder import check_run, open_run
 from classroomkd.engine.space import check_space
 from classroomkd.errors import UserError
@@ -125,9 +127,11 @@ def distill(
     handed = [_spec(n) for n in (student, *named.values()) if isinstance(n, nn.Module)]
     recipe = make_recipe(content, name=Path(out).name, trust_code=trust_code, known_models=handed)
     folder = Path(out)
-    check_run(folder, recipe, resume)
-    with stopping.listening():
+    with together(), stopping.listening():
+        resume = resume or restarted(folder)
+        check_run(folder, recipe, resume)
         setup = start(recipe, folder, trust_code=trust_code, given=given or None, source=data if from_python else None)
+        resume = setup.runtime.any(resume)
         for note in (*recipe.notes(), *setup.data.notes):
             log.warning(note)
         experiment = Experiment(setup, folder, resume, warn=log.warning, command="classroomkd.distill(...)")

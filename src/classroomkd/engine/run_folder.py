@@ -18,6 +18,7 @@ import yaml
 
 from classroomkd import __version__, methods
 from classroomkd._files import atomic_write_text, writing
+from classroomkd.engine.attempts import attempt
 from classroomkd.engine.setup import Setup
 from classroomkd.engine.watch import Found, added
 from classroomkd.engine.workers import cores
@@ -209,6 +210,7 @@ def environment(setup: Setup, command: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "world": runtime.world,
         "command": command,
+        **({"torchelastic": started} if (started := attempt()) is not None else {}),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from classroomkd.engine import ranks
 from classroomkd.engine.allocator import keep_large_blocks
 from classroomkd.errors import UserError
 
@@ -71,6 +72,7 @@ class Runtime:
         if world > 1:
             self.fabric.launch()
             self.device = self.fabric.device
+            ranks.connect()
             if self.device.type != "cpu":
                 self._beside = torch.distributed.new_group(backend="gloo")
 
@@ -83,6 +85,11 @@ class Runtime:
     def rank(self) -> int:
         """This process's rank; rank 0 writes files."""
         return int(self.fabric.global_rank)
+
+    @property
+    def ranks(self) -> ranks.Ranks:
+        """What keeps the ranks together; see :mod:`classroomkd.engine.ranks`."""
+        return ranks.current()
 
     @property
     def is_zero(self) -> bool:

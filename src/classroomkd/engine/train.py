@@ -15,6 +15,7 @@ from classroomkd.bank import Bank
 from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews
 from classroomkd.engine import checkpoint, stopping
+from classroomkd.engine.batch_check import left_out
 from classroomkd.engine.context import EngineContext, untouched
 from classroomkd.engine.course import Course
 from classroomkd.engine.floor import Cost, probe
@@ -27,7 +28,7 @@ from classroomkd.engine.scoring import Score, evaluate
 from classroomkd.engine.step_context import step_context
 from classroomkd.engine.student_layout import settle
 from classroomkd.engine.watch import REMEDY, Found, Watch, sentence
-from classroomkd.errors import RunStopped
+from classroomkd.errors import everywhere
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
@@ -129,7 +130,8 @@ class Fit:
             size=self.size,
             device=runtime.device,
         )
-        self._tell_left_out(batches)
+        if runtime.is_zero and (said := left_out(batches.dropped, len(self.train), spec)) is not None:
+            self.notify({"event": "note", "text": said})
         torch.manual_seed(self.seed + 7919)
         if spec.channels_last == "auto":
             first_pixels = self.inputs(next(batches.epoch(0))["pixels"])
@@ -192,23 +194,30 @@ class Fit:
             self.notify({"event": "step", "epochs": spec.epochs, **line})
 
         classroom.train()
+        kind: str | None = "first step"  # which may compile
+        ranks = runtime.ranks
         for epoch in range(first, spec.epochs):
+            ranks.move("opening an epoch")
             self._open_epoch(epoch)
-            asked = time.perf_counter()
+            ranks.move(kind)
+            asked, kind = time.perf_counter(), None
             for i, batch in enumerate(batches.epoch(epoch, skip), skip):
                 waited += time.perf_counter() - asked
                 at = classroom.epoch = epoch + i / len(batches)
                 for group in context.raw_optimizer.param_groups:
                     group["lr"] = rate(at)
                 context.group = min(spec.accumulate, len(batches) - i // spec.accumulate * spec.accumulate)
+                ranks.move()
                 context.teach(batch)
                 cost.count(len(batch["ids"]))
                 if classroom.steps % spec.log_every == 0:
                     flush(epoch + (i + 1) / len(batches))
+                ranks.move()
                 asked = time.perf_counter()
                 course.spent = asked - started
                 if context.waiting == 0:
                     self._pause(context, epoch, i + 1, len(batches), cost)
+            ranks.move("after an epoch")  # scores and checkpoints
             done, skip = epoch + 1, 0
             if record.steps:
                 flush(float(done))
@@ -239,20 +248,6 @@ class Fit:
             record.watch.total if record.watch is not None else {},
             batches.dropped,
         )
-
-    def _tell_left_out(self, batches: Batches) -> None:
-        """A sentence about samples that the last batch of an epoch would have held."""
-        if not batches.dropped or not self.runtime.is_zero:
-            return
-        why = "too few for a batch of their own; train.drop_last=false keeps them"
-        if self.spec.drop_last is True:
-            why = "train.drop_last=true"
-        elif batches.dropped == 1:
-            why = "a batch of one has no statistics"
-        text = (
-            f"every epoch leaves out {batches.dropped} of {len(self.train)} training samples, each time others: {why}"
-        )
-        self.notify({"event": "note", "text": text})
 
     def _open_epoch(self, epoch: int) -> None:
         """Tell the bank which of the fixed views an epoch shows, and which come next: in two rounds each comes up."""
@@ -291,7 +286,7 @@ class Fit:
             self.notify({"event": "not finite", "mentor": name, **found})
         if not_finite and self.on_bad_mentor == "stop":
             said = "; ".join(sentence(name, found) for name, found in not_finite.items())
-            raise RunStopped(f"{self._stopped(epoch)}: {said}{self._kept()}. {REMEDY}")
+            raise everywhere(f"{self._stopped(epoch)}: {said}{self._kept()}. {REMEDY}")
 
     def _stopped(self, epoch: float) -> str:
         return f"training stopped at epoch {epoch:.2f}, step {self.classroom.steps}"
@@ -305,8 +300,8 @@ class Fit:
         text = f"{self._stopped(epoch)}: the term '{bad[0]}' is not finite"
         if watch is not None and watch.total:  # then it is not the learning rate
             said = "; ".join(sentence(name, found) for name, found in watch.total.items())
-            raise RunStopped(f"{text}, and {said}{self._kept()}. {REMEDY}")
-        raise RunStopped(f"{text}{self._kept()}. Try a lower train.lr, train.clip=5, or train.precision=fp32")
+            raise everywhere(f"{text}, and {said}{self._kept()}. {REMEDY}")
+        raise everywhere(f"{text}{self._kept()}. Try a lower train.lr, train.clip=5, or train.precision=fp32")
 
     def _pause(self, context: EngineContext, epoch: int, batch: int, batches: int, cost: Cost) -> None:
         """Write a checkpoint within an epoch where one is due, and stop where that was asked; on all ranks alike."""
@@ -314,6 +309,7 @@ class Fit:
         late = minutes is not None and time.perf_counter() - self._course.saved >= 60 * minutes
         if not self.runtime.any(signal is not None or (late and self.runtime.is_zero)):
             return
+        self.runtime.ranks.move("checkpoint")
         if self.runtime.any(signal is not None):
             self._stop_at(context, epoch, batch, batches, cost, signal)
         self._checkpoint(context, epoch, cost, batch)
@@ -339,7 +335,7 @@ class Fit:
             return
         course = self._course
         finite = [p.isfinite().all() for p in self.classroom.parameters() if p.is_floating_point()]
-        if finite and not bool(torch.stack(finite).all()):
+        if finite and self.runtime.any(not bool(torch.stack(finite).all())):
             self._stop(["weights"], epoch, context.record.watch)
         if bad := context.record.bad_terms():
             self._stop(bad, epoch, context.record.watch)

@@ -66,7 +66,10 @@ Done = Callable[[Job, dict[str, Any] | None, BaseException | None], None]
 
 def in_process(setup: Setup, jobs: Sequence[Job], notify: Notify, done: Done) -> None:
     """One after the other. A job that stops (a loss that is not finite) does not stop the others; a signal and a full
-    disk do."""
+    disk do.
+
+    Under ranks all must go on alike, so only what stops a job on every rank leaves the others.
+    """
     for job in jobs:
         stopping.check()
         try:
@@ -75,6 +78,8 @@ def in_process(setup: Setup, jobs: Sequence[Job], notify: Notify, done: Done) ->
         except (DiskFull, Interrupted):
             raise
         except RunStopped as error:
+            if setup.runtime.world > 1 and not error.everywhere:
+                raise
             done(job, None, error)
         else:
             done(job, result, None)
