@@ -70,6 +70,23 @@ def test_one_run_teaches_by_every_method(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_each_method_alone(tmp_path: Path, name: str) -> None:
-    done = torchrun(tmp_path, {**RECIPE, "methods": [name]})
+    done = torchrun(tmp_path, {**RECIPE, "methods": [name], "bank": "views=2"})
     assert done.returncode == 0, done.stderr[-3000:]
     check(tmp_path, [name])
+    bank = json.loads((tmp_path / "run" / "summary.json").read_text())["bank"]
+    assert bank is None or bank["forwards"] == 2 * 2 * 50  # mentors, views and samples, of both ranks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["run", "bench"])
+def test_a_cost_is_measured_and_printed_once(tmp_path: Path, verb: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, "methods": ["fitnet", "kd"]}))
+    more = ["--dry-run"] if verb == "run" else []
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "classroomkd"]
+    done = subprocess.run(
+        [*command, verb, str(tmp_path / "recipe.yaml"), "--json", *more], capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    arms = json.loads(done.stdout)["arms"]  # one object, not two
+    assert all(arm["x_floor"] > 0 for arm in arms)

@@ -47,10 +47,15 @@ def run(
     folder = out or Path("runs") / wanted.name
     typed = ["classroomkd", "run", recipe, *(overrides or []), "--out", str(folder), "--resume"]
     again = shlex.join([*typed, "--trust-code"] if trust_code else typed)
-    for note in () if quiet or not dry_run else wanted.notes():
-        print(f"note: {note}", file=sys.stderr)
     if dry_run:
-        _print_plan(_plan(wanted, folder, trust_code, quiet), as_json)
+        from classroomkd.engine.run_folder import first_rank
+
+        quiet = quiet or not first_rank()
+        for note in () if quiet else wanted.notes():
+            print(f"note: {note}", file=sys.stderr)
+        plan = _plan(wanted, folder, trust_code, quiet)
+        if first_rank():
+            _print_plan(plan, as_json)
         return
     outcome = carry_out(wanted, folder, resume=resume, again=again, trust_code=trust_code, quiet=quiet)
     finish(outcome, as_json=as_json, quiet=quiet)
@@ -62,7 +67,7 @@ def _plan(recipe: Recipe, folder: Path, trust_code: bool, quiet: bool) -> dict[s
     from classroomkd.engine.plan import plan
 
     setup = start(recipe, folder, trust_code=trust_code)
-    for note in setup.data.notes:
+    for note in setup.data.notes if setup.runtime.is_zero else ():
         print(f"data: {note}", file=sys.stderr)
     experiment = Experiment(setup, folder)
     experiment.check()

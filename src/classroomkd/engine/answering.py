@@ -153,7 +153,7 @@ def prepare_answers(
             heard=heard,
         )
         _tell_of(setup, watch, notify)
-        setup.runtime.barrier()
+        asked = setup.runtime.total(asked)  # of all ranks, which all are through then
         if asked and setup.runtime.is_zero:
             before += time.perf_counter() - started
             atomic_write_text(about, json.dumps({"mentor": mentor.name, "seconds": round(before, 2)}))

@@ -47,6 +47,8 @@ def plan(setup: Setup, tell: Callable[[str], None] = lambda said: None) -> dict[
         setup.views,
         recipe.train.batch_size,
         0,
+        rank=setup.runtime.rank,
+        world=setup.runtime.world,
         sizes=setup.known_sights,
         device=setup.runtime.device,
     )

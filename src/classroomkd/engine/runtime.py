@@ -109,6 +109,10 @@ class Runtime:
         torch.distributed.all_reduce(total)
         return total
 
+    def total(self, count: int) -> int:
+        """The sum of a count over ranks; every rank must ask."""
+        return int(self.reduce(torch.tensor(count, device=self.device)))
+
     def any(self, flag: bool) -> bool:
         """Whether any rank says so; every rank must ask. The devices are not waited for."""
         if self.world == 1:

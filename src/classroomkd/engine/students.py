@@ -208,7 +208,7 @@ def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Res
     if result.left_out:
         entry["left_out"] = result.left_out
     if isinstance(classroom.mentors.store, bank.MissBank):
-        entry["mentor_answers"] = sum(classroom.mentors.store.asked)
+        entry["mentor_answers"] = setup.runtime.total(sum(classroom.mentors.store.asked))
     if result.best is not None:
         student.load_state_dict(result.best)
         entry["test_best"] = tested().accuracy
