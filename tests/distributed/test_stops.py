@@ -66,6 +66,8 @@ def by_hand(folder: Path, fail: str) -> tuple[list[int], str]:
         for one in started:
             one.kill()
             one.wait()
+            assert one.stderr is not None
+            one.stderr.close()
 
 
 def sentences(said: str) -> list[str]:

@@ -68,6 +68,7 @@ class Ranks:
         self.again: str | None = None  # what the user types to go on
         self._store: Any = None
         self._moves, self._phase, self._moved, self._slowest = 0, "start-up", time.monotonic(), 0.0
+        self._through = False
         self._ended, self._stopped = threading.Event(), threading.Event()
         self._first: dict[str, Any] | None = None  # who stopped: {"rank", "why", "code"}
         self._heard = time.monotonic()
@@ -121,10 +122,21 @@ class Ranks:
 
     def end(self) -> None:
         """This rank's main thread is through, or has come out; the others need not wait for its signs of life."""
+        self._through = True
         if self._store is not None:
             with contextlib.suppress(Exception):
                 self._store.set(f"beat/{self.rank}", "done")
+                self._wait_as_keeper()
         self._ended.set()
+
+    def _wait_as_keeper(self) -> None:
+        """Where rank 0 keeps the store, it stays until the others are through, or have heard why it stops."""
+        last = time.monotonic() + (min(3.0, self.grace) if self._stopped.is_set() else self.grace)
+        while self.rank == 0 and not _agents_store() and time.monotonic() < last:
+            keys = [f"beat/{rank}" for rank in range(self.world)]
+            if self._store.check(keys) and all(self._store.get(key) == b"done" for key in keys):
+                return
+            time.sleep(0.1)
 
     def _elsewhere(self) -> StoppedElsewhere:
         assert self._first is not None
@@ -153,7 +165,7 @@ class Ranks:
             quiet, allowed = int(self._phase != ""), max(self.patience, SLOWER * self._slowest)
             try:
                 beat = f"{time.monotonic() - started:.1f} {self._moves} {quiet} {allowed:.1f}"
-                self._store.set(f"beat/{self.rank}", beat)
+                self._store.set(f"beat/{self.rank}", "done" if self._through else beat)
                 if not self._stopped.is_set() and self._store.check(["stop"]):
                     self._first = json.loads(self._store.get("stop"))
                     self._stopped.set()
@@ -161,8 +173,9 @@ class Ranks:
                     if self._store.check([f"beat/{rank}"]):
                         seen.setdefault(rank, _Seen()).hear(self._store.get(f"beat/{rank}").decode())
             except Exception:
-                if not self._ended.is_set() and not (0 in seen and seen[0].done):
-                    self._heard = -float("inf")  # the store went, and its keeper with it
+                if 0 in seen and seen[0].done:
+                    self._ended.set()  # its keeper is through
+                self._heard = -float("inf")  # the store went, and its keeper with it
                 return
             self._heard = time.monotonic()
             if not self._stopped.is_set() and (why := self._verdict(seen)) is not None and self._claim(why, 1):
@@ -225,6 +238,12 @@ class _Seen:
 
 
 _current = Ranks()
+_times = 0  # how often this process has entered ``together``; all ranks do alike
+
+
+def _agents_store() -> bool:
+    """Whether torchrun's agent keeps the store; else rank 0 does, once the ranks have met."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def current() -> Ranks:
@@ -233,9 +252,8 @@ def current() -> Ranks:
 
 
 def connect() -> None:
-    """Join the others' talk, where there are others; called again once they have met."""
-    if world() > 1 and not _current.connected and (store := _store()) is not None:
-        _current.rank, _current.world = int(os.environ.get("RANK", "0")), world()
+    """Join the others' talk, inside :func:`together`; called again once the ranks have met."""
+    if _current.world > 1 and not _current.connected and (store := _store()) is not None:
         _current.connect(store)
 
 
@@ -246,12 +264,12 @@ def together() -> Iterator[Ranks]:
     Raises:
         StoppedElsewhere: in place of whatever this rank meets because another one stopped.
     """
-    global _current
+    global _current, _times
     if world() == 1 or _current.world > 1:  # nobody else, or inside another one
         yield _current
         return
-    _current = Ranks(None, int(os.environ.get("RANK", "0")), world())
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # else rank 0 keeps it, once the ranks meet
+    _current, _times = Ranks(None, int(os.environ.get("RANK", "0")), world()), _times + 1
+    if _agents_store():
         connect()
     try:
         yield _current
@@ -285,4 +303,4 @@ def _store() -> Any:
         store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=30), wait_for_workers=False)
     except (KeyError, ValueError, RuntimeError):
         return None
-    return PrefixStore(f"classroomkd/{attempt}", store)
+    return PrefixStore(f"classroomkd/{attempt}/{_times}", store)
