@@ -1,7 +1,10 @@
-"""Writing files so that a reader never sees half of one. Imports nothing heavy.
+"""Writing files so that a reader never sees half of one, and nothing outside is touched. Imports nothing heavy.
 
 Every writer here makes a temporary file in the folder of the target, flushes it to disk and renames it over the
 target. A kill, a crash or a full disk leaves the old file whole.
+
+A run folder or a cache may come from somebody else, and a link in it would lead a writer to any file of the user's. So
+a folder that the user typed may be a link, and nothing below it: what would be written through one is refused.
 
 Errors: ``DiskFull`` when the disk (or the quota) is full, ``UserError`` when the place cannot be written at all.
 """
@@ -13,13 +16,24 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from classroomkd.errors import DiskFull, UserError
 
-__all__ = ["amount", "atomic_write", "atomic_write_bytes", "atomic_write_text", "writing"]
+__all__ = [
+    "amount",
+    "atomic_write",
+    "atomic_write_bytes",
+    "atomic_write_text",
+    "open_inside",
+    "open_lock",
+    "refuse_links",
+    "refuse_links_below",
+    "writing",
+]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the last: a limit of the file system, or ulimit -f
 _FORBIDDEN = {
@@ -44,6 +58,8 @@ def writing(path: str | os.PathLike[str], need: int | None = None) -> Iterator[N
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ELOOP:  # of a file that was opened without following
+            raise _linked(path) from error
         if error.errno in _FULL:
             raise DiskFull(
                 f"no space left on the disk while writing {os.fspath(path)}{_room(path, need, error)}. Nothing already "
@@ -54,15 +70,87 @@ def writing(path: str | os.PathLike[str], need: int | None = None) -> Iterator[N
         raise
 
 
+def _linked(path: str | os.PathLike[str]) -> UserError:
+    """The sentence for a link where something is to be written."""
+    try:
+        target = f" to {os.readlink(path)}"
+    except OSError:
+        target = ""
+    return UserError(
+        f"cannot write {os.fspath(path)}: it is a link{target}, and what is written must stay in its folder; put what "
+        "it leads to in its place, or remove it"
+    )
+
+
+def refuse_links(root: str | os.PathLike[str], *names: str) -> Path:
+    """The path ``root/names[0]/names[1]/…``, of which ``root`` alone may be a link.
+
+    Raises:
+        UserError: naming a link among the others.
+    """
+    place = Path(root)
+    for name in names:
+        place = place / name
+        if place.is_symlink():
+            raise _linked(place)
+    return place
+
+
+def refuse_links_below(folder: str | os.PathLike[str]) -> None:
+    """Look through a folder, and all folders in it, for links; the folder itself may be one, or be absent.
+
+    Raises:
+        UserError: naming the first.
+    """
+    waiting = [os.fspath(folder)]
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError:  # absent, or not ours to look at: then not ours to write, either
+            continue
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_symlink():
+                raise _linked(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+
+
+def open_inside(path: str | os.PathLike[str], flags: int) -> int:
+    """``os.open`` for writing, of a plain file that is no link; made where ``flags`` say so, never waited for.
+
+    Raises:
+        OSError: ``ELOOP`` for a link (``writing`` says it), and what ``os.open`` raises; ``EEXIST`` for a folder, a
+            pipe or a device in its place.
+    """
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EEXIST, "it is no plain file", os.fspath(path))
+    return handle
+
+
+def open_lock(path: str | os.PathLike[str]) -> IO[bytes]:
+    """A file to lock, made when it is not there; what is in it stays.
+
+    Raises:
+        UserError: it is a link or no file, or the place cannot be written.
+    """
+    with writing(path):
+        return os.fdopen(open_inside(path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb", need: int | None = None) -> Iterator[IO[Any]]:
     """An open file whose content becomes ``path`` when the block ends without an exception, and vanishes otherwise.
 
-    ``mode`` is ``"wb"`` or ``"w"`` (UTF-8, newlines as written). Missing parent folders are made. ``need``: the bytes
-    it takes, for the error when there is no room.
+    ``mode`` is ``"wb"`` or ``"w"`` (UTF-8, newlines as written). Missing parent folders are made. A link in the
+    file's place is refused: what it leads to may be anybody's. ``need``: the bytes it takes, for the error when there is
+    no room.
     """
     assert mode in ("wb", "w"), mode
-    target = Path(os.path.realpath(path))  # a link keeps pointing where it did; the file behind it is replaced
+    target = Path(path)
+    if target.is_symlink():
+        raise _linked(path)
     with writing(path, need):
         target.parent.mkdir(parents=True, exist_ok=True)
         # Not tempfile: it makes files only the owner can read, and the rename would keep that.

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import mmap
 import os
+import stat
 import sys
 import weakref
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from classroomkd._files import open_inside
 from classroomkd.bank.guard import storing
 from classroomkd.bank.manifest import Span
 from classroomkd.errors import UserError
@@ -81,7 +83,6 @@ class PartFiles:
         self._maps: list[mmap.mmap] = []
         self._row_map: Bytes | None = None
         self._word_map: Words | None = None
-        flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
         fds: list[int] = []
         self._close = weakref.finalize(self, _close, fds)
         for path in self.paths:
@@ -89,7 +90,7 @@ class PartFiles:
                 if fresh:
                     # Not emptied in place: it may be one file with another store's (merges once linked files).
                     path.unlink(missing_ok=True)
-                fds.append(os.open(path, flags, 0o666))
+                fds.append(open_inside(path, os.O_RDWR | os.O_CREAT) if write else _open(path))
         self.fds = fds
         self._reserved = np.zeros(-(-self.sizes[0] // RESERVE), bool)
         if fresh:
@@ -262,6 +263,15 @@ class PartFiles:
             except OSError as error:
                 if error.errno not in _NO_RESERVE:
                     raise
+
+
+def _open(path: Path) -> int:
+    """To be read; also through a link, but never a pipe, which would be waited for."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EISDIR, "it is no plain file", str(path))
+    return fd
 
 
 def _close(fds: list[int]) -> None:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from classroomkd._files import open_inside, refuse_links
 from classroomkd.errors import DiskFull, UserError
 
 __all__ = ["LOCK", "locked", "may_write", "storing", "touch"]
@@ -35,6 +36,11 @@ def storing(path: Path) -> Iterator[None]:
                 f"bank: no space left for {path}; what is stored stays good: free some space and go on, or use fewer"
                 " views, bank=off, or another cache="
             ) from error
+        if error.errno == errno.ELOOP:
+            raise UserError(
+                f"bank: {path} is a link, and rows are never written through one: put what it leads to in its place, "
+                "or give another cache="
+            ) from error
         if error.errno in _CLOSED:
             raise UserError(f"bank: cannot open {path}: {error.strerror}; mend it or give another cache=") from error
         raise
@@ -42,11 +48,17 @@ def storing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One writer of the folder's manifest and file sizes at a time, also between processes; not to be nested."""
+    """One writer of the folder's manifest and file sizes at a time, also between processes; not to be nested.
+
+    Raises:
+        UserError: the folder or its lock cannot be written, or is a link.
+    """
+    if folder.name:  # not the current folder
+        refuse_links(folder.parent, folder.name)
     path = folder / LOCK
-    with storing(folder):
+    with storing(path):
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        file = os.fdopen(open_inside(path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
     with file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         yield
@@ -64,4 +76,4 @@ def may_write(folder: Path) -> bool:
 def touch(folder: Path) -> None:
     """Leave a mark that the store is in use, where that is allowed; gc goes by it."""
     with contextlib.suppress(OSError):
-        os.utime(folder / LOCK)
+        os.utime(folder / LOCK, follow_symlinks=False)

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from classroomkd._files import refuse_links
 from classroomkd.cli.options import JsonOutput, resume_with
 from classroomkd.cli.progress import Watch
 from classroomkd.cli.run import size
@@ -47,7 +48,7 @@ def _stores(folder: Path) -> list[Path]:
         if found := bank.stores(root):
             return found
     if (place / "manifest.json").is_file():
-        return [place]
+        return [place.resolve()]  # what was typed may be a link; nothing in it may
     raise UserError(f"{folder} holds no stored answers; fill some with: classroomkd bank fill RECIPE")
 
 
@@ -202,7 +203,7 @@ def merge(
         for store in _stores(source):
             by_name.setdefault(store.name, []).append(store)
     into = Path(os.path.abspath(into))
-    root = into if into.name == "bank" else into / "bank"
+    root = into if into.name == "bank" else refuse_links(into, "bank")
     for name, stores in by_name.items():
         made = bank.merge(stores, root / name)
         there = bank.info(root / name)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from classroomkd import __version__, bank
-from classroomkd._files import atomic_write_text, writing
+from classroomkd._files import atomic_write_text, refuse_links, writing
 from classroomkd.bank import LOGITS
 from classroomkd.bank.guard import may_write
 from classroomkd.bank.manifest import MANIFEST, Manifest, differences, nearest
@@ -52,7 +52,7 @@ def _stores(
     Where there are none for this question and some for another, what differs is said: as a note, or as the reason why
     nothing can be read.
     """
-    root = setup.cache / "bank"
+    root = refuse_links(setup.cache, "bank")
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
     k, shards = setup.shard
@@ -111,7 +111,7 @@ def prepare_answers(
         return {}, 0, 0.0
     stores, asked = _stores(setup, mentor, key, notify), 0
     folders = {kind: str(store.folder) for kind, store in stores.items()}
-    about = setup.cache / "mentors" / f"{stores[LOGITS].folder.name}-filled.json"
+    about = refuse_links(setup.cache, "mentors") / f"{stores[LOGITS].folder.name}-filled.json"
     before = _seconds(about)
     if setup.bank.spec.kind == "views" or setup.ahead:
         started = time.perf_counter()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classroomkd import data, methods, models
-from classroomkd._files import atomic_write_text, writing
+from classroomkd._files import atomic_write_text, refuse_links, writing
 from classroomkd.engine import assistants
 from classroomkd.engine.batch_check import check_batches
 from classroomkd.engine.fast import check_compiler
@@ -235,7 +235,7 @@ class Experiment:
             return lambda jobs, notify, done: in_process(setup, jobs, notify, done)
         parts = [part.digest() for part in (setup.data.train, setup.data.val, setup.data.test)]
         key = content_key(data=setup.data.fingerprint, parts=parts, shape=setup.data.shape, views=setup.data.views)
-        folder = setup.cache / "packed" / key
+        folder = refuse_links(setup.cache, "packed", key)
         data.pack(setup.data, folder)
         threads = recipe.threads if isinstance(recipe.threads, int) else max(1, cores() // wanted)
         pool = stack.enter_context(side_by_side(setup, folder, wanted, threads))

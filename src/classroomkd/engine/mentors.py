@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd import __version__, models
-from classroomkd._files import atomic_write_text
+from classroomkd._files import atomic_write_text, open_lock, refuse_links, refuse_links_below, writing
 from classroomkd._sums import write_sums
 from classroomkd.classroom import Mentor
 from classroomkd.engine import assistants
@@ -66,8 +66,9 @@ class MentorRecord:
 @contextmanager
 def _locked(lock: Path) -> Iterator[None]:
     """One writer, also between processes; the lock goes with the process."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
+    with writing(lock.parent):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    with open_lock(lock) as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         yield
 
@@ -105,7 +106,7 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
     if spec.shape is not None:
         size = list(spec.shape)
     mentor = setup.wrap_mentor(spec, module, mean, std, size)
-    folder = setup.cache / "mentors"
+    folder = refuse_links(setup.cache, "mentors")
     key = content_key(
         mentor=what,
         model=spec.model,
@@ -212,7 +213,8 @@ def _trained(
         **assistants.lineage(spec, teachers, setup.subject.taught_by()),
         **_own_form(setup, spec),
     )
-    folder = setup.cache / "mentors" / key
+    folder = refuse_links(setup.cache, "mentors", key)
+    refuse_links_below(folder)
     path = folder / "mentor.safetensors"
     zero = setup.runtime.is_zero
     with _locked(folder / ".lock") if zero else nullcontext():

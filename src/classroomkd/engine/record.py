@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classroomkd._files import atomic_write_text, writing
+from classroomkd._files import atomic_write_text, open_inside, writing
 from classroomkd.classroom import Lesson
 from classroomkd.engine.watch import Watch
 
@@ -187,7 +188,8 @@ class Log:
         """Append a line."""
         self.lines += 1
         if self._path is not None:
-            with writing(self._path), self._path.open("a") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            with writing(self._path), os.fdopen(open_inside(self._path, flags), "a") as file:
                 file.write(json.dumps(line) + "\n")
 
 

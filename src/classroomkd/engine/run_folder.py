@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from classroomkd import __version__, methods
-from classroomkd._files import atomic_write_text, writing
+from classroomkd._files import atomic_write_text, open_lock, refuse_links_below, writing
 from classroomkd.engine.attempts import attempt
 from classroomkd.engine.setup import Setup
 from classroomkd.engine.watch import Found, added
@@ -35,7 +35,7 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
 
     Raises:
         UserError: it exists and ``resume`` was not asked for; or it was made by another recipe (names what differs),
-            or with another version of a method.
+            or with another version of a method; or something in it is a link.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder to --out")
@@ -45,6 +45,7 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
         raise UserError(
             f"{out} exists already; add --resume (resume=True in Python) to go on with it, or choose another --out"
         )
+    refuse_links_below(out)
     stored = out / "recipe.yaml"
     changed = _differences(stored, recipe) if stored.exists() else []
     old: list[str] = []
@@ -98,7 +99,7 @@ def open_run(out: Path, recipe: Recipe, setup: Setup) -> Iterator[None]:
         return
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
+    with open_lock(out / ".lock") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

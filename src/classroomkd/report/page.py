@@ -10,13 +10,12 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import os
 import re
-import tempfile
 from importlib import resources
 from pathlib import Path
 
 from .. import __version__
+from .._files import atomic_write_text
 from . import sections, words
 from .gallery import pictures, toggles
 from .headline import cautions, headline, verdict
@@ -38,7 +37,7 @@ def write_report(run_folder: str | Path) -> Path:
     """
     summary = load_summary(run_folder)
     path = summary.root / "report.html"
-    _write(path, _page(summary))
+    atomic_write_text(path, _page(summary))
     return path
 
 
@@ -197,17 +196,3 @@ def _asset(name: str) -> str:
 
 def _hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _write(path: Path, text: str) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".html")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

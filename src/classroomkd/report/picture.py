@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
 
+from .._files import atomic_write_bytes
 from ..errors import UserError
 from . import charts, charts_teaching, words
 from .headline import headline, verdict
@@ -44,7 +43,7 @@ def write_picture(run_folder: str | Path, path: str | Path, *, theme: str = "lig
         content = vl_convert.vegalite_to_svg(spec).encode()
     else:
         content = vl_convert.vegalite_to_png(spec, scale=SCALE)
-    _write(target, content)
+    atomic_write_bytes(target, content)
     return target
 
 
@@ -126,20 +125,3 @@ def _facts(story: Story) -> str:
         f"{len(summary.seeds())} seed{'s' * (len(summary.seeds()) != 1)}",
     ]
     return ", ".join(fact for fact in facts if fact)
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".picture-", suffix=path.suffix)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}).") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

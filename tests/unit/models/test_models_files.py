@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from classroomkd import _files
-from classroomkd._files import atomic_write, atomic_write_bytes, atomic_write_text, writing
+from classroomkd._files import (
+    atomic_write,
+    atomic_write_bytes,
+    atomic_write_text,
+    open_lock,
+    refuse_links,
+    refuse_links_below,
+    writing,
+)
 from classroomkd.errors import RunStopped, UserError
 
 
@@ -54,12 +62,47 @@ def test_new_files_get_the_usual_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
-def test_a_link_keeps_pointing_where_it_did(tmp_path: Path) -> None:
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    """A link may come with a folder of somebody else's, and lead to any file of the user's."""
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to("real")
-    atomic_write_text(tmp_path / "link", "new")
+    with pytest.raises(UserError, match=r"link: it is a link to real, .* put what it leads to in its place"):
+        atomic_write_text(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "real").read_text() == "new"
+    assert (tmp_path / "real").read_text() == "old"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "typed").symlink_to("folder")
+    atomic_write_text(tmp_path / "typed" / "file", "new")  # a folder that the user names may be one
+    assert (tmp_path / "folder" / "file").read_text() == "new"
+
+
+def test_a_lock_is_not_emptied_nor_followed(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("old")
+    with open_lock(tmp_path / "kept"):
+        pass
+    assert (tmp_path / "kept").read_text() == "old"
+    (tmp_path / "link").symlink_to("kept")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "folder", "pipe"):
+        with pytest.raises(UserError, match=name):
+            open_lock(tmp_path / name)
+    with open_lock(tmp_path / "new"):
+        pass
+    assert (tmp_path / "new").read_bytes() == b""
+
+
+def test_links_are_found_at_any_depth_but_the_first(tmp_path: Path) -> None:
+    (tmp_path / "real" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "root").symlink_to("real")
+    refuse_links_below(tmp_path / "root")
+    refuse_links_below(tmp_path / "absent")
+    assert refuse_links(tmp_path / "root", "a", "new") == tmp_path / "root" / "a" / "new"
+    (tmp_path / "real" / "a" / "b" / "c").symlink_to(tmp_path)
+    with pytest.raises(UserError, match=r"a/b/c: it is a link"):
+        refuse_links_below(tmp_path / "root")
+    with pytest.raises(UserError, match=r"a/b/c: it is a link"):
+        refuse_links(tmp_path / "root", "a", "b", "c", "d")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
