@@ -144,8 +144,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", need: int | Non
     """An open file whose content becomes ``path`` when the block ends without an exception, and vanishes otherwise.
 
     ``mode`` is ``"wb"`` or ``"w"`` (UTF-8, newlines as written). Missing parent folders are made. A link in the
-    file's place is refused: what it leads to may be anybody's. ``need``: the bytes it takes, for the error when there is
-    no room.
+    file's place is refused: what it leads to may be anybody's. ``need``: the bytes it takes, for the error where there
+    is no room.
     """
     assert mode in ("wb", "w"), mode
     target = Path(path)

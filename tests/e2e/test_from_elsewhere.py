@@ -14,8 +14,8 @@ SECRET = "the user's own"
 FILES = [
     ".lock", "recipe.yaml", "summary.json", "report.html", "environment.json", "data.json", "gallery.json",
     "none/arm.json", "none/seed0/metrics.jsonl", "none/seed0/student.safetensors",
-    "none/seed0/student-best.safetensors", "none/seed0/entry.json", "none/seed0/teaching.json", "none/seed0/checkpoints/last.pt",
-    "none/seed0/checkpoints/layout.json",
+    "none/seed0/student-best.safetensors", "none/seed0/entry.json", "none/seed0/teaching.json",
+    "none/seed0/checkpoints/last.pt", "none/seed0/checkpoints/layout.json",
 ]  # fmt: skip
 FOLDERS = ["none", "none/seed0", "none/seed0/checkpoints"]
 

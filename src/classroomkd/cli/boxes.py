@@ -57,7 +57,8 @@ class _Upright(Files):
         """See :class:`Files`."""
         try:
             decode.quiet()
-            with Image.open(io.BytesIO(self.read(picture.file))) as image:
+            with Image.open(io.BytesIO(self.packed(picture.file))) as image:
+                decode.small_enough(image)
                 return np.asarray(decode.to_rgb_or_grey(ImageOps.exif_transpose(image)).convert("RGB"))
         except decode.DecodeError:
             raise

@@ -8,6 +8,8 @@ are refused.
 from __future__ import annotations
 
 import io
+import os
+import stat
 import warnings
 from pathlib import Path
 from typing import IO
@@ -16,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from classroomkd._limits import MOST_PICTURE, MOST_PIXELS, TooLarge, check_pixels
 from classroomkd.data import geometry
 
-__all__ = ["ENDINGS", "DecodeError", "decode", "oriented_size", "quiet", "to_rgb_or_grey"]
+__all__ = ["ENDINGS", "DecodeError", "decode", "oriented_size", "quiet", "reason", "small_enough", "to_rgb_or_grey"]
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -38,9 +41,10 @@ def decode(path: str | Path, size: int | None) -> NDArray[np.uint8]:
         DecodeError: when it cannot be read.
     """
     try:
-        data = Path(path).read_bytes()
+        data = _content(Path(path))
         quiet()
         with Image.open(io.BytesIO(data)) as image:
+            small_enough(image)
             if image.format == "JPEG" and size is not None:
                 # Lets the decoder halve the picture while it still is at least twice as large as asked for.
                 image.draft(None, (2 * size, 2 * size))
@@ -51,13 +55,38 @@ def decode(path: str | Path, size: int | None) -> NDArray[np.uint8]:
     except Exception as error:
         # Decoders raise OSError, SyntaxError, ValueError, struct.error, DecompressionBombError and more on damaged
         # files.
-        raise DecodeError(_reason(error)) from error
+        raise DecodeError(reason(error)) from error
 
 
-def _reason(error: Exception) -> str:
+def _content(path: Path) -> bytes:
+    """The bytes of a picture's file; no more than a picture has."""
+    with path.open("rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DecodeError("it is no plain file")
+        content = file.read(MOST_PICTURE + 1)
+    if len(content) > MOST_PICTURE:
+        raise DecodeError(f"it is larger than {MOST_PICTURE // 10**6} MB, more than any picture that is decoded")
+    return content
+
+
+def small_enough(image: Image.Image) -> None:
+    """Refuse a picture of more than 64 megapixels by its head, before anything of it is decoded.
+
+    Raises:
+        DecodeError: it is.
+    """
+    try:
+        check_pixels(*image.size)
+    except TooLarge as error:
+        raise DecodeError(str(error)) from error
+
+
+def reason(error: Exception) -> str:
     """One line for a decoder's complaint, without the address of the buffer it was given."""
     if isinstance(error, UnidentifiedImageError):
         return "it is no image, or of a format that this Pillow cannot read"
+    if isinstance(error, Image.DecompressionBombError):  # it looks before we can
+        return f"it has more than {MOST_PIXELS // 10**6} million pixels, of which none are decoded: make it smaller"
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
@@ -80,10 +109,13 @@ def oriented_size(path: str | Path | IO[bytes]) -> tuple[int, int]:
     try:
         quiet()
         with Image.open(path) as image:
+            small_enough(image)
             width, height = image.size
             return (width, height) if image.getexif().get(_ORIENTATION) in _TURNED else (height, width)
+    except DecodeError:
+        raise
     except Exception as error:
-        raise DecodeError(_reason(error)) from error
+        raise DecodeError(reason(error)) from error
 
 
 def to_rgb_or_grey(image: Image.Image) -> Image.Image:

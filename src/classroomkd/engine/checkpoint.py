@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from classroomkd._files import atomic_write
+from classroomkd._limits import check_zip
 from classroomkd.errors import UserError
 
 __all__ = ["SCHEMA", "load", "rng_state", "save", "set_rng_state"]
@@ -49,12 +50,15 @@ def load(path: Path) -> dict[str, Any]:
         UserError: not a checkpoint, damaged, or of another schema version.
     """
     try:
+        check_zip(path)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
             f"{path} cannot be read as a checkpoint ({error}); remove it to start this part again"
         ) from error
-    schema, told = (state.pop(key, None) for key in ("schema", "sum")) if isinstance(state, dict) else (None, None)
+    if not isinstance(state, dict):
+        raise UserError(f"{path} is no checkpoint of a training; remove it to start this part again")
+    schema, told = (state.pop(key, None) for key in ("schema", "sum"))
     if schema not in _READ:
         raise UserError(f"{path} has checkpoint schema {schema}, this version reads {SCHEMA}")
     if schema == SCHEMA and told != _digest(state):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd._files import atomic_write_bytes
+from classroomkd._limits import TooLarge, check_zip
 from classroomkd.data.skeleton import SKELETONS
 from classroomkd.errors import UserError, did_you_mean
 
@@ -89,6 +90,8 @@ def read_checkpoint(path: str | os.PathLike[str], *, what: str = "student") -> t
     try:
         if path.is_dir():
             raise UserError(f"{place} is a folder: name the file in it")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{place} is no plain file; name a file")
         with open(path, "rb") as file:
             head = file.read(9)
     except FileNotFoundError as error:
@@ -162,10 +165,14 @@ def _read_torch(path: Path, place: str) -> tuple[dict[str, Any], dict[str, str]]
         ):
             warnings.simplefilter("ignore")  # remarks on the age of the format
             head = file.read(2)
+            if head == b"PK":
+                check_zip(path)
             file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no checkpoint make the reader fail in any way there is
         text = str(error)
+        if isinstance(error, TooLarge):
+            raise UserError(f"{place} is no checkpoint: {error}") from error
         if "TorchScript" in text:
             raise UserError(f"{place} is a TorchScript program, not weights: save its state_dict instead") from error
         if "Unsupported" in text and (head == b"PK" or head[:1] == b"\x80"):  # a zip or a pickle, not just any bytes

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from classroomkd._limits import MOST_PICTURE, TooLarge
 from classroomkd.data import decode
 from classroomkd.data.file_pixels import pool_size
+from classroomkd.data.people.archive import UNREADABLE, Archive
 from classroomkd.data.people.crops import Canvas, render
 from classroomkd.data.people.people import Floats, Picture
 from classroomkd.errors import UserError
@@ -53,12 +54,11 @@ class Files:
     def __init__(self, path: str | Path, inside: str = "") -> None:
         self.path = Path(path)
         self.inside = inside.strip("/")
-        self.archive = self.path.is_file()
-        if self.archive and not zipfile.is_zipfile(self.path):
+        self.archive = Archive(self.path) if self.path.is_file() else None
+        if self.archive and not self.archive.whole():
             raise UserError(f"data: {self.path} is neither a folder nor a zip archive; give one of them")
         if not self.archive and not self.path.is_dir():
             raise UserError(f"data: there is no folder or zip archive {self.path}; give the path of one that exists")
-        self._zip: tuple[int, zipfile.ZipFile] | None = None
 
     def below(self, inside: str) -> Files:
         """The files below another folder of the same place."""
@@ -67,9 +67,8 @@ class Files:
     def names(self) -> set[str]:
         """Every file below ``inside``, relative to it."""
         if self.archive:
-            every = [name for name in self._open().namelist() if not name.endswith("/")]
             start = f"{self.inside}/" if self.inside else ""
-            return {name.removeprefix(start) for name in every if name.startswith(start)}
+            return {name.removeprefix(start) for name in self.archive.names() if name.startswith(start)}
         root = self.path / self.inside
         return {
             (Path(folder) / name).relative_to(root).as_posix() for folder, _, files in os.walk(root) for name in files
@@ -77,14 +76,21 @@ class Files:
 
     def __contains__(self, name: str) -> bool:
         if self.archive:
-            return self._member(name) in self._open().NameToInfo
+            return self._member(name) in self.archive
         return (self.path / self.inside / name).is_file()
 
     def read(self, name: str) -> bytes:
-        """The bytes of the file ``name``."""
-        if self.archive:
-            return self._open().read(self._member(name))
-        return (self.path / self.inside / name).read_bytes()
+        """The bytes of the file ``name``.
+
+        Raises:
+            UserError: it cannot be read, or would unpack to far more than data do.
+        """
+        try:
+            return self.archive.read(self._member(name)) if self.archive else self._plain(name).read_bytes()
+        except UNREADABLE as error:
+            raise UserError(
+                f"data: {self.path}: {name} cannot be read: {decode.reason(error)}; get it again"
+            ) from error
 
     def size(self, name: str) -> tuple[int, int]:
         """(height, width) of the picture ``name``, from its head, without turning it.
@@ -95,9 +101,12 @@ class Files:
         try:
             decode.quiet()
             with self._head(name) as file, Image.open(file) as image:
+                decode.small_enough(image)
                 return image.height, image.width
+        except decode.DecodeError:
+            raise
         except Exception as error:
-            raise decode.DecodeError(str(error) or type(error).__name__) from error
+            raise decode.DecodeError(decode.reason(error)) from error
 
     def picture(self, picture: Picture) -> NDArray[np.uint8]:
         """The picture (height, width, 3) uint8, as large as the annotation says; turned by its EXIF note only when that
@@ -108,7 +117,8 @@ class Files:
         """
         try:
             decode.quiet()
-            with Image.open(io.BytesIO(self.read(picture.file))) as image:
+            with Image.open(io.BytesIO(self.packed(picture.file))) as image:
+                decode.small_enough(image)
                 wanted = (picture.width, picture.height)
                 shown = image if image.size == wanted else ImageOps.exif_transpose(image)
                 if shown.size != wanted:
@@ -119,7 +129,19 @@ class Files:
         except decode.DecodeError:
             raise
         except Exception as error:
-            raise decode.DecodeError((str(error) or type(error).__name__).splitlines()[0]) from error
+            raise decode.DecodeError(decode.reason(error)) from error
+
+    def packed(self, name: str) -> bytes:
+        """The bytes of a picture's file; no more than a picture has.
+
+        Raises:
+            TooLarge: it is larger, and what reading raises.
+        """
+        if self.archive:
+            return self.archive.read(self._member(name), MOST_PICTURE)
+        if (length := self._plain(name).stat().st_size) > MOST_PICTURE:
+            raise TooLarge(f"it is {length // 10**6} MB large, more than any picture that is decoded")
+        return self._plain(name).read_bytes()
 
     def complaint(self, picture: Picture) -> str | None:
         """Why :meth:`picture` cannot give the picture, as far as the file's head tells; None where nothing is wrong."""
@@ -137,7 +159,7 @@ class Files:
 
     def _head(self, name: str) -> IO[bytes]:
         """The file, opened: only what is read of it is unpacked."""
-        return self._open().open(self._member(name)) if self.archive else (self.path / self.inside / name).open("rb")
+        return self.archive.open(self._member(name)) if self.archive else self._plain(name).open("rb")
 
     def digest(self, names: Sequence[str]) -> str:
         """SHA-256 (hex) of the names and contents: an archive's checksums; else lengths, and the first and last 4 KiB
@@ -146,8 +168,8 @@ class Files:
         step = max(1, -(-len(names) // _MOST_EDGES))
         for place, name in enumerate(names):
             if self.archive:
-                known = self._open().NameToInfo[self._member(name)]
-                total.update(f"|{name} {known.file_size} {known.CRC}".encode())
+                length, checksum = self.archive.mark(self._member(name))
+                total.update(f"|{name} {length} {checksum}".encode())
                 continue
             path = self.path / self.inside / name
             length = path.stat().st_size
@@ -162,14 +184,8 @@ class Files:
     def _member(self, name: str) -> str:
         return f"{self.inside}/{name}" if self.inside else name
 
-    def _open(self) -> zipfile.ZipFile:
-        # One handle a process: a forked one would share its parent's place in the file.
-        if self._zip is None or self._zip[0] != os.getpid():
-            self._zip = (os.getpid(), zipfile.ZipFile(self.path))
-        return self._zip[1]
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_zip": None}
+    def _plain(self, name: str) -> Path:
+        return self.path / self.inside / name
 
 
 def _in_threads(work: Callable[[list[int]], None], jobs: Sequence[Job]) -> None:

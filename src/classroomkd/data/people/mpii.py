@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
+import zlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from classroomkd._limits import check_unpacked
 from classroomkd.data import decode
 from classroomkd.data.people.files import Files
 from classroomkd.data.people.listing import Listing, annotated, read_json
@@ -27,7 +29,9 @@ __all__ = ["Official", "read_mpii", "read_official"]
 
 _AREA = 0.22  # of the squared height: what 0.53 of a standing person's box is, about 0.41 as wide as tall
 _JOINTS = len(MPII)
+_PACKED = 15  # the number of a packed element in a Matlab file
 _UNKNOWN = (10**6, 10**6)  # the size of an image that nobody can read: nothing is outside of it
+_OFFICIAL = ("headboxes_src", "jnt_missing", "pos_gt_src")
 _APART = 2.0  # pixels between the same joint in both files, more than any rounding
 
 
@@ -181,6 +185,25 @@ def _take_official(joints: Floats, official: Official, where: str, notes: list[s
         notes.append(f"{where}: {changed} joints have a label in only one of it and gt_valid.mat, which is followed")
 
 
+def _check_mat(data: bytes) -> None:
+    """Count what the packed elements of a Matlab file (version 5) unpack to, without keeping it.
+
+    Raises:
+        TooLarge: far more than any annotation.
+    """
+    order: Literal["little", "big"] = "little" if data[126:128] == b"IM" else "big"
+    at = 128
+    while at + 8 <= len(data):
+        kind, length = (int.from_bytes(data[start : start + 4], order) for start in (at, at + 4))
+        if kind == _PACKED:
+            unpacker, left, size = zlib.decompressobj(), data[at + 8 : at + 8 + length], 0
+            while left and not unpacker.eof:
+                size += len(unpacker.decompress(left, 2**20))
+                left = unpacker.unconsumed_tail
+                check_unpacked(size, length)
+        at += 8 + length
+
+
 def read_official(data: bytes, where: str) -> Official:
     """What ``gt_valid.mat`` holds: ``headboxes_src`` (2, 2, n), ``jnt_missing`` (16, n), ``pos_gt_src`` (16, 2, n).
 
@@ -192,7 +215,8 @@ def read_official(data: bytes, where: str) -> Official:
     except ImportError as error:
         raise UserError(f"data: {where} is a Matlab file: pip install scipy, or take it away to do without") from error
     try:
-        found: Mapping[str, Any] = loadmat(io.BytesIO(data))
+        _check_mat(data)
+        found: Mapping[str, Any] = loadmat(io.BytesIO(data), variable_names=_OFFICIAL)
         boxes = np.asarray(found["headboxes_src"], np.float64)
         if boxes.shape[:2] != (2, 2) or boxes.ndim != 3:
             raise ValueError(f"headboxes_src has the shape {boxes.shape}")

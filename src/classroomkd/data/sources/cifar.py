@@ -8,17 +8,19 @@ Layers of Features from Tiny Images*, 2009: the authors ask to be cited.
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import IO, Any, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from classroomkd._limits import TooLarge
 from classroomkd.data.sources import cifar_strips, restricted_pickle
 from classroomkd.data.sources.base import Folder, Raw, Request, Source, fingerprint, memory
 from classroomkd.errors import UserError
@@ -29,6 +31,7 @@ Images = NDArray[np.uint8]
 Read = Callable[[str], bytes]
 
 _PIXELS = 3 * 32 * 32
+_MEMBER = 60_000 * (_PIXELS + 64)  # bytes of a file in an archive: all images of a data set in one, with their names
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class _Kind:
     python: Mapping[str, tuple[str, ...]]
     python_names: tuple[str, str]  # file, key
     python_label: str
+
+    @staticmethod
+    def wanted(parts: Mapping[str, tuple[str, ...]], names: str) -> frozenset[str]:
+        """Every file that is read of an archive."""
+        return frozenset(name for files in parts.values() for name in files) | {names}
 
 
 _BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
@@ -112,8 +120,9 @@ def _find(kind: _Kind, folder: Folder) -> _Content:
     path = folder.path
     if path.is_file():
         if path.name.endswith((".tar.gz", ".tgz", ".tar")):
-            read = _archive(path)
-            return _python(kind, read, path) if "python" in path.name else _binary(kind, read, path)
+            if "python" in path.name:
+                return _python(kind, _archive(path, kind.wanted(kind.python, kind.python_names[0])), path)
+            return _binary(kind, _archive(path, kind.wanted(kind.binary, kind.binary_names)), path)
         raise UserError(f"data: {path} is a file; give the official .tar.gz or the folder that holds the data")
     first_binary, first_python = kind.binary["train"][0], kind.python["train"][0]
     unpacked_python = f"{kind.stem}-batches-py" if kind.classes == 10 else f"{kind.stem}-python"
@@ -123,13 +132,13 @@ def _find(kind: _Kind, folder: Folder) -> _Content:
             return _binary(kind, _files(inner), inner)
     binary_archive = path / f"{kind.stem}-binary.tar.gz"
     if binary_archive.is_file():
-        return _binary(kind, _archive(binary_archive), binary_archive)
+        return _binary(kind, _archive(binary_archive, kind.wanted(kind.binary, kind.binary_names)), binary_archive)
     for inner in (path, path / unpacked_python):
         if (inner / first_python).is_file():
             return _python(kind, _files(inner), inner)
     python_archive = path / f"{kind.stem}-python.tar.gz"
     if python_archive.is_file():
-        return _python(kind, _archive(python_archive), python_archive)
+        return _python(kind, _archive(python_archive, kind.wanted(kind.python, kind.python_names[0])), python_archive)
     if kind.classes == 100 and cifar_strips.present(path):
         names, parts = cifar_strips.read(path)
         return _Content(names, parts)
@@ -147,21 +156,63 @@ def _files(folder: Path) -> Read:
     return read
 
 
-def _archive(path: Path) -> Read:
-    """Reads members by their last name, whatever folder the archive puts them in; each is read into memory once."""
+class _Pieces(io.RawIOBase):
+    """A stream of which nobody gets more at once than a member of an official archive holds.
+
+    A tar archive's reader takes the length of a long name or a note from the archive, and would read as much.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int | None = -1) -> bytes:
+        """See ``io.RawIOBase.read``."""
+        if size is None or not 0 <= size <= _MEMBER:
+            raise TooLarge(f"an entry of it declares more than {_MEMBER:,} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """See ``io.RawIOBase.seek``."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """See ``io.RawIOBase.tell``."""
+        return self._file.tell()
+
+
+def _archive(path: Path, wanted: frozenset[str]) -> Read:
+    """Reads members by their last name, whatever folder the archive puts them in; those ``wanted`` are read into memory
+    once, others are skipped."""
     members: dict[str, bytes] = {}
+    others: list[str] = []
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                opened = archive.extractfile(member) if member.isfile() else None
-                if opened is not None:
-                    members[Path(member.name).name] = opened.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        with path.open("rb") as packed:
+            zipped = packed.read(2) == b"\x1f\x8b"
+            packed.seek(0)
+            with (
+                gzip.open(packed) if zipped else packed as plain,
+                tarfile.open(fileobj=_Pieces(cast(IO[bytes], plain)), mode="r:") as archive,
+            ):
+                while (member := archive.next()) is not None:
+                    name = Path(member.name).name
+                    if not member.isfile() or name not in wanted:
+                        others += [name] if member.isfile() else []
+                        continue
+                    if member.size > _MEMBER:
+                        raise TooLarge(f"{member.name} declares {member.size:,} bytes, more than {_MEMBER:,}")
+                    opened = archive.extractfile(member)
+                    assert opened is not None
+                    members[name] = opened.read()
+                while plain.read(2**20):
+                    pass  # to the end, where the archive's checksum is
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"data: {path} is damaged or no archive ({error}); fetch it again") from error
 
     def read(name: str) -> bytes:
         if name not in members:
-            raise UserError(f"data: {path} lacks {name}; it holds {', '.join(sorted(members)) or 'nothing'}")
+            there = sorted({*members, *others})
+            shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
+            raise UserError(f"data: {path} lacks {name}; it holds {shown or 'nothing'}")
         return members[name]
 
     return read

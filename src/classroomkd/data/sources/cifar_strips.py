@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from classroomkd._limits import MOST_PICTURE, check_pixels, check_unpacked, read_exactly
 from classroomkd.errors import UserError
 
 __all__ = ["present", "read"]
@@ -65,12 +67,24 @@ def _strips(path: Path) -> list[tuple[int, str, NDArray[np.uint8]]]:
     found = []
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in sorted(archive.namelist()):
-                match = _MEMBER.fullmatch(member)
+            for member in sorted(archive.infolist(), key=lambda member: member.filename):
+                match = _MEMBER.fullmatch(member.filename)
                 if match:
-                    strip = np.asarray(Image.open(io.BytesIO(archive.read(member))).convert("RGB"))
+                    check_unpacked(member.file_size, member.compress_size, MOST_PICTURE)
+                    with archive.open(member) as file:
+                        picture = Image.open(io.BytesIO(read_exactly(file, member.file_size)))
+                    check_pixels(*picture.size)
+                    strip = np.asarray(picture.convert("RGB"))
                     images = strip.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
                     found.append((int(match[1]), match[2], np.ascontiguousarray(images)))
-    except (zipfile.BadZipFile, UnidentifiedImageError, OSError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        UnidentifiedImageError,
+        OSError,
+        ValueError,
+        EOFError,
+        RuntimeError,  # a member that is encrypted, or packed in an unknown way
+    ) as error:
         raise UserError(f"data: {path} is damaged ({error}); fetch it again") from error
     return found

@@ -4,13 +4,16 @@ licence)."""
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from classroomkd._limits import CutOff, TooLarge, check_unpacked, read_exactly
 from classroomkd.data.sources.base import Folder, Request, Source, fingerprint, memory
 from classroomkd.errors import UserError
 
@@ -32,19 +35,19 @@ def read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
         UserError: when the file is damaged or of another kind.
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
+        with path.open("rb") as packed, gzip.open(packed) if path.suffix == ".gz" else packed as file:
+            head = file.read(4 + 4 * dims)
+            if len(head) < 4 + 4 * dims or head[:4] != bytes([0, 0, _UBYTE, dims]):
+                raise UserError(f"data: {path} is not an idx file of bytes with {dims} dimensions; fetch it again")
+            shape = struct.unpack(f">{dims}I", head[4:])
+            expected = math.prod(shape)
+            check_unpacked(expected, path.stat().st_size)
+            data = read_exactly(cast(IO[bytes], file), expected)
+    except CutOff as error:
+        raise UserError(f"data: {path}: {error}, as its head says: it is cut off; fetch it again") from error
+    except (OSError, EOFError, TooLarge, zlib.error) as error:
         raise UserError(f"data: {path} cannot be read ({error}); fetch it again") from error
-    head = 4 + 4 * dims
-    if len(data) < head or data[:4] != bytes([0, 0, _UBYTE, dims]):
-        raise UserError(f"data: {path} is not an idx file of bytes with {dims} dimensions; fetch it again")
-    shape = struct.unpack(f">{dims}I", data[4:head])
-    expected = int(np.prod(shape, dtype=np.int64))
-    if len(data) - head != expected:
-        raise UserError(
-            f"data: {path} has {len(data) - head} bytes, its head says {expected}: it is cut off; fetch it again"
-        )
-    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _find(folder: Folder, name: str) -> Path:

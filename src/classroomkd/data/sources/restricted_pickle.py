@@ -21,13 +21,22 @@ class RefusedError(UserError):
     """The pickle asks for something that is neither an array nor a plain value."""
 
 
+class _Kind:
+    """Stands for numpy's array: it can be named, not called, since a call makes an array of any size."""
+
+    __slots__ = ()
+
+
+_KIND = _Kind()
+
+
 class _Array:
     """What numpy's own reconstruction does for arrays: an empty one, filled when its state is set."""
 
     __slots__ = ()
 
     def __call__(self, kind: Any, shape: Any, code: Any) -> Any:
-        if kind is not np.ndarray:
+        if kind is not _KIND:
             raise RefusedError("data: a pickle rebuilds something that is not an array")
         return np.ndarray((0,), np.uint8)
 
@@ -60,7 +69,7 @@ class _Encode:
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _Array(),
     ("numpy._core.multiarray", "_reconstruct"): _Array(),
-    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "ndarray"): _KIND,
     ("numpy", "dtype"): _Dtype(),
     ("_codecs", "encode"): _Encode(),
 }
