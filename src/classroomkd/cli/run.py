@@ -192,7 +192,7 @@ def carry_out(
         check_space(setup, folder)
         if (bank := forecast(setup, experiment.networks)) is not None:
             watch.say(_bank_line(bank))
-        with open_run(folder, recipe, setup):
+        with open_run(folder, recipe, setup, resume):
             setup.runtime.ranks.again = again
             resume_with(again)  # from here on there is something to go on with
             outcome = experiment.run()

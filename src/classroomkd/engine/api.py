@@ -137,7 +137,7 @@ def distill(
         experiment = Experiment(setup, folder, resume, warn=log.warning, command="classroomkd.distill(...)")
         experiment.check()
         check_space(setup, folder)
-        with open_run(folder, recipe, setup):
+        with open_run(folder, recipe, setup, resume):
             outcome = experiment.run()
     if outcome.failures and not outcome.summary["entries"]:
         raise UserError(outcome.failures[0])

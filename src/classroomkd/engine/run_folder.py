@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -35,11 +36,12 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
 
     Raises:
         UserError: it exists and ``resume`` was not asked for; or it was made by another recipe (names what differs),
-            or with another version of a method; or something in it is a link.
+            or with another version of a method; or it is another folder, which has no recipe.yaml; or something in it
+            is a link.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder to --out")
-    if not first_rank() or not (out.exists() and any(out.iterdir())):
+    if not first_rank() or not _begun(out):
         return
     if not resume:
         raise UserError(
@@ -47,7 +49,12 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
         )
     refuse_links_below(out)
     stored = out / "recipe.yaml"
-    changed = _differences(stored, recipe) if stored.exists() else []
+    if not stored.exists():
+        raise UserError(
+            f"{out} is no run folder: there are files in it, and no recipe.yaml. Nothing in it is replaced: choose "
+            "another --out, or put its recipe.yaml back"
+        )
+    changed = _differences(stored, recipe)
     old: list[str] = []
     task = recipe.task.name
     for arm in recipe.arms():
@@ -71,6 +78,14 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
         )
 
 
+def _begun(out: Path) -> bool:
+    """Whether there is more in a folder than what a start leaves that was stopped before it had written anything."""
+    return out.exists() and any(p.name != ".lock" and not _UNFINISHED.fullmatch(p.name) for p in out.iterdir())
+
+
+_UNFINISHED = re.compile(r"\.recipe\.yaml\.[0-9a-f]+\.tmp")
+
+
 def check_data(out: Path, setup: Setup) -> None:
     """Whether a run folder was made with these very images and parts; ids would shift otherwise.
 
@@ -86,11 +101,14 @@ def check_data(out: Path, setup: Setup) -> None:
 
 
 @contextmanager
-def open_run(out: Path, recipe: Recipe, setup: Setup) -> Iterator[None]:
+def open_run(out: Path, recipe: Recipe, setup: Setup, resume: bool) -> Iterator[None]:
     """Make the run folder, say in it what it is made with, and keep it locked while it is worked in.
 
+    What :func:`check_run` and :func:`check_data` found is looked at again under the lock: since then another process
+    may have begun the same run, and finished it.
+
     Raises:
-        UserError: another process is working in it.
+        UserError: another process is working in it, and what the two checks raise.
     """
     from classroomkd.recipe import recipe_yaml
 
@@ -104,6 +122,9 @@ def open_run(out: Path, recipe: Recipe, setup: Setup) -> Iterator[None]:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"another process is working in {out}; wait for it, or choose another --out") from error
+        check_run(out, recipe, resume)
+        if resume:
+            check_data(out, setup)
         atomic_write_text(out / "recipe.yaml", recipe_yaml(recipe))
         atomic_write_text(out / "data.json", json.dumps(data_identity(setup), indent=1))
         for arm in recipe.arms():
