@@ -28,6 +28,7 @@ __all__ = [
     "atomic_write",
     "atomic_write_bytes",
     "atomic_write_text",
+    "may_write",
     "open_inside",
     "open_lock",
     "refuse_links",
@@ -113,6 +114,14 @@ def refuse_links_below(folder: str | os.PathLike[str]) -> None:
                 raise _linked(entry.path)
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
+
+
+def may_write(path: str | os.PathLike[str]) -> bool:
+    """Whether a file or folder can be written; of one that is not there, whether it can be made."""
+    place = Path(path)
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return os.access(place, os.W_OK)
 
 
 def open_inside(path: str | os.PathLike[str], flags: int) -> int:

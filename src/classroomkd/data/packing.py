@@ -39,16 +39,17 @@ _PLAIN = ("name", "views", "fingerprint", *_TUPLES)
 
 def pack(image_set: ImageSet, folder: str | Path) -> Path:
     """Write ``image_set`` into ``folder`` (made when missing) and return the folder; packing the same set again
-    changes nothing.
+    changes nothing, and needs a folder that can be read only. A file there with other content is written anew.
 
     Pixels in memory are written; files decoded on demand are written as their list of paths. Persons come with
     everything that is known about them.
 
     Raises:
-        UserError: for pixels that live in a Python dataset.
+        UserError: for pixels that live in a Python dataset, and for a folder that cannot be written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     stores: list[dict[str, Any]] = []
     seen: dict[int, int] = {}
@@ -70,10 +71,37 @@ def pack(image_set: ImageSet, folder: str | Path) -> Path:
         described, arrays = people_packing.pack_people(image_set.people)
         tensors |= {f"people.{key}": value for key, value in arrays.items()}
         manifest |= {"people": described, "skeleton": image_set.skeleton.plain()}
-    if not (folder / tensor_file).exists():
+    if not _holds(folder / tensor_file, tensors):
         _save_tensors(tensors, folder / tensor_file)
-    atomic_write_text(folder / _MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+    text = json.dumps(manifest, indent=1, ensure_ascii=False)
+    if not _says(folder / _MANIFEST, text):
+        atomic_write_text(folder / _MANIFEST, text)
     return folder
+
+
+def _holds(path: Path, tensors: dict[str, Tensor]) -> bool:
+    """Whether a file has exactly these tensors: one that was cut or changed is not used."""
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys()) == set(tensors) and all(_same(file.get_tensor(k), v) for k, v in tensors.items())
+    except (OSError, SafetensorError):
+        return False
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Equal bytes, shape and type."""
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return torch.equal(*(x.contiguous().view(-1).view(torch.uint8) for x in (a, b)))  # NaN is NaN
+
+
+def _says(path: Path, text: str) -> bool:
+    try:
+        return path.is_file() and path.read_text(encoding="utf-8") == text
+    except (OSError, ValueError):
+        return False
 
 
 def unpack(folder: str | Path) -> ImageSet:

@@ -236,7 +236,11 @@ class Experiment:
         parts = [part.digest() for part in (setup.data.train, setup.data.val, setup.data.test)]
         key = content_key(data=setup.data.fingerprint, parts=parts, shape=setup.data.shape, views=setup.data.views)
         folder = refuse_links(setup.cache, "packed", key)
-        data.pack(setup.data, folder)
+        try:
+            data.pack(setup.data, folder)
+        except UserError as error:  # of a cache that others made
+            self.warn(f"{error}; running one at a time, which needs no file")
+            return lambda jobs, notify, done: in_process(setup, jobs, notify, done)
         threads = recipe.threads if isinstance(recipe.threads, int) else max(1, cores() // wanted)
         pool = stack.enter_context(side_by_side(setup, folder, wanted, threads))
         return pool.run

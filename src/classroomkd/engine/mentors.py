@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd import __version__, models
-from classroomkd._files import atomic_write_text, open_lock, refuse_links, refuse_links_below, writing
+from classroomkd._files import (
+    atomic_write_text,
+    may_write,
+    open_lock,
+    refuse_links,
+    refuse_links_below,
+    writing,
+)
 from classroomkd._sums import write_sums
 from classroomkd.classroom import Mentor
 from classroomkd.engine import assistants
@@ -27,12 +34,15 @@ from classroomkd.engine.kept import keep_logits, kept_logits, load_kept
 from classroomkd.engine.mentor_data import mentor_part
 from classroomkd.engine.setup import Setup, content_key
 from classroomkd.engine.train import Fit, Notify
+from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.recipe.schema import MentorSpec
 
 __all__ = ["MentorRecord", "is_trained", "load_mentor", "prepare_mentor", "ready_mentor"]
+
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -64,11 +74,11 @@ class MentorRecord:
 
 
 @contextmanager
-def _locked(lock: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """One writer, also between processes; the lock goes with the process."""
-    with writing(lock.parent):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-    with open_lock(lock) as file:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with open_lock(folder / LOCK) as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         yield
 
@@ -217,7 +227,9 @@ def _trained(
     refuse_links_below(folder)
     path = folder / "mentor.safetensors"
     zero = setup.runtime.is_zero
-    with _locked(folder / ".lock") if zero else nullcontext():
+    # What nobody here can write needs no lock: it is there, or it is not.
+    closed = not (may_write(folder) and may_write(folder / LOCK))
+    with _locked(folder) if zero and not closed else nullcontext():
         # Rank 0 holds the lock for all; everybody looks between two barriers and so sees the same.
         setup.runtime.barrier()
         found, wrong = path.exists(), load_kept(module, path, spec.name)
@@ -225,6 +237,11 @@ def _trained(
         if not setup.runtime.any(wrong is not None):
             notify({"event": "cached", "what": spec.name})
             return path, len(part), note
+        if closed:
+            raise UserError(
+                f"mentor '{spec.name}' is not in {setup.cache}, which cannot be written: train it where it can, or "
+                "give another cache="
+            )
         if zero and (found or (folder / "mentor.json").exists()):
             again = (folder / "checkpoints" / "last.pt").exists()
             how = (

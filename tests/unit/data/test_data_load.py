@@ -399,6 +399,20 @@ def test_pack_and_unpack(puppets: ImageSet, tmp_path: Path) -> None:
     assert mapped, "the pixels were read, not mapped"
 
 
+def test_packed_data_that_were_changed_are_written_anew(puppets: ImageSet, tmp_path: Path) -> None:
+    """Bits that flipped in the file would be other pixels, and nobody would know."""
+    data.pack(puppets, tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    whole = file.read_bytes()
+    for damaged in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:-100], b"", whole[:50] + b"x" + whole[51:]):
+        file.write_bytes(damaged)
+        data.pack(puppets, tmp_path)
+        assert file.read_bytes() == whole
+    (tmp_path / "data.json").write_text("{}")
+    data.pack(puppets, tmp_path)
+    assert len(data.unpack(tmp_path).train) == len(puppets.train)
+
+
 def test_packing_again_changes_nothing_and_leaves_no_crumbs(puppets: ImageSet, tmp_path: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in data.pack(puppets, tmp_path).glob("*.safetensors")}
     data.pack(puppets, tmp_path)
