@@ -51,12 +51,13 @@ def export(
 
 
 def _copy(source: Path, target: Path, decode: Any) -> dict[str, Any]:
-    from classroomkd.export import export_student
+    from classroomkd.export.student import export_student, written_here
 
-    made = export_student(source, target, decode=decode)
+    made = export_student(source, target, decode=decode, force=True)  # whether it may be replaced was asked before
     card = made.with_suffix(".md")
-    without = "" if card.exists() else " (no card: the network is code of your own)"
-    said = {"student": str(source), "file": str(made), "card": str(card) if card.exists() else None}
+    there = written_here(card)
+    without = "" if there else " (no card: the network is code of your own)"
+    said = {"student": str(source), "file": str(made), "card": str(card) if there else None}
     return {**said, "note": f"{source} -> {made}{without}"}
 
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import safetensors
 from torch import nn
 
 from classroomkd import models
@@ -22,7 +25,9 @@ if TYPE_CHECKING:
     from classroomkd.data.skeleton import Skeleton
     from classroomkd.tasks.pose.coding import Coding
 
-__all__ = ["Pose", "Student", "export_student", "find_student", "load_student", "own_recipe"]
+__all__ = ["Pose", "Student", "export_student", "find_student", "load_student", "own_recipe", "own_run", "written_here"]
+
+CARD = "<!-- This card was written by classroomkd export, which may replace it. -->"
 
 FILES = {"last": "student.safetensors", "best": "student-best.safetensors", "ema": "student-ema.safetensors"}
 
@@ -182,16 +187,20 @@ def _kind(about: dict[str, str], path: Path) -> Any:
     return importlib.import_module(TASKS[task])
 
 
+def own_run(path: Path) -> Path | None:
+    """The folder of the run that a student lies in; None where it lies in none."""
+    return next((folder for folder in path.resolve().parents if (folder / "recipe.yaml").exists()), None)
+
+
 def own_recipe(path: Path) -> dict[str, Any] | None:
     """The recipe of the run whose folder a student lies in; None where it lies in none."""
     import yaml
 
-    for folder in path.resolve().parents:
-        recipe = folder / "recipe.yaml"
-        if recipe.exists():
-            read: dict[str, Any] = yaml.safe_load(recipe.read_text())
-            return read
-    return None
+    folder = own_run(path)
+    if folder is None:
+        return None
+    read: dict[str, Any] = yaml.safe_load((folder / "recipe.yaml").read_text())
+    return read
 
 
 def export_student(
@@ -201,6 +210,7 @@ def export_student(
     module: nn.Module | None = None,
     trust_code: bool = False,
     decode: Literal["inside", "outside"] | None = None,
+    force: bool = False,
 ) -> Path:
     """Write a student alone: a copy with a model card beside it (``.safetensors``, ``.md``), or ONNX (``.onnx``).
 
@@ -210,11 +220,15 @@ def export_student(
         module: for ONNX, the network, when it was handed in from Python.
         trust_code: for ONNX, allow a ``py:`` name.
         decode: see :func:`classroomkd.export.graph.export_onnx`.
+        force: replace ``target`` whatever it is; else only what an export wrote is replaced. The card never replaces
+            another file.
 
     Raises:
-        UserError: another ending, packages that ONNX needs, a network that cannot be written as ONNX, or a place that
-            cannot be written.
+        UserError: another ending, packages that ONNX needs, a network that cannot be written as ONNX, a place that
+            cannot be written, or a file there that is not of an export.
     """
+    if not force and os.path.lexists(target) and not written_here(target):
+        raise UserError(f"{target} exists already, and no export wrote it; name another file")
     if target.suffix == ".onnx":
         from classroomkd.export.graph import export_onnx
 
@@ -228,6 +242,12 @@ def export_student(
     if decode is not None:
         raise UserError("--decode is for ONNX: name the target *.onnx, or leave it out")
     student = None if _is_own(source) else load_student(source)
+    card = target.with_suffix(".md")
+    if student is not None and os.path.lexists(card) and not written_here(card):
+        raise UserError(
+            f"{card} exists already, and the model card of {target.name} would replace it; name another file to export "
+            "to, or move it"
+        )
     if student is not None and student.pose is not None and "crop" not in student.metadata:
         # Only the run's folder says how persons were cropped, and the file leaves it.
         crop = {"padding": student.pose.padding, "canvas": student.pose.canvas.scale}
@@ -235,8 +255,38 @@ def export_student(
     else:
         atomic_write_bytes(target, source.read_bytes())
     if student is not None:
-        atomic_write_text(target.with_suffix(".md"), _kind(student.metadata, source).card(student, target))
+        atomic_write_text(card, f"{_kind(student.metadata, source).card(student, target)}\n{CARD}\n")
     return target
+
+
+def written_here(path: Path) -> bool:
+    """Whether an export wrote a file: a card by its last line, a student by what its file says of itself."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    kind = _WRITTEN.get(path.suffix)
+    return kind is not None and kind(path)
+
+
+def _is_card(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 2 * len(CARD), 0))
+        return file.read().decode(errors="replace").rstrip().endswith(CARD)
+
+
+def _is_student(path: Path) -> bool:
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            about: dict[str, str] = file.metadata() or {}
+            return "model" in about and "classroomkd_schema" in about
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError):
+        return False
+
+
+_WRITTEN: dict[str, Callable[[Path], bool]] = {
+    ".md": _is_card,
+    ".safetensors": _is_student,
+    ".onnx": lambda path: b"classroomkd" in path.read_bytes(),  # among the metadata
+}
 
 
 def _is_own(source: Path) -> bool:
