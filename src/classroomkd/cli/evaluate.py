@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from classroomkd.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from classroomkd.data import ImageSet
     from classroomkd.export import Student
 
 __all__ = ["Question", "StudentPath", "Which", "evaluate"]
@@ -46,6 +48,7 @@ class Question:
         device: where.
         trust_code: whether ``py:`` names may run.
         flip_test, official: of pose; None: not said.
+        run: the folder of the run that the student lies in.
     """
 
     student: Student
@@ -58,6 +61,36 @@ class Question:
     trust_code: bool
     flip_test: bool | None = None
     official: bool = False
+    run: Path | None = None
+
+    def check(self, images: ImageSet) -> None:
+        """Whether these are the images that the student's run was made with: the run's own must be, of others it is
+        said.
+
+        Raises:
+            UserError: the run's own data have changed since; a score of them would not be the run's.
+        """
+        kept = None if self.run is None else self.run / "data.json"
+        if kept is None or not kept.exists():
+            return
+        made = json.loads(kept.read_text())
+        same = made["fingerprint"] == images.fingerprint
+        if self.source is not None:
+            told = (
+                "these are the images of the student's run, those it was taught with among them"
+                if same and self.part in ("train", "all")
+                else "these are the images of the student's run"
+                if same
+                else "these are other images than those of the student's run"
+            )
+            print(f"note: {told}", file=sys.stderr)
+            return
+        parts = ("train", "val", "test") if self.part == "all" else (self.part,)
+        if not same or any(made["parts"].get(name) != getattr(images, name).digest() for name in parts):
+            raise UserError(
+                f"{self.run} was made with other images or another split of '{images.name}' than there are now, so a "
+                "score of these would not be the run's; put them back, or say that others are meant: --data SOURCE"
+            )
 
     def spec(self, **sizes: Any) -> dict[str, Any]:
         """The data section: the run's own, or the source that was given at the student's size.
@@ -112,13 +145,15 @@ def evaluate(
     part = part or ("test" if data is None else "all")
     from classroomkd.cli.by_task import chosen
     from classroomkd.engine.runtime import pick_device
-    from classroomkd.export.student import find_student, load_student, own_recipe
+    from classroomkd.export.student import find_student, load_student, own_recipe, own_run
 
     path = find_student(student, which)
     taught = load_student(path, trust_code=trust_code)
     recipe = own_recipe(path) if data is None else None
     where = pick_device(device)
-    asked = Question(taught, path, data, recipe, part, unreadable, where, trust_code, flip_test, official)
+    asked = Question(
+        taught, path, data, recipe, part, unreadable, where, trust_code, flip_test, official, own_run(path)
+    )
     found, show = chosen(SCORERS, taught)(asked)
     _tell(found, show, as_json)
 

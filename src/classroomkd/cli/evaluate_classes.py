@@ -28,6 +28,7 @@ def score_classes(asked: Question) -> tuple[dict[str, Any], Callable[[], None]]:
     taught = asked.student
     refuse(taught, {"--flip-test": asked.flip_test, "--official": asked.official})
     images = data_.load(asked.spec(size=taught.side), trust_code=asked.trust_code)
+    asked.check(images)
     if sorted(images.classes) != sorted(taught.classes):
         raise UserError(
             f"the student knows {len(taught.classes)} classes ({', '.join(taught.classes[:4])}, …), the data "

@@ -42,6 +42,7 @@ def score_joints(asked: Question) -> tuple[dict[str, Any], Callable[[], None]]:
     taught = asked.student
     assert taught.pose is not None
     images = data_.load(_spec(asked, taught.pose), task="pose", trust_code=asked.trust_code)
+    asked.check(images)
     for note in images.notes:
         print(note, file=sys.stderr)
     places = _places(images, taught.pose)
