@@ -18,6 +18,8 @@ from classroomkd.errors import UserError
 
 __all__ = ["Codec", "Dense", "TopK", "codec"]
 
+_MOST = 2**31  # numbers of an answer
+
 
 class Codec(Protocol):
     """Turns answers ``(B, *shape)`` into rows ``(B, row_bytes)`` uint8 and back."""
@@ -155,9 +157,10 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ",".join(f"{a}-{b}" if b > a else f"{a}" for a, b in found)
 
 
-def _numbers(ranges: str) -> list[int]:
+def _numbers(ranges: str, limit: int) -> list[int]:
+    """The numbers of :func:`_ranges`; none but ``limit`` itself from there on."""
     pairs = [part.partition("-") for part in ranges.split(",") if part]
-    return [n for a, _, b in pairs for n in range(int(a), int(b or a) + 1)]
+    return [n for a, _, b in pairs for n in range(min(int(a), limit), min(int(b or a), limit) + 1)]
 
 
 def codec(definition: str) -> Codec:
@@ -168,10 +171,11 @@ def codec(definition: str) -> Codec:
     """
     if found := re.fullmatch(r"fp16 \(([\d, ]*)\)", definition):
         sides = [int(side) for side in found[1].replace(" ", "").split(",") if side]
-        if all(sides):
+        if all(sides) and math.prod(sides) <= _MOST:
             return Dense(sides)
     if found := re.fullmatch(r"top-(\d+) of (\d+)(?: knowing ((?:\d+(?:-\d+)?,?)*))?", definition):
-        k, classes, known = int(found[1]), int(found[2]), None if found[3] is None else _numbers(found[3])
-        if 1 <= k <= classes and all(n < classes for n in known or ()):
+        k, classes = (min(int(number[:10]), _MOST + 1) for number in found.group(1, 2))
+        known = None if found[3] is None else _numbers(found[3], min(classes, _MOST))
+        if 1 <= k <= classes <= _MOST and all(n < classes for n in known or ()):
             return TopK(classes, k, known)
     raise UserError(f"bank: no way of storing is called '{definition}'; there are 'fp16 (100,)' and 'top-50 of 1000'")

@@ -19,12 +19,14 @@ import torch
 
 from classroomkd import __version__
 from classroomkd._files import atomic_write_text
+from classroomkd._stored import MAPPING, read_json
 from classroomkd.errors import UserError
 
 __all__ = ["MANIFEST", "SCHEMA", "Manifest", "Span", "differences", "digest", "nearest", "refuse", "store_folder"]
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+MOST_ROWS = 2**44  # of a store; a billion images in ten thousand views
 _ROWS, _SUMS = re.compile(r"rows-\d{5}\.bin"), re.compile(r"sums-\d{5}\.bin")
 
 # What an entry of a key is called when it differs; others are called by their name.
@@ -91,17 +93,21 @@ class Manifest:
         """Raise ``ValueError`` where entries are of a wrong type or do not fit each other."""
         if not isinstance(self.key, Mapping) or not isinstance(self.kind, str) or not isinstance(self.codec, str):
             raise ValueError("its key, kind or codec is of a wrong type")
-        if not all(isinstance(n, int) for n in (self.views, self.samples)) or self.views < 1 or self.samples < 0:
+        if not isinstance(self.software, Mapping | None):
+            raise ValueError("its software is of a wrong type")
+        if not all(type(n) is int for n in (self.views, self.samples)) or self.views < 1 or self.samples < 0:
             raise ValueError(f"{self.views} views of {self.samples} samples")
         at = 0
         for span in self.parts:
-            if not (isinstance(span.first, int) and isinstance(span.last, int)):
+            if not (type(span.first) is int and type(span.last) is int):
                 raise ValueError(f"a part from {span.first!r} to {span.last!r}")
             if not at <= span.first < span.last <= self.samples:
                 raise ValueError(f"a part from {span.first} to {span.last} of {self.samples} samples, after {at}")
             if not _ROWS.fullmatch(str(span.rows)) or not _SUMS.fullmatch(str(span.sums)):
                 raise ValueError(f"files {span.rows!r} and {span.sums!r}")
             at = span.last
+        if self.views * self.samples >= MOST_ROWS:
+            raise ValueError(f"{self.views} views of {self.samples} samples")
 
     def write(self, folder: Path) -> None:
         """Make this the manifest of ``folder``; a reader sees the old or the new one."""
@@ -116,15 +122,10 @@ class Manifest:
             UserError: none there, not readable, or of another format.
         """
         path = folder / MANIFEST
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise UserError(f"bank: {folder} holds no store of answers (no {MANIFEST}); fill it first") from error
-        except OSError as error:
-            raise UserError(f"bank: cannot read {path} ({error.strerror}); mend its permissions") from error
-        except ValueError as error:
-            raise UserError(f"bank: {path} is damaged (not JSON); remove the folder {folder}") from error
-        schema = found.get("schema") if isinstance(found, dict) else None
+        if not path.exists():
+            raise UserError(f"bank: {folder} holds no store of answers (no {MANIFEST}); fill it first")
+        found = read_json(path, MAPPING, remedy=f"mend it, or remove the folder {folder} of the bank")
+        schema = found.get("schema")
         if schema != SCHEMA:
             raise UserError(
                 f"bank {folder}: stored in another format ({schema} there, {SCHEMA} here); remove the folder, or use"
@@ -133,7 +134,7 @@ class Manifest:
         try:
             manifest = Manifest(**{**found, "parts": tuple(Span(**span) for span in found["parts"])})
             manifest.check()
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"bank: {path} is damaged ({error}); remove the folder {folder}") from error
         return manifest
 

@@ -70,11 +70,12 @@ class Question:
         Raises:
             UserError: the run's own data have changed since; a score of them would not be the run's.
         """
-        kept = None if self.run is None else self.run / "data.json"
-        if kept is None or not kept.exists():
+        from classroomkd.engine.run_folder import stored_data
+
+        made = None if self.run is None else stored_data(self.run)
+        if made is None:
             return
-        made = json.loads(kept.read_text())
-        same = made["fingerprint"] == images.fingerprint
+        same = made.fingerprint == images.fingerprint
         if self.source is not None:
             told = (
                 "these are the images of the student's run, those it was taught with among them"
@@ -86,7 +87,7 @@ class Question:
             print(f"note: {told}", file=sys.stderr)
             return
         parts = ("train", "val", "test") if self.part == "all" else (self.part,)
-        if not same or any(made["parts"].get(name) != getattr(images, name).digest() for name in parts):
+        if not same or any(made.parts.get(name) != getattr(images, name).digest() for name in parts):
             raise UserError(
                 f"{self.run} was made with other images or another split of '{images.name}' than there are now, so a "
                 "score of these would not be the run's; put them back, or say that others are meant: --data SOURCE"
@@ -105,7 +106,12 @@ class Question:
                 f"{self.path} lies in no run folder; say which data to score it on: --data imagefolder:DIR (pose: "
                 "coco-keypoints:DIR)"
             )
-        return {k: v for k, v in self.recipe["data"].items() if v is not None}
+        own = self.recipe.get("data")
+        if not isinstance(own, dict):
+            raise UserError(
+                f"{self.run}/recipe.yaml is damaged (it has no data); put it back, or name the data: --data"
+            )
+        return {str(k): v for k, v in own.items() if v is not None}
 
 
 def evaluate(

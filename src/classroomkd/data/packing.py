@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from classroomkd._files import atomic_write_text, writing
+from classroomkd._stored import MAPPING, read_json, trusted
 from classroomkd.data.file_pixels import FilePixels
 from classroomkd.data.images import ImageSet, MemoryPixels, Part, Pixels
 from classroomkd.data.people import packing as people_packing
@@ -32,6 +33,7 @@ __all__ = ["SCHEMA", "pack", "unpack"]
 
 SCHEMA = 1
 _MANIFEST = "data.json"
+_TENSORS = re.compile(r"data-[0-9a-f]{16}\.safetensors")
 _PARTS = ("train", "val", "test")
 _TUPLES = ("classes", "mean", "std", "notes")
 _PLAIN = ("name", "views", "fingerprint", *_TUPLES)
@@ -111,19 +113,25 @@ def unpack(folder: str | Path) -> ImageSet:
         UserError: when the folder holds none, or one of another schema.
     """
     folder = Path(folder)
-    try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no packed data ({error}); pack it again") from error
+    remedy = f"remove {folder}, and it is packed again"
+    manifest = read_json(folder / _MANIFEST, MAPPING, remedy=remedy)
     if manifest.get("schema") != SCHEMA:
         raise UserError(
             f"{folder} was packed with schema {manifest.get('schema')}, this version reads {SCHEMA}; pack it again"
         )
+    tensor_file = str(manifest.get("tensors"))
+    if not _TENSORS.fullmatch(tensor_file):
+        raise UserError(f"{folder / _MANIFEST} is damaged (its tensors are in '{tensor_file}'); {remedy}")
     try:
-        with safe_open(folder / manifest["tensors"], framework="pt") as file:
+        with safe_open(folder / tensor_file, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder / manifest['tensors']} is missing or damaged ({error}); pack it again") from error
+        raise UserError(f"{folder / tensor_file} is missing or damaged ({error}); {remedy}") from error
+    with trusted(folder / _MANIFEST, remedy):
+        return _assembled(manifest, tensors)
+
+
+def _assembled(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> ImageSet:
     pixels = [_KINDS[str(entry["kind"])](entry, tensors) for entry in manifest["pixels"]]
     parts: dict[str, Any] = {
         name: Part(pixels[place], *(tensors[f"{name}.{key}"] for key in ("target", "ids", "rows")))

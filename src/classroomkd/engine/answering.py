@@ -6,9 +6,10 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, TypeAdapter
 from torch import Tensor
 
 from classroomkd import __version__, bank
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
     from classroomkd.engine.mentors import MentorRecord
 
 __all__ = ["asker", "open_bank", "prepare_answers", "slab_most"]
+
+
+class Filled(BaseModel):
+    """What is kept of a filling beside its answers."""
+
+    mentor: str
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+_FILLED = TypeAdapter(Filled)
 
 CHECK_MOST = 2 * 2**30  # bytes of a store that are read through before students start
 SLAB_MOST = 2**30  # bytes of an epoch's answers that are held in memory on a CPU

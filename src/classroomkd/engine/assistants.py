@@ -14,6 +14,7 @@ from torch import nn
 
 from classroomkd import methods
 from classroomkd.classroom import Classroom
+from classroomkd.engine.answers_file import load_answers
 from classroomkd.engine.mentor_data import mentor_part
 from classroomkd.engine.setup import Setup
 from classroomkd.errors import UserError
@@ -91,7 +92,7 @@ def _weights(record: MentorRecord) -> str:
 
 def _knows_some(record: MentorRecord) -> bool:
     """Whether it rules out classes, ``-inf``; one answer shows which."""
-    return bool(np.isneginf(np.load(record.val_logits, mmap_mode="r", allow_pickle=False)[:1]).any())
+    return bool(np.isneginf(load_answers(record.val_logits)[:1]).any())
 
 
 def classroom_of(
@@ -113,7 +114,7 @@ def classroom_of(
     torch.manual_seed(seed + 104729)  # of what the method builds, as for a student
     classroom = _classroom(setup, index, module, teachers, part, train, [record.val_accuracy for record in records])
     if classroom.method.needs.calibration:
-        logits = torch.stack([torch.from_numpy(np.load(r.val_logits, allow_pickle=False)) for r in records])
+        logits = torch.stack([torch.from_numpy(load_answers(r.val_logits)) for r in records])
         device = setup.runtime.device
         classroom.calibration = setup.subject.calibration(logits.to(device), setup.data.val.target.to(device))
     return classroom.to(setup.runtime.device)

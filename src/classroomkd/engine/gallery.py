@@ -22,6 +22,7 @@ from torch import Tensor
 
 from classroomkd import models
 from classroomkd._files import atomic_write_text
+from classroomkd.engine.answers_file import load_answers
 from classroomkd.engine.students import seed_folder
 from classroomkd.errors import UserError
 
@@ -153,10 +154,10 @@ class _Teller:
         val = Path(val_answers)
         file = val.with_name(val.name.removesuffix("val.npy") + f"{self.setup.data.test.digest()}.npy")
         try:
-            stored = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError):
+            stored = load_answers(file, len(self.setup.data.test))
+        except UserError:
             return None
-        return self._decoded(torch.from_numpy(np.array(stored[places])).to(self.setup.runtime.device))
+        return self._decoded(torch.from_numpy(stored[places]).to(self.setup.runtime.device))
 
     def error(self, part: Part, found: Floats) -> Floats:
         """Mean distance (B,) of labelled joints, in shares of the box's longer side."""

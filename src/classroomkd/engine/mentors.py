@@ -29,12 +29,14 @@ from classroomkd.classroom import Mentor
 from classroomkd.engine import assistants
 from classroomkd.engine import scoring as ev
 from classroomkd.engine.answering import prepare_answers
+from classroomkd.engine.answers_file import save_answers
 from classroomkd.engine.identity import identity
-from classroomkd.engine.kept import keep_logits, kept_logits, load_kept
+from classroomkd.engine.kept import kept_logits, load_kept
 from classroomkd.engine.mentor_data import mentor_part
 from classroomkd.engine.setup import Setup, content_key
 from classroomkd.engine.train import Fit, Notify
 from classroomkd.errors import UserError
+from classroomkd.models.about import preprocessing
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
@@ -174,7 +176,8 @@ def _loaded(
     """Load a mentor's checkpoint; returns the mean, std and size that it or its library says of itself."""
     mean, std, size = None, None, None
     metadata = models.load_checkpoint(module, str(spec.checkpoint), what=f"mentor '{spec.name}'")
-    known = json.loads(metadata["preprocessing"]) if "preprocessing" in metadata else None
+    written = preprocessing(str(spec.checkpoint), metadata["preprocessing"]) if "preprocessing" in metadata else None
+    known = None if written is None else written.model_dump(exclude_none=True)
     known = known or models.preprocessing(spec.model)
     if known is not None:
         mean, std = list(known["mean"]), list(known["std"])
@@ -301,7 +304,7 @@ def _logits(setup: Setup, mentor: Mentor, part: Part, path: Path, notify: Notify
     with setup.runtime.autocast():
         logits, _ = ev.answers(mentor, part, setup.inputs, setup.recipe.train.eval_batch_size, setup.base_views)
     if zero:
-        keep_logits(path, logits)
+        save_answers(path, logits.to("cpu").numpy())
     setup.runtime.barrier()
     return logits
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from classroomkd._stored import MAPPING, read_json
 from classroomkd.classroom import prediction_of
 from classroomkd.engine.fast import has_bf16
 from classroomkd.engine.runtime import pick_device
 from classroomkd.engine.student_layout import choose_layout
+from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
     from classroomkd.engine.setup import Setup
@@ -32,8 +33,8 @@ def known(recipe: Recipe, out: Path) -> Precision | None:
     kept = out / "environment.json"
     if kept.exists():
         try:
-            found = json.loads(kept.read_text()).get("precision")
-        except ValueError:  # cut by a kill: it is written before anything is trained
+            found = read_json(kept, MAPPING, remedy="").get("precision")
+        except UserError:  # cut by a kill: it is written before anything is trained
             found = None
         if found in ("fp32", "bf16"):
             return "bf16" if found == "bf16" else "fp32"

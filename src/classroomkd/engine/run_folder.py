@@ -12,13 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import yaml
+from pydantic import BaseModel, Field, TypeAdapter
 
 from classroomkd import __version__, methods
 from classroomkd._files import atomic_write_text, open_lock, refuse_links_below, writing
+from classroomkd._stored import read_json, read_yaml
 from classroomkd.engine.attempts import attempt
 from classroomkd.engine.setup import Setup
 from classroomkd.engine.watch import Found, added
@@ -28,7 +30,16 @@ from classroomkd.errors import UserError
 if TYPE_CHECKING:
     from classroomkd.recipe import Arm, Recipe
 
-__all__ = ["check_data", "check_run", "data_identity", "environment", "first_rank", "open_run", "summarise"]
+__all__ = [
+    "check_data",
+    "check_run",
+    "data_identity",
+    "environment",
+    "first_rank",
+    "open_run",
+    "stored_data",
+    "summarise",
+]
 
 
 def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
@@ -59,9 +70,9 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
     task = recipe.task.name
     for arm in recipe.arms():
         made = out / arm.slug / "arm.json"
-        if not made.exists():
+        if not os.path.lexists(made):
             continue
-        before = json.loads(_read(made))
+        before = read_json(made, _ARM, remedy=f"put it back, or remove {made.parent} to teach this arm anew")
         if _today(before, task) != _today(_identity(arm), task):
             changed.append(f"the arm '{arm.label}'")
         elif said := _told_versions(before, arm):
@@ -92,8 +103,7 @@ def check_data(out: Path, setup: Setup) -> None:
     Raises:
         UserError: it was not.
     """
-    stored = out / "data.json"
-    if first_rank() and stored.exists() and json.loads(_read(stored)) != data_identity(setup):
+    if first_rank() and (stored := stored_data(out)) is not None and stored.model_dump() != data_identity(setup):
         raise UserError(
             f"{out} was made with other images or another split of '{setup.data.name}' than there are now; put them "
             "back, or choose another --out"
@@ -132,6 +142,31 @@ def open_run(out: Path, recipe: Recipe, setup: Setup, resume: bool) -> Iterator[
         yield
 
 
+class StoredData(BaseModel):
+    """What ``data.json`` says: the source's fingerprint, and the digest of each part."""
+
+    fingerprint: str
+    parts: dict[str, str]
+
+
+_DATA = TypeAdapter(StoredData)
+_ARM: TypeAdapter[list[Any]] = TypeAdapter(
+    list[Annotated[list[str | dict[str, Any] | int], Field(min_length=2, max_length=3)]]
+)
+
+
+def stored_data(out: Path) -> StoredData | None:
+    """What images a run folder was made with; None where it does not say.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = out / "data.json"
+    if not os.path.lexists(file):
+        return None
+    return read_json(file, _DATA, remedy="put it back, or choose another --out")
+
+
 def data_identity(setup: Setup) -> dict[str, Any]:
     """What images a run saw: the source's fingerprint and which samples each part holds."""
     parts = {"train": setup.data.train, "student": setup.student_part, "val": setup.data.val, "test": setup.data.test}
@@ -149,7 +184,7 @@ def _today(identity: Any, task: str) -> Any:
     """A stored arm with the options that have come since, at their defaults, whatever its methods' versions."""
     try:
         return json.loads(json.dumps([[name, methods.filled(name, options, task)] for name, options, *_ in identity]))
-    except (UserError, ValueError, TypeError):
+    except (AttributeError, UserError, ValueError, TypeError):
         return identity  # not what this version would write: it differs
 
 
@@ -161,13 +196,6 @@ def _told_versions(identity: Any, arm: Arm) -> str:
         if made != now:
             told.append(f"version {made} of {name}, this is {now}")
     return ", ".join(told)
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({error}); choose another --out") from error
 
 
 def first_rank() -> bool:
@@ -192,15 +220,11 @@ _FREE = {
 
 def _differences(stored: Path, recipe: Recipe) -> list[str]:
     """Keys of the recipe that differ from the stored one and matter for what is already there."""
-    from pydantic import ValidationError
-
     from classroomkd.recipe import Recipe, recipe_yaml
 
-    try:
-        before, now = yaml.safe_load(_read(stored)) or {}, yaml.safe_load(recipe_yaml(recipe))
-    except yaml.YAMLError as error:
-        raise UserError(f"{stored} is damaged; choose another --out") from error
-    with suppress(ValidationError, UserError):  # keys that have come since count as their defaults
+    before = read_yaml(stored, remedy="put it back, or choose another --out")
+    now = yaml.safe_load(recipe_yaml(recipe))
+    with suppress(Exception):  # keys that have come since count as their defaults; of values of any kind
         before = yaml.safe_load(recipe_yaml(Recipe.model_validate(before)))
     found = {
         f"{key}.{inner}" if inner else key

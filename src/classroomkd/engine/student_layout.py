@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
+from pydantic import BaseModel, TypeAdapter
 from torch import Tensor, nn
 
 from classroomkd._files import atomic_write_text
+from classroomkd._stored import read_json
 from classroomkd.classroom import prediction_of
 from classroomkd.engine.fast import has_bf16
-from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
     from classroomkd.engine.runtime import Runtime
@@ -33,6 +34,15 @@ _SPAN = 0.01  # seconds; shorter steps are repeated until one reading of the clo
 _ROUNDS = (3, 9)  # fewer say nothing, more are not needed
 _NOISE = 0.02  # least difference that counts, whatever the A/A comparison says
 _BF16_GAIN = 0.9  # of the best float32 time: other numerics must be worth it
+
+
+class Kept(BaseModel, extra="allow"):
+    """What is read of ``layout.json``."""
+
+    channels_last: bool
+
+
+_KEPT = TypeAdapter(Kept)
 
 
 class Layout(TypedDict):
@@ -171,10 +181,7 @@ def settle(student: nn.Module, inputs: Tensor, runtime: Runtime, folder: Path | 
     """
     kept = None if folder is None else folder / "checkpoints" / "layout.json"
     if resume and kept is not None and kept.exists():
-        try:
-            return bool(json.loads(kept.read_text())["channels_last"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{kept} is damaged; remove it and last.pt beside it to start this part again") from error
+        return read_json(kept, _KEPT, remedy=f"remove {folder} to teach this student anew").channels_last
     chosen = choose_layout(
         student,
         inputs,

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from classroomkd._files import atomic_write_text
 from classroomkd.classroom import Classroom, Mentor
 from classroomkd.engine import scoring as ev
 from classroomkd.engine.answering import open_bank
+from classroomkd.engine.answers_file import load_answers
 from classroomkd.engine.finished import keep_entry, read_back
 from classroomkd.engine.mentors import MentorRecord, load_mentor, ready_mentor
 from classroomkd.engine.setup import Setup
@@ -77,7 +77,7 @@ def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorR
     if not alone:
         classroom.mentors.mentors = [setup.hastened(mentor) for mentor in classroom.mentors]
     if method.needs.calibration:
-        logits = torch.stack([torch.from_numpy(np.load(m.val_logits, allow_pickle=False)) for m in mentors])
+        logits = torch.stack([torch.from_numpy(load_answers(m.val_logits, len(setup.data.val))) for m in mentors])
         device = setup.runtime.device
         classroom.calibration = setup.subject.calibration(logits.to(device), setup.data.val.target.to(device))
     return classroom.to(setup.runtime.device)

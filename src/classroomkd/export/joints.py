@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from classroomkd._stored import MAPPING, Damaged, parse_json, trusted
 from classroomkd.classroom import prediction_of
 from classroomkd.data.people.crops import PADDING, Canvas
-from classroomkd.data.skeleton import Skeleton
 from classroomkd.errors import UserError
 from classroomkd.export.student import Pose, own_recipe
 from classroomkd.export.words import made_by, numbers, sizes
-from classroomkd.tasks.pose.coding import Coding, Heatmap, SimCC, from_plain
+from classroomkd.models.about import REMEDY
+from classroomkd.tasks.pose.coding import Coding, Heatmap, SimCC
+from classroomkd.tasks.pose.written import written_coding, written_skeleton
 
 if TYPE_CHECKING:
     from classroomkd.export.student import Student
@@ -40,18 +41,19 @@ def pose_of(path: Path, about: dict[str, str], size: tuple[int, int]) -> Pose:
     missing = [k for k in ("skeleton", "coding") if k not in about]
     if missing:
         raise UserError(f"{path} is not a pose student of this package: its metadata lacks {', '.join(missing)}")
-    options = json.loads(about["crop"]) if "crop" in about else _own_options(path)
-    return Pose(
-        Skeleton.from_plain(json.loads(about["skeleton"])),
-        from_plain(json.loads(about["coding"])),
-        Canvas(size, float(options.get("canvas", 1.0))),
-        float(options.get("padding", PADDING)),
-    )
+    with trusted(f"{path}: what it says of its crops", REMEDY):
+        options = parse_json(about["crop"], MAPPING) if "crop" in about else _own_options(path)
+        scale, padding = float(options.get("canvas", 1.0)), float(options.get("padding", PADDING))
+        if not (0 < scale <= 16 and 0 < padding <= 16):
+            raise Damaged(f"does not fit (canvas {scale}, padding {padding})")
+    return Pose(written_skeleton(path, about), written_coding(path, about), Canvas(size, scale), padding)
 
 
 def _own_options(path: Path) -> dict[str, Any]:
     recipe = own_recipe(path) or {}
-    return recipe.get("data", {}).get("options") or {}
+    data = recipe.get("data")
+    options = data.get("options") if isinstance(data, dict) else None
+    return options if isinstance(options, dict) else {}
 
 
 class Reading(nn.Module):

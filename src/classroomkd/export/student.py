@@ -18,7 +18,9 @@ from torch import nn
 
 from classroomkd import models
 from classroomkd._files import atomic_write_bytes, atomic_write_text
+from classroomkd._stored import read_yaml
 from classroomkd.errors import UserError
+from classroomkd.models.about import described
 
 if TYPE_CHECKING:
     from classroomkd.data.people.crops import Canvas
@@ -133,33 +135,21 @@ def load_student(path: str | Path, module: nn.Module | None = None, *, trust_cod
     if missing:
         raise UserError(f"{path} is not a student of this package: its metadata lacks {', '.join(missing)}")
     kind = _kind(about, path)
-    classes = tuple(json.loads(about["classes"]))
-    known: dict[str, Any] = json.loads(about["preprocessing"])
-    channels, height, width = known["shape"]
+    said = described(path, about)
     if module is None:
         if about["model"].startswith("given:"):
             raise UserError(
                 f"{path}: the student is a network that was handed in from Python ({about['model'][6:]}); build it "
                 "there and load the file with safetensors.torch.load_file"
             )
-        module = kind.build(about["model"], classes, (channels, height, width), trust_code)
+        module = kind.build(about["model"], said.classes, said.shape, trust_code)
     else:
         import copy
 
         module = copy.deepcopy(module)
     models.load_checkpoint(module, path, what="student")
-    size = json.loads(about.get("data_size", "null"))
-    return Student(
-        module.eval(),
-        classes,
-        tuple(known["mean"]),
-        tuple(known["std"]),
-        (channels, height, width),
-        size if isinstance(size, int) else None,
-        about["model"],
-        about,
-        kind.pose_of(path, about, (height, width)),
-    )
+    pose = kind.pose_of(path, about, said.shape[1:])
+    return Student(module.eval(), said.classes, said.mean, said.std, said.shape, said.size, about["model"], about, pose)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -194,13 +184,8 @@ def own_run(path: Path) -> Path | None:
 
 def own_recipe(path: Path) -> dict[str, Any] | None:
     """The recipe of the run whose folder a student lies in; None where it lies in none."""
-    import yaml
-
     folder = own_run(path)
-    if folder is None:
-        return None
-    read: dict[str, Any] = yaml.safe_load((folder / "recipe.yaml").read_text())
-    return read
+    return None if folder is None else read_yaml(folder / "recipe.yaml", remedy="put it back, or take the student out")
 
 
 def export_student(

@@ -2,55 +2,71 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from ..errors import UserError
+from pydantic import BaseModel, Field, TypeAdapter
 
-__all__ = ["read_json", "read_metrics"]
+from .._stored import Damaged, parse_json, plain, trusted
+from .._stored import read_json as stored_json
+
+__all__ = ["read_json", "read_log", "read_metrics"]
+
+ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Line(BaseModel, extra="allow"):
+    """What is read of a line; what else there is stays as it is."""
+
+    step: Finite
+    kind: str = ""
+    mentors: dict[str, Any] | None = None
+
+
+LINE = TypeAdapter(Line)
 
 
 def read_json(file: Path) -> Any:
     """Parse one JSON file; :class:`UserError` when it cannot be read or ends in the middle."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise UserError(
-            f"{file}: not a text file. Was it replaced? Run again with --resume to write it anew."
-        ) from None
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{file}: cut off or damaged at line {error.lineno} ({error.msg}). "
-            "Go on with the run by the same command and --resume; it writes the file anew."
-        ) from None
+    return stored_json(
+        file, ANYTHING, remedy="go on with the run by the same command and --resume, which writes it anew"
+    )
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Records of one ``metrics.jsonl`` in order; an absent file gives none.
+    """Records of one ``metrics.jsonl`` in order; an absent file gives none, and damaged lines are left out.
 
-    A last line without its end (the run was killed while writing) is left out; damage anywhere else is a
-    :class:`UserError`. After a resume, steps that were done twice are kept once: the later record wins.
+    After a resume, steps that were done twice are kept once: the later record wins.
+
+    Raises:
+        UserError: it is no file that can be read.
     """
+    return read_log(path)[0]
+
+
+def read_log(path: str | Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """See :func:`read_metrics`; also the numbers of the lines that were left out (from 1), but for a last one without
+    its end, where a run was killed while writing."""
     file = Path(path)
-    if not file.exists():
-        return []
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    if not os.path.lexists(file):
+        return [], []
+    with trusted(file, "remove it to do without"):
+        content = plain(file).decode("utf-8", errors="replace")
+    whole, lines = content.endswith("\n"), content.splitlines()
     records: dict[tuple[str, float], dict[str, Any]] = {}
+    damaged: list[int] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-            key = (str(record.get("kind", "")), float(record["step"]))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            if number == len(lines):
-                break
-            raise UserError(
-                f'{file}: line {number} is not a record with a "step". Remove that line, or run this seed again.'
-            ) from None
+            record = parse_json(line, LINE).model_dump(exclude_unset=True)
+        except Damaged:
+            if number < len(lines) or whole:
+                damaged.append(number)
+            continue
+        key = (record.get("kind", ""), float(record["step"]))
         records.pop(key, None)  # re-inserted at its later place
         records[key] = record
-    return sorted(records.values(), key=lambda record: float(record["step"]))
+    return sorted(records.values(), key=lambda record: float(record["step"])), damaged

@@ -16,9 +16,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, TypeAdapter
 
+from .._stored import read_json as stored_json
 from ..errors import UserError
-from .summary import Arm, Summary, read_json, read_metrics
+from .files import read_log
+from .summary import Arm, Summary
 
 __all__ = ["Activity", "ArmLog", "Curve", "Teaching", "read_arm", "read_run", "thin"]
 
@@ -26,6 +29,21 @@ Array = npt.NDArray[np.float64]
 POINTS = 300  # of one line in the page: more than a screen has room for, few enough to stay small
 MEASURES = ("active", "weight", "temperature")
 EPOCH = -2  # the row of a stacked record that holds its epoch; the last one is the share without any mentor
+
+
+class Taught(BaseModel, extra="allow"):
+    """What is read of ``teaching.json``."""
+
+    mentors: list[str] = []
+    classes: list[str] = []
+    count: list[float | None] = []
+    active: list[list[float | None]] = []
+    weight: list[list[float | None]] = []
+    temperature: list[list[float | None]] = []
+    test_per_class: list[float | None] | None = None
+
+
+TAUGHT = TypeAdapter(Taught)
 
 
 @dataclass(frozen=True)
@@ -96,18 +114,26 @@ def read_arm(summary: Summary, arm: Arm) -> ArmLog:
     teaching: list[dict[str, Any]] = []
     for seed, place in _seed_folders(folder, finished):
         try:
-            records = read_metrics(place / "metrics.jsonl")
-            taught = read_json(place / "teaching.json") if (place / "teaching.json").exists() else None
+            records, damaged = read_log(place / "metrics.jsonl")
         except UserError as error:
             log.trouble.append(str(error))
             continue
+        if damaged:
+            lines = f"line{'s' * (len(damaged) > 1)} {', '.join(map(str, damaged[:5]))}{', …' * (len(damaged) > 5)}"
+            log.trouble.append(f"{place / 'metrics.jsonl'}: {lines} damaged, and left out.")
+        taught: Taught | None = None
+        try:
+            if (place / "teaching.json").exists():
+                taught = stored_json(place / "teaching.json", TAUGHT, remedy="remove it to do without")
+        except UserError as error:
+            log.trouble.append(str(error))
         curve = _accuracy(records)
         if len(curve):
             log.accuracy[seed] = curve
         train.append([record for record in records if record.get("kind") == "train" and record.get("mentors")])
-        if isinstance(taught, dict):
-            teaching.append(taught)
-            scores = _row(taught.get("test_per_class"), len(summary.data.classes))
+        if taught is not None:
+            teaching.append(taught.model_dump())
+            scores = _row(taught.test_per_class, len(summary.data.classes))
             if np.isfinite(scores).any():
                 log.per_class[seed] = scores
     if log.accuracy:
@@ -172,7 +198,7 @@ def _mean_curve(curves: Sequence[Curve]) -> Curve:
 def _activity(runs: Sequence[Sequence[dict[str, Any]]], names: Sequence[str]) -> Activity | None:
     if not runs:
         return None
-    count = max(len(record["mentors"].get("active") or []) for records in runs for record in records)
+    count = max(len(_list(record["mentors"].get("active"))) for records in runs for record in records)
     if count == 0:
         return None
     by_step: dict[float, list[Array]] = {}
@@ -194,7 +220,7 @@ def _teaching(found: Sequence[dict[str, Any]], classes: Sequence[str]) -> Teachi
     if not taught:
         return None
     shape = (len(taught[0]["mentors"]), len(classes) or len(taught[0].get("classes") or []))
-    taught = [one for one in taught if all(np.shape(one.get(m) or []) == shape for m in MEASURES)]
+    taught = [one for one in taught if all(_shape(one.get(m) or []) == shape for m in MEASURES)]
     if not taught or 0 in shape:
         return None
     mean = {m: _nanmean(np.stack([_table(one[m]) for one in taught]), 0) for m in MEASURES}
@@ -211,12 +237,22 @@ def _teaching(found: Sequence[dict[str, Any]], classes: Sequence[str]) -> Teachi
     )
 
 
+def _shape(rows: list[list[Any]]) -> tuple[int, int]:
+    """Of a table whose rows are equally long; else one that no table has."""
+    widths = {len(row) for row in rows}
+    return len(rows), widths.pop() if len(widths) == 1 else -1
+
+
 def _names(names: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(names) if len(names) == count else tuple(f"mentor {k + 1}" for k in range(count))
 
 
+def _list(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else []
+
+
 def _row(values: Any, length: int) -> Array:
-    numbers = _numbers(values if isinstance(values, list) else [])[:length]
+    numbers = _numbers(_list(values))[:length]
     return np.concatenate([numbers, np.full(length - len(numbers), np.nan)])
 
 

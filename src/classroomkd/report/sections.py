@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .._stored import read_text
+from ..errors import UserError
 from . import charts, words
 from .html import Html, el, prose, table
 from .records import Array
@@ -240,8 +242,11 @@ def settings(story: Story) -> Html:
         parts.append(el("p", "Made by ", el("code", story.summary.command)))
     recipe = root / "recipe.yaml"
     if recipe.exists():
-        text = recipe.read_text(encoding="utf-8", errors="replace")
-        parts.append(el("details", el("summary", "Recipe, resolved"), el("pre", text, tabindex="0")))
+        try:
+            text = el("pre", read_text(recipe, remedy="it is not shown"), tabindex="0")
+        except UserError as error:
+            text = el("p", str(error), class_="note")
+        parts.append(el("details", el("summary", "Recipe, resolved"), text))
     options = [
         [
             arm.label,

@@ -8,6 +8,7 @@ from fake_run import ARMS, fake_run
 
 from classroomkd.errors import UserError
 from classroomkd.report import collect, load_summary, read_metrics
+from classroomkd.report.files import read_log
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_entry_of_an_unlisted_arm_is_kept(run: Path, tmp_path: Path) -> None:
     assert [arm.label for arm in summary.arms][-1] == "new"
 
 
-def test_metrics_tolerate_only_a_cut_last_line(tmp_path: Path) -> None:
+def test_a_damaged_line_of_metrics_costs_that_line(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     assert read_metrics(file) == []
     good = [json.dumps({"kind": "train", "step": step, "epoch": 0, "loss": 1.0}) for step in (5, 10)]
@@ -92,7 +93,21 @@ def test_metrics_tolerate_only_a_cut_last_line(tmp_path: Path) -> None:
     file.write_text("\n".join(good) + "\n17\n")
     assert len(read_metrics(file)) == 2
     file.write_text(good[0] + '\n{"kind": "tr\n' + good[1] + "\n")
-    with pytest.raises(UserError, match=r"metrics\.jsonl: line 2"):
+    assert [r["step"] for r in read_metrics(file)] == [5, 10]
+    assert read_log(file)[1] == [2]
+    bad = [
+        "17",
+        '{"step": NaN}',
+        '{"step": "5"}',
+        '{"step": 5, "mentors": 3}',
+        "[" * 99_999,
+        f'{{"step": {"9" * 999}}}',
+    ]
+    file.write_text("\n".join([good[0], *bad, good[1]]) + "\n")
+    assert read_log(file)[1] == [2, 3, 4, 5, 6, 7]
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(UserError, match=r"metrics\.jsonl is a folder"):
         read_metrics(file)
 
 

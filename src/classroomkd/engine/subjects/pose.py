@@ -22,10 +22,11 @@ from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.checkpoints import read_checkpoint
 from classroomkd.models.measuring import as_for_evaluation
 from classroomkd.tasks.pose.calibration import calibrate
-from classroomkd.tasks.pose.coding import Coding, coding_of, from_plain
+from classroomkd.tasks.pose.coding import Coding, coding_of
 from classroomkd.tasks.pose.judging import check_metric, judge
 from classroomkd.tasks.pose.task import Pose
 from classroomkd.tasks.pose.translation import VERSION, Translation
+from classroomkd.tasks.pose.written import written_coding, written_skeleton
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
@@ -139,7 +140,7 @@ class Joints(Subject):
         if mentor is None or (wanted is None and "skeleton" not in self._written(mentor)):
             return self.skeleton
         if wanted is None:  # a student of ours says which joints it answers
-            return Skeleton.from_plain(json.loads(self._written(mentor)["skeleton"]))
+            return written_skeleton(str(mentor.checkpoint), self._written(mentor))
         if isinstance(wanted, str):
             try:
                 return named_skeleton(wanted)
@@ -166,7 +167,7 @@ class Joints(Subject):
         joints, who = len(self.skeleton_of(mentor)), f"mentor '{mentor.name}'"
         coding = self._coding(module, size, joints, who, self.setup.runtime.device)
         if "coding" in self._written(mentor):
-            kept = from_plain(json.loads(self._written(mentor)["coding"]))
+            kept = written_coding(str(mentor.checkpoint), self._written(mentor))
             if kept.answer_shape == coding.answer_shape and kept.kind == coding.kind:
                 coding = kept
         known = {field.name for field in fields(coding)} - {"size", "joints"}
