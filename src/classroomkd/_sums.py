@@ -16,18 +16,17 @@ __all__ = ["SUMS", "damage", "is_listed", "write_sums"]
 SUMS = "SHA256SUMS"
 
 
-def write_sums(folder: Path, names: Iterable[str], known: Mapping[str, bytes] | None = None, to: str = SUMS) -> None:
+def write_sums(folder: Path, names: Iterable[str], known: Mapping[str, bytes] | None = None) -> None:
     """Write the checksums of a folder's files as they are on the disk now.
 
     Args:
         folder: of the files.
         names: of the files.
         known: content of further files by name, which are going to be written.
-        to: the list's name; ``NAME.sha256`` where a folder has many writers.
     """
     sums = {name: _sum(folder / name) for name in names}
     sums |= {name: hashlib.sha256(content).hexdigest() for name, content in (known or {}).items()}
-    atomic_write_text(folder / to, "".join(f"{value}  {name}\n" for name, value in sums.items()))
+    atomic_write_text(folder / SUMS, "".join(f"{value}  {name}\n" for name, value in sums.items()))
 
 
 def damage(path: Path) -> str | None:
@@ -54,15 +53,14 @@ def is_listed(path: Path) -> bool:
 
 
 def _listed(path: Path) -> str | None:
-    for name in (f"{path.name}.sha256", SUMS):
-        try:
-            lines = (path.parent / name).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            continue
-        for line in lines:
-            value, _, listed = line.partition("  ")
-            if listed == path.name:
-                return value
+    try:
+        lines = (path.parent / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    for line in lines:
+        value, _, listed = line.partition("  ")
+        if listed == path.name:
+            return value
     return None
 
 
