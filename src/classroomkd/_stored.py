@@ -30,6 +30,19 @@ MAPPING: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 T = TypeVar("T")
 
+# What taking apart values of any kind, or reading files of any content, fails with.
+_NOT_OURS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
 
 class Damaged(ValueError):
     """What is wrong with a stored file or text; the caller says with which, and what to do."""
@@ -48,15 +61,7 @@ def trusted(place: str | os.PathLike[str], remedy: str) -> Iterator[None]:
         raise
     except Damaged as error:
         raise UserError(f"{os.fspath(place)} {error}; {remedy}") from error
-    except (
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except _NOT_OURS as error:
         told = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{os.fspath(place)} is damaged ({told[:200]}); {remedy}") from error
 
