@@ -12,10 +12,12 @@ from torch import Tensor, nn
 import classroomkd as ck
 from classroomkd import methods, models
 from classroomkd.classroom import Mentor, TapReader
-from classroomkd.classroom.places import survey
+from classroomkd.classroom.places import Survey, survey
 from classroomkd.cli.app import main
 from classroomkd.engine.fast import hasten
+from classroomkd.recipe import load_recipe
 
+SHAPE = (3, 32, 32)
 SHAPES = {  # of the literature's networks at 32 x 32: the maps between stem and pooling
     "resnet8x4": [(64, 32, 32), (128, 16, 16), (256, 8, 8)],
     "wrn_40_2": [(32, 32, 32), (64, 16, 16), (128, 8, 8)],
@@ -55,7 +57,7 @@ def test_the_released_maps_are_those_of_the_literature(name: str) -> None:
     with torch.device("meta"):
         module = models.create(name, 100)
         places = models.released_places(name)
-        seen = survey(module, torch.zeros(1, 3, 32, 32))
+        seen = survey(module, torch.zeros(1, *SHAPE))
     assert [seen.layout(place).map_shape for place in places] == SHAPES[name]
 
 
@@ -93,7 +95,7 @@ def test_vgg_is_read_behind_its_activations(side: int) -> None:
 
 
 def test_fitnets_hint_of_a_vgg_can_be_reached() -> None:
-    room = ck.Classroom(net("resnet8"), [moved(net("vgg8"))], "fitnet", image_shape=(3, 32, 32))
+    room = ck.Classroom(net("resnet8"), [moved(net("vgg8"))], "fitnet", image_shape=SHAPE)
     (theirs,) = room(images(), torch.arange(4)).mentors.features["@stage:-2"]  # type: ignore[union-attr]
     assert theirs.shape[1:] == (256, 8, 8)
     assert theirs.min() == 0
@@ -105,7 +107,7 @@ def test_similarities_at_the_released_place() -> None:
         mentor = Mentor(net("wrn_40_1", 20), taps=taps)
         torch.manual_seed(2)
         student = models.create("wrn_16_1", 20)
-        room = ck.Classroom(student, [mentor], "sp", taps=taps, image_shape=(3, 32, 32))
+        room = ck.Classroom(student, [mentor], "sp", taps=taps, image_shape=SHAPE)
         return room(images(32), torch.arange(32) % 20).terms["similarity"].item()
 
     released = term("block3")
@@ -113,11 +115,69 @@ def test_similarities_at_the_released_place() -> None:
     assert term(None) == term("relu") < released
 
 
+RECIPES = Path(__file__).parents[2] / "recipes"
+SECOND, LAST, ALL = slice(1, 2), slice(-1, None), slice(None)
+READ = [  # by recipe and method, which of the released maps it reads
+    ("fitnet/cifar100", {"fitnet": SECOND}),
+    ("at/cifar100", {"at": ALL}),
+    ("sp/cifar100", {"sp": LAST}),
+    ("camkd/cifar100", {"camkd": LAST, "average": LAST}),
+    ("mmkd/cifar100", {"mmkd": LAST, "average": LAST}),
+    ("aekd/cifar100", {"aekd": SECOND, "average": SECOND}),
+    ("average/cifar100", {"average": SECOND}),
+    ("fitnet/cifar100-families", {"fitnet": SECOND, "at": ALL, "sp": LAST, "camkd": LAST}),
+]
+
+
+@pytest.mark.parametrize(("name", "read"), READ, ids=[name for name, _ in READ])
+def test_recipes_read_the_released_places(
+    name: str, read: dict[str, slice], surveyed: dict[str, Survey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cifar100").mkdir()  # the folder that they name; its content is not looked at
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
+    networks = [(recipe.student.model, recipe.student.taps), *((m.model, m.taps) for m in recipe.mentors)]
+    count = len(models.released_places(recipe.student.model))  # the release compares as many as both have
+    seen = []
+    for method, options in (part for arm in recipe.arms() for part in arm.parts):
+        taps = [tap for tap, kind in methods.create(method, **options).needs.features.items() if kind == "map"]
+        for model, places in networks if taps and method in read else ():
+            if model not in surveyed:
+                with torch.device("meta"):
+                    surveyed[model] = survey(models.create(model, 100), torch.zeros(1, *SHAPE))
+            expected = models.released_places(model)
+            expected = expected[:count] if read[method] == ALL else expected[read[method]]
+            assert [surveyed[model].find(places.get(tap, tap)) for tap in taps] == list(expected), (method, model)
+            seen.append(method)
+    assert set(seen) == set(read)
+
+
+@pytest.fixture(scope="module")
+def surveyed() -> dict[str, Survey]:
+    """By name, what is known of a network."""
+    return {}
+
+
+def test_attention_at_four_maps_of_two_families() -> None:
+    names = ("mobilenetv2", "vgg8")
+    student, mentor = (dict(zip("abcd", models.released_places(name), strict=True)) for name in names)
+
+    def term(taps: str) -> Tensor:
+        method = methods.create("at", taps=list(taps))
+        room = ck.Classroom(
+            net(names[0]), [Mentor(net(names[1]), taps=mentor)], method, taps=student, image_shape=SHAPE
+        )
+        assert list(room.method.needs.features) == list(taps)
+        return room(images(), torch.arange(4)).terms["attention"].detach()
+
+    torch.testing.assert_close(term("abcd"), torch.stack([term(tap) for tap in "abcd"]).sum())
+
+
 def test_an_input_is_a_place_like_any_other() -> None:
     mentor = Mentor(moved(net("wrn_16_1")), taps={"pool2:input": "bn1:input"})
     student = moved(net("vgg8")).eval()
     method = methods.create("camkd", tap="pool2:input")
-    room = ck.Classroom(student, [mentor, net("vgg8")], method, image_shape=(3, 32, 32))
+    room = ck.Classroom(student, [mentor, net("vgg8")], method, image_shape=SHAPE)
     assert room.shapes is not None
     assert room.shapes.student["pool2:input"] == (256, 8, 8)
     assert room.shapes.mentors["pool2:input"] == ((64, 8, 8), (256, 8, 8))
