@@ -4,7 +4,7 @@ System   the baseline of multi-teacher papers (You et al. 2017; CA-MKD's and Cla
 Rule     L = supervised_weight · CE + weight · T² · mean_m mean_b KL(softmax(z_m / T) ‖ softmax(z_s / T))
            + feature_weight · mean_m mean (r_m(F_s) − F_m)²,   r_m a trained projector for each mentor
 Shapes   z_m (M, B, C), z_s (B, C); the KL is (M, B, U); F (B, channels, H, W) at ``tap``
-Defaults T 4, weight 1, supervised_weight 1, feature_weight 0 (CA-MKD's released loop; its FitNet-MKD has 100)
+Defaults T 4 (pose: 1), weight 1, supervised_weight 1, feature_weight 0 (CA-MKD's released loop; its FitNet-MKD has 100)
 Deviates the hints are trained: the released FitNet-MKD detaches them, so its published rows are AVER again; mentors
          that do not count on a sample (see ``weighted``) do not count in its hints either
 Cost     the student's step and M forwards; with features M small projectors

@@ -7,7 +7,7 @@ Rule     L = supervised_weight · CE + weight · mean_b Σ_m w_m D_m,   w_m = (1
 Shapes   w (M, B, U), sums to 1 over M; D (M, B, U), T² included
 Rules    paper      as above
          reference  times (M − 1) / M: the code divides by M where the weights sum to M − 1
-Defaults T 4, weight 1, supervised_weight 1 (CA-MKD's loop)
+Defaults T 4 (pose: 1), weight 1, supervised_weight 1 (CA-MKD's loop)
 Deviates a probability of 0 has entropy 0 (the code: NaN); one mentor counts 1; the paper's text was not available, rule
          paper is the code without its scale factor
 Cost     the student's step and M forwards

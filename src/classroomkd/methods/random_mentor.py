@@ -3,7 +3,7 @@
 System   the usual control of multi-teacher papers (AMTML-KD's "random teacher" draws the first one always: a bug)
 Rule     L = supervised_weight · CE + weight · mean_b D_{m(b)},   m(b) uniform over the mentors that count on the sample
 Shapes   the record is one-hot over M, (M, B, U); D (M, B, U), T² included
-Defaults T 4, weight 1, supervised_weight 1, seed 0
+Defaults T 4 (pose: 1), weight 1, supervised_weight 1, seed 0
 Draws    a hash of (seed, sample id, step): the same after a resume, on any number of ranks, in any batch; without ids
          in a loop of your own, of the place in the batch
 Cost     the student's step and M forwards: everyone is asked, since the batch needs all

@@ -5,7 +5,7 @@ System   Mirzadeh, Farajtabar, Li, Levine, Matsukawa, Ghasemzadeh, "Improved Kno
 Rule     L = supervised_weight · CE + weight · T² · mean_b KL(softmax(z_a / T) ‖ softmax(z_s / T)), a the assistant,
          whom ``kd`` from a larger mentor made by the same rule (``taught_by`` in a recipe)
 Shapes   z (B, C); the KL is (B, U) over the task's units
-Defaults T 4, weight λ = 0.5, supervised_weight 1 − λ = 0.5. The released code searches λ in 0.05..1 and T in
+Defaults T 4 (pose: 1), weight λ = 0.5, supervised_weight 1 − λ = 0.5. The released code searches λ in 0.05..1 and T in
          {1, 2, 5, 10, 15, 20} for every pair, so no value of it is a default; 160 to 200 epochs, batch 128, decay 1e-4
 Deviates the released divergence is averaged over samples and classes, which makes it C times weaker; here, and in the
          paper's formula, over samples. The released learning rate never takes its first value (its rule compares the
