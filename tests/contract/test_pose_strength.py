@@ -104,6 +104,11 @@ def stage() -> Stage:
     return Stage(32, 160, ("simcc_tiny", "heatmap_tiny"), 12)
 
 
+@cache
+def theatre() -> Stage:
+    return Stage(48, 800, ("simcc_small", "heatmap_small", "simcc_tiny"), 12)
+
+
 def loudness(room: ck.Classroom) -> dict[str, float]:
     """By term but the student's own, its gradient on the student over that of plain labels."""
     x, y, ids = stage().batch(stage().people.train, torch.arange(64))
@@ -132,11 +137,10 @@ def test_hints_are_below_twice_the_labels_at_the_start(name: str, given: dict[st
 @pytest.mark.parametrize("head", HEADS)
 def test_camkd_is_not_worse_than_the_student_alone(head: str) -> None:
     """By its defaults. With a classifier's hints (50) a heatmap student ended at 6.5 px where alone has 4.4."""
-    theatre = Stage(48, 800, ("simcc_small", "heatmap_small", "simcc_tiny"), 12)
     found = {}
     for name in ("none", "camkd"):
-        rooms = [theatre.classroom(f"{head}_tiny", name, seed, name != "none") for seed in range(2)]
+        rooms = [theatre().classroom(f"{head}_tiny", name, seed, name != "none") for seed in range(2)]
         for room in rooms:
-            theatre.train(room, 5, 400)
-        found[name] = sum(theatre.error(room) for room in rooms) / 2
+            theatre().train(room, 5, 400)
+        found[name] = sum(theatre().error(room) for room in rooms) / 2
     assert found["camkd"] < found["none"] + 0.3, found

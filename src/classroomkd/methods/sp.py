@@ -5,7 +5,9 @@ Rule     L = supervised_weight · CE + weight · mean_m ‖G(F_s) − G(F_m)‖�
          G(F) = the products of all pairs of flattened maps, each row brought to length 1
 Shapes   F (B, channels, H, W) at ``tap``, any shape for each network; G (B, B). B counts the samples of all ranks
 Defaults weight 3000, supervised_weight 1, the last stage (the released scripts of RepDistiller: CIFAR-100; another map
-         in wide ResNets, ShuffleNetV2 and MobileNetV2: see the page). Pose: weight 300 (3000 pulls 5 times the labels)
+         in wide ResNets, ShuffleNetV2 and MobileNetV2: see the page). Pose: weight 30: at 3000 it pulls 5
+         times as hard as the labels at the start; at 300 a heatmap student still ends behind the student alone (6.3 px
+         to 4.7)
 Cost     the student's step and M forwards; a product of B² · channels · H · W for each network
 Hurts    in small batches, and after a mentor whose last maps are nearly the same for all samples of a class: little is
          left to preserve that the labels do not say
@@ -36,7 +38,7 @@ class SimilarityPreserving(FeatureMethod):
     """
 
     label = "sp"
-    task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"weight": 300.0}}
+    task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"weight": 30.0}}
 
     def __init__(
         self,

@@ -110,7 +110,10 @@ METHODS: dict[str, MethodEntry] = {
         "classroomkd.methods.sp:SimilarityPreserving", "similarities between samples", "paper", version=2
     ),
     "crd": MethodEntry(
-        "classroomkd.methods.crd:CRD", "contrastive representation with a memory of all samples", "paper"
+        "classroomkd.methods.crd:CRD",
+        "contrastive representation with a memory of all samples",
+        "paper",
+        version=2,
     ),
     "dkd": MethodEntry("classroomkd.methods.dkd:DKD", "the target class and the rest, decoupled", "paper", version=2),
     "dist": MethodEntry("classroomkd.methods.dist:DIST", "correlations within and between classes", "paper", version=2),
