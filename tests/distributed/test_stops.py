@@ -31,7 +31,7 @@ RECIPE = {
     "device": "cpu",
     "threads": 1,
     "check_mentors": "off",
-}  # four steps an epoch: the mentor's training ends with step 12
+}  # four steps an epoch: the mentor's training ends with step 12, the first student's with step 24
 
 
 def arguments(folder: Path) -> list[str]:
@@ -52,7 +52,7 @@ def by_hand(folder: Path, fail: str) -> tuple[list[int], str]:
     common["LOCAL_WORLD_SIZE"] = "2"
     started = [
         subprocess.Popen(
-            [sys.executable, *arguments(folder)], env=common | {"RANK": rank, "LOCAL_RANK": rank},
+            [sys.executable, *arguments(folder), "methods=[none,kd]"], env=common | {"RANK": rank, "LOCAL_RANK": rank},
             stderr=subprocess.PIPE, text=True,
         ) for rank in ("0", "1")
     ]  # fmt: skip

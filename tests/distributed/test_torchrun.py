@@ -78,6 +78,26 @@ def test_each_method_alone(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
+def test_one_run_teaches_joints_by_every_method(tmp_path: Path) -> None:
+    """Of the last batch one rank has a single person, the other two."""
+    names = sorted(name for name, entry in methods.entries().items() if "pose" in entry.tasks)
+    recipe = {
+        **RECIPE,
+        "task": "pose",
+        "data": {
+            "source": "puppets", "size": 48, "views": "person",
+            "options": {"train": 70, "test": 20, "image_size": 64, "metric": "PCK@0.2"},
+        },
+        "student": {"model": "simcc_tiny"},
+        "mentors": [{**mentor, "model": "simcc_tiny"} for mentor in RECIPE["mentors"]],  # type: ignore[attr-defined]
+        "train": {"epochs": 1, "batch_size": 12, "optimizer": "sgd", "lr": 0.002, "drop_last": False},
+    }  # fmt: skip
+    done = torchrun(tmp_path, {**recipe, "methods": names})
+    assert done.returncode == 0, done.stderr[-3000:]
+    check(tmp_path, names)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["run", "bench"])
 def test_a_cost_is_measured_and_printed_once(tmp_path: Path, verb: str) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, "methods": ["fitnet", "kd"]}))
