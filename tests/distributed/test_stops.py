@@ -266,3 +266,21 @@ def test_one_process_talks_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not alone.connected
         error = RunStopped("x")
         assert alone.stop(error) is error
+
+
+def test_what_may_take_long_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step (it may compile), scores and checkpoints are no rest; every other step is."""
+    moves: list[str | None] = []
+    monkeypatch.setattr(Ranks, "move", lambda self, phase=None: moves.append(phase))
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    recipe = {**RECIPE, "mentors": [], "methods": ["none"], "workers": 1}
+    recipe["train"] = {"epochs": 2, "batch_size": 16, "lr": 0.02}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    from classroomkd.cli.app import main
+
+    assert main(["run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    steps = [None, None]  # before and after a step; fetching is in between
+    first = ["opening an epoch", "first step", "first step", *steps[1:]]
+    epoch = ["opening an epoch", None]
+    assert moves == [*first, *steps * 3, "after an epoch", *epoch, *steps * 4, "after an epoch"]

@@ -200,15 +200,16 @@ class Fit:
             ranks.move("opening an epoch")
             self._open_epoch(epoch)
             ranks.move(kind)
-            asked, kind = time.perf_counter(), None
+            asked = time.perf_counter()
             for i, batch in enumerate(batches.epoch(epoch, skip), skip):
                 waited += time.perf_counter() - asked
                 at = classroom.epoch = epoch + i / len(batches)
                 for group in context.raw_optimizer.param_groups:
                     group["lr"] = rate(at)
                 context.group = min(spec.accumulate, len(batches) - i // spec.accumulate * spec.accumulate)
-                ranks.move()
+                ranks.move(kind)
                 context.teach(batch)
+                kind = None
                 cost.count(len(batch["ids"]))
                 if classroom.steps % spec.log_every == 0:
                     flush(epoch + (i + 1) / len(batches))
