@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -98,6 +101,35 @@ def test_terminated_at_random_moments(tmp_path: Path, workers: int, whole_group:
     assert expected.keys() == found.keys()
     for name, tensors in expected.items():
         assert all(torch.equal(value, found[name][key]) for key, value in tensors.items()), name
+
+
+def _in_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup passes on as "ignore"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_terminal_that_is_closed(tmp_path: Path, workers: int) -> None:
+    """SIGHUP comes, and what is written to the terminal from then on fails: the checkpoint is written all the same."""
+    ours, theirs = os.openpty()
+    words = [w for w in command(tmp_path / "run", f"workers={workers}", "train.epochs=300") if w != "--quiet"]
+    process = subprocess.Popen(
+        [*words, "train.checkpoint_every=300"],
+        env={**ENV, "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=_in_terminal,
+    )
+    os.close(theirs)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run").glob("*/seed*/metrics.jsonl")) and time.monotonic() < deadline:
+        if select.select([ours], [], [], 0.1)[0]:
+            os.read(ours, 65536)
+    os.close(ours)
+    assert process.wait(timeout=60) == 75
+    assert list((tmp_path / "run").glob("*/seed*/checkpoints/last.pt"))
 
 
 def test_ranks_stop_at_the_same_step(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,16 @@ def images() -> Any:
 @pytest.fixture(scope="module")
 def runtime() -> Runtime:
     return Runtime("cpu", "fp32", 1)
+
+
+@pytest.fixture(autouse=True)
+def plain_handlers() -> Iterator[None]:
+    """As a terminal starts a program; a shell's background job and nohup ignore some."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def net(width: int) -> nn.Module:
@@ -202,6 +212,14 @@ def test_after_the_end_a_checkpoint_holds_what_the_files_need(images: Any, runti
     again, resumed = train(images, runtime, tmp_path, spec, "crd", {"negatives": 20}, resume=True)
     assert all(torch.equal(value, again[key]) for key, value in weights.items())
     assert resumed.teaching == result.teaching
+
+
+def test_checkpoints_of_the_schema_before_are_read(tmp_path: Path) -> None:
+    torch.save({"schema": 1, "epoch": 3}, tmp_path / "last.pt")
+    assert checkpoint.load(tmp_path / "last.pt") == {"epoch": 3}
+    torch.save({"schema": 3, "epoch": 3}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match="schema 3, this version reads 2"):
+        checkpoint.load(tmp_path / "last.pt")
 
 
 def test_every_flipped_byte_of_a_checkpoint_is_noticed(tmp_path: Path) -> None:

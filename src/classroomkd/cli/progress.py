@@ -71,7 +71,8 @@ class Watch:
 
     def __exit__(self, *error: Any) -> None:
         if self.live:
-            self._progress.stop()
+            with _terminal():
+                self._progress.stop()
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line above the bars."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable
 from io import StringIO
@@ -170,3 +172,21 @@ def test_filling_counts_answers_of_all_mentors(watching: Callable[..., Made], no
         "student c: answers stored 50% (50 of 100)  (about 10 s left)",
         "mentor c: 100 samples answered now",
     ]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_terminal_that_was_closed_is_nothing_to_stop_for(number: int) -> None:
+    class Closed(StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(number, os.strerror(number))
+
+    watch = Watch(Console(file=Closed(), force_terminal=True))
+    plan = [{"job": "a", "kind": "student", "epochs": 2, "work": 1.0}]
+    calls = [lambda: watch.say("word"), lambda: watch({"event": "note", "text": "word"})]
+    watch({"event": "plan", "jobs": plan})
+    for call in calls:
+        if number == errno.EIO:
+            call()
+        else:
+            with pytest.raises(OSError, match="No space"):
+                call()
