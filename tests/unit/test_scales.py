@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -27,6 +28,16 @@ from classroomkd.recipe import TrainSpec
 
 CLASSES, BATCH = 10, 16
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(name: str) -> Any:
+    """A script of the benchmarks as a module."""
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def net() -> nn.Module:
@@ -154,3 +165,20 @@ def test_a_run_says_it_once_an_arm_and_a_dry_run_where_mentors_are_trained(tmp_p
     assert found["none"]["gradient_ratio"] is None
     assert 0 < found["average"]["gradient_ratio"] < LOUD < found["shouted"]["gradient_ratio"]
     assert (found["average"]["loud"], found["shouted"]["loud"][:12]) == ("", "at the start")
+
+
+def test_the_table_of_a_recipe(tmp_path: Path, capsys: Any) -> None:
+    script = load("scales")
+    quick = [
+        "data.options.train=60", "data.options.test=40", "student.samples=40", "mentor_train.epochs=1", "threads=1",
+        f"cache={tmp_path / 'cache'}", "mentors=[{name: a, model: convnet8}]",
+        "methods=[none, average, {name: average, schedule: {warmup: {epochs: 20}}, label: ramp}]",
+    ]  # fmt: skip
+    script.main([str(ROOT / "recipes" / "smoke.yaml"), *quick, "--epochs", "1", "--out", str(tmp_path / "x.json")])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert lines[2] == "| none | – | – |"
+    assert [line.count("→") for line in lines[3:]] == [2, 2]
+    plain, ramp = json.loads((tmp_path / "x.json").read_text())["rows"][1:]
+    assert plain["start"]["ratio"] != plain["after"]["ratio"]
+    assert ramp["start"]["unscheduled"] == pytest.approx(plain["start"]["ratio"], rel=1e-4)
+    assert ramp["start"]["ratio"] == pytest.approx(plain["start"]["ratio"] / 20, rel=1e-4)
