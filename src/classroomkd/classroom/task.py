@@ -22,6 +22,7 @@ class Task(ABC):
     """
 
     name: str
+    steepest: float | None = None  # no gradient of a unit's supervised loss on its answer is longer; None = unbounded
     partial: ClassVar[bool] = False  # whether units may be without a truth, so that ranks can hold different numbers
 
     @classmethod

@@ -17,12 +17,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from classroomkd.errors import UserError
+from classroomkd.functional.bound import STEEPEST, restraint
 from classroomkd.functional.constants import constant
 from classroomkd.functional.divergence import kl_divergence, log_credibility
 
-__all__ = ["ClassroomTerms", "Grades", "Rule", "classroom", "grade", "python_round2"]
+__all__ = [
+    "STEEPEST",
+    "ClassroomTerms",
+    "Grades",
+    "Rule",
+    "bound_of",
+    "classroom",
+    "grade",
+    "python_round2",
+    "restraint",
+]
 
 Rule = Literal["sample", "batch", "rank"]
+BOUND = 1.0  # of ``sample``; see ``docs/methods/classroomkd.md``
 Reduce = Callable[[Tensor], Tensor]
 
 
@@ -66,6 +78,7 @@ class _RuleSpec:
     shift: float  # the divergence is multiplied by (T - shift)²
     neutral: Callable[[int], float]  # every mentor's weight when filtering is off
     fixed: Callable[[float], float]  # the temperature when mentoring is off, from tau
+    bound: float  # of the mentors' pull on a unit, in longest pulls of its label; 0 = none
 
 
 # The smallest double that Python's round(x, 2) lifts to (k + 1) / 100: rounding half is decided on the exact
@@ -125,9 +138,9 @@ def _rank(student: Tensor, mentors: Tensor, mask: Tensor, reduce: Reduce | None)
 
 
 _RULES: dict[str, _RuleSpec] = {
-    "sample": _RuleSpec(_sample, True, "credibility", 0.0, lambda n: 1.0 / max(n, 1), lambda tau: 4.0),
-    "batch": _RuleSpec(_batch, False, "credibility", 0.0, lambda n: 1.0, lambda tau: 1.0),
-    "rank": _RuleSpec(_rank, True, "credibility", 1.0, lambda n: 1.0, lambda tau: 1.0 + 0.1 * tau),
+    "sample": _RuleSpec(_sample, True, "credibility", 0.0, lambda n: 1.0 / max(n, 1), lambda tau: 4.0, BOUND),
+    "batch": _RuleSpec(_batch, False, "credibility", 0.0, lambda n: 1.0, lambda tau: 1.0, 0.0),
+    "rank": _RuleSpec(_rank, True, "credibility", 1.0, lambda n: 1.0, lambda tau: 1.0 + 0.1 * tau, 0.0),
 }
 
 
@@ -209,6 +222,11 @@ def grade(
     return Grades(weight, temperature, (temperature - spec.shift) ** 2, active, supervised)
 
 
+def bound_of(rule: Rule, bound: float | None = None) -> float:
+    """The bound on the mentors' pull: the one given, or the rule's own; 0 = none."""
+    return _RULES[rule].bound if bound is None else bound
+
+
 def classroom(
     student_logits: Tensor,
     mentor_logits_MBC: Tensor,
@@ -224,6 +242,7 @@ def classroom(
     fixed_temperature: float | None = None,
     reduce: Reduce | None = None,
     supervised_weight: Literal["credibility", "one"] | None = None,
+    bound: float | None = None,
 ) -> ClassroomTerms:
     """ClassroomKD on class logits: the student's own cross-entropy and what its mentors add.
 
@@ -233,12 +252,15 @@ def classroom(
         target: ``(B,)`` int64 classes.
         tau, rule, strict, soft, normalise, gate, mentoring, fixed_temperature, reduce, supervised_weight:
             see :func:`grade`.
+        bound: how hard all mentors together may pull at a sample's logits, in longest gradients of its cross-entropy
+            (:data:`STEEPEST`); beyond it their part is scaled down (:func:`restraint`). 0 = without a bound; None = the
+            rule's own, 2 for ``sample`` and none for the others.
 
     Returns:
         ``ClassroomTerms(loss, supervised, distilled, weight, temperature, active)``: the supervised part is the mean
         of the student's weighted cross-entropy, the distilled one the batch mean of the sum over mentors of
-        weight · strength · KL(mentor ‖ student) at T (nats). Weight, temperature and active flags are ``(M, B)`` for
-        every rule, constant along B for ``batch`` and ``rank``.
+        weight · strength · KL(mentor ‖ student) at T (nats), within the bound. Weight, temperature and active flags are
+        ``(M, B)`` for every rule, constant along B for ``batch`` and ``rank``.
 
     Source: Sarode et al., arXiv 2409.20237; ``batch`` and ``rank`` are the two rules of its released code.
     """
@@ -265,5 +287,8 @@ def classroom(
     divergence = kl_divergence(student_logits.unsqueeze(0), safe, temperature)
     cross_entropy = F.nll_loss(torch.log_softmax(student_logits.to(student_log.dtype), -1), target, reduction="none")
     supervised = (grades.supervised.squeeze(-1) * cross_entropy).mean()
-    distilled = (weight * strength * divergence).sum(0).mean()
+    pull = (weight * strength * divergence).sum(0)
+    if most := bound_of(rule, bound):
+        pull = pull * restraint(pull.unsqueeze(-1), student_logits, most * STEEPEST).squeeze(-1)
+    distilled = pull.mean()
     return ClassroomTerms(supervised + distilled, supervised, distilled, weight, temperature, active)

@@ -9,6 +9,7 @@ from torch import Tensor
 from classroomkd.classroom.task import Task
 from classroomkd.errors import UserError
 from classroomkd.functional import kl_divergence, log_credibility
+from classroomkd.functional.bound import STEEPEST
 
 __all__ = ["Classification"]
 
@@ -21,6 +22,7 @@ class Classification(Task):
     """
 
     name = "classification"
+    steepest = STEEPEST
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing

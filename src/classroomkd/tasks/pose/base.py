@@ -44,6 +44,11 @@ class Coding(ABC):
     def answer_shape(self) -> tuple[int, ...]:
         """Of one sample's answer, K first."""
 
+    @property
+    def steepest(self) -> float | None:
+        """No gradient of a joint's supervised loss on its answer is longer; None = it has no bound."""
+        return None
+
     @abstractmethod
     def ideal(self, target: Tensor) -> Tensor:
         """What a perfect network would answer, ``(B, K, …)``; the same for every v."""

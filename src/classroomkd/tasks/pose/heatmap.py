@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from classroomkd.functional import heatmaps, kl_divergence, simcc, wide
+from classroomkd.functional.bound import STEEPEST
 from classroomkd.functional.constants import constant
 from classroomkd.tasks.pose.base import Coding, Size
 
@@ -63,6 +64,11 @@ class Heatmap(Coding):
     def answer_shape(self) -> tuple[int, ...]:
         """(K, h, w)."""
         return self.joints, *self.cells
+
+    @property
+    def steepest(self) -> float | None:
+        """``kl``: a cross-entropy of scale times the map; ``mse``: a square, which has no bound."""
+        return self.scale * STEEPEST if self.loss == "kl" else None
 
     def in_cells(self, target: Tensor) -> Tensor:
         """The truth's places ``(B, K, 2)``, cells."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from classroomkd.functional import kl_divergence, simcc
+from classroomkd.functional.bound import STEEPEST
 from classroomkd.functional.constants import constant
 from classroomkd.tasks.pose.base import Coding
 
@@ -78,6 +79,11 @@ class SimCC(Coding):
             simcc.nearest_bin(place, count, self.split)
             for place, count in zip(target.unbind(-1)[:2], self.bins, strict=True)
         ]
+
+    @property
+    def steepest(self) -> float | None:
+        """Two cross-entropies of beta times the logits."""
+        return self.beta * 2**0.5 * STEEPEST
 
     def divergence(self, student: Tensor, mentors: Tensor, temperature: float | Tensor) -> Tensor:
         """KL(mentor ‖ student) at the temperature, the sum of both axes (as :meth:`supervised`), nats."""

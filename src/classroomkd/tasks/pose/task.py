@@ -65,6 +65,11 @@ class Pose(Task):
             )
         self.coding, self.skeleton, self.per, self.distil_hidden = coding, skeleton, per, distil_hidden
 
+    @property
+    def steepest(self) -> float | None:  # type: ignore[override]
+        """The coding's; see the base."""
+        return self.coding.steepest
+
     @classmethod
     def sketch(cls) -> Pose:
         """A small one with COCO's joints."""
