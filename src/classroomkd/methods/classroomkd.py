@@ -13,16 +13,13 @@ Rule      s, p_m = credibility of student and mentor (probability of the true cl
 Shapes    weight, temperature, active (M, B, U); constant along B for batch and rank, whose scores are summed over ranks
 Units     those with a truth. A mentor that does not know a joint, or is not finite there, does not teach it but the
           others; in its batch score such a joint counts as the student's own
-Defaults  tau 12 (released CIFAR-100 configs), on pose 1, fixed_temperature too (``rank``, whose factor is (T − 1)²:
-          as elsewhere); supervised part weighted by the student's credibility in both released
-          rules; ``sample``: by the student's credibility too; ``supervised: one`` turns that off (compare both in
-          benchmarks/RESULTS.md)
+Defaults  tau 12 (released CIFAR-100 configs), on pose 1, fixed_temperature too (not ``rank``); supervised part weighted by
+          the student's credibility in both released rules, and so in ``sample``; ``supervised: one`` turns that off
 Deviates  rounding is done without a host sync; scores that are not finite are inactive (the released loss becomes NaN);
           a batch of 1 works; the two loss weights below are applied (the released code reads and ignores them)
-          ``bound``: Σ w T² KL pulls ever harder the further the student is carried away, up to Σ w T √2 = 39 · √2 with
-          three mentors, where a cross-entropy ends at √2: a MobileNetV3 with one shuffled mentor of three diverged in 4
-          of 5 seeds at lr 0.05 (``benchmarks/misordered.py``). With the bound in none; batch and rank are as released
-Version   2: that bound; ``sample`` compares logs, so that probabilities below 1e-45 still differ (1: they tied at 0)
+          ``bound``: Σ w T² KL pulls with up to Σ w T √2, a cross-entropy with √2: a MobileNetV3 with three mentors, one
+          shuffled, diverged in 4 of 5 seeds at lr 0.05, with the bound in none (``benchmarks/misordered.py``)
+Version   2: the bound; ``sample`` compares logs, so that probabilities below 1e-45 still differ (1: they tied at 0)
 Cost      the student's step and M forwards (none with a bank); figures in benchmarks/RESULTS.md
 Hurts     on training data a mentor that memorised it scores near 1 and teaches everywhere; see ``credibility``.
           With good mentors there is nothing to filter: in benchmarks/RESULTS.md (Fashion-MNIST, short training)
@@ -44,11 +41,13 @@ from classroomkd.classroom import Lesson, Method, Needs, Terms
 from classroomkd.functional import grade
 from classroomkd.functional.bound import restraint
 from classroomkd.functional.classroom import Rule, bound_of
+from classroomkd.methods.pieces.credibility import Credibility, credited
 from classroomkd.methods.pieces.units import partly, silenced
 
 __all__ = ["ClassroomKD"]
 
 Positive = Annotated[float, Field(gt=0)]
+GRADED = ("tau", "rule", "strict", "soft", "normalise", "gate", "mentoring", "fixed_temperature")  # as in ``grade``
 
 
 class ClassroomKD(Method):
@@ -67,9 +66,8 @@ class ClassroomKD(Method):
         supervised: what multiplies the student's own loss, its ``credibility`` or ``one``; None = the rule's own.
         weight: factor of the distilled term.
         supervised_weight: factor of the supervised term.
-        bound: how hard all mentors together may pull at a unit, in longest gradients of its label's own loss; beyond it
-            their part is scaled down. 0 = without a bound; None = the rule's own. Losses without a longest gradient
-            (heatmaps under ``mse``) are left alone.
+        bound: how hard all mentors together may pull at a unit, in longest gradients of its label's loss (heatmaps
+            under ``mse`` have none, and no bound). 0 = as hard as they like; None = the rule's own.
         credibility: how a mentor's credibility is had: its probability on the training sample (``train``), the same
             after the temperature that fits it best on the validation part (``calibrated``), or capped by its mean
             validation probability of that class (``held_out``).
@@ -99,7 +97,7 @@ class ClassroomKD(Method):
         weight: Annotated[float, Field(ge=0)] = 1.0,
         supervised_weight: Annotated[float, Field(ge=0)] = 1.0,
         bound: Annotated[float, Field(ge=0)] | None = None,
-        credibility: Literal["train", "calibrated", "held_out"] = "train",
+        credibility: Credibility = "train",
     ) -> None:
         super().__init__()
         self.rule, self.tau, self.strict, self.soft, self.normalise = rule, tau, strict, soft, normalise
@@ -125,18 +123,6 @@ class ClassroomKD(Method):
         hard = self.rule == "sample" and self.gate and self.soft is None and self.strict is not False
         return knows_MB if hard and self.credibility == "train" else None
 
-    def _mentor_log(self, lesson: Lesson, answers: Tensor) -> Tensor:
-        """Mentors' log-credibility, ``(M, B, U)``, as their record on the held-out part allows."""
-        task, held_out = lesson.task, lesson.calibration
-        if self.credibility == "train":
-            return task.log_credibility(answers, lesson.target)
-        assert held_out is not None  # Needs.calibration; the classroom checked
-        if self.credibility == "calibrated":
-            scale = held_out.temperature.view(-1, *[1] * (answers.dim() - 1))
-            return task.log_credibility(answers / scale, lesson.target)
-        ceiling = held_out.ceiling[:, task.topics(lesson.target)].log()  # (M, B, U)
-        return torch.minimum(task.log_credibility(answers, lesson.target), ceiling)
-
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised and distilled terms, with who taught whom."""
         assert lesson.mentors is not None
@@ -145,7 +131,7 @@ class ClassroomKD(Method):
         own = task.supervised(student, lesson.target)
         with torch.no_grad():
             student_log = task.log_credibility(student, lesson.target)
-            mentor_log = self._mentor_log(lesson, answers).to(student_log.dtype)
+            mentor_log = credited(self.credibility, lesson, answers).to(student_log.dtype)
             answers = task.blanked(answers, mentor_log.isnan())
             apart = self.rule != "sample" and mask.shape[-1] > 1
             silent = partly(~(mentor_log > -torch.inf)) if apart else None
@@ -153,14 +139,7 @@ class ClassroomKD(Method):
                 student_log,
                 mentor_log if silent is None else torch.where(silent, student_log, mentor_log),
                 mask,
-                tau=self.tau,
-                rule=self.rule,
-                strict=self.strict,
-                soft=self.soft,
-                normalise=self.normalise,
-                gate=self.gate,
-                mentoring=self.mentoring,
-                fixed_temperature=self.fixed_temperature,
+                **{option: getattr(self, option) for option in GRADED},
                 supervised_weight=self.supervised,
                 reduce=lesson.reduce,
             )
