@@ -13,7 +13,7 @@ Rule      s, p_m = credibility of student and mentor (probability of the true cl
 Shapes    weight, temperature, active (M, B, U); constant along B for batch and rank, whose scores are summed over ranks
 Units     those with a truth. A mentor that does not know a joint, or is not finite there, does not teach it but the
           others; in its batch score such a joint counts as the student's own
-Defaults  tau 12 (released CIFAR-100 configs), on pose 1, fixed_temperature too (not ``rank``); supervised part weighted by
+Defaults  tau 12 (released CIFAR-100 configs), on pose 1, fixed_temperature too (not ``rank``); supervised part times
           the student's credibility in both released rules, and so in ``sample``; ``supervised: one`` turns that off
 Deviates  rounding is done without a host sync; scores that are not finite are inactive (the released loss becomes NaN);
           a batch of 1 works; the two loss weights below are applied (the released code reads and ignores them)
