@@ -30,6 +30,18 @@ class Rounded(nn.Module):
         return x.half().to(x.dtype)
 
 
+class Exact(nn.Sequential):
+    """Layers that compute in float64 before they round, so that no batch size or kernel shows in what is rounded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.double()
+        for layer in self:
+            tensors = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
+            doubled = {k: v.double() if v.is_floating_point() else v for k, v in tensors.items()}
+            wide = torch.func.functional_call(layer, doubled, (wide,))
+        return wide.to(x.dtype)
+
+
 class Speaker(nn.Module):
     """A network that says what it was told to say about :func:`batch`, by way of features of its own.
 
@@ -44,10 +56,10 @@ class Speaker(nn.Module):
         super().__init__()
         torch.manual_seed(seed)
         width = 6 + 2 * (seed % 2)
-        self.one = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), Rounded())
-        self.two = nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(), Rounded())
-        self.three = nn.Sequential(nn.Conv2d(6, width, 3, 2, 1), nn.ReLU(), Rounded())
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), Rounded())
+        self.one = Exact(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), Rounded())
+        self.two = Exact(nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(), Rounded())
+        self.three = Exact(nn.Conv2d(6, width, 3, 2, 1), nn.ReLU(), Rounded())
+        self.pool = Exact(nn.AdaptiveAvgPool2d(1), nn.Flatten(), Rounded())
         self.head = nn.Linear(width, logits[0].numel())
         self.last = Rounded()
         self.logits = nn.Parameter(logits.float())
