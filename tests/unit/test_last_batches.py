@@ -102,7 +102,8 @@ class Net(nn.Sequential):
 
 def fit(images: Any, method: str, samples: int, **spec: Any) -> tuple[Any, list[str]]:
     runtime, notes = Runtime("cpu", "fp32", 1), list[str]()
-    room = Classroom(Net(0), [Net(1)] if method != "none" else [], method, image_shape=(3, 32, 32))
+    student, mentor = (ck.models.create("convnet8", 10) for _ in range(2))
+    room = Classroom(student, [mentor], method, image_shape=(3, 32, 32))
 
     def heard(event: dict[str, Any]) -> None:
         if event["event"] == "note":
@@ -116,7 +117,7 @@ def fit(images: Any, method: str, samples: int, **spec: Any) -> tuple[Any, list[
     return result, notes
 
 
-@pytest.mark.parametrize("method", ["dist", "aekd"])
+@pytest.mark.parametrize("method", ["sp", "rkd", "dist", "aekd"])
 def test_a_small_last_batch_never_reaches_a_rule_on_the_batch(images: Any, method: str) -> None:
     result, notes = fit(images, method, 51)
     assert (result.steps, result.left_out) == (2 * 3, 3)
