@@ -105,7 +105,7 @@ def notes(recipe: Recipe) -> list[str]:
     entries = [(entry, train) for arm, train in (*((arm, recipe.train) for arm in arms), *taught) for entry in arm]
     found += _idle_taps(recipe, [entry for entry, _ in entries])
     for entry, train in entries:
-        found += [*_idle_options(entry), *_odd_schedule(entry, train.epochs)]
+        found += [*_idle_options(entry, recipe.task.name), *_odd_schedule(entry, train.epochs)]
     return list(dict.fromkeys(found))
 
 
@@ -124,12 +124,15 @@ def _idle_taps(recipe: Recipe, entries: list[MethodSpec]) -> Iterator[str]:
                 yield f"{where}.taps.{tap} has no effect: the methods read {', '.join(read) or 'no taps'}"
 
 
-def _idle_options(entry: MethodSpec) -> Iterator[str]:
-    """What the method itself says about options that act on nothing."""
+def _idle_options(entry: MethodSpec, task: str) -> Iterator[str]:
+    """What the method itself says about options that act on nothing, but for those that the task's default set."""
     from classroomkd import methods
 
+    own, usual = methods.defaults(entry.name, task), methods.defaults(entry.name)
+    unset = {key for key, value in own.items() if value != usual[key] and entry.options.get(key) == value}
     for said in methods.method_class(entry.name).idle(entry.options):
-        yield f"method {entry.label or entry.name}: {said}"
+        if said.split()[0] not in unset:
+            yield f"method {entry.label or entry.name}: {said}"
 
 
 def _odd_schedule(entry: MethodSpec, epochs: int) -> Iterator[str]:

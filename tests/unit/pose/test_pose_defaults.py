@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from classroomkd import methods
+from classroomkd.engine.run_folder import check_run
+from classroomkd.errors import UserError
 from classroomkd.recipe import load_recipe, make_recipe, recipe_yaml
 
 BASE = {"data": "puppets", "task": "pose", "student": "simcc_tiny", "mentors": ["simcc_small"]}
@@ -47,6 +51,30 @@ def test_classroomkd(given: dict[str, Any], tau: float, fixed: float | None) -> 
     assert recipe.notes() == []
     built: Any = methods.create("classroomkd", task="pose", **given)
     assert (built.tau, built.fixed_temperature) == (tau, fixed)
+
+
+@pytest.mark.parametrize("name", [n for n, entry in methods.METHODS.items() if "pose" in entry.tasks])
+def test_nothing_that_nobody_set_is_said_to_be_without_effect(name: str) -> None:
+    mentors = [{"model": "simcc_small", "name": "big"}, {"model": "simcc_tiny", "name": "small", "taught_by": "big"}]
+    notes = make_recipe({**BASE, "mentors": mentors, "method": name}).notes()
+    assert [note for note in notes if note.startswith("method ")] == []
+
+
+def test_options_that_a_default_makes_idle_are_said_to_be() -> None:
+    notes = make_recipe({**BASE, "method": {"camkd": {"projector": "linear"}}}).notes()
+    assert notes == ["method camkd: projector acts only with feature_weight above 0"]
+    assert make_recipe({**BASE, "method": {"camkd": {"projector": "linear", "feature_weight": 1}}}).notes() == []
+
+
+def test_an_old_run_goes_on_with_the_recipe_it_was_made_with(tmp_path: Path) -> None:
+    old = make_recipe({**BASE, "method": {"average": {"temperature": 4}}})
+    (arm,) = old.arms()
+    (tmp_path / arm.slug).mkdir()
+    (tmp_path / arm.slug / "arm.json").write_text(json.dumps([list(part) for part in arm.parts]))
+    (tmp_path / "recipe.yaml").write_text(recipe_yaml(old))
+    check_run(tmp_path, load_recipe(tmp_path / "recipe.yaml"), resume=True)
+    with pytest.raises(UserError, match=r"the arm 'average' differ.*Resume with the recipe it was made with"):
+        check_run(tmp_path, make_recipe({**BASE, "name": old.name, "method": "average"}), resume=True)
 
 
 def test_a_stored_recipe_keeps_its_values(tmp_path: Any) -> None:
