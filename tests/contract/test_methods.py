@@ -9,7 +9,7 @@ import pytest
 import torch
 from cases import cases, labels
 from rooms import IDS, B, M, batch, by_main, classroom, said, student, teach
-from torch import Tensor
+from torch import Tensor, nn
 
 from classroomkd import methods
 from classroomkd.classroom import Classroom, PlainContext
@@ -117,6 +117,17 @@ def test_bf16(name: str, given: dict[str, Any]) -> None:
         torch.testing.assert_close(lesson.terms[key], value, rtol=0.25, atol=0.1)
 
 
+def without_effect(room: Classroom) -> set[str]:
+    """Biases in front of a BatchNorm, which takes them away: their gradient is 0 but for rounding."""
+    found = set()
+    for name, part in room.named_modules():
+        if isinstance(part, nn.Sequential):
+            layers = list(part.named_children())
+            pairs = zip(layers, layers[1:], strict=False)
+            found |= {f"{name}.{key}.bias" for (key, _), (_, after) in pairs if isinstance(after, nn.BatchNorm2d)}
+    return found
+
+
 @every
 def test_a_step_changes_everything_in_a_foreign_loop(name: str, given: dict[str, Any]) -> None:
     room = classroom(name, given, said())
@@ -130,7 +141,8 @@ def test_a_step_changes_everything_in_a_foreign_loop(name: str, given: dict[str,
         assert lesson.loss.isfinite()
     for key, parameter in room.named_parameters():
         assert parameter.isfinite().all(), key
-        assert key not in before or not torch.equal(parameter, before[key]), key
+        moved = key not in before or not torch.equal(parameter, before[key])
+        assert moved or key in without_effect(room), key
 
 
 @every

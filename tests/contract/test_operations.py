@@ -21,6 +21,7 @@ GROW: dict[str, tuple[int | None, str]] = {
     "at": (20, "the mean over its channels, at three places"),
     "fitnet": (None, "a projector"),
     "aekd": (None, "a projector, with features: true"),
+    "average": (None, "a projector, with feature_weight"),
     "mmkd": (None, "a projector, and a product of its maps"),
     "camkd": (None, "a projector, and its own classifier on the student's map"),
     "crd": (None, "a map, and two products with a memory, too large to hold those of all mentors at once"),

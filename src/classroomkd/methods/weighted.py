@@ -47,8 +47,7 @@ class Weighted(Method):
         supervised_weight: factor of the student's own loss.
 
     Attributes:
-        mentor: which mentors teach: ``all``, ``best``, a name or a position. A subclass may make it an option.
-        chosen: their places, where they are not all.
+        mentor: who teaches: ``all``, ``best``, a name or a position; an option of some. ``chosen``: where, if not all.
         hints: a subclass's projectors, if any; ``late``: they count 0 in the first epoch, as in released code.
     """
 
@@ -117,8 +116,7 @@ class Weighted(Method):
         far = self.divergence(lesson, lesson.student.prediction, answers, known)
         distilled = self.mean(weight, far.where(known, 0.0) if far.dim() > 1 else far, units, lesson)
         record, coefficients = self.placed(weight), self.coefficients
-        if self.late and lesson.epoch < 1:
-            # Not left out: under several processes every parameter must take part in every step.
+        if self.late and lesson.epoch < 1:  # under several processes every parameter must take part in every step
             coefficients = {**coefficients, "hints": 0.0}
         return Terms(
             {"supervised": lesson.mean(own, mask), "distilled": distilled, **self.more(lesson, known)},
