@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from cases import cases, labels
 from rooms import IDS, B, M, batch, by_main, classroom, said, student, teach
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from classroomkd import methods
 from classroomkd.classroom import Classroom, PlainContext
@@ -123,8 +125,9 @@ def without_effect(room: Classroom) -> set[str]:
     for name, part in room.named_modules():
         if isinstance(part, nn.Sequential):
             layers = list(part.named_children())
-            pairs = zip(layers, layers[1:], strict=False)
-            found |= {f"{name}.{key}.bias" for (key, _), (_, after) in pairs if isinstance(after, nn.BatchNorm2d)}
+            found |= {
+                f"{name}.{key}.bias" for (key, _), (_, after) in pairwise(layers) if isinstance(after, _BatchNorm)
+            }
     return found
 
 
