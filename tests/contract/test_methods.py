@@ -124,8 +124,9 @@ def without_effect(room: Classroom) -> set[str]:
     found = set()
     for name, part in room.named_modules():
         if isinstance(part, nn.Sequential):
-            layers = list(part.named_children())
-            found |= {
+            for (key, _), (_, after) in pairwise(part.named_children()):
+                if isinstance(after, _BatchNorm):
+                    found.add(f"{name}.{key}.bias")
                 f"{name}.{key}.bias" for (key, _), (_, after) in pairwise(layers) if isinstance(after, _BatchNorm)
             }
     return found
