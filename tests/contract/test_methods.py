@@ -127,8 +127,6 @@ def without_effect(room: Classroom) -> set[str]:
             for (key, _), (_, after) in pairwise(part.named_children()):
                 if isinstance(after, _BatchNorm):
                     found.add(f"{name}.{key}.bias")
-                f"{name}.{key}.bias" for (key, _), (_, after) in pairwise(layers) if isinstance(after, _BatchNorm)
-            }
     return found
 
 
