@@ -20,6 +20,7 @@ from classroomkd.engine.context import EngineContext, untouched
 from classroomkd.engine.course import Course
 from classroomkd.engine.floor import Cost, probe
 from classroomkd.engine.inputs import Batches, Inputs
+from classroomkd.engine.not_finite import NotFinite
 from classroomkd.engine.optim import learning_rate
 from classroomkd.engine.record import open_log
 from classroomkd.engine.runtime import Runtime
@@ -27,8 +28,7 @@ from classroomkd.engine.scales import Scale, loud, measure
 from classroomkd.engine.scoring import Score, evaluate
 from classroomkd.engine.step_context import step_context
 from classroomkd.engine.student_layout import settle
-from classroomkd.engine.watch import REMEDY, Found, Watch, sentence
-from classroomkd.errors import everywhere
+from classroomkd.engine.watch import Found, Watch
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
@@ -155,7 +155,7 @@ class Fit:
         classroom.reduce, classroom.join = reduce, join
         if classroom.method.needs.mentors > 0 and len(classroom.mentors):
             record.watch = Watch(classroom.mentors.names, classroom.task, runtime.device, reduce, join)
-        classroom.mentors.watch = record.watch
+        classroom.mentors.watch, not_finite = record.watch, self._not_finite(context)
         classroom.epochs = float(spec.epochs)
         classroom.clock.quiet = True  # what there is to say of it, the recipe's notes say
         rate = learning_rate(spec)
@@ -175,9 +175,8 @@ class Fit:
         def flush(epoch: float) -> None:
             nonlocal waited, since
             interval = record.flush()
-            self._tell_of(interval["not_finite"], epoch)
-            if interval["bad"]:
-                self._stop(interval["bad"], epoch, record.watch)
+            not_finite.mentors(interval["not_finite"], epoch)
+            not_finite.terms(interval["bad"], epoch)
             now = time.perf_counter()
             line = {
                 "kind": "train",
@@ -281,28 +280,8 @@ class Fit:
         log(line)
         self.notify({"event": "val", **line, "best_epoch": self._course.best[1]})
 
-    def _tell_of(self, not_finite: Found, epoch: float) -> None:
-        """Mentors whose answers were not finite since the last flush: a note, or the end."""
-        for name, found in not_finite.items():
-            self.notify({"event": "not finite", "mentor": name, **found})
-        if not_finite and self.on_bad_mentor == "stop":
-            said = "; ".join(sentence(name, found) for name, found in not_finite.items())
-            raise everywhere(f"{self._stopped(epoch)}: {said}{self._kept()}. {REMEDY}")
-
-    def _stopped(self, epoch: float) -> str:
-        return f"training stopped at epoch {epoch:.2f}, step {self.classroom.steps}"
-
-    def _kept(self) -> str:
-        if self.folder is not None and (path := self.folder / "checkpoints" / "last.pt").exists():
-            return f"; the last good checkpoint is kept at {path}"
-        return ""
-
-    def _stop(self, bad: list[str], epoch: float, watch: Watch | None) -> None:
-        text = f"{self._stopped(epoch)}: the term '{bad[0]}' is not finite"
-        if watch is not None and watch.total:  # then it is not the learning rate
-            said = "; ".join(sentence(name, found) for name, found in watch.total.items())
-            raise everywhere(f"{text}, and {said}{self._kept()}. {REMEDY}")
-        raise everywhere(f"{text}{self._kept()}. Try a lower train.lr, train.clip=5, or train.precision=fp32")
+    def _not_finite(self, context: EngineContext) -> NotFinite:
+        return NotFinite(self.classroom, context.record.watch, self.folder, self.notify, self.on_bad_mentor)
 
     def _pause(self, context: EngineContext, epoch: int, batch: int, batches: int, cost: Cost) -> None:
         """Write a checkpoint within an epoch where one is due, and stop where that was asked; on all ranks alike."""
@@ -337,9 +316,8 @@ class Fit:
         course = self._course
         finite = [p.isfinite().all() for p in self.classroom.parameters() if p.is_floating_point()]
         if finite and self.runtime.any(not bool(torch.stack(finite).all())):
-            self._stop(["weights"], epoch, context.record.watch)
-        if bad := context.record.bad_terms():
-            self._stop(bad, epoch, context.record.watch)
+            self._not_finite(context).terms(["weights"], epoch)
+        self._not_finite(context).terms(context.record.bad_terms(), epoch)
         record = context.record.state()
         course.saved = time.perf_counter()
         if self.runtime.is_zero:
