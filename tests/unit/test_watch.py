@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import classroomkd as ck
 from classroomkd import report, tasks
 from classroomkd.classroom import Answers
+from classroomkd.cli.app import main
 from classroomkd.engine.watch import FOLD, NAMED, Watch, added, sentence
 from classroomkd.errors import RunStopped, UserError
 from classroomkd.recipe import TrainSpec
@@ -90,6 +91,29 @@ def test_words() -> None:
         {"a": {"answers": 1, "ids": [4]}}, {"a": {"answers": 2, "ids": [2, 4]}, "b": {"answers": 1, "ids": [0]}}
     )
     assert both == {"a": {"answers": 3, "ids": [2, 4]}, "b": {"answers": 1, "ids": [0]}}
+
+
+def test_filling_a_bank_says_it(tmp_path: Path, capsys: Any) -> None:
+    """``bank fill`` has no run to sum up in: it says what it hears."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    net[1].weight.data.fill_(3e38)  # finite, so the checkpoint is taken; its sums are not
+    torch.save(net.state_dict(), tmp_path / "large.pth")
+    (tmp_path / "overflowing.py").write_text(
+        "from torch import nn\ndef make(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))\n"
+    )
+    (tmp_path / "recipe.yaml").write_text(
+        "data: {source: puppets, views: none, options: {train: 40, test: 20, image_size: 32}}\nstudent: convnet4\n"
+        "mentors: [{name: bad, model: 'py:overflowing:make', checkpoint: large.pth}]\nmethod: average\nbank: views=1\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        patch.chdir(tmp_path)
+        assert main(["bank", "fill", "recipe.yaml", "--trust-code", "cache=cache", "device=cpu"]) == 0
+        assert "note: mentor 'bad' gave 30 answers that are not finite" in " ".join(capsys.readouterr().err.split())
+        fill = ["bank", "fill", "recipe.yaml", "--trust-code", "cache=other", "device=cpu", "on_bad_mentor=stop"]
+        assert main(fill) != 0
+        assert "while its answers were stored, mentor 'bad' gave" in " ".join(capsys.readouterr().err.split())
 
 
 class Broken(nn.Module):

@@ -142,6 +142,9 @@ class Watch:
     def _on_note(self, event: dict[str, Any]) -> None:
         self.say(f"note: {event['text']}", "yellow")
 
+    def _on_not_finite(self, event: dict[str, Any]) -> None:
+        self.say(f"note: {event['text']}", "yellow")
+
     def _on_done(self, event: dict[str, Any]) -> None:
         name = event["job"]
         if name in self._bars:

@@ -18,7 +18,7 @@ from classroomkd.engine.fast import check_compiler
 from classroomkd.engine.gallery import write_gallery
 from classroomkd.engine.run_folder import check_data, environment, summarise
 from classroomkd.engine.setup import Setup, content_key
-from classroomkd.engine.watch import SKIPPED, Found, added, sentence
+from classroomkd.engine.watch import SKIPPED, Found, added
 from classroomkd.engine.workers import Job, cores, in_process, side_by_side
 from classroomkd.errors import RunStopped, UserError
 
@@ -270,10 +270,10 @@ class Experiment:
             if event["text"] not in self._said:
                 self._said.add(event["text"])
                 self.warn(event["text"])
-        elif event["event"] == "not finite":
+        elif event["event"] == "not_finite":
             name, found = event["mentor"], {key: event[key] for key in ("answers", "ids")}
             if name not in self._not_finite and self.setup.recipe.on_bad_mentor == "skip":
-                self.warn(f"{sentence(name, found)}; they are left out ({SKIPPED})")
+                self.warn(f"{event['text']}; they are left out ({SKIPPED})")
             self._not_finite = added(self._not_finite, {name: found})
         else:
             self.notify(event)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from classroomkd.engine.watch import REMEDY, Found, Watch, sentence
+from classroomkd.engine.watch import REMEDY, Found, Watch, sentence, told
 from classroomkd.errors import RunStopped, everywhere
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class NotFinite:
     def mentors(self, found: Found, epoch: float) -> None:
         """Mentors whose answers were not finite since the last flush: a note, or the end."""
         for name, one in found.items():
-            self.notify({"event": "not finite", "mentor": name, **one})
+            self.notify(told(name, one))
         if found and self.on_bad_mentor == "stop":
             raise self._stopped(epoch, _named(found), REMEDY)
 

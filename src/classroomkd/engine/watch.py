@@ -14,7 +14,7 @@ from torch import Tensor
 from classroomkd.classroom import Answers, Task
 from classroomkd.functional.constants import constant
 
-__all__ = ["NAMED", "REMEDY", "SKIPPED", "Found", "Watch", "added", "sentence"]
+__all__ = ["NAMED", "REMEDY", "SKIPPED", "Found", "Watch", "added", "sentence", "told"]
 
 NAMED = 10  # sample ids that are kept of a mentor, the lowest
 FOLD = 64  # lessons whose flags are held before they are summed up
@@ -144,3 +144,8 @@ def sentence(mentor: str, found: Mapping[str, Any]) -> str:
     more = " and others" if len(ids) == NAMED else ""
     given = f"{count:,} answer{'s that are' if count != 1 else ' that is'} not finite (NaN or inf)"
     return f"mentor '{mentor}' gave {given}, to sample{'s' * (len(ids) != 1)} {', '.join(map(str, ids))}{more}"
+
+
+def told(mentor: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The event that tells of it."""
+    return {"event": "not_finite", "mentor": mentor, "text": sentence(mentor, found), **found}
