@@ -198,6 +198,7 @@ def test_a_lone_mentor_without_a_number_is_named(tmp_path: Path) -> None:
     told = summary["failures"][0]
     assert "mentor 'lone' gave" in told
     assert "train.lr" not in told
+    assert "on_bad_mentor=skip" not in told  # it is on
 
 
 def test_a_resumed_training_counts_all_of_it(tmp_path: Path, bad: nn.Module, good: nn.Module) -> None:

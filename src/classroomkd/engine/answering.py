@@ -20,7 +20,7 @@ from classroomkd.bank.manifest import MANIFEST, Manifest, differences, nearest
 from classroomkd.classroom import Answers, Mentor, Needs
 from classroomkd.engine.asking import filled_up
 from classroomkd.engine.setup import Setup
-from classroomkd.engine.watch import REMEDY, Watch, sentence, told
+from classroomkd.engine.watch import OR_SKIP, REMEDY, Watch, sentence, told
 from classroomkd.errors import RunStopped, UserError
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _tell_of(setup: Setup, watch: Watch, notify: Callable[[dict[str, Any]], None
     for name, found in watch.flush().items():
         notify(told(name, found))
         if setup.recipe.on_bad_mentor == "stop":
-            raise RunStopped(f"while its answers were stored, {sentence(name, found)}. {REMEDY}")
+            raise RunStopped(f"while its answers were stored, {sentence(name, found)}. {REMEDY}{OR_SKIP}")
 
 
 def _seconds(about: Path) -> float:

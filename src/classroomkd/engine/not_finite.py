@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from classroomkd.engine.watch import REMEDY, Found, Watch, sentence, told
+from classroomkd.engine.watch import OR_SKIP, REMEDY, Found, Watch, sentence, told
 from classroomkd.errors import RunStopped, everywhere
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class NotFinite:
         for name, one in found.items():
             self.notify(told(name, one))
         if found and self.on_bad_mentor == "stop":
-            raise self._stopped(epoch, _named(found), REMEDY)
+            raise self._stopped(epoch, _named(found), REMEDY + OR_SKIP)
 
     def terms(self, bad: list[str], epoch: float) -> None:
         """Loss terms that were not finite, or the weights: the end. None: nothing happens."""

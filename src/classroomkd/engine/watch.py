@@ -14,16 +14,17 @@ from torch import Tensor
 from classroomkd.classroom import Answers, Task
 from classroomkd.functional.constants import constant
 
-__all__ = ["NAMED", "REMEDY", "SKIPPED", "Found", "Watch", "added", "sentence", "told"]
+__all__ = ["NAMED", "OR_SKIP", "REMEDY", "SKIPPED", "Found", "Watch", "added", "sentence", "told"]
 
 NAMED = 10  # sample ids that are kept of a mentor, the lowest
 FOLD = 64  # lessons whose flags are held before they are summed up
 NOBODY = torch.iinfo(torch.int64).max
 
 REMEDY = (
-    "Check its weights, its normalisation (mean, std) and its precision (mentor_precision=fp32), or leave it out; "
-    "on_bad_mentor=skip goes on without these answers"
+    "Check its weights, its normalisation (mean, std) and its precision (mentor_precision=fp32), or leave it out "
+    "of the recipe"
 )
+OR_SKIP = "; on_bad_mentor=skip goes on without these answers"
 SKIPPED = "summary.json has the count of all; on_bad_mentor=stop ends a run in which it happens"
 
 Found = dict[str, dict[str, Any]]  # by mentor, {"answers": how many, "ids": some of whom}
