@@ -26,7 +26,8 @@ from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews
 from classroomkd.engine import assistants
 from classroomkd.engine.inputs import Batches
-from classroomkd.engine.mentors import MentorRecord, prepare_mentor
+from classroomkd.engine.mentor_record import MentorRecord
+from classroomkd.engine.mentors import prepare_mentor
 from classroomkd.engine.opening import start
 from classroomkd.engine.scales import Scale, measure
 from classroomkd.engine.setup import Setup

@@ -24,7 +24,7 @@ from classroomkd.engine.watch import OR_SKIP, REMEDY, Watch, sentence, told
 from classroomkd.errors import RunStopped, UserError
 
 if TYPE_CHECKING:
-    from classroomkd.engine.mentors import MentorRecord
+    from classroomkd.engine.mentor_record import MentorRecord
 
 __all__ = ["asker", "open_bank", "prepare_answers", "slab_most"]
 

@@ -21,7 +21,7 @@ from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
-    from classroomkd.engine.mentors import MentorRecord
+    from classroomkd.engine.mentor_record import MentorRecord
     from classroomkd.recipe import MentorSpec, TrainSpec
 
 __all__ = ["check_assistant", "classroom_of", "lineage", "teachers_of", "told", "waves"]

@@ -1,4 +1,4 @@
-"""How far a training has come: what a checkpoint keeps of it, and how it is taken up again."""
+"""How far a training has come: what a checkpoint keeps of it, how it is taken up again, and what it leaves."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from classroomkd.engine.scoring import Score
 if TYPE_CHECKING:
     from classroomkd.engine.context import EngineContext
     from classroomkd.engine.floor import Cost
+    from classroomkd.engine.scales import Scale
+    from classroomkd.engine.watch import Found
 
-__all__ = ["Course"]
+__all__ = ["Course", "Result"]
 
 
 @dataclass
@@ -87,3 +89,20 @@ class Course:
         self.spent = state["seconds"]
         cost.restore(state["cost"])
         return int(state["epoch"]), int(state.get("batch", 0)), state.get("lines")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished training leaves; the student holds its last raw weights."""
+
+    val: list[Score]
+    best_epoch: int
+    best: dict[str, torch.Tensor] | None
+    ema: dict[str, torch.Tensor] | None
+    teaching: dict[str, Any]
+    steps: int
+    seconds: float
+    cost: dict[str, float]
+    scale: Scale | None = None
+    not_finite: Found = field(default_factory=dict)
+    left_out: int = 0  # samples of an epoch that no step saw

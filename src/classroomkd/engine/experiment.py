@@ -16,8 +16,9 @@ from classroomkd.engine import assistants
 from classroomkd.engine.batch_check import check_batches
 from classroomkd.engine.fast import check_compiler
 from classroomkd.engine.gallery import write_gallery
-from classroomkd.engine.run_folder import check_data, environment, summarise
+from classroomkd.engine.run_folder import check_data
 from classroomkd.engine.setup import Setup, content_key
+from classroomkd.engine.summary import environment, summarise
 from classroomkd.engine.watch import SKIPPED, Found, added
 from classroomkd.engine.workers import Job, cores, in_process, side_by_side
 from classroomkd.errors import RunStopped, UserError

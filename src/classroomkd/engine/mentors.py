@@ -8,7 +8,6 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +32,7 @@ from classroomkd.engine.answers_file import save_answers
 from classroomkd.engine.identity import identity
 from classroomkd.engine.kept import kept_logits, load_kept
 from classroomkd.engine.mentor_data import mentor_part
+from classroomkd.engine.mentor_record import MentorRecord
 from classroomkd.engine.setup import Setup, content_key
 from classroomkd.engine.train import Fit, Notify
 from classroomkd.errors import UserError
@@ -42,37 +42,9 @@ if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.recipe.schema import MentorSpec
 
-__all__ = ["MentorRecord", "is_trained", "load_mentor", "prepare_mentor", "ready_mentor"]
+__all__ = ["is_trained", "load_mentor", "prepare_mentor", "ready_mentor"]
 
 LOCK = ".lock"
-
-
-@dataclass(frozen=True)
-class MentorRecord:
-    """A mentor that is ready to teach; plain data, so that worker processes can pass it on."""
-
-    name: str
-    model: str
-    weights: str  # path of its checkpoint; empty for a module handed in from Python
-    mean: list[float] | None
-    std: list[float] | None
-    size: list[int] | None
-    accuracy: float
-    val_accuracy: float
-    per_class: list[float | None]
-    parameters: int
-    multiply_adds: int
-    samples: int | None
-    note: str
-    seconds: float
-    val_logits: str  # path of its logits on the validation part, (N, C) float32
-    answers: dict[str, str]  # by kind (logits, taps), folder of its stored answers; empty without a bank
-    forwards: int  # samples it answered to fill them ahead; 0 when they were there
-    answer_seconds: float  # what filling them took, whoever did it
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from classroomkd.engine import scoring as ev
 from classroomkd.engine.answering import open_bank
 from classroomkd.engine.answers_file import load_answers
 from classroomkd.engine.finished import keep_entry, read_back
-from classroomkd.engine.mentors import MentorRecord, load_mentor, ready_mentor
+from classroomkd.engine.mentor_record import MentorRecord
+from classroomkd.engine.mentors import load_mentor, ready_mentor
 from classroomkd.engine.setup import Setup
 from classroomkd.engine.train import Fit, Notify, Result
 

@@ -17,18 +17,18 @@ from classroomkd.data import FixedViews
 from classroomkd.engine import checkpoint, stopping
 from classroomkd.engine.batch_check import left_out
 from classroomkd.engine.context import EngineContext, untouched
-from classroomkd.engine.course import Course
+from classroomkd.engine.course import Course, Result
 from classroomkd.engine.floor import Cost, probe
 from classroomkd.engine.inputs import Batches, Inputs
 from classroomkd.engine.not_finite import NotFinite
 from classroomkd.engine.optim import learning_rate
 from classroomkd.engine.record import open_log
 from classroomkd.engine.runtime import Runtime
-from classroomkd.engine.scales import Scale, loud, measure
+from classroomkd.engine.scales import loud, measure
 from classroomkd.engine.scoring import Score, evaluate
 from classroomkd.engine.step_context import step_context
 from classroomkd.engine.student_layout import settle
-from classroomkd.engine.watch import Found, Watch
+from classroomkd.engine.watch import Watch
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
@@ -43,23 +43,6 @@ Exam = Callable[[nn.Module, "Part", Inputs, int], Score]
 
 def _silent(event: dict[str, Any]) -> None:
     pass
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished training leaves; the student holds its last raw weights."""
-
-    val: list[Score]
-    best_epoch: int
-    best: dict[str, torch.Tensor] | None
-    ema: dict[str, torch.Tensor] | None
-    teaching: dict[str, Any]
-    steps: int
-    seconds: float
-    cost: dict[str, float]
-    scale: Scale | None = None
-    not_finite: Found = field(default_factory=dict)
-    left_out: int = 0  # samples of an epoch that no step saw
 
 
 @dataclass

@@ -47,7 +47,8 @@ def cores() -> int:
 
 def execute(setup: Setup, job: Job, notify: Notify) -> dict[str, Any]:
     """Do one job in this process."""
-    from classroomkd.engine.mentors import MentorRecord, prepare_mentor
+    from classroomkd.engine.mentor_record import MentorRecord
+    from classroomkd.engine.mentors import prepare_mentor
     from classroomkd.engine.students import teach_student
 
     def tell(event: dict[str, Any]) -> None:
