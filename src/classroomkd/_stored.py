@@ -19,9 +19,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from classroomkd.errors import UserError
 
-__all__ = ["MAPPING", "Damaged", "parse_json", "plain", "read_json", "read_text", "read_yaml", "trusted"]
+__all__ = ["MAPPING", "MOST_LOG", "Damaged", "parse_json", "plain", "read_json", "read_text", "read_yaml", "trusted"]
 
 MOST = 64 * 2**20  # bytes of a stored text
+MOST_LOG = 2**30  # of one that grows with the training
 MOST_YAML = 2**20  # characters of a stored recipe
 DEEPEST = 64  # lists and mappings inside each other
 DIGITS = 19  # of a whole number
@@ -123,7 +124,7 @@ def parse_json(content: bytes | str, form: TypeAdapter[T]) -> T:
     try:
         found = json.loads(text, parse_int=_whole)
     except json.JSONDecodeError as error:
-        raise Damaged(f"is cut off or damaged at line {error.lineno} ({error.msg})") from error
+        raise Damaged(f"is damaged (cut off or damaged at line {error.lineno}: {error.msg})") from error
     except (ValueError, RecursionError) as error:
         raise Damaged(f"is damaged ({error})") from error
     _check(found)
@@ -135,7 +136,7 @@ def parse_json(content: bytes | str, form: TypeAdapter[T]) -> T:
         raise Damaged(f"is damaged ({place + ': ' if place else ''}{first['msg']})") from error
 
 
-def plain(path: str | os.PathLike[str]) -> bytes:
+def plain(path: str | os.PathLike[str], most: int = MOST) -> bytes:
     """The bytes of a plain file of bounded length; a pipe in its place is not waited for.
 
     Raises:
@@ -146,13 +147,13 @@ def plain(path: str | os.PathLike[str]) -> bytes:
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise Damaged("is no plain file")
-            content = file.read(MOST + 1)
+            content = file.read(most + 1)
     except IsADirectoryError as error:
         raise Damaged("is a folder") from error
     except OSError as error:
         raise Damaged(f"cannot be read ({error.strerror or error})") from error
-    if len(content) > MOST:
-        raise Damaged(f"is larger than {MOST // 2**20} MiB")
+    if len(content) > most:
+        raise Damaged(f"is larger than {most // 2**20} MiB")
     return content
 
 

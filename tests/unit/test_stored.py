@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pydantic import TypeAdapter
 
 from classroomkd._stored import MAPPING, Damaged, parse_json, read_json, read_text, read_yaml, trusted
+from classroomkd.engine import checkpoint
 from classroomkd.engine.answers_file import load_answers, save_answers
+from classroomkd.engine.record import open_log
 from classroomkd.errors import UserError
 from classroomkd.tasks.pose.coding import Heatmap
 from classroomkd.tasks.pose.written import written_coding, written_skeleton
@@ -91,6 +94,30 @@ def test_whatever_goes_wrong_inside_is_said() -> None:
         raise UserError("mine")
     with pytest.raises(KeyboardInterrupt), trusted("here", "remedy"):
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 99_999, b"3", b'{"step": "x"}', b'{"step": []}', b""])
+def test_a_log_that_is_gone_on_with(tmp_path: Path, content: bytes) -> None:
+    """What is whole before the damage is kept; what follows is done again."""
+    path, good = tmp_path / "metrics.jsonl", b'{"kind": "val", "step": 1}\n'
+    path.write_bytes(good + content + b"\n" + good)
+    log = open_log(tmp_path, 5)
+    log({"kind": "val", "step": 6})
+    kept = path.read_text().splitlines()
+    assert kept[0] == good.decode().strip()
+    assert kept[-1] == '{"kind": "val", "step": 6}'
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"metrics\.jsonl is no plain file; remove it to begin a new one"):
+        open_log(tmp_path, 5)
+
+
+def test_a_checkpoint_that_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "last.pt")
+    torch.save([1], tmp_path / "list.pt")
+    for name in ("last.pt", "list.pt"):
+        with pytest.raises(UserError, match=rf"{name} .*remove it to start this part again"):
+            checkpoint.load(tmp_path / name)
 
 
 SKELETON = '{"name": "x", "joints": ["a"], "links": [], "sigmas": [0.1], "flip_pairs": [], "upper": []}'

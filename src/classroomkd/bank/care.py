@@ -210,7 +210,7 @@ def gc(
                 going = folder.rename(folder.with_name(f"{_GOING}{folder.name}-{os.getpid()}"))
                 _remove(going)
     if not dry_run and root.is_dir():
-        for rest in [p for p in root.iterdir() if p.name.startswith(_GOING)]:
+        for rest in [p for p in root.iterdir() if p.name.startswith(_GOING) and p.is_dir() and not p.is_symlink()]:
             _remove(rest)
     return Removed(tuple(gone), freed, tuple(left))
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from classroomkd._files import atomic_write
+from classroomkd._files import atomic_write, refuse_links
 from classroomkd.classroom import prediction_of
 from classroomkd.cli.boxes import Boxes, boxes_in, whole_images
 from classroomkd.cli.by_task import refuse
@@ -154,7 +154,8 @@ def _draw(folder: Path, boxes: Boxes, found: Found, pose: Pose) -> list[str]:
         mine = found.joints[found.image == picture.id]
         if len(mine):
             name = Path(picture.file)
-            target = folder / (name if name.suffix.lower() in (".jpg", ".jpeg") else name.with_name(f"{name.name}.jpg"))
+            inside = name if name.suffix.lower() in (".jpg", ".jpeg") else name.with_name(f"{name.name}.jpg")
+            target = refuse_links(folder, *inside.parts)
             try:
                 save_drawn(boxes.store.picture(picture), mine, pose.skeleton, target)
             except OSError as error:

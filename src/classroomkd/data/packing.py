@@ -114,6 +114,8 @@ def unpack(folder: str | Path) -> ImageSet:
     """
     folder = Path(folder)
     remedy = f"remove {folder}, and it is packed again"
+    if not (folder / _MANIFEST).exists():
+        raise UserError(f"{folder} holds no packed data; pack it again")
     manifest = read_json(folder / _MANIFEST, MAPPING, remedy=remedy)
     if manifest.get("schema") != SCHEMA:
         raise UserError(

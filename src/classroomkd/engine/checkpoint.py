@@ -50,6 +50,8 @@ def load(path: Path) -> dict[str, Any]:
         UserError: not a checkpoint, damaged, or of another schema version.
     """
     try:
+        if not path.is_file():
+            raise ValueError("it is no plain file")
         check_zip(path)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

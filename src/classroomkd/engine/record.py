@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from classroomkd._files import atomic_write_text, open_inside, writing
+from classroomkd._stored import MOST_LOG, plain, trusted
 from classroomkd.classroom import Lesson
 from classroomkd.engine.watch import Watch
 
@@ -202,11 +203,13 @@ def open_log(folder: Path | None, step: int, lines: int | None = None) -> Log:
     path.parent.mkdir(parents=True, exist_ok=True)
     kept: list[str] = []
     if step and path.exists():
-        for text in path.read_text().splitlines()[:lines]:
+        with trusted(path, "remove it to begin a new one"):
+            there = plain(path, MOST_LOG).decode("utf-8", errors="replace").splitlines()
+        for text in there[:lines]:
             try:
                 if json.loads(text)["step"] <= step:
                     kept.append(text)
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 break  # a line cut by the kill: it and what follows is done again
     atomic_write_text(path, "".join(line + "\n" for line in kept))
     return Log(path, len(kept))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from .._stored import Damaged, parse_json, plain, trusted
+from .._stored import MOST_LOG, Damaged, parse_json, plain, trusted
 from .._stored import read_json as stored_json
 
 __all__ = ["read_json", "read_log", "read_metrics"]
@@ -53,7 +53,7 @@ def read_log(path: str | Path) -> tuple[list[dict[str, Any]], list[int]]:
     if not os.path.lexists(file):
         return [], []
     with trusted(file, "remove it to do without"):
-        content = plain(file).decode("utf-8", errors="replace")
+        content = plain(file, MOST_LOG).decode("utf-8", errors="replace")
     whole, lines = content.endswith("\n"), content.splitlines()
     records: dict[tuple[str, float], dict[str, Any]] = {}
     damaged: list[int] = []

@@ -168,6 +168,7 @@ def test_gc_removes_only_what_it_should(tmp_path: Path) -> None:
     filled(tmp_path / "outside", N, V).close()
     age(tmp_path / "outside", 40)
     (root / "linked").symlink_to(tmp_path / "outside")
+    (root / ".removed-linked").symlink_to(tmp_path / "outside")
     everything = sorted(p.name for p in root.iterdir())
     planned = gc(root, keep={"kept"}, keep_days=30, dry_run=True)
     assert sorted(p.name for p in root.iterdir()) == everything

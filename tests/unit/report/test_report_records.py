@@ -86,10 +86,10 @@ def test_damage_is_named_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "x" / "seed2" / "teaching.json").write_text('{"mentors": [')
     log = read_run(summary_of(tmp_path, [0, 1, 2, 3]))[0]
     assert set(log.accuracy) == {0, 2}  # what is whole of a seed is shown
-    assert [Path(text.split(":")[0]).parent.name for text in log.trouble] == ["seed0", "seed1", "seed2"]
+    assert [Path(text.split(":")[0]).parent.name for text in log.trouble] == ["seed0", "seed1", "seed1", "seed2"]
     assert "weight" in log.trouble[0]
     assert "lines 1, 2 damaged, and left out" in log.trouble[1]
-    assert "cut off or damaged at line 1" in log.trouble[2]
+    assert "cut off or damaged at line 1" in log.trouble[3]
     assert log.teaching is None
 
 
