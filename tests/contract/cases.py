@@ -32,11 +32,15 @@ def options(name: str) -> list[dict[str, Any]]:
     return found
 
 
+def _hints(name: str, task: str | None = None) -> Any:
+    return methods.defaults(name, task).get("feature_weight")
+
+
 def cases(task: str) -> list[tuple[str, dict[str, Any]]]:
     """All methods that do a task, with all their options."""
     names = [name for name, entry in methods.entries().items() if task in entry.tasks]
     found = [(name, given) for name in names for given in options(name)]
-    off = [name for name in names if methods.defaults(name, task).get("feature_weight") == 0]
+    off = [name for name in names if _hints(name, task) == 0 and _hints(name) != 0]
     return found + [(name, {"feature_weight": 1.0}) for name in off]  # hints that a task does without, turned on
 
 
