@@ -268,11 +268,11 @@ def test_a_cache(
         f"cache={cache}",
         "method=classroomkd",
         "bank=views=2",
-        "--quiet",
         "--out",
         tmp_path / "run",
     ]
     code, said = ask(*words)
-    assert code in (1, 2)
-    assert str(path) in said
-    assert "remove" in said or "again" in said or "name a" in said
+    assert code in (0, 1, 2)
+    said = " ".join(said.split())  # sentences are wrapped
+    assert path.name in said
+    assert "again" in said if code == 0 else ("remove" in said or "again" in said or "name a" in said)

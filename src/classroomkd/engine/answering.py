@@ -14,6 +14,7 @@ from torch import Tensor
 
 from classroomkd import __version__, bank
 from classroomkd._files import atomic_write_text, refuse_links, writing
+from classroomkd._stored import read_json
 from classroomkd.bank import LOGITS
 from classroomkd.bank.guard import may_write
 from classroomkd.bank.manifest import MANIFEST, Manifest, differences, nearest
@@ -123,7 +124,7 @@ def prepare_answers(
     stores, asked = _stores(setup, mentor, key, notify), 0
     folders = {kind: str(store.folder) for kind, store in stores.items()}
     about = refuse_links(setup.cache, "mentors") / f"{stores[LOGITS].folder.name}-filled.json"
-    before = _seconds(about)
+    before = read_json(about, _FILLED, remedy="remove it").seconds if about.exists() else 0.0
     if setup.bank.spec.kind == "views" or setup.ahead:
         started = time.perf_counter()
         if setup.runtime.is_zero:
@@ -193,14 +194,6 @@ def _tell_of(setup: Setup, watch: Watch, notify: Callable[[dict[str, Any]], None
         notify(told(name, found))
         if setup.recipe.on_bad_mentor == "stop":
             raise RunStopped(f"while its answers were stored, {sentence(name, found)}. {REMEDY}{OR_SKIP}")
-
-
-def _seconds(about: Path) -> float:
-    """What filling has taken before; 0 where nothing says so."""
-    try:
-        return float(json.loads(about.read_text())["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0.0
 
 
 def open_bank(setup: Setup, needs: Needs, mentors: Sequence[MentorRecord]) -> bank.Bank | None:
