@@ -24,7 +24,7 @@ from typing import Any
 
 from classroomkd.errors import RunStopped, StoppedElsewhere, UserError
 
-__all__ = ["Ranks", "connect", "current", "together", "world"]
+__all__ = ["Ranks", "connect", "current", "meet", "part", "together", "world"]
 
 PATIENCE = 60.0  # seconds without a sign of life, or without a step in training, after which all stop
 GRACE = 15.0  # seconds in which a main thread may come out by itself once another rank has stopped
@@ -72,6 +72,7 @@ class Ranks:
         self._ended, self._stopped = threading.Event(), threading.Event()
         self._first: dict[str, Any] | None = None  # who stopped: {"rank", "why", "code"}
         self._heard = time.monotonic()
+        self._threads: list[threading.Thread] = []
         if store is not None:
             self.connect(store)
 
@@ -80,8 +81,9 @@ class Ranks:
         if self._store is not None:
             return
         self._store, self._heard = store, time.monotonic()
-        for work in (self._talk, self._judge):
-            threading.Thread(target=work, daemon=True, name=f"ranks{work.__name__}").start()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._talk, self._judge)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def connected(self) -> bool:
@@ -293,14 +295,39 @@ def _torn(error: BaseException) -> BaseException:
     return error
 
 
-def _store() -> Any:
+def meet(backend: str) -> None:
+    """Form the group of a later attempt under keys of its own.
+
+    torchrun's agent keeps one store for all attempts, in which torch 2.13 puts the ranks' addresses under the same keys
+    each time: who reads before another one has written finds a process that has ended, and waits for ever.
+    """
+    import torch.distributed as dist
+
+    if _agents_store() and _attempt() != "0" and not dist.is_initialized():
+        store = _store("group", dist.default_pg_timeout)
+        dist.init_process_group(backend, store=store, rank=int(os.environ["RANK"]), world_size=world())
+
+
+def part() -> None:
+    """Take the group down before the interpreter leaves: its threads may abort a process that goes without."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        with contextlib.suppress(RuntimeError):  # the others may have gone
+            dist.destroy_process_group()
+
+
+def _attempt() -> str:
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+
+
+def _store(name: str = "", timeout: timedelta = timedelta(seconds=30)) -> Any:
     """A connection of our own to the ranks' store, in a place of this attempt; None where there is none."""
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=30), wait_for_workers=False)
+        store = TCPStore(address, port, is_master=False, timeout=timeout, wait_for_workers=False)
     except (KeyError, ValueError, RuntimeError):
         return None
-    return PrefixStore(f"classroomkd/{attempt}/{_times}", store)
+    return PrefixStore(f"classroomkd/{_attempt()}/{name or _times}", store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
@@ -70,7 +71,9 @@ class Runtime:
         self.fabric = _fabric(self.device, world, PRECISIONS[precision])
         self._beside: Any = None  # a group of the hosts, beside the devices'
         if world > 1:
+            ranks.meet("gloo" if self.device.type == "cpu" else "nccl")
             self.fabric.launch()
+            atexit.register(ranks.part)
             self.device = self.fabric.device
             ranks.connect()
             if self.device.type != "cpu":
