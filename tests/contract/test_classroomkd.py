@@ -11,6 +11,7 @@ from torch import Tensor
 
 from classroomkd import functional, methods, tasks
 from classroomkd.classroom import Answers, Calibration, Lesson
+from classroomkd.methods.pieces.credibility import credited
 from classroomkd.tasks.classification import Classification
 
 B, C, M = 8, 5, 3
@@ -86,7 +87,7 @@ def test_held_out_credibility_is_capped_unit_by_unit() -> None:
     task = Pairs()
     lesson = Lesson(torch.zeros(B, 1), target, Answers(student), Answers(mentors), task)
     lesson.calibration = Calibration(torch.ones(M), ceiling)
-    found = methods.create("classroomkd", credibility="held_out")._mentor_log(lesson, mentors)  # type: ignore[operator]
+    found = credited("held_out", lesson, mentors)
     topics = task.topics(target)
     for m, b, u in itertools.product(range(M), range(B), range(2)):
         own = mentors[m, b].softmax(-1)[topics[b, u]]

@@ -152,7 +152,7 @@ def test_a_folder_from_before_a_key_was_there(tmp_path: Path, pair: list[str], c
     run = [*pair, "train.epochs=1", "method=average", "--out", str(out)]
     assert main(run) == 0
     recipe, arm = out / "recipe.yaml", out / "average" / "arm.json"
-    stored, ((name, options),) = yaml.safe_load(recipe.read_text()), json.loads(arm.read_text())
+    stored, ((name, options, version),) = yaml.safe_load(recipe.read_text()), json.loads(arm.read_text())
     for key in ("divergence", "feature_weight", "tap", "projector"):  # as before this family was there
         del options[key], stored["method"][0][key]
     for section, key in (
@@ -162,15 +162,15 @@ def test_a_folder_from_before_a_key_was_there(tmp_path: Path, pair: list[str], c
     ):
         del section[key]
     recipe.write_text(yaml.safe_dump(stored))
-    arm.write_text(json.dumps([[name, options]]))
+    arm.write_text(json.dumps([[name, options, version]]))
     before = (out / "average" / "seed0" / "student.safetensors").stat().st_mtime_ns
     assert main([*run, "--resume"]) == 0
     assert (out / "average" / "seed0" / "student.safetensors").stat().st_mtime_ns == before
-    arm.write_text(json.dumps([[name, {**options, "temperature": 2.0}]]))
+    arm.write_text(json.dumps([[name, {**options, "temperature": 2.0}, version]]))
     capsys.readouterr()
     assert main([*run, "--resume"]) == 2
     assert "the arm 'average'" in capsys.readouterr().err
-    arm.write_text(json.dumps([[name, options]]))
+    arm.write_text(json.dumps([[name, options, version]]))
     stored["mentors"][0]["model"] = "convnet16"
     recipe.write_text(yaml.safe_dump(stored))
     assert main([*run, "--resume"]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,8 +51,8 @@ def test_a_run_that_another_process_finished_meanwhile(
     """Between a start's first look at the folder and its lock, the whole run is done by another."""
     out, looked = tmp_path / "run", space.check_space
 
-    def meanwhile(setup: object) -> None:
-        looked(setup)  # type: ignore[arg-type]
+    def meanwhile(*setup_and_folder: Any) -> None:
+        looked(*setup_and_folder)
         shutil.copytree(finished, out)
 
     monkeypatch.setattr(space, "check_space", meanwhile)
@@ -76,8 +77,8 @@ def test_another_recipes_run_meanwhile(
 ) -> None:
     out, looked = tmp_path / "run", space.check_space
 
-    def meanwhile(setup: object) -> None:
-        looked(setup)  # type: ignore[arg-type]
+    def meanwhile(*setup_and_folder: Any) -> None:
+        looked(*setup_and_folder)
         shutil.copytree(finished, out)
 
     monkeypatch.setattr(space, "check_space", meanwhile)

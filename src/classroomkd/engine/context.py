@@ -102,11 +102,17 @@ class EngineContext:
     def lesson(self, batch: Batch) -> Lesson:
         """Everybody's answers to ``{"pixels", "target", "ids", "views"}``."""
         with self._sync(), self.runtime.autocast():
-            return self._gathered(batch, self.learner)
+            return self._gathered(batch, self._answered)
 
     def aside(self, batch: Batch) -> Lesson:
         """:meth:`lesson` outside DDP and in full precision, for a look at gradients that no update follows."""
         return self._gathered(batch, None)
+
+    def _answered(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The learner's answer, as views: Fabric lets nobody but its backward pass through what it wraps, and a method
+        may ask for gradients on the way (how hard mentors pull)."""
+        prediction, features = self.learner(inputs)
+        return prediction.view_as(prediction), {tap: value.view_as(value) for tap, value in features.items()}
 
     def _gathered(self, batch: Batch, answer: Callable[[Tensor], Any] | None) -> Lesson:
         device = self.runtime.device

@@ -107,7 +107,6 @@ class Experiment:
             given = bool(setup.given and m.name in setup.given)
             if m.checkpoint is None and not given and not setup.subject.comes_trained(m.model):
                 attempt(lambda i=i: self._check_part(i))  # type: ignore[misc]
-                attempt(lambda i=i: check_batches(setup, i))  # type: ignore[misc]
             if m.taught_by is not None:
                 attempt(lambda i=i: assistants.check_assistant(setup, i))  # type: ignore[misc]
         if problems := problems + self._arm_problems():
@@ -153,6 +152,7 @@ class Experiment:
             raise UserError(f"mentors.{index}: nothing in '{spec.model}' can be trained; give checkpoint: FILE")
         if len(part) < 2:
             raise UserError(f"mentors.{index}.train leaves {len(part)} samples to train on; it needs at least 2")
+        check_batches(self.setup, index)
 
     def _check_arm(self, arm: Any) -> None:
         from classroomkd.classroom import ClassInfo

@@ -28,6 +28,7 @@ def restraint(pull_BU: Tensor, answer: Tensor, most: float) -> Tensor:
     if not (pull_BU.requires_grad and answer.requires_grad):
         return torch.ones_like(pull_BU)
     (gradient,) = torch.autograd.grad(pull_BU.sum(), answer, retain_graph=True)
-    length: Tensor = gradient.reshape(*pull_BU.shape, -1).to(pull_BU.dtype).norm(dim=-1)
+    parts = answer[0:1].shape.numel() // pull_BU.shape[1] if len(answer) else 1
+    length: Tensor = gradient.reshape(*pull_BU.shape, parts).to(pull_BU.dtype).norm(dim=-1)
     factor: Tensor = (most / length.clamp_min(torch.finfo(length.dtype).tiny)).clamp_max(1.0)
     return factor

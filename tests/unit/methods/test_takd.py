@@ -138,7 +138,7 @@ def key(folder: Path, teachers: dict[str, str], logits: Tensor, stem: str = "x",
     records: list[Any] = []
     for name, weights in teachers.items():
         (folder / weights).write_text(weights)
-        np.save(folder / f"{stem}-val.npy", logits.numpy())
+        np.save(folder / f"{stem}-val.npy", logits.float().numpy())
         paths = {"weights": str(folder / weights), "val_logits": str(folder / f"{stem}-val.npy")}
         records.append(SimpleNamespace(name=name, model="m", mean=None, std=None, size=None, **paths))
     task = about.pop("task", None)

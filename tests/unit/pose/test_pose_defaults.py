@@ -70,11 +70,15 @@ def test_an_old_run_goes_on_with_the_recipe_it_was_made_with(tmp_path: Path) -> 
     old = make_recipe({**BASE, "method": {"average": {"temperature": 4}}})
     (arm,) = old.arms()
     (tmp_path / arm.slug).mkdir()
-    (tmp_path / arm.slug / "arm.json").write_text(json.dumps([list(part) for part in arm.parts]))
+    made = tmp_path / arm.slug / "arm.json"
+    made.write_text(json.dumps([[*part, 2] for part in arm.parts]))
     (tmp_path / "recipe.yaml").write_text(recipe_yaml(old))
     check_run(tmp_path, load_recipe(tmp_path / "recipe.yaml"), resume=True)
     with pytest.raises(UserError, match=r"the arm 'average' differ.*Resume with the recipe it was made with"):
         check_run(tmp_path, make_recipe({**BASE, "name": old.name, "method": "average"}), resume=True)
+    made.write_text(json.dumps([list(part) for part in arm.parts]))  # of the version before
+    with pytest.raises(UserError, match=r"made with version 1 of average, this is 2"):
+        check_run(tmp_path, load_recipe(tmp_path / "recipe.yaml"), resume=True)
 
 
 def test_a_stored_recipe_keeps_its_values(tmp_path: Any) -> None:
