@@ -30,5 +30,5 @@ def restraint(pull_BU: Tensor, answer: Tensor, most: float) -> Tensor:
     (gradient,) = torch.autograd.grad(pull_BU.sum(), answer, retain_graph=True)
     parts = answer[0:1].shape.numel() // pull_BU.shape[1] if len(answer) else 1
     length: Tensor = gradient.reshape(*pull_BU.shape, parts).to(pull_BU.dtype).norm(dim=-1)
-    factor: Tensor = (most / length.clamp_min(torch.finfo(length.dtype).tiny)).clamp_max(1.0)
+    factor: Tensor = (most / length).clamp_max(1.0)  # 1 where nobody pulls: inf
     return factor
