@@ -214,7 +214,7 @@ def test_damage_in_a_bank_that_cannot_be_written_is_mended_where_it_can(
     assert made["failures"] == []
 
 
-def test_a_disk_that_fills_during_training_stops_the_run(
+def test_a_disk_that_fills_during_training_stops_one_student(
     tmp_path: Path, quick: list[str], smoke: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, calls = RowStore.write, []
@@ -231,7 +231,7 @@ def test_a_disk_that_fills_during_training_stops_the_run(
     said = capsys.readouterr().err
     assert "no space left for" in said
     assert "to go on: classroomkd run" in said
-    assert made["entries"] == []  # what comes after would not fit either
+    assert [e["seed"] for e in made["entries"]] == [1]
     made = run(tmp_path / "run", smoke, quick, "bank=exact", "seeds=[0,1]", "--resume")
     assert [e["seed"] for e in made["entries"]] == [0, 1]
 

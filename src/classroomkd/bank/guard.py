@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from classroomkd._files import open_inside, refuse_links
-from classroomkd.errors import DiskFull, UserError
+from classroomkd.errors import RunStopped, UserError
 
 __all__ = ["LOCK", "locked", "may_write", "storing", "touch"]
 
@@ -25,14 +25,14 @@ def storing(path: Path) -> Iterator[None]:
     """Turn the operating system's errors while ``path`` is opened or written into ones a user can act on.
 
     Raises:
-        DiskFull: the disk, or what the user may have of it, is full.
+        RunStopped: the disk, or what the user may have of it, is full.
         UserError: ``path`` cannot be opened or written at all.
     """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise DiskFull(
+            raise RunStopped(
                 f"bank: no space left for {path}; what is stored stays good: free some space and go on, or use fewer"
                 " views, bank=off, or another cache="
             ) from error
