@@ -258,6 +258,19 @@ def test_a_thread_that_says_nothing_is_missed(monkeypatch: pytest.MonkeyPatch) -
     assert one._verdict(seen) is None
 
 
+def test_a_rank_that_hangs_before_its_first_sign_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(ranks.time, "monotonic", lambda: now[0])
+    one, seen = Ranks(None, 0, 2, patience=60), {rank: ranks._Seen(100.0 + ranks.LATER * 60) for rank in (0, 1)}
+    for passed in (0, 599):  # others may start late; nobody is blamed for steps meanwhile
+        now[0] = 100 + passed
+        seen[0].hear(f"{passed} 40 0 60")
+        assert one._verdict(seen) is None
+    now[0] = 701
+    seen[0].hear("601 40 0 60")
+    assert one._verdict(seen) == "rank 1 has given no sign of life for 60 s"
+
+
 def test_one_process_talks_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
     with ranks.together() as alone:

@@ -28,6 +28,7 @@ __all__ = ["Ranks", "connect", "current", "meet", "part", "together", "world"]
 
 PATIENCE = 60.0  # seconds without a sign of life, or without a step in training, after which all stop
 GRACE = 15.0  # seconds in which a main thread may come out by itself once another rank has stopped
+LATER = 9  # so many times the patience is waited longer for a rank's first sign: it may start on a slow machine
 SLOWER = 10  # a step may take so many times the slowest before, where that is longer
 _CODES = ((KeyboardInterrupt, 130), (UserError, 2))
 _INTERRUPTED = 75
@@ -161,9 +162,9 @@ class Ranks:
     def _talk(self) -> None:
         """Say how far this rank is, every second, and read what others say."""
         pause, started = min(1.0, self.patience / 10), time.monotonic()
-        seen: dict[int, _Seen] = {}
         others = range(self.world) if self.rank == 0 else (0,)
-        while not self._ended.wait(pause):
+        seen = {rank: _Seen(started + LATER * self.patience) for rank in others}
+        while True:  # at once, so that nobody is silent who hangs within the first second
             quiet, allowed = int(self._phase != ""), max(self.patience, SLOWER * self._slowest)
             try:
                 beat = f"{time.monotonic() - started:.1f} {self._moves} {quiet} {allowed:.1f}"
@@ -173,15 +174,17 @@ class Ranks:
                     self._stopped.set()
                 for rank in others:
                     if self._store.check([f"beat/{rank}"]):
-                        seen.setdefault(rank, _Seen()).hear(self._store.get(f"beat/{rank}").decode())
+                        seen[rank].hear(self._store.get(f"beat/{rank}").decode())
             except Exception:
-                if 0 in seen and seen[0].done:
+                if seen[0].done:
                     self._ended.set()  # its keeper is through
                 self._heard = -float("inf")  # the store went, and its keeper with it
                 return
             self._heard = time.monotonic()
             if not self._stopped.is_set() and (why := self._verdict(seen)) is not None and self._claim(why, 1):
                 self._say(why)
+            if self._ended.wait(pause):
+                return
 
     def _verdict(self, seen: dict[int, _Seen]) -> str | None:
         """Why the run cannot go on, if so."""
@@ -189,7 +192,7 @@ class Ranks:
         for rank, one in there.items():
             if now - one.lived > self.patience:
                 return f"rank {rank} has given no sign of life for {self.patience:.0f} s"
-        if self.rank != 0 or len(seen) < self.world or not there:
+        if self.rank != 0 or not there or any(one.moves < 0 for one in there.values()):
             return None
         least = min(one.moves for one in there.values())
         last = {rank: one for rank, one in there.items() if one.moves == least}
@@ -220,10 +223,14 @@ class Ranks:
 
 
 class _Seen:
-    """What one rank was last heard to say, and since when it has said so."""
+    """What one rank was last heard to say, and since when it has said so.
 
-    def __init__(self) -> None:
-        self.lived = self.moved = time.monotonic()
+    Args:
+        lived: when it was alive last, before it has said anything; None: now.
+    """
+
+    def __init__(self, lived: float | None = None) -> None:
+        self.lived = self.moved = time.monotonic() if lived is None else lived
         self.tick, self.moves, self.quiet, self.allowed, self.done = "", -1, True, PATIENCE, False
 
     def hear(self, beat: str) -> None:
