@@ -107,8 +107,8 @@ def test_the_schema_for_editors_holds_our_recipes(desk: Path) -> None:
 
 def test_two_processes_as_runs_md_says(desk: Path) -> None:
     """The torchrun line, in earnest: into a new folder, with mentors to train."""
-    block = next(b for b in documents.blocks(ROOT / "docs" / "runs.md") if "torchrun" in b.text)
-    words = next(w for w in documents.commands(block.text) if w[0] == "torchrun")
+    blocks = documents.blocks(ROOT / "docs" / "runs.md")
+    words = next(w for block in blocks for w in documents.commands(block.text) if w[0] == "torchrun")
     quick = next(more for known, more in documents.QUICK if re.match(known, "run smoke"))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     process = subprocess.Popen(
