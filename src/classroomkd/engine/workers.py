@@ -88,7 +88,7 @@ def in_process(setup: Setup, jobs: Sequence[Job], notify: Notify, done: Done) ->
 
 _setup: Setup | None = None
 _queue: Any = None
-_stop: Any = None  # an event: the parent wants everyone to come to an end
+_stop: Any = None  # a pipe that ends when the parent wants everyone to come to an end
 
 
 def _start(recipe: Recipe, folder: str, cache: str, trust_code: bool, threads: int, queue: Any, stop: Any) -> None:
@@ -109,7 +109,7 @@ def _start(recipe: Recipe, folder: str, cache: str, trust_code: bool, threads: i
 
 def _pass_on() -> None:
     """Tell this worker's job of the parent's wish, as a signal that it listens to."""
-    _stop.wait()
+    _stop.poll(None)
     if stopping.asked() is None:
         _thread.interrupt_main(signal.SIGTERM)  # without a job nobody listens, and none is begun any more
 
@@ -144,7 +144,7 @@ def _work(job: Job) -> dict[str, Any]:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with stopping.listening((signal.SIGTERM,)):
-            if _stop.is_set():
+            if _stop.poll():
                 raise stopping.Asked(signal.SIGTERM)
             _tell({"job": job.name, "event": "start"})
             return execute(_setup, job, _tell)
@@ -165,8 +165,9 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
     def __init__(self, setup: Setup, folder: Path, workers: int, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._queue: Any = context.SimpleQueue()
-        self._stop = context.Event()
-        arguments = (setup.recipe, str(folder), str(setup.cache), setup.trust_code, threads, self._queue, self._stop)
+        # A pipe, not an event: a worker that is killed may hold an event's lock, and nobody could set it any more.
+        self._stopped, self._stop = context.Pipe(duplex=False)
+        arguments = (setup.recipe, str(folder), str(setup.cache), setup.trust_code, threads, self._queue, self._stopped)
         # Waiting threads must sleep, not spin, when several processes share the cores.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self._before = os.environ.get("OMP_NUM_THREADS")
@@ -178,8 +179,10 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
         if kind is not None:
-            self._stop.set()  # whoever is at work finishes an update and keeps it
+            self._stop.close()  # whoever is at work finishes an update and keeps it
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._stop.close()
+        self._stopped.close()
         if self._before is None:
             os.environ.pop("OMP_NUM_THREADS", None)
         else:
@@ -187,11 +190,14 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
 
     def run(self, jobs: Sequence[Job], notify: Notify, done: Done) -> None:
         """Do all jobs; ``notify`` and ``done`` are called in this process."""
-        stop = {"event": "stop listening"}
+        over = threading.Event()
 
-        def listen() -> None:
-            while (event := self._queue.get()) != stop:
-                notify(event)
+        def listen() -> None:  # by looking: a worker that was killed may hold the lock of whoever puts a last word in
+            while True:
+                if not self._queue.empty():
+                    notify(self._queue.get())
+                elif over.wait(0.05):
+                    return
 
         listener = threading.Thread(target=listen, daemon=True)
         listener.start()
@@ -211,12 +217,12 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
         except stopping.Asked as wish:
             raise stopping.told(wish.number, self._wind_up(list(futures))) from None
         finally:
-            self._queue.put(stop)
+            over.set()
             listener.join(timeout=5)
 
     def _wind_up(self, futures: list[Future[dict[str, Any]]]) -> str:
         """Have everyone finish an update and keep it; what came of it, in words. Another signal does not wait."""
-        self._stop.set()
+        self._stop.close()
         running = [future for future in futures if not future.cancel()]
         try:
             wait(running)
