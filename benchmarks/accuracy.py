@@ -35,12 +35,12 @@ from classroomkd import bank, data
 from classroomkd._files import atomic_write_text
 from classroomkd.cli.run import carry_out
 from classroomkd.data import Part
-from classroomkd.engine import Inputs
-from classroomkd.engine.scoring import answers
 from classroomkd.errors import UserError
 from classroomkd.export.student import load_student
 from classroomkd.recipe import load_recipe
 from classroomkd.report import paired, spread
+from classroomkd.train.inputs import Inputs
+from classroomkd.train.scoring import answers
 
 HERE = Path(__file__).resolve().parent
 BANKS = ("exact", "views=8", "off")

@@ -100,7 +100,7 @@ def machine() -> str:
     """Processor, cores, and what of it matters here."""
     import torch
 
-    from classroomkd.engine.fast import has_bf16
+    from classroomkd.train.optimize import has_bf16
 
     name = platform.processor() or platform.machine()
     try:
@@ -166,7 +166,7 @@ def main(words: list[str] | None = None) -> None:
     given = options(words)
     import torch
 
-    from classroomkd.engine.allocator import keep_large_blocks
+    from classroomkd.train.allocator import keep_large_blocks
 
     torch.set_num_threads(1)
     if not keep_large_blocks():

@@ -36,10 +36,10 @@ from peers.rounds import measure
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from classroomkd import models
-from classroomkd.bank import LOGITS, Dense, MissBank, RowStore, TopK
+from classroomkd.bank import LOGITS, Dense, FillOnMissCache, RowStore, TopK
 from classroomkd.bank.table import Table
 from classroomkd.classroom import Answers, Classroom, Lesson
-from classroomkd.engine.record import Record
+from classroomkd.train.meter import Record
 
 __all__ = ["ALARMS", "FILE", "TRIES", "compare", "counts", "limits", "timings"]
 
@@ -117,7 +117,7 @@ def counts(folder: Path) -> dict[str, Any]:
     warm = training("resnet8", part, 2, CLASSES, bank=bank, batch=B)
     warm.some(3)
     found["mentor forwards of three warm steps"] = warm.context.classroom.mentors.forwards
-    miss = MissBank([{LOGITS: RowStore.at(s[LOGITS].folder)} for s in made], part.ids, torch.device("cpu"))
+    miss = FillOnMissCache([{LOGITS: RowStore.at(s[LOGITS].folder)} for s in made], part.ids, torch.device("cpu"))
     with _rows_read() as rows:
         miss.stage(part.ids[:B], torch.zeros(B, dtype=torch.int64), lambda m, at: {})
         found["rows read for a batch of 32, exact, three mentors"] = rows[0]

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from classroomkd import methods, models
 from classroomkd.classroom import Answers, Classroom, PlainContext
-from classroomkd.engine.allocator import keep_large_blocks
 from classroomkd.methods.mmkd import MMKD
+from classroomkd.train.allocator import keep_large_blocks
 
 HERE = Path(__file__).parent
 STUDENT, MENTORS = "resnet8x4", ("resnet32x4",) * 3
@@ -39,12 +39,12 @@ def meta_steps() -> dict[str, Callable[[], int]]:
     method = methods.create("mmkd")
     assert isinstance(method, MMKD)
     room = Classroom(student, mentors, method, image_shape=(3, 32, 32))
-    own = {id(p) for p in method.own_parameters()}
+    own = {id(p) for p in method.meta_parameters()}
     trained = [p for p in room.parameters() if id(p) not in own]
     context = PlainContext(room, torch.optim.SGD(trained, lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4))
     for _ in range(2):  # as many samples as a meta step takes
         inputs = torch.randn(B, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-        lesson = room.gather(inputs, torch.randint(CLASSES, (B,)))
+        lesson = room.collect(inputs, torch.randint(CLASSES, (B,)))
         method.meta.remember(lesson)
     stored = method.meta.recall
 
@@ -56,7 +56,7 @@ def meta_steps() -> dict[str, Callable[[], int]]:
     def step(recall: Callable[[Sequence[Tensor]], Answers]) -> int:
         before = room.mentors.forwards
         method.meta.recall = recall  # type: ignore[method-assign]
-        method.meta.learn(context, lesson, B, method.own_parameters(), method.see, method.matching)
+        method.meta.learn(context, lesson, B, method.meta_parameters(), method.see, method.matching)
         return room.mentors.forwards - before
 
     return {

@@ -28,9 +28,9 @@ from methods_plan import ALONE, ARMS, HERE, TUNING_SEED, VALUES, Arm, Batch, Ben
 from classroomkd import methods
 from classroomkd._files import atomic_write_text
 from classroomkd.cli.run import carry_out
-from classroomkd.engine.run_folder import check_run
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.report import paired, spread
+from classroomkd.run.folder import check_run
 
 COMMAND = "python benchmarks/methods.py --data DIR"
 # Two small mentors on drawn images and one epoch: whether it runs, not what it finds.

@@ -18,10 +18,10 @@ from typing import Any
 
 from classroomkd._files import atomic_write_text
 from classroomkd.cli.run import carry_out
-from classroomkd.engine.opening import start
-from classroomkd.engine.plan import plan
 from classroomkd.recipe import Recipe, load_recipe
 from classroomkd.report import paired, spread
+from classroomkd.run.opening import start
+from classroomkd.run.plan import plan
 
 HERE = Path(__file__).parent
 COMMAND = "python benchmarks/pose.py --data FILE"

@@ -24,7 +24,7 @@ import torch
 from scale_parts import error_of_top_k, form, memory_a_sample, row_costs, simulate
 
 from classroomkd.bank import Codec, Dense
-from classroomkd.engine.answering import SLAB_MOST
+from classroomkd.run.mentor_cache import SLAB_MOST
 
 HERE = Path(__file__).parent
 RESULT, PAGE = HERE / "results" / "scale.json", HERE.parent / "docs" / "scale.md"

@@ -17,10 +17,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from classroomkd.bank import LOGITS, Codec, Dense, MissBank, RowStore, TopK, fill, merge, verify
+from classroomkd.bank import LOGITS, Codec, Dense, FillOnMissCache, RowStore, TopK, fill, merge, verify
 from classroomkd.bank import codec as codec_of
 from classroomkd.data.images import MemoryPixels, Part
-from classroomkd.data.views import FixedViews, Views, make_views
+from classroomkd.data.views.base import FixedViews, Views, make_views
 
 SIDE = 8
 KEY = {"mentor": "made-up", "weights": "0" * 64, "data": "made-up"}
@@ -281,7 +281,7 @@ def _peak(what: str, samples: int, folder: Path) -> int:
         done = fill({LOGITS: store}, lambda pixels: {}, cast(Part, range(samples)), cast(Views, _One()), batch_size=1)
         assert done == 0
     else:
-        MissBank([{LOGITS: store}], torch.arange(samples), torch.device("cpu"))
+        FillOnMissCache([{LOGITS: store}], torch.arange(samples), torch.device("cpu"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

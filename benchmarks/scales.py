@@ -24,18 +24,18 @@ from classroomkd._files import atomic_write_text
 from classroomkd.bank import Bank
 from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews
-from classroomkd.engine import assistants
-from classroomkd.engine.inputs import Batches
-from classroomkd.engine.mentor_record import MentorRecord
-from classroomkd.engine.mentors import prepare_mentor
-from classroomkd.engine.opening import start
-from classroomkd.engine.scales import Scale, measure
-from classroomkd.engine.setup import Setup
-from classroomkd.engine.step_context import step_context
-from classroomkd.engine.students import build_classroom
-from classroomkd.engine.train import Fit
 from classroomkd.errors import RunStopped, UserError
 from classroomkd.recipe import load_recipe
+from classroomkd.run import assistants
+from classroomkd.run.mentor_record import MentorRecord
+from classroomkd.run.mentors import prepare_mentor
+from classroomkd.run.opening import start
+from classroomkd.run.setup import Setup
+from classroomkd.run.students import build_classroom
+from classroomkd.train.gradient_scale import Scale, measure
+from classroomkd.train.inputs import Batches
+from classroomkd.train.loop import Training
+from classroomkd.train.step_context import step_context
 
 
 def prepared(setup: Setup) -> list[MentorRecord]:
@@ -51,8 +51,10 @@ def prepared(setup: Setup) -> list[MentorRecord]:
 def now(setup: Setup, room: Classroom, seed: int) -> Scale | None:
     """The scale of a classroom as it is."""
     spec, store = setup.recipe.train, room.mentors.store
-    sights = setup.sights(room)
-    batches = Batches(setup.student_part, setup.views, spec.batch_size, seed, sizes=sights, device=setup.runtime.device)
+    extra_sizes = setup.extra_sizes(room)
+    batches = Batches(
+        setup.student_part, setup.views, spec.batch_size, seed, sizes=extra_sizes, device=setup.runtime.device
+    )
     if isinstance(store, Bank) and isinstance(setup.views, FixedViews):
         store.begin(setup.views.slot(seed, 0))
     context = step_context(setup.runtime, room, setup.inputs, spec, topics=len(setup.classes), last=False)
@@ -67,7 +69,7 @@ def row(setup: Setup, arm: Any, mentors: Sequence[MentorRecord]) -> dict[str, An
     first = now(setup, room, seed)
     if first is None:
         return made
-    fit = Fit(
+    fit = Training(
         setup.runtime,
         room,
         setup.student_part,
@@ -78,7 +80,7 @@ def row(setup: Setup, arm: Any, mentors: Sequence[MentorRecord]) -> dict[str, An
         setup.classes,
         seed,
         measure=False,
-        sights=setup.sights(room),
+        extra_sizes=setup.extra_sizes(room),
     )
     try:
         fit.run()

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from classroomkd import methods, models, tasks
 from classroomkd.classroom import Classroom, Mentor, PlainContext
-from classroomkd.engine.allocator import keep_large_blocks
-from classroomkd.engine.record import Record
+from classroomkd.train.allocator import keep_large_blocks
+from classroomkd.train.meter import Record
 
 HERE = Path(__file__).parent
 MENTORS = ("resnet20", "wrn_16_1", "mobilenetv2", "vgg8", "resnet8")

@@ -38,7 +38,7 @@ def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
 def train(classroom: ck.Classroom, x: Tensor, y: Tensor, epochs: int) -> Tensor | None:
     """One loop for every method; the mentors' mean weights in the last epoch, (M,)."""
     method = classroom.method
-    own = {id(p) for p in method.own_parameters()}  # what mmkd updates by itself
+    own = {id(p) for p in method.meta_parameters()}  # what mmkd updates by itself
     trained = [p for p in classroom.parameters() if id(p) not in own]
     context = PlainContext(classroom, torch.optim.SGD(trained, lr=0.05, momentum=0.9, weight_decay=5e-4))
     classroom.train()

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from classroomkd._compat import import_torchvision, installed
 from classroomkd.data import make_views
-from classroomkd.engine.inputs import Batches, Inputs
+from classroomkd.train.inputs import Batches, Inputs
 from parts.figures import Figure, Found, Plan, Skipped
 from parts.setting import MEAN, SIDE, STD, images
 

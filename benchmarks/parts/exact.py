@@ -1,7 +1,7 @@
 """Row 4: how many questions ``exact`` asks the mentors, of those that online training asks: a count.
 
-The views are those that ``classroomkd.data.views`` picks in 240 epochs, and in five trainings; the stores and the bank
-are the real ones; the mentor is one matrix. Expected from 162 equally likely views: 0.522 and 0.135.
+The views are those that ``classroomkd.data.views`` picks in 240 epochs, and in five trainings; the stores and the
+bank are the real ones; the mentor is one matrix. Expected from 162 equally likely views: 0.522 and 0.135.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from classroomkd.bank import LOGITS, Dense, MissBank, RowStore
+from classroomkd.bank import LOGITS, Dense, FillOnMissCache, RowStore
 from classroomkd.data import make_views
 from parts.figures import Figure, Found, Plan
 from parts.setting import SIDE, images
@@ -33,7 +33,7 @@ def asked(plan: Plan, samples: int, epochs: int, trainings: int, batch: int = 50
         codec=Dense((CLASSES,)),
         write=True,
     )
-    bank = MissBank([{LOGITS: store}], part.ids, torch.device("cpu"))
+    bank = FillOnMissCache([{LOGITS: store}], part.ids, torch.device("cpu"))
     forwards, shares = 0, []
     for seed in range(trainings):
         for epoch in range(epochs):

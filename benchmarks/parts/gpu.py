@@ -23,9 +23,9 @@ import torch
 import yaml
 
 from classroomkd import methods, models
-from classroomkd.bank import LOGITS, RowStore, SlabBank
+from classroomkd.bank import LOGITS, EpochCache, RowStore
 from classroomkd.classroom import Classroom, PlainContext
-from classroomkd.engine.record import Record
+from classroomkd.train.meter import Record
 from parts.figures import Figure, Found, Plan, Skipped
 from parts.setting import StandIn, images, settle, stores
 
@@ -36,7 +36,7 @@ RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "classroomkd" / "cifa
 TRIED = ("train.epochs=2", "train.milestones=[1]", "data.limit=400")
 
 
-def _graphed(student: str, bank: SlabBank | None, samples: int) -> Callable[[], None]:
+def _graphed(student: str, bank: EpochCache | None, samples: int) -> Callable[[], None]:
     """A whole step as one graph; calling it replays it on other samples."""
     device = torch.device("cuda")
     torch.manual_seed(0)
@@ -69,7 +69,7 @@ def _graphed(student: str, bank: SlabBank | None, samples: int) -> Callable[[], 
     def replay() -> None:
         for _ in range(REPLAYS):
             batch["ids"].random_(samples)
-            graph.replay()
+            graph.forward_from_tap()
         torch.cuda.synchronize()
 
     return replay
@@ -139,7 +139,7 @@ def rows(plan: Plan) -> Found:
     samples = plan.size(50_000, 1000)
     part = images(samples, CLASSES)
     made = stores(plan.folder / f"slabs-{CLASSES}", samples, CLASSES, 1)
-    bank = SlabBank([{LOGITS: RowStore.at(s[LOGITS].folder)} for s in made], part.ids, torch.device("cuda"))
+    bank = EpochCache([{LOGITS: RowStore.at(s[LOGITS].folder)} for s in made], part.ids, torch.device("cuda"))
     bank.begin(0)
     worst = None
     for student in ("resnet8x4", "mobilenetv2"):

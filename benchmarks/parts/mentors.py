@@ -26,8 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from classroomkd import models
 from classroomkd.classroom import Mentor
-from classroomkd.engine.allocator import keep_large_blocks
-from classroomkd.engine.fast import FastMentor, has_bf16, hasten
+from classroomkd.train.allocator import keep_large_blocks
+from classroomkd.train.optimize import FastMentor, has_bf16, optimize_for_inference
 
 MENTORS = ("resnet32x4", "wrn_40_2", "resnet56", "resnet110", "vgg13", "resnet20")
 B, CLASSES, ROUNDS = 64, 100, 21
@@ -38,13 +38,13 @@ def variants(compiled: bool) -> dict[str, list[Mentor]]:
     torch.manual_seed(0)
     naive = [Mentor(models.create(name, CLASSES), name) for name in MENTORS]
     blank = torch.zeros(2, 3, 32, 32)
-    found = {"naive": naive, "again": naive, "folded": [hasten(m, blank) for m in naive]}
+    found = {"naive": naive, "again": naive, "folded": [optimize_for_inference(m, blank) for m in naive]}
     if compiled:
-        found["compiled"] = [hasten(m, blank, compile=True) for m in naive]
+        found["compiled"] = [optimize_for_inference(m, blank, compile=True) for m in naive]
     if has_bf16("cpu"):
-        found["bf16"] = [hasten(m, blank, precision="bf16") for m in naive]
+        found["bf16"] = [optimize_for_inference(m, blank, precision="bf16") for m in naive]
         if compiled:
-            found["compiled_bf16"] = [hasten(m, blank, precision="bf16", compile=True) for m in naive]
+            found["compiled_bf16"] = [optimize_for_inference(m, blank, precision="bf16", compile=True) for m in naive]
     for name, mentors in found.items():
         wanted = "bf16" if "bf16" in name else "fp32"
         assert all(not isinstance(m, FastMentor) or m.precision == wanted for m in mentors), name
@@ -118,7 +118,7 @@ def rates(repeat: int = 5) -> dict[str, float]:
         with FlopCounterMode(display=False) as counted:
             mentor(inputs)
         done[name] = counted.get_total_flops()
-        took[name] = best(partial(hasten(mentor, blank), inputs))
+        took[name] = best(partial(optimize_for_inference(mentor, blank), inputs))
     found = {name: done[name] / took[name] for name in MENTORS}
     found["all six"] = sum(done.values()) / sum(took.values())
     found["a matrix product"] = 2 * len(square) ** 3 / best(lambda: square @ square)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from classroomkd.engine.fast import has_bf16
+from classroomkd.train.optimize import has_bf16
 from parts.figures import Figure, Found, Plan, five
 from parts.mentors import measure
 

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd import models
-from classroomkd.bank import LOGITS, Dense, MissBank, RowStore
+from classroomkd.bank import LOGITS, Dense, FillOnMissCache, RowStore
 from classroomkd.classroom import Classroom
 from classroomkd.data import make_views
-from classroomkd.engine.context import EngineContext
-from classroomkd.engine.inputs import Batches, Inputs
-from classroomkd.engine.optim import build_optimizer
-from classroomkd.engine.record import Record
-from classroomkd.engine.runtime import Runtime
 from classroomkd.recipe import TrainSpec
+from classroomkd.train.inputs import Batches, Inputs
+from classroomkd.train.meter import Record
+from classroomkd.train.optim import build_optimizer
+from classroomkd.train.runtime import Runtime
+from classroomkd.train.step import StepRunner
 from parts.figures import Figure, Found, Plan
 from parts.setting import MEAN, SIDE, STD, images
 
@@ -56,9 +56,9 @@ def losses(folder: Path | None, samples: int, epochs: int) -> list[float]:
                           codec=Dense((CLASSES,)), write=True)
             for m in range(MENTORS)
         ]  # fmt: skip
-        bank = MissBank([{LOGITS: store} for store in made], part.ids, device)
+        bank = FillOnMissCache([{LOGITS: store} for store in made], part.ids, device)
     room = Classroom(student, mentors, "classroomkd", store=bank)
-    context = EngineContext(
+    context = StepRunner(
         Runtime("cpu", "fp32", threads=1),
         room,
         build_optimizer(room, TrainSpec(lr=0.05)),

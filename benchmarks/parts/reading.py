@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from peers.rounds import measure
 
-from classroomkd.bank import RowStore, SlabBank
+from classroomkd.bank import EpochCache, RowStore
 from parts.figures import Figure, Found, Plan, ratios
 from parts.setting import SIX, images, slab_bank, stores, timed
 
@@ -49,7 +49,7 @@ def _drop(made: Sequence[Mapping[str, RowStore]]) -> None:
             os.close(fd)
 
 
-def _cold(bank: SlabBank, view: int) -> tuple[float, float, int]:
+def _cold(bank: EpochCache, view: int) -> tuple[float, float, int]:
     """Wall and CPU seconds of an announced slab whose pages the system had dropped; bytes asked of the disk."""
     _drop(bank.stores)
     before = _device_reads()

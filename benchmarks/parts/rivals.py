@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from classroomkd.engine.fast import has_bf16
+from classroomkd.train.optimize import has_bf16
 from parts.figures import Figure, Found, Plan, five
 
 __all__ = ["averaging", "classroomkd", "naive"]

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd import methods, models, tasks
-from classroomkd.bank import LOGITS, Bank, Dense, RowStore, SlabBank
+from classroomkd.bank import LOGITS, Bank, Dense, EpochCache, RowStore
 from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews, make_views
 from classroomkd.data.images import MemoryPixels, Part
-from classroomkd.engine.context import EngineContext
-from classroomkd.engine.inputs import Batches, Inputs
-from classroomkd.engine.optim import build_optimizer
-from classroomkd.engine.record import Record
-from classroomkd.engine.runtime import Runtime
 from classroomkd.recipe import TrainSpec
+from classroomkd.train.inputs import Batches, Inputs
+from classroomkd.train.meter import Record
+from classroomkd.train.optim import build_optimizer
+from classroomkd.train.runtime import Runtime
+from classroomkd.train.step import StepRunner
 
 __all__ = ["SIX", "Feed", "Training", "images", "settle", "slab_bank", "stores", "training"]
 
@@ -79,10 +79,10 @@ def stores(
     return found
 
 
-def slab_bank(made: list[dict[str, RowStore]], part: Part) -> SlabBank:
+def slab_bank(made: list[dict[str, RowStore]], part: Part) -> EpochCache:
     """As a run on a CPU opens it."""
     again = [{LOGITS: RowStore.at(store[LOGITS].folder, mapped=False)} for store in made]
-    return SlabBank(again, part.ids, torch.device("cpu"))
+    return EpochCache(again, part.ids, torch.device("cpu"))
 
 
 @torch.no_grad()
@@ -143,7 +143,7 @@ class Training(Feed):
         part, views, batch, length: as a feed has them.
     """
 
-    def __init__(self, context: EngineContext, part: Part, views: FixedViews, batch: int, length: int | None) -> None:
+    def __init__(self, context: StepRunner, part: Part, views: FixedViews, batch: int, length: int | None) -> None:
         store = context.classroom.mentors.store
         super().__init__(part, views, batch, store if isinstance(store, Bank) else None, length)
         self.context = context
@@ -187,7 +187,7 @@ def training(
     runtime = Runtime("cpu", "fp32", threads=1)
     record = Record(len(named), classes, runtime.device)
     spec = TrainSpec(lr=1e-3)
-    context = EngineContext(runtime, room, build_optimizer(room, spec), Inputs(MEAN, STD, runtime.device), record)
+    context = StepRunner(runtime, room, build_optimizer(room, spec), Inputs(MEAN, STD, runtime.device), record)
     return Training(context, part, fixed_views(views), batch, length)
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from classroomkd import models
 from classroomkd.bank import LOGITS, fill
 from classroomkd.classroom import Mentor
-from classroomkd.engine.fast import has_bf16, hasten
-from classroomkd.engine.inputs import Inputs
+from classroomkd.train.inputs import Inputs
+from classroomkd.train.optimize import has_bf16, optimize_for_inference
 from parts.figures import Figure, Found, Plan
 from parts.setting import MEAN, SIDE, SIX, STD, fixed_views, images, slab_bank, stores, training
 
@@ -32,7 +32,7 @@ def rows(plan: Plan) -> Found:
     torch.manual_seed(0)
     blank, inputs = torch.zeros(2, 3, SIDE, SIDE), Inputs(MEAN, STD, torch.device("cpu"))
     precision = "bf16" if has_bf16("cpu") else "fp32"
-    mentors = [hasten(Mentor(models.create(n, CLASSES), n), blank, precision=precision) for n in names]
+    mentors = [optimize_for_inference(Mentor(models.create(n, CLASSES), n), blank, precision=precision) for n in names]
     full = stores(plan.folder / "training-full", samples, CLASSES, 1, mentors=len(names))
     empty = stores(plan.folder / "training-empty", samples, CLASSES, 1, filled=(), mentors=len(names))
     warm = training("mobilenetv2", part, 1, CLASSES, bank=slab_bank(full, part))

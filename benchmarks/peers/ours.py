@@ -21,13 +21,13 @@ from parts.setting import MEAN, SIX, STD, Feed, fixed_views, images, settle, sla
 from torch import Tensor, nn
 
 from classroomkd import methods, models, tasks
-from classroomkd.bank import LOGITS, Bank, SlabBank
+from classroomkd.bank import LOGITS, Bank, EpochCache
 from classroomkd.classroom import Classroom, Mentor, PlainContext
 from classroomkd.classroom.lesson import Lesson
 from classroomkd.data.images import Part
-from classroomkd.engine.inputs import Inputs
-from classroomkd.engine.record import Record
 from classroomkd.models.folding import fold_batch_norms
+from classroomkd.train.inputs import Inputs
+from classroomkd.train.meter import Record
 from peers.rounds import Owing, Step
 
 __all__ = ["CLASSES", "SIX", "Loader", "Problem", "our_step", "problem"]
@@ -81,7 +81,7 @@ class Loader:
         return self.inputs(batch["pixels"]), batch["target"]
 
 
-def stored(given: Problem, answers_MBC: Tensor, ids: Tensor, views: Tensor) -> SlabBank:
+def stored(given: Problem, answers_MBC: Tensor, ids: Tensor, views: Tensor) -> EpochCache:
     """A bank of made-up answers as a run opens it; those of these samples and views are the true ones."""
     made = stores(given.folder, len(given.part), CLASSES, VIEWS, mentors=len(answers_MBC))
     for store, said in zip(made, answers_MBC, strict=True):

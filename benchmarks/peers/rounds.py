@@ -87,7 +87,7 @@ def start(args: argparse.Namespace) -> None:
     args.bf16 = args.bf16 == "on" or bool(torch.cpu._is_avx512_bf16_supported())
     args.load_before = [round(x, 2) for x in os.getloadavg()]
     if args.allocator == "kept":
-        from classroomkd.engine.allocator import keep_large_blocks
+        from classroomkd.train.allocator import keep_large_blocks
 
         if not keep_large_blocks():
             raise SystemExit("this machine's allocator cannot be set: run with --allocator stock")

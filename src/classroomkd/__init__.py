@@ -19,7 +19,8 @@ _LAZY = {
     "Needs": "classroomkd.classroom",
     "Task": "classroomkd.classroom",
     "Terms": "classroomkd.classroom",
-    "distill": "classroomkd.engine.api",
+    "calibrate": "classroomkd.run.calibration",
+    "distill": "classroomkd.api",
 }
 _MODULES = ("data", "engine", "export", "functional", "methods", "models", "recipe", "report", "tasks")
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from classroomkd import methods
 from classroomkd.classroom import Answers, Calibration, ClassInfo, Lesson, Method, Shapes
-from classroomkd.classroom.adapters import BatchNorm
 from classroomkd.data.skeleton import Skeleton
 from classroomkd.functional import simcc, wide
+from classroomkd.taps.adapters import BatchNorm
 from classroomkd.tasks.pose.coding import Coding, Heatmap, SimCC
 from classroomkd.tasks.pose.task import Pose
 
@@ -132,7 +132,7 @@ def lesson(
     }
     noise = torch.randn((n, *code.answer_shape), generator=torch.Generator().manual_seed(1))
     student = Answers((0.2 * noise).to(dtype).requires_grad_(), own)
-    everybody, asks = Answers(answers[order].to(dtype), theirs), of.asks
+    everybody, asks = Answers(answers[order].to(dtype), theirs), of.mentor_indices
     heard = everybody if asks is None else everybody.of(asks)
     ceiling = torch.linspace(0.6, 0.9, mentors)[order, None].repeat(1, K)
     return Lesson(
@@ -166,7 +166,7 @@ def taught(of: Method, what: Lesson) -> Lesson:
 
 def leaves(of: Method, what: Lesson) -> dict[str, Tensor]:
     """What the main optimiser trains of the method, and where its gradient enters the student."""
-    own = {id(p) for p in of.own_parameters()}
+    own = {id(p) for p in of.meta_parameters()}
     found = {name: p for name, p in of.named_parameters() if id(p) not in own}
     return {"the student's answer": what.student.prediction, **what.student.features, **found}
 

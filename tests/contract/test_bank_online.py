@@ -23,7 +23,7 @@ CASES = [(kind, *case) for kind in KINDS for case in rules(kind)]
 NAMES = [f"{kind}-{label}" for kind in KINDS for label in labels(rules(kind))]
 
 
-def taught(room: Classroom, kind: str, store: bank.MissBank | None = None) -> dict[str, Tensor]:
+def taught(room: Classroom, kind: str, store: bank.FillOnMissCache | None = None) -> dict[str, Tensor]:
     """The losses of some steps with what follows each of them, and what is trained or remembered then."""
     x, y = batch(VIEWS * B)[0], targets(B, kind)
     context = PlainContext(room, torch.optim.SGD(by_main(room).values(), lr=1e-4, momentum=0.9))
@@ -44,9 +44,9 @@ def test_bank_equals_online(kind: str, name: str, given: dict[str, Any], tmp_pat
     room = classroom(name, given, answers, kind=kind)
     if room.method.needs.mentors == 0:
         return
-    asks, room.method.asks = room.method.asks, None
+    asks, room.method.mentor_indices = room.method.mentor_indices, None
     everything = room.mentors.ask(batch(VIEWS * B)[0])
-    room.method.asks = asks
+    room.method.mentor_indices = asks
     assert everything is not None
 
     def stored(what: str, mentor: int, value: Tensor) -> bank.RowStore:
@@ -59,10 +59,10 @@ def test_bank_equals_online(kind: str, name: str, given: dict[str, Any], tmp_pat
 
     values = {bank.LOGITS: everything.prediction} | {t: everything.features[t] for t in room.method.needs.features}
     stores = [{what: stored(what, m, value[m]) for what, value in values.items()} for m in range(M)]
-    slabs = bank.SlabBank(stores, IDS, torch.device("cpu"))
+    slabs = bank.EpochCache(stores, IDS, torch.device("cpu"))
     for view in range(VIEWS):
         slabs.begin(view)
-    exact = bank.MissBank(stores, IDS, torch.device("cpu"))
+    exact = bank.FillOnMissCache(stores, IDS, torch.device("cpu"))
     online = taught(room, kind)
     for store, staged in ((slabs, None), (exact, exact)):
         told = classroom(name, given, answers, store=store, kind=kind)

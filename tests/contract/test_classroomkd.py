@@ -12,7 +12,7 @@ from torch import Tensor
 from classroomkd import functional, methods, tasks
 from classroomkd.classroom import Answers, Calibration, Lesson
 from classroomkd.methods.pieces.credibility import credited
-from classroomkd.tasks.classification import Classification
+from classroomkd.tasks.classification.task import Classification
 
 B, C, M = 8, 5, 3
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -73,11 +73,11 @@ def test_the_students_part_is_weighted_by_its_credibility_unless_told(rule: str)
 class Pairs(Classification):
     """Two units a sample: its class and the next one."""
 
-    def topics(self, target: Tensor) -> Tensor:
+    def unit_labels(self, target: Tensor) -> Tensor:
         return torch.stack([target, (target + 1) % C], -1)
 
     def log_credibility(self, answer: Tensor, target: Tensor) -> Tensor:
-        units = [functional.log_credibility(answer, topic) for topic in self.topics(target).unbind(-1)]
+        units = [functional.log_credibility(answer, topic) for topic in self.unit_labels(target).unbind(-1)]
         return torch.stack(units, -1)
 
 
@@ -88,7 +88,7 @@ def test_held_out_credibility_is_capped_unit_by_unit() -> None:
     lesson = Lesson(torch.zeros(B, 1), target, Answers(student), Answers(mentors), task)
     lesson.calibration = Calibration(torch.ones(M), ceiling)
     found = credited("held_out", lesson, mentors)
-    topics = task.topics(target)
+    topics = task.unit_labels(target)
     for m, b, u in itertools.product(range(M), range(B), range(2)):
         own = mentors[m, b].softmax(-1)[topics[b, u]]
         assert found[m, b, u].exp().item() == pytest.approx(min(own.item(), ceiling[m, topics[b, u]].item()))

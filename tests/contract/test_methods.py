@@ -71,7 +71,7 @@ def test_permuting_mentors_permutes_weights(name: str, given: dict[str, Any]) ->
     one = room(*batch(), ids=IDS)
     chosen = methods.options_model(name).model_fields
     named = any(key in chosen and chosen[key].default != "all" for key in ("mentor", "assistant"))
-    if one.weight is None or named or room.method.by_place:
+    if one.weight is None or named or room.method.order_matters:
         return  # a method that names its one mentor, or learns something by place, is not symmetric by its own rule
     torch.manual_seed(5)
     other = classroom(name, given, answers, order=order)(*batch(), ids=IDS)
@@ -161,7 +161,7 @@ def test_no_host_sync_in_the_terms(name: str, given: dict[str, Any], monkeypatch
     for reader in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(Tensor, reader, forbidden)
     for _ in range(room.method.period):
-        lesson = room.gather(x, y, ids=IDS)
+        lesson = room.collect(x, y, ids=IDS)
         lesson.conclude(room.method(lesson))
         if room.method.period > 1:
             room.method.after_step(context, lesson)

@@ -61,7 +61,7 @@ def operations(kind: str, name: str, given: dict[str, Any], mentors: int) -> tup
     """How many a lesson takes, and whether it reads features."""
     if kind == CLASSES:
         room = classroom(name, given, said(mentors=mentors))
-        of, lessons = room.method, [room.gather(*batch(), ids=IDS) for _ in range(2)]
+        of, lessons = room.method, [room.collect(*batch(), ids=IDS) for _ in range(2)]
     else:
         of = method(name, given, kind, mentors)
         lessons = [lesson(of, kind, mentors=mentors) for _ in range(2)]

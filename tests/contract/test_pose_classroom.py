@@ -80,7 +80,7 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(B, 3, *SIZE, generator=torch.Generator().manual_seed(3)), target, torch.arange(B)
 
 
-def sights() -> dict[tuple[int, int], Tensor]:
+def extra_sizes() -> dict[tuple[int, int], Tensor]:
     return {OWN: torch.randn(B, 3, *OWN, generator=torch.Generator().manual_seed(4))}
 
 
@@ -92,12 +92,12 @@ def test_steps_change_the_student_and_no_mentor(name: str, given: dict[str, Any]
     room.epochs, room.epoch = 240, 1.0  # a rule may make an exception of the first epoch (0)
     before = {key: p.detach().clone() for key, p in room.named_parameters()}
     theirs = [p.detach().clone() for mentor in room.mentors for p in mentor.parameters()]
-    own = {id(p) for p in room.method.own_parameters()}
+    own = {id(p) for p in room.method.meta_parameters()}
     main = [p for p in room.parameters() if id(p) not in own]
     context = PlainContext(room, torch.optim.SGD(main, lr=0.002, momentum=0.9))
     x, y, ids = batch()
     for _ in range(1 if room.method.period == 1 else room.method.period + 1):
-        lesson = room.method.step(context, {"inputs": x, "target": y, "ids": ids, "sights": sights()})
+        lesson = room.method.step(context, {"inputs": x, "target": y, "ids": ids, "extra_sizes": extra_sizes()})
         assert lesson.loss.isfinite()
     if lesson.active is not None and room.method.needs.logits and "other" in room.mentors.names[-1:]:
         assert not lesson.active[1, :, 2].any()  # the joint it does not know
@@ -114,7 +114,7 @@ def test_a_mentors_own_head_answers_in_the_students_form(head: str) -> None:
     room = classroom("camkd", {"feature_weight": 1.0}, head)
     room.eval()
     x, y, ids = batch()
-    lesson = room.gather(x, y, ids=ids, sights=sights())
+    lesson = room.collect(x, y, ids=ids, extra_sizes=extra_sizes())
     assert lesson.mentors is not None
     for m in range(2):
         features = lesson.mentors.features["@stage:-1"][m]

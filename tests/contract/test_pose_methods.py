@@ -16,10 +16,10 @@ from torch import Tensor
 
 from classroomkd import methods
 from classroomkd.classroom import Lesson, Method
-from classroomkd.engine.record import Record
 from classroomkd.errors import UserError
 from classroomkd.methods.weighted import Weighted
 from classroomkd.recipe import load_recipe
+from classroomkd.train.meter import Record
 
 CASES, RULES = cases("pose"), rules("simcc")
 every = pytest.mark.parametrize(("name", "given"), CASES, ids=labels(CASES))
@@ -73,7 +73,7 @@ def test_record(name: str, given: Given, head: str) -> None:
     mask = what.task.mask(what.target)
     taught_there = what.active.any(0)
     assert taught_there.any()
-    assert not (taught_there & ~(mask if by_truth(of) else what.task.reach(what.target))).any()
+    assert not (taught_there & ~(mask if by_truth(of) else what.task.distill_mask(what.target))).any()
     if not by_truth(of):
         assert (taught_there & ~mask).any()  # joints without a label too
     assert torch.equal(record.taught[0].sum(1), what.active.flatten(1).sum(1).float())
@@ -97,7 +97,7 @@ def test_permuting_mentors_permutes_weights(name: str, given: Given, head: str) 
     of = method(name, given, head)
     fields = methods.options_model(name).model_fields
     named = any(key in fields and fields[key].default != "all" for key in ("mentor", "assistant"))
-    if named or of.by_place or of.needs.mentors == 0:
+    if named or of.order_matters or of.needs.mentors == 0:
         return
     one, other = (of(lesson(of, head, order=o)) for o in (None, order))
     torch.testing.assert_close(other.weight, one.weight[order])
@@ -114,7 +114,7 @@ def test_nan_of_a_mentor_stays_away(name: str, given: Given, head: str, where: s
     answers[1, :, (slice(None) if where == "everywhere" else 2)] = float("nan")
     what = lesson(of, head, answers=answers)
     terms = of(what)
-    asks = of.asks or range(M)
+    asks = of.mentor_indices or range(M)
     if 1 in asks and name == "kd":
         assert not terms.loss().isfinite()
         return
@@ -146,7 +146,7 @@ def test_a_mentor_that_does_not_know_some_joints(name: str, given: Given, head: 
     usual = of(lesson(of, head)).active
     assert usual is not None
     assert torch.equal(what.active[..., :2].flatten(1).any(1), usual[..., :2].flatten(1).any(1))
-    if isinstance(of, Weighted) and of.factor(M) == 1 and 1 in (of.asks or range(M)):
+    if isinstance(of, Weighted) and of.factor(M) == 1 and 1 in (of.mentor_indices or range(M)):
         shares = what.weight.sum(0)[:, [0, 1, 2, 3]]  # type: ignore[union-attr]
         there = what.active.any(0)[:, [0, 1, 2, 3]]
         torch.testing.assert_close(shares[there], torch.ones_like(shares[there]))

@@ -13,8 +13,8 @@ import time
 from typing import Any
 
 from classroomkd.cli.app import main
-from classroomkd.engine import context
 from classroomkd.errors import RunStopped
+from classroomkd.train import step as context
 
 HOW: dict[str, Any] = {
     "die": lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -35,16 +35,16 @@ def fail_there() -> None:
     rank, step, how, attempt = os.environ["FAIL"].split(":")
     if (os.environ["RANK"], os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) != (rank, attempt):
         return
-    teach, taught = context.EngineContext.teach, 0
+    teach, taught = context.StepRunner.teach, 0
 
-    def counted(self: context.EngineContext, batch: Any) -> Any:
+    def counted(self: context.StepRunner, batch: Any) -> Any:
         nonlocal taught
         taught += 1
         if taught == int(step):
             {**HOW, "full": full, "broken": broken}[how]()
         return teach(self, batch)
 
-    context.EngineContext.teach = counted  # type: ignore[method-assign]
+    context.StepRunner.teach = counted  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

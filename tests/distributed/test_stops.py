@@ -15,10 +15,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from classroomkd.engine import ranks
-from classroomkd.engine.attempts import restarted
-from classroomkd.engine.ranks import Ranks
 from classroomkd.errors import RunStopped, StoppedElsewhere, UserError
+from classroomkd.run.attempts import restarted
+from classroomkd.train import ranks
+from classroomkd.train.ranks import Ranks
 
 FAILING = Path(__file__).with_name("failing.py")
 PATIENCE = "10"  # seconds without a step, in place of 60; a step here takes milliseconds
@@ -138,7 +138,7 @@ def test_which_folder_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / "environment.json").write_text(json.dumps({"torchelastic": stored} if stored else {}))
         return tmp_path
 
-    from classroomkd.engine.attempts import attempt
+    from classroomkd.run.attempts import attempt
 
     assert attempt() is None
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "seven")

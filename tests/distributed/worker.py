@@ -13,8 +13,10 @@ from torch import nn
 
 from classroomkd import data, methods
 from classroomkd.classroom import Classroom
-from classroomkd.engine import Fit, Inputs, Runtime
 from classroomkd.recipe import TrainSpec
+from classroomkd.train.inputs import Inputs
+from classroomkd.train.loop import Training
+from classroomkd.train.runtime import Runtime
 
 
 def net(seed: int) -> nn.Module:
@@ -76,7 +78,7 @@ def main(out: Path) -> None:
         )  # fmt: skip
         room.double()
         spec = TrainSpec(epochs=2, batch_size=24, lr=0.05, log_every=2, drop_last=drop, channels_last=False)
-        fit = Fit(
+        fit = Training(
             runtime, room, part, None, views, Doubled(images.mean, images.std, runtime.device, False), spec,
             images.classes, 0, out / f"log-{runtime.rank}", measure=last == "uneven",
         )  # fmt: skip

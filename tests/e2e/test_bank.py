@@ -15,8 +15,8 @@ import torch
 from banked import furthest, run, student
 from safetensors.torch import load_file
 
-from classroomkd.bank import MissBank, RowStore
-from classroomkd.bank.guard import storing
+from classroomkd.bank import FillOnMissCache, RowStore
+from classroomkd.bank.locks import storing
 from classroomkd.cli.app import main
 
 
@@ -98,10 +98,10 @@ def test_slabs_too_large_to_hold_teach_the_same(
     tmp_path: Path, quick: list[str], smoke: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path / "slabs", smoke, quick, "bank=views=2")
-    monkeypatch.setattr("classroomkd.engine.answering.SLAB_MOST", 0)
+    monkeypatch.setattr("classroomkd.run.mentor_cache.SLAB_MOST", 0)
     told: list[tuple[int | None, ...]] = []
-    begin = MissBank.begin
-    monkeypatch.setattr(MissBank, "begin", lambda self, *shown: told.append(shown) or begin(self, *shown))
+    begin = FillOnMissCache.begin
+    monkeypatch.setattr(FillOnMissCache, "begin", lambda self, *shown: told.append(shown) or begin(self, *shown))
     made = run(tmp_path / "rows", smoke, quick, "bank=views=2")
     assert made["entries"][0]["mentor_answers"] == 0
     assert furthest(student(tmp_path / "slabs"), student(tmp_path / "rows")) == 0
@@ -183,7 +183,7 @@ def test_damage_in_a_large_bank_stops_the_run_and_resuming_mends_it(
     run(tmp_path / "first", smoke, quick, "bank=views=2")
     rows = next((tmp_path / "cache" / "bank").glob("*/rows-*"))
     rows.write_bytes(bytes([rows.read_bytes()[0] ^ 1]) + rows.read_bytes()[1:])
-    monkeypatch.setattr("classroomkd.engine.answering.CHECK_MOST", 0)
+    monkeypatch.setattr("classroomkd.run.mentor_cache.CHECK_MOST", 0)
     run(tmp_path / "again", smoke, quick, "bank=views=2", code=1)
     assert "1 stored answer in" in capsys.readouterr().err
     made = run(tmp_path / "again", smoke, quick, "bank=views=2", "--resume")

@@ -70,7 +70,7 @@ def test_another_key_asks_again_and_says_what_differs(
     cache = tmp_path / "cache"
     shutil.copytree(stored[1], cache)
     if change == "version":
-        monkeypatch.setattr("classroomkd.engine.answering.__version__", "999.1.0")
+        monkeypatch.setattr("classroomkd.run.mentor_cache.__version__", "999.1.0")
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "bank" and access(path, mode))
     said = fill(stored, cache, words, capsys, code=2)

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from classroomkd.cli.app import main
-from classroomkd.engine import bench as engine_bench
-from classroomkd.engine.opening import start
-from classroomkd.engine.stopwatch import Clock
 from classroomkd.recipe import load_recipe
+from classroomkd.run import bench as engine_bench
+from classroomkd.run.opening import start
+from classroomkd.train.stopwatch import Clock
 
 
 def bench(smoke: str, quick: list[str], *words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def test_no_clock_is_inside_what_is_compiled(
         return run
 
     monkeypatch.setattr(torch, "compile", compile)
-    monkeypatch.setattr("classroomkd.engine.experiment.check_compiler", lambda device: None)
+    monkeypatch.setattr("classroomkd.run.experiment.check_compiler", lambda device: None)
     words = ("method=average", "train.compile=true", "mentor_train.compile=false")
     (arm,) = bench(smoke, quick, *words, capsys=capsys)["arms"]
     assert all(ms > 0 for ms in arm["parts"]["student forward"].values())

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from classroomkd import methods
 from classroomkd.cli.app import main
 from classroomkd.data import puppets
-from classroomkd.engine.train import Fit
 from classroomkd.report import load_summary
+from classroomkd.train.loop import Training
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -85,14 +85,14 @@ def test_interrupted_run_goes_on_to_the_same_bits(
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main(["run", smoke, *quick, "--out", str(whole), "--quiet"]) == 0
-    real = Fit._checkpoint
+    real = Training._checkpoint
 
-    def then_die(self: Fit, context: Any, epoch: int, cost: Any) -> None:
+    def then_die(self: Training, context: Any, epoch: int, cost: Any) -> None:
         real(self, context, epoch, cost)
         if epoch == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Fit, "_checkpoint", then_die)
+    monkeypatch.setattr(Training, "_checkpoint", then_die)
     capsys.readouterr()
     assert main(["run", smoke, *quick, "--out", str(cut), "--quiet"]) == 130
     assert f"--out {cut} --resume" in capsys.readouterr().err
@@ -233,7 +233,7 @@ def test_checkpoints_of_another_network_or_other_classes(
 def test_a_full_disk_keeps_what_was_made(
     tmp_path: Path, quick: list[str], smoke: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    from classroomkd.engine import checkpoint
+    from classroomkd.train import checkpoint
 
     def full(path: Path, state: object) -> None:
         from classroomkd._files import writing

@@ -16,7 +16,7 @@ from classroomkd import methods
 from classroomkd._compat import installed
 from classroomkd.cli.app import main
 from classroomkd.data.puppets import CLASSES
-from classroomkd.engine.train import Fit
+from classroomkd.train.loop import Training
 
 SGD = ["train.optimizer=sgd", "train.lr=0.05", "mentor_train.optimizer=adamw", "mentor_train.lr=0.005"]
 PAIR = "mentors=[{name: a, model: convnet8}, {name: b, model: dwnet8}]"
@@ -131,14 +131,14 @@ def test_mmkd_goes_on_to_the_same_bits(tmp_path: Path, pair: list[str], monkeypa
     method = "method={name: mmkd, meta_every: 3, buffer: 24, feature_weight: 1}"
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main([*pair, *SGD, method, "--out", str(whole)]) == 0
-    real = Fit._checkpoint
+    real = Training._checkpoint
 
-    def then_die(self: Fit, context: Any, epoch: int, cost: Any) -> None:
+    def then_die(self: Training, context: Any, epoch: int, cost: Any) -> None:
         real(self, context, epoch, cost)
         if epoch == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Fit, "_checkpoint", then_die)
+    monkeypatch.setattr(Training, "_checkpoint", then_die)
     assert main([*pair, *SGD, method, "--out", str(cut)]) == 130
     monkeypatch.undo()
     assert not (cut / "mmkd" / "seed0" / "entry.json").exists()

@@ -15,10 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file, save, save_file
 
 from classroomkd.cli.app import main
-from classroomkd.engine import Runtime
-from classroomkd.engine.context import EngineContext
-from classroomkd.engine.finished import read_back
 from classroomkd.recipe import load_recipe
+from classroomkd.run.finished import read_back
+from classroomkd.train.runtime import Runtime
+from classroomkd.train.step import StepRunner
 
 Harm = Callable[[Path], None]
 
@@ -107,7 +107,7 @@ def test_it_is_made_again_without_a_training_step(
     harmed = [("student.safetensors", "gone"), ("student-best.safetensors", "flipped"), ("entry.json", "garbage")]
     for seed, (name, harm) in enumerate(harmed):  # the other two are whole
         HARMS[harm](run / "none" / f"seed{seed}" / name)
-    monkeypatch.setattr(EngineContext, "teach", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr(StepRunner, "teach", lambda *_: pytest.fail("it was trained"))
     assert main([*words, "--out", str(run), "--resume"]) == 0
     assert capsys.readouterr().err.count("made again from its last checkpoint") == len(harmed)
     assert content(run) == content(whole)

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from classroomkd import _files
 from classroomkd.cli.app import main
-from classroomkd.engine import checkpoint
 from classroomkd.errors import DiskFull
+from classroomkd.train import checkpoint
 
 
 @contextmanager

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from classroomkd.bank import RowStore
-from classroomkd.classroom.taps import TapReader
 from classroomkd.cli import bank as bank_verb
 from classroomkd.cli import progress
 from classroomkd.cli.app import main
 from classroomkd.cli.progress import Watch
-from classroomkd.engine import experiment, step_context
+from classroomkd.run import experiment
+from classroomkd.taps.taps import TapReader
+from classroomkd.train import step_context
 
 
 def plan(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def contexts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """How every context is made from here on; nothing is compiled."""
     made: list[dict[str, Any]] = []
 
-    class Watched(step_context.EngineContext):
+    class Watched(step_context.StepRunner):
         def __init__(self, runtime: Any, room: Any, optimizer: Any, inputs: Any, record: Any, **more: Any) -> None:
             compiled = []
 
@@ -62,7 +63,7 @@ def contexts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             last = [x.is_contiguous(memory_format=torch.channels_last) for x in (pixels, *weights)]
             made.append({"method": type(room.method).__name__, "compiled": compiled, "last": set(last), **more})
 
-    monkeypatch.setattr(step_context, "EngineContext", Watched)
+    monkeypatch.setattr(step_context, "StepRunner", Watched)
     monkeypatch.setattr(experiment, "check_compiler", lambda device: None)
     return made
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from classroomkd.cli.app import main
 from classroomkd.data.skeleton import COCO
-from classroomkd.engine.opening import start
 from classroomkd.models.pose import resolve_pose
 from classroomkd.recipe import load_recipe
+from classroomkd.run.opening import start
 from classroomkd.tasks.pose.coding import SimCC
 from classroomkd.tasks.pose.translation import Translation
 

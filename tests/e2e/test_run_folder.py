@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import classroomkd.engine.space as space
+import classroomkd.run.disk_space as space
 from classroomkd.cli.app import main
 
 

@@ -17,9 +17,9 @@ from classroomkd import bank
 from classroomkd.cli.app import main
 from classroomkd.errors import UserError
 from classroomkd.report import load_summary, result_rows
+from classroomkd.report.context import Story
 from classroomkd.report.records import read_run
 from classroomkd.report.sections import settings
-from classroomkd.report.story import Story
 from classroomkd.report.style import page_ink
 
 Damage = Callable[[Path], None]

@@ -10,8 +10,8 @@ import pytest
 from banked import furthest, run, student
 
 from classroomkd.cli.app import main
-from classroomkd.engine import students
 from classroomkd.errors import RunStopped
+from classroomkd.run import students
 
 VIEWS = ["randaugment", "mixup"]
 
@@ -45,7 +45,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(
 ) -> None:
     alone = ["bank=off", "mentors=[]", "methods=[{name: none, label: classroomkd}]", "train.checkpoint_every=1"]
     shown(tmp_path / "whole", smoke, quick, views, *alone)
-    keep = students.Fit._checkpoint
+    keep = students.Training._checkpoint
 
     def killed(fit: Any, context: Any, epoch: int, cost: Any) -> None:
         keep(fit, context, epoch, cost)
@@ -53,7 +53,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(
             raise RunStopped("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(students.Fit, "_checkpoint", killed)
+        patch.setattr(students.Training, "_checkpoint", killed)
         shown(tmp_path / "cut", smoke, quick, views, *alone, code=1)
     shown(tmp_path / "cut", smoke, quick, views, *alone, "--resume")
     assert furthest(student(tmp_path / "cut"), student(tmp_path / "whole")) == 0

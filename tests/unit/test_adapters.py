@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classroomkd.classroom.adapters import AdapterKind, BatchNorm, Resize, adapter
 from classroomkd.errors import UserError
+from classroomkd.taps.adapters import AdapterKind, BatchNorm, Resize, adapter
 
 KINDS = get_args(AdapterKind)
 MAPS = [(8, 4, 4), (8, 2, 3), (16, 7, 7), (1, 1, 1), (5, 9, 2)]

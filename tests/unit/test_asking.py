@@ -14,17 +14,19 @@ from torch import Tensor, nn
 from classroomkd import models
 from classroomkd.bank import LOGITS, Bank
 from classroomkd.classroom import Classroom, Mentor
-from classroomkd.engine import Inputs, Runtime, answering
-from classroomkd.engine.asking import LEAST, filled_up
-from classroomkd.engine.context import EngineContext
-from classroomkd.engine.record import Record
+from classroomkd.run import mentor_cache as answering
+from classroomkd.train.inputs import Inputs
+from classroomkd.train.meter import Record
+from classroomkd.train.padding import LEAST, pad_batch
+from classroomkd.train.runtime import Runtime
+from classroomkd.train.step import StepRunner
 
 PIXELS = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("rows", [1, 5, 15, 16, 17, 40])
 def test_rows_come_again_until_there_are_enough(rows: int) -> None:
-    found = filled_up(torch.arange(rows))
+    found = pad_batch(torch.arange(rows))
     assert len(found) == max(rows, LEAST)
     assert torch.equal(found, torch.arange(len(found)) % rows)
 
@@ -69,7 +71,7 @@ def test_what_is_missing_in_a_batch_is_asked_in_company() -> None:
     bank = Missing(rows)
     room = Classroom(models.create("convnet8", 10), [Mentor(seen)], "kd", image_shape=(3, 32, 32), store=bank)
     optimizer = torch.optim.SGD(room.student.parameters(), lr=0.1)
-    context = EngineContext(runtime, room, optimizer, inputs, Record(1, 10, runtime.device))
+    context = StepRunner(runtime, room, optimizer, inputs, Record(1, 10, runtime.device))
     index = torch.arange(len(PIXELS))
     batch: dict[str, Any] = {"pixels": PIXELS, "target": index % 10, "ids": index, "views": index * 0}
     seen.rows.clear()

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from classroomkd.engine import bank_choice
-from classroomkd.engine.opening import start
-from classroomkd.engine.setup import Setup
 from classroomkd.recipe import load_recipe
+from classroomkd.run import bank_choice
+from classroomkd.run.opening import start
+from classroomkd.run.setup import Setup
 
 RECIPE = """
 data: {source: puppets, options: {train: 60, test: 20, image_size: 32}}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from classroomkd.engine.bank_choice import distinct
+from classroomkd.run.bank_choice import distinct
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

@@ -67,7 +67,7 @@ def test_what_gets_worse_is_named(guard: Any, tmp_path: Path, monkeypatch: pytes
 
 def test_a_loop_over_the_mentors_is_noticed(guard: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from classroomkd.functional import kl_divergence
-    from classroomkd.tasks import classification
+    from classroomkd.tasks.classification import task as classification
 
     def looped(student: torch.Tensor, mentors: torch.Tensor, temperature: Any) -> torch.Tensor:
         each = temperature if isinstance(temperature, torch.Tensor) else [temperature] * len(mentors)

@@ -157,7 +157,7 @@ def test_calibration_is_asked_for() -> None:
     classroom = ck.Classroom(net(), [net(seed=1)], ck.methods.create("classroomkd", credibility="held_out"))
     with pytest.raises(UserError, match="calibrate"):
         classroom(*batch())
-    from classroomkd.engine import calibrate
+    from classroomkd.run.calibration import calibrate
 
     classroom.calibration = calibrate(classroom.mentors, [batch(40)])
     assert classroom(*batch()).loss.isfinite()
@@ -183,7 +183,7 @@ def test_deep_copies_have_their_own_taps() -> None:
     with torch.no_grad():
         for network in (other.student, next(iter(other.mentors)).module):
             network[0].bias.fill_(3.0)
-    old, new = room.gather(x, y), other.gather(x, y)
+    old, new = room.collect(x, y), other.collect(x, y)
     for lesson, classroom in ((old, room), (new, other)):
         expected = classroom.student[0](x)
         torch.testing.assert_close(lesson.student.features["0"], expected)
@@ -312,7 +312,7 @@ def test_plug_in_methods(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_untaught_lesson_says_so() -> None:
     room = ck.Classroom(net(), [net(seed=1)], "average")
     with pytest.raises(RuntimeError, match="not been taught"):
-        _ = room.gather(*batch()).loss
+        _ = room.collect(*batch()).loss
 
 
 def test_compiled_student_is_a_student() -> None:
@@ -320,5 +320,5 @@ def test_compiled_student_is_a_student() -> None:
     room = ck.Classroom(net().eval(), [net(seed=1)], "classroomkd")
     plain = room(*batch()).loss.item()
     compiled = torch.compile(room.reader, backend="aot_eager")
-    lesson = room.gather(*batch(), answer=compiled)
+    lesson = room.collect(*batch(), answer=compiled)
     assert lesson.conclude(room.method(lesson)).loss.item() == pytest.approx(plain, rel=1e-5)

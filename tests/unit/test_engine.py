@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from classroomkd import bank, data, methods, tasks
 from classroomkd.bank import LOGITS
 from classroomkd.classroom import Classroom
-from classroomkd.engine import Inputs, Runtime, floor
-from classroomkd.engine.inputs import Batches
-from classroomkd.engine.optim import learning_rate
-from classroomkd.engine.scoring import answers, calibration_of, evaluate
-from classroomkd.engine.train import Fit, Result
 from classroomkd.errors import RunStopped, UserError
 from classroomkd.recipe import TrainSpec
+from classroomkd.train import step_cost as floor
+from classroomkd.train.inputs import Batches, Inputs
+from classroomkd.train.loop import Result, Training
+from classroomkd.train.optim import learning_rate
+from classroomkd.train.runtime import Runtime
+from classroomkd.train.scoring import answers, calibration_of, evaluate
 
 CLASSES = 10
 
@@ -68,7 +69,7 @@ def fit(
         if event["event"] == "epoch" and event["epoch"] == stop_after:
             raise KilledError
 
-    job = Fit(
+    job = Training(
         runtime,
         room,
         images.train,
@@ -406,7 +407,7 @@ def test_bank_holds_what_mentors_say(images: Any, runtime: Runtime, tmp_path: Pa
     index = torch.tensor([40, 3, 17])
     pixels, _, ids = part.batch(index)
     for room in (0, 2**20):  # one slab at a time, or all
-        slabs = bank.SlabBank([{LOGITS: store}] * 2, part.ids, runtime.device, room=room)
+        slabs = bank.EpochCache([{LOGITS: store}] * 2, part.ids, runtime.device, room=room)
         assert slabs.slabs.shape[:2] == (2, 3 if room else 1)
         for epoch in range(4):
             slots = views.pick(0, ids, epoch)
@@ -436,7 +437,7 @@ def test_a_slab_keeps_the_mentors_apart(tmp_path: Path, room: int, shape: tuple[
         for view, values in enumerate(by_view):
             store.write(torch.full((9,), view), torch.arange(9), values)
         stores.append({LOGITS: store})
-    slabs = bank.SlabBank(stores, torch.arange(9) + 4, torch.device("cpu"), room=room)
+    slabs = bank.EpochCache(stores, torch.arange(9) + 4, torch.device("cpu"), room=room)
     for view in (0, 1, 0):
         slabs.begin(view)
         told = slabs.lookup(torch.tensor([12, 4, 7]), torch.full((3,), view))
@@ -446,7 +447,7 @@ def test_a_slab_keeps_the_mentors_apart(tmp_path: Path, room: int, shape: tuple[
 def test_a_damaged_slab_stops_the_training(tmp_path: Path) -> None:
     key, codec = {"mentor": "a"}, bank.Dense((CLASSES,))
     store = bank.RowStore.open(tmp_path, key, kind=LOGITS, views=1, samples=9, codec=codec, write=True)
-    slabs = bank.SlabBank([{LOGITS: store}], torch.arange(9), torch.device("cpu"))
+    slabs = bank.EpochCache([{LOGITS: store}], torch.arange(9), torch.device("cpu"))
     with pytest.raises(RunStopped, match=r"9 stored answers in .* missing or damaged"):
         slabs.begin(0)
     store.write(torch.zeros(9, dtype=torch.int64), torch.arange(9), torch.randn(9, CLASSES))

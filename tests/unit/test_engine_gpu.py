@@ -14,14 +14,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from classroomkd import data, methods, models
 from classroomkd.classroom import Classroom
 from classroomkd.data import make_views
-from classroomkd.engine import answering, student_layout
-from classroomkd.engine import runtime as runtime_
-from classroomkd.engine.context import EngineContext
-from classroomkd.engine.ema import Average
-from classroomkd.engine.inputs import Batches, Inputs
-from classroomkd.engine.optim import build_optimizer
-from classroomkd.engine.record import Record
 from classroomkd.recipe import TrainSpec
+from classroomkd.run import mentor_cache as answering
+from classroomkd.train import memory_format as student_layout
+from classroomkd.train import runtime as runtime_
+from classroomkd.train.ema import Average
+from classroomkd.train.inputs import Batches, Inputs
+from classroomkd.train.meter import Record
+from classroomkd.train.optim import build_optimizer
+from classroomkd.train.step import StepRunner
 
 
 def room() -> Classroom:
@@ -45,7 +46,7 @@ def test_every_training_begins_with_a_new_loss_scale(monkeypatch: pytest.MonkeyP
     for _ in range(2):
         inputs = Inputs((0.5,) * 3, (0.5,) * 3, device)
         optimizer = build_optimizer(classroom, TrainSpec(lr=0.1))
-        EngineContext(run, classroom, optimizer, inputs, Record(0, 10, device))
+        StepRunner(run, classroom, optimizer, inputs, Record(0, 10, device))
     assert told == [{"scale": 2.0**16}] * 2
 
 

@@ -13,13 +13,15 @@ from torch import nn
 
 from classroomkd import models
 from classroomkd.classroom import Classroom
-from classroomkd.engine import Runtime, allocator, runtime, setup
-from classroomkd.engine.fast import FastMentor
-from classroomkd.engine.opening import start
-from classroomkd.engine.setup import Setup
-from classroomkd.engine.students import teach_student
-from classroomkd.engine.train import Fit
 from classroomkd.recipe import load_recipe
+from classroomkd.run import setup
+from classroomkd.run.opening import start
+from classroomkd.run.setup import Setup
+from classroomkd.run.students import teach_student
+from classroomkd.train import allocator, runtime
+from classroomkd.train.loop import Training
+from classroomkd.train.optimize import FastMentor
+from classroomkd.train.runtime import Runtime
 
 RECIPE = """
 data: {source: puppets, options: {train: 60, test: 20, image_size: 32}}
@@ -66,7 +68,7 @@ def test_mentors_are_made_fast_in_the_precision_of_the_recipe(
 ) -> None:
     monkeypatch.setattr(setup, "has_bf16", lambda device: hardware)
     made = opened(tmp_path, *words)
-    mentor = made.hastened(made.blank_mentor(made.recipe.mentors[0]))
+    mentor = made.optimized(made.blank_mentor(made.recipe.mentors[0]))
     assert isinstance(mentor, FastMentor)
     assert mentor.folded > 0
     assert made.mentor_precision == mentor.precision == precision
@@ -76,7 +78,7 @@ def test_mentors_are_made_fast_in_the_precision_of_the_recipe(
 @pytest.mark.parametrize("wanted", [True, False])
 def test_mentors_are_compiled_where_the_recipe_says_so(tmp_path: Path, compiled: list[nn.Module], wanted: bool) -> None:
     made = opened(tmp_path, f"mentor_compile={str(wanted).lower()}")
-    mentor = made.hastened(made.blank_mentor(made.recipe.mentors[0]))
+    mentor = made.optimized(made.blank_mentor(made.recipe.mentors[0]))
     assert isinstance(mentor, FastMentor)
     assert mentor.compiled == bool(compiled) == wanted
 
@@ -100,7 +102,7 @@ def test_fit_runs_the_compiled_student(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(torch, "compile", compile)
     made = opened(tmp_path, "train.compile=true")
     room = Classroom(models.create("convnet8", 10), [], "none", image_shape=made.data.shape)
-    Fit(
+    Training(
         made.runtime, room, made.student_part, None, made.views, made.inputs, made.recipe.train, made.classes, 0,
         measure=False,
     ).run()  # fmt: skip

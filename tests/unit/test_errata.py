@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from classroomkd import data, methods, models, tasks
 from classroomkd.classroom import ClassInfo, Classroom, Shapes
-from classroomkd.classroom.adapters import adapter
-from classroomkd.engine import Inputs
-from classroomkd.engine.scoring import evaluate
+from classroomkd.taps.adapters import adapter
+from classroomkd.train.inputs import Inputs
+from classroomkd.train.scoring import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
 ERRATA = (ROOT / "docs" / "errata.md").read_text()

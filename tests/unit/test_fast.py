@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from classroomkd import _compat, models
 from classroomkd.classroom import Answers, Classroom, Mentor
-from classroomkd.engine import fast
-from classroomkd.engine.fast import FastMentor, has_bf16, hasten
 from classroomkd.errors import UserError
+from classroomkd.train import optimize as fast
+from classroomkd.train.optimize import FastMentor, has_bf16, optimize_for_inference
 
 BLANK = torch.zeros(2, 3, 32, 32)
 vision = pytest.mark.skipif(
@@ -38,7 +38,7 @@ def test_answers_and_taps(name: str, precision: str) -> None:
     mentor = made(name)
     mentor.read({"@stage:-1": "map", "@penultimate": "pooled"}, BLANK)
     before, answers = copy.deepcopy(mentor.module.state_dict()), mentor(PIXELS)
-    hasty = hasten(mentor, BLANK, precision=precision)  # type: ignore[arg-type]
+    hasty = optimize_for_inference(mentor, BLANK, precision=precision)  # type: ignore[arg-type]
     assert isinstance(hasty, FastMentor)
     assert hasty.precision == precision
     assert hasty.folded > 0
@@ -53,14 +53,14 @@ def test_answers_and_taps(name: str, precision: str) -> None:
     assert not any(p.requires_grad for p in hasty.parameters())
     hooks = [sum(len(x._forward_hooks) for x in m.module.modules()) for m in (mentor, hasty)]
     assert hooks[0] == hooks[1]  # those of its own reader alone
-    assert hasten(hasty, BLANK) is hasty
+    assert optimize_for_inference(hasty, BLANK) is hasty
 
 
 @pytest.mark.parametrize("name", ["resnet20", "vgg8", "wrn_16_2"])
 def test_bf16_of_fresh_networks(name: str) -> None:
     torch.manual_seed(0)
     mentor = Mentor(models.create(name, 100))
-    hasty = hasten(mentor, BLANK, precision="bf16")
+    hasty = optimize_for_inference(mentor, BLANK, precision="bf16")
     assert far(hasty(PIXELS).prediction, mentor(PIXELS).prediction) <= 5e-3
 
 
@@ -71,8 +71,8 @@ def test_libraries() -> None:
         torch.manual_seed(0)
         mentor = Mentor(stirred(timm.create_model(name, num_classes=10, **options)))
         expected = mentor(PIXELS).prediction
-        assert far(hasten(mentor, BLANK)(PIXELS).prediction, expected) <= 3e-6
-        assert far(hasten(mentor, BLANK, precision="bf16")(PIXELS).prediction, expected) <= 3e-2
+        assert far(optimize_for_inference(mentor, BLANK)(PIXELS).prediction, expected) <= 3e-6
+        assert far(optimize_for_inference(mentor, BLANK, precision="bf16")(PIXELS).prediction, expected) <= 3e-2
 
 
 def test_heads() -> None:
@@ -81,7 +81,7 @@ def test_heads() -> None:
     value = mentor(PIXELS).features["@stage:-2"]
     expected = mentor.head("@stage:-2", value)
     for precision, bound in (("fp32", 1e-6), ("bf16", 1e-2)):
-        hasty = hasten(mentor, BLANK, precision=precision)  # type: ignore[arg-type]
+        hasty = optimize_for_inference(mentor, BLANK, precision=precision)  # type: ignore[arg-type]
         own = value.clone().requires_grad_()
         said = hasty.head("@stage:-2", own)
         assert far(said.detach(), expected) <= bound
@@ -94,20 +94,20 @@ def test_heads() -> None:
 def test_places_that_folding_changes() -> None:
     mentor = made("resnet8", taps=["layer1.0.conv1"])
     expected = mentor(PIXELS).features["layer1.0.conv1"]
-    kept = hasten(mentor, BLANK)
+    kept = optimize_for_inference(mentor, BLANK)
     assert isinstance(kept, FastMentor)
     assert kept.folded == 8
     assert far(kept(PIXELS).features["layer1.0.conv1"], expected) <= 1e-6
-    late = hasten(made("resnet8"), BLANK)
+    late = optimize_for_inference(made("resnet8"), BLANK)
     shapes = late.read({"@stage:-1": "map"}, BLANK)  # as Classroom does: a place that is what it was
     assert shapes["@stage:-1"] == (64, 8, 8)
-    with pytest.raises(UserError, match=r"layer1\.0\.conv1.*Mentor\.read.*hasten"):
+    with pytest.raises(UserError, match=r"layer1\.0\.conv1.*Mentor\.read.*optimize_for_inference"):
         late.read({"layer1.0.conv1": "map"}, BLANK)
 
 
 def test_what_a_mentor_has_beside_its_network() -> None:
     mentor = made("resnet8", mean=[0.5] * 3, std=[0.2] * 3, size=16, classes=range(3, 13), num_classes=14, name="m")
-    hasty = hasten(mentor, torch.zeros(1, 3, 16, 16))
+    hasty = optimize_for_inference(mentor, torch.zeros(1, 3, 16, 16))
     rooms = [Classroom(models.create("resnet8", 14), [m], "kd", mean=[0.1] * 3, std=[0.3] * 3) for m in (mentor, hasty)]
     answers = [room.mentors.ask(PIXELS) for room in rooms]
     assert rooms[1].mentors.names == ["m"]
@@ -126,7 +126,7 @@ def test_what_cannot_be_made_fast() -> None:
         """It answers in a way of its own."""
 
     own = Mine(models.create("resnet8", 10))
-    assert hasten(own, BLANK) is own
+    assert optimize_for_inference(own, BLANK) is own
 
     class Locked(nn.Module):
         """It cannot be copied."""
@@ -136,7 +136,7 @@ def test_what_cannot_be_made_fast() -> None:
             self.value = torch.ones(1, requires_grad=True) * 2
 
     locked = Mentor(Locked())
-    assert hasten(locked, BLANK) is locked
+    assert optimize_for_inference(locked, BLANK) is locked
 
     class Wide(nn.Module):
         """It makes float32 tensors on the way."""
@@ -148,16 +148,16 @@ def test_what_cannot_be_made_fast() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.fc(x.float().mean((2, 3)))
 
-    stays = hasten(Mentor(Wide()), BLANK, precision="bf16")
+    stays = optimize_for_inference(Mentor(Wide()), BLANK, precision="bf16")
     assert isinstance(stays, FastMentor)
     assert stays.precision == "fp32"
     broken = made("resnet8")
     broken.module.fc.weight.data.fill_(float("nan"))
-    assert hasten(broken, BLANK, precision="bf16")(PIXELS).prediction.isnan().all()
+    assert optimize_for_inference(broken, BLANK, precision="bf16")(PIXELS).prediction.isnan().all()
 
 
 def test_bf16_norms_that_stay_are_float32() -> None:
-    hasty = hasten(made("wrn_16_1"), BLANK, precision="bf16")
+    hasty = optimize_for_inference(made("wrn_16_1"), BLANK, precision="bf16")
     kinds = {type(m): p.dtype for m in hasty.modules() for p in m.parameters(recurse=False)}
     assert kinds[nn.BatchNorm2d] == torch.float32
     assert kinds[nn.Conv2d] == torch.bfloat16
@@ -185,7 +185,7 @@ def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     mentor.read({"@stage:-1": "map"}, BLANK)
     expected = mentor(PIXELS)
     try:
-        hasty = hasten(mentor, BLANK, compile=True)
+        hasty = optimize_for_inference(mentor, BLANK, compile=True)
         said: Answers = hasty(PIXELS)
     finally:
         torch.compiler.reset()
@@ -197,4 +197,4 @@ def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match=r"no-such-compiler.*install g\+\+"):
-        hasten(made("resnet8"), BLANK, compile=True)
+        optimize_for_inference(made("resnet8"), BLANK, compile=True)

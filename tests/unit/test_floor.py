@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from classroomkd import bank, data, tasks
 from classroomkd.bank import LOGITS
 from classroomkd.classroom import Classroom
-from classroomkd.engine import Inputs, Runtime, floor
-from classroomkd.engine.floor import Cost, probe
-from classroomkd.engine.inputs import Batches
-from classroomkd.engine.step_context import step_context
-from classroomkd.engine.train import Fit, Result
 from classroomkd.recipe import TrainSpec
+from classroomkd.train import step_cost as floor
+from classroomkd.train.inputs import Batches, Inputs
+from classroomkd.train.loop import Result, Training
+from classroomkd.train.runtime import Runtime
+from classroomkd.train.step_context import step_context
+from classroomkd.train.step_cost import Cost, probe
 
 CLASSES, BATCH = 10, 32
 SPEC = TrainSpec(epochs=2, batch_size=BATCH, log_every=1, drop_last=True)
@@ -62,10 +63,10 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture
-def fit(images: Any, now: list[float], tmp_path: Path) -> Callable[..., Fit]:
+def fit(images: Any, now: list[float], tmp_path: Path) -> Callable[..., Training]:
     """A training with an exact bank: the student takes a second a pass, its two mentors 2 and 3."""
 
-    def make(notify: Callable[[dict[str, Any]], None] = lambda event: None, stored: bool = True) -> Fit:
+    def make(notify: Callable[[dict[str, Any]], None] = lambda event: None, stored: bool = True) -> Training:
         part = images.train.subset(torch.arange(2 * BATCH))
         kinds = [
             {
@@ -82,13 +83,13 @@ def fit(images: Any, now: list[float], tmp_path: Path) -> Callable[..., Fit]:
             for name in ("a", "b")
         ]
         torch.manual_seed(0)
-        store = bank.MissBank(kinds, part.ids, torch.device("cpu")) if stored else None
+        store = bank.FillOnMissCache(kinds, part.ids, torch.device("cpu")) if stored else None
         student, *mentors = (Timed(now, seconds) for seconds in (1.0, 2.0, 3.0))
         room = Classroom(student, mentors, "average", task=tasks.create("classification"), store=store)
         views = data.make_views("none", view_seed=0, image_size=images.shape[1:])
         inputs = Inputs(images.mean, images.std, torch.device("cpu"))
         runtime = Runtime("cpu", "fp32", 1)
-        return Fit(runtime, room, part, None, views, inputs, SPEC, images.classes, 0, tmp_path / "run", notify)
+        return Training(runtime, room, part, None, views, inputs, SPEC, images.classes, 0, tmp_path / "run", notify)
 
     return make
 
@@ -98,7 +99,7 @@ def ratios(folder: Path) -> list[float]:
     return [round(line["x_floor"], 6) for line in lines]
 
 
-def test_a_bank_that_fills_costs_what_its_mentors_answer(fit: Callable[..., Fit], tmp_path: Path) -> None:
+def test_a_bank_that_fills_costs_what_its_mentors_answer(fit: Callable[..., Training], tmp_path: Path) -> None:
     """With one view everything is asked in the first epoch and nothing after it."""
     result = fit().run()
     steps = result.steps // 2
@@ -107,13 +108,13 @@ def test_a_bank_that_fills_costs_what_its_mentors_answer(fit: Callable[..., Fit]
     assert fit().run().cost["cost_ratio"] == 1.0  # the bank is full
 
 
-def test_without_a_bank_every_step_costs_the_same(fit: Callable[..., Fit], tmp_path: Path) -> None:
+def test_without_a_bank_every_step_costs_the_same(fit: Callable[..., Training], tmp_path: Path) -> None:
     result = fit(stored=False).run()
     assert set(ratios(tmp_path)) == {6.0}
     assert result.cost == pytest.approx({"step_ms": 6000.0, "floor_ms": 1000.0, "cost_ratio": 6.0})
 
 
-def test_the_cost_of_a_resumed_training_is_that_of_all_of_it(fit: Callable[..., Fit], tmp_path: Path) -> None:
+def test_the_cost_of_a_resumed_training_is_that_of_all_of_it(fit: Callable[..., Training], tmp_path: Path) -> None:
     class KilledError(Exception):
         pass
 
@@ -127,15 +128,15 @@ def test_the_cost_of_a_resumed_training_is_that_of_all_of_it(fit: Callable[..., 
     result: Result = job.run(resume=True)
     assert result.cost["cost_ratio"] == pytest.approx(3.5)
     store = job.classroom.mentors.store
-    assert isinstance(store, bank.MissBank)
+    assert isinstance(store, bank.FillOnMissCache)
     assert store.asked == [BATCH * result.steps // 2] * 2
     assert ratios(tmp_path)[-1] == 1.0
 
 
-def test_the_probe_leaves_nothing_in_the_bank(fit: Callable[..., Fit], images: Any) -> None:
+def test_the_probe_leaves_nothing_in_the_bank(fit: Callable[..., Training], images: Any) -> None:
     job = fit()
     room, store = job.classroom, job.classroom.mentors.store
-    assert isinstance(store, bank.MissBank)
+    assert isinstance(store, bank.FillOnMissCache)
     context = step_context(job.runtime, room, job.inputs, SPEC, topics=CLASSES, last=False)
     batch = next(Batches(job.train, job.views, BATCH, 0).epoch(0))
     before, random = copy.deepcopy(room.state_dict()), torch.get_rng_state()
@@ -148,9 +149,9 @@ def test_the_probe_leaves_nothing_in_the_bank(fit: Callable[..., Fit], images: A
     assert all(torch.equal(value, before[key]) for key, value in room.state_dict().items())
 
 
-def test_a_rehearsed_bank_answers_zeros_where_nothing_is_stored(fit: Callable[..., Fit]) -> None:
+def test_a_rehearsed_bank_answers_zeros_where_nothing_is_stored(fit: Callable[..., Training]) -> None:
     store = fit().classroom.mentors.store
-    assert isinstance(store, bank.MissBank)
+    assert isinstance(store, bank.FillOnMissCache)
     ids = torch.nonzero(store.at >= 0).flatten()[:4]
 
     def refuse(mentor: int, rows: Tensor) -> dict[str, Tensor]:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from classroomkd import _compat, models
-from classroomkd.classroom.taps import TapReader
 from classroomkd.models.folding import fold, fold_batch_norms
 from classroomkd.models.pairs import TOLERANCE, relative_error, tensors_in
+from classroomkd.taps.taps import TapReader
 
 vision = pytest.mark.skipif(
     not (_compat.installed("timm") and _compat.installed("torchvision")), reason="needs timm and torchvision"

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 from classroomkd import models
-from classroomkd.engine import gallery
-from classroomkd.engine.gallery import write_gallery
-from classroomkd.engine.opening import start
-from classroomkd.engine.setup import Setup
 from classroomkd.recipe import Recipe, load_recipe
 from classroomkd.report.kept import NAME, read_gallery
+from classroomkd.run import prediction_samples as gallery
+from classroomkd.run.opening import start
+from classroomkd.run.prediction_samples import write_prediction_samples
+from classroomkd.run.setup import Setup
 
 ARMS = ["none", "average"]
 
@@ -45,7 +45,7 @@ def finish(setup: Setup, out: Path, seeds: tuple[int, ...] = (4, 3)) -> list[dic
     listed = [{"label": arm.label, "folder": arm.slug, "method": arm.label} for arm in setup.recipe.arms()]
     summary = {"schema": 1, "task": "pose", "metric": "AP_gtbox", "arms": listed, "entries": entries}
     (out / "summary.json").write_text(json.dumps(summary))
-    said = setup.subject.coding.ideal(setup.data.test.target)  # type: ignore[attr-defined]
+    said = setup.task_runner.coding.ideal(setup.data.test.target)  # type: ignore[attr-defined]
     said[:, -1] = -torch.inf
     np.save(out / f"key-{setup.data.test.digest()}.npy", said.numpy())
     gone = {"name": "gone", "val_logits": str(out / "other-val.npy")}
@@ -61,7 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Setup, Path, list[dic
 
 def test_persons_are_kept_with_what_everybody_says(run: tuple[Setup, Path, list[dict[str, Any]]]) -> None:
     setup, out, mentors = run
-    assert write_gallery(setup, out, setup.recipe.arms(), mentors) == out / gallery.NAME == out / NAME
+    assert write_prediction_samples(setup, out, setup.recipe.arms(), mentors) == out / gallery.NAME == out / NAME
     assert (out / NAME).stat().st_size < 1_500_000
     kept = read_gallery(out)
     assert kept is not None
@@ -99,7 +99,7 @@ def test_persons_are_kept_with_what_everybody_says(run: tuple[Setup, Path, list[
 
 def test_crops_are_those_of_the_persons(run: tuple[Setup, Path, list[dict[str, Any]]]) -> None:
     setup, out, mentors = run
-    write_gallery(setup, out, setup.recipe.arms(), mentors)
+    write_prediction_samples(setup, out, setup.recipe.arms(), mentors)
     person = json.loads((out / NAME).read_text())["persons"][5]
     place = setup.data.test.ids.tolist().index(person["id"])
     pixels, target, _ = setup.data.test.batch(torch.tensor([place]))
@@ -111,9 +111,9 @@ def test_crops_are_those_of_the_persons(run: tuple[Setup, Path, list[dict[str, A
 
 def test_the_same_run_keeps_the_same(run: tuple[Setup, Path, list[dict[str, Any]]]) -> None:
     setup, out, mentors = run
-    write_gallery(setup, out, setup.recipe.arms(), mentors)
+    write_prediction_samples(setup, out, setup.recipe.arms(), mentors)
     first = (out / NAME).read_bytes()
-    write_gallery(setup, out, setup.recipe.arms(), mentors)
+    write_prediction_samples(setup, out, setup.recipe.arms(), mentors)
     assert (out / NAME).read_bytes() == first
 
 
@@ -121,7 +121,7 @@ def test_another_seed_where_the_first_has_not_finished(tmp_path: Path) -> None:
     setup = start(recipe(tmp_path, task={"name": "pose", "flip_test": True}), tmp_path)
     finish(setup, tmp_path, seeds=(4,))
     (tmp_path / "none" / "seed4" / "student.safetensors").unlink()
-    assert write_gallery(setup, tmp_path, setup.recipe.arms(), []) is not None
+    assert write_prediction_samples(setup, tmp_path, setup.recipe.arms(), []) is not None
     kept = read_gallery(tmp_path)
     assert kept is not None
     assert (kept.seed, kept.flip_test, [who.name for who in kept.who]) == (4, True, ["average"])
@@ -130,11 +130,11 @@ def test_another_seed_where_the_first_has_not_finished(tmp_path: Path) -> None:
 def test_nothing_for_classes_or_without_students(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text('{"schema": 1}')
     setup = start(recipe(tmp_path), tmp_path)
-    assert write_gallery(setup, tmp_path, setup.recipe.arms(), []) is None
+    assert write_prediction_samples(setup, tmp_path, setup.recipe.arms(), []) is None
     plain = start(
         recipe(tmp_path, task="classification", student={"model": "resnet8"}, mentors=[], methods=["none"]), tmp_path
     )
-    assert write_gallery(plain, tmp_path, plain.recipe.arms(), []) is None
+    assert write_prediction_samples(plain, tmp_path, plain.recipe.arms(), []) is None
     assert not (tmp_path / NAME).exists()
 
 

@@ -144,7 +144,7 @@ def test_mentors_run_where_they_can_count_and_nothing_else_changes(method: str, 
         assert room.mentors.answered == 150
         return
     assert room.mentors.answered == pytest.approx(150 * share if method != "random" else 50, abs=10)
-    gated, room.method.may_teach = room.method.may_teach, lambda *_, **__: None  # type: ignore[method-assign]
+    gated, room.method.eligible = room.method.eligible, lambda *_, **__: None  # type: ignore[method-assign]
     room.steps = 0
     everybody = room(x, y, ids=ids)
     assert room.mentors.answered > 150

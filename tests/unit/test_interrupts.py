@@ -17,11 +17,13 @@ from torch import nn
 
 from classroomkd import data, methods, tasks
 from classroomkd.classroom import Classroom
-from classroomkd.engine import Inputs, Runtime, checkpoint, stopping
-from classroomkd.engine import train as training
-from classroomkd.engine.train import Fit, Result
 from classroomkd.errors import Interrupted, RunStopped, UserError
 from classroomkd.recipe import TrainSpec
+from classroomkd.train import checkpoint, stopping
+from classroomkd.train import loop as training
+from classroomkd.train.inputs import Inputs
+from classroomkd.train.loop import Result, Training
+from classroomkd.train.runtime import Runtime
 
 NEVER: Callable[[Classroom], int | None] = lambda room: None  # noqa: E731
 TIMES = ("seconds", "data_wait", "x_floor")  # of a line of the log: clocks
@@ -75,7 +77,7 @@ def train(
     )  # fmt: skip
     views = data.make_views("crop_flip", view_seed=0, image_size=(32, 32))
     inputs = Inputs(images.mean, images.std, runtime.device)
-    job = Fit(
+    job = Training(
         runtime, room, images.train, images.val, views, inputs, spec, images.classes, 0, folder, measure=False,
         asked=lambda: stop(room),
     )  # fmt: skip
@@ -194,7 +196,7 @@ def test_a_term_that_is_not_finite_never_reaches_a_checkpoint(images: Any, runti
     room = Classroom(Bad(), [], "none", task=tasks.create("classification"))
     views = data.make_views("none", view_seed=0, image_size=(32, 32))
     spec, inputs = TrainSpec(epochs=2, batch_size=16, log_every=100), Inputs(images.mean, images.std, runtime.device)
-    job = Fit(
+    job = Training(
         runtime, room, images.train, None, views, inputs, spec, images.classes, 0, tmp_path, measure=False,
         asked=lambda: after(8)(room),
     )  # fmt: skip

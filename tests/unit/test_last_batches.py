@@ -12,11 +12,12 @@ from torch import Tensor, nn
 import classroomkd as ck
 from classroomkd import data, methods
 from classroomkd.classroom import Answers, Classroom, Lesson
-from classroomkd.engine import Fit, Inputs, Runtime
-from classroomkd.engine.inputs import Batches, batch_sizes, shared
 from classroomkd.errors import UserError
 from classroomkd.recipe import TrainSpec
-from classroomkd.tasks.classification import Classification
+from classroomkd.tasks.classification.task import Classification
+from classroomkd.train.inputs import Batches, Inputs, batch_sizes, shared
+from classroomkd.train.loop import Training
+from classroomkd.train.runtime import Runtime
 
 ON_THE_BATCH: list[tuple[str, dict[str, Any]]] = [
     ("sp", {}), ("rkd", {}), ("dist", {}), ("aekd", {}), ("amtml", {}), ("mmkd", {}),
@@ -109,7 +110,7 @@ def fit(images: Any, method: str, samples: int, **spec: Any) -> tuple[Any, list[
         if event["event"] == "note":
             notes.append(event["text"])
 
-    result = Fit(
+    result = Training(
         runtime, room, images.train.subset(torch.arange(samples)), None, views_of(images),
         Inputs(images.mean, images.std, runtime.device), TrainSpec(epochs=2, batch_size=16, lr=0.05, **spec),
         images.classes, 0, notify=heard, measure=False,

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classroomkd import _compat, models
-from classroomkd.classroom.layout import Layout, as_map, as_pooled, layout_of
-from classroomkd.classroom.places import find_place, stages, survey
 from classroomkd.cli.app import main
 from classroomkd.errors import UserError
+from classroomkd.taps.layout import Layout, as_map, as_pooled, layout_of
+from classroomkd.taps.roles import find_place, stages, survey
 
 vision = pytest.mark.skipif(
     not (_compat.installed("timm") and _compat.installed("torchvision")), reason="needs timm and torchvision"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from classroomkd.engine import opening, precision
 from classroomkd.recipe import Recipe, make_recipe
+from classroomkd.run import opening, precision
 
 RECIPE = {
     "data": {"source": "puppets", "options": {"train": 40, "test": 20, "image_size": 32}},

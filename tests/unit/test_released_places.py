@@ -12,10 +12,10 @@ from torch import Tensor, nn
 import classroomkd as ck
 from classroomkd import methods, models
 from classroomkd.classroom import Mentor, TapReader
-from classroomkd.classroom.places import Survey, survey
 from classroomkd.cli.app import main
-from classroomkd.engine.fast import hasten
 from classroomkd.recipe import load_recipe
+from classroomkd.taps.roles import Survey, survey
+from classroomkd.train.optimize import optimize_for_inference
 
 SHAPE = (3, 32, 32)
 SHAPES = {  # of the literature's networks at 32 x 32: the maps between stem and pooling
@@ -202,7 +202,7 @@ def test_a_fast_mentor_reads_what_the_mentor_reads(place: str, wrapped: bool) ->
         network, place = nn.DataParallel(network), f"module.{place}"
     mentor = Mentor(network, taps={"there": place})
     mentor.read({"there": "map"}, images(2))
-    fast = hasten(mentor, images(2))
+    fast = optimize_for_inference(mentor, images(2))
     assert fast.folded > 0  # type: ignore[attr-defined]
     expected, found = mentor(images()), fast(images())
     for ours, theirs in (

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classroomkd import _compat, models
-from classroomkd.classroom.layout import Layout, layout_of
-from classroomkd.classroom.places import survey
-from classroomkd.classroom.replay import check_replay, replay
-from classroomkd.classroom.taps import TapReader
 from classroomkd.errors import UserError
+from classroomkd.taps.layout import Layout, layout_of
+from classroomkd.taps.roles import survey
+from classroomkd.taps.segments import check_forward_from_tap, forward_from_tap
+from classroomkd.taps.taps import TapReader
 
 vision = pytest.mark.skipif(
     not (_compat.installed("timm") and _compat.installed("torchvision")), reason="needs timm and torchvision"
@@ -90,9 +90,9 @@ def test_the_zoo_replays_itself(name: str) -> None:
     x = torch.randn(3, 3, 16, 16)
     for place in (*(stage.name for stage in seen.stages), seen.penultimate):
         assert place
-        assert check_replay(module, place, torch.zeros(1, 3, 16, 16))
+        assert check_forward_from_tap(module, place, torch.zeros(1, 3, 16, 16))
         expected, value, _ = read(module, place, x)
-        torch.testing.assert_close(replay(module, place, value, torch.zeros(1, 3, 16, 16)), expected)
+        torch.testing.assert_close(forward_from_tap(module, place, value, torch.zeros(1, 3, 16, 16)), expected)
 
 
 @vision
@@ -121,12 +121,12 @@ def test_the_libraries_replay_themselves(library: str, name: str, side: int, opt
     *inner, last = (stage.name for stage in seen.stages)
     for place in (inner[-1], seen.penultimate):
         assert place
-        assert check_replay(module, place, blank)
+        assert check_forward_from_tap(module, place, blank)
     if seen.layout(last).prefix:  # a class token is read, and nothing attends to the map any more
         with pytest.raises(UserError, match="reads only the tokens in front"):
-            check_replay(module, last, blank)
+            check_forward_from_tap(module, last, blank)
     else:
-        assert check_replay(module, last, blank)
+        assert check_forward_from_tap(module, last, blank)
 
 
 @pytest.mark.parametrize("place", ["norm", "relu", "b", "fc:input", "b:input"])
@@ -140,7 +140,7 @@ def test_gradients_reach_the_value_alone(place: str) -> None:
     learning = [p.requires_grad for p in module.parameters()]
     buffers = [b.clone() for b in module.buffers()]
     given = value.clone().requires_grad_()
-    prediction = replay(module, place, given, BLANK)
+    prediction = forward_from_tap(module, place, given, BLANK)
     torch.testing.assert_close(prediction.detach(), expected)  # in evaluation mode, whatever mode it is in
     prediction.square().sum().backward()
     assert torch.equal(given.detach(), value)
@@ -152,29 +152,29 @@ def test_gradients_reach_the_value_alone(place: str) -> None:
     # The slope by finite differences, from the layers behind the tap alone.
     step = 1e-3 * torch.randn_like(value)
     with torch.no_grad():
-        up, down = (replay(module, place, value + s * step, BLANK).square().sum() for s in (1, -1))
+        up, down = (forward_from_tap(module, place, value + s * step, BLANK).square().sum() for s in (1, -1))
     assert given.grad is not None
     torch.testing.assert_close(((up - down) / 2).item(), (given.grad * step).sum().item(), rtol=2e-2, atol=1e-5)
     if layout.kind == "vector":
-        torch.testing.assert_close(replay(module, place, value.flatten(1), BLANK), expected)
+        torch.testing.assert_close(forward_from_tap(module, place, value.flatten(1), BLANK), expected)
 
 
 def test_what_passes_by_is_found() -> None:
     with pytest.raises(UserError, match=r"mentor 'x': its prediction does not depend on tap 'b' alone \(a skip"):
-        check_replay(Skip(), "b", BLANK, "mentor 'x'")
-    assert check_replay(Skip(), "norm", BLANK)
-    assert check_replay(Skip(), "fc:input", BLANK)
+        check_forward_from_tap(Skip(), "b", BLANK, "mentor 'x'")
+    assert check_forward_from_tap(Skip(), "norm", BLANK)
+    assert check_forward_from_tap(Skip(), "fc:input", BLANK)
     blind = Plain()
     nn.init.zeros_(blind.b.weight)
     with pytest.raises(UserError, match="Plain: its prediction reads nothing there at tap 'relu'"):
-        check_replay(blind, "relu", BLANK)
+        check_forward_from_tap(blind, "relu", BLANK)
 
 
 def test_a_network_that_counts_its_batch() -> None:
     module = Counting()
-    assert check_replay(module, "a", BLANK) is False
+    assert check_forward_from_tap(module, "a", BLANK) is False
     expected, value, _ = read(module, "a", torch.randn(4, 3, 8, 8))
-    torch.testing.assert_close(replay(module, "a", value, BLANK, thin=False), expected)
+    torch.testing.assert_close(forward_from_tap(module, "a", value, BLANK, thin=False), expected)
 
 
 def test_other_layouts_and_tuples() -> None:
@@ -182,9 +182,9 @@ def test_other_layouts_and_tuples() -> None:
     expected, value, layout = read(module, "pair", torch.randn(4, 3, 16, 16))
     assert layout == Layout("nhwc", 4, 8, 8)
     assert value.shape == (4, 4, 8, 8)
-    torch.testing.assert_close(replay(module, "pair", value, blank), expected)
-    assert check_replay(module, "pair", blank)
-    assert check_replay(module, "dense", blank)
+    torch.testing.assert_close(forward_from_tap(module, "pair", value, blank), expected)
+    assert check_forward_from_tap(module, "pair", blank)
+    assert check_forward_from_tap(module, "dense", blank)
 
 
 def test_only_the_part_behind_the_tap_sees_the_batch() -> None:
@@ -193,7 +193,7 @@ def test_only_the_part_behind_the_tap_sees_the_batch() -> None:
         module.get_submodule(name).register_forward_hook(lambda _, __, output: batches.append(output.shape[0]))
     _, value, _ = read(module, "norm", torch.randn(9, 3, 8, 8))
     batches.clear()
-    replay(module, "norm", value, BLANK)
+    forward_from_tap(module, "norm", value, BLANK)
     assert batches == [1, 9, 9]
 
 
@@ -208,12 +208,12 @@ def test_beside_readers_and_around_other_passes(where: str) -> None:
     def meanwhile(*_: object) -> None:  # before or behind the tap, once
         if not inner:
             inner.append(expected)
-            inner.append(replay(module, "a", other_taps["a"], BLANK))
+            inner.append(forward_from_tap(module, "a", other_taps["a"], BLANK))
             if where == "relu":
                 inner.append(module(x + 1))
 
     handle = module.get_submodule(where).register_forward_hook(meanwhile)
-    torch.testing.assert_close(replay(module, "norm", taps["norm"], BLANK), expected)
+    torch.testing.assert_close(forward_from_tap(module, "norm", taps["norm"], BLANK), expected)
     handle.remove()
     for said in inner[1:]:
         torch.testing.assert_close(said, others)
@@ -224,11 +224,11 @@ def test_precisions_are_the_networks() -> None:
     module = Plain().to(torch.bfloat16)
     _, value, _ = read(module, "norm", torch.randn(4, 3, 8, 8, dtype=torch.bfloat16))
     given = value.float().requires_grad_()
-    prediction = replay(module, "norm", given, BLANK.bfloat16())
+    prediction = forward_from_tap(module, "norm", given, BLANK.bfloat16())
     assert prediction.dtype == torch.bfloat16
     prediction.sum().backward()
     assert given.grad is not None
-    assert check_replay(module, "norm", BLANK.bfloat16())
+    assert check_forward_from_tap(module, "norm", BLANK.bfloat16())
 
 
 @pytest.mark.parametrize("how", ["outside", "inside", "in place"])
@@ -245,8 +245,8 @@ def test_compiled_networks_replay(how: str) -> None:
     with torch.no_grad():
         before = module(BLANK)
         assert [stage.name for stage in survey(module, BLANK).stages] == ["0.relu", "0.b"]
-        assert check_replay(module, "0.norm", BLANK)
-        torch.testing.assert_close(replay(module, "0.norm", value, BLANK), expected)
+        assert check_forward_from_tap(module, "0.norm", BLANK)
+        torch.testing.assert_close(forward_from_tap(module, "0.norm", value, BLANK), expected)
         torch.testing.assert_close(module(BLANK), before)
 
 
@@ -258,10 +258,10 @@ def test_mistakes() -> None:
         ("nrm", torch.zeros(2, 4, 4, 4), "did you mean 'norm'"),
     ):
         with pytest.raises(UserError, match=message):
-            replay(module, place, value, BLANK, what="mentor 'x'")
+            forward_from_tap(module, place, value, BLANK, what="mentor 'x'")
     module.unused = nn.ReLU()
     with pytest.raises(UserError, match="did not run"):
-        replay(module, "unused", torch.zeros(1, 4, 4, 4), BLANK)
+        forward_from_tap(module, "unused", torch.zeros(1, 4, 4, 4), BLANK)
     with pytest.raises(UserError, match="runs 0 times"):
-        check_replay(module, "unused", BLANK)
+        check_forward_from_tap(module, "unused", BLANK)
     assert hooks(module) == 0

@@ -18,13 +18,14 @@ from classroomkd import bank, data, methods, tasks
 from classroomkd.bank import LOGITS
 from classroomkd.classroom import Classroom
 from classroomkd.cli.app import main
-from classroomkd.engine import Inputs, Runtime, checkpoint
-from classroomkd.engine.context import EngineContext
-from classroomkd.engine.inputs import Batches
-from classroomkd.engine.scales import LOUD, Scale, loud, measure
-from classroomkd.engine.step_context import step_context
 from classroomkd.functional import kl_divergence
 from classroomkd.recipe import TrainSpec
+from classroomkd.train import checkpoint
+from classroomkd.train.gradient_scale import LOUD, Scale, loud, measure
+from classroomkd.train.inputs import Batches, Inputs
+from classroomkd.train.runtime import Runtime
+from classroomkd.train.step import StepRunner
+from classroomkd.train.step_context import step_context
 
 CLASSES, BATCH = 10, 16
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,10 +53,10 @@ def images() -> Any:
 
 
 @pytest.fixture
-def made(images: Any) -> Callable[..., tuple[EngineContext, dict[str, Tensor]]]:
+def made(images: Any) -> Callable[..., tuple[StepRunner, dict[str, Tensor]]]:
     """A context and a batch; the student and the mentors are the same every time."""
 
-    def make(*parts: Any, store: Any = None) -> tuple[EngineContext, dict[str, Tensor]]:
+    def make(*parts: Any, store: Any = None) -> tuple[StepRunner, dict[str, Tensor]]:
         torch.manual_seed(1)
         student, *mentors = (net() for _ in range(3))
         method = methods.compose([part if isinstance(part, tuple) else (part, {}) for part in parts])
@@ -118,7 +119,7 @@ def test_it_leaves_no_trace(made: Any, images: Any, tmp_path: Path) -> None:
             )}
         )  # fmt: skip
         kinds[-1][LOGITS].write(views[:40], torch.arange(40), torch.randn(40, CLASSES))
-    store = bank.MissBank(kinds, images.train.ids, torch.device("cpu"))
+    store = bank.FillOnMissCache(kinds, images.train.ids, torch.device("cpu"))
     context, batch = made("classroomkd", store=store)
     room, before = context.classroom, copy.deepcopy(context.learner.state_dict())
     bits, rows = checkpoint.rng_state(torch.device("cpu")), kinds[0][LOGITS].count()

@@ -12,12 +12,12 @@ import torch
 from pydantic import TypeAdapter
 
 from classroomkd._stored import MAPPING, Damaged, parse_json, read_json, read_text, read_yaml, trusted
-from classroomkd.engine import checkpoint
-from classroomkd.engine.answers_file import load_answers, save_answers
-from classroomkd.engine.record import open_log
 from classroomkd.errors import UserError
+from classroomkd.run.answers_file import load_answers, save_answers
 from classroomkd.tasks.pose.coding import Heatmap
 from classroomkd.tasks.pose.written import written_coding, written_skeleton
+from classroomkd.train import checkpoint
+from classroomkd.train.meter import open_log
 
 
 def test_what_was_stored_is_read(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classroomkd import models
-from classroomkd.engine import student_layout
-from classroomkd.engine.runtime import Runtime
-from classroomkd.engine.student_layout import choose_layout, settle
+from classroomkd.train import memory_format as student_layout
+from classroomkd.train.memory_format import choose_layout, settle
+from classroomkd.train.runtime import Runtime
 
 PIXELS = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

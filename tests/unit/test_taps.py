@@ -11,10 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from classroomkd.classroom import Mentor
-from classroomkd.classroom.places import find_place, stages
-from classroomkd.classroom.taps import TapReader, prediction_of, tap_names
-from classroomkd.engine.fast import hasten
 from classroomkd.errors import UserError
+from classroomkd.taps.roles import find_place, stages
+from classroomkd.taps.taps import TapReader, prediction_of, tap_names
+from classroomkd.train.optimize import optimize_for_inference
 
 
 def net() -> nn.Module:
@@ -98,9 +98,9 @@ def test_a_place_has_one_name() -> None:
     # A fast copy, which has no wrapper, reads it too, and folding keeps away from it.
     mentor = Mentor(nn.DataParallel(net()), taps={"there": "module.1:input"})
     mentor.read({"there": "map"}, x)
-    fast = hasten(mentor, x)
+    fast = optimize_for_inference(mentor, x)
     assert torch.equal(fast(x).features["there"], mentor(x).features["there"])
-    late = hasten(Mentor(network, taps={"there": "2.again:input"}), x)
+    late = optimize_for_inference(Mentor(network, taps={"there": "2.again:input"}), x)
     with pytest.raises(UserError, match="tap '1:input' is no more what it was"):
         late.read({"there": "map"}, x)
 

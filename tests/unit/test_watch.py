@@ -15,10 +15,10 @@ import classroomkd as ck
 from classroomkd import report, tasks
 from classroomkd.classroom import Answers
 from classroomkd.cli.app import main
-from classroomkd.engine.watch import FOLD, NAMED, Watch, added, sentence
 from classroomkd.errors import RunStopped, UserError
 from classroomkd.recipe import TrainSpec
 from classroomkd.tasks.pose.task import Pose
+from classroomkd.train.watch import FOLD, NAMED, Watch, added, sentence
 
 NAN, INF = float("nan"), float("inf")
 CPU = torch.device("cpu")
@@ -205,16 +205,16 @@ def test_a_resumed_training_counts_all_of_it(tmp_path: Path, bad: nn.Module, goo
     mentors = {"good": good, "bad": bad}
     whole = distilled(tmp_path / "whole", mentors).summary["mentors"][1]["not_finite"]
 
-    from classroomkd.engine.train import Fit
+    from classroomkd.train.loop import Training
 
-    real = Fit._checkpoint
+    real = Training._checkpoint
 
-    def then_die(self: Fit, *args: Any) -> None:
+    def then_die(self: Training, *args: Any) -> None:
         real(self, *args)
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Fit, "_checkpoint", then_die)
+        patch.setattr(Training, "_checkpoint", then_die)
         with pytest.raises(KeyboardInterrupt):
             distilled(tmp_path / "cut", mentors)
     assert distilled(tmp_path / "cut", mentors, resume=True).summary["mentors"][1]["not_finite"] == whole

@@ -1,15 +1,15 @@
 """The bank: mentors' answers stored by (mentor, sample id, view id), so that no mentor answers a question twice.
 
-``RowStore`` holds one mentor's answers of one kind and checks every row; ``SlabBank`` and ``MissBank`` are what a
-training reads of all mentors.
+``RowStore`` holds one mentor's answers of one kind and checks every row; ``EpochCache`` and ``FillOnMissCache`` are
+what a training reads of all mentors.
 """
 
-from classroomkd.bank.care import Info, Removed, Verified, gc, info, stores, verify
 from classroomkd.bank.codec import Codec, Dense, TopK, codec
 from classroomkd.bank.fill import fill
+from classroomkd.bank.maintenance import Info, Removed, Verified, gc, info, stores, verify
 from classroomkd.bank.manifest import Manifest, digest, store_folder
 from classroomkd.bank.merge import Merged, merge, told_apart
-from classroomkd.bank.reader import LOGITS, Bank, MissBank, SlabBank
+from classroomkd.bank.reader import LOGITS, Bank, EpochCache, FillOnMissCache
 from classroomkd.bank.rows import RowStore
 
 __all__ = [
@@ -17,13 +17,13 @@ __all__ = [
     "Bank",
     "Codec",
     "Dense",
+    "EpochCache",
+    "FillOnMissCache",
     "Info",
     "Manifest",
     "Merged",
-    "MissBank",
     "Removed",
     "RowStore",
-    "SlabBank",
     "TopK",
     "Verified",
     "codec",

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classroomkd._files import open_inside
-from classroomkd.bank.guard import storing
+from classroomkd.bank.locks import storing
 from classroomkd.bank.manifest import Span
 from classroomkd.errors import UserError
 

@@ -14,7 +14,7 @@ from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
-    from classroomkd.data.views import Views
+    from classroomkd.data.views.base import Views
 
 __all__ = ["SHARE", "fill"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from classroomkd.bank.care import stores
+from classroomkd.bank.maintenance import stores
 from classroomkd.bank.manifest import MANIFEST, Manifest, Span, differences, refuse
 from classroomkd.bank.rows import RowStore
 from classroomkd.errors import UserError

@@ -12,7 +12,7 @@ from torch import Tensor
 from classroomkd.bank.rows import RowStore
 from classroomkd.errors import RunStopped
 
-__all__ = ["Bank", "MissBank", "SlabBank"]
+__all__ = ["Bank", "EpochCache", "FillOnMissCache"]
 
 LOGITS = "logits"
 Stores = Sequence[Mapping[str, RowStore]]  # by mentor, in the order of the M axis; by kind: LOGITS and taps
@@ -90,7 +90,7 @@ class Bank(ABC):
         raise RunStopped(f"{said}, and the store cannot be written here. Where it can: {repair}, then bank fill RECIPE")
 
 
-class SlabBank(Bank):
+class EpochCache(Bank):
     """``views=V``: an epoch shows every sample in one slot, whose answers are read in one piece and kept at hand.
 
     As many slabs as fit into ``room`` are kept, so that where all V do nothing is read twice; of others the one goes
@@ -161,7 +161,7 @@ class SlabBank(Bank):
         return self._read(tap, ids, views)
 
 
-class MissBank(Bank):
+class FillOnMissCache(Bank):
     """``exact``: any view of a finite space; what is not stored is asked before the step, and stored. Also ``views=V``
     whose slabs would be too large.
 

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from classroomkd.bank.allocate import extended
 from classroomkd.bank.codec import Codec, Dense
 from classroomkd.bank.codec import codec as codec_of
-from classroomkd.bank.extend import extended
 from classroomkd.bank.files import Bytes, PartFiles
-from classroomkd.bank.guard import locked, touch
+from classroomkd.bank.locks import locked, touch
 from classroomkd.bank.manifest import MANIFEST, Manifest, refuse
 from classroomkd.bank.table import Masks, Table
 

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from classroomkd._renamed import OldName, warn_old_name
 from classroomkd.classroom.clock import Clock
 from classroomkd.classroom.lesson import Answers, Calibration, Lesson
 from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool, Sights
 from classroomkd.classroom.method import ClassInfo, Method, Shapes
-from classroomkd.classroom.tapped import Tapped
-from classroomkd.classroom.taps import TapReader
 from classroomkd.classroom.task import Task
 from classroomkd.errors import UserError
+from classroomkd.taps.tap_set import TapSet
+from classroomkd.taps.taps import TapReader
 
 __all__ = ["Classroom"]
 
@@ -89,7 +90,7 @@ class Classroom(nn.Module):
         if any(m is student or getattr(m, "module", None) is student for m in mentors):
             raise UserError("the student is also listed as a mentor; pass a copy (copy.deepcopy) to teach it by itself")
         self._wishes = dict(taps) if isinstance(taps, Mapping) else {}
-        self._tapped: Tapped | None = None
+        self._tapped: TapSet | None = None
         self.reader = TapReader(student, () if isinstance(taps, Mapping) else tuple(taps))
         self.method = method
         self._task = task
@@ -125,7 +126,7 @@ class Classroom(nn.Module):
             )
         own = next(self.student.parameters(), torch.empty(0))
         blank = torch.zeros((2, *image_shape), dtype=own.dtype, device=own.device)
-        self._tapped = Tapped.find(self.student, taps, self._wishes, blank, "the student")
+        self._tapped = TapSet.find(self.student, taps, self._wishes, blank, "the student")
         classes = self._tapped.classes
         self.reader = TapReader(self.student, {**self.reader.places, **self._tapped.places})
         self._pool.taps = tuple(taps)
@@ -201,7 +202,9 @@ class Classroom(nn.Module):
             )
         return self
 
-    def gather(
+    gather = OldName("collect")
+
+    def collect(
         self,
         inputs: Tensor,
         target: Tensor,
@@ -209,26 +212,30 @@ class Classroom(nn.Module):
         ids: Tensor | None = None,
         views: Tensor | None = None,
         answer: Callable[[Tensor], Any] | None = None,
-        sights: Sights | None = None,
+        extra_sizes: Sights | None = None,
     ) -> Lesson:
         """Everybody's answers to a batch as a lesson that is not taught yet.
 
-        ``answer`` runs the student in place of its own module (an engine passes its wrapped one); ``sights`` has the
-        same views at the sizes that mentors want.
+        ``answer`` runs the student in place of its own module (an engine passes its wrapped one); ``extra_sizes`` has
+        the same views at the sizes that mentors want.
         """
         if self.method.needs.ids and ids is None:
             raise UserError(f"method '{type(self.method).__name__}' needs sample ids: call classroom(x, y, ids=...)")
         if self.method.needs.calibration and self.calibration is None:
             raise UserError(
                 f"method '{type(self.method).__name__}' with this credibility needs held-out mentor scores: "
-                "set classroom.calibration = classroomkd.engine.calibrate(classroom.mentors, loader)"
+                "set classroom.calibration = classroomkd.calibrate(classroom.mentors, loader)"
             )
         if self.training and self.steps and not self.clock.quiet and not torch.compiler.is_compiling():
             asks = type(self.method).__name__ if self.method.needs.epoch else None
             self.clock.remind(self.method.schedules(), asks)
         wanted = self.method.needs.mentors > 0
-        gate = partial(self.method.may_teach, ids=ids, step=self.steps)
-        mentors = self._pool.ask(inputs, ids, views, self.method.asks, gate, target, sights) if wanted else None
+        gate = partial(self.method.eligible, ids=ids, step=self.steps)
+        mentors = (
+            self._pool.ask(inputs, ids, views, self.method.mentor_indices, gate, target, extra_sizes)
+            if wanted
+            else None
+        )
         student = self._read((self.reader if answer is None else answer)(inputs))
         prediction = student.prediction
         if mentors is not None and mentors.prediction.shape[1:] != prediction.shape:
@@ -254,7 +261,7 @@ class Classroom(nn.Module):
         )
 
     def _head(self, mentor: int, tap: str, value: Tensor) -> Tensor:
-        asks = self.method.asks
+        asks = self.method.mentor_indices
         return self._pool.head(mentor if asks is None else asks[mentor], tap, value)
 
     def forward(
@@ -264,14 +271,18 @@ class Classroom(nn.Module):
         *,
         ids: Tensor | None = None,
         views: Tensor | None = None,
+        extra_sizes: Sights | None = None,
         sights: Sights | None = None,
     ) -> Lesson:
         """Teach one batch: ``(B, channels, H, W)`` inputs in the student's space and their targets.
 
-        ``sights`` has, by (H, W), the same views at the sizes that mentors want; without them inputs are resized, which
-        pose refuses for a mentor of another shape.
+        ``extra_sizes`` has, by (H, W), the same views at the sizes that mentors want; without them inputs are resized,
+        which pose refuses for a mentor of another shape. ``sights`` is its old name.
         """
-        lesson = self.gather(inputs, target, ids=ids, views=views, sights=sights)
+        if sights is not None:
+            warn_old_name("classroom(sights=...)", "extra_sizes")
+            extra_sizes = sights
+        lesson = self.collect(inputs, target, ids=ids, views=views, extra_sizes=extra_sizes)
         if not self._checked and not torch.compiler.is_compiling():
             self._task.check(lesson.student.prediction, target)  # once: it looks at the labels, so it waits for them
             self._checked = True

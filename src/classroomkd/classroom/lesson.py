@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from classroomkd._renamed import OldName
+
 if TYPE_CHECKING:
     from classroomkd.classroom.task import Task
 
@@ -90,7 +92,7 @@ class Lesson:
 
     ``inputs`` are in the student's normalised space, ``(B, channels, H, W)``. ``epoch`` counts from 0, in fractions
     where the loop does; ``progress`` is the share of the training that is over, 0 to 1. ``reduce`` sums over ranks,
-    ``join`` concatenates one over ranks, ``heads`` runs a mentor from a tap on; use :meth:`everywhere` and
+    ``join`` concatenates one over ranks, ``heads`` runs a mentor from a tap on; use :meth:`all_gather` and
     :meth:`head`. Under ranks a last batch may give each a different number of samples, even none.
     """
 
@@ -118,7 +120,9 @@ class Lesson:
         self._loss = terms.loss()
         return self
 
-    def everywhere(self, x: Tensor) -> Tensor:
+    everywhere = OldName("all_gather")
+
+    def all_gather(self, x: Tensor) -> Tensor:
         """``x`` of all ranks, concatenated along its first dimension; itself on one rank.
 
         Gradients flow to this rank's part, scaled so that averaging them over ranks gives the whole batch's. A method
@@ -135,7 +139,7 @@ class Lesson:
         count lie on the ranks.
         """
         total, count = values_BU.where(units_BU, 0.0).sum(), units_BU.sum()
-        if self.reduce is None or not (self.task.partial or self.shares):
+        if self.reduce is None or not (self.task.has_unlabelled_units or self.shares):
             return total / count.clamp_min(1)
         counts = self.reduce(torch.stack([count, torch.ones_like(count)]).to(total.dtype))
         return total * counts[1] / counts[0].clamp_min(1)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from classroomkd.classroom.gating import ask_where, knows
 from classroomkd.classroom.lesson import Answers
-from classroomkd.classroom.tapped import Kind, Tapped
-from classroomkd.classroom.taps import TapReader
 from classroomkd.errors import UserError
 from classroomkd.functional.constants import constant
+from classroomkd.taps.tap_set import Kind, TapSet
+from classroomkd.taps.taps import TapReader
 
 __all__ = ["AnswerStore", "Mentor", "MentorPool", "Sights"]
 
@@ -81,7 +81,7 @@ class Mentor(nn.Module):
         named = isinstance(taps, Mapping)
         self.wishes: dict[str, str] = dict(taps) if isinstance(taps, Mapping) else {}
         self.reader = TapReader(module, () if named else tuple(taps))
-        self.tapped: Tapped | None = None
+        self.tapped: TapSet | None = None
         self.classes: tuple[int, ...] | None = None
         if classes is not None:
             self.classes, self.num_classes = tuple(int(c) for c in classes), num_classes or 0
@@ -133,7 +133,7 @@ class Mentor(nn.Module):
 
     def read(self, taps: Mapping[str, Kind], example: Tensor, heads: bool = False) -> dict[str, tuple[int, ...]]:
         """Read these taps from now on; ``example`` is a blank batch in its own space. Returns their shapes."""
-        self.tapped = Tapped.find(self.module, taps, self.wishes, example, f"mentor '{self.name}'", heads)
+        self.tapped = TapSet.find(self.module, taps, self.wishes, example, f"mentor '{self.name}'", heads)
         self.reader = TapReader(self.module, {**self.reader.places, **self.tapped.places})
         self.requires_grad_(False)
         super().train(False)
@@ -142,7 +142,7 @@ class Mentor(nn.Module):
     def head(self, tap: str, value: Tensor) -> Tensor:
         """Its prediction when its activation at a tap is ``value`` ``(B, channels, H, W)``; gradients flow to it."""
         assert self.tapped is not None
-        return self._known(self.tapped.replay(self.module, tap, value))
+        return self._known(self.tapped.forward_from_tap(self.module, tap, value))
 
     def _known(self, prediction: Tensor) -> Tensor:
         """The answer in the student's form and classes."""
@@ -212,13 +212,13 @@ class MentorPool:
         only: Sequence[int] | None = None,
         gate: Callable[[Tensor], Tensor | None] | None = None,
         target: Tensor | None = None,
-        sights: Sights | None = None,
+        extra_sizes: Sights | None = None,
     ) -> Answers | None:
         """Everyone's answers, ``(M, B, …)``, or those of the mentors in ``only``; None when there are no mentors.
 
-        ``gate`` is :meth:`Method.may_teach` but for who knows a sample's class; where it says False nobody is asked
+        ``gate`` is :meth:`Method.eligible` but for who knows a sample's class; where it says False nobody is asked
         and the answer is NaN. It acts on a CPU: elsewhere, finding the rows would wait for the device.
-        ``sights`` has the same views drawn at other sizes, for mentors that have one.
+        ``extra_sizes`` has the same views drawn at other sizes, for mentors that have one.
 
         Raises:
             UserError: mentors whose predictions differ in shape, naming them; one that needs views drawn at its size.
@@ -238,8 +238,8 @@ class MentorPool:
         where = self._gated(asked, gate, target) if inputs.device.type == "cpu" else None
         for i, mentor in enumerate(asked):
             forward, seen = partial(self._forward, mentor), inputs
-            if sights is not None and mentor.size is not None:
-                seen = sights.get(mentor.size, inputs)
+            if extra_sizes is not None and mentor.size is not None:
+                seen = extra_sizes.get(mentor.size, inputs)
             said.append(forward(seen) if where is None else ask_where(forward, seen, where[i]))
             self.forwards += 1
         shapes = [tuple(a.prediction.shape) for a in said]
@@ -274,11 +274,13 @@ class MentorPool:
         return gate(torch.ones(len(asked), len(target), dtype=torch.bool))
 
     @torch.no_grad()
-    def one(self, mentor: int, inputs: Tensor, sights: Sights | None = None, rows: Tensor | None = None) -> Answers:
+    def one(
+        self, mentor: int, inputs: Tensor, extra_sizes: Sights | None = None, rows: Tensor | None = None
+    ) -> Answers:
         """A single mentor's answers to inputs in the student's space (to some ``rows`` of them), asked now."""
         self.forwards += 1
         size = self.mentors[mentor].size
-        seen = inputs if sights is None or size is None else sights.get(size, inputs)
+        seen = inputs if extra_sizes is None or size is None else extra_sizes.get(size, inputs)
         return self._forward(self.mentors[mentor], seen if rows is None else seen[rows.to(seen.device)])
 
     def head(self, mentor: int, tap: str, value: Tensor) -> Tensor:

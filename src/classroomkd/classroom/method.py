@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from classroomkd._renamed import OldName, adopt_old_names
 from classroomkd.classroom.lesson import Answers, Lesson, Terms
 from classroomkd.classroom.needs import Needs
 from classroomkd.classroom.schedule import Constant, Schedule
@@ -65,8 +66,8 @@ class Method(nn.Module):
     their type hints, are its options in recipes. A method with another kind of step overrides :meth:`step`.
 
     Attributes:
-        asks: places of the only mentors whose answers are read; None = everybody's.
-        by_place: whether it learns something for each mentor's place, so that their order matters.
+        mentor_indices: places of the only mentors whose answers are read; None = everybody's.
+        order_matters: whether it learns something for each mentor's place, so that their order matters.
         period: steps after which the cost of a step repeats (a meta step every five: 5).
         strength: ``native`` leaves the method's own scale; ``matched`` divides every mentors' term by what its weights
             sum to over the mentors (mean over the units that anyone teaches), so that methods differ by rule alone.
@@ -77,13 +78,22 @@ class Method(nn.Module):
     """
 
     needs: Needs = Needs()
-    asks: tuple[int, ...] | None = None
-    by_place: bool = False
+    mentor_indices: tuple[int, ...] | None = None
+    order_matters: bool = False
     period: int = 1
     strength: Literal["native", "matched"] = "native"
     schedule: Schedule = Constant()
     matched: ClassVar[Mapping[str, Any]] = {}
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    may_teach = OldName("eligible")
+    own_parameters = OldName("meta_parameters")
+    asks = OldName("mentor_indices")
+    by_place = OldName("order_matters")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        adopt_old_names(cls)
 
     @classmethod
     def defaults_on(cls, task: str | None, options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -133,7 +143,7 @@ class Method(nn.Module):
         """Those that act on any mentors' term, of all parts."""
         return [self.schedule]
 
-    def may_teach(self, knows_MB: Tensor, ids: Tensor | None, step: int) -> Tensor | None:
+    def eligible(self, knows_MB: Tensor, ids: Tensor | None, step: int) -> Tensor | None:
         """Who can count for whom, ``(M, B)`` bool, before anybody is asked: the others need not run. None: all of them.
 
         Args:
@@ -143,7 +153,7 @@ class Method(nn.Module):
         """
         return None
 
-    def own_parameters(self) -> list[nn.Parameter]:
+    def meta_parameters(self) -> list[nn.Parameter]:
         """Parameters the method updates by an optimiser of its own, in :meth:`after_step`."""
         return []
 
@@ -184,7 +194,7 @@ class Composition(Method):
             sgd=any(n.sgd for n in needs),
             whole_batch=any(n.whole_batch for n in needs),
         )
-        self.by_place = any(m.by_place for m in methods)
+        self.order_matters = any(m.order_matters for m in methods)
         self.period = math.lcm(*(m.period for m in methods))
         own = [name for name, n in zip(self.names, needs, strict=True) if n.own_step]
         if own:
@@ -211,9 +221,9 @@ class Composition(Method):
                 )
             method.setup(replace(info, shapes=shapes))
 
-    def own_parameters(self) -> list[nn.Parameter]:
+    def meta_parameters(self) -> list[nn.Parameter]:
         """Those of all parts."""
-        return [p for method in self._parts() for p in method.own_parameters()]
+        return [p for method in self._parts() for p in method.meta_parameters()]
 
     def schedules(self) -> list[Schedule]:
         """See the base."""
@@ -241,7 +251,7 @@ class Composition(Method):
         method = self._parts()[place]
         assert lesson.mentors is not None or method.needs.mentors == 0
         student = Answers(lesson.student.prediction, _seen(method, lesson.student.features))
-        mentors, heads, asks = lesson.mentors, lesson.heads, method.asks
+        mentors, heads, asks = lesson.mentors, lesson.heads, method.mentor_indices
         if mentors is not None:
             mentors = Answers(mentors.prediction, _seen(method, mentors.features))
             mentors = mentors if asks is None else mentors.of(asks)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from classroomkd._renamed import warn_old_name
 from classroomkd.classroom.lesson import Answers, Lesson
 from classroomkd.functional.bilevel import SGDRule, momentum_of
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Inner", "PlainContext", "StepContext", "inner_of", "substituted"]
 
 T = TypeVar("T")
-Batch = Mapping[str, Any]  # inputs, target, and, where known, ids, views, sights
+Batch = Mapping[str, Any]  # inputs, target, and, where known, ids, views, extra_sizes
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def inner_of(classroom: Classroom, optimizer: torch.optim.Optimizer) -> Inner:
     Raises:
         UserError: an optimiser that is not SGD.
     """
-    own = {id(p) for p in classroom.method.own_parameters()}
+    own = {id(p) for p in classroom.method.meta_parameters()}
     found = {name: p for name, p in classroom.named_parameters() if p.requires_grad and id(p) not in own}
     return Inner(found, momentum_of(optimizer, found), SGDRule.of(optimizer))
 
@@ -118,8 +119,11 @@ class PlainContext:
 
     def lesson(self, batch: Batch) -> Lesson:
         """See :class:`StepContext`."""
-        known = {key: batch.get(key) for key in ("ids", "views", "sights")}
-        return self.classroom.gather(batch["inputs"], batch["target"], **known)
+        known = {key: batch.get(key) for key in ("ids", "views", "extra_sizes")}
+        if "sights" in batch:
+            warn_old_name('batch["sights"]', "extra_sizes")
+            known["extra_sizes"] = batch["sights"]
+        return self.classroom.collect(batch["inputs"], batch["target"], **known)
 
     def backward(self, loss: Tensor) -> None:
         """See :class:`StepContext`."""

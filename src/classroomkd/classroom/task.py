@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from classroomkd._renamed import OldName, adopt_old_names
 from classroomkd.functional.divergence import wide
 
 __all__ = ["Task"]
@@ -23,7 +24,15 @@ class Task(ABC):
 
     name: str
     steepest: float | None = None  # no gradient of a unit's supervised loss on its answer is longer; None = unbounded
-    partial: ClassVar[bool] = False  # whether units may be without a truth, so that ranks can hold different numbers
+    has_unlabelled_units: ClassVar[bool] = False  # then ranks can hold different numbers of units with a truth
+
+    topics = OldName("unit_labels")
+    reach = OldName("distill_mask")
+    partial = OldName("has_unlabelled_units")
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        adopt_old_names(cls)
 
     @classmethod
     def sketch(cls) -> Task:
@@ -49,7 +58,7 @@ class Task(ABC):
     def mask(self, target: Tensor) -> Tensor:
         """Which units count, ``(B, U)`` bool: those with a truth to learn and to be measured by."""
 
-    def reach(self, target: Tensor) -> Tensor:
+    def distill_mask(self, target: Tensor) -> Tensor:
         """Which units mentors may teach, ``(B, U)`` bool: those of :meth:`mask`, and more where no truth is needed."""
         return self.mask(target)
 
@@ -88,7 +97,7 @@ class Task(ABC):
         return F.interpolate(inputs, size=size, mode="bilinear", antialias=True, align_corners=False)
 
     @abstractmethod
-    def topics(self, target: Tensor) -> Tensor:
+    def unit_labels(self, target: Tensor) -> Tensor:
         """What each unit is about, ``(B, U)`` int64: its class, its keypoint; columns of *who taught what*."""
 
     @abstractmethod

@@ -87,7 +87,7 @@ def _all_ranks() -> contextlib.AbstractContextManager[Any]:
     """Under torchrun what goes wrong on one rank ends all, and is told once."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return contextlib.nullcontext()
-    from classroomkd.engine.ranks import together
+    from classroomkd.train.ranks import together
 
     return together()
 

@@ -86,13 +86,14 @@ def fill(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Store every answer of a recipe's mentors before any student starts; killed, the same command goes on."""
-    from classroomkd.engine import assistants, stopping
-    from classroomkd.engine.experiment import Experiment
-    from classroomkd.engine.opening import start
-    from classroomkd.engine.run_folder import first_rank
-    from classroomkd.engine.space import check_space
-    from classroomkd.engine.workers import Job, execute
     from classroomkd.recipe import load_recipe
+    from classroomkd.run import assistants
+    from classroomkd.run.disk_space import check_space
+    from classroomkd.run.experiment import Experiment
+    from classroomkd.run.folder import first_rank
+    from classroomkd.run.opening import start
+    from classroomkd.run.workers import Job, execute
+    from classroomkd.train import stopping
 
     wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)
     out = Path("runs") / wanted.name

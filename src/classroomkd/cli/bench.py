@@ -29,10 +29,10 @@ def bench(
     as_json: JsonOutput = False,
 ) -> None:
     """Time each part of a recipe's step with its own networks, untrained, and say what a bank would save."""
-    from classroomkd.engine.bench import measure
-    from classroomkd.engine.experiment import Experiment
-    from classroomkd.engine.opening import start
     from classroomkd.recipe import load_recipe
+    from classroomkd.run.bench import measure
+    from classroomkd.run.experiment import Experiment
+    from classroomkd.run.opening import start
 
     wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)
     folder = Path("runs") / wanted.name

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from classroomkd.data import decode
-from classroomkd.data.people.coco import read_coco
-from classroomkd.data.people.files import Files
-from classroomkd.data.people.people import Floats, Picture
+from classroomkd.data.keypoints.coco import read_coco
+from classroomkd.data.keypoints.files import Files
+from classroomkd.data.keypoints.people import Floats, Picture
 from classroomkd.errors import UserError
 
 __all__ = ["Boxes", "boxes_in", "whole_images"]

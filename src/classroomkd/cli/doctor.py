@@ -224,7 +224,7 @@ def _threads() -> Iterator[Check]:
 
 
 def _data() -> Iterator[Check]:
-    from classroomkd.recipe.places import DATA_VARIABLE
+    from classroomkd.recipe.paths import DATA_VARIABLE
 
     folder = os.environ.get(DATA_VARIABLE)
     if not folder:

@@ -70,7 +70,7 @@ class Question:
         Raises:
             UserError: the run's own data have changed since; a score of them would not be the run's.
         """
-        from classroomkd.engine.run_folder import stored_data
+        from classroomkd.run.folder import stored_data
 
         made = None if self.run is None else stored_data(self.run)
         if made is None:
@@ -150,8 +150,8 @@ def evaluate(
         return
     part = part or ("test" if data is None else "all")
     from classroomkd.cli.by_task import chosen
-    from classroomkd.engine.runtime import pick_device
     from classroomkd.export.student import find_student, load_student, own_recipe, own_run
+    from classroomkd.train.runtime import pick_device
 
     path = find_student(student, which)
     taught = load_student(path, trust_code=trust_code)

@@ -12,9 +12,9 @@ from rich.table import Table
 from classroomkd import data as data_
 from classroomkd.cli.by_task import refuse
 from classroomkd.cli.evaluate import Question
-from classroomkd.engine import Inputs
-from classroomkd.engine.scoring import answers, as_json, score
 from classroomkd.errors import UserError
+from classroomkd.train.inputs import Inputs
+from classroomkd.train.scoring import answers, as_json, score
 
 __all__ = ["score_classes"]
 

@@ -16,16 +16,16 @@ from torch import Tensor
 from classroomkd import data as data_
 from classroomkd.cli.evaluate import Question
 from classroomkd.data.images import ImageSet, Part
-from classroomkd.data.people.crops import PADDING
-from classroomkd.data.people.people import People
-from classroomkd.engine import Inputs
-from classroomkd.engine.reading import read_answers, sum_up
-from classroomkd.engine.scoring import Score, as_json
+from classroomkd.data.keypoints.crops import PADDING
+from classroomkd.data.keypoints.people import People
 from classroomkd.errors import UserError
 from classroomkd.export.student import Pose
+from classroomkd.run.reading import read_answers, sum_up
 from classroomkd.tasks.pose.judging import answered, judge, truth_of
 from classroomkd.tasks.pose.official import official_ap
 from classroomkd.tasks.pose.task import Pose as Task
+from classroomkd.train.inputs import Inputs
+from classroomkd.train.scoring import Score, as_json
 
 __all__ = ["score_joints"]
 

@@ -15,9 +15,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from classroomkd.data.people import checks
-from classroomkd.data.people.listing import Listing, PersonSource
-from classroomkd.data.people.people import join
+from classroomkd.data.keypoints import checks
+from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource
+from classroomkd.data.keypoints.people import join
 from classroomkd.data.sources.base import Request
 from classroomkd.data.sources.table import open_source
 from classroomkd.errors import UserError
@@ -74,7 +74,7 @@ def score_results(
     return said, lambda: _show(said)
 
 
-def _chosen(opened: PersonSource, source: str, part: str | None) -> tuple[str, list[Listing]]:
+def _chosen(opened: PersonSource, source: str, part: str | None) -> tuple[str, list[AnnotationFile]]:
     """The files that count, and what they are called together."""
     if part == "all" or (part is None and "test" not in opened.parts):
         return "all", list(opened.parts.values())
@@ -85,11 +85,11 @@ def _chosen(opened: PersonSource, source: str, part: str | None) -> tuple[str, l
     return part, [opened.parts[part]]
 
 
-def _truth(listings: list[Listing], source: str, notes: list[str]) -> Truth:
+def _truth(listings: list[AnnotationFile], source: str, notes: list[str]) -> Truth:
     """Everything that is annotated, by the pictures' own ids."""
     for listing in listings:
         checks.check_flags(listing)
-        checks.mend(listing, notes)
+        checks.sanitize(listing, notes)
     numbers = [np.array([picture.id for picture in listing.pictures], np.int64) for listing in listings]
     every = np.concatenate(numbers)
     if len(np.unique(every)) < len(every):

@@ -50,8 +50,8 @@ def inspect(
         raise UserError(f"{other} has no meaning for {model}, a network for {task}; leave it out")
     count = (classes or 100) if task == "classification" else (joints or 17)
     from classroomkd import models
-    from classroomkd.classroom.places import survey
     from classroomkd.models.measuring import example
+    from classroomkd.taps.roles import survey
 
     module, head = _built(model, task, count, size, trust_code)
     taps = models.summary(module, size)

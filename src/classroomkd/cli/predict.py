@@ -89,8 +89,8 @@ def predict(
     Images that cannot be read are named on stderr and left out.
     """
     from classroomkd.cli.by_task import chosen
-    from classroomkd.engine.runtime import pick_device
     from classroomkd.export.student import find_student, load_student
+    from classroomkd.train.runtime import pick_device
 
     if out is not None and out.suffix not in (".csv", ".json", ".jsonl"):
         raise UserError(f"--out {out}: name it .csv or .jsonl (pose: or .json)")

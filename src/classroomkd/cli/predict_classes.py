@@ -18,9 +18,9 @@ from classroomkd.classroom import prediction_of
 from classroomkd.cli.by_task import refuse
 from classroomkd.cli.predict import Wanted
 from classroomkd.data.decode import DecodeError, decode
-from classroomkd.engine import Inputs
 from classroomkd.errors import UserError
 from classroomkd.export import Student
+from classroomkd.train.inputs import Inputs
 
 __all__ = ["tell_classes"]
 

@@ -20,17 +20,17 @@ from classroomkd.classroom import prediction_of
 from classroomkd.cli.boxes import Boxes, boxes_in, whole_images
 from classroomkd.cli.by_task import refuse
 from classroomkd.cli.predict import Wanted
-from classroomkd.data.people.checks import usable
-from classroomkd.data.people.crops import crop
-from classroomkd.data.people.files import cut_all
-from classroomkd.data.people.listing import Listing, annotated, boxed
-from classroomkd.data.people.people import Annotations, Floats, People
-from classroomkd.data.people.views import PersonViews
-from classroomkd.engine import Inputs
+from classroomkd.data.keypoints.annotation_file import AnnotationFile, annotated, boxed
+from classroomkd.data.keypoints.checks import usable
+from classroomkd.data.keypoints.crops import crop
+from classroomkd.data.keypoints.files import cut_all
+from classroomkd.data.keypoints.people import Annotations, Floats, People
+from classroomkd.data.views.keypoints import PersonViews
 from classroomkd.errors import UserError
 from classroomkd.export.student import Pose
 from classroomkd.tasks.pose.judging import answered
 from classroomkd.tasks.pose.truth import Found
+from classroomkd.train.inputs import Inputs
 
 __all__ = ["tell_joints"]
 
@@ -86,7 +86,7 @@ def _look(wanted: Wanted, pose: Pose, boxes: Boxes, skipped: list[str]) -> tuple
     detected = np.full(len(boxes.picture), -1) if boxes.detected else None
     persons = annotated(boxes.picture, boxes.box, nobody, annotation=detected)
     names = [boxes.pictures[place].file for place in boxes.picture]
-    listing = Listing(boxes.where, boxes.pictures, persons, regions, boxes.store, "")
+    listing = AnnotationFile(boxes.where, boxes.pictures, persons, regions, boxes.store, "")
     rows = np.flatnonzero(usable(listing, regions, names, learn=False, notes=skipped))
     origin, step = crop(regions[rows], pose.canvas.size, pose.padding)
     views = PersonViews("none", skeleton=pose.skeleton, canvas=pose.canvas, view_seed=0)

@@ -206,7 +206,7 @@ class Watch:
 
     def _left(self) -> str:
         """Time left of the whole, for logs without bars."""
-        from classroomkd.report.words import duration
+        from classroomkd.report.vocabulary import duration
 
         spent = time.perf_counter() - self._planned - self._idle
         if self.live or self._whole is None or not 0 < self._work < self._total:

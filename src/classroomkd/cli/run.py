@@ -17,8 +17,8 @@ from classroomkd.cli.progress import Watch
 from classroomkd.errors import RunStopped
 
 if TYPE_CHECKING:
-    from classroomkd.engine.experiment import Outcome
     from classroomkd.recipe import Recipe
+    from classroomkd.run.experiment import Outcome
 
 __all__ = ["carry_out", "run", "size"]
 
@@ -48,7 +48,7 @@ def run(
     typed = ["classroomkd", "run", recipe, *(overrides or []), "--out", str(folder), "--resume"]
     again = shlex.join([*typed, "--trust-code"] if trust_code else typed)
     if dry_run:
-        from classroomkd.engine.run_folder import first_rank
+        from classroomkd.run.folder import first_rank
 
         quiet = quiet or not first_rank()
         for note in () if quiet else wanted.notes():
@@ -62,9 +62,9 @@ def run(
 
 
 def _plan(recipe: Recipe, folder: Path, trust_code: bool, quiet: bool) -> dict[str, Any]:
-    from classroomkd.engine.experiment import Experiment
-    from classroomkd.engine.opening import start
-    from classroomkd.engine.plan import plan
+    from classroomkd.run.experiment import Experiment
+    from classroomkd.run.opening import start
+    from classroomkd.run.plan import plan
 
     setup = start(recipe, folder, trust_code=trust_code)
     for note in setup.data.notes if setup.runtime.is_zero else ():
@@ -164,14 +164,14 @@ def carry_out(
     """
     import warnings
 
-    from classroomkd.engine import stopping
-    from classroomkd.engine.attempts import restarted
-    from classroomkd.engine.experiment import Experiment
-    from classroomkd.engine.opening import start
-    from classroomkd.engine.plan import forecast
-    from classroomkd.engine.run_folder import check_run, first_rank, open_run
-    from classroomkd.engine.space import check_space
     from classroomkd.report import write_report
+    from classroomkd.run.attempts import restarted
+    from classroomkd.run.disk_space import check_space
+    from classroomkd.run.experiment import Experiment
+    from classroomkd.run.folder import check_run, first_rank, open_run
+    from classroomkd.run.opening import start
+    from classroomkd.run.plan import forecast
+    from classroomkd.train import stopping
 
     again_by_torchrun = not resume and restarted(folder)
     check_run(folder, recipe, resume or again_by_torchrun)
@@ -205,7 +205,7 @@ def carry_out(
 
 def finish(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
     """Print the tables and where things are; raise when a student could not be finished."""
-    from classroomkd.engine.run_folder import first_rank
+    from classroomkd.run.folder import first_rank
 
     quiet = quiet or not first_rank()
     if as_json and first_rank():

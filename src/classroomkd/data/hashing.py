@@ -1,6 +1,6 @@
 """Counter-based random numbers on torch tensors: splitmix64 in ``int64`` arithmetic, which wraps.
 
-The same function as ``classroomkd.data.counter``; batched, on any device, without a state.
+The same function as ``classroomkd.data.rng``; batched, on any device, without a state.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Labelled images as the engine sees them: pixels, parts, image sets.
 
 Shapes: N images of a part, B of a batch, C channels (3), H and W the sides after the geometry rule of
-``classroomkd.data.geometry``, or of the canvases around persons (``classroomkd.data.people``), K joints. Pixels are
+``classroomkd.data.geometry``, or of the canvases around persons (``classroomkd.data.keypoints``), K joints. Pixels are
 ``uint8`` until the last moment; normalising is the engine's business.
 """
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from classroomkd.data.people.people import People
+    from classroomkd.data.keypoints.people import People
     from classroomkd.data.skeleton import Skeleton
 
 __all__ = ["ImageSet", "MemoryPixels", "Part", "Pixels"]

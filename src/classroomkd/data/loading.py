@@ -41,7 +41,7 @@ def load(spec: Any, *, task: str = "classification", trust_code: bool = False) -
         return spec
     wanted = parse(spec)
     if task == "pose":
-        from classroomkd.data.people.assemble import load_people
+        from classroomkd.data.keypoints.assemble import load_people
 
         return load_people(wanted, trust_code=trust_code)
     request = Request(_side(wanted), wanted.options, wanted.unreadable, trust_code)

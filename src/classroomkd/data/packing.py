@@ -24,8 +24,8 @@ from classroomkd._files import atomic_write_text, writing
 from classroomkd._stored import MAPPING, read_json, trusted
 from classroomkd.data.file_pixels import FilePixels
 from classroomkd.data.images import ImageSet, MemoryPixels, Part, Pixels
-from classroomkd.data.people import packing as people_packing
-from classroomkd.data.people.files import CropPixels
+from classroomkd.data.keypoints import packing as people_packing
+from classroomkd.data.keypoints.files import CropPixels
 from classroomkd.data.skeleton import Skeleton
 from classroomkd.errors import UserError
 

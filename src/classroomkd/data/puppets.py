@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from classroomkd.data import counter
+from classroomkd.data import rng as counter
 from classroomkd.data.puppets_draw import draw
 from classroomkd.data.puppets_pose import CLASSES, JOINTS, Figure, pose
 from classroomkd.errors import UserError

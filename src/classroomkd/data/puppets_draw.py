@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from classroomkd.data.counter import GAMMA, U64, mix, uniform
 from classroomkd.data.puppets_pose import Figure
+from classroomkd.data.rng import GAMMA, U64, mix, uniform
 
 __all__ = ["draw"]
 

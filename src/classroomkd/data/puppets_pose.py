@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from classroomkd.data.counter import U64, uniform
+from classroomkd.data.rng import U64, uniform
 
 __all__ = ["CLASSES", "JOINTS", "Figure", "pose"]
 

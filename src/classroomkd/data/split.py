@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from classroomkd.data import counter
+from classroomkd.data import rng as counter
 
 __all__ = ["PURPOSES", "counts_for_fraction", "counts_for_total", "stratified", "take"]
 

@@ -1,29 +1,33 @@
-"""The engine: the loop on Lightning Fabric, mentors, students, and whole experiments. Names are loaded on first use."""
+"""The old name of what is now in :mod:`classroomkd.train`, :mod:`classroomkd.run` and :mod:`classroomkd.api`."""
 
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
-_LAZY = {
-    "Experiment": "experiment",
-    "Fit": "train",
-    "Inputs": "inputs",
-    "Run": "api",
-    "Runtime": "runtime",
-    "Setup": "setup",
-    "calibrate": "calibration",
-    "distill": "api",
-    "evaluate": "scoring",
+_MOVED = {
+    "Experiment": "run.experiment:Experiment",
+    "Fit": "train.loop:Training",
+    "Inputs": "train.inputs:Inputs",
+    "Run": "api:Run",
+    "Runtime": "train.runtime:Runtime",
+    "Setup": "run.setup:Setup",
+    "calibrate": "run.calibration:calibrate",
+    "distill": "api:distill",
+    "evaluate": "train.scoring:evaluate",
 }
 
-__all__ = [*_LAZY]
+__all__ = [*_MOVED]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    if name not in _MOVED:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    module, _, attribute = _MOVED[name].partition(":")
+    text = f"classroomkd.engine.{name} is classroomkd.{module}.{attribute} now; the old name goes with the next version"
+    warnings.warn(text, DeprecationWarning, stacklevel=2)
+    return getattr(importlib.import_module(f"classroomkd.{module}"), attribute)
 
 
 def __dir__() -> list[str]:

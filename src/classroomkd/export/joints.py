@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from classroomkd._stored import MAPPING, Damaged, parse_json, trusted
 from classroomkd.classroom import prediction_of
-from classroomkd.data.people.crops import PADDING, Canvas
+from classroomkd.data.keypoints.crops import PADDING, Canvas
 from classroomkd.errors import UserError
 from classroomkd.export.student import Pose, own_recipe
 from classroomkd.export.words import made_by, numbers, sizes

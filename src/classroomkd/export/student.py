@@ -23,7 +23,7 @@ from classroomkd.errors import UserError
 from classroomkd.models.about import described
 
 if TYPE_CHECKING:
-    from classroomkd.data.people.crops import Canvas
+    from classroomkd.data.keypoints.crops import Canvas
     from classroomkd.data.skeleton import Skeleton
     from classroomkd.tasks.pose.coding import Coding
 

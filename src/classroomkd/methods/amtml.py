@@ -31,11 +31,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from classroomkd.classroom import ClassInfo, Lesson, Method, Needs, Terms
-from classroomkd.classroom.adapters import adapter
 from classroomkd.errors import UserError
 from classroomkd.functional import rkd_angle, wide
 from classroomkd.methods.pieces.latent import Latent, hint_distance, mixture, mixture_kl
 from classroomkd.methods.weighted import NonNegative, Positive, Weighted
+from classroomkd.taps.adapters import adapter
 
 __all__ = ["AMTML"]
 
@@ -59,7 +59,7 @@ class AMTML(Method):
         taps: the student's and the mentors' places of the hints; the j-th is taught by mentor j mod K.
     """
 
-    by_place = True
+    order_matters = True
     matched: ClassVar[Mapping[str, Any]] = {"weight": 1.0, "supervised_weight": 1.0}
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"temperature": 1.0}}
 
@@ -110,7 +110,7 @@ class AMTML(Method):
         """Supervised, distilled and, if asked, angle and hint terms."""
         assert lesson.mentors is not None
         assert self.latent is not None
-        task, mask, reach = lesson.task, lesson.task.mask(lesson.target), lesson.task.reach(lesson.target)
+        task, mask, reach = lesson.task, lesson.task.mask(lesson.target), lesson.task.distill_mask(lesson.target)
         answers, known = Weighted.heard(lesson, reach)
         weight = self.latent(lesson.student.features[FEATURE], known)
         own = lesson.mean(task.supervised(lesson.student.prediction, lesson.target), mask)
@@ -137,7 +137,7 @@ class AMTML(Method):
         """How far angles between samples differ, over the batch of all ranks; gradient reaches the student alone."""
         p = torch.softmax(wide(ours) / self.temperature, -1)
         goal = torch.where(known_MBU.any(0).unsqueeze(-1), mixed, p).detach()  # where nobody teaches: as it is
-        return rkd_angle(lesson.everywhere(p.flatten(1)), lesson.everywhere(goal.flatten(1)))
+        return rkd_angle(lesson.all_gather(p.flatten(1)), lesson.all_gather(goal.flatten(1)))
 
     def _hints(self, lesson: Lesson, counts_MB: Tensor) -> Tensor:
         """The mean over the taps; 0 for samples on which the tap's mentor does not count."""

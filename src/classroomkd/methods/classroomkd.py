@@ -118,7 +118,7 @@ class ClassroomKD(Method):
             said.append("strict acts only on the hard gate (soft: null)")
         return said
 
-    def may_teach(self, knows_MB: Tensor, ids: Tensor | None, step: int) -> Tensor | None:
+    def eligible(self, knows_MB: Tensor, ids: Tensor | None, step: int) -> Tensor | None:
         """See the base; a mentor that does not know the class beats no one under the hard gate of ``sample``."""
         hard = self.rule == "sample" and self.gate and self.soft is None and self.strict is not False
         return knows_MB if hard and self.credibility == "train" else None

@@ -55,7 +55,7 @@ class CRD(FeatureMethod):
     """
 
     label = "crd"
-    by_place = True
+    order_matters = True
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"weight": 0.03}}
     scale: Tensor
 
@@ -122,8 +122,8 @@ class CRD(FeatureMethod):
             shift = scale + math.log(memory.draws)  # log(Z · K/N)
             far.append(F.softplus(shift - mine) + (count * F.softplus(rest - shift)).sum(1))
         if _learning(self):
-            joined = lesson.everywhere(torch.stack([v.detach() for v in vectors], 1))
-            memory.expect(lesson.everywhere(rows), joined)
+            joined = lesson.all_gather(torch.stack([v.detach() for v in vectors], 1))
+            memory.expect(lesson.all_gather(rows), joined)
         return lesson.mean(torch.stack(far).sum(0) / len(self.places), rows < memory.samples)
 
     def _scales(self, lesson: Lesson, products: list[tuple[Tensor, Tensor]], count: Tensor) -> Tensor:

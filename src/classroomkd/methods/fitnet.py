@@ -41,7 +41,7 @@ class FitNet(FeatureMethod):
     """
 
     label = "fitnet"
-    by_place = True
+    order_matters = True
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"weight": 0.2}}
 
     def __init__(

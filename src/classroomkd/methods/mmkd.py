@@ -95,7 +95,7 @@ class MMKD(Weighted):
         self.teach_features(feature_weight, tap, projector)
         self.needs = replace(self.needs, sgd=True, whole_batch=feature_weight > 0)
         self.features = FeatureWeights(tap, summarised=self.paper) if feature_weight > 0 else None
-        self.by_place, self.period = True, meta_every
+        self.order_matters, self.period = True, meta_every
         read = None if self.features is None else tap
         self.meta = MetaTraining(read, meta_every, buffer, meta_lr, meta_weight_decay, virtual_steps, self.paper)
 
@@ -117,7 +117,7 @@ class MMKD(Weighted):
         if self.features is not None:
             self.features.setup(info)
 
-    def own_parameters(self) -> list[nn.Parameter]:
+    def meta_parameters(self) -> list[nn.Parameter]:
         """φ; a net whose width only a batch tells comes with the first lesson."""
         return [*self.weighting.parameters(), *([] if self.features is None else self.features.parameters())]
 
@@ -148,7 +148,7 @@ class MMKD(Weighted):
     def after_step(self, context: StepContext, lesson: Lesson) -> None:
         """Feed the buffer; every few steps train φ, while mentors teach: at factor 0 there is nothing to learn from."""
         if self.mentors > 1 and (size := self.meta.remember(lesson)) and self.factor_of(lesson) > 0:
-            self.meta.learn(context, lesson, size, self.own_parameters(), self.see, self.matching)
+            self.meta.learn(context, lesson, size, self.meta_parameters(), self.see, self.matching)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What the meta steps need beside φ, for a checkpoint."""

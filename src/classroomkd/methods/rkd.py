@@ -60,9 +60,9 @@ class RKD(FeatureMethod):
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised, distance and angle terms."""
         assert lesson.mentors is not None
-        own = lesson.everywhere(lesson.student.features[self.tap])
+        own = lesson.all_gather(lesson.student.features[self.tap])
         with torch.no_grad():
-            theirs = [lesson.everywhere(one) for one in lesson.mentors.features[self.tap]]
+            theirs = [lesson.all_gather(one) for one in lesson.mentors.features[self.tap]]
         relations = {"distance": rkd_distance_by_mentor, "angle": rkd_angle_by_mentor}
         wanted = {name: far for name, far in relations.items() if self.coefficients[name] > 0}
         return self.terms(lesson, {name: far(own, theirs).mean() for name, far in wanted.items()})

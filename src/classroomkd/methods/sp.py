@@ -55,7 +55,7 @@ class SimilarityPreserving(FeatureMethod):
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised and similarity terms."""
         assert lesson.mentors is not None
-        own = lesson.everywhere(lesson.student.features[self.tap])
+        own = lesson.all_gather(lesson.student.features[self.tap])
         with torch.no_grad():
-            theirs = [lesson.everywhere(one) for one in lesson.mentors.features[self.tap]]
+            theirs = [lesson.all_gather(one) for one in lesson.mentors.features[self.tap]]
         return self.terms(lesson, {"similarity": similarity_preserving_by_mentor(own, theirs).mean()})

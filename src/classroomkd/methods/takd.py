@@ -73,7 +73,7 @@ class TAKD(Weighted):
                 f"takd: nobody taught mentor '{info.mentors[place]}', so it is no assistant; give it taught_by: NAME, "
                 "a larger mentor's, or use method kd"
             )
-        self.asks = (place,)
+        self.mentor_indices = (place,)
 
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised and distilled terms; in the record all others are silent."""
@@ -88,7 +88,7 @@ class TAKD(Weighted):
     def _among_all(self, one: Tensor | None) -> Tensor:
         """``(1, B, U)`` of the assistant to ``(M, B, U)``."""
         assert one is not None
-        assert self.asks is not None
+        assert self.mentor_indices is not None
         everyone = one.new_zeros((self.mentors, *one.shape[1:]))
-        everyone[self.asks[0]] = one[0]
+        everyone[self.mentor_indices[0]] = one[0]
         return everyone

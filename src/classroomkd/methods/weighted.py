@@ -68,7 +68,7 @@ class Weighted(Method):
         self.weighting = make_weighting(weighting)
         self.divergence = make_divergence(divergence, temperature)
         self.coefficients: dict[str, float | Tensor] = {"supervised": supervised_weight, "distilled": weight}
-        self.by_place = self.weighting.by_place
+        self.order_matters = self.weighting.order_matters
         self.needs = Needs(whole_batch=self.weighting.whole_batch or self.divergence.whole_batch)
         self.hints: Hints | None = None
         self.mentors = 0
@@ -77,7 +77,7 @@ class Weighted(Method):
     def teach_features(self, weight: float, tap: str, kind: Projector, heads: bool = False, late: bool = False) -> None:
         """Called in a constructor: a term "hints", from :meth:`more`, with this factor; none where it is 0."""
         if weight > 0:
-            self.hints, self.by_place, self.late = Hints(tap, kind), True, late
+            self.hints, self.order_matters, self.late = Hints(tap, kind), True, late
             self.coefficients["hints"] = weight
             self.needs = replace(self.needs, features={tap: "map"}, heads=heads, epoch=late)
 
@@ -86,16 +86,16 @@ class Weighted(Method):
         super().setup(info)
         self.weighting.setup(info)
         self.mentors = len(info.mentors)
-        places = self.weighting.asks or choose(info, self.mentor, type(self).__name__.lower())
-        self.chosen = self.asks = places if len(places) < self.mentors else None
+        places = self.weighting.mentor_indices or choose(info, self.mentor, type(self).__name__.lower())
+        self.chosen = self.mentor_indices = places if len(places) < self.mentors else None
         if self.hints is not None:
             self.hints.setup(info, self.chosen)
 
-    def may_teach(self, knows_MB: Tensor, ids: Tensor | None, step: int) -> Tensor | None:
+    def eligible(self, knows_MB: Tensor, ids: Tensor | None, step: int) -> Tensor | None:
         """See the base; the weighting decides, where nothing else reads the mentors."""
         if self.needs.features or type(self).loss is not Weighted.loss:
             return None
-        return self.weighting.may_teach(knows_MB, ids, step, self.divergence)
+        return self.weighting.eligible(knows_MB, ids, step, self.divergence)
 
     def factor(self, mentors: int) -> float:
         """What the weights are multiplied by; released code divides by M here and there."""
@@ -129,7 +129,7 @@ class Weighted(Method):
     def units(self, lesson: Lesson) -> Tensor:
         """The units that mentors teach, ``(B, U)``: where there is a truth, or wherever they may if none is needed."""
         task, target = lesson.task, lesson.target
-        return task.mask(target) if self.divergence.needs_truth else task.reach(target)
+        return task.mask(target) if self.divergence.needs_truth else task.distill_mask(target)
 
     @staticmethod
     @torch.no_grad()

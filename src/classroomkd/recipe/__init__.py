@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from classroomkd.recipe.arms import Arm
     from classroomkd.recipe.dump import json_schema, recipe_yaml, save_recipe
+    from classroomkd.recipe.find import find_recipe, recipe_files
     from classroomkd.recipe.load import load_recipe, make_recipe
     from classroomkd.recipe.problems import Problem, RecipeError
     from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, MethodSpec, Recipe, StudentSpec
-    from classroomkd.recipe.shelf import find_recipe, recipe_files
     from classroomkd.recipe.training import MentorTrain, TrainSpec
 
 __all__ = [

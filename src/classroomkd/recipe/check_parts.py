@@ -9,7 +9,7 @@ from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.catalogue import ZOO
 from classroomkd.models.pose.catalogue import mentor_only
 from classroomkd.recipe.nodes import Loc, Node, task_name
-from classroomkd.recipe.places import data_sources
+from classroomkd.recipe.paths import data_sources
 from classroomkd.recipe.problems import Problem, problem
 
 __all__ = ["check_data", "check_mentors", "check_models"]

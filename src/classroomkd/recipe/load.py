@@ -19,14 +19,14 @@ from classroomkd.recipe.check_assistants import check_assistants
 from classroomkd.recipe.check_methods import check_methods
 from classroomkd.recipe.check_parts import check_data, check_mentors, check_models
 from classroomkd.recipe.check_training import check_bank, check_machine, check_seeds, check_training
-from classroomkd.recipe.forms import name_mentors, write_out
+from classroomkd.recipe.find import find_recipe
 from classroomkd.recipe.nodes import Loc, Node, Origin, from_python
 from classroomkd.recipe.overrides import apply_overrides
-from classroomkd.recipe.places import check_places
+from classroomkd.recipe.paths import check_places
 from classroomkd.recipe.problems import Problem, from_pydantic, problem, raise_if_any
 from classroomkd.recipe.resolve import resolve, training_layers
 from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, Recipe, StudentSpec, TaughtBy
-from classroomkd.recipe.shelf import find_recipe
+from classroomkd.recipe.short_forms import name_mentors, write_out
 from classroomkd.recipe.task_options import OPTIONS
 from classroomkd.recipe.training import MentorTrain, TrainSpec
 from classroomkd.recipe.yaml_source import read_yaml

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from classroomkd.errors import did_you_mean
-from classroomkd.recipe.forms import derived_name, write_out
 from classroomkd.recipe.nodes import Node, Origin
 from classroomkd.recipe.problems import Problem, RecipeError, show
+from classroomkd.recipe.short_forms import derived_name, write_out
 from classroomkd.recipe.yaml_source import read_value
 
 __all__ = ["apply_overrides"]

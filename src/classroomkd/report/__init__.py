@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .collecting import collect
-from .statistics import Difference, Spread, paired, spread, t_quantile
-from .summary import Summary, load_summary, read_metrics
-from .table import markdown, mentor_rows, result_rows, rich_figures, rich_mentors, rich_results
+from classroomkd.report.collecting import collect
+from classroomkd.report.statistics import Difference, Spread, paired, spread, t_quantile
+from classroomkd.report.summary import Summary, load_summary, read_metrics
+from classroomkd.report.table import markdown, mentor_rows, result_rows, rich_figures, rich_mentors, rich_results
 
 __all__ = [
     "Difference",
@@ -36,13 +36,13 @@ __all__ = [
 
 def write_report(run_folder: str | Path) -> Path:
     """Write ``report.html`` into a run folder and return its path; see :func:`classroomkd.report.page.write_report`."""
-    from .page import write_report as write
+    from classroomkd.report.page import write_report as write
 
     return write(run_folder)
 
 
 def write_picture(run_folder: str | Path, path: str | Path, *, theme: str = "light") -> Path:
     """Draw a run as one PNG or SVG; see :func:`classroomkd.report.picture.write_picture`."""
-    from .picture import write_picture as write
+    from classroomkd.report.picture import write_picture as write
 
     return write(run_folder, path, theme=theme)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .marks import colour_of, data, focus, in_focus, row_axis, row_height, sized, unique
-from .records import ArmLog, Curve
-from .rows import Row
-from .style import Ink
-from .summary import Summary
-from .words import CLASSES, Vocabulary
+from classroomkd.report.chart_helpers import colour_of, data, focus, in_focus, row_axis, row_height, sized, unique
+from classroomkd.report.records import ArmLog, Curve
+from classroomkd.report.rows import Row
+from classroomkd.report.style import Ink
+from classroomkd.report.summary import Summary
+from classroomkd.report.vocabulary import CLASSES, Vocabulary
 
 __all__ = ["MAX_CLASSES", "class_changes", "differences", "learning", "scores", "sizes"]
 

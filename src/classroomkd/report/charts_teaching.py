@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .charts import MAX_CLASSES
-from .marks import colour_of, data, focus, in_focus, row_axis, row_height, short_labels, sized
-from .records import Activity, Array, thin
-from .style import DASHES, Ink
-from .words import CLASSES, Vocabulary
+from classroomkd.report.chart_helpers import colour_of, data, focus, in_focus, row_axis, row_height, short_labels, sized
+from classroomkd.report.charts import MAX_CLASSES
+from classroomkd.report.records import Activity, Array, thin
+from classroomkd.report.style import DASHES, Ink
+from classroomkd.report.vocabulary import CLASSES, Vocabulary
 
 __all__ = ["CELLS_WITH_TEXT", "heat", "over_time", "pick_classes"]
 

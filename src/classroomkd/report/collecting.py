@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..errors import UserError
-from .summary import NAME, Summary, load_summary
+from classroomkd.errors import UserError
+from classroomkd.report.summary import NAME, Summary, load_summary
 
 __all__ = ["collect"]
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from .._stored import MOST_LOG, Damaged, parse_json, plain, trusted
-from .._stored import read_json as stored_json
+from classroomkd._stored import MOST_LOG, Damaged, parse_json, plain, trusted
+from classroomkd._stored import read_json as stored_json
 
 __all__ = ["read_json", "read_log", "read_metrics"]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import UserError
-from . import words
-from .html import Html, el, join, prose, table
-from .kept import Found, Gallery, Person, read_gallery
-from .sections import section
-from .story import Story
-from .style import DASHES
+from classroomkd.errors import UserError
+from classroomkd.report import vocabulary as words
+from classroomkd.report.context import Story
+from classroomkd.report.html import Html, el, join, prose, table
+from classroomkd.report.kept import Found, Gallery, Person, read_gallery
+from classroomkd.report.sections import section
+from classroomkd.report.style import DASHES
 
 __all__ = ["Drawn", "pictures", "toggles"]
 

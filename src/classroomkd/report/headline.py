@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import words
-from .rows import Row
-from .summary import Summary
+from classroomkd.report import vocabulary as words
+from classroomkd.report.rows import Row
+from classroomkd.report.summary import Summary
 
 __all__ = ["cautions", "headline", "main_arm", "verdict"]
 

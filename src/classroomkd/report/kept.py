@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import UserError
-from .files import read_json
+from classroomkd.errors import UserError
+from classroomkd.report.files import read_json
 
 __all__ = ["Found", "Gallery", "Person", "Who", "read_gallery"]
 

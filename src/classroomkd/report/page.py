@@ -14,17 +14,18 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from .. import __version__
-from .._files import atomic_write_text
-from . import sections, words
-from .gallery import pictures, toggles
-from .headline import cautions, headline, verdict
-from .html import Html, el, join, json_for_script, prose
-from .licences import NOTICE
-from .story import Story
-from .style import config, css_variables, page_ink
-from .summary import Summary, load_summary
-from .teaching import teaching
+from classroomkd import __version__
+from classroomkd._files import atomic_write_text
+from classroomkd.report import sections
+from classroomkd.report import vocabulary as words
+from classroomkd.report.context import Story
+from classroomkd.report.gallery import pictures, toggles
+from classroomkd.report.headline import cautions, headline, verdict
+from classroomkd.report.html import Html, el, join, json_for_script, prose
+from classroomkd.report.licences import NOTICE
+from classroomkd.report.style import config, css_variables, page_ink
+from classroomkd.report.summary import Summary, load_summary
+from classroomkd.report.teaching import teaching
 
 __all__ = ["write_report"]
 

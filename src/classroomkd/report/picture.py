@@ -6,14 +6,15 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from .._files import atomic_write_bytes
-from ..errors import UserError
-from . import charts, charts_teaching, words
-from .headline import headline, verdict
-from .marks import unique
-from .story import Story
-from .style import THEMES, config
-from .summary import load_summary
+from classroomkd._files import atomic_write_bytes
+from classroomkd.errors import UserError
+from classroomkd.report import charts, charts_teaching
+from classroomkd.report import vocabulary as words
+from classroomkd.report.chart_helpers import unique
+from classroomkd.report.context import Story
+from classroomkd.report.headline import headline, verdict
+from classroomkd.report.style import THEMES, config
+from classroomkd.report.summary import load_summary
 
 __all__ = ["write_picture"]
 

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, TypeAdapter
 
-from .._stored import read_json as stored_json
-from ..errors import UserError
-from .files import read_log
-from .summary import Arm, Summary
+from classroomkd._stored import read_json as stored_json
+from classroomkd.errors import UserError
+from classroomkd.report.files import read_log
+from classroomkd.report.summary import Arm, Summary
 
 __all__ = ["Activity", "ArmLog", "Curve", "Teaching", "read_arm", "read_run", "thin"]
 

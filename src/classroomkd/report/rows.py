@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .statistics import paired, spread
-from .summary import Arm, Summary
+from classroomkd.report.statistics import paired, spread
+from classroomkd.report.summary import Arm, Summary
 
 __all__ = ["Row", "find_baseline", "kept_apart", "mentor_rows", "result_rows"]
 

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from .._stored import read_text
-from ..errors import UserError
-from . import charts, words
-from .html import Html, el, prose, table
-from .records import Array
-from .rows import Row, mentor_rows
-from .statistics import Difference, paired, spread
-from .story import Story
-from .summary import read_json
-from .table import figure_rows, notes
-from .words import Vocabulary
+from classroomkd._stored import read_text
+from classroomkd.errors import UserError
+from classroomkd.report import charts
+from classroomkd.report import vocabulary as words
+from classroomkd.report.context import Story
+from classroomkd.report.html import Html, el, prose, table
+from classroomkd.report.records import Array
+from classroomkd.report.rows import Row, mentor_rows
+from classroomkd.report.statistics import Difference, paired, spread
+from classroomkd.report.summary import read_json
+from classroomkd.report.table import figure_rows, notes
+from classroomkd.report.vocabulary import Vocabulary
 
 __all__ = ["classes", "cost", "learning", "mentors", "outcome", "settings"]
 

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ..errors import UserError
-from .files import read_json, read_metrics
-from .words import Vocabulary, vocabulary
+from classroomkd.errors import UserError
+from classroomkd.report.files import read_json, read_metrics
+from classroomkd.report.vocabulary import Vocabulary, vocabulary
 
 __all__ = [
     "Arm",

@@ -1,16 +1,16 @@
 """The result table and the mentors table in a terminal and in Markdown.
 
-A terminal is 80 columns more often than not, and columns that do not fit leave (:mod:`~classroomkd.report.fitted`);
-what a dropped one would have warned of (a rule that is a reconstruction) stays as a footnote.
+A terminal is 80 columns more often than not, and columns that do not fit leave; what a
+dropped one would have warned of (a rule that is a reconstruction) stays as a footnote.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import words
-from .fitted import Column, Fitted, markdown_lines
-from .rows import Row, mentor_rows, result_rows
+from classroomkd.report import vocabulary as words
+from classroomkd.report.adaptive_table import Column, Fitted, markdown_lines
+from classroomkd.report.rows import Row, mentor_rows, result_rows
 
 __all__ = [
     "figure_rows",

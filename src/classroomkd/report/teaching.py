@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import charts_teaching as draw
-from . import words
-from .html import Html, el, join, prose, table
-from .marks import unique
-from .records import Activity, ArmLog, Array, Teaching
-from .sections import section
-from .story import Story
-from .words import Vocabulary
+from classroomkd.report import charts_teaching as draw
+from classroomkd.report import vocabulary as words
+from classroomkd.report.chart_helpers import unique
+from classroomkd.report.context import Story
+from classroomkd.report.html import Html, el, join, prose, table
+from classroomkd.report.records import Activity, ArmLog, Array, Teaching
+from classroomkd.report.sections import section
+from classroomkd.report.vocabulary import Vocabulary
 
 __all__ = ["teaching"]
 

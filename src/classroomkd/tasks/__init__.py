@@ -21,7 +21,7 @@ class TaskEntry(NamedTuple):
 
 
 TASKS: dict[str, TaskEntry] = {
-    "classification": TaskEntry("classroomkd.tasks.classification:Classification", "one class an image"),
+    "classification": TaskEntry("classroomkd.tasks.classification.task:Classification", "one class an image"),
     "pose": TaskEntry("classroomkd.tasks.pose.task:Pose", "where each joint of a person is"),
 }
 

@@ -250,7 +250,7 @@ def test_info_says_what_top_k_leaves_out(tmp_path: Path, monkeypatch: pytest.Mon
         for view in range(V):
             store.write(torch.full((N,), view), torch.arange(N), logits[view])
         assert info(store.folder).left_out == pytest.approx(mass.mean().item(), rel=1e-4)
-        monkeypatch.setattr("classroomkd.bank.care._LOOKED_AT", N + 1)
+        monkeypatch.setattr("classroomkd.bank.maintenance._LOOKED_AT", N + 1)
         assert info(store.folder).left_out == pytest.approx(mass.flatten()[: N + 1].mean().item(), rel=1e-4)
         store.forget(torch.zeros(N, dtype=torch.int64), torch.arange(N))
         content = bytearray((store.folder / ROWS).read_bytes())

@@ -30,7 +30,7 @@ from bank_pieces import (
 )  # fmt: skip
 
 from classroomkd.bank import RowStore, fill, verify
-from classroomkd.bank.guard import may_write
+from classroomkd.bank.locks import may_write
 from classroomkd.errors import RunStopped, UserError
 
 N, V = 50, 3

@@ -10,7 +10,7 @@ import torch
 from bank_pieces import make_space
 from torch import Tensor
 
-from classroomkd.bank import LOGITS, Dense, MissBank, RowStore, SlabBank, files, reader
+from classroomkd.bank import LOGITS, Dense, EpochCache, FillOnMissCache, RowStore, files, reader
 from classroomkd.data import FixedViews
 from classroomkd.errors import RunStopped
 
@@ -69,7 +69,7 @@ def test_as_many_slabs_as_fit_are_kept_and_the_last_needed_goes(
 
     monkeypatch.setattr(RowStore, "slab", counted)
     for seed in range(3):
-        bank, order = SlabBank(stores, ids, CPU, room=room), shown(seed, 6 * V)
+        bank, order = EpochCache(stores, ids, CPU, room=room), shown(seed, 6 * V)
         assert bank.slabs.shape[1] == kept
         loads.clear()
         for epoch, view in enumerate(order):
@@ -84,9 +84,9 @@ def test_as_many_slabs_as_fit_are_kept_and_the_last_needed_goes(
         assert len(loads) == M * loads_at_best(order, kept)
 
 
-@pytest.mark.parametrize("kind", [SlabBank, MissBank])
+@pytest.mark.parametrize("kind", [EpochCache, FillOnMissCache])
 def test_the_next_view_is_read_ahead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[SlabBank] | type[MissBank]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[EpochCache] | type[FillOnMissCache]
 ) -> None:
     samples = 25_000  # a view has more than one piece
     stores, _ = stored(tmp_path, samples)
@@ -99,7 +99,7 @@ def test_the_next_view_is_read_ahead(
     monkeypatch.setattr(os, "posix_fadvise", advise)
     bank = kind(stores, torch.arange(samples), CPU)
     bank.begin(1, 3, 0)
-    wanted = [3] if kind is SlabBank else [1, 3]
+    wanted = [3] if kind is EpochCache else [1, 3]
     for m in range(M):
         for name, size in (("rows-00000.bin", 2 * C), ("sums-00000.bin", 4)):
             mine = sorted((start, length) for path, start, length in told if path == str(tmp_path / str(m) / name))
@@ -110,7 +110,7 @@ def test_the_next_view_is_read_ahead(
     told.clear()
     bank.begin(3)
     assert {start // (samples * 2 * C) for path, start, _ in told if "rows" in path} == (
-        set() if kind is SlabBank else {3}
+        set() if kind is EpochCache else {3}
     )
     told.clear()
     monkeypatch.setattr(reader, "_memory", lambda: 4 * M * samples * (2 * C + 4) - 1)
@@ -121,7 +121,7 @@ def test_the_next_view_is_read_ahead(
 def test_views_in_any_order_are_not_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stores, _ = stored(tmp_path)
     monkeypatch.setattr(os, "posix_fadvise", lambda *_: pytest.fail("nobody knows what comes"))
-    MissBank(stores, torch.arange(N), CPU).begin(None)
+    FillOnMissCache(stores, torch.arange(N), CPU).begin(None)
 
 
 @pytest.mark.parametrize("bad", [1, 3])
@@ -135,7 +135,7 @@ def test_damage_is_told_with_a_remedy_that_works(tmp_path: Path, bad: int, write
     (folder / "rows-00000.bin").write_bytes(content)
     opened = [{LOGITS: RowStore.at(made[LOGITS].folder, write=write)} for made in stores]
     with pytest.raises(RunStopped) as error:
-        SlabBank(opened, torch.arange(N), CPU).begin(1)
+        EpochCache(opened, torch.arange(N), CPU).begin(1)
     said = str(error.value)
     answers = "1 stored answer in {} is" if bad == 1 else "3 stored answers in {} are"
     assert said.startswith(f"bank: {answers.format(folder)} missing or damaged")

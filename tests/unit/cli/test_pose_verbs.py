@@ -14,7 +14,7 @@ from PIL import Image
 
 from classroomkd._compat import installed
 from classroomkd.cli.app import main
-from classroomkd.data.people.people import People
+from classroomkd.data.keypoints.people import People
 from classroomkd.data.skeleton import COCO
 from classroomkd.tasks.pose.results import read_results
 

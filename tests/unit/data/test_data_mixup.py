@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from classroomkd.data import FilePixels, FixedViews, MemoryPixels, Part, load, make_views
-from classroomkd.data.mixup import WHOLE, Mixup
-from classroomkd.data.views import Views
-from classroomkd.engine.inputs import Batches
+from classroomkd.data.views.base import Views
+from classroomkd.data.views.mixup import WHOLE, Mixup
 from classroomkd.errors import UserError
+from classroomkd.train.inputs import Batches
 
 SIDE = 12
 

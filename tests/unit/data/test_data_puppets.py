@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from classroomkd.data import counter, puppets
+from classroomkd.data import puppets
+from classroomkd.data import rng as counter
 from classroomkd.errors import UserError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "puppets.npz"

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from classroomkd import _compat
-from classroomkd.data import make_views, randaugment
-from classroomkd.data.randaugment import OPERATIONS, RandAugment
+from classroomkd.data import make_views
+from classroomkd.data.views import randaugment
+from classroomkd.data.views.randaugment import OPERATIONS, RandAugment
 from classroomkd.errors import UserError
 
 HEIGHT, WIDTH = 32, 28

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from classroomkd.data import FixedViews, MemoryPixels, Part, counter, hashing, make_views, view_names
-from classroomkd.data.resized_crop import ResizedCrop
+from classroomkd.data import FixedViews, MemoryPixels, Part, hashing, make_views, view_names
+from classroomkd.data import rng as counter
 from classroomkd.data.spec import ENDLESS_VIEWS, DataSpec, parse
-from classroomkd.data.views import Views
+from classroomkd.data.views.base import Views
+from classroomkd.data.views.resized_crop import ResizedCrop
 from classroomkd.errors import UserError
 
 

@@ -23,9 +23,9 @@ from PIL import Image
 from classroomkd import data
 from classroomkd._limits import MOST_PIXELS, CutOff, TooLarge, check_pixels, check_unpacked, read_exactly
 from classroomkd.data.decode import DecodeError, decode, oriented_size
-from classroomkd.data.people.files import Files
-from classroomkd.data.people.mpii import read_official
-from classroomkd.data.people.people import Picture
+from classroomkd.data.keypoints.files import Files
+from classroomkd.data.keypoints.mpii import read_official
+from classroomkd.data.keypoints.people import Picture
 from classroomkd.data.sources import restricted_pickle
 from classroomkd.data.sources.fashion_mnist import read_idx
 from classroomkd.errors import UserError

@@ -10,8 +10,8 @@ from torch import nn
 
 from classroomkd import methods, tasks
 from classroomkd.classroom import ClassInfo, Classroom, Shapes
-from classroomkd.classroom.adapters import adapter
 from classroomkd.errors import UserError
+from classroomkd.taps.adapters import adapter
 
 TAP = "@stage:-1"
 NORMALISED = ("conv", "bottleneck")

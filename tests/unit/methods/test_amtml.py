@@ -18,7 +18,7 @@ from classroomkd.functional import kl_divergence, rkd_angle
 from classroomkd.methods import create
 from classroomkd.methods.amtml import AMTML
 from classroomkd.methods.pieces.latent import Latent, hint_distance, mixture, mixture_kl
-from classroomkd.tasks.classification import Classification
+from classroomkd.tasks.classification.task import Classification
 
 B, C, K = 6, 5, 3
 
@@ -121,7 +121,7 @@ def test_the_rules_by_hand(rule: str) -> None:
 def test_the_student_is_trained_through_the_weights_only_in_the_released_rule(rule: str, through: bool) -> None:
     """With the student's answer held fixed, only β is left for a gradient to reach the student by."""
     room, (x, y) = classroom(rule=rule, hint_weight=0.0, angle_weight=0.0), batch()
-    lesson = room.gather(x, y)
+    lesson = room.collect(x, y)
     lesson.student.prediction = lesson.student.prediction.detach()
     room.method(lesson).values["distilled"].backward()
     reached = [p.grad is not None and bool(p.grad.any()) for p in room.student.parameters()]
@@ -238,7 +238,7 @@ def test_the_adapter_does_not_collapse_and_the_released_penalty_makes_it() -> No
 
 def test_mentors_that_do_not_know_do_not_count() -> None:
     room, (x, y) = classroom(), batch()
-    lesson = room.gather(x, y)
+    lesson = room.collect(x, y)
     assert lesson.mentors is not None
     said = lesson.mentors.prediction
     said[1, 2] = float("nan")
@@ -255,7 +255,7 @@ def test_mentors_that_do_not_know_do_not_count() -> None:
     assert (lesson.weight[~lesson.active] == 0).all()
     lesson.loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in room.parameters())
-    silent = room.gather(x, y)
+    silent = room.collect(x, y)
     assert silent.mentors is not None
     silent.mentors.prediction[:] = float("nan")
     terms = room.method(silent)
@@ -284,7 +284,7 @@ def test_hints_go_round_the_mentors() -> None:
     method = room.method
     assert isinstance(method, AMTML)
     assert [p[-1].out_channels for p in method.projectors] == [3, 8, 9]  # of mentors 0, 1, 0
-    lesson = room.gather(x, y)
+    lesson = room.collect(x, y)
     before = room.method(lesson).values["hints"]
     assert lesson.mentors is not None
     lesson.mentors.features["@stage:-2"][0].fill_(7.0)
@@ -296,7 +296,7 @@ def test_hints_go_round_the_mentors() -> None:
 @pytest.mark.parametrize("said", [float("nan"), -torch.inf])
 def test_a_mentor_that_does_not_count_gives_no_hints(said: float) -> None:
     room, (x, y) = classroom(), batch()
-    lesson = room.gather(x, y)
+    lesson = room.collect(x, y)
     assert lesson.mentors is not None
     lesson.mentors.prediction[1, 2:, y[2]] = said  # of one sample at least: others may have another class
     counts = room.task.log_credibility(lesson.mentors.prediction, y)[1, :, 0] > -torch.inf
@@ -336,8 +336,8 @@ def test_a_place_without_activation_has_a_bounded_gradient() -> None:
 def test_angles_run_over_the_samples_of_all_ranks() -> None:
     room, (x, y) = classroom(hint_weight=0.0), batch()
     whole = room(x, y).terms["angle"]
-    half = room.gather(x[:3], y[:3])
-    other = room.gather(x[3:], y[3:])
+    half = room.collect(x[:3], y[:3])
+    other = room.collect(x[3:], y[3:])
     rows: list[Tensor] = []
     other.join = lambda part: (rows.append(part), part)[1]
     room.method(other)
@@ -355,7 +355,7 @@ class Twice(Classification):
 
 def test_distributions_are_mixed_each_by_itself() -> None:
     room, (x, y) = classroom(hint_weight=0.0, angle_weight=0.0), batch()
-    lesson = room.gather(x, y)
+    lesson = room.collect(x, y)
     lesson.task = Twice()
     terms = room.method(lesson)
     assert terms.weight is not None

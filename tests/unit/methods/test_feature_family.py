@@ -116,7 +116,7 @@ def test_rkd_and_sp_are_the_means_of_the_functional_ones() -> None:
 def test_one_chosen_mentor_is_asked_and_recorded(name: str) -> None:
     room = classroom(name, mentors=3, scores=[0.1, 0.9, 0.5], mentor="best")
     said = room(*batch(B), ids=IDS[:B])
-    assert room.method.asks == (1,)
+    assert room.method.mentor_indices == (1,)
     assert room.mentors.forwards == 1
     assert said.weight is not None
     assert said.active is not None
@@ -207,7 +207,7 @@ def test_beside_kd_until_an_epoch_and_without_waiting_for_the_device(
     with monkeypatch.context() as patch:
         for reader in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__"):
             patch.setattr(Tensor, reader, forbidden)
-        gathered = room.gather(*batch(B), ids=IDS[:B])
+        gathered = room.collect(*batch(B), ids=IDS[:B])
         early = method(gathered)
         method.after_step(None, gathered)  # type: ignore[arg-type]
         late = method(Lesson(**{**{k: v for k, v in vars(gathered).items() if k[0] != "_"}, "epoch": 3.0}))
@@ -240,7 +240,7 @@ class Ranks:
 
     def join(self, rank: int) -> Callable[[Tensor], Tensor]:
         def joined(x: Tensor) -> Tensor:
-            parts = self.gather(rank, x)
+            parts = self.collect(rank, x)
             if x.requires_grad:
                 parts[rank] = x.detach() + 2 * (x - x.detach())
             return torch.cat(parts)
@@ -248,7 +248,7 @@ class Ranks:
         return joined
 
     def reduce(self, rank: int) -> Callable[[Tensor], Tensor]:
-        return lambda x: torch.stack(self.gather(rank, x)).sum(0)
+        return lambda x: torch.stack(self.collect(rank, x)).sum(0)
 
 
 @pytest.mark.parametrize("name", ["rkd", "sp", "crd"])

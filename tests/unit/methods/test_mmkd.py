@@ -20,7 +20,7 @@ from classroomkd.methods.mmkd import MMKD
 from classroomkd.methods.pieces.hard_buffer import HardBuffer, mistaken, recorded
 from classroomkd.methods.pieces.meta_step import agreed
 from classroomkd.methods.pieces.meta_weights import similarities
-from classroomkd.tasks.classification import Classification
+from classroomkd.tasks.classification.task import Classification
 
 B, C, K = 8, 4, 3
 RULES = ["paper", "reference"]
@@ -62,7 +62,7 @@ def batch(step: int, count: int = B, dtype: torch.dtype = torch.float64) -> dict
 
 
 def sgd(room: Classroom, **options: Any) -> torch.optim.SGD:
-    own = {id(p) for p in room.method.own_parameters()}
+    own = {id(p) for p in room.method.meta_parameters()}
     given = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-2, **options}
     return torch.optim.SGD([p for p in room.parameters() if id(p) not in own], **given)
 
@@ -122,7 +122,7 @@ def slopes(room: Classroom, optimizer: torch.optim.SGD, lesson: Lesson, ours: li
         for sign in (1, -1):
 
             def shift(method: MMKD, which: int = which, entry: int = entry, by: float = sign * eps) -> None:
-                method.own_parameters()[which].data.view(-1)[entry] += by
+                method.meta_parameters()[which].data.view(-1)[entry] += by
 
             ends.append(after_real_steps(room, optimizer, lesson, shift))
         found.append(gradient.reshape(-1)[entry].item())
@@ -184,7 +184,7 @@ def test_reference_is_the_gradient_without_nesterov_only(monkeypatch: pytest.Mon
 
 def snapshot(room: Classroom, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
     """All that the student's training depends on."""
-    own = {id(p) for p in room.method.own_parameters()}
+    own = {id(p) for p in room.method.meta_parameters()}
     found = {name: p for name, p in room.named_parameters() if id(p) not in own}
     found |= dict(room.named_buffers()) | {"noise": torch.get_rng_state()}
     momentum = [optimizer.state[p]["momentum_buffer"] for g in optimizer.param_groups for p in g["params"]]
@@ -197,9 +197,9 @@ def test_meta_step_changes_the_nets_alone(rule: str) -> None:
     optimizer = sgd(room)
     context, method = PlainContext(room, optimizer), method_of(room)
     lesson = run(context, range(5))
-    nets = [p.detach().clone() for p in method.own_parameters()]
+    nets = [p.detach().clone() for p in method.meta_parameters()]
     before, forwards = snapshot(room, optimizer), room.mentors.forwards
-    method.meta.learn(context, lesson, B, method.own_parameters(), method.see, method.matching)
+    method.meta.learn(context, lesson, B, method.meta_parameters(), method.see, method.matching)
     after = snapshot(room, optimizer)
     moved = {name for name, x in before.items() if not torch.equal(x, after[name])}
     statistics = {name for name in before if "running" in name or "num_batches" in name}
@@ -208,8 +208,8 @@ def test_meta_step_changes_the_nets_alone(rule: str) -> None:
     if rule == "reference":  # once
         name = next(n for n in statistics if "num_batches" in n)
         assert after[name] - before[name] == 1
-    assert all(not torch.equal(old, new) for old, new in zip(nets, method.own_parameters(), strict=True))
-    assert all(p.grad is None for p in method.own_parameters())
+    assert all(not torch.equal(old, new) for old, new in zip(nets, method.meta_parameters(), strict=True))
+    assert all(p.grad is None for p in method.meta_parameters())
     assert room.mentors.forwards == forwards  # their answers were stored
 
 
@@ -226,7 +226,7 @@ def test_samples_of_a_meta_step(rule: str, monkeypatch: pytest.MonkeyPatch) -> N
         return real(inputs)
 
     monkeypatch.setattr(context, "student", student)
-    method.meta.learn(context, lesson, B, method.own_parameters(), method.see, method.matching)
+    method.meta.learn(context, lesson, B, method.meta_parameters(), method.see, method.matching)
     assert len(shown) == 7 + (rule == "reference")  # 3 steps, the outer loss, 3 steps again; the running statistics
     inner, outer = shown[0], shown[3]
     assert len(inner) == len(outer) == B
@@ -543,7 +543,7 @@ def test_one_mentor_and_twelve(rule: str) -> None:
     lesson = run(PlainContext(alone, sgd(alone)), range(4))
     assert lesson.weight is not None
     assert (lesson.weight == 1).all()
-    assert alone.method.own_parameters() == []
+    assert alone.method.meta_parameters() == []
     assert method_of(alone).meta.buffer.count == 0
     many = classroom(12, rule=rule)
     lesson = run(PlainContext(many, sgd(many)), range(4))
@@ -559,7 +559,7 @@ def test_logits_only() -> None:
     room = Classroom(Net(), [Net(), Net()], method)  # no image_shape
     lesson = run32(room, range(4))
     assert set(lesson.terms) == {"supervised", "distilled"}
-    assert len(method.own_parameters()) == 4
+    assert len(method.meta_parameters()) == 4
 
 
 def run32(room: Classroom, steps: Sequence[int], count: int = B) -> Lesson:
@@ -599,7 +599,7 @@ def test_the_student_gets_no_gradient_through_the_weights() -> None:
     room = classroom()
     lesson = room(**batch(0))
     lesson.loss.backward()
-    assert all(p.grad is None for p in room.method.own_parameters())
+    assert all(p.grad is None for p in room.method.meta_parameters())
     method = method_of(room)
     seen = method.see(lesson)
     assert not seen[0].requires_grad

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import classroomkd as ck
 from classroomkd.classroom import ClassInfo, Classroom, Lesson
-from classroomkd.engine.assistants import lineage
 from classroomkd.errors import UserError
 from classroomkd.methods import create
 from classroomkd.recipe.schema import MentorSpec
+from classroomkd.run.assistants import lineage
 from classroomkd.tasks import create as task
 
 B, C = 6, 5
@@ -50,7 +50,7 @@ def places(taught: list[bool] | None, assistant: str | int = "last") -> tuple[in
     method.setup(
         ClassInfo(task("classification"), ["a", "b", "c"][: 3 if taught is None else len(taught)], taught=taught)
     )
-    return method.asks
+    return method.mentor_indices
 
 
 def test_the_assistant_is_the_last_that_was_taught_itself() -> None:

@@ -349,8 +349,8 @@ def test_weights_of_a_batch_divergence_are_averaged_over_ranks() -> None:
 def test_one_mentor_is_chosen_and_recorded_in_its_place(name: str, given: dict[str, Any]) -> None:
     student, mentors, target = answers(3)
     method = built(name, given, scores=[0.1, 0.9, 0.5])
-    assert method.asks == (1,)
-    assert method.by_place == (name == "weighted")
+    assert method.mentor_indices == (1,)
+    assert method.order_matters == (name == "weighted")
     terms = method.loss(lesson(student, mentors[1:2], target))
     assert terms.weight is not None
     assert terms.active is not None
@@ -395,8 +395,8 @@ def test_kd_where_its_mentor_knows_all_is_hintons_to_the_bit() -> None:
 
 def test_everybody_is_asked_otherwise() -> None:
     for name, given in LOGITS:
-        assert built(name, given).asks is None
-    assert built("dkd", {"mentor": "all"}, 1).asks is None
+        assert built(name, given).mentor_indices is None
+    assert built("dkd", {"mentor": "all"}, 1).mentor_indices is None
 
 
 def test_draws_belong_to_sample_and_step() -> None:
@@ -428,7 +428,7 @@ def test_draws_belong_to_sample_and_step() -> None:
     assert (fewer[0] == 0).all()
     assert (fewer.sum(0) == 1).all()
     assert torch.equal(fewer[:, one[0] == 0], one[:, one[0] == 0])
-    assert methods.create("random").by_place
+    assert methods.create("random").order_matters
 
 
 # --- strength and schedule --------------------------------------------------------------------------------------------

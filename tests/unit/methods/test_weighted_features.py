@@ -87,7 +87,7 @@ def test_without_hints_nothing_is_tapped(name: str, off: dict[str, Any]) -> None
 
 def test_average_hints_by_hand() -> None:
     found = room("average", {"feature_weight": 7})
-    seen = found.gather(*images())
+    seen = found.collect(*images())
     terms = found.method.loss(seen)
     torch.testing.assert_close(terms.values["hints"], parts(found, seen)[1].mean())
     assert terms.coefficients["hints"] == 7
@@ -96,7 +96,7 @@ def test_average_hints_by_hand() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_camkd_hints_by_hand(rule: str) -> None:
     found = room("camkd", {"rule": rule})
-    seen = found.gather(*images())
+    seen = found.collect(*images())
     projected, far = parts(found, seen)
     loss = torch.stack(
         [
@@ -122,7 +122,7 @@ def test_camkd_hints_by_hand(rule: str) -> None:
 def test_camkd_reliance_is_a_constant_in_rule_paper() -> None:
     for rule in RULES:
         found = room("camkd", {"rule": rule})
-        seen = found.gather(*images())
+        seen = found.collect(*images())
         assert isinstance(found.method, CAMKD)
         graph, head = [], seen.heads
         assert head is not None
@@ -189,7 +189,7 @@ def test_camkd_reference_waits_an_epoch_but_keeps_every_parameter_in_the_step() 
 def test_aekd_hints_are_the_shortest_mix_of_two_gradients() -> None:
     """Two mentors: the minimum of |a g0 + (1 - a) g1| is at a = (g1 - g0)·g1 / |g1 - g0|², within [0, 1]."""
     found = room("aekd", {"features": True, "rule": "mgda"}, [network("convnet8", 1), network("resnet8", 2)])
-    seen = found.gather(*images())
+    seen = found.collect(*images())
     own = seen.student.features["@stage:-1"].detach().requires_grad_()
     _, far = parts(found, replace(seen, student=Answers(seen.student.prediction, {"@stage:-1": own})))
     g0, g1 = (torch.autograd.grad(d.sum(), own, retain_graph=True)[0].sum(0).flatten() for d in far)
@@ -204,14 +204,14 @@ def test_aekd_hints_are_the_shortest_mix_of_two_gradients() -> None:
     capped = room("aekd", given, [network("convnet8", 1), network("resnet8", 2)])
     low = a.clamp(1 - tolerance, tolerance)
     assert abs(low - a) > 0.01
-    found_capped = capped.method.loss(capped.gather(*images())).values["hints"]
+    found_capped = capped.method.loss(capped.collect(*images())).values["hints"]
     torch.testing.assert_close(found_capped, (low * far[0] + (1 - low) * far[1]).mean())
     # As released: of two directions the shortest mix is the middle, whatever it is; then over the lengths.
     given = {"features": True, "rule": "reference", "tap": "@stage:-1"}
     released = room("aekd", given, [network("convnet8", 1), network("resnet8", 2)])
     share = g1.norm() / (g0.norm() + g1.norm())
     assert abs(share - 0.5) > 0.01
-    hints = released.method.loss(released.gather(*images())).values["hints"]
+    hints = released.method.loss(released.collect(*images())).values["hints"]
     torch.testing.assert_close(hints, (share * far[0] + (1 - share) * far[1]).mean())
 
 
@@ -250,7 +250,7 @@ class Counting(torch.autograd.Function):
 @on([case for case in FEATURES if case[0] == "aekd"])
 def test_aekd_goes_backward_through_the_student_once(name: str, given: dict[str, Any]) -> None:
     found = room(name, given)
-    seen = found.gather(*images())
+    seen = found.collect(*images())
     features = {"@stage:-1": Counting.apply(seen.student.features["@stage:-1"])}
     seen.student = Answers(Counting.apply(seen.student.prediction), features)
     Counting.backwards = 0
@@ -291,7 +291,7 @@ def test_a_broken_mentor_sends_no_nan_through_its_features(name: str, given: dic
 @on(FEATURES)
 def test_nan_in_features_alone_shows(name: str, given: dict[str, Any]) -> None:
     found = room(name, given)
-    seen = found.gather(*images())
+    seen = found.collect(*images())
     assert seen.mentors is not None
     features = list(seen.mentors.features["@stage:-1"])
     features[1] = torch.full_like(features[1], NAN)
@@ -323,7 +323,7 @@ def test_features_of_one_mentor_and_of_one_who_knows_fewer_classes(name: str, gi
 
 def test_one_mentor_of_camkd_counts_once() -> None:
     found = room("camkd", {}, [network("convnet8", 0)])
-    seen = found.gather(*images())
+    seen = found.collect(*images())
     torch.testing.assert_close(found.method.loss(seen).values["hints"], parts(found, seen)[1].mean())
 
 
@@ -337,7 +337,7 @@ def test_nothing_waits_for_the_device(name: str, given: dict[str, Any], monkeypa
 
     for reader in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(Tensor, reader, forbidden)
-    found.method(found.gather(*images()))
+    found.method(found.collect(*images()))
 
 
 @pytest.mark.parametrize("name", ["camkd", "aekd", "average"])

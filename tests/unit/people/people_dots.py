@@ -10,11 +10,11 @@ from people_pieces import body
 from torch import Tensor
 
 from classroomkd.data import ImageSet, MemoryPixels, Part, make_views
-from classroomkd.data.people.crops import Canvas, crop, render
-from classroomkd.data.people.listing import annotated
-from classroomkd.data.people.people import People, Picture
-from classroomkd.data.people.views import PersonViews
+from classroomkd.data.keypoints.annotation_file import annotated
+from classroomkd.data.keypoints.crops import Canvas, crop, render
+from classroomkd.data.keypoints.people import People, Picture
 from classroomkd.data.skeleton import COCO
+from classroomkd.data.views.keypoints import PersonViews
 
 SIZE = (96, 72)
 COUNT = 24

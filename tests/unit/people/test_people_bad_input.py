@@ -13,7 +13,7 @@ import torch
 from people_pieces import body, category, dataset, mpii, one_mpii, person, read, scene, write
 
 from classroomkd.data import ImageSet, load
-from classroomkd.data.people.checks import check_flip_pairs
+from classroomkd.data.keypoints.checks import check_flip_pairs
 from classroomkd.data.skeleton import COCO, LSP, Skeleton, from_category
 from classroomkd.errors import UserError
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from people_dots import COUNT, SIZE, check_dots, image_set, views
 
-from classroomkd.data.people.crops import Canvas, crop, region, render
+from classroomkd.data.keypoints.crops import Canvas, crop, region, render
 from classroomkd.tasks.pose import translation
 
 

@@ -9,7 +9,7 @@ import torch
 from people_dots import COUNT, SIZE, check_dots, image_set, views
 
 from classroomkd.data import FixedViews, make_views
-from classroomkd.data.people.crops import region
+from classroomkd.data.keypoints.crops import region
 from classroomkd.data.skeleton import COCO
 
 

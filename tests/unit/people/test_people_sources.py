@@ -14,8 +14,8 @@ import torch
 from people_pieces import SMALL, body, category, dataset, mpii, one_mpii, person, read, scene, write
 
 from classroomkd.data import ImageSet, MemoryPixels, load, make_views, pack, puppets, subset, unpack
-from classroomkd.data.people.files import CropPixels
-from classroomkd.data.people.options import metric_for
+from classroomkd.data.keypoints.files import CropPixels
+from classroomkd.data.keypoints.options import metric_for
 from classroomkd.data.skeleton import COCO, LSP, MPII
 from classroomkd.errors import UserError
 

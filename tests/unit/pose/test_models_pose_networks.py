@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from classroomkd import _compat
-from classroomkd.classroom.taps import TapReader
 from classroomkd.errors import UserError
 from classroomkd.models import multiply_adds, parameters
 from classroomkd.models.folding import fold
@@ -20,6 +19,7 @@ from classroomkd.models.pairs import relative_error
 from classroomkd.models.pose import mentor_only, pose_table, resolve_pose
 from classroomkd.models.pose.heads import DeconvHead, marginals
 from classroomkd.models.pose.rtmpose import GatedAttention, ScaleNorm
+from classroomkd.taps.taps import TapReader
 
 BUILT_IN = [f"{kind}_{size}" for kind in ("simcc", "heatmap") for size in ("tiny", "small", "base")]
 needs_timm = pytest.mark.skipif(not _compat.installed("timm"), reason="timm is not installed")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from classroomkd import methods
-from classroomkd.engine.run_folder import check_run
 from classroomkd.errors import UserError
 from classroomkd.recipe import load_recipe, make_recipe, recipe_yaml
+from classroomkd.run.folder import check_run
 
 BASE = {"data": "puppets", "task": "pose", "student": "simcc_tiny", "mentors": ["simcc_small"]}
 # Not of logits: of the products that crd contrasts.

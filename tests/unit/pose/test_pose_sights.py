@@ -71,15 +71,16 @@ def test_a_mentor_of_another_shape_needs_its_own_sight_of_the_person(head: Head,
     """Stretched silently, a perfect one was 7 to 23 px off."""
     classroom, places = room(head, own, other), truth(own)
     pictures, target = blobs(places, own, 2.5), torch.cat([places, torch.full((12, 1), 2.0)], -1).unsqueeze(1)
-    said = rf"^mentor 'large' sees {other[0]} x {other[1]} pixels, the student {own[0]} x {own[1]}: resized, .* sights="
+    sizes = rf"{other[0]} x {other[1]} pixels, the student {own[0]} x {own[1]}"
+    said = rf"^mentor 'large' sees {sizes}: resized, .* extra_sizes="
     for given in (None, {(48, 48): pictures}):
         with pytest.raises(UserError, match=said):
-            classroom(pictures, target, sights=given)
+            classroom(pictures, target, extra_sizes=given)
     a, *shift = region(own, other)
-    sights = {other: blobs(a * places + torch.tensor(shift), other, 2.5 * a)}
-    assert off(classroom, classroom(pictures, target, sights=sights), places) < 0.3
+    extra_sizes = {other: blobs(a * places + torch.tensor(shift), other, 2.5 * a)}
+    assert off(classroom, classroom(pictures, target, extra_sizes=extra_sizes), places) < 0.3
     context = PlainContext(classroom, torch.optim.SGD(classroom.parameters(), lr=0.01))
-    batch = {"inputs": pictures, "target": target, "sights": sights}
+    batch = {"inputs": pictures, "target": target, "extra_sizes": extra_sizes}
     assert off(classroom, classroom.method.step(context, batch), places) < 0.3
 
 

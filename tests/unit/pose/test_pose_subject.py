@@ -7,24 +7,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from classroomkd.engine.opening import start
-from classroomkd.engine.subjects.pose import Joints
 from classroomkd.recipe import make_recipe
 from classroomkd.recipe.schema import MentorSpec
+from classroomkd.run.opening import start
 from classroomkd.tasks.pose.coding import Heatmap, SimCC
+from classroomkd.tasks.pose.runner import PoseRunner
 from classroomkd.tasks.pose.translation import Translation
 
 
 @pytest.fixture
-def joints(tmp_path: Path) -> Joints:
+def joints(tmp_path: Path) -> PoseRunner:
     data = {"source": "puppets", "size": 32, "options": {"train": 40, "test": 20, "image_size": 32}}
     recipe = make_recipe({"task": "pose", "data": data, "student": "simcc_tiny", "method": "none", "device": "cpu"})
-    subject = start(recipe, tmp_path / "out").subject
-    assert isinstance(subject, Joints)
+    subject = start(recipe, tmp_path / "out").task_runner
+    assert isinstance(subject, PoseRunner)
     return subject
 
 
-def test_unknown_and_broken_joints_are_no_evidence_for_a_temperature(joints: Joints) -> None:
+def test_unknown_and_broken_joints_are_no_evidence_for_a_temperature(joints: PoseRunner) -> None:
     assert isinstance(joints.coding, SimCC)
     target = joints.setup.data.val.target
     perfect = joints.coding.ideal(target) * 2.0  # twice too sure: 2 is the temperature that fits
@@ -56,7 +56,7 @@ def test_published_maps_are_read_where_their_cells_are(size: tuple[int, int]) ->
 
 
 def test_answers_of_other_rules_or_heads_are_not_taken_for_these(
-    joints: Joints, monkeypatch: pytest.MonkeyPatch
+    joints: PoseRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = joints.setup.recipe.mentors[0] if joints.setup.recipe.mentors else MentorSpec(name="big", model="simcc_tiny")
     module = joints.resolve("simcc_tiny")
@@ -65,5 +65,5 @@ def test_answers_of_other_rules_or_heads_are_not_taken_for_these(
     other = joints.resolve("simcc_tiny")
     other.pose_head = {"kind": "simcc", "split": 2.0, "beta": 3.0}  # type: ignore[assignment]
     assert joints.lineage(spec, joints.wrap(spec, other, None, None, None)) != first
-    monkeypatch.setattr("classroomkd.engine.subjects.pose.VERSION", -1)
+    monkeypatch.setattr("classroomkd.tasks.pose.runner.VERSION", -1)
     assert joints.lineage(spec, joints.wrap(spec, module, None, None, None)) != first

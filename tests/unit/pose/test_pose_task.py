@@ -42,9 +42,9 @@ def test_what_counts(coding: Coding) -> None:
     task, target = Pose(coding, COCO), partly()
     counts = [True, False, False] + [True] * 14
     assert task.mask(target).tolist() == [counts] * 3
-    assert task.reach(target).all()
-    assert torch.equal(Pose(coding, COCO, distil_hidden=False).reach(target), task.mask(target))
-    assert torch.equal(task.topics(target), torch.arange(17).expand(3, 17))
+    assert task.distill_mask(target).all()
+    assert torch.equal(Pose(coding, COCO, distil_hidden=False).distill_mask(target), task.mask(target))
+    assert torch.equal(task.unit_labels(target), torch.arange(17).expand(3, 17))
     said = answers(coding, target)
     task.check(said, target)
     loss = task.supervised(said, target)
@@ -133,10 +133,10 @@ def test_a_graded_step_reads_nothing_back(
     log = task.log_credibility(theirs, target)
     grades = grade(task.log_credibility(own, target), log, mask, rule=rule)
     far = task.divergence(own, theirs, grades.temperature)
-    distilled = masked_mean((grades.weight * grades.strength * far).sum(0), task.reach(target))
+    distilled = masked_mean((grades.weight * grades.strength * far).sum(0), task.distill_mask(target))
     loss = masked_mean(task.supervised(own, target), mask) + distilled
     loss.backward()
-    task.labels(target), task.topics(target), task.distributions(theirs)
+    task.labels(target), task.unit_labels(target), task.distributions(theirs)
     monkeypatch.undo()
     assert own.grad is not None
     assert own.grad.isfinite().all()

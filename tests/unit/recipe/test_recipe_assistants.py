@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from classroomkd.engine.assistants import lineage, teachers_of, told, waves
 from classroomkd.recipe import MentorSpec, Recipe, TaughtBy, json_schema, make_recipe, recipe_yaml
 from classroomkd.recipe.yaml_source import read_yaml
+from classroomkd.run.assistants import lineage, teachers_of, told, waves
 
 Load = Callable[..., Recipe]
 Mistakes = Callable[..., list[str]]

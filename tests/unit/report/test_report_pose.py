@@ -25,7 +25,7 @@ from classroomkd.report import (
     write_picture,
     write_report,
 )
-from classroomkd.report.words import CLASSES, figure_name, vocabulary, vocabulary_of
+from classroomkd.report.vocabulary import CLASSES, figure_name, vocabulary, vocabulary_of
 
 SMALL: dict[str, Any] = {"seeds": [0, 1], "epochs": 3}
 

@@ -12,16 +12,8 @@ from fake_run import ARMS, MENTORS, fake_run
 from rich.console import Console
 
 from classroomkd.cli.app import main
-from classroomkd.report import (
-    Summary,
-    load_summary,
-    markdown,
-    mentor_rows,
-    result_rows,
-    rich_mentors,
-    rich_results,
-    words,
-)
+from classroomkd.report import Summary, load_summary, markdown, mentor_rows, result_rows, rich_mentors, rich_results
+from classroomkd.report import vocabulary as words
 from classroomkd.report.headline import cautions, headline, main_arm, verdict
 from classroomkd.report.rows import kept_apart
 from classroomkd.report.table import notes

@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from classroomkd.data.people.coco import read_coco, read_detections
-from classroomkd.data.people.files import Files
-from classroomkd.data.people.listing import Listing, PersonSource
+from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource
+from classroomkd.data.keypoints.coco import read_coco, read_detections
+from classroomkd.data.keypoints.files import Files
 from classroomkd.data.skeleton import Skeleton
 from classroomkd.data.sources.base import Request
 from classroomkd.data.spec import PARTS
@@ -29,7 +29,7 @@ def open_coco(argument: str, request: Request) -> PersonSource:
     """See the module's text."""
     notes: list[str] = []
     name, alone, images = argument.rpartition("@")
-    parts: dict[str, Listing] = {}
+    parts: dict[str, AnnotationFile] = {}
     skeletons: dict[str, Skeleton] = {}
     person: dict[str, int] = {}
     if alone and name.endswith(".json"):
@@ -64,14 +64,14 @@ def open_coco(argument: str, request: Request) -> PersonSource:
             )
         data = store.read(boxes) if boxes in store else _outside(boxes)
         found = read_detections(data, PurePosixPath(boxes).name, person[part], parts[part], notes)
-        parts[part] = Listing(**{**vars(parts[part]), "found": found})
+        parts[part] = AnnotationFile(**{**vars(parts[part]), "found": found})
     return PersonSource(
         title, skeletons[first], parts, SIZE, "person", notes=tuple(notes), category=person.get("test", person[first])
     )
 
 
-def _with_store(listing: Listing, store: Files) -> Listing:
-    return Listing(**{**vars(listing), "store": store})
+def _with_store(listing: AnnotationFile, store: Files) -> AnnotationFile:
+    return AnnotationFile(**{**vars(listing), "store": store})
 
 
 def _outside(boxes: str) -> bytes:
@@ -139,7 +139,7 @@ def _shown(files: list[str]) -> str:
     return ", ".join(files[:6]) + (f" and {len(files) - 6} more" if len(files) > 6 else "")
 
 
-def _images(store: Files, file: str, listing: Listing, request: Request) -> str:
+def _images(store: Files, file: str, listing: AnnotationFile, request: Request) -> str:
     """The folder of the listing's images, inside the store."""
     if "images" in request.options:
         return str(request.options["images"])

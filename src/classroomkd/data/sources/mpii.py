@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from classroomkd.data.people.files import Files
-from classroomkd.data.people.listing import Listing, PersonSource
-from classroomkd.data.people.mpii import read_mpii, read_official
+from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource
+from classroomkd.data.keypoints.files import Files
+from classroomkd.data.keypoints.mpii import read_mpii, read_official
 from classroomkd.data.skeleton import MPII
 from classroomkd.data.sources.base import Request
 from classroomkd.data.sources.coco_keypoints import part_files
@@ -37,7 +37,7 @@ def open_mpii(argument: str, request: Request) -> PersonSource:
     else:
         files = part_files(store, f"mpii:{argument}", request, "", notes)
     inside = str(request.options.get("images", "images"))
-    parts: dict[str, Listing] = {}
+    parts: dict[str, AnnotationFile] = {}
     for part, file in files.items():
         mat = str(PurePosixPath(file).with_name("gt_valid.mat"))
         beside = PurePosixPath(file).stem == "valid" and mat in store

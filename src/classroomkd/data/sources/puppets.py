@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classroomkd.data import puppets
-from classroomkd.data.people.listing import Listing, PersonSource, annotated, boxed
-from classroomkd.data.people.people import Picture
+from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource, annotated, boxed
+from classroomkd.data.keypoints.people import Picture
 from classroomkd.data.skeleton import COCO
 from classroomkd.data.sources.base import Request, Source, fingerprint, memory
 from classroomkd.errors import UserError
@@ -79,7 +79,7 @@ def open_puppet_people(argument: str, request: Request) -> PersonSource:
         boxes = drawn.boxes.astype(np.float64)
         pictures = tuple(Picture(int(i), f"puppet_{i:08d}.png", size, size) for i in index)
         place = np.arange(len(index))
-        parts[part] = Listing(
+        parts[part] = AnnotationFile(
             f"puppets ({part})",
             pictures,
             annotated(place, boxes, joints),

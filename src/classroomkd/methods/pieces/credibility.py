@@ -30,5 +30,5 @@ def credited(kind: Credibility, lesson: Lesson, answers: Tensor) -> Tensor:
     if kind == "calibrated":
         scale = held_out.temperature.view(-1, *[1] * (answers.dim() - 1))
         return task.log_credibility(answers / scale, lesson.target)
-    ceiling = held_out.ceiling[:, task.topics(lesson.target)].log()  # (M, B, U)
+    ceiling = held_out.ceiling[:, task.unit_labels(lesson.target)].log()  # (M, B, U)
     return torch.minimum(task.log_credibility(answers, lesson.target), ceiling)

@@ -138,9 +138,9 @@ class DIST(Divergence):
     def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
         """``(M,)``; rows are all units of all samples, columns run over the rows of all ranks."""
         task, found = lesson.task, []
-        rows = lesson.everywhere(known_MBU.movedim(0, -1)).flatten(0, 1).movedim(-1, 0)  # (M, B·U)
+        rows = lesson.all_gather(known_MBU.movedim(0, -1)).flatten(0, 1).movedim(-1, 0)  # (M, B·U)
         for own, theirs in zip(task.distributions(student), task.distributions(mentors), strict=True):
-            own, theirs = (lesson.everywhere(x.movedim(-3, 0)).movedim(0, -3).flatten(-3, -2) for x in (own, theirs))
+            own, theirs = (lesson.all_gather(x.movedim(-3, 0)).movedim(0, -3).flatten(-3, -2) for x in (own, theirs))
             found.append(dist_by_mentor(own, theirs, self.beta, self.gamma, self.temperature, rows))
         return torch.stack(found).sum(0)
 

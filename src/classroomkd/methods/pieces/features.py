@@ -41,13 +41,13 @@ class FeatureMethod(Method):
         """Find the mentors; only they are asked."""
         super().setup(info)
         self.mentors, self.places = len(info.mentors), choose(info, self.mentor, self.label)
-        self.asks = self.places if len(self.places) < self.mentors else None
+        self.mentor_indices = self.places if len(self.places) < self.mentors else None
 
     def terms(self, lesson: Lesson, values: Mapping[str, Tensor]) -> Terms:
         """The student's own term, these terms and who taught, ``(M, B, U)`` over all mentors."""
         mask = lesson.task.mask(lesson.target)
         own = lesson.task.supervised(lesson.student.prediction, lesson.target)
-        reach = lesson.task.reach(lesson.target)
+        reach = lesson.task.distill_mask(lesson.target)
         nobody = torch.zeros_like(reach)
         active = torch.stack([reach if place in self.places else nobody for place in range(self.mentors)])
         return Terms(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd.classroom import ClassInfo, Lesson
-from classroomkd.classroom.adapters import adapter
 from classroomkd.functional import wide
+from classroomkd.taps.adapters import adapter
 
 __all__ = ["Hints", "Projector"]
 
@@ -22,7 +22,7 @@ class Hints(nn.Module):
 
     Args:
         tap: read in the student.
-        kind: of projector; see :func:`classroomkd.classroom.adapters.adapter`.
+        kind: of projector; see :func:`classroomkd.taps.adapters.adapter`.
         theirs: read in the mentors; None = the same tap.
     """
 

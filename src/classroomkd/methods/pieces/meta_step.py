@@ -103,9 +103,9 @@ class MetaTraining:
 
     def remember(self, lesson: Lesson) -> int:
         """Count a step and feed the buffer; how many samples a meta step takes now, 0 = none is due."""
-        rows = [lesson.everywhere(x.detach()) for x in rows_of(lesson, self.tap)]
+        rows = [lesson.all_gather(x.detach()) for x in rows_of(lesson, self.tap)]
         self.taught, self.batch = self.taught + 1, max(self.batch, len(rows[0]))
-        self.buffer.add(rows, lesson.everywhere(mistaken(lesson)), self.taught)
+        self.buffer.add(rows, lesson.all_gather(mistaken(lesson)), self.taught)
         size = min(self.batch, self.buffer.count // 2 if self.corrected else self.buffer.count)
         return size if self.taught % self.every == 0 and size >= min(self.batch, 2) else 0
 

@@ -87,7 +87,7 @@ class LogitWeights(Weighting):
             large logits neither saturates the net nor drowns the others. False: as they come (the release).
     """
 
-    by_place = True
+    order_matters = True
 
     def __init__(self, *, standardised: bool = True) -> None:
         super().__init__()
@@ -163,8 +163,8 @@ class FeatureWeights(nn.Module):
         maps = [*lesson.mentors.features[self.tap], lesson.student.features[self.tap]]
         flat = [wide(x.detach()).flatten(1) for x in maps]
         if self.summarised:
-            return similarities(flat, lesson.everywhere)
-        return torch.cat([x @ lesson.everywhere(x).T for x in flat], 1)
+            return similarities(flat, lesson.all_gather)
+        return torch.cat([x @ lesson.all_gather(x).T for x in flat], 1)
 
     def weigh(self, seen: Tensor, counts_MB: Tensor) -> Tensor:
         """``(K, B)``, with a gradient to φ; sums to 1 over the mentors who count."""
@@ -194,7 +194,7 @@ def hint_distance(hints: Hints, lesson: Lesson, known_MBU: Tensor, weight_MB: Te
         for f, o in zip(theirs, ours, strict=True)
     ]
     far = squared_errors(ours, fitted, known_MBU.any(-1))
-    return lesson.mean((weight_MB * far).sum(0), lesson.task.reach(lesson.target).any(-1))
+    return lesson.mean((weight_MB * far).sum(0), lesson.task.distill_mask(lesson.target).any(-1))
 
 
 @torch.no_grad()

@@ -27,20 +27,20 @@ class Weighting(nn.Module):
     """How much each mentor counts.
 
     Attributes:
-        asks: places of the only mentors that are read; None = all.
-        by_place: whether the mentors' order matters.
+        mentor_indices: places of the only mentors that are read; None = all.
+        order_matters: whether the mentors' order matters.
         whole_batch: whether it compares the samples of a batch with each other, or sums over them.
     """
 
-    asks: tuple[int, ...] | None = None
-    by_place: bool = False
+    mentor_indices: tuple[int, ...] | None = None
+    order_matters: bool = False
     whole_batch: bool = False
 
     def setup(self, info: ClassInfo) -> None:
         """Called once, before the first lesson."""
 
-    def may_teach(self, knows_MB: Tensor, ids: Tensor | None, step: int, divergence: Divergence) -> Tensor | None:
-        """Who can have a weight, ``(M, B)`` bool, before anybody is asked; see :meth:`Method.may_teach`."""
+    def eligible(self, knows_MB: Tensor, ids: Tensor | None, step: int, divergence: Divergence) -> Tensor | None:
+        """Who can have a weight, ``(M, B)`` bool, before anybody is asked; see :meth:`Method.eligible`."""
         return knows_MB
 
     def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
@@ -118,7 +118,7 @@ class Random(Weighting):
         seed: of the draws.
     """
 
-    by_place = True  # a draw belongs to a place
+    order_matters = True  # a draw belongs to a place
 
     def __init__(self, *, seed: Annotated[int, Field(ge=0)] = 0) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class Random(Weighting):
         """See :class:`Weighting`."""
         return self._drawn(known_MBU, lesson.ids, lesson.step)
 
-    def may_teach(self, knows_MB: Tensor, ids: Tensor | None, step: int, divergence: Divergence) -> Tensor | None:
+    def eligible(self, knows_MB: Tensor, ids: Tensor | None, step: int, divergence: Divergence) -> Tensor | None:
         """Whoever is drawn. DIST compares whole batches, so everybody's answers are read."""
         if isinstance(divergence, DIST):
             return knows_MB
@@ -150,7 +150,7 @@ class Best(Uniform):
         mentor: ``best`` by held-out score, a name, or a position.
     """
 
-    by_place = True
+    order_matters = True
 
     def __init__(self, *, mentor: str | int = "best") -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Best(Uniform):
 
     def setup(self, info: ClassInfo) -> None:
         """Find the mentor."""
-        self.asks = choose(info, self.mentor, "weighting best")
+        self.mentor_indices = choose(info, self.mentor, "weighting best")
 
 
 WEIGHTINGS: dict[str, type[Weighting]] = {

@@ -16,7 +16,7 @@ from classroomkd.tasks.pose.oks import by_visibility, keypoint_ap, oks_nms
 from classroomkd.tasks.pose.truth import Floats, Found, Ints, Truth
 
 if TYPE_CHECKING:
-    from classroomkd.data.people.people import Annotations, People
+    from classroomkd.data.keypoints.people import Annotations, People
 
 __all__ = ["METRICS", "answered", "as_truth", "check_metric", "judge", "truth_of"]
 

@@ -42,7 +42,7 @@ class Pose(Task):
     """
 
     name = "pose"
-    partial = True
+    has_unlabelled_units = True
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Pose(Task):
         """Joints that are labelled and within the crop, ``(B, K)``."""
         return self.coding.inside(target)
 
-    def reach(self, target: Tensor) -> Tensor:
+    def distill_mask(self, target: Tensor) -> Tensor:
         """Joints that mentors may teach, ``(B, K)``: all, or with ``distil_hidden`` off those of :meth:`mask`."""
         mask = self.mask(target)
         return torch.ones_like(mask) if self.distil_hidden else mask
@@ -124,12 +124,12 @@ class Pose(Task):
             raise UserError(
                 f"{who} sees {size[0]} x {size[1]} pixels, the student {own[0]} x {own[1]}: resized, the person would "
                 f"be stretched and every joint elsewhere; pass the same views drawn at its size, "
-                f"sights={{{size}: crops}} ('sights' of a batch in a step), or train by classroomkd run or ck.distill, "
-                "which draw them"
+                f"extra_sizes={{{size}: crops}} ('extra_sizes' of a batch in a step), or train by classroomkd run or "
+                "ck.distill, which draw them"
             )
         return resized(inputs, size)
 
-    def topics(self, target: Tensor) -> Tensor:
+    def unit_labels(self, target: Tensor) -> Tensor:
         """A unit is about its joint: ``(B, K)``."""
         return torch.arange(target.shape[-2], device=target.device).expand(target.shape[:-1])
 

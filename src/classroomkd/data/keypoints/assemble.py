@@ -1,0 +1,235 @@
+"""``load`` for persons: from opened annotations to an ``ImageSet`` of crops.
+
+Order of work: check what was read; give every annotation its id; leave out what cannot be cropped, counted in notes;
+take ``limit``; split off what the source lacks (test, then val); take ``test_limit``; cut the canvases. Limits and
+splits take whole pictures, by a hash of (seed, purpose, the picture's id): a picture's people stay together, so a part
+can be scored by COCO's rules, which see everybody in a picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from classroomkd.data.images import ImageSet, MemoryPixels, Part, Pixels
+from classroomkd.data.keypoints import checks
+from classroomkd.data.keypoints.annotation_file import PersonSource
+from classroomkd.data.keypoints.crops import Canvas, crop
+from classroomkd.data.keypoints.files import CropPixels, Files, Job, cut_all, look_at_all
+from classroomkd.data.keypoints.options import PersonOptions, metric_for, person_options
+from classroomkd.data.keypoints.people import Ints, People, join
+from classroomkd.data.keypoints.selections import Selection, limited, lots_of, split_off
+from classroomkd.data.keypoints.skeleton_union import widened
+from classroomkd.data.sources.base import Request
+from classroomkd.data.sources.table import open_source
+from classroomkd.data.spec import IMAGE_VIEWS, PARTS, PERSON_VIEWS, DataSpec
+from classroomkd.data.statistics import mean_std
+from classroomkd.errors import UserError
+
+__all__ = ["load_people"]
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def load_people(wanted: DataSpec, *, trust_code: bool = False) -> ImageSet:
+    """The persons that ``wanted`` describes; see ``load``.
+
+    Raises:
+        UserError: for anything wrong with the spec or the data, naming the place and the remedy.
+    """
+    if wanted.views in IMAGE_VIEWS and wanted.views not in PERSON_VIEWS:
+        raise UserError(
+            f"data.views: '{wanted.views}' moves pixels but not joints; for pose there are {', '.join(PERSON_VIEWS)}"
+        )
+    options = person_options(wanted.options)
+    request = Request(None, wanted.options, wanted.unreadable, trust_code, "pose")
+    opened = _open(wanted, request)
+    if isinstance(opened, ImageSet):
+        return opened
+    size = wanted.size if isinstance(wanted.size, tuple) else (wanted.size,) * 2 if wanted.size else opened.size
+    return _assemble(opened, wanted, options, Canvas((size[0], size[-1]), options.canvas))
+
+
+def _open(wanted: DataSpec, request: Request) -> PersonSource | ImageSet:
+    if wanted.source is not None:
+        return _checked(wanted.source, open_source(_text(wanted.source), request))
+    opened: dict[str, PersonSource] = {}
+    for part in PARTS:
+        text = getattr(wanted, part)
+        if text is not None:
+            got = _checked(text, open_source(_text(text), request))
+            if isinstance(got, ImageSet):
+                raise UserError(f"data.{part}: '{text}' gives a whole set, which cannot be one part; use data.source")
+            opened[part] = got
+    train = opened["train"]
+    alone = len(opened) == 1
+    parts = dict(train.parts) if alone or "all" not in train.parts else {"train": train.parts["all"]}
+    for part, source in opened.items():
+        if source.skeleton.joints != train.skeleton.joints:
+            raise UserError(
+                f"data.{part}: its joints are {', '.join(source.skeleton.joints)}; those of data.train are"
+                f" {', '.join(train.skeleton.joints)}. Parts of one set have the same skeleton"
+            )
+        if not alone:
+            parts[part] = source.parts.get(part) or source.parts.get("all") or source.parts["train"]
+    names = dict.fromkeys(source.name for source in opened.values())
+    notes = tuple(dict.fromkeys(note for source in opened.values() for note in source.notes))
+    return PersonSource(" + ".join(names), train.skeleton, parts, train.size, train.views, train.photographs, notes)
+
+
+def _text(source: Any) -> str:
+    if not isinstance(source, str):
+        raise UserError(f"data: pose takes a source's name (coco-keypoints:DIR, …), not a {type(source).__name__}")
+    return source
+
+
+def _checked(text: str, opened: Any) -> PersonSource | ImageSet:
+    if isinstance(opened, PersonSource) or (isinstance(opened, ImageSet) and opened.people is not None):
+        return opened
+    raise UserError(f"data: '{text}' gives no persons with joints, which task: pose needs")
+
+
+def _assemble(source: PersonSource, wanted: DataSpec, options: PersonOptions, canvas: Canvas) -> ImageSet:
+    if wanted.views is None and source.views not in PERSON_VIEWS:
+        raise AssertionError(source.views)
+    first = source.parts.get("all") or source.parts["train"]
+    checks.check_flags(first)
+    checks.check_flip_pairs(source.skeleton, first.persons.joints, first.where)
+    if options.skeleton is not None:
+        source = widened(source, options.skeleton)
+    notes = list(source.notes)
+    lots = lots_of(source, notes, refuse=wanted.unreadable == "refuse")
+    pick = {"seed": wanted.split_seed}
+    train = lots["all"] if "all" in lots else lots["train"]
+    if "test" in lots:
+        test = lots["test"]
+        train = limited(train, wanted.limit, "limit", **pick)
+    else:
+        if wanted.test_fraction == 0:
+            raise UserError("data.test_fraction: 0, but the source has no test part; give a fraction or data.test")
+        train, test = split_off(train, wanted.test_fraction, "test", **pick)
+        train = limited(train, wanted.limit, "limit", **pick)
+    if "val" in lots:
+        val = lots["val"]
+    elif wanted.val_fraction == 0:
+        raise UserError(
+            "data.val_fraction: 0, but the best epoch is chosen on a validation part; give a fraction or data.val"
+        )
+    else:
+        train, val = split_off(train, wanted.val_fraction, "val", **pick)
+    test = limited(test, wanted.test_limit, "test_limit", **pick)
+    chosen: dict[str, Selection] = {"train": train, "val": val, "test": test}
+    pixels, chosen = _cut(chosen, canvas, options, wanted, notes)
+    for name, part in (("training", "train"), ("validation", "val"), ("test", "test")):
+        if len(chosen[part]) == 0:
+            skipped = [note for note in notes if note.startswith(f"{chosen[part].where}: ") and " left out" in note]
+            raise UserError(
+                f"data: no person is left for the {name} part of '{source.name}'"
+                + (f" ({'; '.join(skipped)}); mend these, or " if skipped else "; ")
+                + "raise data.limit or add some"
+            )
+    people = _people(chosen, lots, canvas, options)
+    parts = {
+        name: Part(pixels[name][0], _target(people, lot.ids), torch.from_numpy(lot.ids), pixels[name][1])
+        for name, lot in chosen.items()
+    }
+    (left, top), (height, width) = canvas.offset, canvas.size
+    window = [slice(start, start + round((n - 1) * canvas.scale) + 1) for start, n in ((top, height), (left, width))]
+    mean, std = _IMAGENET if source.photographs else mean_std(parts["train"], (window[0], window[1]))[:2]
+    return ImageSet(
+        name=source.name, classes=source.skeleton.joints, train=parts["train"], val=parts["val"], test=parts["test"],
+        mean=mean, std=std, views=wanted.views or source.views, fingerprint=_fingerprint(source, canvas, options),
+        notes=tuple(notes), skeleton=source.skeleton, people=people, input=canvas.size,
+        metric=options.metric or metric_for(source.skeleton, people.boxes),
+    )  # fmt: skip
+
+
+def _target(people: People, ids: Ints) -> Tensor:
+    """(N, K, 3) float32 in pixels of the untouched input."""
+    joints = people.to_input(ids, people.of(ids).joints)
+    return torch.from_numpy(np.where(joints[..., 2:] > 0, joints, 0).astype(np.float32))
+
+
+def _cut(
+    chosen: dict[str, Selection], canvas: Canvas, options: PersonOptions, wanted: DataSpec, notes: list[str]
+) -> tuple[dict[str, tuple[Pixels, Tensor]], dict[str, Selection]]:
+    """Pixels and rows of every part, and the parts without what could not be decoded."""
+    total = sum(len(lot) for lot in chosen.values()) * 3 * canvas.side**2
+    keep = total <= options.memory_gib * 2**30
+    found: dict[str, tuple[Pixels, Tensor]] = {}
+    left: dict[str, Selection] = {}
+    for name, lot in chosen.items():
+        origin, step = crop(lot.regions, canvas.size, options.padding)
+        pictures = [lot.pictures[place] for place in lot.persons.picture]
+        jobs: list[Job] = [(p, o, float(s)) for p, o, s in zip(pictures, origin, step, strict=True)]
+        if not keep:
+            if not isinstance(lot.store, Files):
+                raise UserError(
+                    f"data: {total / 2**30:.1f} GiB of crops exceed data.options.memory_gib"
+                    f" ({options.memory_gib:g}); raise it, or take a smaller data.size or fewer samples"
+                )
+            made, bad = None, look_at_all(lot.store, jobs)
+        else:
+            made, bad = cut_all(lot.store, jobs, canvas)
+        if bad and wanted.unreadable == "refuse":
+            file, reason = pictures[min(bad)].file, bad[min(bad)]
+            raise UserError(
+                f"data: {lot.where}: {len({pictures[row].file for row in bad})} images cannot be used, e.g. {file}:"
+                f" {reason}. Mend or remove them, or set data.unreadable: skip"
+            )
+        checks.count_skips(lot.where, "people on unreadable images", [pictures[row].file for row in sorted(bad)], notes)
+        good = np.array([row not in bad for row in range(len(lot))], bool)
+        gone = np.unique(lot.persons.picture[~good])
+        left[name] = lot.placed(origin, step).take(good).without(gone)
+        rows = np.flatnonzero(good)
+        if made is not None:
+            cut: Pixels = MemoryPixels(made[torch.from_numpy(rows)] if bad else made)
+        else:
+            assert isinstance(lot.store, Files)
+            cut = CropPixels(lot.store, [pictures[row] for row in rows], origin[rows], step[rows], canvas)
+        found[name] = cut, torch.arange(len(rows))
+    return found, left
+
+
+def _people(chosen: dict[str, Selection], lots: dict[str, Selection], canvas: Canvas, options: PersonOptions) -> People:
+    """Everything about the samples in use, in the order of their ids; pictures of all parts are numbered through."""
+    pictures: list[Any] = []
+    starts: dict[int, int] = {}
+    for lot in lots.values():
+        starts[id(lot.pictures)] = len(pictures)
+        pictures += lot.pictures
+    moved = [lot.shifted(starts[id(lot.pictures)]) for lot in chosen.values()]
+    ids = np.concatenate([lot.ids for lot in moved])
+    order = np.argsort(ids)
+    # Parts split off one listing share its other annotations.
+    others = {id(lot.pictures): lot.others for lot in moved}
+    return People(
+        canvas=canvas,
+        pictures=tuple(pictures),
+        ids=ids[order],
+        persons=join(*(lot.persons for lot in moved)).take(order),
+        origin=np.concatenate([lot.origin for lot in moved])[order],
+        step=np.concatenate([lot.step for lot in moved])[order],
+        score=np.concatenate([lot.score for lot in moved])[order],
+        others=join(*others.values()),
+        bare=moved[-1].bare,
+        boxes="detector" if moved[-1].detected else "gt",
+        view_options=dict(options.views),
+    )
+
+
+def _fingerprint(source: PersonSource, canvas: Canvas, options: PersonOptions) -> str:
+    total = hashlib.sha256(f"people {canvas} padding={options.padding} {source.skeleton.plain()}".encode())
+    for name, listing in source.parts.items():
+        there = sorted({picture.file for picture in listing.pictures})
+        if isinstance(listing.store, Files):
+            names = listing.store.names()
+            there = [file for file in there if file in names]
+        total.update(f"|{name} {listing.digest} {listing.store.digest(there)}".encode())
+        if listing.found is not None:
+            total.update(listing.found.box.tobytes() + listing.found.score.tobytes())
+    return total.hexdigest()

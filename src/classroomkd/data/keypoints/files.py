@@ -1,0 +1,296 @@
+"""Picture files in a folder or a zip archive, and canvases cut out of them: in memory, or whenever they are needed.
+
+Archives are read in place; nothing is unpacked on disk. Pillow decodes outside Python's lock, so threads suffice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from classroomkd._limits import MOST_PICTURE, TooLarge
+from classroomkd.data import decode
+from classroomkd.data.file_pixels import pool_size
+from classroomkd.data.keypoints.archive import UNREADABLE, Archive
+from classroomkd.data.keypoints.crops import Canvas, render
+from classroomkd.data.keypoints.people import Floats, Picture
+from classroomkd.errors import UserError
+
+__all__ = ["CropPixels", "Files", "Store", "cut_all", "look_at_all"]
+
+Device = torch.device | str
+Job = tuple[Picture, Floats, float]  # a picture, and origin and step of a crop in it
+
+_EDGE = 4096  # bytes of a file that enter the fingerprint, from its start and from its end
+_MOST_EDGES = 10_000
+
+
+class Store(Protocol):
+    """Where pictures come from."""
+
+    def picture(self, picture: Picture) -> NDArray[np.uint8]:
+        """The picture (height, width, 3) uint8."""
+        ...
+
+    def digest(self, names: Sequence[str]) -> str:
+        """SHA-256 (hex) of what the files ``names`` hold."""
+        ...
+
+
+class Files:
+    """The files of a folder or of a zip archive, by their name below ``inside``."""
+
+    def __init__(self, path: str | Path, inside: str = "") -> None:
+        self.path = Path(path)
+        self.inside = inside.strip("/")
+        self.archive = Archive(self.path) if self.path.is_file() else None
+        if self.archive and not self.archive.whole():
+            raise UserError(f"data: {self.path} is neither a folder nor a zip archive; give one of them")
+        if not self.archive and not self.path.is_dir():
+            raise UserError(f"data: there is no folder or zip archive {self.path}; give the path of one that exists")
+
+    def below(self, inside: str) -> Files:
+        """The files below another folder of the same place."""
+        return Files(self.path, inside)
+
+    def names(self) -> set[str]:
+        """Every file below ``inside``, relative to it."""
+        if self.archive:
+            start = f"{self.inside}/" if self.inside else ""
+            return {name.removeprefix(start) for name in self.archive.names() if name.startswith(start)}
+        root = self.path / self.inside
+        return {
+            (Path(folder) / name).relative_to(root).as_posix() for folder, _, files in os.walk(root) for name in files
+        }
+
+    def __contains__(self, name: str) -> bool:
+        if self.archive:
+            return self._member(name) in self.archive
+        return (self.path / self.inside / name).is_file()
+
+    def read(self, name: str) -> bytes:
+        """The bytes of the file ``name``.
+
+        Raises:
+            UserError: it cannot be read, or would unpack to far more than data do.
+        """
+        try:
+            return self.archive.read(self._member(name)) if self.archive else self._plain(name).read_bytes()
+        except UNREADABLE as error:
+            raise UserError(
+                f"data: {self.path}: {name} cannot be read: {decode.reason(error)}; get it again"
+            ) from error
+
+    def size(self, name: str) -> tuple[int, int]:
+        """(height, width) of the picture ``name``, from its head, without turning it.
+
+        Raises:
+            DecodeError: when it is no picture.
+        """
+        try:
+            decode.quiet()
+            with self._head(name) as file, Image.open(file) as image:
+                decode.small_enough(image)
+                return image.height, image.width
+        except decode.DecodeError:
+            raise
+        except Exception as error:
+            raise decode.DecodeError(decode.reason(error)) from error
+
+    def picture(self, picture: Picture) -> NDArray[np.uint8]:
+        """The picture (height, width, 3) uint8, as large as the annotation says; turned by its EXIF note only when that
+        is what makes it so.
+
+        Raises:
+            DecodeError: when it cannot be read, or has another size.
+        """
+        try:
+            decode.quiet()
+            with Image.open(io.BytesIO(self.packed(picture.file))) as image:
+                decode.small_enough(image)
+                wanted = (picture.width, picture.height)
+                shown = image if image.size == wanted else ImageOps.exif_transpose(image)
+                if shown.size != wanted:
+                    raise decode.DecodeError(
+                        f"it is {image.width}x{image.height} pixels, its annotation says {wanted[0]}x{wanted[1]}"
+                    )
+                return np.asarray(decode.to_rgb_or_grey(shown).convert("RGB"))
+        except decode.DecodeError:
+            raise
+        except Exception as error:
+            raise decode.DecodeError(decode.reason(error)) from error
+
+    def packed(self, name: str) -> bytes:
+        """The bytes of a picture's file; no more than a picture has.
+
+        Raises:
+            TooLarge: it is larger, and what reading raises.
+        """
+        if self.archive:
+            return self.archive.read(self._member(name), MOST_PICTURE)
+        if (length := self._plain(name).stat().st_size) > MOST_PICTURE:
+            raise TooLarge(f"it is {length // 10**6} MB large, more than any picture that is decoded")
+        return self._plain(name).read_bytes()
+
+    def complaint(self, picture: Picture) -> str | None:
+        """Why :meth:`picture` cannot give the picture, as far as the file's head tells; None where nothing is wrong."""
+        try:
+            height, width = self.size(picture.file)
+            if (height, width) == (picture.height, picture.width):
+                return None
+            with self._head(picture.file) as file:
+                turned = decode.oriented_size(file)
+        except decode.DecodeError as error:
+            return str(error)
+        if turned == (picture.height, picture.width):
+            return None
+        return f"it is {width}x{height} pixels, its annotation says {picture.width}x{picture.height}"
+
+    def _head(self, name: str) -> IO[bytes]:
+        """The file, opened: only what is read of it is unpacked."""
+        return self.archive.open(self._member(name)) if self.archive else self._plain(name).open("rb")
+
+    def digest(self, names: Sequence[str]) -> str:
+        """SHA-256 (hex) of the names and contents: an archive's checksums; else lengths, and the first and last 4 KiB
+        (of 10,000 files spread evenly where there are more)."""
+        total = hashlib.sha256()
+        step = max(1, -(-len(names) // _MOST_EDGES))
+        for place, name in enumerate(names):
+            if self.archive:
+                length, checksum = self.archive.mark(self._member(name))
+                total.update(f"|{name} {length} {checksum}".encode())
+                continue
+            path = self.path / self.inside / name
+            length = path.stat().st_size
+            total.update(f"|{name} {length}|".encode())
+            if place % step == 0:
+                with path.open("rb") as file:
+                    total.update(file.read(_EDGE))
+                    file.seek(max(_EDGE, length - _EDGE))
+                    total.update(file.read(_EDGE))
+        return total.hexdigest()
+
+    def _member(self, name: str) -> str:
+        return f"{self.inside}/{name}" if self.inside else name
+
+    def _plain(self, name: str) -> Path:
+        return self.path / self.inside / name
+
+
+def _in_threads(work: Callable[[list[int]], None], jobs: Sequence[Job]) -> None:
+    """Give ``work`` the places of the jobs, those of one picture together, in several threads."""
+    together: dict[str, list[int]] = {}
+    for place, (picture, _, _) in enumerate(jobs):
+        together.setdefault(picture.file, []).append(place)
+    with ThreadPoolExecutor(pool_size(), thread_name_prefix="decode") as pool:
+        for _ in pool.map(work, together.values()):
+            pass
+
+
+def cut_all(store: Store, jobs: Sequence[Job], canvas: Canvas) -> tuple[Tensor, dict[int, str]]:
+    """The canvases (n, 3, S, S) uint8 of ``jobs``, and why some could not be made, by their place."""
+    made = np.zeros((len(jobs), 3, canvas.side, canvas.side), np.uint8)
+    bad: dict[int, str] = {}
+
+    def work(places: list[int]) -> None:
+        try:
+            image = store.picture(jobs[places[0]][0])
+        except decode.DecodeError as error:
+            bad.update(dict.fromkeys(places, str(error)))
+            return
+        for place in places:
+            made[place] = render(image, jobs[place][1], jobs[place][2], canvas)
+
+    _in_threads(work, jobs)
+    return torch.from_numpy(made), bad
+
+
+def look_at_all(store: Files, jobs: Sequence[Job]) -> dict[int, str]:
+    """Why some of the ``jobs`` cannot be cut, by their place, as far as the heads of the picture files tell."""
+    bad: dict[int, str] = {}
+
+    def work(places: list[int]) -> None:
+        if (why := store.complaint(jobs[places[0]][0])) is not None:
+            bad.update(dict.fromkeys(places, why))
+
+    _in_threads(work, jobs)
+    return bad
+
+
+class CropPixels:
+    """Canvases that are cut out of their picture files each time they are asked for: ``origin`` (N, 2), ``step`` (N,)
+    and one picture for each."""
+
+    decodes = True
+
+    def __init__(
+        self,
+        store: Files,
+        pictures: Sequence[Picture],
+        origin: Floats,
+        step: Floats,
+        canvas: Canvas,
+        device: Device = "cpu",
+    ) -> None:
+        assert len(pictures) == len(origin) == len(step)
+        self.store, self.pictures, self.canvas = store, tuple(pictures), canvas
+        self.origin, self.step = origin, step
+        self._device = torch.device(device)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(3, S, S) of every canvas."""
+        return 3, self.canvas.side, self.canvas.side
+
+    @property
+    def device(self) -> torch.device:
+        """Where fetched canvases are."""
+        return self._device
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """The canvases ``index`` (B,) int64 -> (B, 3, S, S) uint8 on ``device``.
+
+        Raises:
+            UserError: naming the file, when one cannot be decoded.
+        """
+        jobs: list[Job] = [(self.pictures[row], self.origin[row], float(self.step[row])) for row in index.tolist()]
+        made, bad = cut_all(self.store, jobs, self.canvas)
+        if bad:
+            place = min(bad)
+            raise UserError(f"data: {self.store.path}: {jobs[place][0].file} cannot be used: {bad[place]}. Mend it")
+        if self._device.type == "cuda":
+            return made.pin_memory().to(self._device, non_blocking=True)
+        return made.to(self._device)
+
+    def to(self, device: Device) -> CropPixels:
+        """The same canvases, fetched onto ``device``."""
+        return CropPixels(self.store, self.pictures, self.origin, self.step, self.canvas, device)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, but for ``origin`` and ``step``."""
+        return {
+            "path": str(self.store.path.resolve()), "inside": self.store.inside,
+            "pictures": [list(picture) for picture in self.pictures], "canvas": self.canvas.plain(),
+        }  # fmt: skip
+
+    @staticmethod
+    def from_plain(value: Mapping[str, Any], origin: Floats, step: Floats) -> CropPixels:
+        """The pixels that :meth:`plain` described."""
+        pictures = [Picture(*entry) for entry in value["pictures"]]
+        return CropPixels(
+            Files(value["path"], value["inside"]), pictures, origin, step, Canvas.from_plain(value["canvas"])
+        )

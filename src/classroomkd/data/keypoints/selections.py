@@ -1,0 +1,162 @@
+"""The samples of a part before their canvases are cut: what can be cropped, limits, and splits by whole pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classroomkd.data import rng as counter
+from classroomkd.data import split
+from classroomkd.data.keypoints import checks
+from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource, annotated, boxed
+from classroomkd.data.keypoints.files import Files, Store
+from classroomkd.data.keypoints.people import Annotations, Floats, Ints, Picture
+from classroomkd.errors import UserError
+
+__all__ = ["Selection", "limited", "lots_of", "split_off"]
+
+
+def _no_places() -> Ints:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Samples of one listing: ``ids`` (n,), ``persons``, ``regions`` (n, 4), ``score`` (n,); ``others`` are annotations
+    of the listing that are no samples of any part; ``bare`` places of pictures of this part without a sample."""
+
+    where: str
+    pictures: tuple[Picture, ...]
+    store: Store
+    ids: Ints
+    persons: Annotations
+    regions: Floats
+    score: Floats
+    others: Annotations
+    detected: bool
+    bare: Ints = field(default_factory=_no_places)
+    origin: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+    step: Floats = field(default_factory=lambda: np.zeros(0))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def placed(self, origin: Floats, step: Floats) -> Selection:
+        """The same samples, and where their inputs are."""
+        return replace(self, origin=origin, step=step)
+
+    def take(self, index: NDArray[np.bool_]) -> Selection:
+        """The samples ``index`` (n,) bool."""
+        placed = len(self.step) > 0
+        return replace(
+            self, ids=self.ids[index], persons=self.persons.take(index), regions=self.regions[index],
+            score=self.score[index], origin=self.origin[index] if placed else self.origin,
+            step=self.step[index] if placed else self.step,
+        )  # fmt: skip
+
+    def without(self, pictures: Ints) -> Selection:
+        """The same, without anything that is annotated in ``pictures``, which nobody could read."""
+        lot = self.take(~np.isin(self.persons.picture, pictures))
+        others = self.others.take(~np.isin(self.others.picture, pictures))
+        return replace(lot, others=others, bare=np.setdiff1d(self.bare, pictures))
+
+    def shifted(self, start: int) -> Selection:
+        """The same, with pictures counted from ``start``."""
+        persons = replace(self.persons, picture=self.persons.picture + start)
+        others = replace(self.others, picture=self.others.picture + start)
+        return replace(self, persons=persons, others=others, bare=self.bare + start)
+
+
+def lots_of(source: PersonSource, notes: list[str], *, refuse: bool) -> dict[str, Selection]:
+    """The samples of every part; ids count through the parts, over everything they list.
+
+    Raises:
+        UserError: for what makes a file useless, and for missing images where they are to be refused.
+    """
+    lots: dict[str, Selection] = {}
+    start = 0
+    for name, listing in source.parts.items():
+        assert listing.persons.joints.shape[1:] == (len(source.skeleton), 3), listing.persons.joints.shape
+        checks.check_flags(listing)
+        lots[name] = _lot(listing, start, learn=name in ("all", "train"), notes=notes, refuse=refuse)
+        start += len(listing.persons) if listing.found is None else len(listing.found.score)
+        if name in ("val", "test"):
+            every = np.arange(len(listing.pictures))
+            lots[name] = replace(lots[name], bare=np.setdiff1d(every, lots[name].persons.picture))
+    return lots
+
+
+def _lot(listing: AnnotationFile, start: int, *, learn: bool, notes: list[str], refuse: bool) -> Selection:
+    broken = checks.sanitize(listing, notes)
+    persons, regions = listing.persons, listing.regions
+    if listing.found is None:
+        jointless = np.asarray((persons.joints[..., 2] > 0).sum(1) == 0)
+        able: NDArray[np.bool_] = np.logical_not(persons.crowd)
+        names = [str(number) for number in persons.annotation]
+        able[able] = checks.usable(
+            listing, regions[able], [names[row] for row in np.flatnonzero(able)],
+            learn=learn, notes=notes, jointless=jointless[able], broken=broken[able],
+            area=persons.area[able],
+        )  # fmt: skip
+        samples, others, score = persons, persons.take(~able), np.ones(len(persons))
+    else:
+        found = listing.found
+        nobody = np.zeros((len(found.score), *persons.joints.shape[1:]))
+        samples = annotated(found.picture, found.box, nobody, annotation=np.full(len(found.score), -1))
+        regions, score, others = boxed(found.box, listing.pictures, found.picture), found.score, persons
+        names = [f"in image {listing.pictures[place].id}" for place in found.picture]
+        able = checks.usable(listing, regions, names, learn=learn, notes=notes)
+    ids = start + np.flatnonzero(able)
+    lot = Selection(
+        listing.where, listing.pictures, listing.store, ids, samples.take(able), regions[able], score[able], others,
+        listing.found is not None,
+    )  # fmt: skip
+    return _present(lot, notes, refuse)
+
+
+def _present(lot: Selection, notes: list[str], refuse: bool) -> Selection:
+    """The lot without samples on pictures whose files are not there."""
+    if not isinstance(lot.store, Files):
+        return lot
+    names = lot.store.names()
+    missing = [place for place in np.unique(lot.persons.picture) if lot.pictures[place].file not in names]
+    if not missing:
+        return lot
+    files = [lot.pictures[place].file for place in missing]
+    if refuse:
+        raise UserError(
+            f"data: {lot.where}: {len(missing)} images are not in {lot.store.path}"
+            f"{'/' + lot.store.inside if lot.store.inside else ''}, e.g. {files[0]}; add them, set data.options.images,"
+            " or data.unreadable: skip"
+        )
+    checks.count_skips(lot.where, "images that are missing were", files, notes)
+    return lot.without(np.array(missing, np.int64))
+
+
+def _order(lot: Selection, purpose: str, seed: int) -> Ints:
+    """Places of the lot's pictures, with samples or bare, in the order of (seed, purpose, the picture's id)."""
+    places = np.union1d(lot.persons.picture, lot.bare)
+    numbers = np.array([lot.pictures[place].id for place in places], np.int64)
+    keys = counter.keys(seed, np.int64(split.PURPOSES[purpose]), numbers)
+    return np.asarray(places[np.lexsort((numbers, keys))], np.int64)
+
+
+def limited(lot: Selection, limit: int | None, purpose: str, *, seed: int) -> Selection:
+    """Whole pictures with at most ``limit`` samples together (one picture at least)."""
+    if limit is None or limit >= len(lot):
+        return lot
+    order = _order(lot, purpose, seed)
+    counts = np.bincount(lot.persons.picture, minlength=len(lot.pictures))[order].cumsum()
+    kept = order[: max(1, int((counts <= limit).sum()), int(np.argmax(counts > 0)) + 1)]
+    lot = lot.take(np.isin(lot.persons.picture, kept))
+    return replace(lot, bare=np.intersect1d(lot.bare, kept))
+
+
+def split_off(lot: Selection, fraction: float, purpose: str, *, seed: int) -> tuple[Selection, Selection]:
+    """(what stays, what is split off): ``fraction`` of the pictures."""
+    order = _order(lot, purpose, seed)
+    count = int(split.counts_for_fraction(np.array([len(order)]), fraction)[0])
+    away = np.isin(lot.persons.picture, order[:count])
+    return lot.take(~away), lot.take(away)

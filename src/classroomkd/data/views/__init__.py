@@ -1,0 +1,1 @@
+"""Replayable augmentation: spaces of views, one file a space."""

@@ -1,0 +1,1 @@
+"""One run: mentors, their stored answers, students, and the folder that holds it all."""

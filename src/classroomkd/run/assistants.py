@@ -1,0 +1,165 @@
+"""Assistants: mentors whom other mentors teach while the run trains them. Who waits for whom, and their classroom."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from classroomkd import methods
+from classroomkd.classroom import Classroom
+from classroomkd.errors import UserError
+from classroomkd.run.answers_file import load_answers
+from classroomkd.run.mentor_data import mentor_part
+from classroomkd.run.setup import Setup
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+    from classroomkd.recipe import MentorSpec, TrainSpec
+    from classroomkd.run.mentor_record import MentorRecord
+
+__all__ = ["check_assistant", "classroom_of", "lineage", "teachers_of", "told", "waves"]
+
+
+def teachers_of(mentors: Sequence[MentorSpec], index: int) -> list[int]:
+    """Positions of the mentors who teach mentor ``index``, in the order in which it names them."""
+    spec, names = mentors[index].taught_by, [m.name for m in mentors]
+    return [] if spec is None else [names.index(name) for name in spec.mentors]
+
+
+def waves(mentors: Sequence[MentorSpec]) -> list[list[int]]:
+    """Positions of all mentors in the order of their making: everybody's teachers stand in an earlier wave."""
+    found: list[list[int]] = []
+    made: set[int] = set()
+    while len(made) < len(mentors):
+        wave = [i for i in range(len(mentors)) if i not in made and made >= {*teachers_of(mentors, i)}]
+        assert wave, "a circle of assistants; the recipe's checks refuse it"
+        found.append(wave)
+        made |= {*wave}
+    return found
+
+
+def told(spec: MentorSpec) -> str:
+    """One phrase for the report: ``taught by big (kd)``; empty for a mentor that nobody taught."""
+    if spec.taught_by is None:
+        return ""
+    return f"taught by {', '.join(spec.taught_by.mentors)} ({' + '.join(name for name, _ in spec.taught_by.parts)})"
+
+
+def lineage(
+    spec: MentorSpec, teachers: Sequence[MentorRecord], task: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What an assistant's cache key holds beside its own training: who its teachers are, and how they teach.
+
+    ``task``: the options of the recipe's task, which say what is taught.
+
+    Empty for a mentor that nobody taught, so that its key is what it was before there were assistants.
+    """
+    if spec.taught_by is None:
+        return {}
+    assert [t.name for t in teachers] == [*spec.taught_by.mentors]
+    who = [{"is": _weights(t), "mean": t.mean, "std": t.std, "size": t.size, "model": t.model} for t in teachers]
+    about: dict[str, Any] = {"mentors": who, "method": spec.taught_by.parts}
+    if versions := methods.raised(spec.taught_by.parts):
+        about["versions"] = versions
+    options = json.dumps(spec.taught_by.parts, default=str)
+    if any(json.dumps(t.name) in options for t in teachers):  # an option calls one by name: which of them has it?
+        about["names"] = [t.name for t in teachers]
+    if task:
+        about["task"] = dict(task)
+    if spec.taps:
+        about["taps"] = dict(spec.taps)
+    return {"taught_by": about}
+
+
+def _weights(record: MentorRecord) -> str:
+    """Its weights' hash. What code of the user's makes of them shows in the key of its answers alone.
+
+    That key also holds a forward pass, whose last bits depend on the machine, so it is not used where weights suffice.
+    They do not for a mentor that knows some classes: the same weights say something else in another order of classes.
+    """
+    if not record.weights or record.model.startswith("py:") or _knows_some(record):
+        return Path(record.val_logits).stem
+    with Path(record.weights).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _knows_some(record: MentorRecord) -> bool:
+    """Whether it rules out classes, ``-inf``; one answer shows which."""
+    return bool(np.isneginf(load_answers(record.val_logits)[:1]).any())
+
+
+def classroom_of(
+    setup: Setup,
+    index: int,
+    module: nn.Module,
+    records: Sequence[MentorRecord],
+    part: Part,
+    train: TrainSpec,
+    seed: int,
+) -> Classroom:
+    """What mentor ``index`` is trained in: alone with its labels, or with its teachers, who are asked online."""
+    spec = setup.recipe.mentors[index]
+    if spec.taught_by is None:
+        return Classroom(module, (), "none", task=setup.task_for(train, spec, module))
+    from classroomkd.run.mentors import load_mentor
+
+    teachers = [load_mentor(setup, record) for record in records]
+    torch.manual_seed(seed + 104729)  # of what the method builds, as for a student
+    classroom = _classroom(setup, index, module, teachers, part, train, [record.val_accuracy for record in records])
+    if classroom.method.needs.calibration:
+        logits = torch.stack([torch.from_numpy(load_answers(r.val_logits)) for r in records])
+        device = setup.runtime.device
+        classroom.calibration = setup.task_runner.calibration(logits.to(device), setup.data.val.target.to(device))
+    return classroom.to(setup.runtime.device)
+
+
+def _classroom(
+    setup: Setup,
+    index: int,
+    module: nn.Module,
+    teachers: Sequence[nn.Module],
+    part: Part,
+    train: TrainSpec,
+    scores: Sequence[float],
+) -> Classroom:
+    mentors = setup.recipe.mentors
+    spec = mentors[index]
+    assert spec.taught_by is not None
+    return Classroom(
+        module,
+        teachers,
+        methods.compose(spec.taught_by.parts),
+        task=setup.task_for(train),
+        mean=setup.data.mean,
+        std=setup.data.std,
+        taps=dict(spec.taps),
+        scores=scores,
+        image_shape=setup.data.shape,
+        register=(part.ids, part.target),
+        taught=[mentors[i].taught_by is not None for i in teachers_of(mentors, index)],
+    )
+
+
+def check_assistant(setup: Setup, index: int) -> None:
+    """Whether mentor ``index`` can be taught as its recipe says: a dry run with networks as they are built, untrained.
+
+    Raises:
+        UserError: methods that do not fit together, mentors or taps that cannot be found.
+    """
+    spec, mentors = setup.recipe.mentors[index], setup.recipe.mentors
+    teachers = [setup.blank_mentor(mentors[i]) for i in teachers_of(mentors, index)]
+    module, train = setup.build_mentor(spec.name, seed=0), setup.mentor_train(index)
+    assert spec.taught_by is not None
+    taught = methods.compose(spec.taught_by.parts)
+    setup.check_optimizer(taught, train, f"mentors.{index}.taught_by", f"mentors.{index}.train")
+    try:
+        _classroom(setup, index, module, teachers, mentor_part(setup, index)[0], train, [0.0] * len(teachers))
+    except UserError as error:
+        raise UserError(f"mentors.{index}.taught_by: {error}") from error

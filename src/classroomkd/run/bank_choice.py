@@ -1,0 +1,129 @@
+"""Which bank a run uses, and what each kind would cost: a count of mentors' answers, not a measurement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from classroomkd import methods
+from classroomkd.classroom.method import union
+from classroomkd.errors import UserError
+from classroomkd.recipe.bank_spec import BankSpec
+
+if TYPE_CHECKING:
+    from classroomkd.classroom import Needs
+    from classroomkd.data.views.base import Views
+    from classroomkd.recipe import Recipe
+
+__all__ = ["DEFAULT_VIEWS", "Choice", "choose", "distinct"]
+
+DEFAULT_VIEWS = 8  # what it does to accuracy: benchmarks/RESULTS.md, row 12 of the goals
+MOST_BYTES = 16 * 2**30  # ``auto`` does not fill a disk with more
+
+
+def distinct(count: int, draws: float) -> float:
+    """How many of ``count`` equally likely views have been met after ``draws``, on average."""
+    return count * (1.0 - math.pow(1.0 - 1.0 / count, draws))
+
+
+Widths = Callable[[Mapping[str, Literal["map", "pooled"]]], int]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A bank that is decided on.
+
+    Attributes:
+        spec: ``off``, ``exact`` or ``views=V``.
+        why: one sentence.
+        answers: by kind (``off``, ``exact``, ``views=8``), how often one mentor answers for one sample in the whole
+            run, on average.
+        trainings: trainings that share the bank.
+        epochs: of each.
+        count: views there are; None without bound.
+        maps: whether feature maps are stored; without, a method that reads some asks the mentors.
+    """
+
+    spec: BankSpec
+    why: str
+    answers: dict[str, float]
+    trainings: int
+    epochs: int
+    count: int | None
+    maps: bool = True
+
+    def keeps(self, needs: Needs) -> bool:
+        """Whether a method with these needs is taught from stored answers."""
+        return self.spec.kind != "off" and (self.maps or not _reads_maps(needs))
+
+    def asked(self, trainings: int | None = None) -> float:
+        """How often one mentor answers for one sample in so many trainings (None: the run's), on average."""
+        draws = float((self.trainings if trainings is None else trainings) * self.epochs)
+        if self.spec.kind == "off":
+            return draws
+        if self.spec.kind == "views":
+            return float(self.spec.views or 0)
+        assert self.count is not None
+        return distinct(self.count, draws)
+
+    def total(self, online: float, stored: float, trainings: int | None = None) -> float:
+        """A training's cost over the student alone, filling included, from a step's with mentors online and stored."""
+        n = self.trainings if trainings is None else trainings
+        return stored + self.asked(n) / max(n * self.epochs, 1) * (online - stored)
+
+
+def choose(recipe: Recipe, space: Views, samples: int, classes: int, features: Widths) -> Choice:
+    """Settle the recipe's ``bank``; the same in every process, so it does not look at the machine.
+
+    Args:
+        recipe: what is to be run.
+        space: the data's own views.
+        samples: of the student's part.
+        classes: the data's.
+        features: how many numbers a sample's activations at some taps are, of all mentors together.
+
+    Raises:
+        UserError: ``exact`` on a space without bound, more views or top logits than there are.
+    """
+    spec, arms = BankSpec.parse(recipe.bank), recipe.arms()
+    needs = [methods.compose(arm.parts).needs for arm in arms]
+    taught = [n for n in needs if n.mentors > 0]
+    kept = [n for n in taught if spec.kind != "auto" or not _reads_maps(n)]
+    trainings, epochs = len(kept or taught) * len(recipe.seeds), recipe.train.epochs
+    draws, run = trainings * epochs, (trainings, epochs, space.count)
+    if spec.top is not None and spec.top >= classes:
+        raise UserError(f"bank: top={spec.top} of {classes} classes keeps them all; leave top out")
+    if spec.kind == "exact" and space.count is None:
+        raise UserError(f"bank: the views '{space.name}' have no end, so not all can be stored; use views=8 or off")
+    fixed = spec.views or DEFAULT_VIEWS
+    if space.count is not None and spec.kind != "views":
+        fixed = min(fixed, space.count)
+    answers = {"off": float(draws), f"views={fixed}": float(fixed)}
+    if space.count is not None:
+        answers["exact"] = distinct(space.count, draws)
+    if spec.kind != "auto":
+        return Choice(spec, "as the recipe says", answers, *run)
+    if not taught:
+        return Choice(BankSpec("off"), "no method asks a mentor", answers, *run)
+    if not kept:
+        why = "feature maps are read, which take much room: bank=views=V stores them"
+        return Choice(BankSpec("off"), why, answers, *run)
+
+    # What its files take when full: much of ``exact`` may never be asked, but has to be free.
+    views = {**answers, "off": 0.0, "exact": float(space.count or 0)}
+    taps = union(kept)
+    each = 2.0 * samples * (len(recipe.mentors) * classes + (features(taps) if taps else 0))
+    possible = {k: n for k, n in answers.items() if each * views[k] <= MOST_BYTES}
+    best = min(possible, key=lambda k: (possible[k], k != "exact", k != "off"))
+    many = f"{trainings} training{'s' * (trainings != 1)}"
+    why = f"the fewest answers of the mentors: {possible[best]:.1f} a sample instead of {draws} in {many}"
+    if len(kept) < len(taught):
+        why += "; methods that read feature maps, which take much room, ask the mentors (bank=views=V stores maps)"
+    why = why if best != "off" else "nothing would be asked twice"
+    return Choice(BankSpec.parse(best), why, answers, *run, maps=len(kept) == len(taught))
+
+
+def _reads_maps(needs: Needs) -> bool:
+    return "map" in needs.features.values()

@@ -1,0 +1,81 @@
+"""Whether a recipe's batches can work, found out before any training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from classroomkd import methods
+from classroomkd.errors import UserError
+from classroomkd.train.inputs import batch_sizes, uneven
+
+if TYPE_CHECKING:
+    from classroomkd.recipe import TrainSpec
+    from classroomkd.run.setup import Setup
+
+__all__ = ["check_batches", "left_out"]
+
+
+def check_batches(setup: Setup, mentor: int | None) -> None:
+    """Whether the ranks can share a batch, and the network train on the smallest.
+
+    Args:
+        setup: of the run.
+        mentor: whose training is meant; None: the student's.
+
+    Raises:
+        UserError: a size that does not divide by the ranks; a batch of one sample under batch normalisation that has
+            nothing else to take a mean over.
+    """
+    from classroomkd.run.mentor_data import mentor_part
+
+    recipe, world = setup.recipe, setup.runtime.world
+    spec, part, key = recipe.train, setup.student_part, "train"
+    if mentor is not None:
+        spec, part = setup.mentor_train(mentor), mentor_part(setup, mentor)[0]
+        own = recipe.mentors[mentor].train
+        key = f"mentors.{mentor}.train" if own else "mentor_train" if recipe.mentor_train else "train"
+    if spec.batch_size % world:
+        raise UserError(uneven(spec.batch_size, world).replace("train.batch_size", f"{key}.batch_size"))
+    if world > 1 or len(part) < 1:
+        return  # every rank is filled up to two samples
+    whole = mentor is None and all(methods.compose(arm.parts).needs.whole_batch for arm in recipe.arms())
+    drop = None if spec.drop_last == "auto" else bool(spec.drop_last)
+    sizes, _ = batch_sizes(len(part), min(spec.batch_size, len(part)), drop, whole)
+    if min(sizes) > 1:
+        return
+    name, size = ("student", None) if mentor is None else (recipe.mentors[mentor].name, recipe.mentors[mentor].shape)
+    network = setup.build(recipe.student.model, "student") if mentor is None else setup.build_mentor(name)
+    if (said := _refuses_one(network, torch.zeros(1, setup.data.shape[0], *(size or setup.data.shape[1:])))) is None:
+        return
+    what = f"{key}.batch_size={spec.batch_size}" if sizes[0] == 1 else f"{key}.drop_last=false"
+    raise UserError(
+        f"{what} gives {name} a batch of one sample, which its batch normalisation cannot work with ({said}); "
+        + (f"set {key}.batch_size to 2 or more" if sizes[0] == 1 else f"leave {key}.drop_last at auto")
+    )
+
+
+def left_out(dropped: int, samples: int, spec: TrainSpec) -> str | None:
+    """A sentence about samples that an epoch leaves out; None where there are none."""
+    if not dropped:
+        return None
+    why = "a batch of one has no statistics" if dropped == 1 else "too few for a batch of their own"
+    why = "train.drop_last=true" if spec.drop_last is True else f"{why}; train.drop_last=false keeps them"
+    return f"every epoch leaves out {dropped} of {samples} training samples, each time others: {why}"
+
+
+def _refuses_one(network: nn.Module, image: torch.Tensor) -> str | None:
+    """What torch says against training on one sample; None where it does not mind. The network stays as it is."""
+    kept, training = {k: v.clone() for k, v in network.state_dict().items()}, network.training
+    first = next(network.parameters(), image)
+    try:
+        with torch.no_grad(), torch.random.fork_rng([]):
+            network.train()(image.to(first.device, first.dtype))
+    except ValueError as error:
+        return str(error).partition(",")[0] if "more than 1 value per channel" in str(error) else None
+    finally:
+        network.load_state_dict(kept)
+        network.train(training)
+    return None

@@ -1,0 +1,56 @@
+"""What a network is, for the keys of everything that is kept of it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from classroomkd.classroom import prediction_of
+from classroomkd.models.measuring import as_for_evaluation
+
+if TYPE_CHECKING:
+    from classroomkd.run.setup import Setup
+
+__all__ = ["network_fingerprint"]
+
+
+@torch.no_grad()
+def network_fingerprint(setup: Setup, module: nn.Module, own: bool) -> str:
+    """SHA-256 of its tensors by name, type and shape, and of its code.
+
+    A network of a library is its layers in the package's version; so it has one key on every machine. The user's own
+    code (``own``: ``py:`` models, networks handed over in Python) may change without a name for it, so
+    there what the network says about a fixed image counts, to the bit; it differs between kinds of processors.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().to("cpu").contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    if not own:
+        digest.update(f"{module} {_packages(module)}".encode())
+        return digest.hexdigest()
+    probe = torch.linspace(-2, 2, 2 * math.prod(setup.data.shape)).view(2, *setup.data.shape)
+    with as_for_evaluation(module):
+        try:
+            said = prediction_of(module(probe.to(setup.runtime.device))).float()
+            digest.update(said.to("cpu").contiguous().numpy().tobytes())
+        except (RuntimeError, ValueError, AssertionError):
+            digest.update(b"another input size")  # then its tensors must tell
+    return digest.hexdigest()
+
+
+def _packages(module: nn.Module) -> str:
+    """Where its layers come from, with versions; torch's is no part of a key, this package's stands in it already."""
+    names = {type(layer).__module__.partition(".")[0] for layer in module.modules()} - {"torch", "classroomkd"}
+    told = []
+    for name in sorted(names):
+        try:
+            told.append(f"{name} {version(name)}")
+        except PackageNotFoundError:  # a package of another name, or code that is not installed
+            told.append(name)
+    return ", ".join(told)

@@ -1,0 +1,106 @@
+"""Students that an earlier attempt has finished: read back only where every file is what was written."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classroomkd import models
+from classroomkd._files import atomic_write_text
+from classroomkd._sums import SUMS, damage, is_listed, write_sums
+from classroomkd.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from classroomkd.recipe import Arm
+    from classroomkd.run.setup import Setup
+    from classroomkd.train.loop import Notify
+
+__all__ = ["keep_entry", "read_back"]
+
+ENTRY = "entry.json"
+LAST, BEST, EMA, TEACHING = (
+    "student.safetensors",
+    "student-best.safetensors",
+    "student-ema.safetensors",
+    "teaching.json",
+)
+NUMBERS = ("test_last", "test_best", "steps", "seconds", "best_epoch")  # what every entry has
+
+
+def keep_entry(folder: Path, entry: dict[str, Any], files: Sequence[str]) -> None:
+    """Write a student's entry, last of all: with it the student is finished. The checksums come before it."""
+    text = json.dumps(entry, indent=1)
+    write_sums(folder, files, {ENTRY: text.encode()})
+    atomic_write_text(folder / ENTRY, text)
+
+
+def read_back(setup: Setup, arm: Arm, seed: int, folder: Path, notify: Notify) -> dict[str, Any] | None:
+    """A finished student's entry, or None where it is to be trained: not finished yet, or a file is damaged.
+
+    What is damaged is said, and where the student is taken up again. All ranks find the same.
+    """
+    if not setup.runtime.any((folder / ENTRY).exists() or (folder / SUMS).exists()):
+        return None
+    entry, wrong = _entry(folder, arm, seed)
+    if entry is not None:
+        wrong = next((said for name in _files(entry) if (said := _wrong(setup, folder / name)) is not None), None)
+    setup.runtime.barrier()  # nobody writes while another one looks
+    if not setup.runtime.any(wrong is not None):
+        return entry
+    again = (folder / "checkpoints" / "last.pt").exists()
+    how = "it is made again from its last checkpoint" if again else "there is no checkpoint: it is trained again"
+    if setup.runtime.is_zero:
+        notify({"event": "note", "text": f"{wrong or f'{folder} is damaged'}; {how}"})
+    return None
+
+
+def _files(entry: dict[str, Any]) -> list[str]:
+    """What belongs to a student, as its entry says."""
+    return [
+        LAST,
+        *([BEST] if entry.get("val_best") is not None else []),
+        *([EMA] if "test_ema" in entry else []),
+        TEACHING,
+    ]
+
+
+def _entry(folder: Path, arm: Arm, seed: int) -> tuple[dict[str, Any] | None, str | None]:
+    """The entry, or what is wrong with it."""
+    path = folder / ENTRY
+    if (said := damage(path)) is not None:
+        return None, f"{path} {said}"
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None, f"{path} is damaged"
+    whose = (entry.get("method"), entry.get("seed")) if isinstance(entry, dict) else None
+    if whose != (arm.label, seed):
+        return None, f"{path} is not of '{arm.label}', seed {seed}"
+    if bad := [
+        key for key in NUMBERS if isinstance(entry.get(key), bool) or not isinstance(entry.get(key), int | float)
+    ]:
+        return None, f"{path} lacks {', '.join(bad)}"
+    return entry, None
+
+
+def _wrong(setup: Setup, path: Path) -> str | None:
+    """What is wrong with one file. One that an earlier version wrote without a checksum is read through."""
+    if (said := damage(path)) is not None:
+        return f"{path} {said}"
+    if is_listed(path):
+        return None
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        else:
+            network = copy.deepcopy(setup.build(setup.recipe.student.model, "student", 0))  # it may be the caller's own
+            models.load_checkpoint(network, path, what="student")
+    except UserError as error:
+        return str(error).partition("\n")[0]
+    except ValueError:
+        return f"{path} is damaged"
+    return None

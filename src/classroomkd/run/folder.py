@@ -1,0 +1,231 @@
+"""The run folder: opening it, and whether it may be gone on with."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from pydantic import BaseModel, Field, TypeAdapter
+
+from classroomkd import methods
+from classroomkd._files import atomic_write_text, open_lock, refuse_links_below, writing
+from classroomkd._stored import read_json, read_yaml
+from classroomkd.errors import UserError
+from classroomkd.run.setup import Setup
+
+if TYPE_CHECKING:
+    from classroomkd.recipe import Arm, Recipe
+
+__all__ = [
+    "check_data",
+    "check_run",
+    "data_identity",
+    "first_rank",
+    "open_run",
+    "stored_data",
+]
+
+
+def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Whether a run folder can be made or gone on with; nothing is written.
+
+    Raises:
+        UserError: it exists and ``resume`` was not asked for; or it was made by another recipe (names what differs),
+            or with another version of a method; or it is another folder, which has no recipe.yaml; or something in it
+            is a link.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; give a folder to --out")
+    if not first_rank() or not _begun(out):
+        return
+    if not resume:
+        raise UserError(
+            f"{out} exists already; add --resume (resume=True in Python) to go on with it, or choose another --out"
+        )
+    refuse_links_below(out)
+    stored = out / "recipe.yaml"
+    if not stored.exists():
+        raise UserError(
+            f"{out} is no run folder: there are files in it, and no recipe.yaml. Nothing in it is replaced: choose "
+            "another --out, or put its recipe.yaml back"
+        )
+    changed = _differences(stored, recipe)
+    old: list[str] = []
+    task = recipe.task.name
+    for arm in recipe.arms():
+        made = out / arm.slug / "arm.json"
+        if not os.path.lexists(made):
+            continue
+        before = read_json(made, _ARM, remedy=f"put it back, or remove {made.parent} to teach this arm anew")
+        if _today(before, task) != _today(_identity(arm), task):
+            changed.append(f"the arm '{arm.label}'")
+        elif said := _told_versions(before, arm):
+            old.append(f"the arm '{arm.label}' was made with {said}")
+    if changed:
+        raise UserError(
+            f"{out} was made by another recipe: {', '.join(changed)} differ(s). Resume with the recipe it was "
+            f"made with ({stored}), or choose another --out"
+        )
+    if old:
+        raise UserError(
+            f"{out}: {'; '.join(old)}. The rules differ (CHANGELOG.md), so their students must not be mixed: choose "
+            "another --out, or go on with the version of classroomkd that made it (environment.json)"
+        )
+
+
+def _begun(out: Path) -> bool:
+    """Whether there is more in a folder than what a start leaves that was stopped before it had written anything."""
+    return out.exists() and any(p.name != ".lock" and not _UNFINISHED.fullmatch(p.name) for p in out.iterdir())
+
+
+_UNFINISHED = re.compile(r"\.recipe\.yaml\.[0-9a-f]+\.tmp")
+
+
+def check_data(out: Path, setup: Setup) -> None:
+    """Whether a run folder was made with these very images and parts; ids would shift otherwise.
+
+    Raises:
+        UserError: it was not.
+    """
+    if first_rank() and (stored := stored_data(out)) is not None and stored.model_dump() != data_identity(setup):
+        raise UserError(
+            f"{out} was made with other images or another split of '{setup.data.name}' than there are now; put them "
+            "back, or choose another --out"
+        )
+
+
+@contextmanager
+def open_run(out: Path, recipe: Recipe, setup: Setup, resume: bool) -> Iterator[None]:
+    """Make the run folder, say in it what it is made with, and keep it locked while it is worked in.
+
+    What :func:`check_run` and :func:`check_data` found is looked at again under the lock: since then another process
+    may have begun the same run, and finished it.
+
+    Raises:
+        UserError: another process is working in it, and what the two checks raise.
+    """
+    from classroomkd.recipe import recipe_yaml
+
+    if not first_rank():
+        yield
+        return
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with open_lock(out / ".lock") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process is working in {out}; wait for it, or choose another --out") from error
+        check_run(out, recipe, resume)
+        if resume:
+            check_data(out, setup)
+        atomic_write_text(out / "recipe.yaml", recipe_yaml(recipe))
+        atomic_write_text(out / "data.json", json.dumps(data_identity(setup), indent=1))
+        for arm in recipe.arms():
+            atomic_write_text(out / arm.slug / "arm.json", json.dumps(_identity(arm), indent=1))
+        yield
+
+
+class StoredData(BaseModel):
+    """What ``data.json`` says: the source's fingerprint, and the digest of each part."""
+
+    fingerprint: str
+    parts: dict[str, str]
+
+
+_DATA = TypeAdapter(StoredData)
+_ARM: TypeAdapter[list[Any]] = TypeAdapter(
+    list[Annotated[list[str | dict[str, Any] | int], Field(min_length=2, max_length=3)]]
+)
+
+
+def stored_data(out: Path) -> StoredData | None:
+    """What images a run folder was made with; None where it does not say.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = out / "data.json"
+    if not os.path.lexists(file):
+        return None
+    return read_json(file, _DATA, remedy="put it back, or choose another --out")
+
+
+def data_identity(setup: Setup) -> dict[str, Any]:
+    """What images a run saw: the source's fingerprint and which samples each part holds."""
+    parts = {"train": setup.data.train, "student": setup.student_part, "val": setup.data.val, "test": setup.data.test}
+    return {"fingerprint": setup.data.fingerprint, "parts": {name: part.digest() for name, part in parts.items()}}
+
+
+def _identity(arm: Arm) -> list[Any]:
+    """``[method, options]`` of every part, and the method's version as a third where it is above 1."""
+    raised = methods.raised(arm.parts)
+    found = [[name, options, raised[name]] if name in raised else [name, options] for name, options in arm.parts]
+    return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+
+
+def _today(identity: Any, task: str) -> Any:
+    """A stored arm with the options that have come since, at their defaults, whatever its methods' versions."""
+    try:
+        return json.loads(json.dumps([[name, methods.filled(name, options, task)] for name, options, *_ in identity]))
+    except (AttributeError, UserError, ValueError, TypeError):
+        return identity  # not what this version would write: it differs
+
+
+def _told_versions(identity: Any, arm: Arm) -> str:
+    """``version 1 of kd, this is 2`` for the methods of a stored arm whose version was another; 1 where none stands."""
+    raised, told = methods.raised(arm.parts), []
+    for name, _, *version in identity:
+        made, now = version[0] if version else 1, raised.get(name, 1)
+        if made != now:
+            told.append(f"version {made} of {name}, this is {now}")
+    return ", ".join(told)
+
+
+def first_rank() -> bool:
+    """Whether this process writes files and talks; known before the ranks have met (torchrun sets RANK)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+_CLOCKS = {"train.checkpoint_minutes", "mentor_train.checkpoint_minutes"}  # of no weight
+_FREE = {
+    "workers",
+    "threads",
+    "device",
+    "devices",
+    "cache",
+    "seeds",
+    "methods",
+    "method",
+    "name",
+    "on_bad_mentor",
+}  # may change
+
+
+def _differences(stored: Path, recipe: Recipe) -> list[str]:
+    """Keys of the recipe that differ from the stored one and matter for what is already there."""
+    from classroomkd.recipe import Recipe, recipe_yaml
+
+    before = read_yaml(stored, remedy="put it back, or choose another --out")
+    now = yaml.safe_load(recipe_yaml(recipe))
+    with suppress(Exception):  # keys that have come since count as their defaults; of values of any kind
+        before = yaml.safe_load(recipe_yaml(Recipe.model_validate(before)))
+    found = {
+        f"{key}.{inner}" if inner else key
+        for key in (set(before) | set(now)) - _FREE
+        for inner in _inner(before.get(key), now.get(key))
+    }
+    return sorted(found - _CLOCKS)
+
+
+def _inner(a: Any, b: Any) -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [k for k in sorted(set(a) | set(b)) if a.get(k) != b.get(k)]
+    return [""] if a != b else []

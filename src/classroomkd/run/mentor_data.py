@@ -1,0 +1,59 @@
+"""What a mentor that the run trains gets to see: everything, some classes, some samples, some wrong labels."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from classroomkd.data import rng as counter
+from classroomkd.data import split, subset
+from classroomkd.errors import UserError, did_you_mean
+from classroomkd.run.setup import Setup
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+
+__all__ = ["mentor_part"]
+
+
+def mentor_part(setup: Setup, index: int) -> tuple[Part, str]:
+    """The samples (and labels) mentor ``index`` is trained on, and a sentence about what is special.
+
+    ``train.classes`` with ``others`` makes a specialist, ``samples`` a stratified subset, ``label_noise`` replaces
+    that fraction of labels by random classes.
+    """
+    spec, part, notes = setup.recipe.mentors[index].train, setup.data.train, []
+    if spec is None:
+        return part, ""
+    place = f"mentors.{index}.train"
+    seed = zlib.crc32(setup.recipe.mentors[index].name.encode())
+    if spec.classes is not None:
+        unknown = [c for c in spec.classes if c not in setup.classes]
+        if unknown:
+            near = did_you_mean(unknown[0], setup.classes)
+            raise UserError(f"{place}.classes: the data has no class '{unknown[0]}'{near}")
+        known = np.isin(np.arange(len(setup.classes)), [setup.classes.index(c) for c in spec.classes])
+        target, ids = part.target.cpu().numpy(), part.ids.cpu().numpy()
+        per_class = np.bincount(target, minlength=len(setup.classes)).astype(np.int64)
+        counts = np.where(known, per_class, np.floor(per_class * (spec.others or 0.0)).astype(np.int64))
+        keep = split.take(target, ids, counts, seed=seed, purpose="mentor")
+        part = part.subset(torch.from_numpy(keep))
+        notes.append(f"specialist: {', '.join(spec.classes)}; {spec.others or 0:.0%} of the rest")
+    if spec.samples is not None and spec.samples < len(part):
+        part = subset(part, spec.samples, seed=seed, purpose="mentor")
+        notes.append(f"{spec.samples} samples only")
+    if spec.label_noise:
+        part = _with_noise(part, spec.label_noise, len(setup.classes), seed)
+        notes.append(f"{spec.label_noise:.0%} of its labels are wrong")
+    return part, "; ".join(notes)
+
+
+def _with_noise(part: Part, share: float, classes: int, seed: int) -> Part:
+    draws = torch.from_numpy(counter.uniform(counter.keys(seed, part.ids.cpu().numpy()), 2))
+    shift = 1 + (draws[..., 1] * (classes - 1)).long().clamp_max(classes - 2)
+    noisy = torch.where(draws[..., 0] < share, (part.target.cpu() + shift) % classes, part.target.cpu())
+    return replace(part, target=noisy.to(part.target.device))

@@ -1,0 +1,190 @@
+"""What a run is going to do and cost, before it does it: ``--dry-run``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from classroomkd import bank, methods
+from classroomkd.classroom import Classroom
+from classroomkd.run.bench_setting import prepared
+from classroomkd.run.mentors import is_trained
+from classroomkd.run.setup import Setup
+from classroomkd.train.gradient_scale import loud, measure
+from classroomkd.train.inputs import Batches
+from classroomkd.train.step_context import layout
+from classroomkd.train.step_cost import probe
+
+if TYPE_CHECKING:
+    from classroomkd.recipe import Arm
+
+__all__ = ["forecast", "plan"]
+
+BACKWARD = 2.0  # multiply-adds of a backward pass, in those of the forward pass
+
+
+def plan(setup: Setup, tell: Callable[[str], None] = lambda said: None) -> dict[str, Any]:
+    """Sizes, counts and measured cost of every arm, with untrained networks in place of the trained ones.
+
+    Args:
+        setup: of the run.
+        tell: told what is being measured, which takes minutes with large networks.
+
+    Returns:
+        ``{"data", "arms", "seeds", "steps", "students", "bank"}`` (``bank`` with the bytes it takes); an arm
+        has ``mentor_forwards`` (a step), ``x_floor``
+        (its step over the student alone, mentors online), ``x_floor_bank`` (with stored answers; None without) and
+        ``gradient_ratio`` (the mentors' gradient over that of the labels alone at the start, and ``loud``, what is to
+        be said of it; None where a mentor has no weights yet).
+    """
+    recipe = setup.recipe
+    batches = Batches(
+        setup.student_part,
+        setup.views,
+        recipe.train.batch_size,
+        0,
+        rank=setup.runtime.rank,
+        world=setup.runtime.world,
+        sizes=setup.known_extra_sizes,
+        device=setup.runtime.device,
+    )
+    batch = next(batches.epoch(0))
+    arms = []
+    sizes: dict[str, float] = {}
+    share = setup.bank.asked() / max(setup.bank.trainings * setup.bank.epochs, 1)  # of online answers, on average
+    last = layout(setup)
+    for place, arm in enumerate(recipe.arms()):
+        tell(f"measuring a step of '{arm.label}' ({place + 1} of {len(recipe.arms())})")
+        with prepared(setup, arm, last) as context:
+            classroom, method = context.classroom, context.classroom.method
+            wanted = method.needs.mentors > 0
+            costs, asks = probe(context, batch), method.mentor_indices
+            asked = len(recipe.mentors) if asks is None else len(asks)
+            kept = wanted and setup.bank.keeps(method.needs)
+            if kept:
+                classroom.mentors.store = _Blank(classroom, len(batch["ids"]), setup)
+                stored = probe(context, batch)["cost_ratio"]
+                for tap in method.needs.features:
+                    sizes |= {f"{name} {tap}": n for name, n in classroom.mentors.store.bytes(tap)}
+        arms.append(
+            {
+                "label": arm.label,
+                "mentor_forwards": round(asked * (share if kept else 1), 2) if wanted else 0,
+                "x_floor": round(costs["cost_ratio"], 2),
+                "x_floor_bank": round(stored, 2) if kept else None,
+                "step_ms": round(costs["step_ms"], 2),
+                **_loudness(setup, arm, last, batch),
+            }
+        )
+    return {
+        "data": {
+            "name": setup.data.name,
+            "classes": len(setup.classes),
+            "samples": setup.task_runner.samples,
+            "topics": setup.task_runner.topics,
+            "shape": list(setup.data.shape),
+            "train": len(setup.data.train),
+            "student_train": len(setup.student_part),
+            "val": len(setup.data.val),
+            "test": len(setup.data.test),
+        },
+        "arms": arms,
+        "seeds": list(recipe.seeds),
+        "steps": len(batches) * recipe.train.epochs,
+        "students": len(arms) * len(recipe.seeds),
+        "bank": _bank(setup, arms, sum(sizes.values())),
+    }
+
+
+def _loudness(setup: Setup, arm: Arm, last: bool, batch: dict[str, Tensor]) -> dict[str, Any]:
+    """How loud an arm's mentors are at the start; unknown where one is not trained yet, or must be calibrated first."""
+    needs, scale = methods.compose(arm.parts).needs, None
+    known = needs.mentors > 0 and not needs.calibration and all(is_trained(setup, m) for m in setup.recipe.mentors)
+    if known:
+        with prepared(setup, arm, last, weights=True) as context:
+            scale = measure(context, batch)
+    found = scale.entry() if scale is not None else {}
+    return {"gradient_ratio": found.get("gradient_ratio"), "loud": loud(scale)}
+
+
+def _bank(setup: Setup, arms: list[dict[str, Any]], features: float) -> dict[str, Any]:
+    """What is stored and what it saves; ``total`` is the dearest arm's training over the student alone."""
+    made = _counted(setup, features)
+    if dearest := max((a for a in arms if a["x_floor_bank"] is not None), key=lambda a: a["x_floor"], default=None):
+        made["total"] = _totals(setup, dearest["x_floor"], dearest["x_floor_bank"])
+    return made
+
+
+def _counted(setup: Setup, features: float = 0) -> dict[str, Any]:
+    """What is known without measuring; ``features``: bytes of stored activations."""
+    choice, samples, mentors = setup.bank, len(setup.student_part), len(setup.recipe.mentors)
+    asked = choice.asked() * samples * mentors
+    full = (choice.spec.views or choice.count or 0) * samples * mentors  # what has to be free, though exact fills less
+    dense = bank.Dense(setup.task_runner.answer_shape)
+    row = bank.TopK(len(setup.classes), choice.spec.top) if choice.spec.top else dense
+    stored = choice.spec.kind != "off"
+    return {
+        "kind": str(choice.spec),
+        "why": choice.why,
+        "mentor_answers_once": round(asked) if stored else 0,
+        "mentor_answers_online": round(choice.trainings * choice.epochs * samples * mentors),
+        "bytes": round(full * (row.row_bytes + 4) + features) if stored else 0,
+        "trainings": choice.trainings,
+    }
+
+
+def _totals(setup: Setup, online: float, stored: float) -> dict[str, float]:
+    """A training's cost over the student alone with its share of the filling, alone and where all share the bank."""
+    return {"one training": setup.bank.total(online, stored, 1), "all trainings": setup.bank.total(online, stored)}
+
+
+def forecast(setup: Setup, networks: dict[str, Any]) -> dict[str, Any] | None:
+    """What a run can say of its bank at once: counts, and costs in multiply-adds; nothing is measured.
+
+    Args:
+        setup: of the run.
+        networks: of :attr:`Experiment.networks`.
+
+    Returns:
+        ``bank`` of :func:`plan`, but with the ``bytes`` of logits alone, ``features`` (whether activations come on
+        top), ``views``, ``online`` (a step over the student alone where all mentors answer) and ``total`` in
+        multiply-adds, as if reading stored answers cost nothing; None where no method asks a mentor.
+    """
+    needs = [methods.compose(arm.parts).needs for arm in setup.recipe.arms()]
+    if not any(n.mentors > 0 for n in needs):
+        return None
+    student = (1.0 + BACKWARD) * networks["student"]["multiply_adds"]
+    online = 1.0 + sum(mentor["multiply_adds"] for mentor in networks["mentors"].values()) / max(student, 1.0)
+    return {
+        **_counted(setup),
+        "views": setup.bank.spec.views or setup.bank.count,
+        "features": any(setup.bank.keeps(n) and n.features for n in needs),
+        "online": online,
+        "total": _totals(setup, online, 1.0),
+    }
+
+
+class _Blank:
+    """A store that always answers the same: what looking up costs does not depend on what is there."""
+
+    def __init__(self, classroom: Classroom, batch: int, setup: Setup) -> None:
+        device, self.classroom = setup.runtime.device, classroom
+        self.answers = torch.zeros(len(classroom.mentors), batch, *setup.task_runner.answer_shape, device=device)
+        self.shapes = classroom.shapes.mentors if classroom.shapes is not None else {}
+        self.maps = {tap: [torch.zeros(batch, *x, device=device) for x in found] for tap, found in self.shapes.items()}
+        self.rows = len(setup.student_part) * (setup.bank.spec.views or setup.bank.count or 0)
+
+    def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
+        return self.answers[:, : len(ids)].clone()
+
+    def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x[: len(ids)].clone() for x in self.maps[tap])
+
+    def bytes(self, tap: str) -> list[tuple[str, float]]:
+        """By mentor, what storing its activations at a tap takes: fp16, and a word of 4 bytes a row."""
+        names = self.classroom.mentors.names
+        return [(name, self.rows * (2 * math.prod(x) + 4)) for name, x in zip(names, self.shapes[tap], strict=True)]

@@ -1,0 +1,269 @@
+"""Persons of the test part with what everybody says about them, kept in the run folder for the page: ``gallery.json``.
+
+The file is whole in itself (crops as JPEG data URIs, below 1.5 MB) and never required. Shapes: N persons of the test
+part, B kept ones, K joints, (H, W) the input's size; places are input pixels, pixel centres at whole numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from classroomkd import models
+from classroomkd._files import atomic_write_text
+from classroomkd.errors import UserError
+from classroomkd.run.answers_file import load_answers
+from classroomkd.run.students import seed_folder
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+    from classroomkd.recipe import Arm
+    from classroomkd.run.setup import Setup
+    from classroomkd.tasks.pose.runner import PoseRunner
+
+__all__ = ["NAME", "write_prediction_samples"]
+
+NAME = "gallery.json"
+RANDOM, WORST, DRAWN_WITH = 12, 12, 0
+LIMIT = 900_000  # bytes of all crops together, before base64 makes four of three
+TRIES = ((85, 0), (75, 0), (75, 320), (60, 224), (50, 160), (40, 96))  # JPEG quality, longer side (0: as it is)
+RIGHT_BY = ("PCKh@0.5", "PCK@0.2", "PCK@0.2_box")  # what says which joints are right where the metric does not
+Floats = NDArray[np.float64]
+
+
+def write_prediction_samples(
+    setup: Setup, out: Path, arms: Sequence[Arm], mentors: Sequence[Mapping[str, Any]]
+) -> Path | None:
+    """Choose persons of the test part and write what each student and mentor says about them.
+
+    Kept are the 12 persons that the headline's arm (as the page chooses it, its first finished seed) places worst, by
+    the mean distance of labelled joints in shares of the box's longer side, and 12 drawn from the others. Every arm is
+    shown by the same seed. Costs one forward of the test part; rank 0 does it, the others return at once.
+
+    Args:
+        setup: of the run; nothing is written for a task without persons.
+        out: the run folder, with ``summary.json`` and the students' files.
+        arms: of the recipe.
+        mentors: the records of the run's mentors; one whose answers are gone is left out.
+
+    Returns:
+        The file, or None where there was nothing to write.
+
+    Raises:
+        UserError: a student's file that cannot be read, a folder that cannot be written.
+        RunStopped: the disk is full.
+    """
+    if setup.data.people is None or not setup.runtime.is_zero or len(setup.data.test) == 0:
+        return None
+    headline = _headline(out)
+    files = {arm.label: seed_folder(out, arm, seed) for seed in reversed(setup.recipe.seeds) for arm in arms
+             if arm.label == headline and (seed_folder(out, arm, seed) / "student.safetensors").exists()}  # fmt: skip
+    if headline is None or headline not in files:
+        return None
+    seed = int(files[headline].name.removeprefix("seed"))
+    teller = _Teller(setup)
+    said = teller.student(files[headline] / "student.safetensors", setup.data.test)
+    error = teller.error(setup.data.test, said)
+    places, worst = _choose(error)
+    part = setup.data.test.subset(torch.from_numpy(places))
+    who: list[dict[str, str]] = []
+    found: list[Floats] = []
+    for arm in arms:
+        file = seed_folder(out, arm, seed) / "student.safetensors"
+        if arm.label == headline or file.exists():
+            who.append({"kind": "student", "name": arm.label})
+            found.append(said[places] if arm.label == headline else teller.student(file, part))
+    for record in mentors:
+        if (stored := teller.mentor(str(record["val_logits"]), places)) is not None:
+            who.append({"kind": "mentor", "name": str(record["name"])})
+            found.append(stored)
+    persons = [
+        {"chosen": "worst" if n < worst else "random", "error": _number(error[place])}
+        for n, place in enumerate(places)
+    ]  # fmt: skip
+    for key, values in teller.described(part, found).items():
+        for person, value in zip(persons, values, strict=True):
+            person[key] = value
+    subject = teller.task_runner
+    made = {
+        "schema": 1,
+        "task": setup.recipe.task.name,
+        "metric": subject.metric,
+        "right_by": teller.allowed(part)[0],
+        "size": list(subject.size),
+        "skeleton": subject.skeleton.plain(),
+        "seed": seed,
+        "headline": headline,
+        "test": len(setup.data.test),
+        "drawn_with": DRAWN_WITH,
+        "flip_test": subject.options.flip_test,
+        "who": who,
+        "persons": persons,
+    }
+    text = json.dumps(made, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    atomic_write_text(out / NAME, text)
+    return out / NAME
+
+
+def _headline(out: Path) -> str | None:
+    """The arm that the page is about."""
+    from classroomkd.report import load_summary, result_rows
+    from classroomkd.report.headline import main_arm
+
+    summary = load_summary(out)
+    row = main_arm(result_rows(summary), summary)
+    return None if row is None else str(row["arm"])
+
+
+def _choose(error: Floats) -> tuple[NDArray[np.int64], int]:
+    """Places of the kept persons, the worst first (and how many of these), then those drawn from the others."""
+    known = np.flatnonzero(np.isfinite(error))
+    worst = known[np.argsort(-error[known], kind="stable")][:WORST]
+    rest = np.setdiff1d(np.arange(len(error)), worst)
+    drawn = np.random.default_rng(DRAWN_WITH).permutation(rest)[:RANDOM]
+    return np.concatenate([worst, np.sort(drawn)]).astype(np.int64), len(worst)
+
+
+class _Teller:
+    """Asks networks, and measures what they say; found joints are (B, K, 3), NaN where a mentor does not know one."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.task_runner: PoseRunner = setup.task_runner  # type: ignore[assignment]  # the subject of people
+
+    def student(self, file: Path, part: Part) -> Floats:
+        """A student's joints on a part."""
+        network = self.setup.build(self.setup.recipe.student.model, "student")
+        models.load_checkpoint(network, file, what="student")
+        setup = self.setup
+        with setup.runtime.autocast():  # as they were scored: PoseRunner.evaluate
+            said = self.task_runner.answers(network, part, setup.inputs, setup.recipe.train.eval_batch_size)
+            return np.concatenate([self._decoded(answer) for answer, _ in said])
+
+    def mentor(self, val_answers: str, places: NDArray[np.int64]) -> Floats | None:
+        """A mentor's joints at ``places`` of the test part, from the file of its score; None when it is gone."""
+        val = Path(val_answers)
+        file = val.with_name(val.name.removesuffix("val.npy") + f"{self.setup.data.test.digest()}.npy")
+        try:
+            stored = load_answers(file, len(self.setup.data.test))
+        except UserError:
+            return None
+        return self._decoded(torch.from_numpy(stored[places]).to(self.setup.runtime.device))
+
+    def error(self, part: Part, found: Floats) -> Floats:
+        """Mean distance (B,) of labelled joints, in shares of the box's longer side."""
+        from classroomkd.tasks.pose.pck import box_side
+
+        far, labelled = self._far(part, found)
+        count = np.maximum(labelled.sum(1), 1)
+        mean = np.where(labelled, far, 0.0).sum(1) / count / box_side(self.task_runner.people.of(_ids(part)).box)
+        return np.where(labelled.any(1), mean, np.nan)
+
+    def allowed(self, part: Part) -> tuple[str, Floats]:
+        """What says which joints are right, and up to which distance (B,), image pixels; NaN where nothing does."""
+        from classroomkd.tasks.pose import pck
+
+        known, skeleton = self.task_runner.people.of(_ids(part)), self.task_runner.skeleton
+        for name in (self.task_runner.metric, *RIGHT_BY):
+            kind, _, rest = name.partition("@")
+            share, _, by = rest.partition("_")
+            reference = np.full(len(known), np.nan)
+            if kind == "PCKh":
+                reference = known.head * pck.HEAD_SHARE
+            elif kind == "PCK" and by == "box":
+                reference = pck.box_side(known.box)
+            elif kind == "PCK":
+                with suppress(UserError):  # a skeleton without shoulders or hips
+                    reference = pck.torso(known.joints, skeleton)
+            if np.isfinite(reference).any():
+                return name, reference * float(share)
+        return RIGHT_BY[-1], np.full(len(known), np.nan)
+
+    def described(self, part: Part, found: Sequence[Floats]) -> dict[str, list[Any]]:
+        """What the file says of each person: picture, crop, truth, and ``found`` in the order given."""
+        from classroomkd.tasks.pose.oks import oks
+
+        people, ids = self.task_runner.people, _ids(part)
+        pixels, target = self.setup.base_views.plain(*part.batch(torch.arange(len(part)))[:2])
+        truth, known, (_, allowed) = target.cpu().double().numpy(), people.of(ids), self.allowed(part)
+        told: list[list[dict[str, Any]]] = [[] for _ in range(len(part))]
+        for joints in found:
+            far, labelled = self._far(part, joints)
+            right = np.where(labelled, far, np.inf) <= allowed[:, None]
+            seen = known.joints.copy()
+            seen[..., 2] = np.where(labelled, seen[..., 2], 0)
+            alike = oks(
+                people.to_image(ids, np.nan_to_num(joints))[..., :2], seen, known.area, self.task_runner.skeleton.sigmas
+            )
+            for b, one in enumerate(told):
+                one.append({
+                    "joints": [None if np.isnan(joint).any() else _rounded(joint) for joint in joints[b]],
+                    "oks": _number(alike[b]),
+                    "right": int(right[b].sum()) if np.isfinite(allowed[b]) else None,
+                    "of": int(labelled[b].sum()),
+                })  # fmt: skip
+        return {
+            "id": [int(i) for i in ids],
+            "image": people.file(ids),
+            "crop": _crops(pixels.cpu().numpy()),
+            "truth": [[_rounded(joint) for joint in person] for person in truth],
+            "found": told,
+        }
+
+    def _far(self, part: Part, found: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+        """Distances (B, K) to the truth in image pixels, and which joints are labelled and answered."""
+        people, ids = self.task_runner.people, _ids(part)
+        joints = people.of(ids).joints
+        far = np.linalg.norm(people.to_image(ids, found)[..., :2] - joints[..., :2], axis=-1)
+        return far, (joints[..., 2] > 0) & np.isfinite(far)
+
+    def _decoded(self, said: Tensor) -> Floats:
+        coding = self.task_runner.coding
+        unknown, broken = coding.state(said)
+        joints = coding.decode(said).masked_fill((unknown | broken).unsqueeze(-1), torch.nan)
+        decoded: Floats = joints.float().cpu().double().numpy()
+        return decoded
+
+
+def _ids(part: Part) -> NDArray[np.int64]:
+    ids: NDArray[np.int64] = part.ids.cpu().numpy()
+    return ids
+
+
+def _crops(pixels: NDArray[np.uint8]) -> list[str]:
+    """Pixels (B, C, H, W) as JPEG data URIs, as good as the limit for all together allows."""
+    from PIL import Image
+
+    pictures = [Image.fromarray(one[0] if len(one) == 1 else np.moveaxis(one, 0, -1)) for one in pixels]
+    made: list[bytes] = []
+    for quality, longest in TRIES:
+        made = []
+        for picture in pictures:
+            small = picture.copy()
+            if longest:
+                small.thumbnail((longest, longest))
+            file = io.BytesIO()
+            small.save(file, "JPEG", quality=quality, subsampling=0 if quality > 80 else 2)
+            made.append(file.getvalue())
+        if sum(map(len, made)) <= LIMIT:
+            break
+    return ["data:image/jpeg;base64," + base64.b64encode(one).decode() for one in made]
+
+
+def _rounded(joint: Floats) -> list[float]:
+    return [round(float(number), 2) for number in joint]
+
+
+def _number(value: float) -> float | None:
+    return round(float(value), 4) if math.isfinite(value) else None

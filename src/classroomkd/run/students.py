@@ -1,0 +1,233 @@
+"""One student: one arm of the grid, one seed, from recipe to files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd import __version__, bank, methods, models
+from classroomkd._files import atomic_write_text
+from classroomkd.classroom import Classroom, Mentor
+from classroomkd.run.answers_file import load_answers
+from classroomkd.run.finished import keep_entry, read_back
+from classroomkd.run.mentor_cache import open_bank
+from classroomkd.run.mentor_record import MentorRecord
+from classroomkd.run.mentors import load_mentor, ready_mentor
+from classroomkd.run.setup import Setup
+from classroomkd.train import scoring as ev
+from classroomkd.train.loop import Notify, Result, Training
+
+if TYPE_CHECKING:
+    from classroomkd.recipe import Arm
+
+__all__ = ["build_classroom", "seed_folder", "teach_student", "untrained_classroom"]
+
+
+def seed_folder(out: Path, arm: Arm, seed: int) -> Path:
+    """Where one student's files go."""
+    return out / arm.slug / f"seed{seed}"
+
+
+def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorRecord]) -> Classroom:
+    """Student, mentors and method of one arm and seed; equal seeds start every arm from the same weights."""
+    student = setup.build(setup.recipe.student.model, "student", seed)
+    if setup.given and "student" in setup.given:
+        import copy
+
+        student = copy.deepcopy(student)
+    if setup.recipe.student.checkpoint is not None:
+        models.load_checkpoint(student, setup.recipe.student.checkpoint, what="student")
+    method = methods.compose(arm.parts)
+    wanted = method.needs.mentors > 0
+    needs, part = method.needs, setup.student_part
+    store = None
+    teachers: list[Mentor] = []
+    alone = False
+    if wanted and mentors:
+        store = open_bank(setup, needs, mentors)
+        # Where the bank suffices, the networks themselves are not even loaded.
+        alone = isinstance(store, bank.EpochCache) and not needs.heads
+        teachers = [Mentor(_Stored(m.name), m.name) if alone else load_mentor(setup, m) for m in mentors]
+    taught = {m.name: bool(m.taught_by) for m in setup.recipe.mentors}
+    torch.manual_seed(seed + 104729)  # of what the method builds, whether mentors have just been loaded or are stored
+    classroom = Classroom(
+        student,
+        teachers,
+        method,
+        task=setup.task,
+        mean=setup.data.mean,
+        std=setup.data.std,
+        taps=dict(setup.recipe.student.taps),
+        scores=[m.val_accuracy for m in mentors],
+        image_shape=setup.data.shape,
+        register=(part.ids, part.target),
+        store=store,
+        taught=[taught[m.name] for m in mentors],
+    )
+    for teacher in classroom.mentors:
+        if isinstance(store, bank.FillOnMissCache) and setup.taps:  # what it is asked for is stored for every arm
+            blank = teacher.prepare(setup.blank(), setup.inputs.mean, setup.inputs.std)
+            teacher.read(setup.taps, blank, needs.heads)
+    if not alone:
+        classroom.mentors.mentors = [setup.optimized(mentor) for mentor in classroom.mentors]
+    if method.needs.calibration:
+        logits = torch.stack([torch.from_numpy(load_answers(m.val_logits, len(setup.data.val))) for m in mentors])
+        device = setup.runtime.device
+        classroom.calibration = setup.task_runner.calibration(logits.to(device), setup.data.val.target.to(device))
+    return classroom.to(setup.runtime.device)
+
+
+def untrained_classroom(setup: Setup, arm: Arm, weights: bool = False) -> Classroom:
+    """The classroom of an arm before anything is trained: for a dry run of taps, shapes, cost and scales.
+
+    Args:
+        setup: of the run.
+        arm: whose.
+        weights: load the weights of networks that have some; else all are as they are built.
+    """
+    recipe, part = setup.recipe, setup.student_part
+    student = setup.build(recipe.student.model, "student", 0)
+    if weights and recipe.student.checkpoint is not None:
+        models.load_checkpoint(student, recipe.student.checkpoint, what="student")
+    method = methods.compose(arm.parts)
+    made = partial(ready_mentor, setup) if weights else setup.blank_mentor
+    teachers = [made(m) for m in (recipe.mentors if method.needs.mentors > 0 else ())]
+    classroom = Classroom(
+        student,
+        teachers,
+        method,
+        task=setup.task,
+        mean=setup.data.mean,
+        std=setup.data.std,
+        taps=dict(recipe.student.taps),
+        scores=[0.0] * len(teachers),
+        image_shape=setup.data.shape,
+        register=(part.ids, part.target),
+        taught=[bool(m.taught_by) for m in recipe.mentors] if teachers else [],
+    )
+    return classroom.to(setup.runtime.device)
+
+
+class _Stored(nn.Module):
+    """Stands for a mentor whose answers all come from the bank."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        raise AssertionError(f"mentor '{self.name}' was asked a question that the bank should hold")
+
+
+def teach_student(
+    setup: Setup,
+    arm: Arm,
+    seed: int,
+    mentors: Sequence[MentorRecord],
+    out: Path,
+    resume: bool,
+    notify: Notify,
+) -> dict[str, Any]:
+    """Train, test and store one student; a finished one is read back instead.
+
+    Returns:
+        Its entry in ``summary.json``.
+    """
+    folder = seed_folder(out, arm, seed)
+    if resume and (entry := read_back(setup, arm, seed, folder, notify)) is not None:
+        return entry
+    classroom = build_classroom(setup, arm, seed, mentors)
+    fit = Training(
+        setup.runtime,
+        classroom,
+        setup.student_part,
+        setup.data.val,
+        setup.views,
+        setup.inputs,
+        setup.recipe.train,
+        setup.classes,
+        seed,
+        folder=folder,
+        notify=notify,
+        evaluate_fn=setup.task_runner.evaluate,
+        extra_sizes=setup.extra_sizes(classroom),
+        on_bad_mentor=setup.recipe.on_bad_mentor,
+        told=f"arm '{arm.label}'" if seed == setup.recipe.seeds[0] else "",
+    )
+    result = fit.run(resume=resume)
+    return _finish(setup, arm, seed, classroom, result, folder)
+
+
+def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Result, folder: Path) -> dict[str, Any]:
+    """Test the last, best and averaged student and write them."""
+    student, size = classroom.student, setup.recipe.train.eval_batch_size
+    about = {
+        "task": setup.recipe.task.name,
+        "model": setup.recipe.student.model,
+        "classes": json.dumps(list(setup.classes)),
+        "preprocessing": json.dumps({"mean": setup.data.mean, "std": setup.data.std, "shape": setup.data.shape}),
+        "data": setup.data.name,
+        "data_size": json.dumps(setup.recipe.data.size),
+        "method": arm.label,
+        "seed": str(seed),
+        "classroomkd": __version__,
+        **setup.task_runner.about(),
+    }
+
+    def tested() -> ev.Score:
+        with setup.runtime.autocast():
+            return setup.task_runner.evaluate(student, setup.data.test, setup.inputs, size)
+
+    files = ["student.safetensors"]
+    last = {k: v.detach().clone() for k, v in student.state_dict().items()}
+    last_score = tested()
+    zero = setup.runtime.is_zero
+    if zero:
+        models.save_checkpoint(last, folder / "student.safetensors", about | {"which": "last"})
+    entry: dict[str, Any] = {
+        "method": arm.label,
+        "seed": seed,
+        "test_last": last_score.accuracy,
+        "test_best": last_score.accuracy,
+        "val_last": result.val[-1].accuracy if result.val else None,
+        "val_best": None,
+        "best_epoch": result.best_epoch,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 3),
+        **{k: round(v, 4) for k, v in result.cost.items() if math.isfinite(v)},
+        **(result.scale.entry() if result.scale is not None else {}),
+        **({"not_finite": result.not_finite} if result.not_finite else {}),
+        **({"test_metrics": dict(last_score.more)} if last_score.more else {}),
+    }
+    if result.left_out:
+        entry["left_out"] = result.left_out
+    if isinstance(classroom.mentors.store, bank.FillOnMissCache):
+        entry["mentor_answers"] = setup.runtime.total(sum(classroom.mentors.store.asked))
+    if result.best is not None:
+        student.load_state_dict(result.best)
+        entry["test_best"] = tested().accuracy
+        entry["val_best"] = max(s.accuracy for s in result.val)
+        files.append("student-best.safetensors")
+        if zero:
+            models.save_checkpoint(result.best, folder / "student-best.safetensors", about | {"which": "best"})
+    if result.ema is not None:
+        student.load_state_dict(result.ema)
+        entry["test_ema"] = tested().accuracy
+        files.append("student-ema.safetensors")
+        if zero:
+            models.save_checkpoint(result.ema, folder / "student-ema.safetensors", about | {"which": "ema"})
+    student.load_state_dict(last)
+    if zero:
+        teaching = result.teaching | {"test_per_class": last_score.per_class}
+        atomic_write_text(folder / "teaching.json", json.dumps(teaching))
+        # The last checkpoint stays: the files can be made again from it without training.
+        keep_entry(folder, entry, [*files, "teaching.json"])
+    setup.runtime.barrier()
+    return entry

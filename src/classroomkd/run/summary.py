@@ -1,0 +1,127 @@
+"""What ``summary.json`` and ``environment.json`` of a run say."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from classroomkd import __version__, methods
+from classroomkd.run.attempts import attempt
+from classroomkd.run.folder import data_identity
+from classroomkd.run.setup import Setup
+from classroomkd.run.workers import cores
+from classroomkd.train.watch import Found, added
+
+__all__ = ["environment", "summarise"]
+
+
+def environment(setup: Setup, command: str) -> dict[str, Any]:
+    """Where and with what a run was made."""
+    runtime = setup.runtime
+    return {
+        "schema": 1,
+        "classroomkd": __version__,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": str(runtime.device),
+        "precision": runtime.precision,
+        "device_name": torch.cuda.get_device_name() if runtime.device.type == "cuda" else platform.processor(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "world": runtime.world,
+        "command": command,
+        **({"torchelastic": started} if (started := attempt()) is not None else {}),
+    }
+
+
+def summarise(
+    setup: Setup,
+    *,
+    student: dict[str, Any] | None,
+    entries: Sequence[dict[str, Any]],
+    mentors: Sequence[dict[str, Any]],
+    failures: Sequence[str],
+    command: str,
+    seconds: float,
+    heard: Found | None = None,
+) -> dict[str, Any]:
+    """The content of ``summary.json``, schema 1; scores are fractions in 0..1.
+
+    ``heard``: mentors' answers that are not finite as jobs told of them, for mentors of whom no student has an account.
+    """
+    not_finite = {**(heard or {}), **added(*(e.get("not_finite", {}) for e in entries))}
+    recipe, arms, table = setup.recipe, setup.recipe.arms(), methods.entries()
+    order = {arm.label: i for i, arm in enumerate(arms)}
+    return {
+        "schema": 1,
+        "name": recipe.name,
+        "task": recipe.task.name,
+        "metric": setup.task_runner.metric,
+        "val_metric": setup.task_runner.val_metric,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "seconds": round(seconds, 2),
+        "data": {
+            "name": setup.data.name,
+            "classes": list(setup.classes),
+            "train": len(setup.data.train),
+            "student_train": len(setup.student_part),
+            "val": len(setup.data.val),
+            "test": len(setup.data.test),
+            "notes": [*setup.data.notes, *_what_mentors_saw(setup, mentors)],
+            **data_identity(setup),
+        },
+        "train": recipe.train.model_dump(mode="json"),
+        "student": student or {"model": recipe.student.model},
+        "seeds": list(recipe.seeds),
+        "arms": [
+            {
+                "label": arm.label,
+                "folder": arm.slug,
+                "method": "+".join(e.name for e in arm.entries),
+                "options": {e.name: e.options for e in arm.entries},
+                "version": {e.name: table[e.name].version for e in arm.entries},
+                "status": "; ".join(dict.fromkeys(table[e.name].status_of(e.options) for e in arm.entries)),
+            }
+            for arm in arms
+        ],
+        "entries": sorted(entries, key=lambda e: (order.get(e["method"], len(order)), e["seed"])),
+        "mentors": [
+            {k: v for k, v in m.items() if k not in ("val_logits", "answers")}
+            | {"not_finite": not_finite.get(m["name"], {"answers": 0, "ids": []})}
+            for m in mentors
+        ],
+        "bank": _bank(setup, mentors),
+        "failures": list(failures),
+    }
+
+
+def _what_mentors_saw(setup: Setup, mentors: Sequence[dict[str, Any]]) -> list[str]:
+    """What the mentors had that the student had not."""
+    student = len(setup.student_part)
+    more = [m["samples"] for m in mentors if m["samples"] is not None and m["samples"] > student]
+    if not more:
+        return []
+    theirs = ", all of them among theirs" if min(more) == len(setup.data.train) else ""
+    return [
+        f"{len(more)} of {len(mentors)} mentors were trained on more labels (up to {max(more):,}) than the student "
+        f"sees ({student:,}{theirs}): part of what the mentors add is that data."
+    ]
+
+
+def _bank(setup: Setup, mentors: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    if setup.bank.spec.kind == "off" or not mentors:
+        return None
+    return {
+        "kind": str(setup.bank.spec),
+        "why": setup.bank.why,
+        "views": setup.views.definition,
+        "forwards": sum(m["forwards"] for m in mentors),
+        "seconds": round(sum(m["answer_seconds"] for m in mentors), 2),
+    }

@@ -1,0 +1,130 @@
+"""ClassificationRunner: networks answer with ``(B, classes)`` logits; accuracy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd import bank, models, tasks
+from classroomkd.classroom import Calibration, Mentor, Task
+from classroomkd.errors import UserError, did_you_mean
+from classroomkd.tasks.runner import TaskRunner
+from classroomkd.train.scoring import Score, calibration_of, score
+
+if TYPE_CHECKING:
+    from classroomkd.recipe import TrainSpec
+    from classroomkd.recipe.schema import MentorSpec
+
+__all__ = ["ClassificationRunner"]
+
+
+class ClassificationRunner(TaskRunner):
+    """Single-label classification."""
+
+    metric = "accuracy"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names."""
+        return self.setup.classes
+
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        """``(classes,)``."""
+        return (len(self.classes),)
+
+    def task_for(self, train: TrainSpec, mentor: MentorSpec | None = None, module: nn.Module | None = None) -> Task:
+        """See the base."""
+        return tasks.create("classification", label_smoothing=train.label_smoothing, **self.setup.recipe.task.options)
+
+    def resolve(self, spec: str, mentor: MentorSpec | None = None) -> nn.Module:
+        """See the base."""
+        count = len(self.classes) if mentor is None or mentor.classes is None else len(mentor.classes)
+        setup = self.setup
+        return models.resolve(spec, count, trust_code=setup.trust_code, in_channels=setup.data.shape[0])
+
+    def expect(self, answer: Tensor, role: str, mentor: MentorSpec | None) -> None:
+        """See the base."""
+        known = None if mentor is None or mentor.classes is None else len(mentor.classes)
+        if answer.dim() == 2 and answer.shape[1] == (known or len(self.classes)):
+            return
+        got = f"{answer.shape[1]} classes" if answer.dim() == 2 else f"shape {tuple(answer.shape)}"
+        if known is not None:
+            raise UserError(f"{role}: the network answers {got}, its classes name {known}")
+        raise UserError(
+            f"{role}: the network answers {got}, the data '{self.setup.data.name}' has {len(self.classes)}; a mentor "
+            "that knows some of them says which: classes: [...]"
+        )
+
+    def known(self, spec: MentorSpec) -> tuple[int, ...] | None:
+        """Places of a mentor's classes among the data's; None when it knows them all.
+
+        Raises:
+            UserError: a class that the data does not have, or the same one twice.
+        """
+        if spec.classes is None:
+            return None
+        unknown = [name for name in spec.classes if name not in self.classes]
+        if unknown or len(set(spec.classes)) < len(spec.classes):
+            what = f"no class '{unknown[0]}'{did_you_mean(unknown[0], self.classes)}" if unknown else "a class twice"
+            raise UserError(f"mentor '{spec.name}': classes names {what}; the data '{self.setup.data.name}' has others")
+        return tuple(self.classes.index(name) for name in spec.classes)
+
+    def check_network(
+        self, module: nn.Module, role: str, mentor: MentorSpec | None = None, size: tuple[int, int] | None = None
+    ) -> None:
+        """See the base; a mentor that knows some classes is loaded, not trained."""
+        if mentor is not None and self.known(mentor) is not None and mentor.checkpoint is None:
+            given = self.setup.given
+            if not (given and mentor.name in given):
+                raise UserError(
+                    f"{role}: a mentor that knows some classes needs checkpoint: FILE; train: {{classes: [...]}} "
+                    "has the run train a specialist"
+                )
+        super().check_network(module, role, mentor, size)
+
+    def wrap(self, spec: MentorSpec, module: nn.Module, mean: Any, std: Any, size: tuple[int, int] | None) -> Mentor:
+        """See the base."""
+        return Mentor(
+            module,
+            spec.name,
+            mean=mean,
+            std=std,
+            size=size,
+            taps=dict(spec.taps),
+            classes=self.known(spec),
+            num_classes=len(self.classes),
+        )
+
+    def lineage(self, spec: MentorSpec, mentor: Mentor) -> dict[str, Any]:
+        """See the base: which classes it knows, where it does not know all."""
+        return {"known": spec.classes} if spec.classes is not None else {}
+
+    def check_top(self, top: int | None) -> None:
+        """See the base; :func:`~classroomkd.run.bank_choice.choose` looks at the number."""
+
+    def codec(self, mentor: Mentor, top: int | None) -> bank.Codec:
+        """See the base."""
+        if top is None:
+            return bank.Dense(self.answer_shape)
+        return bank.TopK(len(self.classes), top, mentor.classes)
+
+    def score(self, answers: Tensor, target: Tensor, ids: Tensor) -> Score:
+        """See the base."""
+        return score(answers, target, len(self.classes))
+
+    def calibration(self, answers_MN: Tensor, target: Tensor) -> Calibration:
+        """See the base."""
+        return calibration_of(answers_MN, target)
+
+    def blank_calibration(self, mentors: int) -> Calibration:
+        """See the base."""
+        k, device = len(self.classes), self.setup.runtime.device
+        return Calibration(torch.ones(mentors, device=device), torch.ones(mentors, k, device=device))
+
+    def chance(self) -> tuple[float, str]:
+        """See the base: three standard errors above guessing."""
+        share, n = 1 / len(self.classes), len(self.setup.data.val)
+        return share + 3 * (share * (1 - share) / max(n, 1)) ** 0.5, f"chance is {share:.1%}"

@@ -1,0 +1,310 @@
+"""Top-down human pose: networks answer with SimCC bins or heatmaps, and are scored by OKS-AP, PCKh or PCK."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd.classroom import Calibration, Mentor, Task, prediction_of
+from classroomkd.data.keypoints.crops import PADDING
+from classroomkd.data.keypoints.skeleton_union import named_skeleton
+from classroomkd.data.skeleton import Skeleton
+from classroomkd.errors import UserError, did_you_mean
+from classroomkd.models.checkpoints import read_checkpoint
+from classroomkd.models.measuring import as_for_evaluation
+from classroomkd.run.reading import read_answers, sum_up
+from classroomkd.tasks.pose.calibration import calibrate
+from classroomkd.tasks.pose.coding import Coding, coding_of
+from classroomkd.tasks.pose.judging import check_metric, judge
+from classroomkd.tasks.pose.task import Pose
+from classroomkd.tasks.pose.translation import VERSION, Translation
+from classroomkd.tasks.pose.written import written_coding, written_skeleton
+from classroomkd.tasks.runner import TaskRunner
+from classroomkd.train.scoring import Score
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+    from classroomkd.data.keypoints.people import People
+    from classroomkd.recipe import TrainSpec
+    from classroomkd.recipe.schema import MentorSpec
+    from classroomkd.recipe.task_options import PoseOptions
+    from classroomkd.run.setup import Setup
+    from classroomkd.train.inputs import Inputs
+
+__all__ = ["PoseRunner"]
+
+_CODING = ("loss", "scale", "beta", "decoder")
+_AT_ONCE = 1024  # persons
+
+
+class PoseRunner(TaskRunner):
+    """Keypoints of one person in a crop."""
+
+    samples = "persons"
+    topics = "joints"
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        from classroomkd.recipe.task_options import PoseOptions
+
+        self.options: PoseOptions = PoseOptions.model_validate(setup.recipe.task.options)
+        if setup.data.skeleton is None or setup.data.people is None:
+            raise UserError(f"task: pose needs people with joints; the data '{setup.data.name}' has classes")
+        self.skeleton: Skeleton = setup.data.skeleton
+        self.people: People = setup.data.people
+        self._checkpoints: dict[str, dict[str, str]] = {}
+        if not bool((setup.data.train.target[..., 2] > 0).any()):
+            raise UserError(
+                f"data: no training person of '{setup.data.name}' has a labelled joint; a detector's boxes are for a "
+                "test part, which data.options.test names"
+            )
+        check_metric(setup.data.metric, self.people.boxes)
+
+    @property
+    def metric(self) -> str:
+        """See the base."""
+        name: str = self.setup.data.metric
+        return name if self.people.boxes == "detector" else name.replace("AP_detector", "AP_gtbox")
+
+    @property
+    def val_metric(self) -> str:
+        """See the base: a detector's boxes are the test part's alone."""
+        return self.metric.replace("AP_detector", "AP_gtbox")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the student's input."""
+        return self.setup.data.shape[1], self.setup.data.shape[2]
+
+    @cached_property
+    def coding(self) -> Coding:
+        """How the student's answers are to be read: by its head, which one dry forward shows."""
+        setup = self.setup
+        device = setup.runtime.device
+        with torch.random.fork_rng(devices=[]):
+            network = setup.build(setup.recipe.student.model, "student")
+        coding = self._coding(network, self.size, len(self.skeleton), "student", device)
+        known = {field.name for field in fields(coding)} & self.options.model_fields_set
+        return replace(coding, **{key: getattr(self.options, key) for key in _CODING if key in known})
+
+    @torch.no_grad()
+    def _coding(
+        self, network: nn.Module, size: tuple[int, int], joints: int, role: str, device: torch.device
+    ) -> Coding:
+        with as_for_evaluation(network):
+            try:
+                answer = prediction_of(network(torch.zeros(2, self.setup.data.shape[0], *size, device=device)))
+            except (RuntimeError, ValueError, AssertionError) as error:
+                first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise UserError(f"{role}: the network does not take images of {size[0]}x{size[1]}: {first}") from error
+        if answer.dim() not in (3, 4) or answer.shape[1] != joints:
+            got = f"{answer.shape[1]} joints" if answer.dim() in (3, 4) else f"shape {tuple(answer.shape)}"
+            raise UserError(
+                f"{role}: the network answers {got}, its skeleton has {joints} joints; a pose network gives "
+                "(B, joints, x-bins + y-bins) or (B, joints, height, width); a mentor of other joints says which: "
+                "skeleton: coco"
+            )
+        return coding_of(network, answer, size, role)
+
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        """See the base."""
+        return tuple(self.coding.answer_shape)
+
+    def task_for(self, train: TrainSpec, mentor: MentorSpec | None = None, module: nn.Module | None = None) -> Task:
+        """See the base; a mentor's coding is that of its own head and size.
+
+        Raises:
+            UserError: label smoothing, which joints do not have.
+        """
+        if train.label_smoothing:
+            raise UserError("train.label_smoothing: joints are taught by smooth targets already; leave it out")
+        coding = self.coding
+        if mentor is not None and module is not None:
+            coding = self._coding_of_mentor(mentor, module, mentor.shape or self.size)
+        return Pose(coding, self.skeleton, per=self.options.per, distil_hidden=self.options.distil_hidden)
+
+    def skeleton_of(self, mentor: MentorSpec | None) -> Skeleton:
+        """The joints a mentor answers: by name, as a list, or the data's.
+
+        Raises:
+            UserError: an unknown skeleton.
+        """
+        wanted = None if mentor is None else mentor.skeleton
+        if mentor is None or (wanted is None and "skeleton" not in self._written(mentor)):
+            return self.skeleton
+        if wanted is None:  # a student of ours says which joints it answers
+            return written_skeleton(str(mentor.checkpoint), self._written(mentor))
+        if isinstance(wanted, str):
+            try:
+                return named_skeleton(wanted)
+            except UserError as error:
+                text = str(error).replace("data.options.skeleton", f"mentor '{mentor.name}'")
+                raise UserError(f"{text}; or give the list of its joints") from error
+        return Skeleton(mentor.name, tuple(wanted), (), (0.079,) * len(wanted), (), ())
+
+    def _written(self, mentor: MentorSpec) -> dict[str, str]:
+        """What a mentor's checkpoint says of itself; nothing where it was not written here."""
+        if mentor.checkpoint is None:
+            return {}
+        if mentor.name not in self._checkpoints:
+            said = read_checkpoint(mentor.checkpoint, what=f"mentor '{mentor.name}'")[1]
+            self._checkpoints[mentor.name] = said if said.get("task") == "pose" else {}
+        return self._checkpoints[mentor.name]
+
+    def _coding_of_mentor(self, mentor: MentorSpec, module: nn.Module, size: tuple[int, int]) -> Coding:
+        """How a mentor's answers are to be read: by its head, its checkpoint, and what the recipe says of it.
+
+        Raises:
+            UserError: ``head`` has an option that its coding does not.
+        """
+        joints, who = len(self.skeleton_of(mentor)), f"mentor '{mentor.name}'"
+        coding = self._coding(module, size, joints, who, self.setup.runtime.device)
+        if "coding" in self._written(mentor):
+            kept = written_coding(str(mentor.checkpoint), self._written(mentor))
+            if kept.answer_shape == coding.answer_shape and kept.kind == coding.kind:
+                coding = kept
+        known = {field.name for field in fields(coding)} - {"size", "joints"}
+        if unknown := [key for key in mentor.head if key not in known]:
+            near = did_you_mean(unknown[0], known)
+            raise UserError(f"{who}: its head has no option '{unknown[0]}'{near}; there are {', '.join(sorted(known))}")
+        return replace(coding, **mentor.head)
+
+    def places(self, mentor: MentorSpec) -> tuple[int | None, ...]:
+        """For each of the student's joints, its place in a mentor's answer.
+
+        Raises:
+            UserError: joints that one of them does not have; no joint in common.
+        """
+        found = self.skeleton.places(self.skeleton_of(mentor), mentor.joints)
+        if all(place is None for place in found):
+            raise UserError(
+                f"mentor '{mentor.name}' has no joint of the student's; say which stand for each other: "
+                f"joints: {{{self.skeleton.joints[0]}: ITS_NAME}}"
+            )
+        return found
+
+    def resolve(self, spec: str, mentor: MentorSpec | None = None) -> nn.Module:
+        """See the base."""
+        from classroomkd.models.pose import resolve_pose
+
+        size = self.size if mentor is None or mentor.shape is None else mentor.shape
+        setup, count = self.setup, len(self.skeleton_of(mentor))
+        network: nn.Module = resolve_pose(
+            spec, count, size, trust_code=setup.trust_code, in_channels=setup.data.shape[0]
+        )
+        return network
+
+    def check_network(
+        self, module: nn.Module, role: str, mentor: MentorSpec | None = None, size: tuple[int, int] | None = None
+    ) -> None:
+        """See the base; a mentor must know joints of the student's."""
+        if mentor is not None:
+            given = bool(self.setup.given and mentor.name in self.setup.given)
+            trained = mentor.checkpoint is None and not given and not self.comes_trained(mentor.model)
+            if trained and self.places(mentor) != tuple(range(len(self.skeleton))):
+                raise UserError(
+                    f"{role}: a mentor with joints of its own, or in an order of its own, needs checkpoint: FILE; the "
+                    "run trains mentors on the data's joints alone"
+                )
+            self.places(mentor)
+        if mentor is None:
+            self._coding(module, size or self.size, len(self.skeleton), role, self.setup.runtime.device)
+        else:
+            self._coding_of_mentor(mentor, module, size or self.size)
+
+    def expect(self, answer: Tensor, role: str, mentor: MentorSpec | None) -> None:
+        """See the base; :meth:`check_network` does it all."""
+
+    def wrap(self, spec: MentorSpec, module: nn.Module, mean: Any, std: Any, size: tuple[int, int] | None) -> Mentor:
+        """See the base; answers are translated into the student's head, bins and joints."""
+        own = size or self.size
+        coding = self._coding_of_mentor(spec, module, own)
+        translate = Translation(coding, self.coding, self.places(spec))
+        return Mentor(module, spec.name, mean=mean, std=std, size=size, taps=dict(spec.taps), translate=translate)
+
+    def lineage(self, spec: MentorSpec, mentor: Mentor) -> dict[str, Any]:
+        """See the base: how its answers are read, what they are translated into and by which rules, and its joints."""
+        assert isinstance(mentor.translate, Translation)
+        own = mentor.translate.mentor.plain()
+        return {"own": own, "answers": self.coding.plain(), "joints": self.places(spec), "translation": VERSION}
+
+    def taught_by(self) -> dict[str, Any]:
+        """See the base: all but how answers are scored."""
+        return {key: value for key, value in self.setup.recipe.task.options.items() if key != "flip_test"}
+
+    def about(self) -> dict[str, str]:
+        """See the base: skeleton and head."""
+        options = self.setup.recipe.data.options
+        crop = {"padding": options.get("padding", PADDING), "canvas": options.get("canvas", 1.0)}
+        return {
+            "skeleton": json.dumps(self.skeleton.plain()),
+            "coding": json.dumps(self.coding.plain()),
+            "crop": json.dumps(crop),
+        }
+
+    def comes_trained(self, spec: str) -> bool:
+        """See the base; those that can only teach."""
+        from classroomkd.models.pose import mentor_only
+
+        return mentor_only(spec)
+
+    def refuse_training(self, index: int) -> str | None:
+        """See the base: specialists and wrong labels are made by class; an assistant answers as the student does."""
+        spec = self.setup.recipe.mentors[index]
+        if spec.train is not None and (spec.train.classes is not None or spec.train.label_noise):
+            key = "classes" if spec.train.classes is not None else "label_noise"
+            return f"mentors.{index}.train.{key}: joints have no classes; use samples: N for a weaker mentor"
+        if spec.taught_by is not None:
+            module, device = self.setup.build_mentor(spec.name, seed=0), self.setup.runtime.device
+            coding = self._coding(module, spec.shape or self.size, len(self.skeleton), spec.name, device)
+            if coding.plain() != self.coding.plain():
+                return f"mentors.{index}.taught_by: an assistant has the student's head and size; {spec.model} has not"
+        return None
+
+    def score(self, answers: Tensor, target: Tensor, ids: Tensor) -> Score:
+        """See the base."""
+        return self._judged(zip(torch.split(answers, _AT_ONCE), torch.split(target, _AT_ONCE), strict=True), ids)
+
+    def evaluate(self, network: nn.Module, part: Part, inputs: Inputs, batch_size: int) -> Score:
+        """See the base; with ``flip_test`` the mean of a crop's and its mirror image's answers."""
+        return self._judged(self.answers(network, part, inputs, batch_size), part.ids)
+
+    def answers(
+        self, network: nn.Module, part: Part, inputs: Inputs, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batch by batch a student's answers as they are scored, and the targets."""
+        flip, views = self.options.flip_test, self.setup.base_views
+        return read_answers(
+            network, part, inputs, self.coding, self.skeleton, flip=flip, batch_size=batch_size, views=views
+        )
+
+    def _judged(self, batches: Iterable[tuple[Tensor, Tensor]], ids: Tensor) -> Score:
+        found, loss = sum_up(batches, self.coding, self.setup.task)
+        test = torch.equal(ids.cpu(), self.setup.data.test.ids.cpu())
+        first, per_joint, more = judge(self.people, self.skeleton, ids, found, metric=self.metric, test=test)
+        return Score(first, loss, per_joint, len(ids), more)
+
+    def calibration(self, answers_MN: Tensor, target: Tensor) -> Calibration:
+        """See the base."""
+        return calibrate(self.setup.task, answers_MN, target)
+
+    def blank_calibration(self, mentors: int) -> Calibration:
+        """See the base."""
+        device = self.setup.runtime.device
+        return Calibration(torch.ones(mentors, device=device), torch.ones(mentors, len(self.skeleton), device=device))
+
+    def chance(self) -> tuple[float, str]:
+        """See the base: a network that answers the mean pose of the validation part everywhere."""
+        val = self.setup.data.val
+        seen = (val.target[..., 2:] > 0).to(val.target.dtype)
+        mean = (val.target[..., :2] * seen).sum(0) / seen.sum(0).clamp_min(1)
+        pose = torch.cat([mean, torch.ones_like(mean[:, :1])], -1).expand(len(val), -1, -1)
+        first, _, _ = judge(self.people, self.skeleton, val.ids, pose, metric=self.metric)
+        return first, f"the mean pose alone has {first:.1%}"

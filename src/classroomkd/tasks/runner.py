@@ -1,0 +1,158 @@
+"""The base of all subjects."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd import bank
+from classroomkd.classroom import Calibration, Mentor, Task, prediction_of
+from classroomkd.errors import UserError
+from classroomkd.models.measuring import as_for_evaluation
+from classroomkd.train.scoring import Score, answers
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+    from classroomkd.recipe import TrainSpec
+    from classroomkd.recipe.schema import MentorSpec
+    from classroomkd.run.setup import Setup
+    from classroomkd.train.inputs import Inputs
+
+__all__ = ["TaskRunner"]
+
+
+class TaskRunner(ABC):
+    """How the networks of a task are built, joined and scored, on the data of one run.
+
+    Attributes:
+        setup: the run.
+        samples, topics: what a sample and what answers are about are called, for messages.
+    """
+
+    samples: ClassVar[str] = "images"
+    topics: ClassVar[str] = "classes"
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+
+    @property
+    @abstractmethod
+    def metric(self) -> str:
+        """What ``Score.accuracy`` is, by its name in the field."""
+
+    @property
+    def val_metric(self) -> str:
+        """The same of the validation part, where that is scored under other conditions than the test part."""
+        return self.metric
+
+    @property
+    @abstractmethod
+    def answer_shape(self) -> tuple[int, ...]:
+        """Shape of the student's answer to one sample."""
+
+    @property
+    def answer_size(self) -> int:
+        """How many numbers that is."""
+        return math.prod(self.answer_shape)
+
+    @abstractmethod
+    def task_for(self, train: TrainSpec, mentor: MentorSpec | None = None, module: nn.Module | None = None) -> Task:
+        """The task, with a training section's own label smoothing; for a mentor's own training, of its network."""
+
+    @abstractmethod
+    def resolve(self, spec: str, mentor: MentorSpec | None = None) -> nn.Module:
+        """A network by name, as the student or a mentor of this run has it.
+
+        Raises:
+            UserError: no such network.
+        """
+
+    @abstractmethod
+    def expect(self, answer: Tensor, role: str, mentor: MentorSpec | None) -> None:
+        """Refuse a network by its answer to two blank images.
+
+        Raises:
+            UserError: it does not answer what this data asks.
+        """
+
+    @abstractmethod
+    def score(self, answers: Tensor, target: Tensor, ids: Tensor) -> Score:
+        """How good answers (N, …), in the student's form, to un-augmented samples are."""
+
+    @abstractmethod
+    def calibration(self, answers_MN: Tensor, target: Tensor) -> Calibration:
+        """What held-out answers (M, N, …) say about the mentors."""
+
+    @abstractmethod
+    def blank_calibration(self, mentors: int) -> Calibration:
+        """A calibration that changes nothing, for dry runs."""
+
+    @abstractmethod
+    def chance(self) -> tuple[float, str]:
+        """The score at or below which a mentor has learned nothing, and words for it."""
+
+    def check_top(self, top: int | None) -> None:
+        """Refuse ``bank: …,top=K`` for answers that are not one distribution over classes.
+
+        Raises:
+            UserError: they are not.
+        """
+        if top is not None:
+            raise UserError("bank: top=K keeps the largest logits of a classifier; leave it out for this task")
+
+    def codec(self, mentor: Mentor, top: int | None) -> bank.Codec:
+        """How a mentor's answer is stored, with only its ``top`` largest logits where asked."""
+        return bank.Dense(self.answer_shape)
+
+    def wrap(self, spec: MentorSpec, module: nn.Module, mean: Any, std: Any, size: tuple[int, int] | None) -> Mentor:
+        """A network as the mentor that the recipe describes, with its own normalisation and (H, W)."""
+        return Mentor(module, spec.name, mean=mean, std=std, size=size, taps=dict(spec.taps))
+
+    def lineage(self, spec: MentorSpec, mentor: Mentor) -> dict[str, Any]:
+        """What a wrapped mentor's answers depend on beside its weights and preprocessing; part of their key."""
+        return {}
+
+    def taught_by(self) -> dict[str, Any]:
+        """The options of the recipe's task that say what a student, or an assistant, is taught."""
+        return {}
+
+    def about(self) -> dict[str, str]:
+        """What a student's file says about its answers, beside classes and preprocessing."""
+        return {}
+
+    def comes_trained(self, spec: str) -> bool:
+        """Whether networks of this name are built with their published weights."""
+        return False
+
+    def refuse_training(self, index: int) -> str | None:
+        """Why mentor ``index`` cannot be trained as its section says; None where it can."""
+        return None
+
+    @torch.no_grad()
+    def check_network(
+        self, module: nn.Module, role: str, mentor: MentorSpec | None = None, size: tuple[int, int] | None = None
+    ) -> None:
+        """One dry forward on blank images: the network must take them and answer what this data asks."""
+        setup = self.setup
+        shape = (2, setup.data.shape[0], *(size or setup.data.shape[1:]))
+        try:
+            with as_for_evaluation(module):
+                answer = prediction_of(module(torch.zeros(shape, device=setup.runtime.device)))
+        except UserError as error:
+            raise UserError(f"{role}: {error}") from error
+        except Exception as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"{role}: the network does not take images of shape {shape[1:]}: {first}. "
+                "Set data.size to what it expects, or choose another model"
+            ) from error
+        self.expect(answer, role, mentor)
+
+    def evaluate(self, network: nn.Module, part: Part, inputs: Inputs, batch_size: int) -> Score:
+        """Score a network on the un-augmented samples of a part."""
+        said, target = answers(network, part, inputs, batch_size, self.setup.base_views)
+        return self.score(said, target, part.ids)

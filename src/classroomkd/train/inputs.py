@@ -1,0 +1,197 @@
+"""From uint8 pixels to a network's inputs, and the order in which training sees the samples."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from classroomkd.errors import UserError
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+    from classroomkd.data.views.base import Views
+
+    # Pixels, target, ids and views, and the space with what else these views show.
+    _Found = tuple[tuple[Tensor, Tensor, Tensor, Tensor], Views]
+
+__all__ = ["Batches", "Inputs", "batch_sizes", "extra_size_key", "extra_size_of", "shared", "uneven"]
+
+_SIGHT = "pixels at "
+
+
+def extra_size_key(size: tuple[int, int]) -> str:
+    """Where a batch keeps its views drawn at another (H, W)."""
+    return f"{_SIGHT}{size[0]}x{size[1]}"
+
+
+def extra_size_of(key: str) -> tuple[int, int] | None:
+    """The (H, W) of a :func:`extra_size_key`; None for a batch's other keys."""
+    if not key.startswith(_SIGHT):
+        return None
+    height, width = key.removeprefix(_SIGHT).split("x")
+    return int(height), int(width)
+
+
+class Inputs:
+    """Normalise: ``(B, C, H, W)`` uint8 to float, (x / 255 − mean) / std, on the training device.
+
+    Args:
+        mean, std: per channel, pixels in 0..1.
+        device: where inputs go.
+        channels_last: memory format of the result, faster for convolutions on most devices.
+    """
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], device: torch.device, channels_last: bool = True
+    ) -> None:
+        self.mean, self.std = tuple(mean), tuple(std)
+        scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(1, -1, 1, 1)
+        self._scale = scale
+        self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, -1, 1, 1)
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self.device = device
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Inputs of a batch of pixels (uint8, or floats already in 0..255)."""
+        pixels = pixels.to(self.device, non_blocking=True)
+        x = torch.addcmul(self._shift, pixels.to(torch.float32), self._scale)
+        return x.contiguous(memory_format=self._format)
+
+
+def batch_sizes(samples: int, batch: int, drop_last: bool | None, whole_batch: bool) -> tuple[list[int], int]:
+    """How many samples each batch of an epoch has, and how many are left out; see :class:`Batches`."""
+    full, rest = divmod(samples, batch)
+    drop = (rest == 1 or (whole_batch and 4 * rest < batch)) if drop_last is None else drop_last
+    return [batch] * full + ([rest] if rest and not drop else []), rest if drop else 0
+
+
+def shared(size: int, world: int) -> tuple[int, ...]:
+    """How many samples of a batch each rank has."""
+    return tuple(size * (rank + 1) // world - size * rank // world for rank in range(world))
+
+
+def uneven(batch_size: int, world: int) -> str:
+    """What to say of a batch size that ranks cannot share evenly."""
+    less = batch_size - batch_size % world
+    near = [str(size) for size in (less, less + world) if size]
+    return (
+        f"train.batch_size={batch_size} is shared by {world} processes and does not divide by their number; set "
+        f"train.batch_size={' or '.join(near)}, or start another number of processes"
+    )
+
+
+class Batches:
+    """The training order: a fresh permutation per (seed, epoch), the same on every machine and for any rank count.
+
+    Args:
+        part: the training samples.
+        views: the augmentation; where it mixes samples, partners are drawn from ``part``.
+        batch_size: samples of a step over all ranks together.
+        seed: the run's seed.
+        drop_last: leave out a last, smaller batch; None = where it would hold a single sample (BatchNorm), or, with
+            ``whole_batch``, less than a quarter of a batch.
+        whole_batch: whether the method compares the samples of a batch with each other.
+        rank, world: this rank takes its contiguous share of every batch. Where shares differ or hold a single sample,
+            ranks are filled up to the same number, two at least, with other samples of the epoch.
+        sizes: (H, W) at which mentors want the same views drawn, beside the student's.
+        size: (H, W) at which whoever is taught wants them; None: the data's.
+        device: where views are drawn; None: where the part fetches its pixels. What the part decodes from files is
+            fetched one batch ahead.
+
+    Attributes:
+        sizes: samples of each batch, over all ranks.
+        dropped: samples that an epoch leaves out.
+
+    Raises:
+        UserError: a batch size that the ranks cannot share evenly.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        views: Views,
+        batch_size: int,
+        seed: int,
+        *,
+        drop_last: bool | None = None,
+        whole_batch: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        sizes: Sequence[tuple[int, int]] = (),
+        size: tuple[int, int] | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.device = device
+        self.others, self.size = tuple(sizes), size
+        if batch_size % world:
+            raise UserError(uneven(batch_size, world))
+        self.part, self.views, self.seed = part, views.over(part), seed
+        self.batch_size = min(batch_size, len(part))
+        self.rank, self.world = rank, world
+        self.sizes, self.dropped = batch_sizes(len(part), self.batch_size, drop_last, whole_batch)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def epoch(self, epoch: int, done: int = 0) -> Iterator[dict[str, Any]]:
+        """Batches of one epoch after the first ``done``: ``pixels`` (uint8, augmented), ``target``, ``ids``, ``views``.
+
+        Where ranks are filled up, ``shares`` says how many samples of the batch are each rank's own; they come first.
+        """
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        order = torch.randperm(len(self.part), generator=generator).to(self.part.rows.device)
+        starts = list(itertools.accumulate(self.sizes, initial=0))
+        shares = [shared(size, self.world) for size in self.sizes]
+        places = [self._place(order, start, own) for start, own in zip(starts, shares, strict=False)]
+        for own, (found, space) in zip(shares[done:], self._fetched(places[done:], epoch), strict=True):
+            device = self.device or found[0].device
+            pixels, target, ids, views = (value.to(device, non_blocking=True) for value in found)
+            shown, moved = space.look(pixels, target, ids, views, self.size)
+            batch: dict[str, Any] = {"pixels": shown, "target": moved, "ids": ids, "views": views}
+            if len(ids) > own[self.rank] or len(set(own)) > 1:
+                batch["shares"] = own
+            for other in self.others:
+                batch[extra_size_key(other)], _ = space.look(pixels, target, ids, views, other)
+            yield batch
+
+    def _place(self, order: Tensor, start: int, shares: Sequence[int]) -> Tensor:
+        """This rank's samples of the batch that begins at ``start``, and those that fill it up.
+
+        These are its own of the epoch's first batch (whose answers are at hand), or in the first batch what follows.
+        """
+        first, own = start + sum(shares[: self.rank]), shares[self.rank]
+        most = max(2, *shares) if self.world > 1 else own
+        spare = self.rank * self.sizes[0] // self.world if start else first + own
+        filling = [(spare + n) % self.sizes[0] for n in range(most - own)]
+        return torch.cat([order[first : first + own], order[filling]]) if filling else order[first : first + own]
+
+    def _pinned(self, value: Tensor) -> Tensor:
+        """A tensor in memory that a GPU reads while the host goes on; as it is where there is nothing to bring."""
+        away = self.device is not None and self.device.type == "cuda" and value.device.type == "cpu"
+        return value.pin_memory() if away else value
+
+    def _fetched(self, places: Sequence[Tensor], epoch: int) -> Iterator[_Found]:
+        """The part's batches at ``places``; while one is used, a thread decodes the next."""
+
+        def fetch(place: Tensor) -> _Found:
+            pixels, target, ids = self.part.batch(place)
+            views = self.views.pick(self.seed, ids, epoch)
+            found = (self._pinned(pixels), self._pinned(target), self._pinned(ids), self._pinned(views))
+            return found, self.views.ready(ids, views)
+
+        if not self.part.pixels.decodes:
+            yield from map(fetch, places)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="batch") as pool:
+            ahead: deque[Future[_Found]] = deque()
+            for place in places:
+                ahead.append(pool.submit(fetch, place))
+                if len(ahead) > 1:
+                    yield ahead.popleft().result()
+            yield from (last.result() for last in ahead)

@@ -1,0 +1,215 @@
+"""What happened in training, accumulated on the device and read every few steps: no host sync in the step.
+
+Shapes: M mentors, B samples, U units, K topics (classes, keypoints).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classroomkd._files import atomic_write_text, open_inside, writing
+from classroomkd._stored import MOST_LOG, plain, trusted
+from classroomkd.classroom import Lesson
+from classroomkd.train.watch import Watch
+
+__all__ = ["Log", "Record", "open_log"]
+
+
+class Record:
+    """Accumulates losses, terms, finite flags and who taught what.
+
+    Args:
+        mentors: number of mentors.
+        topics: number of topics K.
+        device: where lessons live.
+        reduce: sums a tensor over ranks; None on one. Ranks flush at the same steps.
+    """
+
+    def __init__(
+        self, mentors: int, topics: int, device: torch.device, reduce: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        self._over_ranks: Callable[[Tensor], Tensor] = reduce or (lambda tensor: tensor)
+        self.names: list[str] = []
+        self.sums: Tensor | None = None
+        self.bad: Tensor | None = None
+        self.steps = 0
+        self.mentors, self.topics = mentors, topics
+        self.taught = torch.zeros(3, mentors, topics, device=device)  # active, weight, temperature while active
+        self.count = torch.zeros(topics, device=device)
+        self.idle = torch.zeros((), device=device)  # units on which no mentor was active
+        self.total = torch.zeros(3, mentors, topics, dtype=torch.float64)
+        self.total_count = torch.zeros(topics, dtype=torch.float64)
+        self.has_mentors = False
+        self.watch: Watch | None = None  # counts mentors' answers that are not finite
+
+    @torch.no_grad()
+    def add(self, lesson: Lesson) -> None:
+        """Take in one lesson; everything stays on the device."""
+        terms = lesson.outcome
+        assert terms is not None
+        values = torch.stack([lesson.loss.detach(), *(v.detach().reshape(()) for v in terms.values.values())]).float()
+        if self.sums is None or self.bad is None or len(self.names) != len(values) - 1:
+            self.names = list(terms.values)
+            self.sums = torch.zeros_like(values)
+            self.bad = torch.zeros_like(values, dtype=torch.bool)
+        self.sums += values
+        self.bad |= ~values.isfinite()
+        self.steps += 1
+        if terms.active is None or terms.weight is None or terms.temperature is None:
+            return
+        self.has_mentors = True
+        topic = lesson.task.unit_labels(lesson.target).flatten()
+        active = terms.active.flatten(1).to(self.taught.dtype)
+        weight, temperature = terms.weight.flatten(1).float(), terms.temperature.flatten(1).float()
+        self.taught.index_add_(2, topic, torch.stack([active, weight, active * temperature]))
+        self.count.index_add_(0, topic, torch.ones_like(topic, dtype=self.count.dtype))
+        self.idle += (active.sum(0) == 0).sum()
+
+    def is_bad(self) -> Tensor | None:
+        """Whether any loss so far was not finite, as a float scalar on the device (for the fused optimisers)."""
+        return None if self.bad is None else self.bad.any().float()
+
+    def flush(self) -> dict[str, Any]:
+        """Read and clear the interval; the one place where the device is waited for.
+
+        Returns:
+            ``{"loss", "terms", "mentors", "bad", "not_finite"}``: means over the interval; ``bad`` names terms that
+            were not finite, ``not_finite`` the mentors whose answers were not.
+        """
+        if self.sums is None or self.bad is None or self.steps == 0:
+            return {"loss": None, "terms": {}, "mentors": None, "bad": [], "not_finite": {}}
+        steps = self._over_ranks(torch.tensor(float(self.steps), device=self.sums.device))
+        values = (self._over_ranks(self.sums) / steps).tolist()
+        bad = self.bad_terms()
+        out: dict[str, Any] = {
+            "loss": values[0],
+            "terms": dict(zip(self.names, values[1:], strict=True)),
+            "mentors": self._interval() if self.has_mentors else None,
+            "bad": bad,
+            "not_finite": self.watch.flush() if self.watch is not None else {},
+        }
+        self.sums.zero_()
+        self.steps = 0
+        return out
+
+    def bad_terms(self) -> list[str]:
+        """Names of the terms that were not finite on any rank; waits for the device."""
+        if self.bad is None:
+            return []
+        flags = self._over_ranks(self.bad.float()).tolist()
+        bad = [name for name, flag in zip(self.names, flags[1:], strict=True) if flag]
+        return ["loss"] if flags[0] and not bad else bad
+
+    def _interval(self) -> dict[str, Any]:
+        taught = self._over_ranks(self.taught).to("cpu", torch.float64)
+        count = self._over_ranks(self.count).to("cpu", torch.float64)
+        idle = float(self._over_ranks(self.idle))
+        self.total += taught
+        self.total_count += count
+        units = float(count.sum())
+        active, weight, temperature = taught.sum(2)
+        out = {
+            "active": _listed(active / units),
+            "weight": _listed(weight / units),
+            "temperature": _listed(temperature / active),
+            "none_active": idle / units,
+        }
+        self.taught.zero_()
+        self.count.zero_()
+        self.idle.zero_()
+        return out
+
+    def teaching(self, mentors: Sequence[str], topics: Sequence[str]) -> dict[str, Any]:
+        """Who taught what over the whole training: shares and means by mentor and topic, ``[M][K]``."""
+        out: dict[str, Any] = {"classes": list(topics), "count": _listed(self.total_count)}
+        if self.has_mentors:
+            active, weight, temperature = self.total
+            out |= {
+                "mentors": list(mentors),
+                "active": _listed(active / self.total_count),
+                "weight": _listed(weight / self.total_count),
+                "temperature": _listed(temperature / active),
+            }
+        return out
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the totals, and the running interval summed over ranks, all of which must call."""
+        open_ = {"taught": self.taught, "count": self.count, "idle": self.idle}
+        if self.sums is not None:
+            open_["sums"] = self.sums
+        interval: dict[str, Any] = {key: self._over_ranks(value).to("cpu") for key, value in open_.items()}
+        interval |= {"names": list(self.names), "steps": self.steps}
+        totals = {"total": self.total, "count": self.total_count, "has_mentors": self.has_mentors}
+        not_finite = self.watch.state() if self.watch is not None else {}
+        return {**totals, "interval": interval, "not_finite": not_finite}
+
+    def restore(self, state: dict[str, Any], first: bool = True) -> None:
+        """Take up a checkpoint's totals, and its interval on the first rank: the others' shares are in its sums."""
+        self.total, self.total_count = state["total"], state["count"]
+        self.has_mentors = bool(state["has_mentors"])
+        if self.watch is not None:
+            self.watch.restore(state.get("not_finite", {}))
+        interval = state.get("interval")  # older checkpoints stood where there is none
+        if interval is None:
+            return
+        device, share = self.taught.device, float(first)
+        self.names, self.steps = list(interval["names"]), int(interval["steps"])
+        self.taught, self.count, self.idle = (interval[k].to(device) * share for k in ("taught", "count", "idle"))
+        if "sums" in interval:
+            self.sums = interval["sums"].to(device) * share
+            self.bad = torch.zeros_like(self.sums, dtype=torch.bool)
+
+
+def _listed(x: Tensor) -> Any:
+    """Nested lists with None for what is undefined (0/0), rounded to what a reader can use."""
+
+    def clean(v: Any) -> Any:
+        if isinstance(v, list):
+            return [clean(i) for i in v]
+        return round(v, 6) if math.isfinite(v) else None
+
+    return clean(x.tolist())
+
+
+class Log:
+    """``metrics.jsonl`` of a training, one line a call; ``lines`` is how many there are."""
+
+    def __init__(self, path: Path | None, lines: int) -> None:
+        self._path, self.lines = path, lines
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        """Append a line."""
+        self.lines += 1
+        if self._path is not None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            with writing(self._path), os.fdopen(open_inside(self._path, flags), "a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def open_log(folder: Path | None, step: int, lines: int | None = None) -> Log:
+    """``metrics.jsonl`` in a folder (None: nowhere), for what comes after a step and so many lines (None: unknown);
+    an earlier attempt's later ones go."""
+    if folder is None:
+        return Log(None, lines or 0)
+    path = folder / "metrics.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept: list[str] = []
+    if step and path.exists():
+        with trusted(path, "remove it to begin a new one"):
+            there = plain(path, MOST_LOG).decode("utf-8", errors="replace").splitlines()
+        for text in there[:lines]:
+            try:
+                if json.loads(text)["step"] <= step:
+                    kept.append(text)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                break  # a line cut by the kill: it and what follows is done again
+    atomic_write_text(path, "".join(line + "\n" for line in kept))
+    return Log(path, len(kept))
