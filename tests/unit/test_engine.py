@@ -302,14 +302,14 @@ def test_a_ramp_goes_by_steps_and_is_resumed_to_the_bit(
     images: Any, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[float, float, float]] = []
-    asked = Classroom.gather
+    asked = Classroom.collect
 
     def gather(self: Classroom, *args: Any, **kwargs: Any) -> Any:
         lesson = asked(self, *args, **kwargs)
         seen.append((lesson.epoch, lesson.progress, self.method.factor_of(lesson)))
         return lesson
 
-    monkeypatch.setattr(Classroom, "gather", gather)
+    monkeypatch.setattr(Classroom, "collect", gather)
     spec = TrainSpec(epochs=3, batch_size=16, log_every=2)
     whole, _ = fit(images, runtime, tmp_path / "a", method="dkd", spec=spec)
     each = len(seen) // 3

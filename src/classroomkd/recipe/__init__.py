@@ -56,11 +56,11 @@ _LAZY = {
     "StudentSpec": "schema",
     "TaughtBy": "schema",
     "TrainSpec": "training",
-    "find_recipe": "shelf",
+    "find_recipe": "find",
     "json_schema": "dump",
     "load_recipe": "load",
     "make_recipe": "load",
-    "recipe_files": "shelf",
+    "recipe_files": "find",
     "recipe_yaml": "dump",
     "save_recipe": "dump",
 }

@@ -240,7 +240,7 @@ class Ranks:
 
     def join(self, rank: int) -> Callable[[Tensor], Tensor]:
         def joined(x: Tensor) -> Tensor:
-            parts = self.collect(rank, x)
+            parts = self.gather(rank, x)
             if x.requires_grad:
                 parts[rank] = x.detach() + 2 * (x - x.detach())
             return torch.cat(parts)
@@ -248,7 +248,7 @@ class Ranks:
         return joined
 
     def reduce(self, rank: int) -> Callable[[Tensor], Tensor]:
-        return lambda x: torch.stack(self.collect(rank, x)).sum(0)
+        return lambda x: torch.stack(self.gather(rank, x)).sum(0)
 
 
 @pytest.mark.parametrize("name", ["rkd", "sp", "crd"])
