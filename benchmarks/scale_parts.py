@@ -20,7 +20,7 @@ from torch import Tensor
 from classroomkd.bank import LOGITS, Codec, Dense, FillOnMissCache, RowStore, TopK, fill, merge, verify
 from classroomkd.bank import codec as codec_of
 from classroomkd.data.images import MemoryPixels, Part
-from classroomkd.data.views.base import FixedViews, Views, make_views
+from classroomkd.data.views import FixedViews, Views, make_views
 
 SIDE = 8
 KEY = {"mentor": "made-up", "weights": "0" * 64, "data": "made-up"}

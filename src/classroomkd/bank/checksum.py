@@ -17,6 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from classroomkd._splitmix import GAMMA, mix
+
 __all__ = ["checksums", "row_sums"]
 
 _TOP = np.int32(-(2**31))
@@ -25,13 +27,10 @@ _TOP = np.int32(-(2**31))
 @cache
 def _weights(count: int) -> npt.NDArray[np.int64]:
     """(count,) odd multipliers: splitmix64 of their place, two patterns forced."""
-    z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    ones = np.uint64(1 | 1 << 20 | 1 << 42)
-    zeros = np.uint64(1 << 21 | 1 << 43)
-    return ((z | ones) & ~zeros).view(np.int64)
+    z = mix(np.arange(1, count + 1, dtype=np.int64) * GAMMA)
+    ones = 1 | 1 << 20 | 1 << 42
+    zeros = 1 << 21 | 1 << 43
+    return (z | ones) & ~zeros
 
 
 _PLACE = np.int64(0x5851F42D4C957F2D)

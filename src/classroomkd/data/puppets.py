@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from classroomkd.data import rng as counter
+from classroomkd.data import rng
 from classroomkd.data.puppets_draw import draw
 from classroomkd.data.puppets_pose import CLASSES, JOINTS, Figure, pose
 from classroomkd.errors import UserError
@@ -55,7 +55,7 @@ def labels(seed: int, index: ArrayLike) -> NDArray[np.int64]:
     index_n = np.asarray(index, dtype=np.int64).reshape(-1)
     block, place = np.divmod(index_n, len(CLASSES))
     order = np.argsort(
-        counter.keys(seed, np.int64(_LABEL_STREAM), block[:, None], np.arange(len(CLASSES))), axis=-1, kind="stable"
+        rng.keys(seed, np.int64(_LABEL_STREAM), block[:, None], np.arange(len(CLASSES))), axis=-1, kind="stable"
     )
     return np.take_along_axis(order, place[:, None], axis=-1)[:, 0].astype(np.int64)
 
@@ -84,7 +84,7 @@ def scenes(
     chunk = max(1, 2**16 // image_size**2)
     for start in range(0, len(index_n), chunk):
         part = slice(start, start + chunk)
-        key = counter.keys(seed, np.int64(_SCENE_STREAM), index_n[part])
+        key = rng.keys(seed, np.int64(_SCENE_STREAM), index_n[part])
         figure = pose(key, label_n[part], hard)
         images[part] = draw(key, figure, image_size, hard, noise)
         joints[part], boxes[part] = _annotate(figure, image_size)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from classroomkd.data import rng as counter
+from classroomkd.data import rng
 
 __all__ = ["PURPOSES", "counts_for_fraction", "counts_for_total", "stratified", "take"]
 
@@ -57,7 +57,7 @@ def take(target: Ints, ids: Ints, counts: Ints, *, seed: int, purpose: str) -> I
 
     ``target`` and ``ids`` are (N,); ``counts`` is (K,), each at most the number of samples of that class.
     """
-    key = counter.keys(seed, np.int64(PURPOSES[purpose]), ids)
+    key = rng.keys(seed, np.int64(PURPOSES[purpose]), ids)
     order = np.lexsort((ids, key, target))
     ordered = target[order]
     first = np.searchsorted(ordered, np.arange(len(counts)))

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from classroomkd.data import rng as counter
-from classroomkd.data import split, subset
+from classroomkd.data import rng, split, subset
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.run.setup import Setup
 
@@ -53,7 +52,7 @@ def mentor_part(setup: Setup, index: int) -> tuple[Part, str]:
 
 
 def _with_noise(part: Part, share: float, classes: int, seed: int) -> Part:
-    draws = torch.from_numpy(counter.uniform(counter.keys(seed, part.ids.cpu().numpy()), 2))
+    draws = torch.from_numpy(rng.uniform(rng.keys(seed, part.ids.cpu().numpy()), 2))
     shift = 1 + (draws[..., 1] * (classes - 1)).long().clamp_max(classes - 2)
     noisy = torch.where(draws[..., 0] < share, (part.target.cpu() + shift) % classes, part.target.cpu())
     return replace(part, target=noisy.to(part.target.device))

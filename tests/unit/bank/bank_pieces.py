@@ -15,7 +15,7 @@ from torch import Tensor
 
 from classroomkd.bank import Codec, Dense, RowStore, fill
 from classroomkd.data.images import MemoryPixels, Part
-from classroomkd.data.views.base import FixedViews, Views, make_views
+from classroomkd.data.views import FixedViews, Views, make_views
 
 CLASSES, SIDE = 6, 8
 KEY: dict[str, Any] = {

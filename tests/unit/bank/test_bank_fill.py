@@ -26,7 +26,7 @@ from torch import Tensor
 
 from classroomkd.bank import Dense, fill, verify
 from classroomkd.bank.locks import locked
-from classroomkd.data.views.base import make_views
+from classroomkd.data.views import make_views
 from classroomkd.errors import UserError
 
 N, V = 150, 3

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from classroomkd.data import FixedViews, MemoryPixels, Part, hashing, make_views, view_names
+from classroomkd.data import FixedViews, MemoryPixels, Part, make_views, view_names
 from classroomkd.data import rng as counter
 from classroomkd.data.spec import ENDLESS_VIEWS, DataSpec, parse
 from classroomkd.data.views.base import Views
@@ -27,7 +27,7 @@ def views(name: str, view_seed: int = 0, size: tuple[int, int] = (12, 10)) -> Vi
 
 def test_torch_and_numpy_draw_the_same_numbers() -> None:
     ids = torch.randint(-(2**62), 2**62, (500,))
-    ours = hashing.keys(-7, 3, ids, 5, ids).numpy().view(np.uint64)
+    ours = counter.tensor_keys(-7, 3, ids, 5, ids).numpy().view(np.uint64)
     assert np.array_equal(ours, counter.keys(-7, np.int64(3), ids.numpy(), np.int64(5), ids.numpy()))
 
 

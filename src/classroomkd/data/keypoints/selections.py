@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from classroomkd.data import rng as counter
-from classroomkd.data import split
+from classroomkd.data import rng, split
 from classroomkd.data.keypoints import checks
 from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource, annotated, boxed
 from classroomkd.data.keypoints.files import Files, Store
@@ -139,7 +138,7 @@ def _order(lot: Selection, purpose: str, seed: int) -> Ints:
     """Places of the lot's pictures, with samples or bare, in the order of (seed, purpose, the picture's id)."""
     places = np.union1d(lot.persons.picture, lot.bare)
     numbers = np.array([lot.pictures[place].id for place in places], np.int64)
-    keys = counter.keys(seed, np.int64(split.PURPOSES[purpose]), numbers)
+    keys = rng.keys(seed, np.int64(split.PURPOSES[purpose]), numbers)
     return np.asarray(places[np.lexsort((numbers, keys))], np.int64)
 
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classroomkd.data import hashing
+from classroomkd.data import rng
 from classroomkd.data.images import ImageSet
 from classroomkd.data.keypoints.crops import Canvas, region
 from classroomkd.data.skeleton import Skeleton
@@ -164,14 +164,14 @@ class PersonViews(Views):
     def _parameters(self, target: Tensor, ids: Tensor, views: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Centre (B, 2) in input pixels, step, cosine, sine and mirror (B,) of every view."""
         height, width = self.image_size
-        table, key = self._there(target.device), hashing.keys(self.view_seed, ids, views)
+        table, key = self._there(target.device), rng.tensor_keys(self.view_seed, ids, views)
         touched = views != self.identity
 
         def happens(stream: int, probability: float) -> Tensor:
-            return touched & (hashing.below(hashing.mix(key + stream), 2**20) < round(probability * 2**20))
+            return touched & (rng.draw(key, stream, 2**20) < round(probability * 2**20))
 
         def look_up(stream: int, *names: str) -> list[Tensor]:
-            place = hashing.below(hashing.mix(key + stream), len(table[names[0]]))
+            place = rng.draw(key, stream, len(table[names[0]]))
             return [table[name][place] for name in names]
 
         mirrored = touched if self.count == 2 else happens(_FLIP, self.flip)
@@ -182,7 +182,7 @@ class PersonViews(Views):
         cos, sin = torch.where(turned, cos, 1.0), torch.where(turned, sin, 0.0)
         centre = torch.stack([torch.full_like(step, (width - 1) / 2), torch.full_like(step, (height - 1) / 2)], -1)
         if self.half_body:
-            upper = hashing.below(hashing.mix(key + _UPPER), 2) == 1
+            upper = rng.draw(key, _UPPER, 2) == 1
             middle, share, able = self._half(target, upper, table["upper"])
             able = able & happens(_HALF, self.half_body)
             centre = torch.where(able[:, None], middle, centre)

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from classroomkd.data import hashing
-from classroomkd.data.views.base import CropFlip, Views
+from classroomkd.data import rng
+from classroomkd.data.views.base import Views
+from classroomkd.data.views.crop_flip import CropFlip
 from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ class Mixup(Views):
             raise UserError(
                 f"the views '{self.name}' mix a sample with others of its part; say which: views.over(images.train)"
             )
-        key = hashing.keys(self.view_seed, ids, views)
-        place = hashing.below(hashing.mix(key + _PARTNER), len(self.part))
-        share = WHOLE // 2 + hashing.below(hashing.mix(key + _SHARE), WHOLE // 2 + 1)
+        key = rng.tensor_keys(self.view_seed, ids, views)
+        place = rng.draw(key, _PARTNER, len(self.part))
+        share = WHOLE // 2 + rng.draw(key, _SHARE, WHOLE // 2 + 1)
         return place, torch.where(views == self.identity, WHOLE, share)
 
     def apply(self, pixels: Tensor, ids: Tensor, views: Tensor) -> Tensor:
@@ -89,11 +90,11 @@ class Mixup(Views):
         others = self._fetched(ids, views) if self._brought is None else self._brought
         assert others.shape == pixels.shape, (tuple(others.shape), tuple(pixels.shape))
         ids, views = ids.to(pixels.device), views.to(pixels.device)
-        key, count = hashing.keys(self.view_seed, ids, views), self._crop.count
+        key, count = rng.tensor_keys(self.view_seed, ids, views), self._crop.count
         assert count is not None
-        own = torch.where(views == self.identity, self._crop.identity, hashing.below(hashing.mix(key + _CROP), count))
+        own = torch.where(views == self.identity, self._crop.identity, rng.draw(key, _CROP, count))
         mine = self._crop.apply(pixels, ids, own).int()
-        theirs = hashing.below(hashing.mix(key + _PARTNER_CROP), count)
+        theirs = rng.draw(key, _PARTNER_CROP, count)
         other = self._crop.apply(others.to(pixels.device), ids, theirs).int()
         share = self.pairs(ids, views)[1].int().view(-1, 1, 1, 1)
         return (((mine - other) * share + other * WHOLE + WHOLE // 2) >> 16).to(torch.uint8)

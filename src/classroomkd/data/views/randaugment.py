@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classroomkd.data import hashing
-from classroomkd.data.views.base import CropFlip, Views
+from classroomkd.data import rng
+from classroomkd.data.views.base import Views
+from classroomkd.data.views.crop_flip import CropFlip
 from classroomkd.errors import UserError
 
 __all__ = ["GROUPING", "OPERATIONS", "STEPS", "RandAugment"]
@@ -75,11 +76,11 @@ class RandAugment(Views):
     def operations(self, ids: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
         """What is done to ``ids``, ``views`` (B,): the view of ``crop_flip`` (B,), and ``num_ops`` variants
         (num_ops, B), each twice the place in ``OPERATIONS`` and 1 more for the other direction; all int64."""
-        key = hashing.keys(self.view_seed, ids, views)
+        key = rng.tensor_keys(self.view_seed, ids, views)
         assert self._crop.count is not None
-        crop = hashing.below(hashing.mix(key + _CROP), self._crop.count)
+        crop = rng.draw(key, _CROP, self._crop.count)
         turns = torch.arange(self.num_ops, device=ids.device)[:, None]
-        variants = hashing.below(hashing.keys(self.view_seed, ids, views, turns), 2 * len(OPERATIONS))
+        variants = rng.below(rng.tensor_keys(self.view_seed, ids, views, turns), 2 * len(OPERATIONS))
         untouched = views == self.identity
         return torch.where(untouched, self._crop.identity, crop), torch.where(untouched, 0, variants)
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classroomkd.data import hashing
+from classroomkd.data import rng
 from classroomkd.data.views.base import Views
 
 __all__ = ["ResizedCrop"]
@@ -50,12 +50,12 @@ class ResizedCrop(Views):
         if views.device not in self._on:
             self._on[views.device] = self._sizes.to(views.device)
         sizes = self._on[views.device]
-        key = hashing.keys(self.view_seed, ids, views)
-        crop = sizes[hashing.below(hashing.mix(key + _BOX), len(sizes))]
-        top = hashing.below(hashing.mix(key + _TOP), height + 1 - crop[:, 0])
-        left = hashing.below(hashing.mix(key + _LEFT), width + 1 - crop[:, 1])
+        key = rng.tensor_keys(self.view_seed, ids, views)
+        crop = sizes[rng.draw(key, _BOX, len(sizes))]
+        top = rng.draw(key, _TOP, height + 1 - crop[:, 0])
+        left = rng.draw(key, _LEFT, width + 1 - crop[:, 1])
         untouched = views == self.identity
-        flip = (hashing.below(hashing.mix(key + _FLIP), 2) == 1) & ~untouched
+        flip = (rng.draw(key, _FLIP, 2) == 1) & ~untouched
         columns = zip((top, left, crop[:, 0], crop[:, 1]), (0, 0, height, width), strict=True)
         return torch.stack([torch.where(untouched, whole, drawn) for drawn, whole in columns], 1), flip
 
@@ -89,7 +89,7 @@ def _crop_sizes(image_size: tuple[int, int], scale: tuple[float, float], ratio: 
     Where hardly any fits, because the picture itself is longer than ``ratio`` allows, all of them, cut to the picture.
     """
     height, width = image_size
-    bits = hashing.below(hashing.keys(_TABLE, torch.arange(2 * _DRAWS)), 2**20).view(-1, 2).tolist()
+    bits = rng.below(rng.tensor_keys(_TABLE, torch.arange(2 * _DRAWS)), 2**20).view(-1, 2).tolist()
     sizes = []
     for first, second in bits:
         area = height * width * (scale[0] + (scale[1] - scale[0]) * first / 2**20)
