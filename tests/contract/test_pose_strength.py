@@ -71,7 +71,7 @@ class Stage:
     def batch(self, part: Any, rows: Tensor, epoch: int | None = 0) -> tuple[Tensor, Tensor, Tensor]:
         canvases, target, ids = part.batch(rows)
         view = torch.zeros_like(ids) if epoch is None else self.views.pick(0, ids, epoch=epoch)
-        pixels, target = self.views.look(canvases, target, ids, view)
+        pixels, target = self.views.render(canvases, target, ids, view)
         return (pixels / 255 - 0.5) / 0.25, target, ids
 
     def train(self, room: ck.Classroom, epochs: int, samples: int, size: int = 40) -> None:

@@ -103,7 +103,7 @@ def test_crops_are_those_of_the_persons(run: tuple[Setup, Path, list[dict[str, A
     person = json.loads((out / NAME).read_text())["persons"][5]
     place = setup.data.test.ids.tolist().index(person["id"])
     pixels, target, _ = setup.data.test.batch(torch.tensor([place]))
-    shown, moved = setup.base_views.plain(pixels, target)
+    shown, moved = setup.base_views.eval_view(pixels, target)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(person["crop"].partition(",")[2]))), dtype=float)
     assert np.abs(picture - shown[0].permute(1, 2, 0).numpy()).mean() < 6
     assert np.allclose(person["truth"], moved[0].numpy(), atol=0.006)

@@ -80,7 +80,7 @@ def fill(
             if not len(index):  # nothing is lacking: one empty piece
                 continue
             pixels, target, ids = (value.to(device or value.device) for value in part.batch(index))
-            said = ask(space.look(pixels, target, ids, torch.full_like(ids, view), size)[0])
+            said = ask(space.render(pixels, target, ids, torch.full_like(ids, view), size)[0])
             if heard is not None:
                 heard(said, ids)
             for row, (kind, store) in enumerate(stores.items()):

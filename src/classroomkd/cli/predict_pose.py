@@ -101,7 +101,7 @@ def _look(wanted: Wanted, pose: Pose, boxes: Boxes, skipped: list[str]) -> tuple
         skipped += dict.fromkeys(f"{boxes.store.path / jobs[i][0].file}: {reason}" for i, reason in sorted(bad.items()))
         able = np.array([i for i in range(len(jobs)) if i not in bad], np.int64)
         if len(able):
-            shown, _ = views.plain(pixels[torch.from_numpy(able)], torch.zeros(len(able), len(pose.skeleton), 3))
+            shown, _ = views.eval_view(pixels[torch.from_numpy(able)], torch.zeros(len(able), len(pose.skeleton), 3))
             said.append(_ask(module, inputs, shown, pose, wanted.flip_test))
             good.append(chosen[able])
     left = np.concatenate(good) if good else np.zeros(0, np.int64)

@@ -49,7 +49,7 @@ def decided(setup: Setup) -> Precision:
         student = setup.build(setup.recipe.student.model, "student", 0)
         size = min(setup.recipe.train.batch_size, len(setup.student_part))
         pixels, target, _ = setup.student_part.batch(torch.arange(size))
-        pixels, _ = setup.base_views.plain(pixels, target)
+        pixels, _ = setup.base_views.eval_view(pixels, target)
         return choose_layout(student, setup.inputs(pixels), lambda said: prediction_of(said).float().square().mean())[
             "precision"
         ]

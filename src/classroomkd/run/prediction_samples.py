@@ -195,7 +195,7 @@ class _Teller:
         from classroomkd.tasks.pose.oks import oks
 
         people, ids = self.task_runner.people, _ids(part)
-        pixels, target = self.setup.base_views.plain(*part.batch(torch.arange(len(part)))[:2])
+        pixels, target = self.setup.base_views.eval_view(*part.batch(torch.arange(len(part)))[:2])
         truth, known, (_, allowed) = target.cpu().double().numpy(), people.of(ids), self.allowed(part)
         told: list[list[dict[str, Any]]] = [[] for _ in range(len(part))]
         for joints in found:

@@ -152,12 +152,12 @@ class Batches:
         for own, (found, space) in zip(shares[done:], self._fetched(places[done:], epoch), strict=True):
             device = self.device or found[0].device
             pixels, target, ids, views = (value.to(device, non_blocking=True) for value in found)
-            shown, moved = space.look(pixels, target, ids, views, self.size)
+            shown, moved = space.render(pixels, target, ids, views, self.size)
             batch: dict[str, Any] = {"pixels": shown, "target": moved, "ids": ids, "views": views}
             if len(ids) > own[self.rank] or len(set(own)) > 1:
                 batch["shares"] = own
             for other in self.others:
-                batch[extra_size_key(other)], _ = space.look(pixels, target, ids, views, other)
+                batch[extra_size_key(other)], _ = space.render(pixels, target, ids, views, other)
             yield batch
 
     def _place(self, order: Tensor, start: int, shares: Sequence[int]) -> Tensor:
@@ -183,7 +183,7 @@ class Batches:
             pixels, target, ids = self.part.batch(place)
             views = self.views.pick(self.seed, ids, epoch)
             found = (self._pinned(pixels), self._pinned(target), self._pinned(ids), self._pinned(views))
-            return found, self.views.ready(ids, views)
+            return found, self.views.prefetch(ids, views)
 
         if not self.part.pixels.decodes:
             yield from map(fetch, places)

@@ -73,7 +73,7 @@ def each_answer(
     try:
         for pixels, target in _batches(part, batch_size):
             if views is not None:
-                pixels, target = views.plain(pixels, target, network.size if isinstance(network, Mentor) else None)
+                pixels, target = views.eval_view(pixels, target, network.size if isinstance(network, Mentor) else None)
             said = ask(pixels)
             yield said, ask(pixels.flip(-1)) if mirror else None, target.to(said.device)
     finally:

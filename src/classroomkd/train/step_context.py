@@ -68,6 +68,6 @@ def layout(setup: Setup) -> bool:
     if spec.channels_last != "auto":
         return bool(spec.channels_last)
     pixels, target, _ = part.batch(torch.arange(min(len(part), spec.batch_size)))
-    pixels, _ = setup.base_views.plain(pixels, target)
+    pixels, _ = setup.base_views.eval_view(pixels, target)
     student = setup.build(setup.recipe.student.model, "student", 0)
     return settle(student, setup.inputs(pixels), setup.runtime, None, False)

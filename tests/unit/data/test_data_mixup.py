@@ -45,7 +45,7 @@ def test_pixels_are_the_shares_of_the_sample_and_its_partner() -> None:
     picked = space.pick(0, ids, 4)
     place, share = space.pairs(ids, picked)
     own = share.double() / WHOLE
-    shown, label = space.look(pixels, target, ids, picked)
+    shown, label = space.render(pixels, target, ids, picked)
     assert (middle(shown) - (own * levels + (1 - own) * levels[place])).abs().max() <= 0.501
     # Whose share is larger says what it is: the label is the sample's own.
     assert label is target
@@ -94,7 +94,7 @@ def test_without_a_part_it_says_what_to_do() -> None:
     pixels, ids = torch.zeros(2, 3, SIDE, SIDE, dtype=torch.uint8), torch.arange(2)
     with pytest.raises(UserError, match=r"say which: views\.over\(images\.train\)"):
         mixup().apply(pixels, ids, ids)
-    assert torch.equal(mixup().plain(pixels, ids)[0], pixels)  # scores are of plain images
+    assert torch.equal(mixup().eval_view(pixels, ids)[0], pixels)  # scores are of plain images
 
 
 def test_the_definition_knows_the_part() -> None:
@@ -110,7 +110,7 @@ def test_what_is_ready_fetches_nothing_more() -> None:
     part = flat_part(torch.arange(50))
     pixels, _, ids = part.batch(torch.arange(50))
     space, picked = mixup(part), torch.full_like(ids, 7)
-    wanted, ready = space.apply(pixels, ids, picked), space.ready(ids, picked)
+    wanted, ready = space.apply(pixels, ids, picked), space.prefetch(ids, picked)
     part.pixels.images.zero_()  # type: ignore[attr-defined]
     assert torch.equal(ready.apply(pixels, ids, picked), wanted)
     assert not torch.equal(space.apply(pixels, ids, picked), wanted)
@@ -153,7 +153,7 @@ def test_training_sees_the_same_from_memory_from_files_and_on_ranks(
         bound, index = space.over(held), one["ids"].argsort()
         places = torch.stack([(held.ids == i).nonzero()[0, 0] for i in one["ids"][index]])
         pixels, target, ids = held.batch(places)
-        shown, label = bound.look(pixels, target, ids, one["views"][index])
+        shown, label = bound.render(pixels, target, ids, one["views"][index])
         assert torch.equal(shown, one["pixels"][index])
         assert torch.equal(label, one["target"][index])
     assert decoded

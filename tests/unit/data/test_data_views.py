@@ -101,11 +101,11 @@ def test_fixed_views_show_the_base_views_behind_their_slots(name: str) -> None:
         behind = fixed.base_views(ids, slots)
         assert (behind > 0).all()
         wanted = base.apply(pixels, ids, behind)
-        for space in (fixed, fixed.ready(ids, slots)):
-            shown, target = space.look(pixels, ids, ids, slots)
+        for space in (fixed, fixed.prefetch(ids, slots)):
+            shown, target = space.render(pixels, ids, ids, slots)
             assert torch.equal(shown, wanted)
             assert torch.equal(target, ids)
-    assert torch.equal(fixed.plain(pixels, ids)[0], pixels)
+    assert torch.equal(fixed.eval_view(pixels, ids)[0], pixels)
 
 
 @pytest.mark.parametrize("name", view_names())

@@ -14,7 +14,7 @@ from classroomkd.tasks.pose import translation
 @pytest.mark.parametrize(("joint", "scale"), [(0, 1.0), (9, 1.0), (9, 1.5), (16, 2.0)])
 def test_a_crop_puts_the_joint_where_the_target_says(joint: int, scale: float) -> None:
     images = image_set(joint, stored=scale)
-    pixels, target = views(images).plain(*images.train.batch(torch.arange(COUNT))[:2])
+    pixels, target = views(images).eval_view(*images.train.batch(torch.arange(COUNT))[:2])
     assert pixels.shape == (COUNT, 3, *SIZE)
     assert check_dots(pixels, target[:, joint], SIZE, 0.04) >= 20
 

@@ -27,7 +27,7 @@ def test_a_view_moves_the_joint_with_the_pixels(change: str, size: tuple[int, in
         pixels, target, ids = images.train.batch(torch.arange(COUNT))
         space = views(images)
         picked = torch.ones_like(ids) if space.count else space.pick(0, ids, joint)
-        shown, moved = space.look(pixels, target, ids, picked, size)
+        shown, moved = space.render(pixels, target, ids, picked, size)
         assert shown.shape[-2:] == (size or SIZE)
         if change in ("flip", "all"):
             mirrored = space._parameters(target, ids, picked)[-1]
@@ -46,8 +46,8 @@ def test_a_flip_swaps_pairs_and_mirrors_at_the_last_pixel() -> None:
     target[4, 5, 2] = 1
     space = views(images, "person_flip")
     assert (space.count, space.identity) == (2, 0)
-    shown, moved = space.look(pixels, target, ids, torch.ones_like(ids))
-    plain, _ = space.plain(pixels, target)
+    shown, moved = space.render(pixels, target, ids, torch.ones_like(ids))
+    plain, _ = space.eval_view(pixels, target)
     assert torch.equal(shown, plain.flip(-1))
     swap = torch.tensor(COCO.swap)
     want = torch.cat([SIZE[1] - 1 - target[..., :1], target[..., 1:]], -1)[:, swap]
@@ -63,8 +63,8 @@ def test_view_0_is_the_slice_to_the_bit(name: str, scale: float) -> None:
     images = image_set(stored=scale, sigma=0.7)
     pixels, target, ids = images.train.batch(torch.arange(COUNT))
     space = views(images, name)
-    shown, moved = space.look(pixels, target, ids, torch.zeros_like(ids))
-    plain, same = space.plain(pixels, target)
+    shown, moved = space.render(pixels, target, ids, torch.zeros_like(ids))
+    plain, same = space.eval_view(pixels, target)
     assert torch.equal(shown, plain)
     assert torch.equal(same, target)
     assert (moved - target).abs().max() < 2e-5
@@ -78,12 +78,12 @@ def test_all_sizes_show_the_same_view() -> None:
     pixels, target, ids = images.train.batch(torch.arange(COUNT))
     space = views(images)
     picked = space.pick(0, ids, 0)
-    _, own = space.look(pixels, target, ids, picked)
+    _, own = space.render(pixels, target, ids, picked)
     for size in [(64, 64), (200, 150)]:
         step, x, y = region(SIZE, size)
         for a, b in (
-            (own, space.look(pixels, target, ids, picked, size)[1]),
-            (target, space.plain(pixels, target, size)[1]),
+            (own, space.render(pixels, target, ids, picked, size)[1]),
+            (target, space.eval_view(pixels, target, size)[1]),
         ):
             assert (a[..., 0] - (x + step * b[..., 0])).abs().max() < 1e-3
             assert (a[..., 1] - (y + step * b[..., 1])).abs().max() < 1e-3
@@ -99,15 +99,15 @@ def test_alone_is_bitwise_what_it_is_in_a_batch(name: str) -> None:
     space = views(images, name, seed=5)
     picked = space.pick(5, ids, 2)
     for size in (None, (40, 56)):
-        shown, moved = space.look(pixels, target, ids, picked, size)
+        shown, moved = space.render(pixels, target, ids, picked, size)
         assert shown.dtype == torch.uint8
         for row in range(COUNT):
             some = slice(row, row + 1)
-            one, joints = space.look(pixels[some], target[some], ids[some], picked[some], size)
+            one, joints = space.render(pixels[some], target[some], ids[some], picked[some], size)
             assert torch.equal(one, shown[some]), row
             assert torch.equal(joints, moved[some]), row
         order = torch.randperm(COUNT, generator=torch.Generator().manual_seed(1))[:7]
-        one, joints = space.look(pixels[order], target[order], ids[order], picked[order], size)
+        one, joints = space.render(pixels[order], target[order], ids[order], picked[order], size)
         assert torch.equal(one, shown[order])
         assert torch.equal(joints, moved[order])
 
@@ -165,12 +165,12 @@ def test_fixed_views_pass_joints_and_sizes_on() -> None:
     slots = fixed.pick(0, ids, 1)
     for size in (None, (64, 64)):
         for got, want in zip(
-            fixed.look(pixels, target, ids, slots, size),
-            base.look(pixels, target, ids, fixed.base_views(ids, slots), size),
+            fixed.render(pixels, target, ids, slots, size),
+            base.render(pixels, target, ids, fixed.base_views(ids, slots), size),
             strict=True,
         ):
             assert torch.equal(got, want)
-        for got, want in zip(fixed.plain(pixels, target, size), base.plain(pixels, target, size), strict=True):
+        for got, want in zip(fixed.eval_view(pixels, target, size), base.eval_view(pixels, target, size), strict=True):
             assert torch.equal(got, want)
     assert torch.equal(
         FixedViews(views(images, "person_flip"), 2).base_views(ids, slots % 2).unique(), torch.tensor([0, 1])

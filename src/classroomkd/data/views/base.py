@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from classroomkd._renamed import OldName, adopt_old_names
 from classroomkd.data import rng
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ class Views:
     view_seed: int
     mixes: bool = False
 
+    look, plain, ready = OldName("render"), OldName("eval_view"), OldName("prefetch")
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        adopt_old_names(cls)
+
     def pick(self, run_seed: int, ids: Tensor, epoch: int) -> Tensor:
         """The views of this epoch: ids (B,) int64 -> view ids (B,) int64, uniform, a pure function of the three
         arguments."""
@@ -43,7 +50,7 @@ class Views:
         """Augment ``pixels`` (B, C, H, W) uint8 of samples ``ids`` (B,) by ``views`` (B,) -> (B, C, H, W) uint8."""
         raise NotImplementedError
 
-    def look(
+    def render(
         self, pixels: Tensor, target: Tensor, ids: Tensor, views: Tensor, size: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor]:
         """The views of stored ``pixels`` and ``target`` (B, …) as a network of input ``size`` (H, W) gets them.
@@ -53,16 +60,16 @@ class Views:
         """
         return self.apply(pixels, ids, views), target
 
-    def plain(self, pixels: Tensor, target: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-        """What :meth:`look` gives for the untouched image: what scores are measured on."""
+    def eval_view(self, pixels: Tensor, target: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """What :meth:`render` gives for the untouched image: what scores are measured on."""
         return pixels, target
 
     def over(self, part: Part) -> Views:
         """The same space for the samples of ``part``; only views that mix differ by it."""
         return self
 
-    def ready(self, ids: Tensor, views: Tensor) -> Views:
-        """The same space with all pixels at hand that :meth:`look` needs beside the samples' own at ``ids`` (B,) and
+    def prefetch(self, ids: Tensor, views: Tensor) -> Views:
+        """The same space with all pixels at hand that :meth:`render` needs beside the samples' own at ``ids`` (B,) and
         ``views`` (B,); may be called in a thread ahead."""
         return self
 

@@ -72,23 +72,23 @@ class FixedViews(Views):
         ids, views = ids.to(pixels.device), views.to(pixels.device)
         return self.base.apply(pixels, ids, self.base_views(ids, views))
 
-    def look(
+    def render(
         self, pixels: Tensor, target: Tensor, ids: Tensor, views: Tensor, size: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """See ``Views.look``; ``views`` (B,) are slots."""
+        """See ``Views.render``; ``views`` (B,) are slots."""
         ids, views = ids.to(pixels.device), views.to(pixels.device)
-        return self.base.look(pixels, target, ids, self.base_views(ids, views), size)
+        return self.base.render(pixels, target, ids, self.base_views(ids, views), size)
 
-    def plain(self, pixels: Tensor, target: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-        """See ``Views.plain``."""
-        return self.base.plain(pixels, target, size)
+    def eval_view(self, pixels: Tensor, target: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """See ``Views.eval_view``."""
+        return self.base.eval_view(pixels, target, size)
 
     def over(self, part: Part) -> Views:
         """See ``Views.over``."""
         assert self.count is not None
         return FixedViews(self.base.over(part), self.count) if self.mixes else self
 
-    def ready(self, ids: Tensor, views: Tensor) -> Views:
-        """See ``Views.ready``; ``views`` (B,) are slots."""
+    def prefetch(self, ids: Tensor, views: Tensor) -> Views:
+        """See ``Views.prefetch``; ``views`` (B,) are slots."""
         assert self.count is not None
-        return FixedViews(self.base.ready(ids, self.base_views(ids, views)), self.count) if self.mixes else self
+        return FixedViews(self.base.prefetch(ids, self.base_views(ids, views)), self.count) if self.mixes else self

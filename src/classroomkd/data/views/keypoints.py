@@ -113,10 +113,10 @@ class PersonViews(Views):
         )
 
     def apply(self, pixels: Tensor, ids: Tensor, views: Tensor) -> Tensor:
-        """Persons have joints, which move with the pixels: see :meth:`look`."""
-        raise TypeError("views of persons move joints too: call look(pixels, target, ids, views)")
+        """Persons have joints, which move with the pixels: see :meth:`render`."""
+        raise TypeError("views of persons move joints too: call render(pixels, target, ids, views)")
 
-    def look(
+    def render(
         self, pixels: Tensor, target: Tensor, ids: Tensor, views: Tensor, size: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Canvases (B, 3, S, S) uint8 and joints (B, K, 3) of the untouched input -> pixels (B, 3, H', W') uint8 of an
@@ -140,7 +140,7 @@ class PersonViews(Views):
         swapped = moved.index_select(1, self._there(pixels.device)["swap"])
         return shown, torch.where(mirrored[:, None, None], swapped, moved)
 
-    def plain(self, pixels: Tensor, target: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+    def eval_view(self, pixels: Tensor, target: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """The untouched input of ``size``, and the joints in its pixels. At the data's own size and whole canvas scales
         this is a slice."""
         height, width = self.image_size

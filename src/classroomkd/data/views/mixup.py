@@ -62,8 +62,8 @@ class Mixup(Views):
         """See ``Views.over``: partners are drawn from ``part``."""
         return Mixup(self.name, view_seed=self.view_seed, image_size=self.image_size, part=part)
 
-    def ready(self, ids: Tensor, views: Tensor) -> Views:
-        """See ``Views.ready``: the partners' pixels are fetched."""
+    def prefetch(self, ids: Tensor, views: Tensor) -> Views:
+        """See ``Views.prefetch``: the partners' pixels are fetched."""
         made = Mixup.__new__(Mixup)
         made.__dict__ |= self.__dict__
         made._brought = self._fetched(ids, views)
