@@ -6,7 +6,8 @@ from classroomkd.classroom.lesson import Answers, Calibration, Lesson, Terms
 from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool
 from classroomkd.classroom.method import ClassInfo, Composition, Method, Shapes, masked_mean
 from classroomkd.classroom.needs import Needs
-from classroomkd.classroom.step import Batch, Inner, PlainContext, StepContext, inner_of, substituted
+from classroomkd.classroom.plain_loop import PlainContext, inner_of, substituted
+from classroomkd.classroom.step import Batch, Inner, StepContext
 from classroomkd.classroom.task import Task
 from classroomkd.taps.taps import TapReader, prediction_of, tap_names
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import classroomkd
 from classroomkd._renamed import OldName, warn_old_name
 from classroomkd.classroom.clock import Clock
 from classroomkd.classroom.lesson import Answers, Calibration, Lesson
@@ -79,14 +80,9 @@ class Classroom(nn.Module):
                     f"a classroom holds networks, got {network!r}; build one with "
                     "classroomkd.models.create(NAME, num_classes=...)"
                 )
-        if task is None:
-            from classroomkd import tasks
-
-            task = tasks.create("classification")
-        if isinstance(method, str):
-            from classroomkd import methods  # the table; a method's own module is loaded on demand
-
-            method = methods.create(method, task=task.name)
+        # The tables of names stand above this module: the package itself, which loads what is asked for, finds them.
+        task = classroomkd.tasks.create("classification") if task is None else task
+        method = classroomkd.methods.create(method, task=task.name) if isinstance(method, str) else method
         if any(m is student or getattr(m, "module", None) is student for m in mentors):
             raise UserError("the student is also listed as a mentor; pass a copy (copy.deepcopy) to teach it by itself")
         self._wishes = dict(taps) if isinstance(taps, Mapping) else {}

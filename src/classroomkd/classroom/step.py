@@ -1,26 +1,21 @@
 """The step: what a method may ask of the loop that runs it.
 
-``StepContext`` is the seam between methods and engines: the engine implements it, and a foreign loop gets
-``PlainContext``, so nothing here or in a method imports an engine.
+``StepContext`` is the seam between methods and loops: the trainer implements it, and one's own loop gets
+:class:`~classroomkd.classroom.plain_loop.PlainContext`, so nothing here or in a method imports a loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor, nn
 
-from classroomkd._renamed import warn_old_name
 from classroomkd.classroom.lesson import Answers, Lesson
-from classroomkd.functional.bilevel import SGDRule, momentum_of
+from classroomkd.functional.bilevel import SGDRule
 
-if TYPE_CHECKING:
-    from classroomkd.classroom.classroom import Classroom
-
-__all__ = ["Batch", "Inner", "PlainContext", "StepContext", "inner_of", "substituted"]
+__all__ = ["Batch", "Inner", "StepContext"]
 
 T = TypeVar("T")
 Batch = Mapping[str, Any]  # inputs, target, and, where known, ids, views, extra_sizes
@@ -39,36 +34,6 @@ class Inner:
     parameters: dict[str, nn.Parameter]
     momentum: dict[str, Tensor]
     rule: SGDRule
-
-
-def inner_of(classroom: Classroom, optimizer: torch.optim.Optimizer) -> Inner:
-    """The inner problem of a classroom under an optimiser.
-
-    Raises:
-        UserError: an optimiser that is not SGD.
-    """
-    own = {id(p) for p in classroom.method.meta_parameters()}
-    found = {name: p for name, p in classroom.named_parameters() if p.requires_grad and id(p) not in own}
-    return Inner(found, momentum_of(optimizer, found), SGDRule.of(optimizer))
-
-
-class _Calls(nn.Module):
-    """Runs whatever it is given, with ``module``'s tensors replaced meanwhile."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, compute: Callable[[], Any]) -> Any:
-        return compute()
-
-
-def substituted(module: nn.Module, parameters: Mapping[str, Tensor], compute: Callable[[], T]) -> T:
-    """``compute()`` with these parameters, and throw-away copies of all buffers, in place of the module's own."""
-    tensors = {f"module.{name}": buffer.clone() for name, buffer in module.named_buffers()}
-    tensors |= {f"module.{name}": value for name, value in parameters.items()}
-    found: T = torch.func.functional_call(_Calls(module), tensors, (compute,))
-    return found
 
 
 class StepContext(Protocol):
@@ -104,49 +69,3 @@ class StepContext(Protocol):
     def inner(self) -> Inner:
         """What the main optimiser trains and how."""
         ...
-
-
-class PlainContext:
-    """A ``StepContext`` for one process and any optimiser: the loop of a notebook.
-
-    Args:
-        classroom: the :class:`~classroomkd.classroom.Classroom`.
-        optimizer: over ``classroom.parameters()``.
-    """
-
-    def __init__(self, classroom: Classroom, optimizer: torch.optim.Optimizer) -> None:
-        self.classroom, self.optimizer = classroom, optimizer
-
-    def lesson(self, batch: Batch) -> Lesson:
-        """See :class:`StepContext`."""
-        known = {key: batch.get(key) for key in ("ids", "views", "extra_sizes")}
-        if "sights" in batch:
-            warn_old_name('batch["sights"]', "extra_sizes")
-            known["extra_sizes"] = batch["sights"]
-        return self.classroom.collect(batch["inputs"], batch["target"], **known)
-
-    def backward(self, loss: Tensor) -> None:
-        """See :class:`StepContext`."""
-        torch.autograd.backward(loss)
-
-    def update(self) -> None:
-        """See :class:`StepContext`."""
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.classroom.steps += 1
-
-    def reduce(self, tensor: Tensor) -> Tensor:
-        """See :class:`StepContext`; one process."""
-        return tensor
-
-    def student(self, inputs: Tensor) -> Answers:
-        """See :class:`StepContext`."""
-        return self.classroom.answer(inputs)
-
-    def functional(self, parameters: Mapping[str, Tensor], compute: Callable[[], T]) -> T:
-        """See :class:`StepContext`."""
-        return substituted(self.classroom, parameters, compute)
-
-    def inner(self) -> Inner:
-        """See :class:`StepContext`."""
-        return inner_of(self.classroom, self.optimizer)
