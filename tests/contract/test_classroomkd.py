@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from by_method import classroom
 from classroomkd import functional, methods, tasks
 from classroomkd.classroom import Answers, Calibration, Lesson
 from classroomkd.methods.pieces.credibility import credited
@@ -37,6 +38,7 @@ def said() -> tuple[Tensor, Tensor, Tensor]:
     return student, mentors, target
 
 
+@pytest.mark.filterwarnings("ignore:functional.classroom:DeprecationWarning")
 @pytest.mark.parametrize("rule", ["sample", "batch", "rank"])
 def test_method_is_the_function(rule: str) -> None:
     student, mentors, target = said()
@@ -63,7 +65,7 @@ def test_method_is_the_function(rule: str) -> None:
 @pytest.mark.parametrize("rule", ["sample", "batch", "rank"])
 def test_the_students_part_is_weighted_by_its_credibility_unless_told(rule: str) -> None:
     student, mentors, target = said()
-    default = functional.classroom(student, mentors, target, rule=rule).supervised
+    default = classroom(student, mentors, target, rule=rule).supervised
     own = torch.nn.functional.cross_entropy(student, target, reduction="none")
     chance = (-own).exp()
     weight = {"sample": chance, "batch": (-own).mean().exp(), "rank": chance.mean()}[rule]

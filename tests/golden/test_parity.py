@@ -1,4 +1,4 @@
-"""Our pure functions against the authors' own numbers (README.md beside this file says where they come from)."""
+"""What training runs against the authors' own numbers (README.md beside this file says where they come from)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from by_method import classroom, distilled, feature_loss
 from classroomkd import functional
 
 HERE = Path(__file__).parent
@@ -26,7 +27,7 @@ def cases(name: str) -> list[dict[str, np.ndarray]]:
 
 def ours(case: dict[str, np.ndarray], rule: str, dtype: torch.dtype) -> tuple[float, np.ndarray]:
     student = torch.tensor(case["student"], dtype=dtype, requires_grad=True)
-    terms = functional.classroom(
+    terms = classroom(
         student,
         torch.tensor(case["mentors"], dtype=dtype),
         torch.tensor(case["target"]),
@@ -59,11 +60,14 @@ def test_classroom_in_float32() -> None:
 def test_kd() -> None:
     case = next(c for c in cases("baselines_reference") if str(c["kind"]) == "kd")
     student = torch.tensor(case["student"], requires_grad=True)
-    loss = functional.kd(student, torch.tensor(case["teacher"]), float(case["param/temperature"])).mean()
-    loss.backward()
-    assert loss.item() == pytest.approx(float(case["loss"]), rel=1e-9)
-    assert student.grad is not None
-    np.testing.assert_allclose(student.grad.numpy(), case["grad/student"], rtol=1e-6, atol=1e-12)
+    teacher, temperature = torch.tensor(case["teacher"]), float(case["param/temperature"])
+    for loss in (
+        distilled("kd", student, teacher, temperature=temperature),
+        functional.kd(student, teacher, temperature).mean(),
+    ):
+        (grad,) = torch.autograd.grad(loss, student)
+        assert loss.item() == pytest.approx(float(case["loss"]), rel=1e-9)
+        np.testing.assert_allclose(grad.numpy(), case["grad/student"], rtol=1e-6, atol=1e-12)
 
 
 def test_average() -> None:
@@ -71,20 +75,25 @@ def test_average() -> None:
     assert found
     for case in found:
         student = torch.tensor(case["student"], requires_grad=True)
-        loss = functional.average(student, torch.tensor(case["mentors"]), float(case["T"]))
+        loss = distilled("average", student, torch.tensor(case["mentors"]), temperature=float(case["T"]))
         loss.backward()
         assert loss.item() == pytest.approx(float(case["loss4"]), abs=1e-4)
         assert student.grad is not None
         np.testing.assert_allclose(student.grad.numpy(), case["grad"], rtol=1e-4, atol=1e-7)
 
 
-MENTOR_RULES = {"EBKD": functional.ebkd, "CAMKD": functional.camkd, "AEKD": functional.aekd}
+MENTOR_RULES: dict[str, tuple[str, dict[str, float]]] = {  # the term on logits alone
+    "EBKD": ("ebkd", {}),
+    "CAMKD": ("camkd", {"feature_weight": 0.0}),
+    "AEKD": ("aekd", {}),
+}
 
 
 def taught(case: dict[str, np.ndarray], dtype: torch.dtype) -> tuple[float, np.ndarray]:
     student = torch.tensor(case["student"], dtype=dtype, requires_grad=True)
     mentors, target = torch.tensor(case["mentors"], dtype=dtype), torch.tensor(case["target"])
-    loss = MENTOR_RULES[str(case["kind"])](student, mentors, target, float(case["T"]), rule="reference")
+    name, given = MENTOR_RULES[str(case["kind"])]
+    loss = distilled(name, student, mentors, target, temperature=float(case["T"]), rule="reference", **given)
     loss.backward()
     assert student.grad is not None
     return loss.item(), student.grad.numpy()
@@ -118,12 +127,10 @@ def baseline(case: dict[str, np.ndarray], dtype: torch.dtype) -> tuple[float, np
     teacher = torch.tensor(case["teacher"], dtype=dtype)
     p = {key.partition("/")[2]: float(value) for key, value in case.items() if key.startswith("param/")}
     rules: dict[str, Callable[[], torch.Tensor]] = {
-        "dkd": lambda: functional.dkd(
-            student, teacher, torch.tensor(case["target"]), p["alpha"], p["beta"], p["temperature"]
-        ),
-        "dist": lambda: functional.dist(student, teacher, p["beta"], p["gamma"], p["tau"]),
-        "rkd": lambda: functional.rkd(student, teacher, p["w_d"], p["w_a"]),
-        "at": lambda: functional.attention_transfer(student, teacher, p["p"]),
+        "dkd": lambda: distilled("dkd", student, teacher, torch.tensor(case["target"]), **p),
+        "dist": lambda: distilled("dist", student, teacher, beta=p["beta"], gamma=p["gamma"], temperature=p["tau"]),
+        "rkd": lambda: feature_loss("rkd", student, teacher, distance=p["w_d"], angle=p["w_a"]),
+        "at": lambda: feature_loss("at", student, teacher, weight=1.0, p=p["p"]),
     }
     loss = rules[str(case["kind"])]()
     loss.backward()

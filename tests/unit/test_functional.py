@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from by_method import Taught, classroom, distilled
 from classroomkd import functional
 from classroomkd.errors import UserError
 from classroomkd.functional.classroom import python_round2
@@ -32,7 +33,7 @@ def test_rounding_is_pythons() -> None:
 
 def test_sample_rule_by_hand() -> None:
     student, mentors = logits(0.5, 0.5, 0.5), torch.stack([logits(0.8, 0.5, 0.4), logits(0.6, 0.9, 0.1)])
-    terms = functional.classroom(student, mentors, torch.zeros(3, dtype=torch.int64), tau=12.0)
+    terms = classroom(student, mentors, torch.zeros(3, dtype=torch.int64), tau=12.0)
     assert terms.active.tolist() == [[True, False, False], [True, True, False]]
     # M · p_m / (p_s + Σ p)
     expected = torch.tensor([[2 * 0.8 / 1.9, 0, 0], [2 * 0.6 / 1.9, 2 * 0.9 / 1.9, 0]], dtype=torch.float64)
@@ -49,7 +50,7 @@ def test_a_student_who_is_certain_of_another_class_is_taught_by_who_is_less_wron
     student = torch.tensor([[-300.0, 0.0, 0.0], [-300.0, 0.0, 0.0]], requires_grad=True)
     mentors = torch.tensor([[[-150.0, 0.0, -3.0], [-400.0, 0.0, 0.0]], [[-160.0, 0.0, 0.0], [-500.0, 0.0, 0.0]]])
     target = torch.zeros(2, dtype=torch.int64)
-    terms = functional.classroom(student, mentors, target)
+    terms = classroom(student, mentors, target)
     assert terms.active.tolist() == [[True, False], [True, False]]
     assert terms.temperature[:, 0].tolist() == [13.0, 13.0]
     log = torch.stack([student[0], mentors[0, 0], mentors[1, 0]]).double().log_softmax(-1)[:, 0]
@@ -59,11 +60,11 @@ def test_a_student_who_is_certain_of_another_class_is_taught_by_who_is_less_wron
     assert gradient[0, 0] < 0  # the true class is pulled up, as little as its mentors believe in it
     assert gradient[0].abs().max() > 0.1
     assert (gradient[1] == 0).all()
-    tied = functional.classroom(student, student.detach()[None], target, strict=False)
+    tied = classroom(student, student.detach()[None], target, strict=False)
     assert tied.active.all()
     assert tied.temperature.tolist() == [[1.0, 1.0]]
     for option in ({"soft": 0.1}, {"normalise": "unit"}, {"gate": False}, {"strict": False}):
-        loss = functional.classroom(student, mentors, target, **option).loss  # type: ignore[arg-type]
+        loss = classroom(student, mentors, target, **option).loss  # type: ignore[arg-type]
         assert torch.autograd.grad(loss, student)[0].isfinite().all()
 
 
@@ -85,18 +86,18 @@ def test_ordinary_samples_are_graded_by_their_probabilities(dtype: torch.dtype) 
 def test_ties_are_strict_by_default_and_may_teach_when_asked() -> None:
     same = logits(0.5)
     target = torch.zeros(1, dtype=torch.int64)
-    assert not functional.classroom(same, same[None], target).active.any()
-    tied = functional.classroom(same, same[None], target, strict=False)
+    assert not classroom(same, same[None], target).active.any()
+    tied = classroom(same, same[None], target, strict=False)
     assert tied.active.all()
     assert tied.temperature.item() == 1.0
-    assert functional.classroom(same, same[None], target, rule="batch").active.all()
-    assert not functional.classroom(same, same[None], target, rule="batch", strict=True).active.any()
+    assert classroom(same, same[None], target, rule="batch").active.all()
+    assert not classroom(same, same[None], target, rule="batch", strict=True).active.any()
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_student_best_hears_nobody(rule: str) -> None:
     student, mentors = logits(0.99, 0.98), torch.stack([logits(0.5, 0.6), logits(0.4, 0.3)])
-    terms = functional.classroom(student, mentors, torch.zeros(2, dtype=torch.int64), rule=rule)
+    terms = classroom(student, mentors, torch.zeros(2, dtype=torch.int64), rule=rule)
     assert not terms.active.any()
     assert terms.distilled.item() == 0
     assert terms.supervised.item() > 0
@@ -108,7 +109,7 @@ def test_chance_student_gets_the_softest_targets(rule: str) -> None:
     student = torch.zeros(8, 1000, dtype=torch.float64)
     target = torch.randint(1000, (8,))
     mentors = 20.0 * torch.nn.functional.one_hot(target, 1000).double()[None]
-    terms = functional.classroom(student, mentors, target, rule=rule, tau=12.0)
+    terms = classroom(student, mentors, target, rule=rule, tau=12.0)
     torch.testing.assert_close(terms.temperature, torch.full_like(terms.temperature, 13.0), rtol=0, atol=0.05)
 
 
@@ -120,7 +121,7 @@ def test_broken_mentor_is_silent(rule: str, bad: float) -> None:
     mentors = torch.randn(3, 6, 5) * 3
     mentors[1, 2, 3] = bad
     target = torch.randint(5, (6,))
-    terms = functional.classroom(student, mentors, target, rule=rule)
+    terms = classroom(student, mentors, target, rule=rule)
     terms.loss.backward()
     assert terms.loss.isfinite()
     assert student.grad is not None
@@ -129,7 +130,7 @@ def test_broken_mentor_is_silent(rule: str, bad: float) -> None:
     if rule != "sample":
         assert not terms.active[1].any()  # its score is the batch's
     else:
-        clean = functional.classroom(student, mentors.nan_to_num(0.0, posinf=0.0), target)
+        clean = classroom(student, mentors.nan_to_num(0.0, posinf=0.0), target)
         others = torch.arange(6) != 2
         assert torch.equal(terms.active[1, others], clean.active[1, others])  # the other samples are taught as before
 
@@ -196,7 +197,7 @@ def test_the_slope_of_a_divergence(shape: tuple[int, ...], kind: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("gate", [True, False])
 def test_no_mentors_add_nothing(rule: str, gate: bool) -> None:
-    terms = functional.classroom(torch.randn(3, 4), torch.zeros(0, 3, 4), torch.tensor([0, 1, 2]), rule=rule, gate=gate)
+    terms = classroom(torch.randn(3, 4), torch.zeros(0, 3, 4), torch.tensor([0, 1, 2]), rule=rule, gate=gate)
     assert terms.distilled.item() == 0
     assert terms.loss.isfinite()
 
@@ -207,33 +208,33 @@ def test_soft_gate_of_a_batch_rule_is_the_batchs(rule: str) -> None:
     student, mentors, target = torch.randn(8, 4), torch.randn(3, 8, 4), torch.randint(4, (8,))
     right = 2 * torch.nn.functional.one_hot(target, 4)
     mentors[0], mentors[1] = mentors[0] + right, mentors[1] - right
-    soft = functional.classroom(student, mentors, target, rule=rule, soft=0.1).weight
+    soft = classroom(student, mentors, target, rule=rule, soft=0.1).weight
     assert torch.equal(soft, soft[:, :1].expand_as(soft))
-    hard = functional.classroom(student, mentors, target, rule=rule, strict=True)
-    narrow = functional.classroom(student, mentors, target, rule=rule, soft=1e-6)
+    hard = classroom(student, mentors, target, rule=rule, strict=True)
+    narrow = classroom(student, mentors, target, rule=rule, soft=1e-6)
     torch.testing.assert_close(narrow.weight, hard.weight)
     assert hard.active[:2, 0].tolist() == [True, False]
 
 
 def test_constants_go_to_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
     args = torch.randn(4, 3), torch.randn(2, 4, 3), torch.tensor([0, 1, 2, 0])
-    first = functional.classroom(*args, rule="batch").loss
+    first = classroom(*args, rule="batch").loss
 
     def forbidden(*args: object, **kwargs: object) -> None:
         raise AssertionError("a constant was copied again")
 
     monkeypatch.setattr(torch, "tensor", forbidden)
-    assert torch.equal(functional.classroom(*args, rule="batch").loss, first)
+    assert torch.equal(classroom(*args, rule="batch").loss, first)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_batch_of_one_and_permutation(rule: str) -> None:
     torch.manual_seed(2)
     student, mentors, target = torch.randn(1, 7), torch.randn(4, 1, 7) * 2, torch.tensor([3])
-    one = functional.classroom(student, mentors, target, rule=rule)
+    one = classroom(student, mentors, target, rule=rule)
     assert one.loss.isfinite()
     order = torch.tensor([2, 0, 3, 1])
-    other = functional.classroom(student, mentors[order], target, rule=rule)
+    other = classroom(student, mentors[order], target, rule=rule)
     torch.testing.assert_close(other.weight, one.weight[order])
     torch.testing.assert_close(other.loss, one.loss)
 
@@ -241,56 +242,56 @@ def test_batch_of_one_and_permutation(rule: str) -> None:
 def test_sample_and_batch_agree_on_one_sample_up_to_rounding() -> None:
     torch.manual_seed(3)
     student, mentors, target = torch.randn(1, 3).double(), torch.randn(3, 1, 3).double(), torch.tensor([0])
-    sample = functional.classroom(student, mentors, target, rule="sample", strict=False)
-    batch = functional.classroom(student, mentors, target, rule="batch")
+    sample = classroom(student, mentors, target, rule="sample", strict=False)
+    batch = classroom(student, mentors, target, rule="batch")
     assert (sample.weight - batch.weight).abs().max() <= 3 * 0.005 + 1e-9
 
 
 def test_identical_mentors_and_unit_weights() -> None:
     torch.manual_seed(4)
     student, mentor, target = torch.randn(16, 10), torch.randn(1, 16, 10) * 4, torch.randint(10, (16,))
-    one = functional.classroom(student, mentor, target, normalise="unit")
-    six = functional.classroom(student, mentor.expand(6, -1, -1), target, normalise="unit")
+    one = classroom(student, mentor, target, normalise="unit")
+    six = classroom(student, mentor.expand(6, -1, -1), target, normalise="unit")
     torch.testing.assert_close(one.distilled, six.distilled)  # strength does not depend on the number of mentors
     sums = six.weight.sum(0)
     torch.testing.assert_close(sums[sums > 0], torch.ones_like(sums[sums > 0]))
-    assert functional.classroom(student, mentor.expand(6, -1, -1), target).distilled > 1.5 * one.distilled
+    assert classroom(student, mentor.expand(6, -1, -1), target).distilled > 1.5 * one.distilled
 
 
 def test_ablations() -> None:
     torch.manual_seed(5)
     student, mentors, target = torch.randn(9, 4), torch.randn(3, 9, 4) * 2, torch.randint(4, (9,))
-    off = functional.classroom(student, mentors, target, gate=False)
+    off = classroom(student, mentors, target, gate=False)
     assert off.active.all()
     torch.testing.assert_close(off.weight, torch.full_like(off.weight, 1 / 3))
     for rule, fixed in (("sample", 4.0), ("batch", 1.0), ("rank", 2.2)):
-        flat = functional.classroom(student, mentors, target, rule=rule, mentoring=False)
+        flat = classroom(student, mentors, target, rule=rule, mentoring=False)
         torch.testing.assert_close(flat.temperature, torch.full_like(flat.temperature, fixed))
-        full = functional.classroom(student, mentors, target, rule=rule)
+        full = classroom(student, mentors, target, rule=rule)
         torch.testing.assert_close(flat.weight, full.weight)  # mentoring off leaves filtering alone
-        both = functional.classroom(student, mentors, target, rule=rule, gate=False, mentoring=False)
+        both = classroom(student, mentors, target, rule=rule, gate=False, mentoring=False)
         assert both.active.all()
         assert torch.equal(both.temperature, flat.temperature)
-    both = functional.classroom(student, mentors, target, gate=False, mentoring=False)
-    torch.testing.assert_close(both.distilled, functional.average(student, mentors, 4.0))
-    released = functional.classroom(student, mentors, target, rule="batch", gate=False, mentoring=False)
-    torch.testing.assert_close(released.distilled, 3 * functional.average(student, mentors, 1.0))
+    both = classroom(student, mentors, target, gate=False, mentoring=False)
+    torch.testing.assert_close(both.distilled, distilled("average", student, mentors, temperature=4.0))
+    released = classroom(student, mentors, target, rule="batch", gate=False, mentoring=False)
+    torch.testing.assert_close(released.distilled, 3 * distilled("average", student, mentors, temperature=1.0))
 
 
 def test_soft_gate_tends_to_the_hard_one() -> None:
     torch.manual_seed(6)
     student, mentors, target = torch.randn(20, 4), torch.randn(3, 20, 4) * 2, torch.randint(4, (20,))
-    hard = functional.classroom(student, mentors, target)
-    soft = functional.classroom(student, mentors, target, soft=1e-6)
+    hard = classroom(student, mentors, target)
+    soft = classroom(student, mentors, target, soft=1e-6)
     torch.testing.assert_close(soft.weight, hard.weight)
-    assert (functional.classroom(student, mentors, target, soft=0.1).weight > 0).all()
+    assert (classroom(student, mentors, target, soft=0.1).weight > 0).all()
 
 
 def test_no_gradient_through_weights() -> None:
     torch.manual_seed(7)
     student, mentors, target = torch.randn(5, 4).double(), torch.randn(2, 5, 4).double() * 2, torch.randint(4, (5,))
     moving = student.clone().requires_grad_()
-    terms = functional.classroom(moving, mentors, target)
+    terms = classroom(moving, mentors, target)
     terms.loss.backward()
     fixed = student.clone().requires_grad_()
     kl = functional.kl_divergence(fixed[None], mentors, terms.temperature)
@@ -308,9 +309,9 @@ def _supervised(own: torch.Tensor, credibility: torch.Tensor) -> torch.Tensor:
 def test_supervised_weight_is_an_option() -> None:
     torch.manual_seed(8)
     student, mentors, target = torch.randn(5, 4), torch.randn(2, 5, 4), torch.randint(4, (5,))
-    one = functional.classroom(student, mentors, target, supervised_weight="one")
+    one = classroom(student, mentors, target, supervised="one")
     torch.testing.assert_close(one.supervised, torch.nn.functional.cross_entropy(student, target))
-    own = functional.classroom(student, mentors, target, supervised_weight="credibility")
+    own = classroom(student, mentors, target, supervised="credibility")
     assert own.supervised < one.supervised
     torch.testing.assert_close(own.distilled, one.distilled)
 
@@ -319,12 +320,12 @@ def test_supervised_weight_is_an_option() -> None:
 def test_two_ranks_are_one_batch(rule: str) -> None:
     torch.manual_seed(9)
     student, mentors, target = torch.randn(8, 5).double(), torch.randn(3, 8, 5).double() * 2, torch.randint(5, (8,))
-    whole = functional.classroom(student, mentors, target, rule=rule)
+    whole = classroom(student, mentors, target, rule=rule)
     seen: list[torch.Tensor] = []
 
-    def half(start: int, reduce: object) -> functional.ClassroomTerms:
+    def half(start: int, reduce: object) -> Taught:
         part = slice(start, start + 4)
-        return functional.classroom(student[part], mentors[:, part], target[part], rule=rule, reduce=reduce)
+        return classroom(student[part], mentors[:, part], target[part], rule=rule, reduce=reduce)
 
     def sums(start: int) -> list[torch.Tensor]:
         seen.clear()
@@ -342,9 +343,9 @@ def test_two_ranks_are_one_batch(rule: str) -> None:
 def test_half_precisions() -> None:
     torch.manual_seed(10)
     student, mentors, target = torch.randn(6, 5), torch.randn(2, 6, 5), torch.randint(5, (6,))
-    wide = functional.classroom(student, mentors, target)
+    wide = classroom(student, mentors, target)
     for dtype in (torch.bfloat16, torch.float16):
-        narrow = functional.classroom(student.to(dtype), mentors.to(dtype), target)
+        narrow = classroom(student.to(dtype), mentors.to(dtype), target)
         assert narrow.loss.dtype == torch.float32
         assert narrow.loss.item() == pytest.approx(wide.loss.item(), rel=0.05)
 
@@ -352,11 +353,11 @@ def test_half_precisions() -> None:
 def test_kd_is_average_of_one() -> None:
     student, mentor = torch.randn(6, 5), torch.randn(6, 5)
     torch.testing.assert_close(
-        functional.kd(student, mentor, 3.0).mean(), functional.average(student, mentor[None], 3.0)
+        functional.kd(student, mentor, 3.0).mean(), distilled("average", student, mentor, temperature=3.0)
     )
     assert functional.kd(student, mentor).shape == (6,)
 
 
 def test_unknown_rule() -> None:
     with pytest.raises(UserError, match="sample, batch, rank"):
-        functional.classroom(torch.randn(2, 3), torch.randn(1, 2, 3), torch.zeros(2, dtype=torch.int64), rule="rang")
+        functional.grade(torch.randn(2, 1), torch.randn(1, 2, 1), rule="rang")

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from by_method import distilled, rule_of
 from classroomkd import functional, methods
 from classroomkd.classroom import Classroom
 from classroomkd.errors import UserError
@@ -43,7 +44,7 @@ def test_dkd_reduces_to_its_parts_and_to_kd() -> None:
     torch.testing.assert_close(functional.dkd_per_sample(student, mentors, target, 1.0, 1 - true_p), plain)
     one = functional.dkd_per_sample(student, mentors[1], target, 2.0, 3.0)
     torch.testing.assert_close(functional.dkd_per_sample(student, mentors, target, 2.0, 3.0)[1], one)
-    torch.testing.assert_close(functional.dkd(student, mentors[1], target, 2.0, 3.0), one.mean())
+    torch.testing.assert_close(distilled("dkd", student, mentors[1], target, alpha=2.0, beta=3.0), one.mean())
     # Units between samples and classes.
     torch.testing.assert_close(
         functional.dkd_per_sample(student[:, None], mentors[:, :, None], target[:, None])[..., 0],
@@ -60,13 +61,13 @@ def test_dkd_of_extreme_logits() -> None:
     assert student.grad is not None
     assert student.grad.isfinite().all()
     two = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
-    binary = functional.dkd(two, two.flip(1), torch.tensor([0]), 1.0, 8.0, 2.0)
+    binary = distilled("dkd", two, two.flip(1), torch.tensor([0]), temperature=2.0)
     torch.testing.assert_close(binary, functional.kd(two, two.flip(1), 2.0).mean())  # one wrong class: nothing among
 
 
 def test_dkd_of_one_class_is_refused() -> None:
     """It was NaN: nothing among no wrong classes."""
-    for loss in (functional.dkd, functional.dkd_per_sample):
+    for loss in (rule_of("dkd"), functional.dkd_per_sample):
         with pytest.raises(UserError, match="of one class there are none: use kd"):
             loss(torch.randn(3, 1), torch.randn(3, 1), torch.zeros(3, dtype=torch.int64))
     room = Classroom(nn.Linear(4, 1), [nn.Linear(4, 1)], "dkd")

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from by_method import classroom, distilled, rule_of
 from classroomkd import functional
 from classroomkd.errors import UserError
 
 NAN, INF = float("nan"), float("inf")
-MENTOR_RULES = [functional.ebkd, functional.camkd, functional.aekd]
+EBKD, CAMKD, AEKD = rule_of("ebkd"), rule_of("camkd", feature_weight=0.0), rule_of("aekd")
+MENTOR_RULES = [EBKD, CAMKD, AEKD]
 RULES = ["paper", "reference"]
 
 
@@ -36,12 +38,10 @@ def gradient(loss: Tensor, student: Tensor) -> Tensor:
 # Weighted mentors
 
 
-@pytest.mark.parametrize(
-    ("function", "rule"), [*((f, rule) for f in MENTOR_RULES for rule in RULES), (functional.aekd, "mgda")]
-)
+@pytest.mark.parametrize(("function", "rule"), [*((f, rule) for f in MENTOR_RULES for rule in RULES), (AEKD, "mgda")])
 def test_one_mentor_is_plain_kd(function: Callable[..., Tensor], rule: str) -> None:
     student, mentors, target = answers(m=1)
-    loss = function(student, mentors, target, 3.0, rule)
+    loss = function(student, mentors, target, 3.0, rule=rule)
     plain = functional.kd(student, mentors[0], 3.0).mean()
     torch.testing.assert_close(loss, plain)
     torch.testing.assert_close(gradient(loss, student), gradient(plain, student))
@@ -51,10 +51,10 @@ def test_one_mentor_is_plain_kd(function: Callable[..., Tensor], rule: str) -> N
 def test_identical_mentors_are_their_average(function: Callable[..., Tensor]) -> None:
     student, mentors, target = answers(m=1)
     mentors = mentors.expand(4, -1, -1)
-    torch.testing.assert_close(function(student, mentors, target), functional.average(student, mentors))
+    torch.testing.assert_close(function(student, mentors, target), distilled("average", student, mentors))
 
 
-@pytest.mark.parametrize(("function", "factor"), [(functional.ebkd, 3 / 4), (functional.camkd, 1 / 4)])
+@pytest.mark.parametrize(("function", "factor"), [(EBKD, 3 / 4), (CAMKD, 1 / 4)])
 def test_released_scale_factors(function: Callable[..., Tensor], factor: float) -> None:
     student, mentors, target = answers(m=4)
     torch.testing.assert_close(
@@ -66,11 +66,11 @@ def test_released_scale_factors(function: Callable[..., Tensor], factor: float) 
 def test_mentor_rules_differentiate_in_the_student_alone(function: Callable[..., Tensor]) -> None:
     student, mentors, target = answers()
     mentors.requires_grad_()
-    if function is not functional.aekd:  # whose weights follow the student, as constants
+    if function is not AEKD:  # whose weights follow the student, as constants
         assert torch.autograd.gradcheck(lambda z: function(z, mentors.detach(), target), student)
     function(student, mentors, target).backward()
     assert mentors.grad is None
-    with pytest.raises(UserError, match="is not one of paper, reference"):
+    with pytest.raises(UserError, match=r"'paper'.* or '(reference|mgda)'"):
         function(student, mentors, target, rule="code")
 
 
@@ -95,7 +95,7 @@ def test_entropy_of_underflowing_probabilities() -> None:
     certain = torch.tensor([[0.0, 3000.0], [9000.0, 0.0], [0.0, 7000.0]])
     assert functional.entropy_weights(certain).tolist() == pytest.approx([1 / 3] * 3)
     student = torch.zeros(1, 3, requires_grad=True)
-    functional.ebkd(student, logits[:, None], torch.zeros(1, dtype=torch.int64)).backward()
+    EBKD(student, logits[:, None], torch.zeros(1, dtype=torch.int64)).backward()
     assert student.grad is not None
     assert student.grad.isfinite().all()
 
@@ -195,10 +195,10 @@ def test_aekd_solves_at_training_sizes() -> None:
     torch.testing.assert_close(weight, best, rtol=0, atol=1e-8)
     divergences = functional.kd(student.unsqueeze(0), mentors).mean(1).double()
     for rule in RULES:
-        found = functional.aekd(student, mentors, target, rule=rule).double()  # type: ignore[arg-type]
+        found = AEKD(student, mentors, target, rule=rule).double()  # type: ignore[arg-type]
         torch.testing.assert_close(found, weight @ divergences, rtol=1e-5, atol=0)
     free_of_cap = functional.gram_weights(gradients)
-    found = functional.aekd(student, mentors, target, rule="mgda").double()
+    found = AEKD(student, mentors, target, rule="mgda").double()
     torch.testing.assert_close(found, free_of_cap @ divergences, rtol=1e-5, atol=0)  # a loss in float32
 
 
@@ -213,10 +213,10 @@ def test_aekds_tolerance_is_its_cap() -> None:
         ("paper", 0.7, 0.7),
         ("paper", 0.3, 0.5),
     ):
-        found = functional.aekd(student, mentors, target, rule=rule, tolerance=tolerance)  # type: ignore[arg-type]
+        found = AEKD(student, mentors, target, rule=rule, tolerance=tolerance)  # type: ignore[arg-type]
         torch.testing.assert_close(found, share * near + (1 - share) * far)
-    torch.testing.assert_close(functional.aekd(student, mentors, target), 0.6 * near + 0.4 * far)
-    free = functional.aekd(student, mentors, target, rule="mgda")
+    torch.testing.assert_close(AEKD(student, mentors, target), 0.6 * near + 0.4 * far)
+    free = AEKD(student, mentors, target, rule="mgda")
     assert free < 0.8 * near + 0.2 * far
 
 
@@ -248,7 +248,7 @@ def _all(dtype: torch.dtype = torch.float64) -> dict[str, tuple[Callable[[Tensor
     own = torch.randn(4, 3, 4, 4, generator=draw).to(dtype).requires_grad_()
     other = torch.randn(4, 5, 2, 2, generator=draw).to(dtype)
     found: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
-        "dkd": (lambda z: functional.dkd(z, teacher, target), student),
+        "dkd": (lambda z: distilled("dkd", z, teacher, target), student),
         "dist": (lambda z: functional.dist(z, teacher, tau=2.0), student),
         "dist_by_mentor": (lambda z: functional.dist_by_mentor(z, mentors).sum(), student),
         "dtkd": (lambda z: functional.dtkd_per_sample(z, mentors).mean(), student),
@@ -304,9 +304,38 @@ def test_a_class_that_a_mentor_does_not_know_it_does_not_teach(rule: str, option
     target = torch.tensor([0, 1, 2, 3, 4, 0])
     mentors += 20 * torch.nn.functional.one_hot(target)  # ahead of the student wherever it knows the class
     mentors[1, :, 2:] = -INF
-    found = functional.classroom(student, mentors, target, rule=rule, **options)  # type: ignore[arg-type]
+    found = classroom(student, mentors, target, rule=rule, **options)  # type: ignore[arg-type]
     knows = torch.tensor([True, True, False, False, False, True])
     assert not found.active[1, ~knows].any()
     assert (found.weight[1, ~knows] == 0).all()
     assert found.active[1, knows].any()
     assert found.loss.isfinite()
+
+
+# Functions of earlier versions
+
+
+def test_old_losses_say_which_method_to_use_and_are_its_loss() -> None:
+    student, mentors, target = answers()
+    for function, name, wanted in (
+        (functional.average, "average", distilled("average", student, mentors)),
+        (functional.ebkd, "ebkd", EBKD(student, mentors, target)),
+        (functional.camkd, "camkd", CAMKD(student, mentors, target)),
+        (functional.aekd, "aekd", AEKD(student, mentors, target)),
+    ):
+        with pytest.warns(DeprecationWarning, match=rf"functional.{name} goes .*create\('{name}'"):
+            loss = function(student, mentors) if name == "average" else function(student, mentors, target)
+        torch.testing.assert_close(loss, wanted)
+        if name != "average":
+            with (
+                pytest.warns(DeprecationWarning, match=name),
+                pytest.raises(UserError, match="is not one of paper, reference"),
+            ):
+                function(student, mentors, target, rule="code")
+    with pytest.warns(DeprecationWarning, match="functional.dkd goes"):
+        loss = functional.dkd(student, mentors[0], target)
+    torch.testing.assert_close(loss, distilled("dkd", student, mentors[0], target))
+    with pytest.warns(DeprecationWarning, match="functional.classroom goes"):
+        old = functional.classroom(student, mentors, target)
+    for ours, theirs in zip(old, classroom(student, mentors, target), strict=True):
+        torch.testing.assert_close(ours, theirs)

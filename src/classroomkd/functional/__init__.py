@@ -3,23 +3,20 @@
 from classroomkd.functional.baselines import (
     dist,
     dist_by_mentor,
-    dkd,
     dkd_per_sample,
     dtkd_per_sample,
     finite_logits,
 )
-from classroomkd.functional.classroom import ClassroomTerms, Grades, classroom, grade
-from classroomkd.functional.divergence import average, kd, kl_divergence, log_credibility, wide
+from classroomkd.functional.classroom import Grades, grade
+from classroomkd.functional.divergence import kd, kl_divergence, log_credibility, wide
 from classroomkd.functional.draws import draw
 from classroomkd.functional.multi_teacher import (
-    aekd,
-    camkd,
     confidence_weights,
-    ebkd,
     entropy_weights,
     gram_weights,
     kl_gradients,
 )
+from classroomkd.functional.old_losses import ClassroomTerms, aekd, average, camkd, classroom, dkd, ebkd
 from classroomkd.functional.quadratic import capped_simplex_qp
 from classroomkd.functional.relations import (
     attention_transfer,

@@ -12,7 +12,7 @@ from torch import Tensor
 from classroomkd.errors import UserError
 from classroomkd.functional.divergence import kl_divergence, wide
 
-__all__ = ["dist", "dist_by_mentor", "dkd", "dkd_per_sample", "dtkd_per_sample", "finite_logits"]
+__all__ = ["dist", "dist_by_mentor", "dkd_per_sample", "dtkd_per_sample", "finite_logits"]
 
 _BELOW = 20.0  # nats under the row's least finite logit
 _EPS = 1e-8  # DIST adds it to the product of the norms
@@ -72,21 +72,6 @@ def dkd_per_sample(
     binary = kl_divergence(student_binary, teacher_binary)
     among = kl_divergence(student_others, teacher_others)
     return temperature**2 * (alpha * binary + beta * among)
-
-
-def dkd(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    target: Tensor,
-    alpha: float = 1.0,
-    beta: float = 8.0,
-    temperature: float = 4.0,
-) -> Tensor:
-    """The batch mean of :func:`dkd_per_sample`: ``(B, C)``, ``(B, C)``, ``(B,)`` give a scalar, nats.
-
-    The published runs also multiply it by min(epoch / 20, 1).
-    """
-    return dkd_per_sample(student_logits, teacher_logits, target, alpha, beta, temperature).mean()
 
 
 def _correlation(student: Tensor, mentors: Tensor, dim: int, least: float) -> Tensor:

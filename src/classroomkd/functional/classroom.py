@@ -1,7 +1,7 @@
 """ClassroomKD's rules as pure functions: who may teach, how strongly, at which temperature.
 
 Shapes: M mentors, B samples, U units a sample (1 class decision, K keypoints), C classes.
-``grade`` knows no task: it sees log-credibilities only. ``classroom`` is the same rule on class logits.
+``grade`` knows no task: it sees log-credibilities only.
 Formulas: ``docs/methods/classroomkd.md``; released rules checked against the authors' numbers in ``tests/golden``.
 """
 
@@ -13,21 +13,17 @@ from math import nextafter
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from classroomkd.errors import UserError
 from classroomkd.functional.bound import STEEPEST, restraint
 from classroomkd.functional.constants import constant
-from classroomkd.functional.divergence import kl_divergence, log_credibility
 
 __all__ = [
     "STEEPEST",
-    "ClassroomTerms",
     "Grades",
     "Rule",
     "bound_of",
-    "classroom",
     "grade",
     "python_round2",
     "restraint",
@@ -36,17 +32,6 @@ __all__ = [
 Rule = Literal["sample", "batch", "rank"]
 BOUND = 1.0  # of ``sample``; see ``docs/methods/classroomkd.md``
 Reduce = Callable[[Tensor], Tensor]
-
-
-class ClassroomTerms(NamedTuple):
-    """What :func:`classroom` returns; ``loss = supervised + distilled`` are scalars, the rest is ``(M, B)``."""
-
-    loss: Tensor
-    supervised: Tensor
-    distilled: Tensor
-    weight: Tensor
-    temperature: Tensor
-    active: Tensor
 
 
 class Grades(NamedTuple):
@@ -225,70 +210,3 @@ def grade(
 def bound_of(rule: Rule, bound: float | None = None) -> float:
     """The bound on the mentors' pull: the one given, or the rule's own; 0 = none."""
     return _RULES[rule].bound if bound is None else bound
-
-
-def classroom(
-    student_logits: Tensor,
-    mentor_logits_MBC: Tensor,
-    target: Tensor,
-    *,
-    tau: float = 12.0,
-    rule: Rule = "sample",
-    strict: bool | None = None,
-    soft: float | None = None,
-    normalise: Literal["unit"] | None = None,
-    gate: bool = True,
-    mentoring: bool = True,
-    fixed_temperature: float | None = None,
-    reduce: Reduce | None = None,
-    supervised_weight: Literal["credibility", "one"] | None = None,
-    bound: float | None = None,
-) -> ClassroomTerms:
-    """ClassroomKD on class logits: the student's own cross-entropy and what its mentors add.
-
-    Args:
-        student_logits: ``(B, C)``; the only place gradients flow to.
-        mentor_logits_MBC: ``(M, B, C)``.
-        target: ``(B,)`` int64 classes.
-        tau, rule, strict, soft, normalise, gate, mentoring, fixed_temperature, reduce, supervised_weight:
-            see :func:`grade`.
-        bound: how hard all mentors together may pull at a sample's logits, in longest gradients of its cross-entropy
-            (:data:`STEEPEST`); beyond it their part is scaled down (:func:`restraint`). 0 = without a bound; None = the
-            rule's own, 2 for ``sample`` and none for the others.
-
-    Returns:
-        ``ClassroomTerms(loss, supervised, distilled, weight, temperature, active)``: the supervised part is the mean
-        of the student's weighted cross-entropy, the distilled one the batch mean of the sum over mentors of
-        weight · strength · KL(mentor ‖ student) at T (nats), within the bound. Weight, temperature and active flags are
-        ``(M, B)`` for every rule, constant along B for ``batch`` and ``rank``.
-
-    Source: Sarode et al., arXiv 2409.20237; ``batch`` and ``rank`` are the two rules of its released code.
-    """
-    student_log = log_credibility(student_logits, target)
-    with torch.no_grad():
-        mentor_log = log_credibility(mentor_logits_MBC, target)
-        # Selected away rather than multiplied by 0: 0 · NaN is NaN.
-        safe = torch.where(mentor_log.isnan().unsqueeze(-1), 0.0, mentor_logits_MBC)
-    grades = grade(
-        student_log.detach().unsqueeze(-1),
-        mentor_log.to(student_log.dtype).unsqueeze(-1),
-        tau=tau,
-        rule=rule,
-        strict=strict,
-        soft=soft,
-        normalise=normalise,
-        gate=gate,
-        mentoring=mentoring,
-        fixed_temperature=fixed_temperature,
-        supervised_weight=supervised_weight,
-        reduce=reduce,
-    )
-    weight, temperature, strength, active = (x.squeeze(-1) for x in grades[:4])
-    divergence = kl_divergence(student_logits.unsqueeze(0), safe, temperature)
-    cross_entropy = F.nll_loss(torch.log_softmax(student_logits.to(student_log.dtype), -1), target, reduction="none")
-    supervised = (grades.supervised.squeeze(-1) * cross_entropy).mean()
-    pull = (weight * strength * divergence).sum(0)
-    if most := bound_of(rule, bound):
-        pull = pull * restraint(pull.unsqueeze(-1), student_logits, most * STEEPEST).squeeze(-1)
-    distilled = pull.mean()
-    return ClassroomTerms(supervised + distilled, supervised, distilled, weight, temperature, active)

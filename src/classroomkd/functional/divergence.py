@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["average", "kd", "kl_divergence", "log_credibility", "wide"]
+__all__ = ["kd", "kl_divergence", "log_credibility", "wide"]
 
 
 def wide(logits: Tensor) -> Tensor:
@@ -91,17 +91,3 @@ def kd(student_logits: Tensor, mentor_logits: Tensor, temperature: float = 4.0) 
         ``(B,)``, nats. Source: Hinton, Vinyals, Dean 2015 (arXiv 1503.02531).
     """
     return temperature**2 * kl_divergence(student_logits, mentor_logits, temperature)
-
-
-def average(student_logits: Tensor, mentor_logits_MBC: Tensor, temperature: float = 4.0) -> Tensor:
-    """Plain averaging of mentors (AVER): the mean over mentors and samples of T² · KL(mentor ‖ student).
-
-    Args:
-        student_logits: ``(B, C)``.
-        mentor_logits_MBC: ``(M, B, C)``; no gradient flows to it.
-        temperature: T > 0.
-
-    Returns:
-        A scalar, nats.
-    """
-    return kd(student_logits.unsqueeze(0), mentor_logits_MBC, temperature).mean()

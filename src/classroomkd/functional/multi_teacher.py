@@ -1,30 +1,22 @@
-"""Weighted averages of mentors: EBKD, CA-MKD and AEKD on class logits, and the weights behind them.
+"""How much each of several mentors counts: the weights of EBKD, CA-MKD and AEKD.
 
-Shapes: M mentors, B samples, C classes; a weight helper takes any dimensions between M and the last. Every loss is
-L = mean_b Σ_m w_m(b) · T² · KL(mentor m ‖ student); the rules differ in w, which is a constant for autograd. Rule
-``paper`` has Σ_m w = 1; rule ``reference`` has the scale factors of the released code (Rorozhl/CA-MKD at c2f39a9), so
-that at equal loss weights EBKD distils (M-1)/M and CA-MKD 1/M as strongly as plain averaging. With one mentor every
-loss is ``kd(...).mean()``. Checked against the released code in ``tests/golden``.
-
-A mentor whose logits are ``-inf`` on a class rules that class out; NaN logits make a loss NaN.
+Shapes: M mentors, B samples, C classes; a weight helper takes any dimensions between M and the last. Weights are
+constants for autograd and sum to 1 over the mentors that count; the scale factors of the released code
+(Rorozhl/CA-MKD at c2f39a9) are the methods'. A mentor whose logits are ``-inf`` on a class rules that class out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from classroomkd.errors import UserError
-from classroomkd.functional.divergence import kd, log_credibility, wide
+from classroomkd.functional.divergence import wide
 from classroomkd.functional.quadratic import capped_simplex_qp
 
-__all__ = ["aekd", "camkd", "confidence_weights", "ebkd", "entropy_weights", "gram_weights", "kl_gradients"]
+__all__ = ["confidence_weights", "entropy_weights", "gram_weights", "kl_gradients"]
 
-TeacherRule = Literal["paper", "reference"]
-AEKDRule = Literal["paper", "reference", "mgda"]
 _NO_NORM = 1e-12  # of the longest gradient's; a mentor without a gradient has a weight, not a division by 0
 # A gradient is a sum over samples and ranks, whose order a matrix library or a network of ranks may choose anew for
 # every mentor. Pairwise sums of 2^16 numbers are off by at most 16 roundings.
@@ -151,103 +143,3 @@ def gram_weights(
             weight = weight / length[:, 0]
             weight = weight / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
     return weight.to(wide(gradients).dtype)
-
-
-def _distil(student: Tensor, mentors_MBC: Tensor, weight: Tensor, temperature: float) -> Tensor:
-    return (weight * kd(student.unsqueeze(0), mentors_MBC, temperature)).sum(0).mean()
-
-
-def _checked(rule: str, rules: Any = TeacherRule) -> str:
-    if rule not in get_args(rules):
-        raise UserError(f"rule '{rule}' is not one of {', '.join(get_args(rules))}")
-    return rule
-
-
-def _is_reference(rule: str) -> bool:
-    return _checked(rule) == "reference"
-
-
-def ebkd(
-    student_logits: Tensor,
-    mentor_logits_MBC: Tensor,
-    target: Tensor,
-    temperature: float = 4.0,
-    rule: TeacherRule = "paper",
-) -> Tensor:
-    """Entropy-based KD: mentors weighted per sample by how sure they are (:func:`entropy_weights`).
-
-    Args:
-        student_logits: ``(B, C)``; the only place gradients flow to.
-        mentor_logits_MBC: ``(M, B, C)``.
-        target: ``(B,)``; not used, the mentors need not be right.
-        temperature: T > 0.
-        rule: ``paper``; ``reference`` multiplies by (M-1)/M when M > 1.
-
-    Returns:
-        A scalar, nats. Source: Kwon et al. 2020 (ICASSP) as released with CA-MKD (arXiv 2201.00007).
-
-    Raises:
-        UserError: unknown rule.
-    """
-    m = len(mentor_logits_MBC)
-    factor = (m - 1) / m if _is_reference(rule) and m > 1 else 1.0
-    return factor * _distil(student_logits, mentor_logits_MBC, entropy_weights(mentor_logits_MBC), temperature)
-
-
-def camkd(
-    student_logits: Tensor,
-    mentor_logits_MBC: Tensor,
-    target: Tensor,
-    temperature: float = 4.0,
-    rule: TeacherRule = "paper",
-) -> Tensor:
-    """CA-MKD's output term: mentors weighted per sample by their own cross-entropy (:func:`confidence_weights`).
-
-    Args:
-        student_logits: ``(B, C)``; the only place gradients flow to.
-        mentor_logits_MBC: ``(M, B, C)``.
-        target: ``(B,)`` int64 classes.
-        temperature: T > 0, of the divergence; the cross-entropies are at 1.
-        rule: ``paper``; ``reference`` divides by M, once more than the weights do.
-
-    Returns:
-        A scalar, nats. Source: Zhang, Chen, Wang 2022 (arXiv 2201.00007).
-
-    Raises:
-        UserError: unknown rule.
-    """
-    factor = 1 / len(mentor_logits_MBC) if _is_reference(rule) else 1.0
-    weight = confidence_weights(-log_credibility(mentor_logits_MBC.detach(), target))
-    return factor * _distil(student_logits, mentor_logits_MBC, weight, temperature)
-
-
-def aekd(
-    student_logits: Tensor,
-    mentor_logits_MBC: Tensor,
-    target: Tensor,
-    temperature: float = 4.0,
-    rule: AEKDRule = "paper",
-    tolerance: float = 0.6,
-) -> Tensor:
-    """Adaptive ensemble KD on logits: one weight a mentor, from the batch (:func:`gram_weights`).
-
-    Args:
-        student_logits: ``(B, C)``; the only place gradients flow to.
-        mentor_logits_MBC: ``(M, B, C)``.
-        target: ``(B,)``; not used.
-        temperature: T > 0.
-        rule: ``paper`` and ``reference`` cap a weight at ``tolerance``, on logits alike; ``mgda`` has no cap. The
-            released code solves this with a support vector machine whose tolerance is too coarse at training sizes;
-            here the solution is exact.
-        tolerance: the largest weight, in (0, 1]; below 1/M it is read as 1/M.
-
-    Returns:
-        A scalar, nats. Source: Du et al. 2020 (NeurIPS), its authors' code AnTuo1998/AE-KD, and what was released with
-        CA-MKD (arXiv 2201.00007).
-
-    Raises:
-        UserError: unknown rule.
-    """
-    cap = None if _checked(rule, AEKDRule) == "mgda" else tolerance
-    weight = gram_weights(kl_gradients(student_logits, mentor_logits_MBC, temperature), cap)
-    return _distil(student_logits, mentor_logits_MBC, weight[:, None], temperature)
