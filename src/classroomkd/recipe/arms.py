@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from classroomkd.recipe.problems import show
-from classroomkd.recipe.schema import MethodSpec, Recipe
+from classroomkd.recipe.sections import MethodSpec, RecipeKeys
 
 __all__ = ["Arm", "arms", "same_labels"]
 
@@ -35,7 +35,7 @@ class Arm:
         return [(entry.name, entry.options) for entry in self.entries]
 
 
-def arms(recipe: Recipe) -> list[Arm]:
+def arms(recipe: RecipeKeys) -> list[Arm]:
     """The arms in the recipe's order."""
     grid = recipe.methods if recipe.methods is not None else ((recipe.method,) if recipe.method is not None else ())
     labels = _labels(grid, recipe.task.name)
@@ -45,7 +45,7 @@ def arms(recipe: Recipe) -> list[Arm]:
     return [Arm(*arm) for arm in zip(labels, slugs, grid, strict=True)]
 
 
-def same_labels(recipe: Recipe) -> list[tuple[str, list[int]]]:
+def same_labels(recipe: RecipeKeys) -> list[tuple[str, list[int]]]:
     """Labels that several arms share, with the arms' positions; empty in a recipe that is right."""
     labels = [arm.label for arm in arms(recipe)]
     return [

@@ -6,29 +6,19 @@ Training keys are inherited in layers, the later winning: the defaults, ``train`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 from classroomkd.recipe.schema import MentorTrain, MethodSpec, Recipe, TaughtBy
-from classroomkd.recipe.training import TrainSpec
+from classroomkd.recipe.training import ONLY_WITH, TrainSpec
 
-__all__ = ["inherit", "notes", "resolve", "training_layers"]
-
-# Which keys only one choice of another key reads.
-_ONLY_WITH: dict[str, tuple[str, str]] = {
-    "milestones": ("schedule", "multistep"),
-    "gamma": ("schedule", "multistep"),
-    "min_lr": ("schedule", "cosine"),
-    "momentum": ("optimizer", "sgd"),
-    "nesterov": ("optimizer", "sgd"),
-}
+__all__ = ["inherit", "resolve", "training_layers"]
 
 
 def inherit(base: TrainSpec, layer: TrainSpec | None) -> MentorTrain:
     """``base`` with the keys that ``layer`` sets itself; every key of the result counts as set."""
     given = {key: getattr(layer, key) for key in layer.model_fields_set} if layer is not None else {}
     values = {key: getattr(base, key) for key in TrainSpec.model_fields}
-    for key, (decider, _) in _ONLY_WITH.items():
+    for key, (decider, _) in ONLY_WITH.items():
         if given.get(decider, values[decider]) != values[decider]:
             values[key] = TrainSpec.model_fields[key].default
     own = {key: field.default for key, field in MentorTrain.model_fields.items() if key not in values}
@@ -82,72 +72,3 @@ def _with_defaults(entry: MethodSpec, task: str) -> MethodSpec:
 
     options = methods.filled(entry.name, entry.options, task)
     return MethodSpec.model_validate({"name": entry.name, "label": entry.label, **options})
-
-
-def notes(recipe: Recipe) -> list[str]:
-    """Settings that differ from their default and that nothing will read, one sentence each."""
-    sections: list[tuple[str, TrainSpec | None]] = [("train", recipe.train), ("mentor_train", recipe.mentor_train)]
-    sections += [(f"mentors.{mentor.name}.train", mentor.train) for mentor in recipe.mentors]
-    found: list[str] = []
-    said: set[tuple[str, object]] = set()
-    for where, spec in sections:
-        for key, reason in _idle(spec) if spec is not None else ():
-            if (key, getattr(spec, key)) not in said:  # what is inherited is said once
-                said.add((key, getattr(spec, key)))
-                found.append(f"{where}.{key} has no effect{reason}")
-    if recipe.mentor_train not in (None, recipe.train) and all(mentor.train is None for mentor in recipe.mentors):
-        found.append("mentor_train has no effect: no mentor is trained by the run")
-    arms = recipe.methods or ((recipe.method,) if recipe.method is not None else ())
-    if recipe.mentors and all(entry.name == "none" for arm in arms for entry in arm):
-        found.append("the mentors have no effect: the only method is 'none'")
-    usual = recipe.mentor_train or recipe.train
-    taught = [(mentor.taught_by.method or (), mentor.train or usual) for mentor in recipe.mentors if mentor.taught_by]
-    entries = [(entry, train) for arm, train in (*((arm, recipe.train) for arm in arms), *taught) for entry in arm]
-    found += _idle_taps(recipe, [entry for entry, _ in entries])
-    for entry, train in entries:
-        found += [*_idle_options(entry, recipe.task.name), *_odd_schedule(entry, train.epochs)]
-    return list(dict.fromkeys(found))
-
-
-def _idle_taps(recipe: Recipe, entries: list[MethodSpec]) -> Iterator[str]:
-    """Places that a network's ``taps`` name and that no method reads."""
-    networks = [("student", recipe.student.taps), *((f"mentors.{m.name}", m.taps) for m in recipe.mentors)]
-    if not any(taps for _, taps in networks):
-        return
-    from classroomkd import methods
-
-    built = [methods.create(e.name, task=recipe.task.name, **e.options) for e in entries]
-    read = {tap: None for method in built for tap in method.needs.features}
-    for where, taps in networks:
-        for tap in taps:
-            if tap not in read:
-                yield f"{where}.taps.{tap} has no effect: the methods read {', '.join(read) or 'no taps'}"
-
-
-def _idle_options(entry: MethodSpec, task: str) -> Iterator[str]:
-    """What the method itself says about options that act on nothing, but for those that the task's default set."""
-    from classroomkd import methods
-
-    own, usual = methods.defaults(entry.name, task), methods.defaults(entry.name)
-    unset = {key for key, value in own.items() if value != usual[key] and entry.options.get(key) == value}
-    for said in methods.method_class(entry.name).idle(entry.options):
-        if said.split()[0] not in unset:
-            yield f"method {entry.label or entry.name}: {said}"
-
-
-def _odd_schedule(entry: MethodSpec, epochs: int) -> Iterator[str]:
-    """A schedule that such a training is too short for."""
-    from classroomkd import methods
-
-    schedule = methods.create(entry.name, **entry.options).schedule
-    if said := schedule.remark(epochs):
-        name, length = type(schedule).__name__.lower(), f"{schedule.epochs:g}"
-        yield f"method {entry.label or entry.name}: schedule {name} ({length} of {epochs} epochs) {said}"
-
-
-def _idle(spec: TrainSpec) -> Iterator[tuple[str, str]]:
-    for key, (decider, choice) in _ONLY_WITH.items():
-        if getattr(spec, decider) != choice and getattr(spec, key) != TrainSpec.model_fields[key].default:
-            yield key, f": it acts only with {decider}: {choice}"
-    if spec.warmup_lr and not spec.warmup_epochs:
-        yield "warmup_lr", " without warmup_epochs"

@@ -1,20 +1,24 @@
 """The recipe: one experiment as data. Everything here is plain values; nothing is built and torch is not imported.
 
-These models hold the written-out form (``forms.py``); use :func:`classroomkd.recipe.load_recipe` or
-:func:`classroomkd.recipe.make_recipe`, which accept the short forms, check names and files, and report every mistake.
+Use :func:`classroomkd.recipe.load_recipe` or :func:`classroomkd.recipe.make_recipe`, which accept the short forms,
+check names and files, and report every mistake.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import ConfigDict, Field, model_validator
-
-from classroomkd.recipe.bank_spec import PATTERN
-from classroomkd.recipe.training import Count, Fraction, Listed, MentorTrain, Section, TrainSpec
-
-if TYPE_CHECKING:
-    from classroomkd.recipe.arms import Arm
+from classroomkd.recipe.arms import Arm, arms
+from classroomkd.recipe.notes import notes
+from classroomkd.recipe.sections import (
+    SCHEMA,
+    DataSpec,
+    MentorSpec,
+    MethodSpec,
+    RecipeKeys,
+    StudentSpec,
+    TaskSpec,
+    TaughtBy,
+)
+from classroomkd.recipe.training import MentorTrain, TrainSpec
 
 __all__ = [
     "SCHEMA",
@@ -29,211 +33,14 @@ __all__ = [
     "TrainSpec",
 ]
 
-SCHEMA = 1
-Seed = Annotated[int, Field(ge=0)]
-Side = Annotated[int, Field(ge=8)]
-Pair = Annotated[tuple[Side, Side], Field(strict=False)]
-Text = Annotated[str, Field(min_length=1)]
-Names = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
-Sides = Annotated[tuple[Count, Count], Field(strict=False)]
-Channels = Annotated[tuple[float, ...] | None, Field(strict=False, min_length=1)]
-Model = Annotated[str, Field(min_length=1, description="A zoo name, timm:NAME, torchvision:NAME or py:module:factory.")]
-Taps = Annotated[
-    dict[str, str], Field(description="Where this network has a place that a method reads: {'@stage:-1': layer4}.")
-]
-Checkpoint = Annotated[str | None, Field(description="Weights, .safetensors or .pth; loaded strictly.")]
 
-
-class DataSpec(Section):
-    """Where images come from and how they are split: ``source``, or ``train`` with ``val`` and ``test`` beside it."""
-
-    source: Text | None = Field(default=None, description="One source that is split: puppets, digits, cifar100:DIR, …")
-    train: Text | None = Field(default=None, description="Source of the training part, when the parts live apart.")
-    val: Text | None = Field(
-        default=None, description="Source of the validation part; null: split off the training part."
-    )
-    test: Text | None = Field(default=None, description="Source of the test part.")
-    val_fraction: Fraction = Field(default=0.1, description="Share of the training part kept for validation.")
-    test_fraction: Fraction = Field(
-        default=0.2, description="Share kept for testing, where the source has no test part."
-    )
-    split_seed: Seed = Field(default=0, description="Seed of the split; the same for every run that is compared.")
-    limit: Count | None = Field(default=None, description="Stratified cap on training images, validation included.")
-    test_limit: Count | None = Field(default=None, description="Stratified cap on test images.")
-    size: Annotated[Side | Pair | None, Field(union_mode="left_to_right")] = Field(
-        default=None,
-        description="Side of the images in pixels, [height, width] for pose; null: the source's own, at least 32.",
-    )
-    views: (
-        Literal[
-            "crop_flip", "crop", "flip", "none", "resized_crop", "randaugment", "mixup",
-            "person", "person_mpii", "person_flip",
-        ] | None
-    ) = Field(default=None, description="Augmentation; null: the source's own.")  # fmt: skip
-    view_seed: Seed = Field(default=0, description="Seed of the augmentation; belongs to the data, not to the run.")
-    unreadable: Literal["refuse", "skip"] = Field(
-        default="refuse", description="What to do with an image that cannot be decoded."
-    )
-    options: dict[str, Any] = Field(default_factory=dict, description="Options of the source, e.g. puppets' counts.")
-
-
-class StudentSpec(Section):
-    """The network that is taught."""
-
-    model: Model
-    checkpoint: Checkpoint = None
-    samples: Count | None = Field(
-        default=None, description="Stratified cap on the labelled samples it sees; null: all."
-    )
-    taps: Taps = Field(default_factory=dict)
-
-
-class MethodSpec(Section):
-    """One method and its options, which stand beside ``name`` and ``label``."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: Text
-    label: Text | None = Field(default=None, description="What tables and the run folder call this arm.")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The method's options by name."""
-        return dict(self.__pydantic_extra__ or {})
-
-
-Entries = Annotated[tuple[MethodSpec, ...], Field(strict=False, min_length=1)]
-
-
-class TaughtBy(Section):
-    """Mentors of the recipe who teach a mentor that the run trains, which makes it an assistant; and how they do it."""
-
-    mentors: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] = Field(
-        description="Names of the mentors who teach it; they are made ready first."
-    )
-    method: Entries | None = Field(
-        default=None, description="How they teach it; null: kd from one, average from several."
-    )
-
-    @property
-    def parts(self) -> list[tuple[str, dict[str, Any]]]:
-        """``(name, options)`` of every entry, as :func:`classroomkd.methods.compose` takes them."""
-        if self.method is None:
-            return [("kd" if len(self.mentors) == 1 else "average", {})]
-        return [(entry.name, entry.options) for entry in self.method]
-
-
-class MentorSpec(Section):
-    """A frozen network that teaches: from a checkpoint, or trained by the run."""
-
-    name: Annotated[str, Field(min_length=1, description="What tables and the report call it; unique.")]
-    model: Model
-    checkpoint: Checkpoint = None
-    train: MentorTrain | None = Field(default=None, description="How the run trains it when there is no checkpoint.")
-    taught_by: TaughtBy | None = Field(
-        default=None, description="Mentors who teach it while the run trains it (an assistant); null: labels alone."
-    )
-    mean: Channels = Field(
-        default=None,
-        description="Mean it was trained with, of pixels in 0..1; null: its checkpoint's or library's, else the data's",
-    )
-    std: Channels = Field(default=None, description="Standard deviation it was trained with; null: likewise.")
-    size: Annotated[Count | Sides | None, Field(union_mode="left_to_right")] = Field(
-        default=None, description="Side, or [height, width], of the images it was trained with; null: the student's."
-    )
-    skeleton: Annotated[Text | Names | None, Field(union_mode="left_to_right")] = Field(
-        default=None, description="Pose: the joints it answers: coco, mpii, lsp or a list of names; null: the data's."
-    )
-    joints: dict[str, str] = Field(
-        default_factory=dict, description="Pose: which of its joints stands for one of the data's: {neck: upper_neck}."
-    )
-    taps: Taps = Field(default_factory=dict)
-    classes: Annotated[tuple[str, ...] | None, Field(strict=False, min_length=1)] = Field(
-        default=None, description="The data's classes it knows, in its order, where it knows fewer; null: all."
-    )
-    head: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Pose: what differs in its head from what is assumed, e.g. {aligned: stride} of published HRNets.",
-    )
-    note: str = Field(default="", description="Shown beside it in the report.")
-
-    @property
-    def shape(self) -> tuple[int, int] | None:
-        """``size`` as (height, width)."""
-        return (self.size, self.size) if isinstance(self.size, int) else self.size
-
-
-class TaskSpec(Section):
-    """What an answer is; the task's options stand beside ``name``."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: Text = "classification"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, value: Any) -> Any:
-        """A name alone, as recipes are written down where there are no options."""
-        return {"name": value} if isinstance(value, str) else value
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The task's options by name."""
-        return dict(self.__pydantic_extra__ or {})
-
-
-class Recipe(Section):
+class Recipe(RecipeKeys):
     """One experiment: who is taught by whom, on what, how, and how often."""
-
-    schema_version: int = Field(default=SCHEMA, ge=1, le=SCHEMA, alias="schema", description="Version of this format.")
-    name: Text = Field(description="Name of the experiment; the file's name when left out.")
-    task: TaskSpec = Field(default_factory=TaskSpec, description="What an answer is: classification or pose.")
-    data: DataSpec
-    student: StudentSpec
-    mentors: Annotated[tuple[MentorSpec, ...], Listed] = Field(default=(), description="The networks that teach.")
-    method: Entries | None = Field(default=None, description="How they teach; several entries are added up.")
-    methods: Annotated[tuple[Entries, ...] | None, Field(strict=False, min_length=1)] = Field(
-        default=None, description="A grid: each entry is trained and compared."
-    )
-    train: TrainSpec = Field(default_factory=TrainSpec, description="How the student is trained.")
-    mentor_train: TrainSpec | None = Field(
-        default=None, description="How mentors without a checkpoint are trained; keys not given are those of train."
-    )
-    seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] = Field(
-        default=(0,), description="One run each."
-    )
-    bank: Annotated[str, Field(pattern=PATTERN)] = Field(
-        default="auto", description="Stored mentor answers: auto, off, exact or views=V; the last two with ,top=K."
-    )
-    mentor_precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="Of the mentors' weights; auto: bf16 where the hardware multiplies it faster."
-    )
-    mentor_compile: bool = Field(default=False, description="Run mentors through torch.compile; for long runs.")
-    check_mentors: Literal["warn", "error", "off"] = Field(
-        default="warn", description="What to do about mentors near chance."
-    )
-    on_bad_mentor: Literal["skip", "stop"] = Field(
-        default="skip",
-        description="What to do where a mentor's answer is not finite (NaN, inf): leave it out and say so, or stop.",
-    )
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")] = Field(
-        default="auto", description="Where to run."
-    )
-    devices: Count = Field(default=1, description="How many devices of that kind.")
-    workers: Count | Literal["auto"] = Field(default="auto", description="One-thread jobs side by side on a CPU.")
-    threads: Count | Literal["auto"] = Field(default="auto", description="Threads of one job.")
-    cache: Text | None = Field(
-        default=None, description="Folder of trained mentors and banks; null: beside the run folder."
-    )
 
     def arms(self) -> list[Arm]:
         """The arms of the grid (one for ``method``), with unique labels and folder names."""
-        from classroomkd.recipe.arms import arms
-
         return arms(self)
 
     def notes(self) -> list[str]:
         """Settings that are given but have no effect, one sentence each."""
-        from classroomkd.recipe.resolve import notes
-
         return notes(self)

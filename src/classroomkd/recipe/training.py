@@ -6,11 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Listed", "MentorTrain", "Section", "TrainSpec"]
+__all__ = ["ONLY_WITH", "Listed", "MentorTrain", "Section", "TrainSpec"]
 
 Listed = Field(strict=False)  # YAML's lists are accepted where the model holds a tuple
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+# Which keys only one choice of another key reads.
+ONLY_WITH: dict[str, tuple[str, str]] = {
+    "milestones": ("schedule", "multistep"),
+    "gamma": ("schedule", "multistep"),
+    "min_lr": ("schedule", "cosine"),
+    "momentum": ("optimizer", "sgd"),
+    "nesterov": ("optimizer", "sgd"),
+}
 
 
 class Section(BaseModel):
