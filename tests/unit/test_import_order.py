@@ -53,7 +53,6 @@ UPWARD = {
 CIRCLES = (
     {"run.setup", "tasks.runner", "tasks.runners"},
     {"run.assistants", "run.mentors"},
-    {"export.graph", "export.joints", "export.student", "export.words"},
 )
 
 

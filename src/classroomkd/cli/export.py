@@ -46,36 +46,36 @@ def export(
     if place.exists() and not force:
         raise UserError(f"{place} exists already; add --force to replace it")
     source = find_student(student, which)
-    said = _onnx(source, place, decode, trust_code) if place.suffix == ".onnx" else _copy(source, place, decode)
-    print(json.dumps(said) if as_json else said["note"])
+    result = _onnx(source, place, decode, trust_code) if place.suffix == ".onnx" else _copy(source, place, decode)
+    print(json.dumps(result) if as_json else result["note"])
 
 
 def _copy(source: Path, target: Path, decode: Any) -> dict[str, Any]:
-    from classroomkd.export.student import export_student, written_here
+    from classroomkd.export.write import export_student, written_here
 
-    made = export_student(source, target, decode=decode, force=True)  # whether it may be replaced was asked before
-    card = made.with_suffix(".md")
+    file = export_student(source, target, decode=decode, force=True)  # whether it may be replaced was asked before
+    card = file.with_suffix(".md")
     there = written_here(card)
     without = "" if there else " (no card: the network is code of your own)"
-    said = {"student": str(source), "file": str(made), "card": str(card) if there else None}
-    return {**said, "note": f"{source} -> {made}{without}"}
+    result = {"student": str(source), "file": str(file), "card": str(card) if there else None}
+    return {**result, "note": f"{source} -> {file}{without}"}
 
 
 def _onnx(source: Path, target: Path, decode: Any, trust_code: bool) -> dict[str, Any]:
     from classroomkd.export.graph import export_onnx
     from classroomkd.export.student import load_student
 
-    made = export_onnx(load_student(source, trust_code=trust_code), target, decode=decode)
+    graph = export_onnx(load_student(source, trust_code=trust_code), target, decode=decode)
     checked = (
         "not compared with torch: onnxruntime is not installed"
-        if made.difference is None
-        else f"onnxruntime's answers are torch's (largest difference {made.difference:.1e})"
+        if graph.difference is None
+        else f"onnxruntime's answers are torch's (largest difference {graph.difference:.1e})"
     )
     return {
         "student": str(source),
-        "file": str(made.path),
-        "output": made.output,
-        "opset": made.opset,
-        "difference": made.difference,
-        "note": f"{source} -> {made.path}: pixels -> {made.output}, any batch, opset {made.opset}; {checked}",
+        "file": str(graph.path),
+        "output": graph.output,
+        "opset": graph.opset,
+        "difference": graph.difference,
+        "note": f"{source} -> {graph.path}: pixels -> {graph.output}, any batch, opset {graph.opset}; {checked}",
     }

@@ -1,5 +1,6 @@
 """Export: a student that needs nothing of this package's training, and reading one back."""
 
-from classroomkd.export.student import Pose, Student, export_student, load_student
+from classroomkd.export.student import Pose, Student, load_student
+from classroomkd.export.write import export_student
 
 __all__ = ["Pose", "Student", "export_student", "load_student"]

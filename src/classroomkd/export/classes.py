@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from classroomkd import models
+from classroomkd.export.student import Student
 from classroomkd.export.words import made_by, numbers, sizes
-
-if TYPE_CHECKING:
-    from classroomkd.export.student import Student
 
 __all__ = ["build", "card", "pose_of"]
 

@@ -16,6 +16,7 @@ from classroomkd._compat import installed
 from classroomkd._files import atomic_write_bytes
 from classroomkd.classroom import prediction_of
 from classroomkd.errors import RunStopped, UserError
+from classroomkd.export.joints import Reading
 from classroomkd.export.student import Student
 
 __all__ = ["Exported", "export_onnx"]
@@ -102,8 +103,6 @@ def _graph(student: Student, decode: str | None) -> tuple[nn.Module, str]:
         return _Plain(network), "logits"
     if decode == "outside":
         return _Plain(network), "answer"
-    from classroomkd.export.joints import Reading
-
     return Reading(network, student.pose.coding).eval(), "joints"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,14 +11,11 @@ from classroomkd._stored import MAPPING, Damaged, parse_json, trusted
 from classroomkd.classroom import prediction_of
 from classroomkd.data.keypoints.crops import PADDING, Canvas
 from classroomkd.errors import UserError
-from classroomkd.export.student import Pose, own_recipe
+from classroomkd.export.student import Pose, Student, own_recipe
 from classroomkd.export.words import made_by, numbers, sizes
 from classroomkd.models.about import REMEDY
 from classroomkd.tasks.pose.coding import Coding, Heatmap, SimCC
 from classroomkd.tasks.pose.written import written_coding, written_skeleton
-
-if TYPE_CHECKING:
-    from classroomkd.export.student import Student
 
 __all__ = ["Reading", "build", "card", "pose_of"]
 
@@ -66,8 +63,8 @@ class Reading(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """x and y in pixels of the crop, a score in 0..1."""
-        found: Tensor = self.coding.decode(prediction_of(self.network(pixels)))
-        return found
+        joints: Tensor = self.coding.decode(prediction_of(self.network(pixels)))
+        return joints
 
 
 def card(student: Student, target: Path) -> str:

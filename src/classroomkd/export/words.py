@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from classroomkd import __version__, models
-
-if TYPE_CHECKING:
-    from classroomkd.export.student import Student
+from classroomkd.export.student import Student
 
 __all__ = ["made_by", "numbers", "sizes"]
 
