@@ -29,10 +29,10 @@ def extended(folder: Path, manifest: Manifest, row_bytes: int, first: int, last:
     need = sum((b - a) * manifest.views * (row_bytes + 4) for a, b in gaps)
     check_space(folder, need)
     number = _next_number(manifest)
-    made = [_named(a, b, number + i) for i, (a, b) in enumerate(gaps)]
-    for span in made:
+    spans = [_named(a, b, number + i) for i, (a, b) in enumerate(gaps)]
+    for span in spans:
         PartFiles(folder, span, manifest.views, row_bytes, write=True, fresh=True).close()
-    manifest = replace(manifest, parts=tuple(sorted((*manifest.parts, *made), key=lambda span: span.first)))
+    manifest = replace(manifest, parts=tuple(sorted((*manifest.parts, *spans), key=lambda span: span.first)))
     manifest.write(folder)  # last: files that no manifest names are nobody's, and are emptied when their turn comes
     return manifest
 

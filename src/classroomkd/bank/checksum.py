@@ -1,10 +1,10 @@
-"""The word beside every row: says that the row is there, whole, and in its own place.
+"""The checksum of a row: says that the row is there, whole, and at its own address.
 
-A row's word is ``Σ weight_i · piece_i + weight · place + salt`` in 64-bit arithmetic that wraps, of which 31 of the
-upper 32 bits are kept under a top bit that is always set: never 0, which means "not there". The pieces are the row's
-32-bit words (16- or 8-bit ones where its length asks for them). The weights hold patterns that leave no run of 31
-equal bits, so flipping any single bit of a row always changes its word; any other damage, two pieces exchanged, a row
-copied to another place or taken from another store goes unseen once in 2^31.
+It is ``Σ weight_i · piece_i + weight · address + salt`` in 64-bit arithmetic that wraps, of which 31 of the upper 32
+bits are kept under a top bit that is always set: never 0, which means "not there". The pieces are the row's 32-bit
+integers (16- or 8-bit ones where its length asks for them). The weights hold patterns that leave no run of 31 equal
+bits, so flipping any single bit of a row always changes its checksum; any other damage, two pieces exchanged, a row
+copied to another address or taken from another store goes unseen once in 2^31.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ _TOP = np.int32(-(2**31))
 
 @cache
 def _weights(count: int) -> npt.NDArray[np.int64]:
-    """(count,) odd multipliers: splitmix64 of their place, two patterns forced."""
+    """(count,) odd multipliers: splitmix64 of their index, two patterns forced."""
     z = mix(np.arange(1, count + 1, dtype=np.int64) * GAMMA)
     ones = 1 | 1 << 20 | 1 << 42
     zeros = 1 << 21 | 1 << 43
     return (z | ones) & ~zeros
 
 
-_PLACE = np.int64(0x5851F42D4C957F2D)
+_ADDRESS = np.int64(0x5851F42D4C957F2D)
 
 
-def row_sums(rows: npt.NDArray[np.uint8], places: npt.NDArray[np.int64], salt: int = 0) -> npt.NDArray[np.int32]:
-    """:func:`checksums` on arrays: rows (B, n) uint8, contiguous; places (B,) -> (B,) int32."""
+def row_sums(rows: npt.NDArray[np.uint8], addresses: npt.NDArray[np.int64], salt: int = 0) -> npt.NDArray[np.int32]:
+    """:func:`checksums` on arrays: rows (B, n) uint8, contiguous; addresses (B,) -> (B,) int32."""
     size = rows.shape[1]
     pieces: npt.NDArray[Any] = rows.view(np.int32 if size % 4 == 0 else np.int16 if size % 2 == 0 else np.uint8)
     # einsum casts piece by piece through a small buffer: three times faster than a product of int64 copies.
     total: npt.NDArray[np.int64] = np.einsum("ij,j->i", pieces, _weights(pieces.shape[1]))
-    total += places * _PLACE
+    total += addresses * _ADDRESS
     total += np.int64(salt)
     upper: npt.NDArray[np.int32] = total.view(np.int32)[1::2] | _TOP
     return upper
 
 
-def checksums(rows: Tensor, places: Tensor, salt: int = 0) -> Tensor:
-    """The words of encoded rows.
+def checksums(rows: Tensor, addresses: Tensor, salt: int = 0) -> Tensor:
+    """The checksums of encoded rows.
 
     Args:
         rows: (B, n) uint8 on the CPU; each row contiguous.
-        places: (B,) int64, where each row belongs: ``view * samples + position``.
+        addresses: (B,) int64, where each row belongs: ``view * samples + position``.
         salt: int64 that sets one store's rows apart from another's.
 
     Returns:
         (B,) int32; never 0.
     """
-    return torch.from_numpy(row_sums(rows.numpy(), places.numpy(), salt))
+    return torch.from_numpy(row_sums(rows.numpy(), addresses.numpy(), salt))

@@ -148,13 +148,13 @@ class TopK:
 
 def _ranges(numbers: Sequence[int]) -> str:
     """``0-99,200`` for rising numbers."""
-    found: list[list[int]] = []
+    ranges: list[list[int]] = []
     for number in numbers:
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
         else:
-            found.append([number, number])
-    return ",".join(f"{a}-{b}" if b > a else f"{a}" for a, b in found)
+            ranges.append([number, number])
+    return ",".join(f"{a}-{b}" if b > a else f"{a}" for a, b in ranges)
 
 
 def _numbers(ranges: str, limit: int) -> list[int]:
@@ -169,13 +169,13 @@ def codec(definition: str) -> Codec:
     Raises:
         UserError: a text that no codec of this version has.
     """
-    if found := re.fullmatch(r"fp16 \(([\d, ]*)\)", definition):
-        sides = [int(side) for side in found[1].replace(" ", "").split(",") if side]
+    if match := re.fullmatch(r"fp16 \(([\d, ]*)\)", definition):
+        sides = [int(side) for side in match[1].replace(" ", "").split(",") if side]
         if all(sides) and math.prod(sides) <= _MOST:
             return Dense(sides)
-    if found := re.fullmatch(r"top-(\d+) of (\d+)(?: knowing ((?:\d+(?:-\d+)?,?)*))?", definition):
-        k, classes = (min(int(number[:10]), _MOST + 1) for number in found.group(1, 2))
-        known = None if found[3] is None else _numbers(found[3], min(classes, _MOST))
+    if match := re.fullmatch(r"top-(\d+) of (\d+)(?: knowing ((?:\d+(?:-\d+)?,?)*))?", definition):
+        k, classes = (min(int(number[:10]), _MOST + 1) for number in match.group(1, 2))
+        known = None if match[3] is None else _numbers(match[3], min(classes, _MOST))
         if 1 <= k <= classes <= _MOST and all(n < classes for n in known or ()):
             return TopK(classes, k, known)
     raise UserError(f"bank: no way of storing is called '{definition}'; there are 'fp16 (100,)' and 'top-50 of 1000'")

@@ -1,5 +1,5 @@
-"""The two files of one part of a store, and nothing but bytes: rows ``[views][positions][row bytes]`` and the word of
-each row, ``[views][positions]``.
+"""The two files of one part of a store, as bytes: rows ``[views][positions][row bytes]`` and the checksum of each row,
+``[views][positions]``.
 
 Reads go by ``pread`` or a read-only map, writes by ``pwrite`` into space that was reserved before: a full disk is an
 error that can be caught, never a signal that kills. Files that were cut short are noticed before a map is touched.
@@ -36,14 +36,14 @@ AHEAD = 128 << 10  # bytes announced at a time: of one call Linux reads no more 
 _NO_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV}
 
 Bytes = npt.NDArray[np.uint8]
-Words = npt.NDArray[np.int32]
-Places = npt.NDArray[np.int64]
+Checksums = npt.NDArray[np.int32]
+Indices = npt.NDArray[np.int64]
 
 assert sys.byteorder == "little", "the bank's files are little-endian"
 
 
 class PartFiles:
-    """Rows and words of one :class:`Span`; ``at`` is ``view * len(span) + position - first`` throughout.
+    """Rows and checksums of one :class:`Span`; ``at`` is ``view * len(span) + position - first`` throughout.
 
     Args:
         folder: where the files lie.
@@ -53,8 +53,8 @@ class PartFiles:
         write: open for writing; files that are missing or of a wrong size are then made right, under the caller's lock.
         mapped: read single rows through a map (faster; what was touched counts as resident memory), or by ``pread``;
             None: a map when the rows take at most 32 MB.
-        fresh: begin with empty files: the words' space is taken at once, that of rows when they are written.
-        lenient: for care: open files of any size; what lies behind the end reads as zeros.
+        fresh: begin with empty files: the checksums' space is taken at once, that of rows when they are written.
+        lenient: for maintenance: open files of any size; what lies behind the end reads as zeros.
 
     Attributes:
         mended: rows that were dropped because a file had been cut short.
@@ -82,7 +82,7 @@ class PartFiles:
         self.mapped = self.sizes[0] <= MAPPED if mapped is None else mapped
         self._maps: list[mmap.mmap] = []
         self._row_map: Bytes | None = None
-        self._word_map: Words | None = None
+        self._sum_map: Checksums | None = None
         fds: list[int] = []
         self._close = weakref.finalize(self, _close, fds)
         for path in self.paths:
@@ -102,29 +102,29 @@ class PartFiles:
 
     def close(self) -> None:
         """Give files and maps back."""
-        self._row_map = self._word_map = None
-        for found in self._maps:
+        self._row_map = self._sum_map = None
+        for file_map in self._maps:
             with contextlib.suppress(BufferError):
-                found.close()
+                file_map.close()
         self._maps.clear()
         self._close()
 
     def flush(self) -> None:
-        """Ask the disk to keep what was written: rows first, then words."""
+        """Ask the disk to keep what was written: rows first, then checksums."""
         for path, fd in zip(self.paths, self.fds, strict=True):
             with storing(path):
                 os.fsync(fd)
 
     # Single rows
 
-    def words(self, at: Places) -> Words:
-        """The words (k,) of the rows ``at`` (k,)."""
-        if self._word_map is None:
-            self._word_map = self._map(1).view(np.int32)
+    def checksums(self, at: Indices) -> Checksums:
+        """The checksums (k,) of the rows ``at`` (k,)."""
+        if self._sum_map is None:
+            self._sum_map = self._map(1).view(np.int32)
         self._whole(1)
-        return self._word_map.take(at)
+        return self._sum_map.take(at)
 
-    def rows(self, at: Places) -> Bytes:
+    def rows(self, at: Indices) -> Bytes:
         """The rows ``at`` (k,) -> (k, row_bytes); a row that the file no longer has reads as zeros."""
         if self.mapped:
             if self._row_map is None:
@@ -132,25 +132,25 @@ class PartFiles:
             self._whole(0)
             return self._row_map.take(at, axis=0)
         size = self.row_bytes
-        found = bytearray().join(map(os.pread, repeat(self.fds[0]), repeat(size), (at * size).tolist()))
-        if len(found) != len(at) * size:
+        content = bytearray().join(map(os.pread, repeat(self.fds[0]), repeat(size), (at * size).tolist()))
+        if len(content) != len(at) * size:
             self._whole(0)
             pieces = map(os.pread, repeat(self.fds[0]), repeat(size), (at * size).tolist())
-            found = bytearray().join(piece.ljust(size, b"\0") for piece in pieces)
-        return np.frombuffer(found, np.uint8).reshape(-1, size)
+            content = bytearray().join(piece.ljust(size, b"\0") for piece in pieces)
+        return np.frombuffer(content, np.uint8).reshape(-1, size)
 
-    def put(self, at: Places, rows: Bytes, words: Words) -> None:
-        """Write ``rows`` (k, row_bytes) and then their ``words`` (k,) ``at`` (k,), rising."""
+    def put(self, at: Indices, rows: Bytes, sums: Checksums) -> None:
+        """Write ``rows`` (k, row_bytes) and then their checksums ``sums`` (k,) ``at`` (k,), rising."""
         runs = self._runs(at)
         self._reserve(at, runs)
-        for fd, path, size, content in ((*self._rows, self.row_bytes, rows), (*self._sums, 4, words)):
+        for fd, path, size, content in ((*self._rows, self.row_bytes, rows), (*self._sums, 4, sums)):
             flat = np.ascontiguousarray(content).data.cast("B")
             with storing(path):
                 for start, end in runs:
                     _pwrite(fd, flat[start * size : end * size], int(at[start]) * size)
 
-    def forget(self, at: Places) -> None:
-        """Set the words ``at`` (k,) to "not there"."""
+    def forget(self, at: Indices) -> None:
+        """Set the checksums ``at`` (k,) to 0, "not there"."""
         at = np.sort(at)
         with storing(self.paths[1]):
             for start, end in self._runs(at):
@@ -158,11 +158,11 @@ class PartFiles:
 
     # Whole views
 
-    def view_words(self, view: int) -> Words:
-        """The words (len(span),) of a view."""
-        words = np.zeros(len(self.span), np.int32)
-        _pread(self.fds[1], words.data.cast("B"), view * len(self.span) * 4)
-        return words
+    def view_checksums(self, view: int) -> Checksums:
+        """The checksums (len(span),) of a view."""
+        sums = np.zeros(len(self.span), np.int32)
+        _pread(self.fds[1], sums.data.cast("B"), view * len(self.span) * 4)
+        return sums
 
     def blocks(self, view: int, into: Bytes | None = None) -> Iterator[tuple[int, Bytes]]:
         """A view's rows in order: the first row's place in the span and (k, row_bytes) of at most 1 MB (one row at
@@ -203,28 +203,28 @@ class PartFiles:
 
     def _measure(self, lenient: bool) -> None:
         for path, fd, size in zip(self.paths, self.fds, self.sizes, strict=True):
-            found = os.fstat(fd).st_size
-            if found != size:
-                said = f"{path} has {found} bytes where {size} belong (it was cut short or is not this store's)"
+            actual = os.fstat(fd).st_size
+            if actual != size:
+                problem = f"{path} has {actual} bytes where {size} belong (it was cut short or is not this store's)"
                 if not lenient:
-                    raise UserError(f"bank: {said}; run classroomkd bank verify {path.parent} --repair")
-                self.problems.append(said)
+                    raise UserError(f"bank: {problem}; run classroomkd bank verify {path.parent} --repair")
+                self.problems.append(problem)
 
     def _mend(self) -> None:
         """Give both files their sizes again; rows that were cut off count as not there."""
         cut = self.count
         for path, fd, size, each in zip(self.paths, self.fds, self.sizes, (self.row_bytes, 4), strict=True):
-            found = os.fstat(fd).st_size
-            if found != size:
-                cut = min(cut, found // each)
+            actual = os.fstat(fd).st_size
+            if actual != size:
+                cut = min(cut, actual // each)
                 with storing(path):
                     os.ftruncate(fd, size)
         if cut < self.count:
-            words = np.zeros(self.count - cut, np.int32)
-            _pread(self.fds[1], words.data.cast("B"), cut * 4)
-            self.mended += int(np.count_nonzero(words))
+            sums = np.zeros(self.count - cut, np.int32)
+            _pread(self.fds[1], sums.data.cast("B"), cut * 4)
+            self.mended += int(np.count_nonzero(sums))
             with storing(self.paths[1]):
-                _pwrite(self.fds[1], memoryview(bytes(4 * len(words))), cut * 4)
+                _pwrite(self.fds[1], memoryview(bytes(4 * len(sums))), cut * 4)
 
     def _whole(self, which: int) -> None:
         """A map must not be touched behind its file's end: that would kill the process."""
@@ -235,16 +235,16 @@ class PartFiles:
 
     def _map(self, which: int) -> Bytes:
         self._whole(which)
-        found = mmap.mmap(self.fds[which], self.sizes[which], access=mmap.ACCESS_READ)
-        self._maps.append(found)
-        return np.frombuffer(found, np.uint8)
+        file_map = mmap.mmap(self.fds[which], self.sizes[which], access=mmap.ACCESS_READ)
+        self._maps.append(file_map)
+        return np.frombuffer(file_map, np.uint8)
 
-    def _runs(self, at: Places) -> list[tuple[int, int]]:
+    def _runs(self, at: Indices) -> list[tuple[int, int]]:
         """[start, end) of each stretch of neighbouring rows."""
         edges = (np.flatnonzero(np.diff(at) != 1) + 1).tolist()
         return list(zip([0, *edges], [*edges, len(at)], strict=True)) if len(at) else []
 
-    def _reserve(self, at: Places, runs: list[tuple[int, int]]) -> None:
+    def _reserve(self, at: Indices, runs: list[tuple[int, int]]) -> None:
         """Take the space of the blocks in which the rows lie, once per block."""
         size = self.row_bytes
         for start, end in runs:

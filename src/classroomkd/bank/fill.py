@@ -32,12 +32,12 @@ def fill(
     size: tuple[int, int] | None = None,
     device: torch.device | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
-    heard: Callable[[Mapping[str, Tensor], Tensor], None] | None = None,
+    on_answers: Callable[[Mapping[str, Tensor], Tensor], None] | None = None,
 ) -> int:
     """Have one mentor answer what is missing in its stores, and store it.
 
-    It can be killed at any moment and called again: whole rows stay, others are asked again. Only words are looked at;
-    rows that were damaged since are found by ``verify`` or when they are read.
+    It can be killed at any moment and called again: whole rows stay, others are asked again. A row that has a checksum
+    counts as there; one that was damaged since is found by ``verify`` or when it is read.
 
     Args:
         stores: by kind (``logits``, taps), open for writing, of the same views and samples.
@@ -49,9 +49,9 @@ def fill(
         shard: (k, K): only the k-th of K equal shares; the K together are everything.
         size: (H, W) at which the mentor sees the views; None: the student's.
         device: where the views are drawn, the same as in training; None: where the part's pixels are.
-        progress: told ``{"done", "all", "seconds", "left"}`` after each batch: rows of this share now there, all that
-            were missing in it, seconds so far, and seconds left (None before the first batch).
-        heard: told each answer by kind, (B, …), and the samples' ids (B,), before it is stored.
+        progress: called with ``{"done", "all", "seconds", "left"}`` after each batch: rows of this share now there, all
+            that were missing in it, seconds so far, and seconds left (None before the first batch).
+        on_answers: called with a batch's answers by kind, (B, …), and the samples' ids (B,), before they are stored.
 
     Returns:
         How many samples were asked (0: all was there).
@@ -80,15 +80,15 @@ def fill(
             if not len(index):  # nothing is lacking: one empty piece
                 continue
             pixels, target, ids = (value.to(device or value.device) for value in part.batch(index))
-            said = ask(space.render(pixels, target, ids, torch.full_like(ids, view), size)[0])
-            if heard is not None:
-                heard(said, ids)
+            answers = ask(space.render(pixels, target, ids, torch.full_like(ids, view), size)[0])
+            if on_answers is not None:
+                on_answers(answers, ids)
             for row, (kind, store) in enumerate(stores.items()):
                 # Only what this kind lacks: a row that is there keeps its bytes.
                 lacking = gone[row, index]
                 if lacking.any():
                     chosen = index[lacking]
-                    store.write(torch.full_like(chosen, view), chosen, said[kind].to("cpu")[lacking])
+                    store.write(torch.full_like(chosen, view), chosen, answers[kind].to("cpu")[lacking])
             asked += len(index)
             if progress:
                 seconds = time.perf_counter() - started

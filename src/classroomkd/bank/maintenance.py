@@ -25,7 +25,7 @@ from classroomkd.errors import UserError
 __all__ = ["Info", "Removed", "Verified", "gc", "info", "stores", "verify"]
 
 _OURS = re.compile(r"manifest\.json|\.manifest\.json\.\w+\.tmp|\.lock|filled\.json|(rows|sums)-\d{5}\.bin(\.tmp)?")
-_LOOKED_AT = 4096  # rows from which it is told what top-k leaves out
+_LOOKED_AT = 4096  # rows that an estimate of what top-k leaves out reads
 _GOING = ".removed-"  # a folder that gc has begun to remove
 
 
@@ -91,7 +91,7 @@ def stores(root: Path) -> list[Path]:
 
 
 def info(folder: Path) -> Info:
-    """What is in the store ``folder``, by its manifest and words; rows are read of top-k alone, 4,096 at most.
+    """What is in the store ``folder``, by its manifest and checksums; rows are read of top-k alone, 4,096 at most.
 
     Raises:
         UserError: no store there, or its files are not whole.
@@ -120,8 +120,8 @@ def _left_out(store: RowStore) -> float | None:
         return None
     shares, looked, everyone = [torch.zeros(0)], 0, np.arange(store.samples)
     for view in range(store.views):
-        found = np.flatnonzero(store.table.words(np.full_like(everyone, view), everyone))
-        there = found[:: max(len(found) // _LOOKED_AT, 1)][: _LOOKED_AT - looked]
+        there = np.flatnonzero(store.table.checksums(np.full_like(everyone, view), everyone))
+        there = there[:: max(len(there) // _LOOKED_AT, 1)][: _LOOKED_AT - looked]
         rows, good = store.table.read(np.full_like(there, view), there)
         shares.append(store.codec.left_out(torch.from_numpy(rows[good])))
         looked += len(there)
@@ -132,7 +132,7 @@ def _left_out(store: RowStore) -> float | None:
 
 
 def verify(folder: Path, repair: bool = False) -> Verified:
-    """Read every row of a store and compare it with its word.
+    """Read every row of a store and compare it with its checksum.
 
     Args:
         folder: the store.
@@ -160,8 +160,8 @@ def verify(folder: Path, repair: bool = False) -> Verified:
     with store:
         damaged += store.mended
         for view in range(store.views):
-            for positions, _, words, fits in store.table.blocks(view):
-                bad = ~fits & (words != 0)
+            for positions, _, sums, fits in store.table.blocks(view):
+                bad = ~fits & (sums != 0)
                 good += int(np.count_nonzero(fits))
                 if bad.any():
                     damaged += int(np.count_nonzero(bad))

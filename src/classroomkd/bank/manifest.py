@@ -71,7 +71,7 @@ class Manifest:
         samples: number of samples N of the student's training part; positions are 0..N-1.
         codec: definition of the codec, see :func:`classroomkd.bank.codec.codec`.
         parts: spans without overlap, in rising order; together they need not cover all positions.
-        software: versions that made the store; told, not compared.
+        software: versions that made the store; shown, not compared.
         schema: version of the files' format.
     """
 
@@ -124,15 +124,15 @@ class Manifest:
         path = folder / MANIFEST
         if not path.exists():
             raise UserError(f"bank: {folder} holds no store of answers (no {MANIFEST}); fill it first")
-        found = read_json(path, MAPPING, remedy=f"mend it, or remove the folder {folder} of the bank")
-        schema = found.get("schema")
+        content = read_json(path, MAPPING, remedy=f"mend it, or remove the folder {folder} of the bank")
+        schema = content.get("schema")
         if schema != SCHEMA:
             raise UserError(
                 f"bank {folder}: stored in another format ({schema} there, {SCHEMA} here); remove the folder, or use"
                 " the version of classroomkd that made it"
             )
         try:
-            manifest = Manifest(**{**found, "parts": tuple(Span(**span) for span in found["parts"])})
+            manifest = Manifest(**{**content, "parts": tuple(Span(**span) for span in content["parts"])})
             manifest.check()
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"bank: {path} is damaged ({error}); remove the folder {folder}") from error
@@ -160,41 +160,41 @@ def differences(mine: Manifest, theirs: Manifest) -> str:
 
 def nearest(mine: Manifest, folders: Iterable[Path]) -> tuple[Path, Manifest] | None:
     """Of the stores in ``folders``, the one of the same mentor and kind in which the fewest entries differ."""
-    found = []
+    candidates = []
     for folder in folders:
         try:
             theirs = Manifest.read(folder)
         except UserError:
             continue  # it is not asked for
         if (theirs.key.get("mentor"), theirs.kind) == (mine.key.get("mentor"), mine.kind):
-            found.append((folder, theirs))
-    return min(found, key=lambda pair: len(_differences(mine, pair[1])), default=None)
+            candidates.append((folder, theirs))
+    return min(candidates, key=lambda pair: len(_differences(mine, pair[1])), default=None)
 
 
 def _differences(mine: Manifest, theirs: Manifest) -> list[str]:
-    said = []
+    clauses = []
     for name, here, there in _unequal(_plain(mine.key), _plain(theirs.key)):
         top, _, rest = name.partition(".")
         noun = _NOUNS.get(top, f"another '{name}'") + (f" ({rest})" if rest and top in _NOUNS else "")
         if top == "weights" and mine.key.get("mentor") == theirs.key.get("mentor") is not None:
             noun += f" of mentor '{mine.key['mentor']}'"
-        told_there, told_here = _told(there, here)
-        said.append(f"for {noun} ({told_there} there, {told_here} here)")
+        text_there, text_here = _shortened(there, here)
+        clauses.append(f"for {noun} ({text_there} there, {text_here} here)")
     if mine.kind != theirs.kind:
-        said.append(f"for another kind of answer ({theirs.kind} there, {mine.kind} here)")
+        clauses.append(f"for another kind of answer ({theirs.kind} there, {mine.kind} here)")
     if mine.views != theirs.views:
-        said.append(f"for another number of views ({theirs.views} there, {mine.views} here)")
+        clauses.append(f"for another number of views ({theirs.views} there, {mine.views} here)")
     if mine.samples != theirs.samples:
-        said.append(f"for another number of samples ({theirs.samples} there, {mine.samples} here)")
+        clauses.append(f"for another number of samples ({theirs.samples} there, {mine.samples} here)")
     if mine.codec != theirs.codec:
-        said.append(f"in another form ({theirs.codec} there, {mine.codec} here)")
-    return said
+        clauses.append(f"in another form ({theirs.codec} there, {mine.codec} here)")
+    return clauses
 
 
 def refuse(folder: Path, mine: Manifest, theirs: Manifest) -> None:
     """Raise ``UserError`` unless the store ``theirs`` in ``folder`` holds the answers that ``mine`` asks for."""
-    if said := differences(mine, theirs):
-        raise UserError(f"bank {folder}: stored {said}; remove this folder or give another cache=")
+    if clauses := differences(mine, theirs):
+        raise UserError(f"bank {folder}: stored {clauses}; remove this folder or give another cache=")
 
 
 def _plain(key: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,7 +215,7 @@ def _unequal(here: Any, there: Any, name: str = "") -> Iterator[tuple[str, Any, 
         yield name, here, there
 
 
-def _told(*values: Any) -> Sequence[str]:
+def _shortened(*values: Any) -> Sequence[str]:
     """Values short enough for a sentence; where they are cut, the place at which they differ is seen."""
     texts = ["nothing" if v is _ABSENT else v if isinstance(v, str) else json.dumps(v) for v in values]
     if all(re.fullmatch(r"[0-9a-f]{12,}", text) for text in texts):

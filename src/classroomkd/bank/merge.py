@@ -34,15 +34,15 @@ def merge(sources: Sequence[Path], into: Path) -> Merged:
         RunStopped: no space left; what was merged stays.
     """
     others = [folder for folder in sources if folder.resolve() != into.resolve()]
-    found = [Manifest.read(folder) for folder in others]
-    if not found:
+    manifests = [Manifest.read(folder) for folder in others]
+    if not manifests:
         return Merged(0, 0)
-    target = Manifest.read(into) if (into / MANIFEST).exists() else replace(found[0], parts=())
-    for folder, manifest in zip(others, found, strict=True):
+    target = Manifest.read(into) if (into / MANIFEST).exists() else replace(manifests[0], parts=())
+    for folder, manifest in zip(others, manifests, strict=True):
         refuse(folder, target, manifest)
         RowStore.at(folder, used=False).close()  # says it when a file was cut short
     added = damaged = 0
-    for folder, manifest in zip(others, found, strict=True):
+    for folder, manifest in zip(others, manifests, strict=True):
         for span in manifest.parts:
             more, bad = _copy(folder, span, into, target)
             added, damaged = added + more, damaged + bad
@@ -72,9 +72,9 @@ def _copy(folder: Path, span: Span, into: Path, target: Manifest) -> tuple[int, 
             wanted[source.table.missing(view)] = False
             if not wanted.any():
                 continue
-            for positions, rows, words, good in source.table.blocks(view, wanted):
+            for positions, rows, sums, good in source.table.blocks(view, wanted):
                 if good.any():
-                    here.table.put(np.full(int(good.sum()), view), positions[good], rows[good], words[good])
+                    here.table.put(np.full(int(good.sum()), view), positions[good], rows[good], sums[good])
                 added += int(good.sum())
                 damaged += int((~good).sum())
         here.flush()
@@ -91,13 +91,13 @@ def told_apart(root: Path) -> list[str]:
                     lacking.setdefault((str(store.key.get("mentor")), store.kind), []).append(folder)
         except UserError:
             continue  # it is not asked for
-    said = []
+    sentences = []
     for (mentor, kind), (first, *others) in lacking.items():
         if others:
             mine = Manifest.read(first)
             apart = "; ".join(f"{other.name} {differences(mine, Manifest.read(other))}" for other in others)
-            said.append(
+            sentences.append(
                 f"mentor '{mentor}' has {1 + len(others)} incomplete stores of {kind}, which are not mixed: beside "
                 f"{first.name}, {apart}"
             )
-    return said
+    return sentences

@@ -65,14 +65,14 @@ class Bank(ABC):
 
     def _read(self, kind: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
         rows, views = self.at[ids.to("cpu")], views.to("cpu")
-        found = []
+        answers = []
         for m, stores in enumerate(self.stores):
             values, ok = stores[kind].read(views, rows.clamp_min(0))
             if not bool(ok.all()):
                 self._refuse(m, kind, int((~ok).sum()))
             values = values.float().masked_fill((rows < 0).view(-1, *[1] * (values.dim() - 1)), torch.nan)
-            found.append(self._given(kind, values.to(self.device)))
-        return tuple(found)
+            answers.append(self._given(kind, values.to(self.device)))
+        return tuple(answers)
 
     def _given(self, kind: str, values: Tensor) -> Tensor:
         return values.mean((2, 3)) if kind in self.pooled and values.dim() == 4 else values
@@ -80,21 +80,24 @@ class Bank(ABC):
     def _refuse(self, mentor: int, kind: str, bad: int) -> None:
         store = self.stores[mentor][kind]
         answers, they = ("answer", "is") if bad == 1 else ("answers", "are")
-        said = f"bank: {bad} stored {answers} in {store.folder} {they} missing or damaged"
+        problem = f"bank: {bad} stored {answers} in {store.folder} {they} missing or damaged"
         repair = f"classroomkd bank verify {store.folder} --repair"
         if store.writable:
             raise RunStopped(
-                f"{said}. Run again with --resume: what was found damaged is asked again ({repair} finds the rest at "
-                "once)"
+                f"{problem}. Run again with --resume: what was found damaged is asked again ({repair} finds the rest "
+                "at once)"
             )
-        raise RunStopped(f"{said}, and the store cannot be written here. Where it can: {repair}, then bank fill RECIPE")
+        raise RunStopped(
+            f"{problem}, and the store cannot be written here. Where it can: {repair}, then bank fill RECIPE"
+        )
 
 
 class EpochCache(Bank):
-    """``views=V``: an epoch shows every sample in one slot, whose answers are read in one piece and kept at hand.
+    """``views=V``: in an epoch every sample is shown in the same view, so the answers of that view are read as one slab
+    and kept in memory.
 
-    As many slabs as fit into ``room`` are kept, so that where all V do nothing is read twice; of others the one goes
-    that is shown again last. Features are read row by row.
+    As many slabs as fit into ``room`` are kept; where all V fit, nothing is read twice. Else the slab whose view is
+    shown again last is replaced. Features are read row by row.
 
     Args:
         room: bytes that slabs may take; one is always held.
@@ -184,18 +187,18 @@ class FillOnMissCache(Bank):
         assert not bool((rows < 0).any()), "samples that are not in the bank"
         self._staged = {kind: [] for kind in self.stores[0]}
         for m, stores in enumerate(self.stores):
-            found = {kind: store.read(views, rows) for kind, store in stores.items()}
-            there = torch.stack([ok for _, ok in found.values()]).all(0)
+            stored = {kind: store.read(views, rows) for kind, store in stores.items()}
+            there = torch.stack([ok for _, ok in stored.values()]).all(0)
             missing = (~there).nonzero().flatten()
-            said = ask(m, missing) if len(missing) else {}
+            answers = ask(m, missing) if len(missing) else {}
             self.asked[m] += len(missing)
-            for kind, (values, _) in found.items():
+            for kind, (values, _) in stored.items():
                 if len(missing):
                     codec = stores[kind].codec
-                    rows_said = codec.encode(said[kind].to("cpu", torch.float32))
+                    answer = answers[kind].to("cpu", torch.float32)
                     if stores[kind].writable:
-                        stores[kind].write(views[missing], rows[missing], said[kind].to("cpu", torch.float32))
-                    values[missing] = codec.decode(rows_said).to(values.dtype)
+                        stores[kind].write(views[missing], rows[missing], answer)
+                    values[missing] = codec.decode(codec.encode(answer)).to(values.dtype)
                 self._staged[kind].append(self._given(kind, values.float().to(self.device)))
 
     def lookup(self, ids: Tensor, views: Tensor) -> Tensor:

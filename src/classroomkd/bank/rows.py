@@ -1,8 +1,9 @@
 """One mentor's answers of one kind, a row for every (view, position): the bank's store.
 
-A row lies at an address found by arithmetic and has a word beside it (see ``classroomkd.bank.checksum``): 0 means "not
-there". Rows are written first, words after them. So there is no journal: what a kill, a torn write, two writers at
-once, a flipped bit or a cut file leave behind either has the right word or is asked again.
+A row's address is computed from its view and position. Each row has a checksum in a file of its own (see
+``classroomkd.bank.checksum``); 0 means "not there". Rows are written before their checksums, so no journal is needed:
+after a kill, a torn write, two writers at once, a flipped bit or a cut file, a row either fits its checksum or is asked
+again.
 
 Shapes: B rows of a request, N positions (samples of the student's training part), V views. Everything is on the CPU.
 """
@@ -90,16 +91,16 @@ class RowStore:
         last = samples if last is None else last
         assert 0 <= first <= last <= samples, (first, last, samples)
         if not write:
-            found = Manifest.read(folder)
-            refuse(folder, wanted, found)
-            return cls._opened(folder, found, write=False, mapped=mapped)
+            manifest = Manifest.read(folder)
+            refuse(folder, wanted, manifest)
+            return cls._opened(folder, manifest, write=False, mapped=mapped)
         if (folder / MANIFEST).exists():
             refuse(folder, wanted, Manifest.read(folder))
         with locked(folder):
-            found = Manifest.read(folder) if (folder / MANIFEST).exists() else wanted
-            refuse(folder, wanted, found)
-            found = extended(folder, found, codec.row_bytes, first, last)
-            return cls._opened(folder, found, write=True, mapped=mapped)
+            manifest = Manifest.read(folder) if (folder / MANIFEST).exists() else wanted
+            refuse(folder, wanted, manifest)
+            manifest = extended(folder, manifest, codec.row_bytes, first, last)
+            return cls._opened(folder, manifest, write=True, mapped=mapped)
 
     @classmethod
     def at(cls, folder: Path, *, write: bool = False, mapped: bool | None = None, used: bool = True) -> Self:
@@ -107,9 +108,9 @@ class RowStore:
 
         ``used``: leave a mark for gc that somebody needs it; not from those who only look.
         """
-        found = Manifest.read(folder)
+        manifest = Manifest.read(folder)
         if not write:
-            return cls._opened(folder, found, write=False, mapped=mapped, used=used)
+            return cls._opened(folder, manifest, write=False, mapped=mapped, used=used)
         with locked(folder):
             return cls._opened(folder, Manifest.read(folder), write=True, mapped=mapped)
 
@@ -145,12 +146,12 @@ class RowStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the store's files when all rows are there, words (4 a row) included."""
+        """Bytes of the store's files when all rows are there, checksums (4 a row) included."""
         return sum(sum(part.sizes) for part in self.table.parts)
 
     @property
     def damaged(self) -> int:
-        """Rows found so far whose word did not fit; a writer marks them as not there."""
+        """Rows found so far whose checksum did not fit; a writer marks them as not there."""
         return self.table.damaged
 
     @property
@@ -161,8 +162,8 @@ class RowStore:
     # Single rows
 
     def present(self, views: Tensor, positions: Tensor) -> Tensor:
-        """Which rows are there by their words alone: (B,) int64, (B,) int64 -> (B,) bool."""
-        return torch.from_numpy(self.table.words(views.numpy(), positions.numpy()) != 0)
+        """Which rows are there by their checksums alone: (B,) int64, (B,) int64 -> (B,) bool."""
+        return torch.from_numpy(self.table.checksums(views.numpy(), positions.numpy()) != 0)
 
     def read(self, views: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Rows by (view, position), their checksums verified.
@@ -172,8 +173,8 @@ class RowStore:
             positions: (B,) int64.
 
         Returns:
-            The answers (B, *shape), NaN where there is none, and which of them there are, (B,) bool. A row whose word
-            does not fit is not there, counts in ``damaged``, and a writer marks it to be asked again.
+            The answers (B, *shape), NaN where there is none, and which of them there are, (B,) bool. A row that does
+            not fit its checksum is not there, counts in ``damaged``, and a writer marks it to be asked again.
         """
         content, ok = self.table.read(views.numpy(), positions.numpy())
         return self._decoded(content, ok), torch.from_numpy(ok)
@@ -187,7 +188,7 @@ class RowStore:
         assert self.writable, f"{self.folder} is open for reading"
         v, p = views.numpy(), positions.numpy()
         rows = self.codec.encode(values).to("cpu").numpy()
-        self.table.put(v, p, rows, self.table.sums(v, p, rows))
+        self.table.put(v, p, rows, self.table.checksums_of(v, p, rows))
 
     # Whole views
 
@@ -212,11 +213,11 @@ class RowStore:
             out.index_fill_(0, targets[targets >= 0].to(out.device), torch.nan)
         wanted = None if into is None else (targets >= 0).numpy()
         direct = _bytes(out) if into is None and isinstance(self.codec, Dense) else None
-        for positions, content, words, good in table.blocks(view, wanted, direct):
+        for positions, content, sums, good in table.blocks(view, wanted, direct):
             ok[positions] = good
             values = self._decoded(content, good)
             if not good.all():
-                table.mark(~good & (words != 0), np.full(len(positions), view), positions)
+                table.mark(~good & (sums != 0), np.full(len(positions), view), positions)
             if direct is not None:
                 continue
             if into is None:
@@ -234,12 +235,12 @@ class RowStore:
     def missing(self, view: int, first: int = 0, last: int | None = None) -> Tensor:
         """Positions (k,) int64, rising, of the store's parts in ``first``..``last`` whose row in ``view`` is not
         there."""
-        found = self.table.missing(view)
+        positions = self.table.missing(view)
         last = self.samples if last is None else last
-        return torch.from_numpy(found[(found >= first) & (found < last)])
+        return torch.from_numpy(positions[(positions >= first) & (positions < last)])
 
     def count(self) -> int:
-        """How many rows are there, by their words."""
+        """How many rows are there, by their checksums."""
         return self.table.count()
 
     # Keeping
@@ -284,8 +285,8 @@ def _bytes(out: Tensor) -> Bytes | None:
     """The memory of half-precision answers (N, …) as (N, bytes of a row), where that can be written to as it is."""
     if out.dtype != Dense.dtype or out.device.type != "cpu" or not out.is_contiguous() or not len(out):
         return None
-    found: Bytes = out.view(len(out), -1).view(torch.uint8).numpy()
-    return found
+    content: Bytes = out.view(len(out), -1).view(torch.uint8).numpy()
+    return content
 
 
 def _again(cls: type[RowStore], folder: Path, manifest: Manifest, write: bool, mapped: bool | None) -> RowStore:

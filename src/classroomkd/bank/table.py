@@ -1,4 +1,4 @@
-"""The rows of a store as bytes, over all its parts: addresses, words and checksums; what a row means is not known here.
+"""The rows of a store as bytes, over all its parts: their addresses and checksums. What a row means is not known here.
 
 Shapes: B rows of a request, N positions, V views; ``v`` and ``p`` are views and positions (B,) int64.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classroomkd.bank.checksum import row_sums
-from classroomkd.bank.files import Bytes, PartFiles, Places, Words
+from classroomkd.bank.files import Bytes, Checksums, Indices, PartFiles
 
 __all__ = ["Masks", "Table"]
 
@@ -22,7 +22,7 @@ class Table:
     """Rows of ``parts``, which do not overlap and rise.
 
     Attributes:
-        damaged: rows found so far whose word did not fit.
+        damaged: rows found so far whose checksum did not fit.
     """
 
     def __init__(self, parts: Sequence[PartFiles], views: int, samples: int, row_bytes: int, salt: int) -> None:
@@ -40,53 +40,53 @@ class Table:
 
     # Single rows
 
-    def words(self, v: Places, p: Places) -> Words:
-        """The words (B,), 0 where there is no part."""
+    def checksums(self, v: Indices, p: Indices) -> Checksums:
+        """The checksums (B,), 0 where there is no part."""
         self._check(v, p)
         if self._single is not None:
-            return self._single.words(v * self.samples + p)
-        words = np.zeros(len(p), np.int32)
+            return self._single.checksums(v * self.samples + p)
+        sums = np.zeros(len(p), np.int32)
         for part, rows, at in self._addresses(v, p):
-            words[rows] = part.words(at)
-        return words
+            sums[rows] = part.checksums(at)
+        return sums
 
-    def read(self, v: Places, p: Places) -> tuple[Bytes, Masks]:
-        """Rows (B, row_bytes) and which of them fit their words (B,). Others are counted and, if they have a word,
-        marked (by a writer) as not there."""
+    def read(self, v: Indices, p: Indices) -> tuple[Bytes, Masks]:
+        """Rows (B, row_bytes) and which of them fit their checksums (B,). Others are counted and, where they have a
+        checksum, marked (by a writer) as not there."""
         self._check(v, p)
-        places = v * self.samples + p
+        addresses = v * self.samples + p
         if self._single is not None:
-            words, content = self._single.words(places), self._single.rows(places)
+            sums, content = self._single.checksums(addresses), self._single.rows(addresses)
         else:
-            words, content = np.zeros(len(p), np.int32), np.zeros((len(p), self.row_bytes), np.uint8)
+            sums, content = np.zeros(len(p), np.int32), np.zeros((len(p), self.row_bytes), np.uint8)
             for part, rows, at in self._addresses(v, p):
-                words[rows], content[rows] = part.words(at), part.rows(at)
-        ok: Masks = row_sums(content, places, self._salt) == words
+                sums[rows], content[rows] = part.checksums(at), part.rows(at)
+        ok: Masks = row_sums(content, addresses, self._salt) == sums
         if not ok.all():
-            self.mark(~ok & (words != 0), v, p)
+            self.mark(~ok & (sums != 0), v, p)
         return content, ok
 
-    def sums(self, v: Places, p: Places, rows: Bytes) -> Words:
-        """The words (B,) that belong to encoded rows (B, row_bytes) at their places."""
+    def checksums_of(self, v: Indices, p: Indices, rows: Bytes) -> Checksums:
+        """The checksums (B,) of encoded rows (B, row_bytes) at their addresses."""
         return row_sums(rows, v * self.samples + p, self._salt)
 
-    def put(self, v: Places, p: Places, rows: Bytes, words: Words) -> None:
-        """Store ``rows`` (B, row_bytes) and then their ``words`` (B,)."""
+    def put(self, v: Indices, p: Indices, rows: Bytes, sums: Checksums) -> None:
+        """Store ``rows`` (B, row_bytes) and then their checksums ``sums`` (B,)."""
         self._check(v, p)
-        placed = 0
+        written = 0
         for part, which, at in self._addresses(v, p):
             order = np.argsort(at, kind="stable")
-            part.put(at[order], rows[which][order], words[which][order])
-            placed += len(at)
-        assert placed == len(p), "the store has no part for some of these positions"
+            part.put(at[order], rows[which][order], sums[which][order])
+            written += len(at)
+        assert written == len(p), "the store has no part for some of these positions"
 
-    def forget(self, v: Places, p: Places) -> None:
+    def forget(self, v: Indices, p: Indices) -> None:
         """Mark rows as not there."""
         self._check(v, p)
         for part, _, at in self._addresses(v, p):
             part.forget(at)
 
-    def mark(self, damaged: Masks, v: Places, p: Places) -> None:
+    def mark(self, damaged: Masks, v: Indices, p: Indices) -> None:
         """Count the rows ``damaged`` (B,) of a request and, as a writer, have them asked again."""
         if count := int(np.count_nonzero(damaged)):
             self.damaged += count
@@ -97,43 +97,44 @@ class Table:
 
     def blocks(
         self, view: int, wanted: Masks | None = None, into: Bytes | None = None
-    ) -> Iterator[tuple[Places, Bytes, Words, Masks]]:
-        """A view in pieces of at most 1 MB: positions (k,), rows (k, row_bytes), words (k,), which rows are good (k,).
+    ) -> Iterator[tuple[Indices, Bytes, Checksums, Masks]]:
+        """A view in pieces of at most 1 MB: positions (k,), rows (k, row_bytes), their checksums (k,), and which rows
+        are good (k,).
 
         Only positions of ``wanted`` (N,), all when None. The rows are pieces of ``into`` (N, row_bytes), by position,
         or else lie in memory that is used again for the next piece.
         """
         assert 0 <= view < self.views, (view, self.views)
         for part in self.parts:
-            words, first = part.view_words(view), part.span.first
+            sums, first = part.view_checksums(view), part.span.first
             for start, content in part.blocks(view, None if into is None else into[first : part.span.last]):
                 positions = np.arange(first + start, first + start + len(content))
-                found = words[start : start + len(content)]
+                own = sums[start : start + len(content)]
                 if wanted is not None:
                     chosen = np.flatnonzero(wanted[positions])
                     if not len(chosen):
                         continue
-                    positions, content, found = positions[chosen], content[chosen], found[chosen]
-                yield positions, content, found, row_sums(content, view * self.samples + positions, self._salt) == found
+                    positions, content, own = positions[chosen], content[chosen], own[chosen]
+                yield positions, content, own, row_sums(content, view * self.samples + positions, self._salt) == own
 
-    def missing(self, view: int) -> Places:
+    def missing(self, view: int) -> Indices:
         """Positions (k,), rising, that a part has and whose row in ``view`` is not there."""
-        found = [np.flatnonzero(part.view_words(view) == 0) + part.span.first for part in self.parts]
-        return np.concatenate([np.zeros(0, np.int64), *found])
+        positions = [np.flatnonzero(part.view_checksums(view) == 0) + part.span.first for part in self.parts]
+        return np.concatenate([np.zeros(0, np.int64), *positions])
 
     def count(self) -> int:
-        """How many rows are there, by their words."""
-        return sum(int(np.count_nonzero(part.view_words(v))) for part in self.parts for v in range(self.views))
+        """How many rows are there, by their checksums."""
+        return sum(int(np.count_nonzero(part.view_checksums(v))) for part in self.parts for v in range(self.views))
 
     # Inside
 
-    def _check(self, v: Places, p: Places) -> None:
+    def _check(self, v: Indices, p: Indices) -> None:
         if len(p):
             # Read as unsigned, a negative number is huge: one comparison checks both ends.
             assert np.maximum.reduce(v.view(np.uint64)) < self.views, f"a view outside 0..{self.views - 1}"
             assert np.maximum.reduce(p.view(np.uint64)) < self.samples, f"a position outside 0..{self.samples - 1}"
 
-    def _addresses(self, v: Places, p: Places) -> Iterator[tuple[PartFiles, slice | Places, Places]]:
+    def _addresses(self, v: Indices, p: Indices) -> Iterator[tuple[PartFiles, slice | Indices, Indices]]:
         """Each part that has some of the rows, which of the request they are, and where in the part they lie."""
         if self._single is not None:
             yield self._single, slice(None), v * self.samples + p

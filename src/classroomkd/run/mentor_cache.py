@@ -162,7 +162,7 @@ def prepare_answers(
             size=mentor.size,
             device=setup.runtime.device,
             progress=progress if setup.runtime.is_zero else None,
-            heard=heard,
+            on_answers=heard,
         )
         _tell_of(setup, watch, notify)
         asked = setup.runtime.total(asked)  # of all ranks, which all are through then
