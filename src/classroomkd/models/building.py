@@ -10,7 +10,7 @@ from torch import nn
 from classroomkd._compat import installed
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.catalogue import ZOO
-from classroomkd.models.libraries import SOURCES, Request, library_names, timm_preprocessing
+from classroomkd.models.libraries import SOURCES, ModelRequest, library_names, timm_preprocessing
 
 __all__ = ["check", "create", "preprocessing", "resolve"]
 
@@ -25,8 +25,9 @@ def create(
     ``options`` go to the library's or the user's factory; the zoo takes none. Activations that work in place are told
     not to, so that what a tap before one keeps stays; ``summary`` marks what a network still overwrites itself.
 
-    Errors: ``UserError`` for an unknown name (with the nearest right one), a package that is not installed, code that
-    is not trusted, or options that the network does not take.
+    Raises:
+        UserError: an unknown name (with the nearest right one), a package that is not installed, code that is not
+            trusted, or options that the network does not take.
     """
     for key, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -35,7 +36,7 @@ def create(
     prefix, separator, _ = name.partition(":")
     if not separator:
         return _build_zoo(name, num_classes, in_channels, options)
-    module = SOURCES[prefix].build(Request(name, num_classes, in_channels, trust_code, options))
+    module = SOURCES[prefix].build(ModelRequest(name, num_classes, in_channels, trust_code, options))
     for layer in module.modules():
         if getattr(layer, "inplace", False) is True:
             layer.inplace = False  # type: ignore[assignment]  # same numbers; the layer before keeps its output

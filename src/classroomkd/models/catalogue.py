@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["RELEASED_PLACES", "ZOO", "Entry", "names", "released_places", "table"]
+__all__ = ["RELEASED_PLACES", "ZOO", "ZooEntry", "names", "released_places", "table"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class ZooEntry:
     """One network of the zoo.
 
     ``target`` is ``module:function`` inside ``classroomkd.models.zoo``; it is called with ``arguments`` plus
@@ -23,33 +23,33 @@ class Entry:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _resnet(depth: int, parameters: int, widths: tuple[int, int, int, int] = (16, 16, 32, 64)) -> Entry:
-    return Entry("resnet:cifar_resnet", "CIFAR ResNet", parameters, {"depth": depth, "widths": widths})
+def _resnet(depth: int, parameters: int, widths: tuple[int, int, int, int] = (16, 16, 32, 64)) -> ZooEntry:
+    return ZooEntry("resnet:cifar_resnet", "CIFAR ResNet", parameters, {"depth": depth, "widths": widths})
 
 
-def _wide(depth: int, width: int, parameters: int) -> Entry:
-    return Entry("wide_resnet:wide_resnet", "Wide ResNet", parameters, {"depth": depth, "width": width})
+def _wide(depth: int, width: int, parameters: int) -> ZooEntry:
+    return ZooEntry("wide_resnet:wide_resnet", "Wide ResNet", parameters, {"depth": depth, "width": width})
 
 
-def _vgg(convolutions: tuple[int, ...], parameters: int) -> Entry:
+def _vgg(convolutions: tuple[int, ...], parameters: int) -> ZooEntry:
     widths = (64, 128, 256, 512, 512)
     stages = tuple((width,) * count for width, count in zip(widths, convolutions, strict=True))
-    return Entry("vgg:vgg", "VGG", parameters, {"stages": stages})
+    return ZooEntry("vgg:vgg", "VGG", parameters, {"stages": stages})
 
 
-def _resnet_c(block: str, blocks: tuple[int, int, int, int], parameters: int) -> Entry:
-    return Entry("imagenet_resnet:imagenet_resnet", "ResNet", parameters, {"block": block, "blocks": blocks})
+def _resnet_c(block: str, blocks: tuple[int, int, int, int], parameters: int) -> ZooEntry:
+    return ZooEntry("imagenet_resnet:imagenet_resnet", "ResNet", parameters, {"block": block, "blocks": blocks})
 
 
-def _convnet(width: int, parameters: int) -> Entry:
-    return Entry("tiny:convnet", "tiny ConvNet", parameters, {"width": width})
+def _convnet(width: int, parameters: int) -> ZooEntry:
+    return ZooEntry("tiny:convnet", "tiny ConvNet", parameters, {"width": width})
 
 
-def _dwnet(width: int, parameters: int) -> Entry:
-    return Entry("tiny:dwnet", "tiny DepthwiseNet", parameters, {"width": width})
+def _dwnet(width: int, parameters: int) -> ZooEntry:
+    return ZooEntry("tiny:dwnet", "tiny DepthwiseNet", parameters, {"width": width})
 
 
-ZOO: dict[str, Entry] = {
+ZOO: dict[str, ZooEntry] = {
     "resnet8": _resnet(8, 83_892),
     "resnet14": _resnet(14, 181_108),
     "resnet20": _resnet(20, 278_324),
@@ -70,11 +70,13 @@ ZOO: dict[str, Entry] = {
     "vgg13": _vgg((2, 2, 2, 2, 2), 9_462_180),
     "vgg16": _vgg((2, 2, 3, 3, 3), 14_774_436),
     "vgg19": _vgg((2, 2, 4, 4, 4), 20_086_692),
-    "mobilenetv2": Entry("mobilenetv2:mobilenetv2", "MobileNetV2", 812_836, {"width": 0.5, "expansion": 6}),
-    "shufflenetv1": Entry(
+    "mobilenetv2": ZooEntry("mobilenetv2:mobilenetv2", "MobileNetV2", 812_836, {"width": 0.5, "expansion": 6}),
+    "shufflenetv1": ZooEntry(
         "shufflenetv1:shufflenetv1", "ShuffleNet V1", 949_258, {"widths": (240, 480, 960), "groups": 3}
     ),
-    "shufflenetv2": Entry("shufflenetv2:shufflenetv2", "ShuffleNet V2", 1_355_528, {"widths": (116, 232, 464, 1024)}),
+    "shufflenetv2": ZooEntry(
+        "shufflenetv2:shufflenetv2", "ShuffleNet V2", 1_355_528, {"widths": (116, 232, 464, 1024)}
+    ),
     "resnet18c": _resnet_c("plain", (2, 2, 2, 2), 11_220_132),
     "resnet34c": _resnet_c("plain", (3, 4, 6, 3), 21_328_292),
     "resnet50c": _resnet_c("bottleneck", (3, 4, 6, 3), 23_705_252),

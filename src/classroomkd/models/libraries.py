@@ -16,11 +16,11 @@ from classroomkd._foreign import call_factory, load_factory
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.catalogue import ZOO
 
-__all__ = ["SOURCES", "Request", "Source", "library_names", "timm_preprocessing"]
+__all__ = ["SOURCES", "ModelRequest", "ModelSource", "library_names", "timm_preprocessing"]
 
 
 @dataclass(frozen=True)
-class Request:
+class ModelRequest:
     """A network as asked for: ``spec`` is ``prefix:name``, ``options`` are for the library's or the user's factory."""
 
     spec: str
@@ -36,7 +36,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """How the networks of one prefix are checked, built and described.
 
     ``check(spec, trust_code)`` raises ``UserError`` without building anything; ``preprocessing(spec)`` is as in
@@ -44,7 +44,7 @@ class Source:
     """
 
     check: Callable[[str, bool], None]
-    build: Callable[[Request], nn.Module]
+    build: Callable[[ModelRequest], nn.Module]
     preprocessing: Callable[[str], dict[str, Any] | None]
 
 
@@ -52,7 +52,8 @@ class Source:
 def library_names(prefix: str) -> frozenset[str]:
     """Every classification network of the library ``prefix`` ("timm" or "torchvision").
 
-    Errors: ``UserError`` when the library is not installed or cannot be imported.
+    Raises:
+        UserError: the library is not installed or cannot be imported.
     """
     return _LISTS[prefix]()
 
@@ -93,7 +94,7 @@ def _check_listed(spec: str, trust_code: bool) -> None:
     raise UserError(f"{prefix} {version(prefix)} has no model '{name}'{near}")
 
 
-def _build_timm(request: Request) -> nn.Module:
+def _build_timm(request: ModelRequest) -> nn.Module:
     timm = import_timm(f"'{request.spec}'")
     options = {"num_classes": request.num_classes, "in_chans": request.in_channels, **request.options}
     return _call(request.spec, timm.create_model, request.name, options)
@@ -106,7 +107,7 @@ _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def _build_torchvision(request: Request) -> nn.Module:
+def _build_torchvision(request: ModelRequest) -> nn.Module:
     if request.in_channels != 3:
         raise UserError(
             f"'{request.spec}' takes images of 3 channels, not {request.in_channels}; timm's and the zoo's networks "
@@ -134,7 +135,7 @@ def _check_python(spec: str, trust_code: bool) -> None:
     load_factory(spec, trust_code=trust_code, what="model")
 
 
-def _build_python(request: Request) -> nn.Module:
+def _build_python(request: ModelRequest) -> nn.Module:
     factory = load_factory(request.spec, trust_code=request.trust_code, what="model")
     offered = {"num_classes": request.num_classes, "in_channels": request.in_channels}
     module = call_factory(request.spec, factory, request.options, offered)
@@ -160,8 +161,8 @@ def _describe_nothing(spec: str) -> dict[str, Any] | None:
     return None
 
 
-SOURCES: dict[str, Source] = {
-    "timm": Source(_check_listed, _build_timm, _describe_timm),
-    "torchvision": Source(_check_listed, _build_torchvision, _describe_torchvision),
-    "py": Source(_check_python, _build_python, _describe_nothing),
+SOURCES: dict[str, ModelSource] = {
+    "timm": ModelSource(_check_listed, _build_timm, _describe_timm),
+    "torchvision": ModelSource(_check_listed, _build_torchvision, _describe_torchvision),
+    "py": ModelSource(_check_python, _build_python, _describe_nothing),
 }

@@ -60,12 +60,13 @@ def summary(module: nn.Module, shape: Sequence[int]) -> list[dict[str, Any]]:
 def class_count(module: nn.Module, shape: Sequence[int]) -> int:
     """The classes in ``module``'s answer to one image of ``shape`` (C, H, W).
 
-    Errors: ``UserError`` when it cannot take such an image or does not answer with one tensor ``(B, classes)``.
+    Raises:
+        UserError: it cannot take such an image or does not answer with one tensor ``(B, classes)``.
     """
     answer = _dry_run(module, shape)[""]["output_shape"]
     if answer is None or len(answer) != 1:
-        said = "something else than one tensor" if answer is None else f"shape (B, {', '.join(map(str, answer))})"
-        raise UserError(f"{type(module).__name__} must answer with logits (B, classes), not {said}")
+        shown = "something else than one tensor" if answer is None else f"shape (B, {', '.join(map(str, answer))})"
+        raise UserError(f"{type(module).__name__} must answer with logits (B, classes), not {shown}")
     return int(answer[0])
 
 

@@ -29,8 +29,8 @@ Place = tuple[int, bool]  # a module's identity, and whether its input is meant
 
 
 @dataclass(eq=False)
-class _Made:
-    """What a layer made: held, so that no other tensor gets its identity while the dry run lasts."""
+class _LayerOutput:
+    """The output of a layer: held, so that no other tensor gets its identity while the dry run lasts."""
 
     layer: nn.Module
     value: Tensor
@@ -72,7 +72,7 @@ class _Uses(TorchFunctionMode):
     A function mode and not a dispatch mode, which would import torch's compiler: seconds in every process.
     """
 
-    made: dict[int, _Made] = field(default_factory=dict)
+    outputs: dict[int, _LayerOutput] = field(default_factory=dict)
     inside: int = 0
 
     def __post_init__(self) -> None:
@@ -82,19 +82,18 @@ class _Uses(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        taken = [] if self.inside else [(x, x._version) for x in tensors_in((args, kwargs)) if id(x) in self.made]
+        taken = [] if self.inside else [(x, x._version) for x in tensors_in((args, kwargs)) if id(x) in self.outputs]
         result = func(*args, **kwargs)
-        said = tensors_in(result)
-        if said or not isinstance(result, _ABOUT):
+        if tensors_in(result) or not isinstance(result, _ABOUT):
             # What comes back untouched (dropout in evaluation) is still the layer's output.
             self.mark(x for x, version in taken if result is not x or x._version != version)
         return result
 
     def mark(self, values: Iterable[Tensor]) -> None:
-        """Somebody has these in hand."""
+        """Something besides a BatchNorm reads these."""
         for value in values:
-            if (found := self.made.get(id(value))) is not None:
-                found.seen = True
+            if (output := self.outputs.get(id(value))) is not None:
+                output.seen = True
 
 
 @torch.no_grad()
@@ -111,31 +110,31 @@ def find_pairs(network: nn.Module, pixels: Tensor, keep: Iterable[str] = ()) -> 
     """
     uses = _Uses()
     calls: dict[int, int] = {}
-    found: list[tuple[_Made, Pair, bool]] = []
+    candidates: list[tuple[_LayerOutput, Pair, bool]] = []
     handles = []
 
     def on_layer(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         calls[id(layer)] = calls.get(id(layer), 0) + 1
         if isinstance(output, Tensor):
-            uses.made[id(output)] = _Made(layer, output, args, kwargs)
+            uses.outputs[id(output)] = _LayerOutput(layer, output, args, kwargs)
 
     def before_norm(norm: nn.Module, args: tuple[Any, ...]) -> None:
         uses.inside += 1
 
     def on_norm(norm: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         calls[id(norm)] = calls.get(id(norm), 0) + 1
-        made = uses.made.get(id(args[0])) if args else None
-        if made is not None and isinstance(norm, _BatchNorm):
-            made.readers += 1
-            pair = Pair(made.layer, norm, _stand_in(norm))
-            found.append((made, pair, _pair_agrees(made, pair, output)))
-            made.args, made.kwargs = (), {}
+        read = uses.outputs.get(id(args[0])) if args else None
+        if read is not None and isinstance(norm, _BatchNorm):
+            read.readers += 1
+            pair = Pair(read.layer, norm, _stand_in(norm))
+            candidates.append((read, pair, _pair_agrees(read, pair, output)))
+            read.args, read.kwargs = (), {}
         uses.inside -= 1
 
     def pass_by(values: Any, place: Place) -> None:
         for value in tensors_in(values):
-            if (made := uses.made.get(id(value))) is not None:
-                made.places.add(place)
+            if (passed := uses.outputs.get(id(value))) is not None:
+                passed.places.add(place)
 
     kept = set()
     for place in keep:
@@ -156,17 +155,16 @@ def find_pairs(network: nn.Module, pixels: Tensor, keep: Iterable[str] = ()) -> 
         handles.append(layer.register_forward_hook(lambda _, __, output, key=key: pass_by(output, (key, False))))
     try:
         with uses:
-            said = network(pixels)
+            answer = tensors_in(network(pixels))
     finally:
         for handle in handles:
             handle.remove()
-    answer = tensors_in(said)
     uses.mark(answer)
     pairs = []
-    for made, pair, agrees in found:
-        once = calls[id(pair.layer)] == calls[id(pair.norm)] == made.readers == 1
-        if agrees and once and not made.seen and not made.places & kept:
-            pair.places = made.places
+    for read, pair, agrees in candidates:
+        once = calls[id(pair.layer)] == calls[id(pair.norm)] == read.readers == 1
+        if agrees and once and not read.seen and not read.places & kept:
+            pair.places = read.places
             pairs.append(pair)
     return answer, pairs
 
@@ -220,7 +218,7 @@ def _set(
     return had
 
 
-def _pair_agrees(made: _Made, pair: Pair, expected: Any) -> bool:
+def _pair_agrees(read: _LayerOutput, pair: Pair, expected: Any) -> bool:
     """Whether the folded layer gives what the two gave, on what went in: a layer may compute with its weights anything.
 
     It is called past its hooks, and put back.
@@ -228,26 +226,26 @@ def _pair_agrees(made: _Made, pair: Pair, expected: Any) -> bool:
     norm = pair.norm
     if norm.running_mean is None or norm.running_var is None or not isinstance(expected, Tensor):
         return False
-    if made.value.shape[1] != norm.num_features:
+    if read.value.shape[1] != norm.num_features:
         return False
     had = None
     try:
-        had = _set(made.layer, *_fused(made.layer, norm))
-        said = pair.stand_in(made.layer.forward(*made.args, **made.kwargs))
+        had = _set(read.layer, *_fused(read.layer, norm))
+        result = pair.stand_in(read.layer.forward(*read.args, **read.kwargs))
     except Exception:  # whatever a layer of the user's raises about weights that are not its own
         return False
     finally:
         if had is not None:
-            _set(made.layer, *had)
-    return relative_error([said], [expected]) <= TOLERANCE
+            _set(read.layer, *had)
+    return relative_error([result], [expected]) <= TOLERANCE
 
 
-def relative_error(said: list[Tensor], expected: list[Tensor]) -> float:
+def relative_error(actual: list[Tensor], expected: list[Tensor]) -> float:
     """The largest difference over the largest expected value, over all tensors; infinite where they cannot match."""
-    if len(said) != len(expected) or not expected:
+    if len(actual) != len(expected) or not expected:
         return float("inf")
     worst = 0.0
-    for a, b in zip(said, expected, strict=True):
+    for a, b in zip(actual, expected, strict=True):
         if a.shape != b.shape or not bool(a.isfinite().all() & b.isfinite().all()):
             return float("inf")
         if b.numel():

@@ -69,17 +69,17 @@ class TimmBody(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Crops to the map of the head."""
-        maps: list[Tensor] = [found.permute(self._axes) for found in self.features(x)[self.first :]]
+        maps: list[Tensor] = [value.permute(self._axes) for value in self.features(x)[self.first :]]
         if not self.joins:
             return maps[-1]
-        return F.relu(sum(join(found) for join, found in zip(self.joins, maps, strict=True)))
+        return F.relu(sum(join(value) for join, value in zip(self.joins, maps, strict=True)))
 
     def _shapes(self, spec: str, size: tuple[int, int], in_channels: int) -> list[tuple[int, ...]]:
         """The shapes of the network's maps."""
         pixels = example(self, (in_channels, *size))
         with as_for_evaluation(self), torch.no_grad(), torch.random.fork_rng(devices=[]):
             try:
-                return [tuple(found.shape) for found in self.features(pixels)]
+                return [tuple(value.shape) for value in self.features(pixels)]
             except (RuntimeError, ValueError, AssertionError) as error:
                 raise UserError(
                     f"'{spec}' cannot take crops of {size[0]}x{size[1]}: {type(error).__name__}: {error}"

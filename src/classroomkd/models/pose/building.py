@@ -144,11 +144,11 @@ def _build_python(spec: str, asked: dict[str, Any]) -> nn.Module:
     pixels = example(network, shape)
     try:
         with as_for_evaluation(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            said = tensors_in(network(pixels))
+            tensors = tensors_in(network(pixels))
     except Exception as error:
         crop = "x".join(map(str, shape))
         raise UserError(f"'{spec}' cannot take one crop of {crop}: {type(error).__name__}: {error}") from error
-    answer = tuple(said[0].shape) if said else ()
+    answer = tuple(tensors[0].shape) if tensors else ()
     if len(answer) not in (3, 4) or answer[:2] != (1, asked["joints"]):
         shown = f"shape (B, {', '.join(map(str, answer[1:]))})" if answer else "no tensor"
         raise UserError(
