@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from classroomkd.cli.app import main
@@ -102,3 +103,22 @@ def test_what_cannot_work_is_said_before_the_run(tmp_path: Path, quick: list[str
     assert main(["run", smoke, *quick, f"mentors={MENTORS % 'null'}", "method=takd", *words]) == 2
     assert "no mentor was taught by another" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_is_known_by_its_tensors(
+    chain: tuple[dict[str, Any], Path], tmp_path: Path, quick: list[str], smoke: str
+) -> None:
+    """Not by its file: the same tensors stored another way give the same assistant."""
+    made, _ = chain
+    paths = []
+    for form in ("safetensors", "pth"):
+        file = tmp_path / f"big.{form}"
+        tensors = load_file(made["mentors"][1]["weights"])
+        save_file(tensors, file) if form == "safetensors" else torch.save({"state_dict": tensors}, file)
+        big = f"{{name: big, model: convnet16, checkpoint: {file}}}"
+        mentors = f"mentors=[{{name: middle, model: convnet8, taught_by: big}}, {big}]"
+        out = tmp_path / form
+        words = [mentors, "check_mentors=off", "train.epochs=1", "method=average", "--out", str(out), "--quiet"]
+        assert main(["run", smoke, *quick, *words]) == 0
+        paths.append(json.loads((out / "summary.json").read_text())["mentors"][0]["weights"])
+    assert paths[0] == paths[1]

@@ -6,6 +6,7 @@ Nothing is ever unpickled: torch's format is read with ``weights_only=True``, wh
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import warnings
@@ -113,7 +114,8 @@ def save_checkpoint(
 ) -> None:
     """Write the weights as safetensors, whole or not at all; ``metadata`` (strings) travels in the file.
 
-    Tensors that share memory (tied weights) are each stored in full, so the file loads strictly.
+    Tensors that share memory (tied weights) are each stored in full, so the file loads strictly. Equal tensors and
+    metadata give equal bytes.
 
     Errors: ``RunStopped`` when the disk is full, ``UserError`` when the place cannot be written.
     """
@@ -131,7 +133,20 @@ def save_checkpoint(
         tensors[key] = tensor
     strings = {key: str(value) for key, value in (metadata or {}).items()}
     strings |= {"format": "pt", "classroomkd_schema": SCHEMA}
-    atomic_write_bytes(path, safetensors.torch.save(tensors, strings))
+    atomic_write_bytes(path, _in_order(safetensors.torch.save(tensors, strings)))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: its writer takes them in another order each time.
+
+    So equal tensors with equal metadata are equal files. The header is padded with blanks to whole eight bytes.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(content)[8 + length :]])
 
 
 def _read_safetensors(path: Path, place: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,15 +78,14 @@ def lineage(
 
 
 def _weights(record: MentorRecord) -> str:
-    """Its weights' hash. What code of the user's makes of them shows in the key of its answers alone.
+    """A hash of its tensors. What code of the user's makes of them shows in the key of its answers alone.
 
     That key also holds a forward pass, whose last bits depend on the machine, so it is not used where weights suffice.
     They do not for a mentor that knows some classes: the same weights say something else in another order of classes.
     """
     if not record.weights or record.model.startswith("py:") or _knows_some(record):
         return Path(record.val_logits).stem
-    with Path(record.weights).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return record.fingerprint
 
 
 def _knows_some(record: MentorRecord) -> bool:

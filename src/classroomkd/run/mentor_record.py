@@ -30,6 +30,7 @@ class MentorRecord:
     answers: dict[str, str]  # by kind (logits, taps), folder of its stored answers; empty without a bank
     forwards: int  # samples it answered to fill them ahead; 0 when they were there
     answer_seconds: float  # what filling them took, whoever did it
+    fingerprint: str = ""  # of its tensors and its code
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""

@@ -142,6 +142,7 @@ def prepare_mentor(setup: Setup, index: int, notify: Notify, teachers: Sequence[
         answers=answers,
         forwards=forwards,
         answer_seconds=answer_seconds,
+        fingerprint=what,
     )
 
 

@@ -93,7 +93,7 @@ def summarise(
         ],
         "entries": sorted(entries, key=lambda e: (order.get(e["method"], len(order)), e["seed"])),
         "mentors": [
-            {k: v for k, v in m.items() if k not in ("val_logits", "answers")}
+            {k: v for k, v in m.items() if k not in ("val_logits", "answers", "fingerprint")}
             | {"not_finite": not_finite.get(m["name"], {"answers": 0, "ids": []})}
             for m in mentors
         ],

@@ -56,6 +56,17 @@ def test_there_and_back_with_metadata(net: nn.Module, tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["net.safetensors"]
 
 
+def test_equal_tensors_are_equal_files(net: nn.Module, tmp_path: Path) -> None:
+    """Whatever the order of the metadata, which is sorted; the reader of the format takes it as ever."""
+    about = {f"key{n}": f"value {n} ü" for n in range(12)}
+    for n in range(8):
+        turned = dict(list(about.items())[n:] + list(about.items())[:n])
+        models.save_checkpoint(net, tmp_path / f"{n}.safetensors", turned)
+    files = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(files) == 1
+    assert safetensors.torch.load(files.pop())["conv1.weight"].equal(net.state_dict()["conv1.weight"])
+
+
 def test_a_state_can_be_saved_too(net: nn.Module, tmp_path: Path) -> None:
     models.save_checkpoint(net.state_dict(), tmp_path / "x.safetensors")
     other = fresh()
