@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,7 @@ from torch import nn
 
 from classroomkd import models
 from classroomkd.classroom import Classroom
+from classroomkd.cli import app
 from classroomkd.recipe import load_recipe
 from classroomkd.run import setup
 from classroomkd.run.opening import start
@@ -125,5 +128,40 @@ def test_large_blocks_are_kept_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None
     assert not allocator.keep_large_blocks()  # a C library without it
     told: list[bool] = []
     monkeypatch.setattr(runtime, "keep_large_blocks", lambda: told.append(True))
+    monkeypatch.setattr(allocator, "_own_process", False)
+    allocator.claim_process()
     Runtime("cpu", "fp32", 1)
     assert told == [True]
+
+
+def test_somebody_elses_process_keeps_its_allocator(tmp_path: Path) -> None:
+    """A process that imports the package, opens a runtime and trains: mallopt is never called."""
+    script = """
+import ctypes, sys
+
+class Watched(ctypes.CDLL):
+    def __getattr__(self, name):
+        assert name != "mallopt", "the allocator was changed"
+        return super().__getattr__(name)
+
+ctypes.CDLL = Watched
+import classroomkd as ck
+from classroomkd.cli.app import main
+from classroomkd.train.runtime import Runtime
+
+Runtime("cpu", "fp32", 1)
+data = {"source": "puppets", "options": {"train": 40, "test": 20, "image_size": 32}}
+ck.distill("convnet4", [], data, "none", out=sys.argv[1], epochs=1, batch_size=20, device="cpu")
+assert main(["list", "tasks"]) == 0
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], check=True, cwd=tmp_path, timeout=300)
+
+
+def test_the_command_line_is_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["list", "tasks"]
+    monkeypatch.setattr(allocator, "_own_process", False)
+    assert app.main(words) == 0
+    assert not allocator.is_own_process()  # called from Python
+    monkeypatch.setattr(sys, "argv", ["classroomkd", *words])
+    assert app.main() == 0
+    assert allocator.is_own_process()

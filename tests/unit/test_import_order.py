@@ -45,7 +45,6 @@ UPWARD = {
     ("tasks.runners", "tasks.runner"),
     ("tasks.pose.runner", "run.reading"),
     ("tasks.pose.runner", "run.setup"),
-    ("train.loop", "run.batch_check"),
     ("train.step_context", "run.setup"),
 }
 

@@ -23,6 +23,7 @@ import typer
 from classroomkd import __version__
 from classroomkd.cli.options import interrupted, resume_with
 from classroomkd.errors import Interrupted, RunStopped, StoppedElsewhere, UserError, did_you_mean
+from classroomkd.train.allocator import claim_process
 
 __all__ = ["VERBS", "main"]
 
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after the program's name; None for the process's own.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # the program itself, not a call from somebody's Python
+        claim_process()
     words, debug = _without_debug(words)
     # Before torch is loaded: waiting OpenMP threads sleep instead of spinning, which on shared cores costs a multiple.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

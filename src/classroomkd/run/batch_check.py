@@ -12,10 +12,9 @@ from classroomkd.errors import UserError
 from classroomkd.train.inputs import batch_sizes, uneven
 
 if TYPE_CHECKING:
-    from classroomkd.recipe import TrainSpec
     from classroomkd.run.setup import Setup
 
-__all__ = ["check_batches", "left_out"]
+__all__ = ["check_batches"]
 
 
 def check_batches(setup: Setup, mentor: int | None) -> None:
@@ -55,15 +54,6 @@ def check_batches(setup: Setup, mentor: int | None) -> None:
         f"{what} gives {name} a batch of one sample, which its batch normalisation cannot work with ({said}); "
         + (f"set {key}.batch_size to 2 or more" if sizes[0] == 1 else f"leave {key}.drop_last at auto")
     )
-
-
-def left_out(dropped: int, samples: int, spec: TrainSpec) -> str | None:
-    """A sentence about samples that an epoch leaves out; None where there are none."""
-    if not dropped:
-        return None
-    why = "a batch of one has no statistics" if dropped == 1 else "too few for a batch of their own"
-    why = "train.drop_last=true" if spec.drop_last is True else f"{why}; train.drop_last=false keeps them"
-    return f"every epoch leaves out {dropped} of {samples} training samples, each time others: {why}"
 
 
 def _refuses_one(network: nn.Module, image: torch.Tensor) -> str | None:

@@ -95,8 +95,10 @@ def _start(recipe: Recipe, folder: str, cache: str, trust_code: bool, threads: i
     """A worker's start: one runtime, the packed data mapped into memory."""
     global _setup, _queue, _stop
     from classroomkd import data
+    from classroomkd.train.allocator import claim_process
     from classroomkd.train.runtime import Runtime
 
+    claim_process()
     for number in stopping.SIGNALS:  # the parent decides: a terminal and a batch system tell everybody
         signal.signal(number, signal.SIG_IGN)
     _die_with_parent()

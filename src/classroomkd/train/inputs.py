@@ -16,11 +16,12 @@ from classroomkd.errors import UserError
 if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.data.views.base import Views
+    from classroomkd.recipe import TrainSpec
 
     # Pixels, target, ids and views, and the space with what else these views show.
     _Found = tuple[tuple[Tensor, Tensor, Tensor, Tensor], Views]
 
-__all__ = ["Batches", "Inputs", "batch_sizes", "extra_size_key", "extra_size_of", "shared", "uneven"]
+__all__ = ["Batches", "Inputs", "batch_sizes", "extra_size_key", "extra_size_of", "left_out", "shared", "uneven"]
 
 _SIGHT = "pixels at "
 
@@ -84,6 +85,15 @@ def uneven(batch_size: int, world: int) -> str:
         f"train.batch_size={batch_size} is shared by {world} processes and does not divide by their number; set "
         f"train.batch_size={' or '.join(near)}, or start another number of processes"
     )
+
+
+def left_out(dropped: int, samples: int, spec: TrainSpec) -> str | None:
+    """A sentence about samples that an epoch leaves out; None where there are none."""
+    if not dropped:
+        return None
+    why = "a batch of one has no statistics" if dropped == 1 else "too few for a batch of their own"
+    why = "train.drop_last=true" if spec.drop_last is True else f"{why}; train.drop_last=false keeps them"
+    return f"every epoch leaves out {dropped} of {samples} training samples, each time others: {why}"
 
 
 class Batches:

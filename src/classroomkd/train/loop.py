@@ -14,11 +14,10 @@ from torch import nn
 from classroomkd.bank import Bank
 from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews
-from classroomkd.run.batch_check import left_out
 from classroomkd.train import checkpoint, stopping
 from classroomkd.train.course import Course, Result
 from classroomkd.train.gradient_scale import loud, measure
-from classroomkd.train.inputs import Batches, Inputs
+from classroomkd.train.inputs import Batches, Inputs, left_out
 from classroomkd.train.memory_format import settle
 from classroomkd.train.meter import open_log
 from classroomkd.train.not_finite import NotFinite

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from classroomkd.errors import UserError
 from classroomkd.train import ranks
-from classroomkd.train.allocator import keep_large_blocks
+from classroomkd.train.allocator import is_own_process, keep_large_blocks
 
 __all__ = ["PRECISIONS", "Runtime", "pick_device"]
 
@@ -62,9 +62,9 @@ class Runtime:
             torch.cuda.set_device(self.device.index or 0)
             self.device = torch.device("cuda", torch.cuda.current_device())
         self.precision = precision
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and is_own_process():
             keep_large_blocks()
-        else:
+        if self.device.type != "cpu":
             torch.backends.cudnn.deterministic = True  # few operations are left whose bits a resumed run may miss
         if precision == "fp16" and self.device.type == "cpu":
             raise UserError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")

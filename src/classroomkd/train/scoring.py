@@ -26,18 +26,23 @@ class Score:
     """How a network did on a part.
 
     Attributes:
-        accuracy: the task's first metric, a fraction in 0..1 (accuracy, or what a subject says).
+        value: the task's first metric, in its unit: accuracy as a fraction in 0..1, or what the task's runner says.
         loss: the mean supervised loss, nats.
         per_class: the first metric, or the closest there is, by class or joint; None where nothing was to be judged.
         samples: how many.
         more: further metrics by name.
     """
 
-    accuracy: float
+    value: float
     loss: float
     per_class: list[float | None]
     samples: int
     more: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float:
+        """The name that ``value`` has in files."""
+        return self.value
 
 
 def _batches(part: Part, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -137,5 +142,5 @@ def calibration_of(logits_MNC: Tensor, target: Tensor) -> Calibration:
 
 def as_json(value: Score) -> dict[str, Any]:
     """A score as plain data."""
-    made = {"accuracy": value.accuracy, "loss": value.loss, "per_class": value.per_class, "samples": value.samples}
+    made = {"accuracy": value.value, "loss": value.loss, "per_class": value.per_class, "samples": value.samples}
     return made | ({"metrics": dict(value.more)} if value.more else {})
