@@ -161,8 +161,8 @@ class ImageSet:
     depend on limit or split: see ``Part.digest``); ``notes`` are sentences the user should read.
 
     Of persons: ``classes`` are the joints' names, ``skeleton`` what is known about them, ``people`` where each sample
-    is in its picture, ``input`` (H, W) the size of a network's input (pixels are larger canvases, which ``Views.eval_view``
-    and ``Views.render`` bring to it). ``metric`` names the score that counts.
+    is in its picture, ``input`` (H, W) the size of a network's input (pixels are larger canvases, which
+    ``Views.eval_view`` and ``Views.render`` bring to it). ``metric`` names the score that counts.
     """
 
     name: str
