@@ -38,7 +38,7 @@ class Stage:
         self.people: Any = ck.data.load({"source": "puppets", "size": side, "options": options}, task="pose")
         assert self.people.skeleton is not None
         self.size = self.people.shape[1:]
-        self.views = ck.data.make_views("person_flip", view_seed=0, image_size=self.size, people=self.people)
+        self.views = ck.data.make_views("person_flip", view_seed=0, image_size=self.size, images=self.people)
         self.mentors = []
         for seed, name in enumerate(mentors):
             room = self.classroom(name, "none", seed=100 + seed, mentors=False)

@@ -107,7 +107,7 @@ def _answers(asked: Question, images: ImageSet, parts: list[Part], flip: bool) -
     """The student's answers (B, …) and targets (B, K, 3) of some parts, batch by batch."""
     taught = asked.student
     assert taught.pose is not None
-    views = data_.make_views("none", view_seed=0, image_size=taught.pose.canvas.size, people=_without_views(images))
+    views = data_.make_views("none", view_seed=0, image_size=taught.pose.canvas.size, images=_without_views(images))
     inputs, module = Inputs(taught.mean, taught.std, asked.device), taught.module.to(asked.device)
     for part in parts:
         yield from read_answers(module, part, inputs, taught.pose.coding, taught.pose.skeleton, flip=flip, views=views)

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from classroomkd.data.targets import CLASS
+
 if TYPE_CHECKING:
     from classroomkd.data.keypoints.people import People
     from classroomkd.data.skeleton import Skeleton
+    from classroomkd.data.targets import TargetKind
 
 __all__ = ["ImageSet", "MemoryPixels", "Part", "Pixels"]
 
@@ -102,21 +105,34 @@ class MemoryPixels:
 class Part:
     """The images of one part (train, val or test) with their targets and ids.
 
-    ``target`` has N rows: classes (N,) int64, or joints (N, K, 3) float32, x and y in pixels of the input and v.
-    ``ids`` (N,) int64: index in the full source in its stable order, before any split or skip; ``rows`` (N,) int64:
-    rows of ``pixels``, which several parts may share.
+    ``target`` has N rows, of the kind ``target_kind`` (see ``classroomkd.data.targets``); joints (N, K, 3) are x and y
+    in pixels of the input and v. ``ids`` (N,) int64: index in the full source in its stable order, before any split or
+    skip; ``rows`` (N,) int64: rows of ``pixels``, which several parts may share.
     """
 
     pixels: Pixels
     target: Tensor
     ids: Tensor
     rows: Tensor
+    target_kind: TargetKind = CLASS
 
     def __post_init__(self) -> None:
+        self._check_target()
         for name in ("ids", "rows"):
             value: Tensor = getattr(self, name)
             assert value.dtype == torch.int64, (name, value.dtype)
             assert value.shape == self.target.shape[:1], (name, value.shape, self.target.shape)
+
+    def _check_target(self) -> None:
+        shape, (_, height, width) = tuple(self.target.shape[1:]), self.pixels.shape
+        if self.target_kind.name == "mask":
+            assert shape == (height, width), (shape, self.pixels.shape)
+            assert not self.target.is_floating_point(), self.target.dtype
+            assert self.target_kind.fill >= torch.iinfo(self.target.dtype).min, (self.target_kind, self.target.dtype)
+        elif self.target_kind.name == "image":
+            times = shape[-1] // width
+            assert shape[-2:] == (times * height, times * width), (shape, self.pixels.shape)
+            assert self.target.dtype == torch.uint8, self.target.dtype
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -138,7 +154,8 @@ class Part:
 
     def to(self, device: Device) -> Part:
         """The same part with pixels fetched onto ``device``."""
-        return Part(self.pixels.to(device), self.target.to(device), self.ids.to(device), self.rows.to(device))
+        target, ids, rows = (value.to(device) for value in (self.target, self.ids, self.rows))
+        return replace(self, pixels=self.pixels.to(device), target=target, ids=ids, rows=rows)
 
     def digest(self) -> str:
         """SHA-256 (hex) of which samples with which targets this part holds, in order.
@@ -179,6 +196,11 @@ class ImageSet:
     people: People | None = None
     input: tuple[int, int] | None = None
     metric: str = "accuracy"
+
+    @property
+    def target_kind(self) -> TargetKind:
+        """What its samples' targets are."""
+        return self.train.target_kind
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -19,7 +19,8 @@ from classroomkd.data.sources.base import Raw, Request, Source
 from classroomkd.data.sources.table import open_source
 from classroomkd.data.spec import PARTS, DataSpec, parse
 from classroomkd.data.statistics import mean_std
-from classroomkd.data.subsets import compact
+from classroomkd.data.subsets import compact, strata
+from classroomkd.data.targets import CLASS
 from classroomkd.errors import UserError
 
 __all__ = ["from_dataset", "load"]
@@ -153,7 +154,7 @@ def _parts_with_ids(source: Source) -> dict[str, Part]:
     for name in ("all", *PARTS):
         raw = source.parts.get(name)
         if raw is not None:
-            parts[name] = Part(raw.pixels, raw.target, raw.places + start, torch.arange(len(raw.target)))
+            parts[name] = Part(raw.pixels, raw.target, raw.places + start, torch.arange(len(raw.target)), raw.kind)
             start += raw.total
     return parts
 
@@ -163,14 +164,14 @@ def _limited(part: Part, limit: int | None, purpose: str, wanted: DataSpec, clas
         return part
     if limit < classes:
         raise UserError(f"data.{purpose}: {limit} images cannot cover {classes} classes; give at least {classes}")
-    target, ids = part.target.numpy(), part.ids.numpy()
+    target, ids = strata(part)
     keep = split.stratified(target, ids, limit, seed=wanted.split_seed, purpose=purpose, classes=classes)
     return part.subset(torch.from_numpy(keep))
 
 
 def _split_off(part: Part, fraction: float, purpose: str, wanted: DataSpec, classes: int) -> tuple[Part, Part]:
     """(what stays, what is split off): ``fraction`` of every class."""
-    target, ids = part.target.numpy(), part.ids.numpy()
+    target, ids = strata(part)
     counts = split.counts_for_fraction(np.bincount(target, minlength=classes).astype(np.int64), fraction)
     away = split.take(target, ids, counts, seed=wanted.split_seed, purpose=purpose)
     stays = np.setdiff1d(np.arange(len(part)), away)
@@ -179,12 +180,13 @@ def _split_off(part: Part, fraction: float, purpose: str, wanted: DataSpec, clas
 
 def _assemble(source: Source, wanted: DataSpec) -> ImageSet:
     parts = _parts_with_ids(source)
-    classes = len(source.classes)
     notes = list(source.notes)
-    if classes < 2:
-        raise UserError(f"data: '{source.name}' has {classes} class; a classifier needs at least two")
     train = parts["all"] if "all" in parts else parts["train"]
-    _check_class_sizes(train, source.classes, splits="all" in parts or "test" not in parts, notes=notes)
+    classes = len(source.classes) if train.target_kind == CLASS else 1  # to stratify by
+    if train.target_kind == CLASS:
+        if classes < 2:
+            raise UserError(f"data: '{source.name}' has {classes} class; a classifier needs at least two")
+        _check_class_sizes(train, source.classes, splits="all" in parts or "test" not in parts, notes=notes)
     if "test" in parts:
         test = parts["test"]
         train = _limited(train, wanted.limit, "limit", wanted, classes)

@@ -27,6 +27,7 @@ from classroomkd.data.images import ImageSet, MemoryPixels, Part, Pixels
 from classroomkd.data.keypoints import packing as people_packing
 from classroomkd.data.keypoints.files import CropPixels
 from classroomkd.data.skeleton import Skeleton
+from classroomkd.data.targets import TargetKind
 from classroomkd.errors import UserError
 
 __all__ = ["SCHEMA", "pack", "unpack"]
@@ -68,6 +69,7 @@ def pack(image_set: ImageSet, folder: str | Path) -> Path:
     tensor_file = f"data-{digest[:16]}.safetensors"
     plain = {name: getattr(image_set, name) for name in _PLAIN}
     plain["metric"] = image_set.metric
+    plain["target_kind"] = [image_set.target_kind.name, image_set.target_kind.fill]
     manifest = {"schema": SCHEMA, **plain, "parts": parts, "pixels": stores, "tensors": tensor_file}
     if image_set.people is not None and image_set.skeleton is not None:
         described, arrays = people_packing.pack_people(image_set.people)
@@ -135,8 +137,9 @@ def unpack(folder: str | Path) -> ImageSet:
 
 def _assembled(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> ImageSet:
     pixels = [_KINDS[str(entry["kind"])](entry, tensors) for entry in manifest["pixels"]]
+    kind = TargetKind(*manifest["target_kind"])
     parts: dict[str, Any] = {
-        name: Part(pixels[place], *(tensors[f"{name}.{key}"] for key in ("target", "ids", "rows")))
+        name: Part(pixels[place], tensors[f"{name}.target"], tensors[f"{name}.ids"], tensors[f"{name}.rows"], kind)
         for name, place in manifest["parts"].items()
     }
     plain: dict[str, Any] = {name: tuple(manifest[name]) if name in _TUPLES else manifest[name] for name in _PLAIN}

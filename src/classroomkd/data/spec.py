@@ -9,12 +9,17 @@ from typing import Any
 
 from classroomkd.errors import UserError, did_you_mean
 
-__all__ = ["ENDLESS_VIEWS", "IMAGE_VIEWS", "PARTS", "PERSON_VIEWS", "DataSpec", "parse"]
+__all__ = ["ENDLESS_VIEWS", "IMAGE_VIEWS", "PARTS", "PERSON_VIEWS", "SPATIAL_VIEWS", "DataSpec", "parse"]
 
 PARTS = ("train", "val", "test")
 # The tables of views need torch; these are their names.
 IMAGE_VIEWS = ("crop_flip", "crop", "flip", "none", "resized_crop", "randaugment", "mixup")
 ENDLESS_VIEWS = ("resized_crop", "randaugment", "mixup")  # of images; those of persons depend on their options
+# Those that move targets which lie on the pixels, by the kind of target (``data.targets``).
+SPATIAL_VIEWS = {
+    "mask": ("crop_flip", "crop", "flip", "none", "resized_crop", "randaugment"),
+    "image": ("crop_flip", "crop", "flip", "none"),
+}
 PERSON_VIEWS = ("person", "person_mpii", "person_flip", "none")
 
 

@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from classroomkd.data import split
 from classroomkd.data.images import MemoryPixels, Part
 from classroomkd.errors import UserError
 
-__all__ = ["class_counts", "compact", "subset"]
+__all__ = ["class_counts", "compact", "strata", "subset"]
+
+Ints = NDArray[np.int64]
 
 
 def class_counts(part: Part, classes: int) -> list[int]:
@@ -30,10 +33,14 @@ def subset(part: Part, samples: int, *, seed: int = 0, purpose: str = "student")
     """
     if samples < 1:
         raise UserError(f"samples is {samples}; give at least 1")
-    target, ids = (np.asarray(value.cpu().numpy()) for value in (part.target, part.ids))
-    if target.ndim > 1:  # persons have no classes
-        target = np.zeros(len(target), np.int64)
+    target, ids = strata(part)
     return part.subset(torch.from_numpy(split.stratified(target, ids, samples, seed=seed, purpose=purpose)))
+
+
+def strata(part: Part) -> tuple[Ints, Ints]:
+    """The class of every sample (N,), one class for all where targets are no classes, and the ids (N,)."""
+    target, ids = (np.asarray(value.cpu().numpy()) for value in (part.target, part.ids))
+    return target if target.ndim == 1 else np.zeros(len(ids), np.int64), ids
 
 
 def compact(*parts: Part) -> tuple[Part, ...]:

@@ -110,8 +110,8 @@ class Setup:
     def base_views(self) -> Views:
         """The unrestricted view space (mentors are trained on it)."""
         size = (self.data.shape[1], self.data.shape[2])
-        seed, people = self.recipe.data.view_seed, self.data if self.data.people is not None else None
-        space: Views = data_.make_views(self.data.views, view_seed=seed, image_size=size, people=people)
+        seed = self.recipe.data.view_seed
+        space: Views = data_.make_views(self.data.views, view_seed=seed, image_size=size, images=self.data)
         return space
 
     @property

@@ -14,6 +14,7 @@ from classroomkd.data.keypoints.annotation_file import annotated
 from classroomkd.data.keypoints.crops import Canvas, crop, render
 from classroomkd.data.keypoints.people import People, Picture
 from classroomkd.data.skeleton import COCO
+from classroomkd.data.targets import KEYPOINTS
 from classroomkd.data.views.keypoints import PersonViews
 
 SIZE = (96, 72)
@@ -53,7 +54,9 @@ def image_set(
         np.ones(COUNT), persons.take(np.zeros(0, int)), np.zeros(0, np.int64), "gt", options,
     )  # fmt: skip
     target = torch.from_numpy(people.to_input(np.arange(COUNT), persons.joints)).float()
-    part = Part(MemoryPixels(torch.from_numpy(np.stack(made))), target, torch.arange(COUNT), torch.arange(COUNT))
+    part = Part(
+        MemoryPixels(torch.from_numpy(np.stack(made))), target, torch.arange(COUNT), torch.arange(COUNT), KEYPOINTS
+    )
     return ImageSet(
         "made", COCO.joints, part, part, part, (0.5,) * 3, (0.5,) * 3, "person", "0", (), COCO, people, size, "AP_gtbox"
     )
@@ -61,7 +64,7 @@ def image_set(
 
 def views(images: ImageSet, name: str = "person", seed: int = 0) -> PersonViews:
     assert images.input is not None
-    made = make_views(name, view_seed=seed, image_size=images.input, people=images)
+    made = make_views(name, view_seed=seed, image_size=images.input, images=images)
     assert isinstance(made, PersonViews)
     return made
 

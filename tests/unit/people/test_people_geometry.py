@@ -189,13 +189,13 @@ def test_definitions_tell_apart_what_differs() -> None:
 
 def test_person_views_refuse_what_they_cannot_do() -> None:
     images = image_set()
-    with pytest.raises(TypeError, match="look"):
+    with pytest.raises(TypeError, match="render"):
         views(images).apply(*(torch.zeros(1),) * 3)
     with pytest.raises(Exception, match="no view space of persons 'crop_flip'"):
-        make_views("crop_flip", view_seed=0, image_size=SIZE, people=images)
+        make_views("crop_flip", view_seed=0, image_size=SIZE, images=images)
     with pytest.raises(Exception, match="there is no view space 'person'"):
         make_views("person", view_seed=0, image_size=SIZE)
     assert images.people is not None
     changed = replace(images, people=replace(images.people, view_options={"scale": 0.1}))
     with pytest.raises(Exception, match=r"data\.views is none"):
-        make_views("none", view_seed=0, image_size=SIZE, people=changed)
+        make_views("none", view_seed=0, image_size=SIZE, images=changed)

@@ -172,7 +172,7 @@ def test_puppets_as_people() -> None:
     labelled = drawn.joints[..., 2] > 0
     assert np.abs(there[labelled][:, :2] - (drawn.joints[labelled][:, :2] - 0.5)).max() < 1e-4
     # A puppet's head is near the nose in the picture, and the same colour must be near the nose in the crop.
-    plain, target = make_views("none", view_seed=0, image_size=(64, 64), people=images).eval_view(
+    plain, target = make_views("none", view_seed=0, image_size=(64, 64), images=images).eval_view(
         *images.test.batch(torch.arange(20))[:2]
     )
     for row in range(20):

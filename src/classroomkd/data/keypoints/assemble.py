@@ -28,6 +28,7 @@ from classroomkd.data.sources.base import Request
 from classroomkd.data.sources.table import open_source
 from classroomkd.data.spec import IMAGE_VIEWS, PARTS, PERSON_VIEWS, DataSpec
 from classroomkd.data.statistics import mean_std
+from classroomkd.data.targets import KEYPOINTS
 from classroomkd.errors import UserError
 
 __all__ = ["load_people"]
@@ -134,7 +135,7 @@ def _assemble(source: PersonSource, wanted: DataSpec, options: PersonOptions, ca
             )
     people = _people(chosen, lots, canvas, options)
     parts = {
-        name: Part(pixels[name][0], _target(people, lot.ids), torch.from_numpy(lot.ids), pixels[name][1])
+        name: Part(pixels[name][0], _target(people, lot.ids), torch.from_numpy(lot.ids), pixels[name][1], KEYPOINTS)
         for name, lot in chosen.items()
     }
     (left, top), (height, width) = canvas.offset, canvas.size

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from classroomkd.data import geometry
 from classroomkd.data.images import MemoryPixels, Pixels
+from classroomkd.data.targets import CLASS, TargetKind
 from classroomkd.errors import UserError
 
 __all__ = ["Folder", "Raw", "Request", "Source", "fingerprint", "memory"]
@@ -34,14 +35,16 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """One part of a source: pixels of N images, their classes (N,) int64, and their places (N,) int64 in the part's
-    stable order before anything was skipped; ``total`` is how many places that order has.
+    """One part of a source: pixels of N images, their targets (N, …) of ``kind`` (classes (N,) int64, masks, …), and
+    their places (N,) int64 in the part's stable order before anything was skipped; ``total`` is how many places that
+    order has.
     """
 
     pixels: Pixels
     target: Tensor
     places: Tensor
     total: int
+    kind: TargetKind = CLASS
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from classroomkd.data.spec import IMAGE_VIEWS, PERSON_VIEWS
+from classroomkd._renamed import warn_old_name
+from classroomkd.data.spec import IMAGE_VIEWS, PERSON_VIEWS, SPATIAL_VIEWS
+from classroomkd.data.targets import CLASS
 from classroomkd.data.views.base import Views
 from classroomkd.data.views.crop_flip import CropFlip
 from classroomkd.data.views.fixed import FixedViews
@@ -36,6 +38,7 @@ _TABLE: dict[str, Callable[..., Views]] = {
     "mixup": Mixup,
 }
 assert tuple(_TABLE) == IMAGE_VIEWS
+_ARTICLE = {"mask": "a mask", "image": "an image"}
 
 
 def view_names(task: str = "classification") -> tuple[str, ...]:
@@ -43,21 +46,40 @@ def view_names(task: str = "classification") -> tuple[str, ...]:
     return PERSON_VIEWS if task == "pose" else IMAGE_VIEWS
 
 
-def make_views(name: str, *, view_seed: int, image_size: tuple[int, int], people: ImageSet | None = None) -> Views:
-    """The view space ``name`` for images of ``image_size`` (H, W), or for the persons of the image set ``people``.
+def make_views(
+    name: str,
+    *,
+    view_seed: int,
+    image_size: tuple[int, int],
+    images: ImageSet | None = None,
+    people: ImageSet | None = None,
+) -> Views:
+    """The view space ``name`` for images of ``image_size`` (H, W) and the kind of targets that ``images`` has: classes
+    (None), the joints of persons, masks, images. ``people`` is the old name of ``images``.
 
     Raises:
-        UserError: for an unknown name, and for views of images where persons are asked for (or the reverse).
+        UserError: for an unknown name, and for views that do not move such targets.
     """
-    persons = people is not None and people.people is not None
+    if people is not None:
+        warn_old_name("make_views(people=…)", "images")
+        images = people
+    persons = images is not None and images.people is not None
+    kind = CLASS if images is None else images.target_kind
     names = PERSON_VIEWS if persons else IMAGE_VIEWS
     if name not in names:
         of = " of persons" if persons else ""
         raise UserError(
             f"data.views: there is no view space{of} '{name}'{did_you_mean(name, names)}; there are {', '.join(names)}"
         )
-    if people is not None and people.people is not None:
+    if images is not None and persons:
         from classroomkd.data.views.keypoints import person_views
 
-        return person_views(name, people, view_seed=view_seed, image_size=image_size)
-    return _TABLE[name](name, view_seed=view_seed, image_size=image_size)
+        return person_views(name, images, view_seed=view_seed, image_size=image_size)
+    if not kind.spatial:
+        return _TABLE[name](name, view_seed=view_seed, image_size=image_size)
+    if name not in SPATIAL_VIEWS[kind.name]:
+        raise UserError(
+            f"data.views: '{name}' cannot move a target that is {_ARTICLE[kind.name]} with the pixels; there are"
+            f" {', '.join(SPATIAL_VIEWS[kind.name])}"
+        )
+    return _TABLE[name](name, view_seed=view_seed, image_size=image_size, target_kind=kind)

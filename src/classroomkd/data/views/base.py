@@ -9,6 +9,7 @@ from torch import Tensor
 
 from classroomkd._renamed import OldName, adopt_old_names
 from classroomkd.data import rng
+from classroomkd.data.targets import CLASS, TargetKind
 
 if TYPE_CHECKING:
     from classroomkd.data.images import Part
@@ -23,7 +24,8 @@ class Views:
     that changes nothing.
 
     ``definition`` is the canonical text with every parameter and the code's version: part of a bank's key. ``mixes``
-    says whether a view shows further samples: those of the part named by :meth:`over`.
+    says whether a view shows further samples: those of the part named by :meth:`over`. ``target_kind`` says what
+    targets are; a space that moves such as lie on the pixels has ``move``.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Views:
     definition: str
     view_seed: int
     mixes: bool = False
+    target_kind: TargetKind = CLASS
 
     look, plain, ready = OldName("render"), OldName("eval_view"), OldName("prefetch")
 
@@ -56,9 +59,16 @@ class Views:
         """The views of stored ``pixels`` and ``target`` (B, …) as a network of input ``size`` (H, W) gets them.
 
         Whole images have one size and targets that do not move: there ``size`` changes nothing, and whoever wants
-        another size resizes the result. Persons are rendered at ``size``, and their joints are in its pixels.
+        another size resizes the result. Targets that lie on the pixels (masks, images) are moved as the pixels are.
+        Persons are rendered at ``size``, and their joints are in its pixels.
         """
-        return self.apply(pixels, ids, views), target
+        shown = self.apply(pixels, ids, views)
+        return shown, self.move(target, ids, views) if self.target_kind.spatial else target
+
+    def move(self, target: Tensor, ids: Tensor, views: Tensor) -> Tensor:
+        """Targets that lie on the pixels, moved as :meth:`apply` moves these: masks (B, H, W) or images (B, C, s·H,
+        s·W), of any integers; what comes from outside the picture is ``target_kind.fill``."""
+        raise NotImplementedError
 
     def eval_view(self, pixels: Tensor, target: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """What :meth:`render` gives for the untouched image: what scores are measured on."""

@@ -41,6 +41,7 @@ class FixedViews(Views):
         self.identity = -1  # a slot is no particular view; -1 is never picked
         self.view_seed = base.view_seed
         self.mixes = base.mixes
+        self.target_kind = base.target_kind
         self.definition = f"fixed V={V} view_seed={base.view_seed} code=1 of [{base.definition}]"
 
     def base_views(self, ids: Tensor, slots: Tensor) -> Tensor:
@@ -78,6 +79,11 @@ class FixedViews(Views):
         """See ``Views.render``; ``views`` (B,) are slots."""
         ids, views = ids.to(pixels.device), views.to(pixels.device)
         return self.base.render(pixels, target, ids, self.base_views(ids, views), size)
+
+    def move(self, target: Tensor, ids: Tensor, views: Tensor) -> Tensor:
+        """See ``Views.move``; ``views`` (B,) are slots."""
+        ids, views = ids.to(target.device), views.to(target.device)
+        return self.base.move(target, ids, self.base_views(ids, views))
 
     def eval_view(self, pixels: Tensor, target: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """See ``Views.eval_view``."""

@@ -23,6 +23,7 @@ from classroomkd.data import rng
 from classroomkd.data.images import ImageSet
 from classroomkd.data.keypoints.crops import Canvas, region
 from classroomkd.data.skeleton import Skeleton
+from classroomkd.data.targets import KEYPOINTS
 from classroomkd.data.views.base import Views
 from classroomkd.errors import UserError
 
@@ -69,6 +70,8 @@ class PersonViews(Views):
 
     View 0 is the untouched input. Unbounded, but for ``flip`` 0.5 alone (view 1 is the mirror image) and for nothing.
     """
+
+    target_kind = KEYPOINTS
 
     def __init__(
         self,

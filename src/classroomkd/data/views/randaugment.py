@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from classroomkd.data import rng
+from classroomkd.data.targets import CLASS, TargetKind
 from classroomkd.data.views.base import Views
 from classroomkd.data.views.crop_flip import CropFlip
 from classroomkd.errors import UserError
@@ -50,7 +51,14 @@ class RandAugment(Views):
     """
 
     def __init__(
-        self, name: str, *, view_seed: int, image_size: tuple[int, int], num_ops: int = 2, magnitude: int = 9
+        self,
+        name: str,
+        *,
+        view_seed: int,
+        image_size: tuple[int, int],
+        num_ops: int = 2,
+        magnitude: int = 9,
+        target_kind: TargetKind = CLASS,
     ) -> None:
         if num_ops < 1 or not 0 <= magnitude <= STEPS:
             raise UserError(
@@ -59,11 +67,14 @@ class RandAugment(Views):
             )
         self.name = name
         self.view_seed = view_seed
+        self.target_kind = target_kind
         self.image_size = image_size
         self.num_ops = num_ops
         self.count = None
         self.identity = 0
-        self._crop = CropFlip("crop_flip", view_seed=view_seed, image_size=image_size, pad=4, flip=True)
+        self._crop = CropFlip(
+            "crop_flip", view_seed=view_seed, image_size=image_size, pad=4, flip=True, target_kind=target_kind
+        )
         self.definition = (
             f"{name} num_ops={num_ops} magnitude={magnitude}/{STEPS} view_seed={view_seed} code=1"
             f" of [{self._crop.definition}]"
@@ -92,6 +103,19 @@ class RandAugment(Views):
         for variant in variants:
             made = self.operate(made, variant)
         return made
+
+    def move(self, target: Tensor, ids: Tensor, views: Tensor) -> Tensor:
+        """See ``Views.move``; masks: the crop and the operations that move pixels."""
+        crop, variants = self.operations(ids.to(target.device), views.to(target.device))
+        moved = self._crop.move(target, ids, crop)
+        table = self._table("places", target.device)
+        first, end = _MOVES
+        for variant in variants:
+            chosen = (variant >= 2 * first) & (variant < 2 * end)
+            place = table[(variant - 2 * first).clamp(0, len(table) - 1)]
+            shifted = F.pad(moved.flatten(1), [0, 1], value=self.target_kind.fill).gather(1, place).view(moved.shape)
+            moved = torch.where(chosen.view(-1, 1, 1), shifted, moved)
+        return moved
 
     def operate(self, pixels: Tensor, variant: Tensor) -> Tensor:
         """One operation on each of ``pixels`` (B, C, H, W) uint8, by its ``variant`` (B,); see :meth:`operations`."""
@@ -142,9 +166,10 @@ class RandAugment(Views):
         return _clamped(((pixels - base) * factor + base * _ONE + _ONE // 2) >> 16)
 
 
+_MOVES = (1, 6)  # the operations that move pixels
 # The first of OPERATIONS and the one after the last, and what does them.
 _GROUPS: dict[tuple[int, int], Callable[[RandAugment, Tensor, Tensor], Tensor]] = {
-    (1, 6): RandAugment._moved,
+    _MOVES: RandAugment._moved,
     (6, 9): RandAugment._looked_up,
     (9, 10): RandAugment._contrast,
     (10, 11): RandAugment._color,

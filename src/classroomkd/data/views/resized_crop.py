@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from classroomkd.data import rng
+from classroomkd.data.targets import CLASS, TargetKind
 from classroomkd.data.views.base import Views
 
 __all__ = ["ResizedCrop"]
@@ -29,9 +30,12 @@ class ResizedCrop(Views):
     scale = (0.35, 1.0)
     ratio = (3 / 4, 4 / 3)
 
-    def __init__(self, name: str, *, view_seed: int, image_size: tuple[int, int]) -> None:
+    def __init__(
+        self, name: str, *, view_seed: int, image_size: tuple[int, int], target_kind: TargetKind = CLASS
+    ) -> None:
         self.name = name
         self.view_seed = view_seed
+        self.target_kind = target_kind
         self.image_size = image_size
         self.count = None
         self.identity = 0
@@ -72,6 +76,14 @@ class ResizedCrop(Views):
         result = F.grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         return result.round_().clamp_(0, 255).to(torch.uint8)
 
+    def move(self, target: Tensor, ids: Tensor, views: Tensor) -> Tensor:
+        """See ``Views.move``; masks: each pixel gets the nearest of its crop."""
+        box, flip = self.boxes(ids.to(target.device), views.to(target.device))
+        y, x = (_nearest(box[:, n], box[:, n + 2], side) for n, side in enumerate(self.image_size))
+        x = torch.where(flip[:, None], x.flip(1), x)
+        sample = torch.arange(len(target), device=target.device)
+        return target[sample[:, None, None], y[:, :, None], x[:, None, :]]
+
 
 def _coordinates(start: Tensor, length: Tensor, out: int) -> Tensor:
     """Where the ``out`` pixels of a side look in the source, in grid_sample's -1..1: (B,), (B,) int64 -> (B, out)
@@ -81,6 +93,12 @@ def _coordinates(start: Tensor, length: Tensor, out: int) -> Tensor:
     first, last = start[:, None].float(), (start + length - 1)[:, None].float()
     pixel = torch.minimum(torch.maximum(pixel, first), last)
     return (2 * pixel + 1) / out - 1
+
+
+def _nearest(start: Tensor, length: Tensor, out: int) -> Tensor:
+    """The source's pixel nearest to where each of the ``out`` pixels of a side looks: (B,), (B,) -> (B, out) int64."""
+    twice_centre = 2 * torch.arange(out, device=start.device) + 1
+    return start[:, None] + twice_centre * length[:, None] // (2 * out)
 
 
 def _crop_sizes(image_size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
