@@ -18,13 +18,9 @@ Hurts    a chain passes on the teacher's mistakes and the assistant's own; with 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from classroomkd.classroom import ClassInfo, Lesson, Terms, choose
+from classroomkd.classroom import ClassInfo, choose
 from classroomkd.errors import UserError
 from classroomkd.methods.weighted import NonNegative, Positive, Weighted
 
@@ -52,15 +48,19 @@ class TAKD(Weighted):
         assistant: str | int = "last",
     ) -> None:
         super().__init__(temperature=temperature, weight=weight, supervised_weight=supervised_weight)
-        self.assistant, self.mentors = assistant, 1
+        self.assistant = assistant
 
     def setup(self, info: ClassInfo) -> None:
-        """Find the assistant; where nobody said who was taught (a loop of your own), it may be anybody."""
+        """Find the assistant, who alone teaches."""
+        if info.mentors:
+            self.mentor = self._place(info)
         super().setup(info)
-        self.mentors = len(info.mentors)
+
+    def _place(self, info: ClassInfo) -> int:
+        """The assistant's; where nobody said who was taught (a loop of your own), it may be anybody's."""
         if self.assistant in ("all", "best"):
             raise UserError(f"takd: assistant is 'last', a name or a position, not '{self.assistant}'")
-        taught = list(info.taught) if info.taught is not None else [True] * self.mentors
+        taught = list(info.taught) if info.taught is not None else [True] * len(info.mentors)
         if self.assistant == "last" and not any(taught):
             raise UserError(
                 "takd: no mentor was taught by another, so there is no assistant; give one of middle size "
@@ -73,22 +73,4 @@ class TAKD(Weighted):
                 f"takd: nobody taught mentor '{info.mentors[place]}', so it is no assistant; give it taught_by: NAME, "
                 "a larger mentor's, or use method kd"
             )
-        self.mentor_indices = (place,)
-
-    def loss(self, lesson: Lesson) -> Terms:
-        """Supervised and distilled terms; in the record all others are silent."""
-        terms = super().loss(lesson)
-        return replace(
-            terms,
-            weight=self._among_all(terms.weight),
-            temperature=torch.full_like(self._among_all(terms.weight), self.divergence.temperature),
-            active=self._among_all(terms.active),
-        )
-
-    def _among_all(self, one: Tensor | None) -> Tensor:
-        """``(1, B, U)`` of the assistant to ``(M, B, U)``."""
-        assert one is not None
-        assert self.mentor_indices is not None
-        everyone = one.new_zeros((self.mentors, *one.shape[1:]))
-        everyone[self.mentor_indices[0]] = one[0]
-        return everyone
+        return place
