@@ -17,7 +17,7 @@ from classroomkd import bank
 from classroomkd.cli.app import main
 from classroomkd.errors import UserError
 from classroomkd.report import load_summary, result_rows
-from classroomkd.report.context import Story
+from classroomkd.report.context import ReportContext
 from classroomkd.report.records import read_run
 from classroomkd.report.sections import settings
 from classroomkd.report.style import page_ink
@@ -148,7 +148,7 @@ def test_what_a_report_reads(run: Path, name: str, damage: Damage) -> None:
         assert (
             log.trouble or log.label != "none" or "seed0" not in name or name.endswith("jsonl") or log.teaching is None
         )
-    settings(Story.of(summary, page_ink()))
+    settings(ReportContext.of(summary, page_ink()))
     result_rows(summary)
 
 

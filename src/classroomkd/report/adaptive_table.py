@@ -16,7 +16,7 @@ from rich.text import Text
 from classroomkd.report import vocabulary as words
 from classroomkd.report.rows import Row
 
-__all__ = ["Column", "Fitted", "markdown_lines"]
+__all__ = ["AdaptiveTable", "Column", "markdown_lines"]
 
 ASCII = str.maketrans({"−": "-", "±": "~", "×": "x", "▲": "^", "▼": "v", "–": "-", "…": "~", "†": "*"})
 
@@ -36,7 +36,7 @@ class Column:
     foot: bool = False
 
 
-class Fitted:
+class AdaptiveTable:
     """A rich renderable that chooses its columns when it learns how wide it may be."""
 
     def __init__(self, rows: Sequence[Row], columns: Sequence[Column], decimals: int, title: str, foot: Sequence[str]):

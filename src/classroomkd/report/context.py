@@ -12,14 +12,14 @@ from classroomkd.report.html import Html, el
 from classroomkd.report.records import ArmLog, Teaching, read_run
 from classroomkd.report.rows import Row, find_baseline, result_rows
 from classroomkd.report.style import DASHES, Ink, arm_colours
-from classroomkd.report.summary import Arm, Summary
+from classroomkd.report.summary import ArmInfo, Summary
 from classroomkd.report.vocabulary import Vocabulary
 
-__all__ = ["Story"]
+__all__ = ["ReportContext"]
 
 
 @dataclass
-class Story:
+class ReportContext:
     """One run, ready to be told. ``specs`` collects Vega-Lite specs by element id."""
 
     summary: Summary
@@ -33,7 +33,7 @@ class Story:
     specs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, summary: Summary, ink: Ink) -> Story:
+    def of(cls, summary: Summary, ink: Ink) -> ReportContext:
         """Read the run's logs and choose what the headline is about and every colour."""
         rows = result_rows(summary)
         main = main_arm(rows, summary)
@@ -49,7 +49,7 @@ class Story:
         return self.summary.say
 
     @property
-    def alone(self) -> Arm | None:
+    def alone(self) -> ArmInfo | None:
         """The student alone, if the run has it."""
         return find_baseline(self.summary, "none")
 
@@ -73,11 +73,11 @@ class Story:
         title: str,
         subtitle: str,
         chart: Any,
-        words_without: str,
+        alt_text: str,
         legend: Html | None = None,
         after: Html | None = None,
     ) -> Html:
-        """A chart with its caption; ``words_without`` says in text what the chart shows, for pages without script."""
+        """A chart with its caption; ``alt_text`` says in text what the chart shows, for pages without script."""
         name = f"chart-{len(self.specs)}"
         self.specs[name] = chart.to_dict()
         self.specs[name].pop("config", None)  # one config serves all charts
@@ -86,7 +86,7 @@ class Story:
             el("figcaption", title, el("span", subtitle) if subtitle else None),
             legend,
             el("div", class_="chart", id=name),
-            el("noscript", el("p", words_without)),
+            el("noscript", el("p", alt_text)),
             after,
         )
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from classroomkd.errors import UserError
 from classroomkd.report import vocabulary as words
-from classroomkd.report.context import Story
+from classroomkd.report.context import ReportContext
 from classroomkd.report.html import Html, el, join, prose, table
-from classroomkd.report.kept import Found, Gallery, Person, read_gallery
+from classroomkd.report.kept import Gallery, Person, PersonAnswer, read_gallery
 from classroomkd.report.sections import section
 from classroomkd.report.style import DASHES
 
@@ -40,15 +40,15 @@ def toggles(count: int) -> str:
     return "\n".join(f"#pictures:has(#show-{k}:not(:checked)) .k{k} {{ display: none; }}" for k in range(count))
 
 
-def pictures(story: Story) -> tuple[Html, int]:
+def pictures(context: ReportContext) -> tuple[Html, int]:
     """The section and how many series it has; empty and 0 where the run kept nothing."""
     try:
-        kept = read_gallery(story.summary.root)
+        kept = read_gallery(context.summary.root)
     except UserError as error:
         return section("pictures", "Pictures", el("p", str(error), class_="note")), 0
     if kept is None or not kept.persons:
         return Html(""), 0
-    series = _series(story, kept)
+    series = _series(context, kept)
     blocks = [el("p", prose(_lead(kept)), class_="lead"), _switches(series)]
     for chosen, title in (("worst", f"Worst of {kept.headline}"), ("random", "Drawn at random")):
         persons = [person for person in kept.persons if person.chosen == chosen]
@@ -58,20 +58,20 @@ def pictures(story: Story) -> tuple[Html, int]:
     return section("pictures", "Pictures", *blocks), len(series)
 
 
-def _series(story: Story, kept: Gallery) -> list[Drawn]:
+def _series(context: ReportContext, kept: Gallery) -> list[Drawn]:
     """Truth, the student alone, the headline's, then every mentor; only those that the run still knows."""
-    known = {row["arm"] for row in story.rows}
-    shown = [story.alone.label if story.alone else "", kept.headline, (story.main or {}).get("arm", "")]
-    found = [Drawn(TRUTH, story.ink.ink, None, None, True)]
+    known = {row["arm"] for row in context.rows}
+    shown = [context.alone.label if context.alone else "", kept.headline, (context.main or {}).get("arm", "")]
+    found = [Drawn(TRUTH, context.ink.ink, None, None, True)]
     for arm in dict.fromkeys(shown):
         for place, who in enumerate(kept.who):
             if who.kind == "student" and who.name == arm and arm in known:
-                name = ALONE if story.alone and arm == story.alone.label else arm
-                found.append(Drawn(name, story.colour(arm), None, place, True))
+                name = ALONE if context.alone and arm == context.alone.label else arm
+                found.append(Drawn(name, context.colour(arm), None, place, True))
     mentors = [(place, who.name) for place, who in enumerate(kept.who) if who.kind == "mentor"]
-    hues = story.hues([name for _, name in mentors])
+    hues = context.hues([name for _, name in mentors])
     for k, ((place, name), hue) in enumerate(zip(mentors, hues, strict=True)):
-        dash = DASHES[(k // len(story.ink.hues)) % len(DASHES)]
+        dash = DASHES[(k // len(context.ink.hues)) % len(DASHES)]
         found.append(Drawn(name, hue, None if dash == DASHES[0] else " ".join(str(2 * d) for d in dash), place, False))
     return found
 
@@ -121,12 +121,12 @@ def _key(one: Drawn) -> Html:
     return el("span", square, el("span", "alone" if one.name == ALONE else words.shorten(one.name, 18)), class_="name")
 
 
-def _cells(found: Found) -> list[str]:
+def _cells(found: PersonAnswer) -> list[str]:
     right = words.DASH if found.right is None else f"{found.right}/{found.of}"
     return [words.DASH if found.oks is None else f"{found.oks:.2f}", right]
 
 
-def _figures(found: Found) -> str:
+def _figures(found: PersonAnswer) -> str:
     oks, right = _cells(found)
     return f"OKS {oks}, {right.replace('/', ' of ')} joints right"
 

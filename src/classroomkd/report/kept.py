@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from classroomkd.errors import UserError
 from classroomkd.report.files import read_json
 
-__all__ = ["Found", "Gallery", "Person", "Who", "read_gallery"]
+__all__ = ["Gallery", "Person", "PersonAnswer", "Who", "read_gallery"]
 
 NAME = "gallery.json"
 Joint = tuple[float, float, float]
@@ -28,7 +28,7 @@ class Who(_Part):
     name: str
 
 
-class Found(_Part):
+class PersonAnswer(_Part):
     """What one of them says of a person: (x, y, score) by joint, None where it does not know it.
 
     ``oks`` is the person's, ``right`` the number of joints that are near enough (None: cannot be said) ``of`` those
@@ -50,7 +50,7 @@ class Person(_Part):
     error: float | None
     crop: Crop
     truth: list[Joint]
-    found: list[Found]
+    found: list[PersonAnswer]
 
 
 class Bones(_Part):

@@ -18,7 +18,7 @@ from classroomkd import __version__
 from classroomkd._files import atomic_write_text
 from classroomkd.report import sections
 from classroomkd.report import vocabulary as words
-from classroomkd.report.context import Story
+from classroomkd.report.context import ReportContext
 from classroomkd.report.gallery import pictures, toggles
 from classroomkd.report.headline import cautions, headline, verdict
 from classroomkd.report.html import Html, el, join, json_for_script, prose
@@ -43,23 +43,23 @@ def write_report(run_folder: str | Path) -> Path:
 
 
 def _page(summary: Summary) -> str:
-    story = Story.of(summary, page_ink())
-    gallery, series = pictures(story)
+    context = ReportContext.of(summary, page_ink())
+    gallery, series = pictures(context)
     parts = [
-        sections.outcome(story),
-        sections.mentors(story),
-        sections.learning(story),
-        teaching(story),
-        sections.classes(story),
+        sections.outcome(context),
+        sections.mentors(context),
+        sections.learning(context),
+        teaching(context),
+        sections.classes(context),
         gallery,
-        sections.cost(story),
-        sections.settings(story),
+        sections.cost(context),
+        sections.settings(context),
     ]
-    body = join([_header(story), _navigation(story, parts), el("main", *parts), _footer(summary)])
+    body = join([_header(context), _navigation(context, parts), el("main", *parts), _footer(summary)])
     library, script = _library(), _asset("page.js")
     blocks = [
-        el("script", json_for_script(story.specs), type="application/json", id="charts"),
-        el("script", json_for_script(config(story.ink)), type="application/json", id="config"),
+        el("script", json_for_script(context.specs), type="application/json", id="charts"),
+        el("script", json_for_script(config(context.ink)), type="application/json", id="config"),
         Html(f"<!--{NOTICE}-->"),
         el("script", Html(library)),
         el("script", Html(script)),
@@ -82,11 +82,11 @@ def _page(summary: Summary) -> str:
     return "<!doctype html>\n" + el("html", head, el("body", body, *blocks), lang="en") + "\n"
 
 
-def _header(story: Story) -> Html:
-    summary = story.summary
+def _header(context: ReportContext) -> Html:
+    summary = context.summary
     when = summary.created[:16].replace("T", " ")
-    said = verdict(story.main)
-    warned = cautions(summary, story.rows)
+    said = verdict(context.main)
+    warned = cautions(summary, context.rows)
     return el(
         "header",
         el(
@@ -96,9 +96,9 @@ def _header(story: Story) -> Html:
             f" · {when}" if when else None,
             class_="eyebrow",
         ),
-        el("h1", *_quiet(headline(story.main))),
+        el("h1", *_quiet(headline(context.main))),
         el("p", prose(" ".join(said)), class_="verdict") if said else None,
-        _facts(story),
+        _facts(context),
         el(
             "aside",
             el("h2", "Before you quote it"),
@@ -116,12 +116,12 @@ def _quiet(sentence: str) -> list[str]:
     return [el("span", prose(part), class_="interval") if k % 2 else prose(part) for k, part in enumerate(parts)]
 
 
-def _facts(story: Story) -> Html:
-    summary = story.summary
+def _facts(context: ReportContext) -> Html:
+    summary = context.summary
     data, student = summary.data, summary.student
-    facts = [("Data", data.name or words.DASH, f"{len(data.classes)} {story.say.units}" if data.classes else "")]
+    facts = [("Data", data.name or words.DASH, f"{len(data.classes)} {context.say.units}" if data.classes else "")]
     size = words.count(student.parameters)
-    seen = f", {data.student_train:,} {story.say.seen}" if data.student_train else ""
+    seen = f", {data.student_train:,} {context.say.seen}" if data.student_train else ""
     facts.append(("Student", student.model or words.DASH, f"{size} parameters{seen}"))
     known = [mentor for mentor in summary.mentors if mentor.accuracy is not None]
     if known:
@@ -129,7 +129,7 @@ def _facts(story: Story) -> Html:
         facts.append(
             (
                 "Best mentor",
-                f"{best.name} {words.percent(best.accuracy)} %{story.say.suffix}",
+                f"{best.name} {words.percent(best.accuracy)} %{context.say.suffix}",
                 f"{words.count(best.parameters)} parameters",
             )
         )
@@ -137,8 +137,8 @@ def _facts(story: Story) -> Html:
         arms, seeds = len(summary.arms), len(summary.seeds())
         text = f"{len(summary.entries)} of {arms * seeds} students finished"
         facts.append(("Arms × seeds", f"{arms} × {seeds}", text))
-    if story.main and story.main["cost_ratio"] is not None:
-        facts.append(("Cost of a step", words.ratio(story.main["cost_ratio"]), "the student's step alone"))
+    if context.main and context.main["cost_ratio"] is not None:
+        facts.append(("Cost of a step", words.ratio(context.main["cost_ratio"]), "the student's step alone"))
     if summary.seconds:
         facts.append(("Whole run", words.duration(summary.seconds), ""))
     return el(
@@ -151,13 +151,13 @@ def _facts(story: Story) -> Html:
     )
 
 
-def _navigation(story: Story, parts: list[Html]) -> Html:
+def _navigation(context: ReportContext, parts: list[Html]) -> Html:
     titles = {
         "result": "Result",
         "mentors": "Mentors",
         "learning": "Learning",
         "teaching": "Who taught what",
-        "classes": story.say.units.capitalize(),
+        "classes": context.say.units.capitalize(),
         "pictures": "Pictures",
         "cost": "Cost",
         "settings": "Settings",

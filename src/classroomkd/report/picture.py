@@ -11,7 +11,7 @@ from classroomkd.errors import UserError
 from classroomkd.report import charts, charts_teaching
 from classroomkd.report import vocabulary as words
 from classroomkd.report.chart_helpers import unique
-from classroomkd.report.context import Story
+from classroomkd.report.context import ReportContext
 from classroomkd.report.headline import headline, verdict
 from classroomkd.report.style import THEMES, config
 from classroomkd.report.summary import load_summary
@@ -37,7 +37,7 @@ def write_picture(run_folder: str | Path, path: str | Path, *, theme: str = "lig
     if theme not in THEMES:
         raise UserError(f"theme {theme!r}: choose one of {', '.join(THEMES)}.")
     summary = load_summary(run_folder)
-    spec = _spec(Story.of(summary, THEMES[theme]))
+    spec = _spec(ReportContext.of(summary, THEMES[theme]))
     import vl_convert
 
     if target.suffix.lower() == ".svg":
@@ -48,15 +48,17 @@ def write_picture(run_folder: str | Path, path: str | Path, *, theme: str = "lig
     return target
 
 
-def _spec(story: Story) -> dict[str, Any]:
+def _spec(context: ReportContext) -> dict[str, Any]:
     """One Vega-Lite spec of up to three panels beside each other."""
-    ink, say = story.ink, story.say
+    ink, say = context.ink, context.say
     panels = [
-        _panel(charts.scores(story.summary, story.arm_colours, ink), 250, f"Test {say.metric}, %", "a dot is one seed")
+        _panel(
+            charts.scores(context.summary, context.arm_colours, ink), 250, f"Test {say.metric}, %", "a dot is one seed"
+        )
     ]
-    for log, taught in story.taught()[:1]:
+    for log, taught in context.taught()[:1]:
         if log.activity is not None:
-            hues = story.hues(log.activity.mentors)
+            hues = context.hues(log.activity.mentors)
             lines = charts_teaching.over_time(log.activity, "active", "active %", hues, ink, scale=100, legend=True)
             panels.append(
                 _panel(lines, 280, "Who taught when", f"% of {say.spots} a mentor was active on; grey: none was")
@@ -80,8 +82,8 @@ def _spec(story: Story) -> dict[str, Any]:
     settings["title"] = {"color": ink.ink, "subtitleColor": ink.muted, "anchor": "start", "fontSize": 13, "offset": 10}
     line = LINE * len(panels)
     head = {
-        "text": _lines([headline(story.main)], line),
-        "subtitle": _lines([" ".join(verdict(story.main)), _facts(story)], line * 4 // 3),
+        "text": _lines([headline(context.main)], line),
+        "subtitle": _lines([" ".join(verdict(context.main)), _facts(context)], line * 4 // 3),
         "fontSize": 18,
         "subtitleFontSize": 13,
         "subtitlePadding": 6,
@@ -115,8 +117,8 @@ def _lines(texts: list[str], width: int) -> list[str]:
     return found
 
 
-def _facts(story: Story) -> str:
-    summary = story.summary
+def _facts(context: ReportContext) -> str:
+    summary = context.summary
     facts = [
         f"{summary.student.model} student, {words.count(summary.student.parameters)} parameters"
         if summary.student.model

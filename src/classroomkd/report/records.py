@@ -21,7 +21,7 @@ from pydantic import BaseModel, TypeAdapter
 from classroomkd._stored import read_json as stored_json
 from classroomkd.errors import UserError
 from classroomkd.report.files import read_log
-from classroomkd.report.summary import Arm, Summary
+from classroomkd.report.summary import ArmInfo, Summary
 
 __all__ = ["Activity", "ArmLog", "Curve", "Teaching", "read_arm", "read_run", "thin"]
 
@@ -86,7 +86,7 @@ class Teaching:
 class ArmLog:
     """Everything logged for one arm; seeds without logs are absent from the mappings."""
 
-    arm: Arm
+    arm: ArmInfo
     accuracy: dict[int, Curve] = field(default_factory=dict)
     mean_accuracy: Curve | None = None
     activity: Activity | None = None
@@ -105,7 +105,7 @@ def read_run(summary: Summary) -> list[ArmLog]:
     return [read_arm(summary, arm) for arm in summary.arms]
 
 
-def read_arm(summary: Summary, arm: Arm) -> ArmLog:
+def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
     """The logs of one arm. Damaged files are named in ``trouble`` and left out."""
     log = ArmLog(arm)
     folder = summary.root / (arm.folder or arm.label)

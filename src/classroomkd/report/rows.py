@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from classroomkd.report.statistics import paired, spread
-from classroomkd.report.summary import Arm, Summary
+from classroomkd.report.summary import ArmInfo, Summary
 
 __all__ = ["Row", "find_baseline", "kept_apart", "mentor_rows", "result_rows"]
 
@@ -114,7 +114,7 @@ MENTOR_KEYS = (
 )
 
 
-def find_baseline(summary: Summary, name: str) -> Arm | None:
+def find_baseline(summary: Summary, name: str) -> ArmInfo | None:
     """The arm of a run that is baseline ``name``: the one labelled so, else the first whose method it is."""
     for attribute in ("label", "method"):
         for arm in summary.arms:
@@ -132,7 +132,7 @@ def _titles(runs: Sequence[Summary]) -> list[str]:
 
 
 def _difference(
-    runs: Sequence[Summary], titles: Sequence[str], summary: Summary, arm: Arm, name: str, score: str
+    runs: Sequence[Summary], titles: Sequence[str], summary: Summary, arm: ArmInfo, name: str, score: str
 ) -> tuple[Row | None, list[Row]]:
     """Against baseline ``name``, the run's own or that of one like it; else ``None`` and why others were refused."""
     own = next(index for index, run in enumerate(runs) if run is summary)
@@ -210,7 +210,7 @@ def kept_apart(rows: Sequence[Row]) -> list[str]:
     return [f"Not compared with '{arm}' of {run}: {', '.join(who)} ({why})." for (arm, run, why), who in found.items()]
 
 
-def _cost(summary: Summary, arm: Arm) -> float | None:
+def _cost(summary: Summary, arm: ArmInfo) -> float | None:
     """Step time over the student's alone. For ``none`` that is the same step twice: 1 by definition, not by clock."""
     step, floor = _mean(summary, arm, "step_ms"), _mean(summary, arm, "floor_ms")
     cost = _mean(summary, arm, "cost_ratio")
@@ -219,15 +219,15 @@ def _cost(summary: Summary, arm: Arm) -> float | None:
     return 1.0 if cost is not None and (arm.method or arm.label) == "none" else cost
 
 
-def _spread(summary: Summary, arm: Arm, field: str) -> Row:
+def _spread(summary: Summary, arm: ArmInfo, field: str) -> Row:
     found = spread(summary.scores(arm.label, field).values())
     return {"n": found.n, "mean": found.mean, "sd": found.sd}
 
 
-def _further(summary: Summary, arm: Arm) -> Row:
+def _further(summary: Summary, arm: ArmInfo) -> Row:
     found = {name: spread(values) for name, values in summary.metrics(arm.label).items()}
     return {"metrics": {k: {"n": v.n, "mean": v.mean, "sd": v.sd} for k, v in found.items()}} if found else {}
 
 
-def _mean(summary: Summary, arm: Arm, field: str) -> float | None:
+def _mean(summary: Summary, arm: ArmInfo, field: str) -> float | None:
     return spread(summary.scores(arm.label, field).values()).mean

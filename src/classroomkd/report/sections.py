@@ -11,7 +11,7 @@ from classroomkd._stored import read_text
 from classroomkd.errors import UserError
 from classroomkd.report import charts
 from classroomkd.report import vocabulary as words
-from classroomkd.report.context import Story
+from classroomkd.report.context import ReportContext
 from classroomkd.report.html import Html, el, prose, table
 from classroomkd.report.records import Array
 from classroomkd.report.rows import Row, mentor_rows
@@ -23,66 +23,68 @@ from classroomkd.report.vocabulary import Vocabulary
 __all__ = ["classes", "cost", "learning", "mentors", "outcome", "settings"]
 
 
-def outcome(story: Story) -> Html:
+def outcome(context: ReportContext) -> Html:
     """The result table, the dots of every seed, and the differences with their intervals."""
-    if not story.summary.entries:
+    if not context.summary.entries:
         text = "No student has finished yet, so there is nothing to compare."
         return section("result", "Result", el("p", text, class_="lead"))
-    named = [name for name in ("none", "average") if any(row["vs"].get(name) for row in story.rows)]
-    columns = [("arm", ""), ("n", "num"), (story.say.heading, "num")]
+    named = [name for name in ("none", "average") if any(row["vs"].get(name) for row in context.rows)]
+    columns = [("arm", ""), ("n", "num"), (context.say.heading, "num")]
     columns += [(f"vs {words.alone(name)}", "num") for name in named]
     columns += [("at best val %", "num"), ("step", "num"), ("params", "num")]
-    rows = [_result_row(story, row, named, colour) for row, colour in zip(story.rows, story.arm_colours, strict=True)]
-    dots = story.figure(
-        f"Every seed, {story.say.heading}",
+    rows = [
+        _result_row(context, row, named, colour) for row, colour in zip(context.rows, context.arm_colours, strict=True)
+    ]
+    dots = context.figure(
+        f"Every seed, {context.say.heading}",
         "a dot is one student, the bar their mean",
-        charts.scores(story.summary, story.arm_colours, story.ink),
+        charts.scores(context.summary, context.arm_colours, context.ink),
         "The scores are in the table above.",
     )
     spans = []
     for name in named:
-        chart = charts.differences(story.rows, name, story.ink)
+        chart = charts.differences(context.rows, name, context.ink)
         if chart is not None:
             title = f"Against {words.baseline_name(name)}, points"
             text = "paired by seed, with 95 % interval"
-            spans.append(story.figure(title, text, chart, "The differences are in the table above."))
+            spans.append(context.figure(title, text, chart, "The differences are in the table above."))
     return section(
         "result",
         "Result",
-        el("p", f"{story.say.title} on {_samples(story)}; nothing was chosen on them.", class_="lead"),
-        el("div", table(columns, rows, "Result of every arm"), _notes(story), class_="card"),
+        el("p", f"{context.say.title} on {_samples(context)}; nothing was chosen on them.", class_="lead"),
+        el("div", table(columns, rows, "Result of every arm"), _notes(context), class_="card"),
         el("div", *(el("div", one, class_="card") for one in (dots, *spans)), class_=_grid(1 + len(spans))),
-        _further(story),
+        _further(context),
     )
 
 
-def _result_row(story: Story, row: Row, named: list[str], colour: str) -> list[str | None]:
+def _result_row(context: ReportContext, row: Row, named: list[str], colour: str) -> list[str | None]:
     tag = "student alone" if row["method"] == "none" else row["status"]
     shown = "" if tag in ("baseline", "paper") else tag
-    cells: list[str | None] = [story.named(colour, row["arm"], shown), str(row["test_last"]["n"])]
+    cells: list[str | None] = [context.named(colour, row["arm"], shown), str(row["test_last"]["n"])]
     last, best = (
-        words.plus_minus(row[key]["mean"], row[key]["sd"], story.decimals) for key in ("test_last", "test_best")
+        words.plus_minus(row[key]["mean"], row[key]["sd"], context.decimals) for key in ("test_last", "test_best")
     )
     cells.append(last)
     for baseline in named:
         difference = row["vs"].get(baseline)
         verdict = difference["verdict"] if difference else ""
-        text = words.points(difference, story.decimals)
+        text = words.points(difference, context.decimals)
         style = verdict if verdict in ("gain", "loss") else "dim" if text == words.DASH else None
         cells.append(el("span", text, class_=style))
     return [*cells, best, words.ratio(row["cost_ratio"]), words.count(row["parameters"])]
 
 
-def _further(story: Story) -> Html | None:
+def _further(context: ReportContext) -> Html | None:
     """The figures beside the score that counts, a row a figure and a column an arm."""
-    found = figure_rows(story.rows)
+    found = figure_rows(context.rows)
     if not found:
         return None
-    columns = [("test, %", ""), *((str(row["arm"]), "num") for row in story.rows)]
+    columns = [("test, %", ""), *((str(row["arm"]), "num") for row in context.rows)]
     rows: list[list[str | None]] = []
     for row in found:
-        spreads = [row[str(k)] or {"mean": None, "sd": None} for k in range(len(story.rows))]
-        cells = [words.plus_minus(one["mean"], one["sd"], story.decimals) for one in spreads]
+        spreads = [row[str(k)] or {"mean": None, "sd": None} for k in range(len(context.rows))]
+        cells = [words.plus_minus(one["mean"], one["sd"], context.decimals) for one in spreads]
         rows.append([words.figure_name(row["figure"]), *cells])
     title = "Further figures"
     note = "on the test part, of the last epoch's students; mean ± standard deviation over seeds"
@@ -90,85 +92,87 @@ def _further(story: Story) -> Html | None:
     return el("div", el("figure", caption, table(columns, rows, title)), class_="card")
 
 
-def _notes(story: Story) -> Html:
-    return el("p", prose(" ".join(notes(story.rows, "reconstructed:"))), class_="note")
+def _notes(context: ReportContext) -> Html:
+    return el("p", prose(" ".join(notes(context.rows, "reconstructed:"))), class_="note")
 
 
-def mentors(story: Story) -> Html:
+def mentors(context: ReportContext) -> Html:
     """Who the mentors are, what they had seen, and how large they are beside the student."""
-    found = mentor_rows(story.summary)
+    found = mentor_rows(context.summary)
     if not found:
         return section("mentors", "Mentors", el("p", "This run has no mentors.", class_="lead"))
     noted = any(row["note"] for row in found)
     columns = [
         ("mentor", ""),
         ("model", ""),
-        (story.say.heading, "num"),
+        (context.say.heading, "num"),
         ("val %", "num"),
         ("parameters", "num"),
         ("multiply-adds", "num"),
-        (f"{story.say.seen} trained on", "num"),
+        (f"{context.say.seen} trained on", "num"),
     ]
     columns += [("note", "wrap")] if noted else []
     rows: list[list[str | None]] = []
-    for row, colour in zip(found, story.mentor_colours, strict=False):
-        cells: list[str | None] = [story.named(colour, row["name"]), row["model"] or words.DASH]
+    for row, colour in zip(found, context.mentor_colours, strict=False):
+        cells: list[str | None] = [context.named(colour, row["name"]), row["model"] or words.DASH]
         cells += [words.percent(row[key]) for key in ("accuracy", "val_accuracy")]
         cells += [words.count(row[key]) for key in ("parameters", "multiply_adds")]
         cells.append(words.DASH if row["samples"] is None else f"{row['samples']:,}")
         rows.append(cells + ([row["note"] or words.DASH] if noted else []))
-    own, student = story.summary.data.student_train, story.summary.student
+    own, student = context.summary.data.student_train, context.summary.student
     lead = f"The student, {student.model or 'unnamed'}, has {words.count(student.parameters)} parameters"
-    lead += f" and saw {own:,} {story.say.seen}." if own else "."
+    lead += f" and saw {own:,} {context.say.seen}." if own else "."
     return section(
         "mentors", "Mentors", el("p", lead, class_="lead"), el("div", table(columns, rows, "Mentors"), class_="card")
     )
 
 
-def learning(story: Story) -> Html:
+def learning(context: ReportContext) -> Html:
     """The validation score over epochs."""
-    warnings = [el("p", text, class_="note") for log in story.logs for text in log.trouble]
-    shown = [(log, c) for log, c in zip(story.logs, story.arm_colours, strict=True) if log.mean_accuracy is not None]
+    warnings = [el("p", text, class_="note") for log in context.logs for text in log.trouble]
+    shown = [
+        (log, c) for log, c in zip(context.logs, context.arm_colours, strict=True) if log.mean_accuracy is not None
+    ]
     if not shown:
-        text = f"No validation {story.say.val} has been logged."
+        text = f"No validation {context.say.val} has been logged."
         return section("learning", "Learning", el("p", text, class_="lead"), *warnings)
     ends = [(log.label, log.mean_accuracy) for log, _ in shown if log.mean_accuracy is not None]
     last = max(float(curve.x[-1]) for _, curve in ends)
     listed = ", ".join(f"{label} {words.percent(float(curve.y[-1]))} %" for label, curve in ends)
     figures = []
-    for title, start in ((f"Validation {story.say.val}, %", 0.0), ("The second half, larger", last / 2)):
-        chart = charts.learning(story.logs, story.arm_colours, start, story.say)
-        figures.append(story.figure(title, "mean over seeds; single seeds faint", chart, f"At the end: {listed}."))
+    for title, start in ((f"Validation {context.say.val}, %", 0.0), ("The second half, larger", last / 2)):
+        chart = charts.learning(context.logs, context.arm_colours, start, context.say)
+        figures.append(context.figure(title, "mean over seeds; single seeds faint", chart, f"At the end: {listed}."))
     return section(
         "learning",
         "Learning",
         el("p", prose(f"On the validation part, at the last epoch: {listed}."), class_="lead"),
-        story.legend([log.label for log, _ in shown], [colour for _, colour in shown]),
+        context.legend([log.label for log, _ in shown], [colour for _, colour in shown]),
         el("div", *(el("div", figure, class_="card") for figure in figures), class_="grid two"),
         *warnings,
     )
 
 
-def classes(story: Story) -> Html:
+def classes(context: ReportContext) -> Html:
     """What changed on each class or joint from the student alone to the taught one."""
-    alone, main, names, say = story.alone, story.main, story.summary.data.classes, story.say
-    logs = {log.label: log.per_class for log in story.logs if log.per_class}
+    alone, main, names, say = context.alone, context.main, context.summary.data.classes, context.say
+    logs = {log.label: log.per_class for log in context.logs if log.per_class}
     if alone is None or main is None or alone.label == main["arm"] or not {alone.label, main["arm"]} <= set(logs):
         return Html("")
     pair = (alone.label, main["arm"])
-    average = [row["arm"] for row in story.rows if row["method"] == "average" and row["arm"] in logs]
+    average = [row["arm"] for row in context.rows if row["method"] == "average" and row["arm"] in logs]
     labels = list(dict.fromkeys([pair[0], *average, pair[1]]))
     changes = [_change(logs, pair, index) for index in range(len(names))]
     size = [abs(change.mean or 0.0) for change in changes]
     keep = sorted(sorted(range(len(names)), key=lambda index: -size[index])[: charts.MAX_CLASSES])
     means = {label: np.stack(list(logs[label].values())).mean(0)[keep] for label in labels}
-    colours = {label: story.colour(label) for label in labels}
-    figure = story.figure(
+    colours = {label: context.colour(label) for label in labels}
+    figure = context.figure(
         f"Test {say.by_unit} on each {say.unit}, %",
         f"the bar runs from {pair[0]} to {pair[1]}: green where the {say.unit} gained, red where it lost",
-        charts.class_changes([names[k] for k in keep], means, colours, pair, story.ink, say),
+        charts.class_changes([names[k] for k in keep], means, colours, pair, context.ink, say),
         f"The figures of all {say.units} are in teaching.json of every seed.",
-        story.legend(labels, list(colours.values())),
+        context.legend(labels, list(colours.values())),
     )
     text = _changes(names, changes, pair, say)
     if len(keep) < len(names):
@@ -196,33 +200,33 @@ def _changes(names: list[str], changes: list[Difference], pair: tuple[str, str],
     return f"{text}. Most: {best} {words.signed(top)} points; least: {worst} {words.signed(bottom)}."
 
 
-def cost(story: Story) -> Html:
+def cost(context: ReportContext) -> Html:
     """What a step, a student and the mentors cost, and what size buys."""
     columns = [("arm", ""), ("step, ms", "num"), ("alone, ms", "num"), ("step", "num"), ("a student", "num")]
     rows: list[list[str | None]] = []
-    for row, colour in zip(story.rows, story.arm_colours, strict=True):
-        floor = spread(story.summary.scores(row["arm"], "floor_ms").values()).mean
+    for row, colour in zip(context.rows, context.arm_colours, strict=True):
+        floor = spread(context.summary.scores(row["arm"], "floor_ms").values()).mean
         numbers = [words.DASH if value is None else f"{value:.2f}" for value in (row["step_ms"], floor)]
-        name = story.named(colour, row["arm"])
+        name = context.named(colour, row["arm"])
         rows.append([name, *numbers, words.ratio(row["cost_ratio"]), words.duration(row["seconds"])])
     cards = [el("div", table(columns, rows, "Cost of every arm"), class_="card")]
-    chart = charts.sizes(story.summary, story.arm_colours, story.mentor_colours)
+    chart = charts.sizes(context.summary, context.arm_colours, context.mentor_colours)
     if chart is not None:
-        names = [row["arm"] for row in story.rows] + [mentor.name for mentor in story.summary.mentors]
-        figure = story.figure(
-            f"{story.say.title} and size, test %",
+        names = [row["arm"] for row in context.rows] + [mentor.name for mentor in context.summary.mentors]
+        figure = context.figure(
+            f"{context.say.title} and size, test %",
             "squares are mentors, circles the student of each arm",
             chart,
-            f"{story.say.scores} and parameter counts are in the tables above.",
-            story.legend(names, story.arm_colours + story.mentor_colours),
+            f"{context.say.scores} and parameter counts are in the tables above.",
+            context.legend(names, context.arm_colours + context.mentor_colours),
         )
         cards.append(el("div", figure, class_="card"))
-    lead = el("p", " ".join(_spent(story)), class_="lead")
+    lead = el("p", " ".join(_spent(context)), class_="lead")
     return section("cost", "Cost", lead, el("div", *cards, class_=_grid(len(cards)) + " start"))
 
 
-def _spent(story: Story) -> list[str]:
-    summary = story.summary
+def _spent(context: ReportContext) -> list[str]:
+    summary = context.summary
     text = [f"The whole run took {words.duration(summary.seconds)}."] if summary.seconds else []
     trained = sum(mentor.seconds or 0.0 for mentor in summary.mentors)
     if trained:
@@ -235,12 +239,12 @@ def _spent(story: Story) -> list[str]:
     return text
 
 
-def settings(story: Story) -> Html:
+def settings(context: ReportContext) -> Html:
     """How to repeat it: the command, the resolved recipe, each arm's options, the environment."""
-    root = story.summary.root
+    root = context.summary.root
     parts = []
-    if story.summary.command:
-        parts.append(el("p", "Made by ", el("code", story.summary.command)))
+    if context.summary.command:
+        parts.append(el("p", "Made by ", el("code", context.summary.command)))
     recipe = root / "recipe.yaml"
     if recipe.exists():
         try:
@@ -256,7 +260,7 @@ def settings(story: Story) -> Html:
             _flat_text(_own(arm.options)) or words.DASH,
             _flat_text(arm.cost) or words.DASH,
         ]
-        for arm in story.summary.arms
+        for arm in context.summary.arms
     ]
     titles = [("arm", ""), ("method", ""), ("status", ""), ("options", "wrap"), ("cost, as planned", "wrap")]
     parts.append(el("details", el("summary", "Arms and their options"), table(titles, options, "Options of every arm")))
@@ -264,7 +268,7 @@ def settings(story: Story) -> Html:
         environment: Any = read_json(root / "environment.json") if (root / "environment.json").exists() else None
     except ValueError:
         environment = None
-    for title, found in (("Bank", story.summary.bank), ("Environment", environment)):
+    for title, found in (("Bank", context.summary.bank), ("Environment", environment)):
         if found:
             rows = [[key, value] for key, value in _flat(found)]
             names = [("setting", ""), ("value", "wrap")]
@@ -277,8 +281,8 @@ def section(name: str, title: str, *children: str | None) -> Html:
     return el("section", el("h2", title, id=f"{name}-title"), *children, id=name, aria_labelledby=f"{name}-title")
 
 
-def _samples(story: Story) -> str:
-    test, samples = story.summary.data.test, story.say.samples
+def _samples(context: ReportContext) -> str:
+    test, samples = context.summary.data.test, context.say.samples
     return f"{test:,} test {samples}" if test else f"the test {samples}"
 
 

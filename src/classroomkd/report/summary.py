@@ -18,11 +18,11 @@ from classroomkd.report.files import read_json, read_metrics
 from classroomkd.report.vocabulary import Vocabulary, vocabulary
 
 __all__ = [
-    "Arm",
+    "ArmInfo",
     "Data",
-    "Entry",
+    "FinishedStudent",
     "MentorInfo",
-    "Student",
+    "StudentInfo",
     "Summary",
     "load_summary",
     "read_json",
@@ -79,7 +79,7 @@ class Data(_Part):
     parts: Annotated[dict[str, str], BeforeValidator(_empty_if_none)] = {}
 
 
-class Student(_Part):
+class StudentInfo(_Part):
     """The taught network: its name and size."""
 
     model: str = ""
@@ -87,7 +87,7 @@ class Student(_Part):
     multiply_adds: Number = None
 
 
-class Arm(_Part):
+class ArmInfo(_Part):
     """One method of the run; ``folder`` is where its seeds lie, below the run folder."""
 
     label: str
@@ -98,7 +98,7 @@ class Arm(_Part):
     cost: Annotated[dict[str, Any], BeforeValidator(_empty_if_none)] = {}
 
 
-class Entry(_Part):
+class FinishedStudent(_Part):
     """One finished student: an arm and a seed. Scores are fractions, ``seconds`` wall time, ``*_ms`` per step.
 
     ``test_metrics`` are further figures by name, fractions too.
@@ -151,17 +151,17 @@ class Summary(_Part):
     command: str = ""
     seconds: Number = None
     data: Data = Data()
-    student: Student = Student()
+    student: StudentInfo = StudentInfo()
     train: Annotated[dict[str, Any], BeforeValidator(_empty_if_none)] = {}
-    arms: list[Arm] = []
+    arms: list[ArmInfo] = []
     planned: list[int] = Field(default=[], alias="seeds")
-    entries: list[Entry] = []
+    entries: list[FinishedStudent] = []
     mentors: list[MentorInfo] = []
     bank: dict[str, Any] | None = None
     root: Path = Field(default=Path(), exclude=True)
 
     def scores(self, label: str, field: str = "test_last") -> dict[int, float | None]:
-        """``seed -> score`` of one arm, for any number of :class:`Entry` (``test_last``, ``cost_ratio``, …)."""
+        """``seed -> score`` of one arm, for a field of :class:`FinishedStudent` (``test_last``, ``cost_ratio``, …)."""
         return {entry.seed: getattr(entry, field) for entry in self.entries if entry.method == label}
 
     def metrics(self, label: str) -> dict[str, list[float]]:
@@ -234,4 +234,4 @@ def _name_arms(summary: Summary) -> None:
     for entry in summary.entries:
         if entry.method not in known:
             known.add(entry.method)
-            summary.arms.append(Arm(label=entry.method, folder=entry.method, method=entry.method))
+            summary.arms.append(ArmInfo(label=entry.method, folder=entry.method, method=entry.method))

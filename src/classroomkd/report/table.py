@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from classroomkd.report import vocabulary as words
-from classroomkd.report.adaptive_table import Column, Fitted, markdown_lines
+from classroomkd.report.adaptive_table import AdaptiveTable, Column, markdown_lines
 from classroomkd.report.rows import Row, mentor_rows, result_rows
 
 __all__ = [
@@ -70,15 +70,15 @@ def _mentor_columns(rows: Sequence[Row]) -> list[Column]:
     ]
 
 
-def rich_results(rows: Sequence[Row], *, title: str = "") -> Fitted:
+def rich_results(rows: Sequence[Row], *, title: str = "") -> AdaptiveTable:
     """The result table for ``rich.print``; fits the width it is given. ``rows`` come from :func:`result_rows`."""
     decimals = words.decimals_for(min((row["test"] or 0 for row in rows), default=0))
-    return Fitted(rows, _result_columns(rows), decimals, title, notes(rows) if rows else ["No results yet."])
+    return AdaptiveTable(rows, _result_columns(rows), decimals, title, notes(rows) if rows else ["No results yet."])
 
 
-def rich_mentors(rows: Sequence[Row], *, title: str = "") -> Fitted:
+def rich_mentors(rows: Sequence[Row], *, title: str = "") -> AdaptiveTable:
     """The mentors table for ``rich.print``; ``rows`` come from :func:`mentor_rows`."""
-    return Fitted(rows, _mentor_columns(rows), 1, title, [] if rows else ["No mentors."])
+    return AdaptiveTable(rows, _mentor_columns(rows), 1, title, [] if rows else ["No mentors."])
 
 
 def figure_rows(rows: Sequence[Row]) -> list[Row]:
@@ -101,10 +101,10 @@ def _figure_columns(rows: Sequence[Row]) -> list[Column]:
     return [first, *(column(str(k), title, 90 - k) for k, title in enumerate(titles))]
 
 
-def rich_figures(rows: Sequence[Row], *, title: str = "") -> Fitted | None:
+def rich_figures(rows: Sequence[Row], *, title: str = "") -> AdaptiveTable | None:
     """The further figures for ``rich.print``, a column an arm; None where there are none."""
     found = figure_rows(rows)
-    return Fitted(found, _figure_columns(rows), 1, title, []) if found else None
+    return AdaptiveTable(found, _figure_columns(rows), 1, title, []) if found else None
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from classroomkd.report import charts_teaching as draw
 from classroomkd.report import vocabulary as words
 from classroomkd.report.chart_helpers import unique
-from classroomkd.report.context import Story
+from classroomkd.report.context import ReportContext
 from classroomkd.report.html import Html, el, join, prose, table
 from classroomkd.report.records import Activity, ArmLog, Array, Teaching
 from classroomkd.report.sections import section
@@ -19,18 +19,20 @@ TITLE = "Who taught what"
 OPEN = 3  # arms whose charts are drawn at once; the others unfold
 
 
-def teaching(story: Story) -> Html:
+def teaching(context: ReportContext) -> Html:
     """One block an arm that recorded weights; says so when there is none."""
-    found = story.taught()
+    found = context.taught()
     if not found:
-        return section("teaching", TITLE, el("p", _why_nothing(story), class_="lead"))
+        return section("teaching", TITLE, el("p", _why_nothing(context), class_="lead"))
     lead = (
-        f"A mentor is active on a {story.say.spot} where the method lets it teach. "
+        f"A mentor is active on a {context.say.spot} where the method lets it teach. "
         "Its weight is how strongly it then pulls, its temperature how softly: hotter means a wider gap to the student."
     )
     blocks = []
     for index, (log, taught) in enumerate(found):
-        body = _constant(story, log) or join([_over_time(story, log), _by_class(story, taught) if taught else None])
+        body = _constant(context, log) or join(
+            [_over_time(context, log), _by_class(context, taught) if taught else None]
+        )
         if index < OPEN:
             blocks.append(join([el("h3", log.label) if len(found) > 1 else None, body]))
         else:
@@ -38,15 +40,15 @@ def teaching(story: Story) -> Html:
     return section("teaching", TITLE, el("p", lead, class_="lead"), *blocks)
 
 
-def _why_nothing(story: Story) -> str:
-    if not story.summary.mentors:
+def _why_nothing(context: ReportContext) -> str:
+    if not context.summary.mentors:
         return "This run has no mentors."
-    if not story.summary.entries:
+    if not context.summary.entries:
         return "No student has finished yet, so nothing is recorded."
     return "No method of this run weighs its mentors, so every mentor taught everything alike."
 
 
-def _constant(story: Story, log: ArmLog) -> Html | None:
+def _constant(context: ReportContext, log: ArmLog) -> Html | None:
     """One sentence for a method that treats every mentor, sample and moment alike: its charts would be flat."""
     activity, said = log.activity, []
     if activity is None:
@@ -57,15 +59,17 @@ def _constant(story: Story, log: ArmLog) -> Html | None:
             return None
         said.append(float(known[0]))
     share, weight, temperature = said
-    text = f"Every mentor alike, throughout: active on {100 * share:.0f} % of {story.say.spots}, weight {weight:.2f}, "
+    text = (
+        f"Every mentor alike, throughout: active on {100 * share:.0f} % of {context.say.spots}, weight {weight:.2f}, "
+    )
     return el("p", prose(f"{text}temperature {temperature:.1f}."))
 
 
-def _over_time(story: Story, log: ArmLog) -> Html | None:
+def _over_time(context: ReportContext, log: ArmLog) -> Html | None:
     activity = log.activity
     if activity is None:
         return None
-    colours, say = story.hues(activity.mentors), story.say
+    colours, say = context.hues(activity.mentors), context.say
     shapes = (
         ("active", f"Active, % of {say.spots}", "grey: no mentor was active", 100.0),
         ("weight", "Mean weight", f"over all {say.spots}, 0 where inactive", 1.0),
@@ -76,21 +80,21 @@ def _over_time(story: Story, log: ArmLog) -> Html | None:
     for measure, title, subtitle, scale in shapes:
         if not np.isfinite(getattr(activity, measure)).any():
             continue
-        chart = draw.over_time(activity, measure, title, colours, story.ink, scale=scale)
+        chart = draw.over_time(activity, measure, title, colours, context.ink, scale=scale)
         note = subtitle if measure != "active" or has_nobody else ""
         figures.append(
-            el("div", story.figure(title, note, chart, "Start and end are in the table below."), class_="card")
+            el("div", context.figure(title, note, chart, "Start and end are in the table below."), class_="card")
         )
-    cells = table(*_start_and_end(story, activity, colours), "Mentors over time, first and last tenth of training")
+    cells = table(*_start_and_end(context, activity, colours), "Mentors over time, first and last tenth of training")
     text = _who(activity, say)
-    legend = story.legend(activity.mentors, colours, dashes=True)
+    legend = context.legend(activity.mentors, colours, dashes=True)
     return el(
         "div", el("p", prose(text)), legend, el("div", *figures, class_="grid three"), el("div", cells, class_="card")
     )
 
 
 def _start_and_end(
-    story: Story, activity: Activity, colours: list[str]
+    context: ReportContext, activity: Activity, colours: list[str]
 ) -> tuple[list[tuple[str, str]], list[list[str | None]]]:
     columns = [
         ("mentor", ""),
@@ -101,9 +105,9 @@ def _start_and_end(
     rows: list[list[str | None]] = []
     for m, (name, colour) in enumerate(zip(activity.mentors, colours, strict=True)):
         cells = [_arrow(activity.active[m] * 100, 0), _arrow(activity.weight[m], 2), _arrow(activity.temperature[m], 1)]
-        rows.append([story.named(colour, name), *cells])
+        rows.append([context.named(colour, name), *cells])
     if np.isfinite(activity.none_active).any():
-        nobody = story.named(story.ink.alone, draw.NOBODY)
+        nobody = context.named(context.ink.alone, draw.NOBODY)
         rows.append([nobody, _arrow(activity.none_active * 100, 0), words.DASH, words.DASH])
     return columns, rows
 
@@ -122,11 +126,11 @@ def _who(activity: Activity, say: Vocabulary) -> str:
     return text
 
 
-def _by_class(story: Story, taught: Teaching) -> Html:
+def _by_class(context: ReportContext, taught: Teaching) -> Html:
     keep = draw.pick_classes(taught.active)
     names = unique(taught.classes)
     shown = [names[k] for k in keep]
-    own, say = _own_accuracy(story, taught), story.say
+    own, say = _own_accuracy(context, taught), context.say
     panels = [
         (f"Active, % of the {say.unit}", say.share_of, 100 * taught.active, 100.0, 0),
         ("Mean weight", f"over all {say.whole}", taught.weight, None, 2),
@@ -136,13 +140,15 @@ def _by_class(story: Story, taught: Teaching) -> Html:
     for title, subtitle, values, top, decimals in panels:
         if not np.isfinite(values).any():
             continue
-        chart = draw.heat(values[:, keep], taught.mentors, shown, title, story.ink, top=top, decimals=decimals, say=say)
+        chart = draw.heat(
+            values[:, keep], taught.mentors, shown, title, context.ink, top=top, decimals=decimals, say=say
+        )
         largest = float(np.nanmax(values)) if top is None else top
-        key = _ramp(story, largest, decimals)
+        key = _ramp(context, largest, decimals)
         figures.append(
             el(
                 "div",
-                story.figure(title, subtitle, chart, _strongest(values, taught.mentors, names, say), after=key),
+                context.figure(title, subtitle, chart, _strongest(values, taught.mentors, names, say), after=key),
                 class_="card",
             )
         )
@@ -159,9 +165,9 @@ def _by_class(story: Story, taught: Teaching) -> Html:
     return el("div", el("p", prose(text.strip())), el("div", *figures, class_="grid three"))
 
 
-def _own_accuracy(story: Story, taught: Teaching) -> Array:
+def _own_accuracy(context: ReportContext, taught: Teaching) -> Array:
     """Each mentor's test accuracy by class, (M, C), ``nan`` where it was not measured."""
-    known = {mentor.name: mentor.per_class for mentor in story.summary.mentors}
+    known = {mentor.name: mentor.per_class for mentor in context.summary.mentors}
     rows: Array = np.full(taught.active.shape, np.nan)
     for m, name in enumerate(taught.mentors):
         values = known.get(name) or []
@@ -195,8 +201,8 @@ def _strongest(values: Array, mentors: tuple[str, ...], classes: list[str], say:
     return f"Highest {say.unit} of each mentor: " + "; ".join(parts) + "."
 
 
-def _ramp(story: Story, top: float, decimals: int) -> Html:
-    steps = (el("i", style=f"background:{colour}") for colour in story.ink.ramp)
+def _ramp(context: ReportContext, top: float, decimals: int) -> Html:
+    steps = (el("i", style=f"background:{colour}") for colour in context.ink.ramp)
     return el("div", "0", el("span", *steps), f"{top:.{decimals}f}", class_="ramp", aria_hidden="true")
 
 
