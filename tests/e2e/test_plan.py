@@ -107,12 +107,13 @@ def test_a_run_says_what_its_bank_is_going_to_do(
     assert line.startswith("bank views=2: as the recipe says. ")
     assert f"about {2 * 60 * 3} times instead of {2 * 3 * 60 * 3:,}" in line
     assert f"up to {made['bank']['bytes'] / 1024:.0f} KiB" in line
-    costs = [float(found) for found in re.findall(r"([\d.]+) x floor", line)]
+    (found,) = re.findall(r"Relative cost of a training .*: ([\d.]+), ([\d.]+) when", line)
+    costs = [float(cost) for cost in found]
     assert costs == pytest.approx([1 + 2 / 3 * asked, 1 + 2 / 6 * asked], abs=0.006)
     assert "in multiply-adds, not measured" in line
     assert "when 2 share it" in line
     assert "bank exact, 81 views" in said("bank=exact")
-    assert f"{1 + asked:.2f} x floor where all are asked, in multiply-adds" in said("bank=off")
+    assert f"relative cost {1 + asked:.2f} where all are asked, in multiply-adds" in said("bank=off")
     assert "and stored features" in said("bank=views=2", "methods=[rkd]")
     assert said("bank=views=2", "methods=[none]") == ""
 

@@ -92,10 +92,10 @@ def _print_arm(console: Console, arm: dict[str, Any]) -> None:
 
     noise = f"the student alone over itself: {ratio('again')}"
     if arm["x_floor"] is None:
-        print(f"no mentor is asked: this is the floor ({noise})")
+        print(f"no mentor is asked: the relative cost is 1 by definition ({noise})")
         return
     print(
-        f"{ratio('x_floor')} x floor with the mentors online, {ratio('x_floor_bank')} x floor from the bank "
+        f"relative cost: {ratio('x_floor')} with the mentors online, {ratio('x_floor_bank')} from the bank "
         f"({noise}); '{arm['dearest']}' costs most of the mentors"
     )
 
@@ -104,7 +104,7 @@ def _print_bank(console: Console, bank: dict[str, Any]) -> None:
     """What each kind of bank would cost over the whole run."""
     several = bank["trainings"] > 1
     table = Table(
-        title=f"{bank['epochs']} epochs of '{bank['arm']}', filling included, x floor",
+        title=f"Relative cost of {bank['epochs']} epochs of '{bank['arm']}', filling included",
         title_justify="left",
     )
     table.add_column("bank")

@@ -107,7 +107,7 @@ class Watch:
             return
         loss, wait = event.get("loss"), event.get("data_wait") or 0.0
         said = [f"loss {loss:.3f}"] if isinstance(loss, float) else []
-        said += [f"x floor {event['x_floor']:.2f}"] if event.get("x_floor") else []
+        said += [f"relative cost {event['x_floor']:.2f}"] if event.get("x_floor") else []
         said += [f"data wait {wait:.0%}"] if wait > 0.05 else []
         self._progress.update(bar, total=event["epochs"], completed=event["epoch"], say="  ".join(said))
         self._taught(name, float(event["epoch"]))

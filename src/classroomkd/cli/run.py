@@ -97,7 +97,7 @@ def _print_plan(made: dict[str, Any], as_json: bool) -> None:
         table.add_row(name, network["model"], f"{network['parameters']:,}", f"{network['multiply_adds']:,}")
     console.print(table)
     arms = Table(title="What a step costs (measured here, untrained networks)", title_justify="left")
-    for heading in ("arm", "mentor forwards", "ms online", "x floor", "x floor, bank", "mentors' gradient"):
+    for heading in ("arm", "mentor forwards", "ms online", "relative cost", "with the bank", "mentors' gradient"):
         arms.add_column(heading, justify="left" if heading == "arm" else "right")
     for arm in made["arms"]:
         bank = "–" if arm["x_floor_bank"] is None else f"{arm['x_floor_bank']:.2f}"
@@ -121,7 +121,9 @@ def _print_plan(made: dict[str, Any], as_json: bool) -> None:
     )
     if total := bank.get("total"):
         shared = f", {total['all trainings']:.2f} when {bank['trainings']} share it" if bank["trainings"] > 1 else ""
-        print(f"          a training with its share of the filling: {total['one training']:.2f} x floor{shared}")
+        print(
+            f"          relative cost of a training with its share of the filling: {total['one training']:.2f}{shared}"
+        )
 
 
 def _bank_line(made: dict[str, Any]) -> str:
@@ -129,14 +131,14 @@ def _bank_line(made: dict[str, Any]) -> str:
     counted = "in multiply-adds, not measured (--dry-run measures)"
     if made["kind"] == "off":
         answers = f"The mentors answer up to {made['mentor_answers_online']:,} times"
-        return f"bank off: {made['why']}. {answers}; {made['online']:.2f} x floor where all are asked, {counted}"
+        return f"bank off: {made['why']}. {answers}; relative cost {made['online']:.2f} where all are asked, {counted}"
     views = "" if made["kind"].startswith("views=") else f", {made['views']:,} views"
-    share = f", {made['total']['all trainings']:.2f} x floor when {made['trainings']} share it"
+    share = f", {made['total']['all trainings']:.2f} when {made['trainings']} share it"
     return (
         f"bank {made['kind']}{views}: {made['why']}. The mentors answer about {made['mentor_answers_once']:,} times "
         f"instead of {made['mentor_answers_online']:,}, less what the cache has; up to {size(made['bytes'])}"
-        f"{' and stored features' if made['features'] else ''}. A training with its share of the filling: "
-        f"{made['total']['one training']:.2f} x floor{share if made['trainings'] > 1 else ''}, {counted}"
+        f"{' and stored features' if made['features'] else ''}. Relative cost of a training with its share of the "
+        f"filling: {made['total']['one training']:.2f}{share if made['trainings'] > 1 else ''}, {counted}"
     )
 
 

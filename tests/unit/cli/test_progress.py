@@ -63,7 +63,7 @@ def test_a_log_file_gets_lines_with_loss_cost_and_time_left(watching: Callable[.
     # Two seconds an epoch and a line every five: at 6, 12 and 18 seconds.
     assert [line.split()[0] for line in lines] == ["6", "12", "18", "20"]
     assert lines[0].endswith(
-        "student none · seed 0: epoch 3.0 of 10, loss 1.500, x floor 2.41, data wait 25%  (about 34 s left)"
+        "student none · seed 0: epoch 3.0 of 10, loss 1.500, relative cost 2.41, data wait 25%  (about 34 s left)"
     )
     assert lines[3].endswith("50.0% on test  (about 20 s left)")
 
@@ -102,14 +102,14 @@ def test_a_terminal_gets_bars(watching: Callable[..., Made], now: list[float]) -
         for epoch in (0.5, 5.0):
             watch(step("kd", epoch))
         bar, whole = watch._progress.tasks[1], watch._progress.tasks[0]
-        assert (bar.completed, bar.total, bar.fields["say"]) == (5, 10, "loss 1.500  x floor 2.41")
+        assert (bar.completed, bar.total, bar.fields["say"]) == (5, 10, "loss 1.500  relative cost 2.41")
         assert whole.percentage == 25
         watch._progress.refresh()
         watch({"event": "done", "job": "kd", "entry": {"test_last": 0.5}})
         assert [task.description for task in watch._progress.tasks] == ["all together"]
         assert (whole.percentage, whole.fields["say"]) == (50, "1 of 2")
     drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", paper.getvalue())
-    assert "x floor 2.41" in drawn
+    assert "relative cost 2.41" in drawn
     assert "50.0% on test\n" in drawn.replace("\r", "")  # the time left is beside the bar
     assert "of 10," not in drawn
 
@@ -133,7 +133,7 @@ def test_what_was_done_before_is_no_work(watching: Callable[..., Made], now: lis
         watch(step("last", epoch))
     line = paper.getvalue().splitlines()[-1]
     # In twenty seconds two of the resumed one's epochs and two of the last one's; eight are left.
-    assert line.endswith("epoch 2.0 of 10, loss 1.500, x floor 2.41  (about 40 s left)")
+    assert line.endswith("epoch 2.0 of 10, loss 1.500, relative cost 2.41  (about 40 s left)")
     assert watch._progress.tasks[0].percentage == pytest.approx(100 / 3)
 
 
@@ -163,8 +163,8 @@ def test_filling_counts_answers_of_all_mentors(watching: Callable[..., Made], no
     assert len(watch._progress.tasks) == 1
     lines = [line.split("s  ", 1)[1] for line in paper.getvalue().splitlines()]
     assert lines == [
-        "student a: epoch 3.0 of 6, loss 1.500, x floor 2.41",
-        "student a: epoch 6.0 of 6, loss 1.500, x floor 2.41",
+        "student a: epoch 3.0 of 6, loss 1.500, relative cost 2.41",
+        "student a: epoch 6.0 of 6, loss 1.500, relative cost 2.41",
         "student a: answers stored 50% (25 of 50)  (about 45 s left)",
         "student a: answers stored 100% (50 of 50)  (about 40 s left)",
         "mentor a: 50 samples answered now  (about 40 s left)",
