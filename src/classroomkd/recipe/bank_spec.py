@@ -29,9 +29,9 @@ class BankSpec:
     @classmethod
     def parse(cls, text: str) -> BankSpec:
         """From a text of the pattern that the recipe's schema checks."""
-        found = re.fullmatch(r"(auto|off|exact|views)(?:=(\d+))?(?:,top=(\d+))?", text)
-        assert found is not None, text
-        kind, views, top = found.groups()
+        match = re.fullmatch(r"(auto|off|exact|views)(?:=(\d+))?(?:,top=(\d+))?", text)
+        assert match is not None, text
+        kind, views, top = match.groups()
         return cls(kind, int(views) if views else None, int(top) if top else None)  # type: ignore[arg-type]
 
     def __str__(self) -> str:

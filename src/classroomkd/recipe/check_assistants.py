@@ -23,9 +23,9 @@ def check_assistants(tree: Node) -> list[Problem]:
         if rest or not isinstance(node.value, dict):
             continue
         problems += _beside_weights(tree, loc)
-        found = _teachers(tree, loc, name, names)
-        problems += [item for item in found if isinstance(item, Problem)]
-        teachers.setdefault(name, [item for item in found if isinstance(item, str)])
+        teachers_here, wrong = _teachers(tree, loc, name, names)
+        problems += wrong
+        teachers.setdefault(name, teachers_here)
         problems += _method(tree, loc, teachers[name])
     return problems + list(_circles(tree, names, teachers))
 
@@ -39,25 +39,26 @@ def _beside_weights(tree: Node, loc: Loc) -> Iterator[Problem]:
         yield problem(tree, loc, sentence, value=False)
 
 
-def _teachers(tree: Node, loc: Loc, name: str, names: list[str]) -> list[str | Problem]:
+def _teachers(tree: Node, loc: Loc, name: str, names: list[str]) -> tuple[list[str], list[Problem]]:
     """The teachers' names that are right, and what is wrong with the others."""
     given, rest = tree.find((*loc, "mentors"))
-    found: list[str | Problem] = []
+    teachers: list[str] = []
+    wrong: list[str] = []
     for item in given.value if not rest and isinstance(given.value, list) else []:
         if not isinstance(item.value, str) or not item.value:
             continue  # the schema says what it must be
         if item.value == name:
-            found.append(problem(tree, loc, f"names '{name}' itself; name another mentor", value=False))
+            wrong.append(f"names '{name}' itself; name another mentor")
         elif item.value not in names:
             others = [other for other in names if other and other != name]
             near = did_you_mean(item.value, others)
             there = f"; there are {', '.join(others)}" if others else "; add it to the list"
-            found.append(problem(tree, loc, f"there is no mentor '{item.value}'{near}{there}", value=False))
-        elif item.value in found:
-            found.append(problem(tree, loc, f"names '{item.value}' twice", value=False))
+            wrong.append(f"there is no mentor '{item.value}'{near}{there}")
+        elif item.value in teachers:
+            wrong.append(f"names '{item.value}' twice")
         else:
-            found.append(item.value)
-    return found
+            teachers.append(item.value)
+    return teachers, [problem(tree, loc, sentence, value=False) for sentence in wrong]
 
 
 def _method(tree: Node, loc: Loc, teachers: list[str]) -> Iterator[Problem]:
@@ -80,15 +81,15 @@ def _method(tree: Node, loc: Loc, teachers: list[str]) -> Iterator[Problem]:
 
 def _circles(tree: Node, names: list[str], teachers: dict[str, list[str]]) -> Iterator[Problem]:
     """Every circle once, at the first mentor of the list that is in it."""
-    said: set[frozenset[str]] = set()
+    seen: set[frozenset[str]] = set()
     for index, name in enumerate(names):
         chain = _back_to(name, [name], teachers)
-        if chain is None or frozenset(chain) in said:
+        if chain is None or frozenset(chain) in seen:
             continue
-        said.add(frozenset(chain))
+        seen.add(frozenset(chain))
         first, *others = zip(chain, [*chain[1:], chain[0]], strict=True)
-        told = [f"'{first[0]}' is taught by '{first[1]}'", *(f"'{one}' by '{other}'" for one, other in others)]
-        sentence = f"goes round in a circle: {', '.join(told)}; one of them must learn from labels alone"
+        links = [f"'{first[0]}' is taught by '{first[1]}'", *(f"'{one}' by '{other}'" for one, other in others)]
+        sentence = f"goes round in a circle: {', '.join(links)}; one of them must learn from labels alone"
         yield problem(tree, ("mentors", index, "taught_by"), sentence, value=False)
 
 
@@ -97,6 +98,6 @@ def _back_to(name: str, chain: list[str], teachers: dict[str, list[str]]) -> lis
     for teacher in teachers.get(chain[-1], []):
         if teacher == name:
             return chain
-        if teacher not in chain and (found := _back_to(name, [*chain, teacher], teachers)) is not None:
-            return found
+        if teacher not in chain and (longer := _back_to(name, [*chain, teacher], teachers)) is not None:
+            return longer
     return None

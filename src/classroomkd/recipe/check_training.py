@@ -24,12 +24,12 @@ def check_training(tree: Node, loc: Loc, spec: TrainSpec, given: frozenset[str])
         """The key to blame: the first of ``keys`` the section sets itself, else the section."""
         return next(((*loc, key) for key in keys if key in given), loc)
 
-    def said(key: str, value: object) -> str:
+    def stated(key: str, value: object) -> str:
         return f"{key} is {value}" if key in given else f"{key} is {value} here"
 
     if spec.warmup_epochs >= spec.epochs:
         sentence = (
-            f"the warm-up of {spec.warmup_epochs:g} epochs must end before the last; {said('epochs', spec.epochs)}"
+            f"the warm-up of {spec.warmup_epochs:g} epochs must end before the last; {stated('epochs', spec.epochs)}"
         )
         yield problem(tree, at("warmup_epochs", "epochs"), sentence, value=False)
     if spec.milestones is not None:
@@ -73,8 +73,8 @@ def check_seeds(tree: Node, recipe: Recipe) -> Iterator[Problem]:
 def check_bank(tree: Node, recipe: Recipe) -> Iterator[Problem]:
     """The bank can hold the views that are asked for."""
     if recipe.bank == "exact" and recipe.data.views in ENDLESS_VIEWS:
-        said = f"views '{recipe.data.views}' have no end, so not all can be stored; use bank=views=8 or off"
-        yield problem(tree, ("bank",), said)
+        sentence = f"views '{recipe.data.views}' have no end, so not all can be stored; use bank=views=8 or off"
+        yield problem(tree, ("bank",), sentence)
 
 
 def check_machine(tree: Node, recipe: Recipe) -> Iterator[Problem]:

@@ -7,25 +7,25 @@ from pathlib import Path
 
 from classroomkd.errors import UserError
 
-__all__ = ["find_recipe", "recipe_files", "shelves"]
+__all__ = ["find_recipe", "recipe_files"]
 
 _SUFFIXES = (".yaml", ".yml")
 
 
-def shelves() -> list[Path]:
+def _recipe_folders() -> list[Path]:
     """Folders that hold recipes: ``recipes`` in the current folder, and the one of a source checkout."""
     own = Path(__file__).resolve().parents[3] / "recipes"
     return [folder for folder in dict.fromkeys([Path.cwd() / "recipes", own]) if folder.is_dir()]
 
 
 def recipe_files() -> dict[str, Path]:
-    """Short name (``smoke``, ``classroomkd/cifar100``) -> file, of every recipe on the shelves."""
-    found: dict[str, Path] = {}
-    for shelf in shelves():
-        for file in sorted(shelf.rglob("*")):
+    """Short name (``smoke``, ``classroomkd/cifar100``) -> file, of every recipe at hand."""
+    files: dict[str, Path] = {}
+    for folder in _recipe_folders():
+        for file in sorted(folder.rglob("*")):
             if file.suffix in _SUFFIXES and file.is_file():
-                found.setdefault(file.relative_to(shelf).with_suffix("").as_posix(), _shown(file))
-    return found
+                files.setdefault(file.relative_to(folder).with_suffix("").as_posix(), _shown(file))
+    return files
 
 
 def _shown(file: Path) -> Path:

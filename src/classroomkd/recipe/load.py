@@ -7,6 +7,7 @@ and everything that no schema can know. Nothing is downloaded, built or trained 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,8 +112,8 @@ def _finish(
     name_mentors(tree)
     tree.value.setdefault("name", Node(name, tree.origin))
     problems += check_places(tree, folder)
-    recipe, found = _validate(tree)
-    problems += found
+    recipe, schema_problems = _validate(tree)
+    problems += schema_problems
     problems += _check_task(tree)
     problems += check_data(tree, trust_code, known_sources)
     problems += check_models(tree, trust_code, known_models)
@@ -185,8 +186,8 @@ def _validate(tree: Node) -> tuple[Recipe | None, list[Problem]]:
         return Recipe.model_validate(tree.plain()), []
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        found = from_pydantic(tree, errors, known=_known, elsewhere=_elsewhere(), skip=_method_without_name)
-        return None, [_with_example(item) for item in found]
+        problems = from_pydantic(tree, errors, known=_known, elsewhere=_elsewhere(), skip=_method_without_name)
+        return None, [_with_example(item) for item in problems]
 
 
 def _method_without_name(error: Mapping[str, Any]) -> bool:
@@ -197,17 +198,17 @@ def _method_without_name(error: Mapping[str, Any]) -> bool:
 _SHORT_FORMS = ("data", "task", "student", "mentors", "method", "methods")
 
 
-def _with_example(found: Problem) -> Problem:
+def _with_example(given: Problem) -> Problem:
     """Where a section is missing or of the wrong kind, say what may stand there."""
-    path = str(found.path)
-    if found.sentence == "is missing":
-        return Problem(found.origin, _EXAMPLES.get(tuple(path.split(".")), "is missing"), None, path)
+    path = str(given.path)
+    if given.sentence == "is missing":
+        return Problem(given.origin, _EXAMPLES.get(tuple(path.split(".")), "is missing"), None, path)
     wrong_kind = "must be a mapping (key: value)"
-    if found.sentence == wrong_kind and path.split(".")[0] in _SHORT_FORMS and not path.endswith("train"):
-        return Problem(found.origin, "must be a name or a mapping (key: value)", found.value, path)
-    if found.sentence == "must be a list" and path == "mentors":
-        return Problem(found.origin, "must be a list: [resnet20, {name: big, model: wrn_40_2}]", found.value, path)
-    return found
+    if given.sentence == wrong_kind and path.split(".")[0] in _SHORT_FORMS and not path.endswith("train"):
+        return replace(given, sentence="must be a name or a mapping (key: value)")
+    if given.sentence == "must be a list" and path == "mentors":
+        return replace(given, sentence="must be a list: [resnet20, {name: big, model: wrn_40_2}]")
+    return given
 
 
 # --- what no schema can know ------------------------------------------------------------------------------------------

@@ -14,25 +14,25 @@ def notes(recipe: RecipeKeys) -> list[str]:
     """Settings that differ from their default and that nothing will read, one sentence each."""
     sections: list[tuple[str, TrainSpec | None]] = [("train", recipe.train), ("mentor_train", recipe.mentor_train)]
     sections += [(f"mentors.{mentor.name}.train", mentor.train) for mentor in recipe.mentors]
-    found: list[str] = []
-    said: set[tuple[str, object]] = set()
+    sentences: list[str] = []
+    seen: set[tuple[str, object]] = set()
     for where, spec in sections:
         for key, reason in _idle(spec) if spec is not None else ():
-            if (key, getattr(spec, key)) not in said:  # what is inherited is said once
-                said.add((key, getattr(spec, key)))
-                found.append(f"{where}.{key} has no effect{reason}")
+            if (key, getattr(spec, key)) not in seen:  # what is inherited is said once
+                seen.add((key, getattr(spec, key)))
+                sentences.append(f"{where}.{key} has no effect{reason}")
     if recipe.mentor_train not in (None, recipe.train) and all(mentor.train is None for mentor in recipe.mentors):
-        found.append("mentor_train has no effect: no mentor is trained by the run")
+        sentences.append("mentor_train has no effect: no mentor is trained by the run")
     arms = recipe.methods or ((recipe.method,) if recipe.method is not None else ())
     if recipe.mentors and all(entry.name == "none" for arm in arms for entry in arm):
-        found.append("the mentors have no effect: the only method is 'none'")
+        sentences.append("the mentors have no effect: the only method is 'none'")
     usual = recipe.mentor_train or recipe.train
     taught = [(mentor.taught_by.method or (), mentor.train or usual) for mentor in recipe.mentors if mentor.taught_by]
     entries = [(entry, train) for arm, train in (*((arm, recipe.train) for arm in arms), *taught) for entry in arm]
-    found += _idle_taps(recipe, [entry for entry, _ in entries])
+    sentences += _idle_taps(recipe, [entry for entry, _ in entries])
     for entry, train in entries:
-        found += [*_idle_options(entry, recipe.task.name), *_odd_schedule(entry, train.epochs)]
-    return list(dict.fromkeys(found))
+        sentences += [*_idle_options(entry, recipe.task.name), *_odd_schedule(entry, train.epochs)]
+    return list(dict.fromkeys(sentences))
 
 
 def _idle_taps(recipe: RecipeKeys, entries: list[MethodSpec]) -> Iterator[str]:
@@ -56,9 +56,9 @@ def _idle_options(entry: MethodSpec, task: str) -> Iterator[str]:
 
     own, usual = methods.defaults(entry.name, task), methods.defaults(entry.name)
     unset = {key for key, value in own.items() if value != usual[key] and entry.options.get(key) == value}
-    for said in methods.method_class(entry.name).idle(entry.options):
-        if said.split()[0] not in unset:
-            yield f"method {entry.label or entry.name}: {said}"
+    for note in methods.method_class(entry.name).idle(entry.options):
+        if note.split()[0] not in unset:
+            yield f"method {entry.label or entry.name}: {note}"
 
 
 def _odd_schedule(entry: MethodSpec, epochs: int) -> Iterator[str]:
@@ -66,9 +66,9 @@ def _odd_schedule(entry: MethodSpec, epochs: int) -> Iterator[str]:
     from classroomkd import methods
 
     schedule = methods.create(entry.name, **entry.options).schedule
-    if said := schedule.remark(epochs):
+    if remark := schedule.remark(epochs):
         name, length = type(schedule).__name__.lower(), f"{schedule.epochs:g}"
-        yield f"method {entry.label or entry.name}: schedule {name} ({length} of {epochs} epochs) {said}"
+        yield f"method {entry.label or entry.name}: schedule {name} ({length} of {epochs} epochs) {remark}"
 
 
 def _idle(spec: TrainSpec) -> Iterator[tuple[str, str]]:

@@ -38,8 +38,8 @@ def apply_overrides(tree: Node, overrides: Sequence[str]) -> list[Problem]:
             problems.append(Problem(origin, "no value after '='; write null for nothing"))
             continue
         try:
-            node, found = read_value(written, origin)
-            problems += found
+            node, wrong = read_value(written, origin)
+            problems += wrong
             _assign(tree, key.split("."), node)
         except RecipeError as error:
             problems += [_for_shells(item) for item in error.problems]
@@ -47,11 +47,11 @@ def apply_overrides(tree: Node, overrides: Sequence[str]) -> list[Problem]:
     return problems
 
 
-def _for_shells(found: Problem) -> Problem:
+def _for_shells(given: Problem) -> Problem:
     """Brackets and quotes are often lost to the shell, which splits at blanks."""
-    if "closed" not in found.sentence:
-        return found
-    return Problem(found.origin, f"{found.sentence} (in a shell, put single quotes round the whole override)")
+    if "closed" not in given.sentence:
+        return given
+    return Problem(given.origin, f"{given.sentence} (in a shell, put single quotes round the whole override)")
 
 
 def _assign(tree: Node, parts: Sequence[str], node: Node) -> None:
@@ -132,12 +132,13 @@ def _index(here: Node, part: str, walked: str, origin: Origin) -> int:
             else "has one entry, 0"
         )
         raise RecipeError([Problem(origin, f"'{walked}' {held}")])
-    found = _named(here, part)
-    if len(found) == 1:
-        return found[0]
+    indices = _named(here, part)
+    if len(indices) == 1:
+        return indices[0]
     names = sorted(set().union(*map(_names, here.value))) if here.value else []
-    if found:
-        sentence = f"'{walked}' has {len(found)} entries called '{part}'; use an index ({', '.join(map(str, found))})"
+    if indices:
+        shown = ", ".join(map(str, indices))
+        sentence = f"'{walked}' has {len(indices)} entries called '{part}'; use an index ({shown})"
     else:
         held = f" or a name ({', '.join(names)})" if names else ""
         sentence = f"'{walked}' is a list: '{part}' must be an index{held}{did_you_mean(part, names)}"

@@ -81,28 +81,28 @@ def problem(tree: Node, loc: Loc, sentence: str, *, value: bool = True) -> Probl
 # --- pydantic ---------------------------------------------------------------------------------------------------------
 
 # What a value must be, by pydantic's error type. Several for one value (a union) are joined by "or".
-_MUST_BE: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "int_type": lambda ctx: "a whole number",
-    "int_parsing": lambda ctx: "a whole number",
-    "int_from_float": lambda ctx: "a whole number",
-    "float_type": lambda ctx: "a number",
-    "float_parsing": lambda ctx: "a number",
-    "finite_number": lambda ctx: "a finite number",
-    "bool_type": lambda ctx: "true or false",
-    "bool_parsing": lambda ctx: "true or false",
-    "string_type": lambda ctx: "text",
-    "tuple_type": lambda ctx: "a list",
-    "list_type": lambda ctx: "a list",
-    "dict_type": lambda ctx: "a mapping (key: value)",
-    "model_type": lambda ctx: "a mapping (key: value)",
-    "none_required": lambda ctx: "null",
-    "greater_than": lambda ctx: f"more than {_plain(ctx['gt'])}",
-    "greater_than_equal": lambda ctx: f"at least {_plain(ctx['ge'])}",
-    "less_than": lambda ctx: f"less than {_plain(ctx['lt'])}",
-    "less_than_equal": lambda ctx: f"at most {_plain(ctx['le'])}",
-    "literal_error": lambda ctx: str(ctx["expected"]),
-    "too_short": lambda ctx: f"a list of at least {ctx['min_length']}",
-    "string_too_short": lambda ctx: "some text",
+_MUST_BE = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping (key: value)",
+    "model_type": "a mapping (key: value)",
+    "none_required": "null",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "too_short": "a list of at least {min_length}",
+    "string_too_short": "some text",
 }
 
 # Texts of a given form, by the last part of their place.
@@ -185,7 +185,7 @@ def from_pydantic(
             rest = tree.find(loc)[1]
             loc = loc[: len(loc) - len(rest)]
         grouped.setdefault(loc, []).append(error)
-    return [_translate(tree, loc, found, known, elsewhere or {}) for loc, found in grouped.items()]
+    return [_translate(tree, loc, alike, known, elsewhere or {}) for loc, alike in grouped.items()]
 
 
 def _translate(
@@ -203,13 +203,13 @@ def _translate(
     wanted: list[str] = []
     sentences: list[str] = []
     for error in errors:
-        context = error.get("ctx") or {}
+        context = {key: _plain(value) for key, value in (error.get("ctx") or {}).items()}
         if error["type"] == "string_pattern_mismatch" and loc[-1] in _FORMS:
             wanted.append(_FORMS[str(loc[-1])])
         elif error["type"] in _MUST_BE:
-            wanted.append(_MUST_BE[error["type"]](context))
+            wanted.append(_MUST_BE[error["type"]].format_map(context))
         else:
-            sentences.append(str(context["error"]) if error["type"] == "value_error" else str(error["msg"]).lower())
+            sentences.append(context["error"] if error["type"] == "value_error" else str(error["msg"]).lower())
     if "a number" in wanted:  # a whole number is one
         wanted = [phrase for phrase in wanted if phrase != "a whole number"]
     if wanted:
@@ -220,8 +220,8 @@ def _translate(
     return problem(tree, loc, "; ".join(sentences))
 
 
-def _plain(number: Any) -> str:
-    return f"{number:g}" if isinstance(number, float) else str(number)
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _options(error: Mapping[str, Any]) -> list[str]:

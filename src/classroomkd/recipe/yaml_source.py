@@ -145,16 +145,16 @@ class _Build:
         return _SCALARS.get(raw.tag, str)(raw.value)
 
     def _mapping(self, raw: yaml.MappingNode, origin: Origin) -> dict[str, Node]:
-        found: dict[str, Node] = {}
+        mapping: dict[str, Node] = {}
         for key, item in raw.value:
             here = origin.child(str(key.value), self._line(key))
             if not isinstance(key, yaml.ScalarNode):
                 bare = Origin(origin.place, origin.path, self._line(key))
                 self.problems.append(Problem(bare, "a key must be a word, not a list or mapping"))
-            elif key.value in found:
-                earlier = found[key.value].origin.line
+            elif key.value in mapping:
+                earlier = mapping[key.value].origin.line
                 where = f" (first in line {earlier})" if earlier else ""
                 self.problems.append(Problem(here, f"this key is given twice{where}; keep one"))
             else:
-                found[key.value] = self.node(item, here)
-        return found
+                mapping[key.value] = self.node(item, here)
+        return mapping
