@@ -38,7 +38,7 @@ CASES = ("smoke", "demo", "demo-pose", "methods", "methods-pose")
 SMOKE = Path(__file__).resolve().parents[1] / "recipes" / "smoke.yaml"
 SERIAL = ["threads=1", "workers=1", "device=cpu"]
 # Measured by a clock, or about the place and time of a run.
-MEASURED = {"x_floor", "relative_cost", "cost_ratio", "data_wait", "seconds", "created", "command", "weights"}
+MEASURED = {"x_floor", "relative_cost", "cost_ratio", "data_wait", "seconds", "created", "command", "weights", "crc"}
 MEASURED_ENDS = ("_seconds", "_ms")
 
 GRID: dict[str, Any] = {

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import stat
+import zlib
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -19,7 +20,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from classroomkd.errors import UserError
 
-__all__ = ["MAPPING", "MOST_LOG", "Damaged", "parse_json", "plain", "read_json", "read_text", "read_yaml", "trusted"]
+__all__ = [
+    "MAPPING",
+    "MOST_LOG",
+    "Damaged",
+    "log_line",
+    "parse_json",
+    "parse_log_line",
+    "plain",
+    "read_json",
+    "read_text",
+    "read_yaml",
+    "trusted",
+]
 
 MOST = 64 * 2**20  # bytes of a stored text
 MOST_LOG = 2**30  # of one that grows with the training
@@ -134,6 +147,31 @@ def parse_json(content: bytes | str, form: TypeAdapter[T]) -> T:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise Damaged(f"is damaged ({place + ': ' if place else ''}{first['msg']})") from error
+
+
+_CRC = re.compile(r', "crc": "([0-9a-f]{8})"\}$')
+
+
+def log_line(record: dict[str, Any]) -> str:
+    """A record as a line of a log, without its end: JSON, the last key a checksum (CRC-32) of the others."""
+    text = json.dumps(record)
+    return f'{text[:-1]}, "crc": "{zlib.crc32(text.encode()):08x}"}}'
+
+
+def parse_log_line(text: str, form: TypeAdapter[T]) -> T:
+    """What a line of a log says, without its checksum; a line of an earlier version has none, and is believed.
+
+    Raises:
+        Damaged: no JSON, of another form, or not what was written.
+    """
+    found = _CRC.search(text)
+    if found is not None:
+        text = text[: found.start()] + "}"
+        if zlib.crc32(text.encode()) != int(found[1], 16):
+            raise Damaged("is not what was written (its checksum differs)")
+    elif '"crc":' in text:
+        raise Damaged("is not what was written (its checksum is damaged)")
+    return parse_json(text, form)
 
 
 def plain(path: str | os.PathLike[str], most: int = MOST) -> bytes:

@@ -26,7 +26,7 @@ from classroomkd.train.loop import Result, Training
 from classroomkd.train.runtime import Runtime
 
 NEVER: Callable[[Classroom], int | None] = lambda room: None  # noqa: E731
-TIMES = ("seconds", "data_wait", "x_floor")  # of a line of the log: clocks
+TIMES = ("seconds", "data_wait", "x_floor", "crc")  # of a line of the log: clocks, and the sum with them
 
 
 @pytest.fixture(scope="module")

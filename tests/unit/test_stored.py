@@ -5,19 +5,30 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
 
-from classroomkd._stored import MAPPING, Damaged, parse_json, read_json, read_text, read_yaml, trusted
+from classroomkd._stored import (
+    MAPPING,
+    Damaged,
+    log_line,
+    parse_json,
+    parse_log_line,
+    read_json,
+    read_text,
+    read_yaml,
+    trusted,
+)
 from classroomkd.errors import UserError
 from classroomkd.run.answers_file import load_answers, save_answers
 from classroomkd.tasks.pose.coding import Heatmap
 from classroomkd.tasks.pose.written import written_coding, written_skeleton
 from classroomkd.train import checkpoint
-from classroomkd.train.meter import open_log
+from classroomkd.train.metrics_log import open_log
 
 
 def test_what_was_stored_is_read(tmp_path: Path) -> None:
@@ -98,18 +109,39 @@ def test_whatever_goes_wrong_inside_is_said() -> None:
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 99_999, b"3", b'{"step": "x"}', b'{"step": []}', b""])
 def test_a_log_that_is_gone_on_with(tmp_path: Path, content: bytes) -> None:
-    """What is whole before the damage is kept; what follows is done again."""
+    """A damaged line costs that line, and is named; what follows is kept."""
     path, good = tmp_path / "metrics.jsonl", b'{"kind": "val", "step": 1}\n'
     path.write_bytes(good + content + b"\n" + good)
-    log = open_log(tmp_path, 5)
+    notes: list[dict[str, Any]] = []
+    log = open_log(tmp_path, 5, notify=notes.append)
+    assert notes == [{"event": "note", "text": f"{path}: line 2 damaged, and left out"}]
     log({"kind": "val", "step": 6})
     kept = path.read_text().splitlines()
-    assert kept[0] == good.decode().strip()
-    assert kept[-1] == '{"kind": "val", "step": 6}'
+    assert kept[0] == kept[1] == good.decode().strip()
+    assert json.loads(kept[-1]) == {"kind": "val", "step": 6, "crc": "9a2da2ab"}
+    assert log.lines == log.stored() == 3
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(UserError, match=r"metrics\.jsonl is no plain file; remove it to begin a new one"):
         open_log(tmp_path, 5)
+
+
+def test_every_bit_of_a_log_line() -> None:
+    """Whatever a flipped bit makes of a line, what is read is what was written, or it is damaged."""
+    record = {"kind": "train", "step": 50, "loss": 1.25, "terms": {"supervised": 0.5}}
+    text = log_line(record).encode()
+    assert parse_log_line(text.decode(), MAPPING) == record
+    noticed = 0
+    for bit in range(8 * len(text)):
+        other = bytearray(text)
+        other[bit // 8] ^= 1 << bit % 8
+        try:
+            found = parse_log_line(other.decode(errors="replace"), MAPPING)
+        except Damaged:
+            noticed += 1
+        else:  # the name of the checksum is another: then it is an unknown key
+            assert {key: found[key] for key in record} == record
+    assert noticed > 8 * len(text) - 40
 
 
 def test_a_checkpoint_that_is_no_file(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from classroomkd._stored import MOST_LOG, Damaged, parse_json, plain, trusted
+from classroomkd._stored import MOST_LOG, Damaged, parse_log_line, plain, trusted
 from classroomkd._stored import read_json as stored_json
 
 __all__ = ["read_json", "read_log", "read_metrics"]
@@ -54,14 +54,14 @@ def read_log(path: str | Path) -> tuple[list[dict[str, Any]], list[int]]:
         return [], []
     with trusted(file, "remove it to do without"):
         content = plain(file, MOST_LOG).decode("utf-8", errors="replace")
-    whole, lines = content.endswith("\n"), content.splitlines()
+    whole, lines = content.endswith("\n"), content.removesuffix("\n").split("\n")
     records: dict[tuple[str, float], dict[str, Any]] = {}
     damaged: list[int] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            record = parse_json(line, LINE).model_dump(exclude_unset=True)
+            record = parse_log_line(line, LINE).model_dump(exclude_unset=True)
         except Damaged:
             if number < len(lines) or whole:
                 damaged.append(number)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from classroomkd.train import checkpoint
-from classroomkd.train.meter import Log
+from classroomkd.train.metrics_log import Log
 from classroomkd.train.scoring import Score
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Course:
         return {
             "epoch": epoch,
             "batch": batch,
-            "lines": self.log.lines,
+            "lines": self.log.stored(),
             "step": context.classroom.steps,
             "learner": {k: v for k, v in learner.items() if not (ended and k.startswith("method."))},
             "optimizer": None if ended else context.raw_optimizer.state_dict(),

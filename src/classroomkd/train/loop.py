@@ -19,7 +19,7 @@ from classroomkd.train.course import Course, Result
 from classroomkd.train.gradient_scale import loud, measure
 from classroomkd.train.inputs import Batches, Inputs, left_out
 from classroomkd.train.memory_format import settle
-from classroomkd.train.meter import open_log
+from classroomkd.train.metrics_log import open_log
 from classroomkd.train.not_finite import NotFinite
 from classroomkd.train.optim import learning_rate
 from classroomkd.train.runtime import Runtime
@@ -150,7 +150,7 @@ class Training:
             self.notify({"event": "note", "text": f"{self.told}: {said}"})
         first, skip, lines = self._resume(context, cost) if resume else (0, 0, None)
         course, kept = self._course, self.folder if runtime.is_zero else None
-        log = course.log = open_log(kept, classroom.steps if resume else 0, lines)
+        log = course.log = open_log(kept, classroom.steps if resume else 0, lines, self.notify)
         course.saved = since = time.perf_counter()
         started, waited = since - course.spent, 0.0
 

@@ -5,22 +5,17 @@ Shapes: M mentors, B samples, U units, K topics (classes, keypoints).
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from classroomkd._files import atomic_write_text, open_inside, writing
-from classroomkd._stored import MOST_LOG, plain, trusted
 from classroomkd.classroom import Lesson
 from classroomkd.train.watch import Watch
 
-__all__ = ["Log", "Record", "open_log"]
+__all__ = ["Record"]
 
 
 class Record:
@@ -177,39 +172,3 @@ def _listed(x: Tensor) -> Any:
         return round(v, 6) if math.isfinite(v) else None
 
     return clean(x.tolist())
-
-
-class Log:
-    """``metrics.jsonl`` of a training, one line a call; ``lines`` is how many there are."""
-
-    def __init__(self, path: Path | None, lines: int) -> None:
-        self._path, self.lines = path, lines
-
-    def __call__(self, line: dict[str, Any]) -> None:
-        """Append a line."""
-        self.lines += 1
-        if self._path is not None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-            with writing(self._path), os.fdopen(open_inside(self._path, flags), "a") as file:
-                file.write(json.dumps(line) + "\n")
-
-
-def open_log(folder: Path | None, step: int, lines: int | None = None) -> Log:
-    """``metrics.jsonl`` in a folder (None: nowhere), for what comes after a step and so many lines (None: unknown);
-    an earlier attempt's later ones go."""
-    if folder is None:
-        return Log(None, lines or 0)
-    path = folder / "metrics.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept: list[str] = []
-    if step and path.exists():
-        with trusted(path, "remove it to begin a new one"):
-            there = plain(path, MOST_LOG).decode("utf-8", errors="replace").splitlines()
-        for text in there[:lines]:
-            try:
-                if json.loads(text)["step"] <= step:
-                    kept.append(text)
-            except (ValueError, KeyError, TypeError, RecursionError):
-                break  # a line cut by the kill: it and what follows is done again
-    atomic_write_text(path, "".join(line + "\n" for line in kept))
-    return Log(path, len(kept))
