@@ -1,4 +1,4 @@
-"""``metrics.jsonl`` of a training: one line a call, each with its own checksum, on the disk before a checkpoint counts it."""
+"""``metrics.jsonl`` of a training: a checksum in each line, on the disk before a checkpoint counts it."""
 
 from __future__ import annotations
 
