@@ -22,6 +22,7 @@ from torch import Tensor
 
 from classroomkd import methods, models, tasks
 from classroomkd.classroom import Classroom, Mentor, PlainContext
+from classroomkd.tasks import offering
 from classroomkd.train.allocator import keep_large_blocks
 from classroomkd.train.meter import Record
 
@@ -92,7 +93,7 @@ def main() -> None:
     }
     for name in methods.names():
         entry = methods.entries()[name]
-        if name == "none" or "classification" not in entry.tasks:
+        if name == "none" or "classification" not in offering(entry.asks):
             continue
         for options in [{"rule": r} for r in entry.rules] or [{}]:
             label = " ".join([name, *options.values()])

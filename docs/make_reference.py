@@ -13,7 +13,7 @@ from classroomkd._pieces import model_of
 from classroomkd.classroom.schedule import SCHEDULES
 from classroomkd.methods.pieces import DIVERGENCES, WEIGHTINGS
 from classroomkd.recipe import json_schema
-from classroomkd.recipe.task_options import OPTIONS
+from classroomkd.tasks import TASKS, offering
 
 PAGE = Path(__file__).with_name("reference.md")
 
@@ -41,7 +41,7 @@ PARTS: dict[str, tuple[str, str]] = {
     ),
 }
 
-MEANINGS = {"TaskSpec": {"name": f"{' or '.join(f'`{name}`' for name in OPTIONS)}."}}  # part -> instead of OTHERWISE
+MEANINGS = {"TaskSpec": {"name": f"{' or '.join(f'`{name}`' for name in TASKS)}."}}  # part -> instead of OTHERWISE
 
 SPELLED = {  # values that the schema spells out in every form, in words
     ("MentorSpec", "taught_by"): "`null` or text or list of text or mapping, see [taught_by](#taught_by)",
@@ -200,7 +200,8 @@ def _arguments(doc: str) -> dict[str, str]:
 def _tasks() -> list[str]:
     """The options of every task that has some."""
     lines = []
-    for name, model in OPTIONS.items():
+    for name, row in TASKS.items():
+        model = row.description.options
         properties = model.model_json_schema().get("properties", {})
         if properties:
             page = f" → [{name}]({name}.md)" if PAGE.with_name(f"{name}.md").is_file() else ""
@@ -219,7 +220,7 @@ def _methods() -> list[str]:
         schema = methods.options_model(name).model_json_schema()
         own = {key: option for key, option in schema["properties"].items() if key not in COMMON}
         lines += [f"### {name}", "", f"{entry.summary[:1].upper()}{entry.summary[1:]}. → {page}", ""]
-        lines += [*_options(own, methods.method_class(name), _elsewhere(name, entry.tasks)), ""]
+        lines += [*_options(own, methods.method_class(name), _elsewhere(name, offering(entry.asks))), ""]
     return lines
 
 

@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 from classroomkd import methods
+from classroomkd.tasks import offering
 
 __all__ = ["CLASSES", "KINDS", "cases", "labels", "options", "rules"]
 
@@ -38,7 +39,7 @@ def _hints(name: str, task: str | None = None) -> Any:
 
 def cases(task: str) -> list[tuple[str, dict[str, Any]]]:
     """All methods that do a task, with all their options."""
-    names = [name for name, entry in methods.entries().items() if task in entry.tasks]
+    names = [name for name, entry in methods.entries().items() if task in offering(entry.asks)]
     found = [(name, given) for name in names for given in options(name)]
     off = [name for name in names if _hints(name, task) == 0 and _hints(name) != 0]
     return found + [(name, {"feature_weight": 1.0}) for name in off]  # hints that a task does without, turned on

@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from classroomkd import methods
+from classroomkd.tasks import offering
 
-NAMES = sorted(name for name, entry in methods.entries().items() if "classification" in entry.tasks)
+NAMES = sorted(name for name, entry in methods.entries().items() if "classification" in offering(entry.asks))
 
 RECIPE = {
     "data": {"source": "puppets", "options": {"train": 60, "test": 20, "image_size": 32, "hard": 0.1}},
@@ -80,7 +81,7 @@ def test_each_method_alone(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 def test_one_run_teaches_joints_by_every_method(tmp_path: Path) -> None:
     """Of the last batch one rank has a single person, the other two."""
-    names = sorted(name for name, entry in methods.entries().items() if "pose" in entry.tasks)
+    names = sorted(name for name, entry in methods.entries().items() if "pose" in offering(entry.asks))
     recipe = {
         **RECIPE,
         "task": "pose",

@@ -14,6 +14,7 @@ from torch import nn
 from classroomkd import data, methods
 from classroomkd.classroom import Classroom
 from classroomkd.recipe import TrainSpec
+from classroomkd.tasks import offering
 from classroomkd.train.inputs import Inputs
 from classroomkd.train.loop import Training
 from classroomkd.train.runtime import Runtime
@@ -42,7 +43,7 @@ class Spare(nn.Module):
 
 def cases() -> list[tuple[str, dict[str, Any]]]:
     found: list[tuple[str, dict[str, Any]]] = []
-    for name in (n for n, entry in methods.entries().items() if "classification" in entry.tasks):
+    for name in (n for n, entry in methods.entries().items() if "classification" in offering(entry.asks)):
         rules = methods.entries()[name].rules
         # Projectors without batch statistics, for the same reason.
         linear = {"projector": "linear"} if "projector" in methods.options_model(name).model_fields else {}

@@ -16,10 +16,10 @@ from PIL import Image
 from classroomkd import models
 from classroomkd.recipe import Recipe, load_recipe
 from classroomkd.report.kept import NAME, read_gallery
-from classroomkd.run import prediction_samples as gallery
 from classroomkd.run.opening import start
-from classroomkd.run.prediction_samples import write_prediction_samples
 from classroomkd.run.setup import Setup
+from classroomkd.tasks.pose import prediction_samples as gallery
+from classroomkd.tasks.pose.prediction_samples import write_prediction_samples
 
 ARMS = ["none", "average"]
 

@@ -14,7 +14,7 @@ SOURCE = Path(classroomkd.__file__).parent
 # From the ground up; a module belongs to the longest prefix that fits. What stands on one line is one floor.
 FLOORS = (
     ("errors", "__init__"),
-    ("_renamed", "_pieces", "_compat", "_files", "_foreign", "_limits", "_stored", "_splitmix", "_sums"),
+    ("_renamed", "_pieces", "_section", "_compat", "_files", "_foreign", "_limits", "_stored", "_splitmix", "_sums"),
     ("functional",),
     ("taps",),
     ("classroom",),
@@ -22,14 +22,26 @@ FLOORS = (
     ("models",),
     ("methods",),
     ("bank",),
-    ("tasks",),  # the table, the base of rows and runners, and each task's own maths
+    ("tasks",),  # the table, what is known without torch, and each task's own maths
     ("recipe",),
     ("train",),
     ("run.context",),
-    ("tasks.runner", "tasks.classification.runner", "tasks.pose.runner"),
+    ("tasks.runner", "tasks.runners", "tasks.classification.runner", "tasks.pose.runner"),
     ("run",),
     ("export",),
     ("report",),
+    (  # students of a task in their files, and what the verbs do with them
+        "tasks.files",
+        "tasks.classification.files",
+        "tasks.classification.evaluate",
+        "tasks.classification.predict",
+        "tasks.pose.files",
+        "tasks.pose.evaluate",
+        "tasks.pose.evaluate_results",
+        "tasks.pose.predict",
+        "tasks.pose.boxes",
+        "tasks.pose.prediction_samples",
+    ),
     ("api",),
     ("engine",),  # old names
     ("cli", "__main__"),
@@ -38,11 +50,8 @@ FLOORS = (
 # (importing module, imported module): what still goes up. It only gets shorter.
 UPWARD = {
     ("data.keypoints.mpii", "tasks.pose.pck"),
-    ("run.prediction_samples", "report"),
-    ("run.prediction_samples", "report.headline"),
     ("tasks.runner", "run.setup"),
     ("tasks.runners", "run.setup"),
-    ("tasks.runners", "tasks.runner"),
     ("tasks.pose.runner", "run.reading"),
     ("tasks.pose.runner", "run.setup"),
     ("train.step_context", "run.setup"),

@@ -16,7 +16,7 @@ from classroomkd.cli.app import VERBS
 from classroomkd.data.sources.table import PERSON_OPTIONS
 from classroomkd.functional.classroom import _RULES
 from classroomkd.models.pose import pose_table
-from classroomkd.recipe.task_options import OPTIONS
+from classroomkd.tasks import TASKS, offering
 from classroomkd.tasks.pose.judging import METRICS
 
 README = ROOT / "README.md"
@@ -169,7 +169,7 @@ def test_options_and_defaults_on_a_methods_page_are_the_real_ones(name: str) -> 
         return (text.lower() if text in ("True", "False") else text).removesuffix(".0")
 
     def on_tasks(key: str, usual: object) -> list[str]:
-        own = {task: methods.defaults(name, task)[key] for task in methods.METHODS[name].tasks}
+        own = {task: methods.defaults(name, task)[key] for task in offering(methods.METHODS[name].asks)}
         return [f"{task} {written(value)}" for task, value in own.items() if value != usual]
 
     assert rows == {key: ", ".join([written(usual), *on_tasks(key, usual)]) for key, usual in fields.items()}
@@ -200,7 +200,7 @@ def test_the_reference_is_up_to_date() -> None:
 def test_options_networks_and_metrics_of_pose_are_the_real_ones() -> None:
     page = ROOT / "docs" / "pose.md"
     rows = {row["option"]: row["default"] for row in documents.table_after(page, "## The task's options")}
-    real = {key: str(field.default) for key, field in OPTIONS["pose"].model_fields.items()}
+    real = {key: str(field.default) for key, field in TASKS["pose"].description.options.model_fields.items()}
     assert rows == {k: (v.lower() if v in ("True", "False") else v.removesuffix(".0")) for k, v in real.items()}
     rows = {row["name"]: row for row in documents.table_after(page, "## Networks")}
     for row in pose_table():

@@ -25,6 +25,7 @@ class Task(ABC):
     name: str
     steepest: float | None = None  # no gradient of a unit's supervised loss on its answer is longer; None = unbounded
     has_unlabelled_units: ClassVar[bool] = False  # then ranks can hold different numbers of units with a truth
+    has_distributions: ClassVar[bool] = True  # whether answers are logits that a temperature can act on
 
     topics = OldName("unit_labels")
     reach = OldName("distill_mask")
@@ -102,7 +103,7 @@ class Task(ABC):
 
     @abstractmethod
     def distributions(self, answer: Tensor) -> list[Tensor]:
-        """The logits a temperature can act on, each ``(…, B, U, bins)``."""
+        """The logits a temperature can act on, each ``(…, B, U, bins)``; none where not ``has_distributions``."""
 
     @abstractmethod
     def labels(self, target: Tensor) -> list[Tensor]:

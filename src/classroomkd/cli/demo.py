@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from classroomkd import tasks
 from classroomkd.errors import UserError
 
 __all__ = ["demo"]
 
-RECIPES = {
-    ("classify", "puppets"): "demo-puppets.yaml",
-    ("classify", "digits"): "demo-digits.yaml",
-    ("pose", "puppets"): "demo-pose.yaml",
-}
-NEXT = {
-    "classify": "classroomkd run own-images data.source=imagefolder:DIR   your own images in folders by class",
-    "pose": "classroomkd run pose/coco data.source=coco-keypoints:DIR   your own people, annotated as COCO does",
-}
+OLD_NAMES = {"classify": "classification"}  # what --task was called
 
 
 def demo(
     data: Annotated[
         str, typer.Option(help="puppets (drawn figures) or digits (scikit-learn's handwritten ones).")
     ] = "puppets",
-    task: Annotated[str, typer.Option(help="classify, or pose (17 joints of drawn figures).")] = "classify",
+    task: Annotated[str, typer.Option(help="classification, or pose (17 joints of drawn figures).")] = tasks.DEFAULT,
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes to its recipe.", metavar="KEY=VALUE")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/demo or the next free name.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted demo; needs --out.")] = False,
@@ -38,22 +32,28 @@ def demo(
     from classroomkd.cli.run import carry_out, finish
     from classroomkd.recipe import load_recipe
 
-    if task not in NEXT:
-        raise UserError(f"--task {task}: choose one of {', '.join(NEXT)}")
-    if (task, data) not in RECIPES:
-        raise UserError(f"--data {data}: choose one of {', '.join(name for kind, name in RECIPES if kind == task)}")
+    if task in OLD_NAMES and not quiet:
+        print(f"note: --task {task} is called {OLD_NAMES[task]} now", file=sys.stderr)
+    task = OLD_NAMES.get(task, task)
+    able = {row.name: row.description for row in tasks.rows() if row.description.demos}
+    if task not in able:
+        raise UserError(f"--task {task}: choose one of {', '.join(able)}")
+    recipes = able[task].demos
+    if data not in recipes:
+        raise UserError(f"--data {data}: choose one of {', '.join(recipes)}")
     if resume and out is None:
         raise UserError("--resume: say which demo to go on with, e.g. --out runs/demo")
-    recipe = load_recipe(Path(__file__).with_name(RECIPES[task, data]), overrides or [])
-    folder = out or _free(Path("runs") / ("demo" if task == "classify" else f"demo-{task}"))
-    chosen = ["--data", data] if task == "classify" else ["--task", task]
+    recipe = load_recipe(recipes[data], overrides or [])
+    usual = task == tasks.DEFAULT
+    folder = out or _free(Path("runs") / ("demo" if usual else f"demo-{task}"))
+    chosen = ["--data", data] if usual else ["--task", task]
     again = shlex.join(["classroomkd", "demo", *chosen, *(overrides or []), "--out", str(folder), "--resume"])
     outcome = carry_out(recipe, folder, resume=resume, again=again, quiet=quiet)
     finish(outcome, as_json=as_json, quiet=quiet)
     if not (as_json or quiet):
         for note in outcome.summary["data"]["notes"]:
             print(f"note: {note}")
-        print(f"next:   {NEXT[task]}")
+        print(f"next:   {able[task].next_step}")
 
 
 def _free(wanted: Path) -> Path:

@@ -9,15 +9,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from classroomkd import tasks
 from classroomkd.errors import UserError, did_you_mean
-from classroomkd.tasks import TASKS
 
 if TYPE_CHECKING:
-    from torch import nn
+    from classroomkd.tasks.spec import TaskDescription
 
 __all__ = ["inspect"]
-
-SIZES = {"classification": (32, 32), "pose": (256, 192)}  # (H, W) where nothing else is said
 
 
 def inspect(
@@ -25,7 +23,8 @@ def inspect(
         str, typer.Argument(help="A model name: resnet8x4, simcc_tiny, timm:…, torchvision:…, py:module:factory.")
     ],
     task: Annotated[
-        str | None, typer.Option(help="classification or pose; by the model's name by default.", show_default=False)
+        str | None,
+        typer.Option(help="Its task, see classroomkd list tasks; by the model's name by default.", show_default=False),
     ] = None,
     classes: Annotated[
         int | None, typer.Option(help="Number of classes; 100 by default.", min=1, show_default=False)
@@ -43,22 +42,26 @@ def inspect(
     """List a model's parameters, multiply-adds, stages, and the names and shapes of its taps.
 
     NAME:input is the place before a tap's module."""
-    task = _task(model, task)
-    size = _shape(shape, model, task)
-    other, given = ("--joints", joints) if task == "classification" else ("--classes", classes)
-    if given is not None:
-        raise UserError(f"{other} has no meaning for {model}, a network for {task}; leave it out")
-    count = (classes or 100) if task == "classification" else (joints or 17)
+    description = _described(model, task)
+    size = _shape(shape, model, description)
+    given = {"classes": classes, "joints": joints}
+    for name, value in given.items():
+        if value is not None and name != description.counted:
+            raise UserError(f"--{name} has no meaning for {model}, a network for {description.name}; leave it out")
+    count = given.get(description.counted) or description.usual_count
     from classroomkd import models
     from classroomkd.models.measuring import example
     from classroomkd.taps.roles import survey
+    from classroomkd.tasks.files import files_of
 
-    module, head = _built(model, task, count, size, trust_code)
+    files = files_of(description.name)
+    module = files.network(model, count, size, trust_code)
+    head = files.head(module, model, size)
     taps = models.summary(module, size)
     total = {
         "model": model,
-        "task": task,
-        "joints" if task == "pose" else "classes": count,
+        "task": description.name,
+        description.counted: count,
         "shape": list(size),
         "parameters": models.parameters(module),
         "multiply_adds": models.multiply_adds(module, size),
@@ -97,25 +100,21 @@ def inspect(
         print(f"{hidden} deeper taps not shown; --depth 0 shows all")
 
 
-def _task(model: str, wanted: str | None) -> str:
-    """What a network is for: as said, else pose where its name is one of a pose network."""
+def _described(model: str, wanted: str | None) -> TaskDescription:
+    """The task that a network is for: as said, else the one that alone knows such a name, else the usual one."""
     if wanted is not None:
-        if wanted not in TASKS:
-            raise UserError(f"--task {wanted}: choose one of {', '.join(TASKS)}{did_you_mean(wanted, TASKS)}")
-        return wanted
-    from classroomkd.models.pose import pose_names
+        known = tasks.names()
+        if wanted not in known:
+            raise UserError(f"--task {wanted}: choose one of {', '.join(known)}{did_you_mean(wanted, known)}")
+        return tasks.describe(wanted)
+    alone = (row.description for row in tasks.rows() if row.description.knows(model))
+    return next(alone, tasks.describe(tasks.DEFAULT))
 
-    kind, colon, _ = model.partition(":")
-    return "pose" if (kind in ("simcc", "heatmap", "vitpose") if colon else model in pose_names()) else "classification"
 
-
-def _shape(written: str | None, model: str, task: str) -> tuple[int, int, int]:
+def _shape(written: str | None, model: str, description: TaskDescription) -> tuple[int, int, int]:
     """(C, H, W) of the input."""
     if written is None:
-        from classroomkd.models.pose import pose_table
-
-        usual = {row["name"]: row["size"] for row in pose_table()} if task == "pose" else {}
-        return (3, *usual.get(model, SIZES[task]))
+        return (3, *description.usual_size(model))
     try:
         size = tuple(int(n) for n in written.lower().split("x"))
         if len(size) != 3 or min(size) < 1:
@@ -123,24 +122,3 @@ def _shape(written: str | None, model: str, task: str) -> tuple[int, int, int]:
     except ValueError as error:
         raise UserError(f"--shape {written}: write it as CxHxW, for example 3x32x32") from error
     return size
-
-
-def _built(
-    model: str, task: str, count: int, size: tuple[int, int, int], trust_code: bool
-) -> tuple[nn.Module, str | None]:
-    """The network, and what a pose network answers."""
-    if task == "classification":
-        from classroomkd import models
-
-        return models.resolve(model, count, trust_code=trust_code, in_channels=size[0]), None
-    import torch
-
-    from classroomkd.classroom import prediction_of
-    from classroomkd.models.measuring import as_for_evaluation, example
-    from classroomkd.models.pose import resolve_pose
-    from classroomkd.tasks.pose.coding import coding_of
-
-    module = resolve_pose(model, count, size[1:], trust_code=trust_code, in_channels=size[0])
-    with as_for_evaluation(module), torch.no_grad():
-        coding = coding_of(module, prediction_of(module(example(module, size))), size[1:], model)
-    return module, f"{coding.kind}, {' x '.join(map(str, coding.answer_shape))}"

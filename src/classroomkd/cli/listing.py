@@ -21,15 +21,27 @@ Row = dict[str, Any]
 def _methods() -> list[Row]:
     from classroomkd.methods.table import entries
 
-    return [{"name": name, **entry._asdict()} for name, entry in entries().items()]
+    able = _able()
+    rows = []
+    for name, entry in entries().items():
+        row = {"name": name, **entry._asdict()}
+        # The tasks that offer what the method asks for stand where they always did.
+        rows.append({("tasks" if key == "asks" else key): able[name] if key == "asks" else row[key] for key in row})
+    return rows
+
+
+def _able() -> dict[str, list[str]]:
+    """By method, the names of the tasks that offer what it asks for."""
+    from classroomkd import tasks
+    from classroomkd.methods.table import entries
+
+    return {name: tasks.offering(entry.asks) for name, entry in entries().items()}
 
 
 def _models() -> list[Row]:
-    from classroomkd.models import table
-    from classroomkd.models.pose import pose_table
+    from classroomkd import tasks
 
-    plain = [{**row, "task": "classification"} for row in table()]
-    return plain + [{**row, "size": "x".join(map(str, row["size"])), "task": "pose"} for row in pose_table()]
+    return [{**model, "task": row.name} for row in tasks.rows() for model in row.description.models()]
 
 
 def _data() -> list[Row]:
@@ -58,11 +70,17 @@ def _first_comment(text: str) -> str:
 
 
 def _tasks() -> list[Row]:
-    from classroomkd.methods.table import entries
-    from classroomkd.tasks import TASKS
+    from classroomkd import tasks
 
-    able = {name: [method for method, row in entries().items() if name in row.tasks] for name in TASKS}
-    return [{"name": name, "summary": entry.summary, "methods": able[name]} for name, entry in TASKS.items()]
+    able, rows = _able(), []
+    for name in tasks.names():
+        try:
+            summary = tasks.find_row(name).summary
+            _ = tasks.describe(name)
+        except UserError as error:  # a plug-in that cannot be loaded
+            summary = str(error)
+        rows.append({"name": name, "summary": summary, "methods": [m for m, known in able.items() if name in known]})
+    return rows
 
 
 # what -> (rows, columns shown in the table, a line beneath)

@@ -3,56 +3,15 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from classroomkd.cli.evaluate import StudentPath, Which
 from classroomkd.errors import UserError
 
-if TYPE_CHECKING:
-    import torch
-
-    from classroomkd.export import Student
-
-__all__ = ["Wanted", "predict"]
-
-# task -> what says it: (Wanted) -> names of what was left out, and why
-TELLERS = {
-    "classification": "classroomkd.cli.predict_classes:tell_classes",
-    "pose": "classroomkd.cli.predict_pose:tell_joints",
-}
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be told, and where to.
-
-    Attributes:
-        student: who says it.
-        images: as typed: a file or a folder.
-        files: the images.
-        out: None for standard output.
-        lines: JSON lines and not CSV, where ``out`` does not say.
-        device: where.
-        batch_size: images or persons at once.
-        top: classes an image; None: not said.
-        boxes, draw, flip_test: of pose.
-    """
-
-    student: Student
-    images: Path
-    files: list[Path]
-    out: Path | None
-    lines: bool
-    device: torch.device
-    batch_size: int
-    top: int | None = None
-    boxes: Path | None = None
-    draw: Path | None = None
-    flip_test: bool = False
+__all__ = ["predict"]
 
 
 def predict(
@@ -88,8 +47,8 @@ def predict(
 
     Images that cannot be read are named on stderr and left out.
     """
-    from classroomkd.cli.by_task import chosen
     from classroomkd.export.student import find_student, load_student
+    from classroomkd.tasks.files import PredictRequest, files_of, refuse_options
     from classroomkd.train.runtime import pick_device
 
     if out is not None and out.suffix not in (".csv", ".json", ".jsonl"):
@@ -100,8 +59,11 @@ def predict(
     where = pick_device(device)
     taught = load_student(find_student(student, which), trust_code=trust_code)
     lines = as_json or (out is not None and out.suffix == ".jsonl")
-    wanted = Wanted(taught, images, files, out, lines, where, batch_size, top, boxes, draw, flip_test)
-    for name in chosen(TELLERS, taught)(wanted):
+    task_files = files_of(taught.task)
+    options = {"--top": top, "--boxes": boxes, "--draw": draw, "--flip-test": flip_test}
+    refuse_options(taught, options, task_files.predict_options)
+    asked = PredictRequest(taught, images, files, out, lines, where, batch_size, top, boxes, draw, flip_test)
+    for name in task_files.predict(asked):
         print(f"skipped: {name}", file=sys.stderr)
 
 

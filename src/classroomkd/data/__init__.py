@@ -22,13 +22,13 @@ _LAZY = {
     "Views": "views",
     "describe_sources": "sources.table",
     "from_dataset": "loading",
-    "load": "loading",
+    "load": "classroomkd.tasks.data",  # which data set that is, the task says
     "make_views": "views",
     "pack": "packing",
     "source_names": "sources.table",
     "subset": "subsets",
     "unpack": "packing",
-    "view_names": "views",
+    "view_names": "classroomkd.tasks.data",
 }
 _MODULES = ("puppets",)
 
@@ -37,7 +37,8 @@ __all__ = [*_LAZY, *_MODULES]
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+        home = _LAZY[name]
+        return getattr(importlib.import_module(home if home.startswith("classroomkd.") else f"{__name__}.{home}"), name)
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -1,4 +1,4 @@
-"""``load``: from what the user said about data to an ``ImageSet``: open, check, limit, split, measure.
+"""From what the user said about images to an ``ImageSet``: open, check, limit, split, measure.
 
 Order of work: open the source(s); give every image its id; take the stratified ``limit``; split off what the source
 lacks (test, then val); take ``test_limit``; measure mean and standard deviation on what is left for training.
@@ -23,29 +23,21 @@ from classroomkd.data.subsets import compact, strata
 from classroomkd.data.targets import CLASS
 from classroomkd.errors import UserError
 
-__all__ = ["from_dataset", "load"]
+__all__ = ["from_dataset", "load_images"]
 
 
-def load(spec: Any, *, task: str = "classification", trust_code: bool = False) -> ImageSet:
-    """The data set that ``spec`` describes: a source's name, the mapping of a recipe's ``data:``, a torch Dataset or
-    a (train, test) pair. ``task`` says what its samples are: images with a class, or for ``pose`` persons with joints.
+def load_images(wanted: DataSpec, *, trust_code: bool = False, task: str = "") -> ImageSet:
+    """Images with a class each; see :func:`classroomkd.data.load`.
 
-    Keys of the mapping: ``source``, or ``train``/``val``/``test`` when they live apart; ``val_fraction`` (0.1 of the
-    training images) and ``test_fraction`` (0.2), used only where the source has no such part; ``split_seed``;
-    ``limit`` (stratified cap on training images including val) and ``test_limit``; ``size`` (see ``geometry``);
-    ``views``; ``unreadable``; ``options`` of the source.
+    Args:
+        wanted: what the user said about data.
+        trust_code: whether ``py:`` sources may run.
+        task: whom they are for, in messages.
 
     Raises:
         UserError: for anything wrong with the spec or the data, naming the place and the remedy.
     """
-    if isinstance(spec, ImageSet):
-        return spec
-    wanted = parse(spec)
-    if task == "pose":
-        from classroomkd.data.keypoints.assemble import load_people
-
-        return load_people(wanted, trust_code=trust_code)
-    request = Request(_side(wanted), wanted.options, wanted.unreadable, trust_code)
+    request = Request(_side(wanted), wanted.options, wanted.unreadable, trust_code, task=task)
     if wanted.source is not None or (wanted.val is None and wanted.test is None):
         opened = _open(wanted.source if wanted.source is not None else wanted.train, request)
         return _assemble(opened, wanted) if isinstance(opened, Source) else opened

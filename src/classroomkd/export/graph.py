@@ -12,14 +12,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from classroomkd import tasks
 from classroomkd._compat import installed
 from classroomkd._files import atomic_write_bytes
 from classroomkd.classroom import prediction_of
 from classroomkd.errors import RunStopped, UserError
-from classroomkd.export.joints import Reading
 from classroomkd.export.student import Student
 
-__all__ = ["Exported", "export_onnx"]
+__all__ = ["Exported", "Graph", "Prediction", "export_onnx"]
 
 _NEEDED = ("onnx", "onnxscript")
 _BATCHES = (1, 2, 5)  # compared; the graph is made from a batch of 2
@@ -44,7 +44,23 @@ class Exported:
     difference: float | None
 
 
-class _Plain(nn.Module):
+@dataclass(frozen=True)
+class Graph:
+    """What becomes a graph.
+
+    Attributes:
+        module: normalised pixels (B, C, H, W) to one output, in eval mode on the CPU.
+        output: its name.
+        readings: whether a row of the output's last dimension is read off an answer as a whole, so that nearly equal
+            answers may give a few other rows.
+    """
+
+    module: nn.Module
+    output: str
+    readings: bool = False
+
+
+class Prediction(nn.Module):
     """The prediction alone, whatever else a network returns."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -52,6 +68,7 @@ class _Plain(nn.Module):
         self.network = network
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """The prediction alone."""
         return prediction_of(self.network(pixels))
 
 
@@ -76,7 +93,8 @@ def export_onnx(student: Student, target: Path, *, decode: Literal["inside", "ou
             f"export to {target.name} needs {' and '.join(missing)}, not installed here: "
             'pip install "classroomkd[onnx]"'
         )
-    module, output = _graph(student, decode)
+    graph: Graph = tasks.find_row(student.task).open_files().graph(student, decode)
+    module, output = graph.module, graph.output
     example = _inputs(student, 2)
     try:
         proto = _traced(module, example, output)
@@ -89,21 +107,9 @@ def export_onnx(student: Student, target: Path, *, decode: Literal["inside", "ou
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
     content = proto.SerializeToString()
-    difference = _compared(module, content, student, decoded=output == "joints") if installed("onnxruntime") else None
+    difference = _compared(graph, content, student) if installed("onnxruntime") else None
     atomic_write_bytes(target, content)
     return Exported(target, output, int(proto.opset_import[0].version), difference)
-
-
-def _graph(student: Student, decode: str | None) -> tuple[nn.Module, str]:
-    """What becomes the graph, in eval mode on the CPU, and the name of its output."""
-    network = student.module.to("cpu").eval()
-    if student.pose is None:
-        if decode is not None:
-            raise UserError("--decode is for pose; this student's answer is one logit a class")
-        return _Plain(network), "logits"
-    if decode == "outside":
-        return _Plain(network), "answer"
-    return Reading(network, student.pose.coding).eval(), "joints"
 
 
 def _inputs(student: Student, batch: int) -> Tensor:
@@ -141,17 +147,17 @@ def _session(content: bytes) -> Callable[[Tensor], Tensor]:
 
 
 @torch.no_grad()
-def _compared(module: nn.Module, content: bytes, student: Student, *, decoded: bool) -> float:
+def _compared(graph: Graph, content: bytes, student: Student) -> float:
     """The largest difference between both, over several batch sizes."""
     run, worst = _session(content), 0.0
     for batch in _BATCHES:
         pixels = _inputs(student, batch)
-        ours, theirs = module(pixels), run(pixels)
+        ours, theirs = graph.module(pixels), run(pixels)
         if ours.shape != theirs.shape:
             raise RunStopped(f"the ONNX graph answers {tuple(theirs.shape)} where torch answers {tuple(ours.shape)}")
         apart = (ours - theirs).abs()
         near = apart <= _NEAR * ours.abs().max().clamp_min(1)
-        if decoded:
+        if graph.readings:
             same = near.all(-1)
             agrees, apart = float(same.float().mean()) >= _SAME, apart[same]
         else:

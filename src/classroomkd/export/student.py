@@ -1,51 +1,27 @@
 """A trained student as a file: weights in safetensors, what it needs to be used in the metadata, a card beside it.
 
-What depends on the task (how the network is built, what its answers mean, what the card says) is in one module a task.
+What depends on the task (how the network is built, what its answers mean, what the card says) its ``TaskFiles`` knows.
 """
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from classroomkd import models
+from classroomkd import models, tasks
 from classroomkd._stored import read_yaml
 from classroomkd.errors import UserError
 from classroomkd.models.about import described
 
 if TYPE_CHECKING:
-    from classroomkd.data.keypoints.crops import Canvas
-    from classroomkd.data.skeleton import Skeleton
-    from classroomkd.tasks.pose.coding import Coding
+    from classroomkd.tasks.pose.written import PoseAnswers
 
-__all__ = ["Pose", "Student", "find_student", "load_student", "own_recipe", "own_run", "read_student", "task_module"]
+__all__ = ["Student", "files_of", "find_student", "load_student", "own_recipe", "own_run", "read_student"]
 
 FILES = {"last": "student.safetensors", "best": "student-best.safetensors", "ema": "student-ema.safetensors"}
-
-# task -> the module with ``build``, ``pose_of`` and ``card``
-TASKS = {"classification": "classroomkd.export.classes", "pose": "classroomkd.export.joints"}
-
-
-@dataclass(frozen=True)
-class Pose:
-    """What a pose student's answers mean, and how persons were cropped for it.
-
-    Attributes:
-        skeleton: its joints.
-        coding: how an answer says where they are; ``coding.decode(answer)`` is (B, K, 3): x, y in pixels of the crop
-            (the first pixel's centre is 0) and a score in 0..1.
-        canvas: the crop's size, and how finely crops were stored.
-        padding: by how much a person's box was enlarged.
-    """
-
-    skeleton: Skeleton
-    coding: Coding
-    canvas: Canvas
-    padding: float
 
 
 @dataclass(frozen=True)
@@ -60,7 +36,7 @@ class Student:
         size: ``data.size`` of the recipe, where it was one number.
         model: the network's name.
         metadata: of the file.
-        pose: of a pose student, else None.
+        answers: what the task knows of its answers beside ``classes``, see ``TaskFiles.read_answers``.
     """
 
     module: nn.Module
@@ -71,12 +47,19 @@ class Student:
     size: int | None
     model: str
     metadata: dict[str, str]
-    pose: Pose | None = None
+    answers: Any = None
+
+    @property
+    def pose(self) -> PoseAnswers | None:
+        """The answers of a pose student, else None."""
+        from classroomkd.tasks.pose.written import PoseAnswers
+
+        return self.answers if isinstance(self.answers, PoseAnswers) else None
 
     @property
     def task(self) -> str:
         """What it was taught."""
-        return self.metadata.get("task", "classification")
+        return self.metadata.get("task", tasks.DEFAULT)
 
     @property
     def side(self) -> int | None:
@@ -127,7 +110,7 @@ def load_student(path: str | Path, module: nn.Module | None = None, *, trust_cod
     missing = [k for k in ("model", "classes", "preprocessing") if k not in about]
     if missing:
         raise UserError(f"{path} is not a student of this package: its metadata lacks {', '.join(missing)}")
-    task = task_module(about, path)
+    files = files_of(about, path)
     known = described(path, about)
     if module is None:
         if about["model"].startswith("given:"):
@@ -135,16 +118,16 @@ def load_student(path: str | Path, module: nn.Module | None = None, *, trust_cod
                 f"{path}: the student is a network that was handed in from Python ({about['model'][6:]}); build it "
                 "there and load the file with safetensors.torch.load_file"
             )
-        module = task.build(about["model"], known.classes, known.shape, trust_code)
+        module = files.build(about["model"], known.classes, known.shape, trust_code)
     else:
         import copy
 
         module = copy.deepcopy(module)
     models.load_checkpoint(module, path, what="student")
-    pose = task.pose_of(path, about, known.shape[1:])
     return Student(
-        module.eval(), known.classes, known.mean, known.std, known.shape, known.size, about["model"], about, pose
-    )
+        module.eval(), known.classes, known.mean, known.std, known.shape, known.size, about["model"], about,
+        files.read_answers(path, about, known.shape[1:]),
+    )  # fmt: skip
 
 
 def read_student(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -164,12 +147,12 @@ def read_student(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return read_checkpoint(path, what="student")
 
 
-def task_module(about: dict[str, str], path: Path) -> Any:
-    """The module of a student's task."""
-    task = about.get("task", "classification")
-    if task not in TASKS:
+def files_of(about: dict[str, str], path: Path) -> Any:
+    """What a student's task does with files: its ``TaskFiles``."""
+    task = about.get("task", tasks.DEFAULT)
+    if task not in tasks.names():
         raise UserError(f"{path}: its task is '{task}', which this version does not know: pip install -U classroomkd")
-    return importlib.import_module(TASKS[task])
+    return tasks.find_row(task).open_files()
 
 
 def own_run(path: Path) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import nn
 from classroomkd import models
 from classroomkd._files import atomic_write_bytes, atomic_write_text
 from classroomkd.errors import UserError
-from classroomkd.export.student import load_student, read_student, task_module
+from classroomkd.export.student import files_of, load_student, read_student
 
 __all__ = ["export_student", "written_here"]
 
@@ -66,14 +65,13 @@ def export_student(
             f"{card} exists already, and the model card of {target.name} would replace it; name another file to export "
             "to, or move it"
         )
-    if student is not None and student.pose is not None and "crop" not in student.metadata:
-        # Only the run's folder says how persons were cropped, and the file leaves it.
-        crop = {"padding": student.pose.padding, "canvas": student.pose.canvas.scale}
-        models.save_checkpoint(student.module, target, {**student.metadata, "crop": json.dumps(crop)})
+    more = {} if student is None else files_of(student.metadata, source).written_out(student)
+    if student is not None and more:
+        models.save_checkpoint(student.module, target, {**student.metadata, **more})
     else:
         atomic_write_bytes(target, source.read_bytes())
     if student is not None:
-        atomic_write_text(card, f"{task_module(student.metadata, source).card(student, target)}\n{CARD}\n")
+        atomic_write_text(card, f"{files_of(student.metadata, source).card(student, target)}\n{CARD}\n")
     return target
 
 

@@ -13,7 +13,7 @@ GROUP = "classroomkd.methods"
 
 
 class MethodEntry(NamedTuple):
-    """A row: where it lives, one line, how faithful it is, where it applies, and its rules.
+    """A row: where it lives, one line, how faithful it is, what it asks of a task, and its rules.
 
     ``status`` is ``baseline``, ``paper``, ``released rule`` or ``reconstructed``. Plug-ins provide a row through the
     entry-point group ``classroomkd.methods``: the point's name is the method's, its value ``module:Class``.
@@ -22,7 +22,7 @@ class MethodEntry(NamedTuple):
     target: str
     summary: str
     status: str
-    tasks: tuple[str, ...] = ("classification", "pose")
+    asks: tuple[str, ...] = ()  # what a task must offer beside credibility and a divergence: ``joints``
     rules: tuple[str, ...] = ()
     by_rule: tuple[tuple[str, str], ...] = ()  # statuses that depend on the option ``rule``
     version: int = 1  # raised by every change of the method's rule or of a default
@@ -130,11 +130,11 @@ METHODS: dict[str, MethodEntry] = {
         "classroomkd.methods.dwpose:DWPose",
         "one mentor's last map and bins, fading out (stage 1 of 2)",
         "released rule (stage 1)",
-        tasks=("pose",),
+        asks=("joints",),
         version=2,
     ),
     "fpd": MethodEntry(
-        "classroomkd.methods.fpd:FPD", "half the labels, half one mentor's heatmaps", "paper", tasks=("pose",)
+        "classroomkd.methods.fpd:FPD", "half the labels, half one mentor's heatmaps", "paper", asks=("joints",)
     ),
 }
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from classroomkd import tasks
 from classroomkd.errors import UserError, did_you_mean
-from classroomkd.recipe.nodes import Loc, Node, task_name
+from classroomkd.recipe.nodes import Loc, Node, described_task, task_name
 from classroomkd.recipe.problems import Problem, from_pydantic, problem
 
 __all__ = ["Staff", "check_entry", "check_methods", "entry_locs", "staff"]
@@ -87,9 +87,9 @@ def check_entry(tree: Node, loc: Loc, entry: Node, mentors: Staff, lonely: list[
         sentence = f"there is no method '{name.value}'{did_you_mean(name.value, table)}; there are {', '.join(table)}"
         return [problem(tree, place, sentence, value=False)]
     problems = []
-    task = task_name(tree)
-    if task is not None and task not in table[name.value].tasks:
-        sentence = f"'{name.value}' does not do {task}; it does {', '.join(table[name.value].tasks)}"
+    task, asks = task_name(tree), table[name.value].asks
+    if task is not None and not described_task(tree).offers.issuperset(asks):
+        sentence = f"'{name.value}' does not do {task}; it does {', '.join(tasks.offering(asks))}"
         problems.append(problem(tree, place, sentence, value=False))
     return problems + _options(tree, loc, place, name.value, entry, mentors, lonely)
 
@@ -119,13 +119,17 @@ def _options(
         known = [*_OURS, *model.model_fields]
         return from_pydantic(tree, error.errors(include_url=False), prefix=loc, known=lambda _: known)
     try:
-        task = task_name(tree) or "classification"
+        task = described_task(tree).name
         method = methods.create(name, task=task, **given)
         if len(mentors.names) < method.needs.mentors:
             lonely.append(name)
             return []
+        sketch = tasks.sketch(task)
+        if getattr(method.needs, "distributions", False) and not sketch.has_distributions:
+            sentence = f"'{name}' needs answers that are distributions, which those of {task} are not"
+            return [problem(tree, place, sentence, value=False)]
         # Let the method see the names of its mentors, as it will when the classroom is built.
-        method.setup(ClassInfo(tasks.sketch(task), mentors.names, taught=mentors.taught))
+        method.setup(ClassInfo(sketch, mentors.names, taught=mentors.taught))
     except UserError as error:
         return [problem(tree, loc, str(error), value=False)]
     return []

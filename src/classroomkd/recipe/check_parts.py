@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
-from classroomkd.data.sources.table import TABLE, kind_of, source_names
+from classroomkd import tasks
+from classroomkd.data.sources.table import entries, entry_names, find_entry, kind_of, source_names
 from classroomkd.errors import UserError, did_you_mean
-from classroomkd.models.catalogue import ZOO
-from classroomkd.models.pose.catalogue import mentor_only
-from classroomkd.recipe.nodes import Loc, Node, task_name
+from classroomkd.recipe.nodes import Loc, Node, described_task
 from classroomkd.recipe.paths import data_sources
 from classroomkd.recipe.problems import Problem, problem
+
+if TYPE_CHECKING:
+    from classroomkd.tasks.spec import TaskDescription
 
 __all__ = ["check_data", "check_mentors", "check_models"]
 
 
 def check_data(tree: Node, trust_code: bool, known_sources: Collection[str] = ()) -> list[Problem]:
     """Sources exist and are written in full, their options exist, and exactly one way of naming them is used."""
-    task = task_name(tree) or "classification"
+    task = described_task(tree)
     problems = [
         problem(tree, loc, sentence)
         for loc, node in data_sources(tree)
@@ -38,35 +41,44 @@ def check_data(tree: Node, trust_code: bool, known_sources: Collection[str] = ()
         )
     elif "source" not in given and "train" not in given:
         problems.append(problem(tree, ("data",), f"has '{min(given)}' but no 'train'; add train: SOURCE", value=False))
-    return problems + _source_options(tree)
+    return [*problems, *check_views(tree), *_source_options(tree, task)]
 
 
-def _source_problem(text: str, trust_code: bool, task: str) -> str | None:
+def _source_problem(text: str, trust_code: bool, task: TaskDescription) -> str | None:
     name, colon, argument = text.partition(":")
-    entry = TABLE.get(name)
+    try:
+        entry = find_entry(name)
+    except UserError as error:  # a plug-in that cannot be loaded
+        return str(error)
     if entry is None:
-        return f"there is no data source '{name}'{did_you_mean(name, TABLE)}; there are {', '.join(source_names())}"
+        near = did_you_mean(name, entry_names())
+        return f"there is no data source '{name}'{near}; there are {', '.join(source_names())}"
     if entry.argument is not None and not argument.strip():
         return f"lacks what follows the colon; write {name}:{entry.argument}"
     if entry.argument is None and colon:
         return f"'{name}' takes nothing after it; write {name} (its settings go into data.options)"
     if entry.trust and not trust_code:
         return "runs code that is not part of classroomkd; if you trust it, add --trust-code"
-    if entry.for_task(task) is None:
-        others = ", ".join(known for known, one in TABLE.items() if one.for_task(task) is not None)
-        wanted = "people with joints; give task: pose" if task != "pose" else "no people with joints"
-        return f"has {wanted}; for {task} there are {others}"
+    if task.reads not in entry.opens:
+        others = ", ".join(known for known, one in entries().items() if task.reads in one.opens)
+        reader = next((row for row in tasks.rows() if row.description.reads in entry.opens), None)
+        if task.name == tasks.DEFAULT and reader is not None:  # perhaps nobody named the task
+            wanted = f"{reader.description.samples}; give task: {reader.name}"
+        else:
+            wanted = f"no {task.samples}"
+        return f"has {wanted}; for {task.name} there are {others}"
     return None
 
 
-def _source_options(tree: Node) -> list[Problem]:
+def _source_options(tree: Node, task: TaskDescription) -> list[Problem]:
     data = tree.child("data")
     options = data.child("options") if data is not None else None
     names = [node.value.partition(":")[0] for _, node in data_sources(tree)]
-    tables = [TABLE[name] for name in names if name in TABLE]
-    if options is None or not isinstance(options.value, dict) or not tables or any(e.options is None for e in tables):
+    table = entries()
+    tables = [table[name].options_for(task.reads) for name in names if name in table]
+    if options is None or not isinstance(options.value, dict) or not tables or None in tables:
         return []
-    known = {key: kinds for entry in tables for key, kinds in (entry.options or {}).items()}
+    known = {key: kinds for entry in tables for key, kinds in (entry or {}).items()}
     problems = []
     for key, node in options.value.items():
         loc: Loc = ("data", "options", key)
@@ -76,6 +88,16 @@ def _source_options(tree: Node) -> list[Problem]:
         elif isinstance(node.value, bool) or not isinstance(node.value, known[key]):
             problems.append(problem(tree, loc, f"must be {kind_of(known[key])}"))
     return problems
+
+
+def check_views(tree: Node) -> Iterator[Problem]:
+    """The views' name is one of some task; the task's own loader says what it does not allow."""
+    node, rest = tree.find(("data", "views"))
+    known = dict.fromkeys(name for row in tasks.rows() for name in row.description.views)
+    if not rest and isinstance(node.value, str) and node.value not in known:
+        *most, last = (f"'{name}'" for name in known)
+        near = did_you_mean(node.value, known)
+        yield problem(tree, ("data", "views"), f"must be {', '.join(most)} or {last}{near}")
 
 
 def _models(tree: Node) -> Iterator[tuple[Loc, Node]]:
@@ -91,54 +113,18 @@ def check_models(tree: Node, trust_code: bool, known_models: Collection[str]) ->
     """Every model exists, in the zoo or in an installed library; ``py:`` is trusted."""
     said: dict[str, str | None] = {}
     problems = []
-    check = _CHECKS.get(task_name(tree) or "classification", _model_problem)
+    task = described_task(tree)
     for loc, node in _models(tree):
         name = node.value
         if name in known_models:
             continue
         if name not in said:
-            said[name] = check(name, trust_code)
-        if loc[0] == "student" and mentor_only(name):
+            said[name] = task.model_problem(name, trust_code)
+        if loc[0] == "student" and task.mentor_only(name):
             problems.append(problem(tree, loc, "can teach, not be taught; choose another student"))
         elif (sentence := said[name]) is not None:
             problems.append(problem(tree, loc, sentence))
     return problems
-
-
-def _model_problem(name: str, trust_code: bool) -> str | None:
-    """Why a classifier cannot be had. Library networks are built without memory for their weights."""
-    if name in ZOO:
-        return None
-    if name.startswith("py:"):
-        if name.count(":") != 2 or not all(name.split(":")):
-            return "is not of the form py:package.module:factory"
-        return None if trust_code else "runs code that is not part of classroomkd; if you trust it, add --trust-code"
-    import torch
-
-    from classroomkd.models.building import create
-
-    try:
-        with torch.device("meta"):
-            create(name, num_classes=2)
-    except UserError as error:
-        if isinstance(error.__cause__, NotImplementedError):
-            return None  # it looks at its weights while it is built; the dry run builds it with some
-        return str(error)
-    return None
-
-
-def _pose_problem(name: str, trust_code: bool) -> str | None:
-    """Why a pose network cannot be had, by its name alone."""
-    from classroomkd.models.pose import check_pose
-
-    try:
-        check_pose(name, trust_code=trust_code)
-    except UserError as error:
-        return str(error)
-    return None
-
-
-_CHECKS = {"classification": _model_problem, "pose": _pose_problem}
 
 
 def check_mentors(tree: Node) -> list[Problem]:

@@ -28,7 +28,6 @@ from classroomkd.recipe.problems import Problem, from_pydantic, problem, raise_i
 from classroomkd.recipe.resolve import resolve, training_layers
 from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, Recipe, StudentSpec, TaughtBy
 from classroomkd.recipe.short_forms import name_mentors, write_out
-from classroomkd.recipe.task_options import OPTIONS
 from classroomkd.recipe.training import MentorTrain, TrainSpec
 from classroomkd.recipe.yaml_source import read_yaml
 
@@ -219,11 +218,17 @@ def _check_task(tree: Node) -> Iterator[Problem]:
     name = node.child("name") if node is not None else None
     if node is None or not isinstance(node.value, dict):
         return
-    if name is not None and isinstance(name.value, str) and name.value not in tasks.TASKS:
-        near, loc = did_you_mean(name.value, tasks.TASKS), ("task",) if name.origin.path == "task" else ("task", "name")
-        yield problem(tree, loc, f"there is no such task{near}; there are {', '.join(tasks.TASKS)}")
+    wanted = name.value if name is not None and isinstance(name.value, str) else tasks.DEFAULT
+    loc: Loc = ("task",) if name is not None and name.origin.path == "task" else ("task", "name")
+    if wanted not in tasks.names():
+        known = tasks.names()
+        yield problem(tree, loc, f"there is no such task{did_you_mean(wanted, known)}; there are {', '.join(known)}")
         return
-    options = OPTIONS[name.value if name is not None and isinstance(name.value, str) else "classification"]
+    try:
+        options = tasks.describe(wanted).options
+    except UserError as error:  # a plug-in that cannot be loaded
+        yield problem(tree, loc, str(error), value=False)
+        return
     try:
         options.model_validate({key: value.plain() for key, value in node.value.items() if key != "name"})
     except ValidationError as error:

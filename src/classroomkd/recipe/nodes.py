@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from classroomkd.tasks import TASKS
+from classroomkd import tasks
+from classroomkd.errors import UserError
 
-__all__ = ["Loc", "Node", "Origin", "from_python", "task_name"]
+if TYPE_CHECKING:
+    from classroomkd.tasks.spec import TaskDescription
+
+__all__ = ["Loc", "Node", "Origin", "described_task", "from_python", "task_name"]
 
 Loc = tuple[str | int, ...]
 
@@ -87,4 +92,11 @@ def task_name(tree: Node) -> str | None:
     """The recipe's task, or None where it says none or an unknown one, which is reported by itself."""
     node = tree.child("task")
     name = node.child("name") if node is not None and isinstance(node.value, dict) else None
-    return name.value if name is not None and isinstance(name.value, str) and name.value in TASKS else None
+    return name.value if name is not None and isinstance(name.value, str) and name.value in tasks.names() else None
+
+
+def described_task(tree: Node) -> TaskDescription:
+    """What is known of the recipe's task; of the usual one where it names none that can be loaded."""
+    with suppress(UserError):  # the check of the task's name says it
+        return tasks.describe(task_name(tree) or tasks.DEFAULT)
+    return tasks.describe(tasks.DEFAULT)

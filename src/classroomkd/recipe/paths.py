@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from classroomkd.data.sources.table import TABLE
+from classroomkd.data.sources.table import entries
 from classroomkd.errors import did_you_mean
 from classroomkd.recipe.nodes import Loc, Node
 from classroomkd.recipe.problems import Problem, problem
@@ -52,9 +52,10 @@ def check_places(tree: Node, folder: Path) -> list[Problem]:
             problems.append(problem(tree, loc, wrong or _no_checkpoint(node.value, folder)))
         else:
             node.value = str(found)
+    table = entries()
     for loc, node in data_sources(tree):
         name, _, place = node.value.partition(":")
-        if name not in TABLE or TABLE[name].argument != "DIR" or not place.strip():
+        if name not in table or table[name].argument != "DIR" or not place.strip():
             continue  # check_data says what is wrong with these
         found, wrong = _find(place, folder, Path.is_dir)
         if found is None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
 from classroomkd.recipe.bank_spec import PATTERN
 from classroomkd.recipe.training import Count, Fraction, Listed, MentorTrain, Section, TrainSpec
+from classroomkd.tasks import DEFAULT, TASKS
 
 __all__ = [
     "SCHEMA",
@@ -40,6 +41,14 @@ Taps = Annotated[
 Checkpoint = Annotated[str | None, Field(description="Weights, .safetensors or .pth; loaded strictly.")]
 
 
+_VIEWS = {
+    "anyOf": [
+        {"enum": [*dict.fromkeys(view for row in TASKS.values() for view in row.description.views)], "type": "string"},
+        {"type": "null"},
+    ]
+}
+
+
 class DataSpec(Section):
     """Where images come from and how they are split: ``source``, or ``train`` with ``val`` and ``test`` beside it."""
 
@@ -60,12 +69,9 @@ class DataSpec(Section):
         default=None,
         description="Side of the images in pixels, [height, width] for pose; null: the source's own, at least 32.",
     )
-    views: (
-        Literal[
-            "crop_flip", "crop", "flip", "none", "resized_crop", "randaugment", "mixup",
-            "person", "person_mpii", "person_flip",
-        ] | None
-    ) = Field(default=None, description="Augmentation; null: the source's own.")  # fmt: skip
+    views: Annotated[Text | None, WithJsonSchema(_VIEWS)] = Field(
+        default=None, description="Augmentation; null: the source's own."
+    )
     view_seed: Seed = Field(default=0, description="Seed of the augmentation; belongs to the data, not to the run.")
     unreadable: Literal["refuse", "skip"] = Field(
         default="refuse", description="What to do with an image that cannot be decoded."
@@ -164,7 +170,7 @@ class TaskSpec(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Text = "classification"
+    name: Text = DEFAULT
 
     @model_validator(mode="before")
     @classmethod
@@ -183,7 +189,7 @@ class RecipeKeys(Section):
 
     schema_version: int = Field(default=SCHEMA, ge=1, le=SCHEMA, alias="schema", description="Version of this format.")
     name: Text = Field(description="Name of the experiment; the file's name when left out.")
-    task: TaskSpec = Field(default_factory=TaskSpec, description="What an answer is: classification or pose.")
+    task: TaskSpec = Field(default_factory=TaskSpec, description=f"What an answer is: {' or '.join(TASKS)}.")
     data: DataSpec
     student: StudentSpec
     mentors: Annotated[tuple[MentorSpec, ...], Listed] = Field(default=(), description="The networks that teach.")

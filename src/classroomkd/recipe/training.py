@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from classroomkd._section import Section
 
 __all__ = ["ONLY_WITH", "Listed", "MentorTrain", "Section", "TrainSpec"]
 
@@ -20,12 +22,6 @@ ONLY_WITH: dict[str, tuple[str, str]] = {
     "momentum": ("optimizer", "sgd"),
     "nesterov": ("optimizer", "sgd"),
 }
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, nothing is converted silently, nothing changes afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class TrainSpec(Section):

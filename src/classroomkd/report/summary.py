@@ -7,12 +7,14 @@ are not finite are read as missing (``None``). Scores are fractions in 0..1.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from classroomkd import tasks
 from classroomkd.errors import UserError
 from classroomkd.report.files import read_json, read_metrics
 from classroomkd.report.vocabulary import Vocabulary, vocabulary
@@ -31,7 +33,6 @@ __all__ = [
 
 SCHEMA = 1
 NAME = "summary.json"
-BY_JOINT = ("PCKh@0.5", "PCK@0.2", "PCK@0.2_box")  # where the score that counts is none by joint: the first there is
 
 
 def _finite_or_none(value: Any) -> Any:
@@ -144,7 +145,7 @@ class Summary(_Part):
 
     schema_: int = Field(alias="schema")
     name: str = ""
-    task: str = "classification"
+    task: str = tasks.DEFAULT
     metric: str = ""
     val_metric: str = ""
     created: str = ""
@@ -175,9 +176,11 @@ class Summary(_Part):
     @property
     def say(self) -> Vocabulary:
         """What scores, units and samples of this run are called."""
-        named = {name for entry in self.entries for name in entry.test_metrics}
-        by_unit = self.metric if self.metric.startswith("PCK") else next((n for n in BY_JOINT if n in named), "PCK")
-        say = vocabulary(self.task, self.metric, by_unit if self.task == "pose" else self.metric)
+        figures = {name for entry in self.entries for name in entry.test_metrics}
+        by_unit = self.metric
+        with suppress(UserError):  # a task that is not installed here
+            by_unit = tasks.describe(self.task).by_unit(self.metric, figures)
+        say = vocabulary(self.task, self.metric, by_unit)
         return replace(say, on_val=self.val_metric) if self.val_metric not in ("", self.metric) else say
 
     def seeds(self) -> list[int]:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
+
+from classroomkd import tasks
+from classroomkd.errors import UserError
+from classroomkd.tasks.vocabulary import Vocabulary
 
 __all__ = [
     "DASH",
@@ -33,80 +38,17 @@ BASELINES = {"none": "the student alone", "average": "plain averaging"}
 COLUMN = {"none": "alone", "average": "average"}
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """What a task's scores, units and samples are called; of classification unless it says otherwise.
-
-    Attributes:
-        rebuilt: what a reconstructed rule is, the end of a sentence.
-        metric: the score that counts, within a sentence.
-        on_val: the same of the validation part, where it has another name.
-        by_unit: the score of one class or joint.
-        key: of a score in the data behind charts, where a metric's own name could not stand.
-        heading: of a column of test scores.
-        suffix: what stands after ``81.2 %`` so that nobody takes it for accuracy.
-        scores: several of them.
-        unit, units: what a sample's answer is about.
-        samples: what a part consists of.
-        seen: what a network was trained on so many of.
-        spot, spots: what a mentor is active on or not.
-        share, share_of, whole: of what a heat map by unit shows shares (as a title, under one), over what it has means.
-    """
-
-    metric: str = "accuracy"
-    on_val: str = ""
-    by_unit: str = "accuracy"
-    key: str = "accuracy"
-    heading: str = "test %"
-    suffix: str = ""
-    scores: str = "Accuracies"
-    unit: str = "class"
-    units: str = "classes"
-    samples: str = "samples"
-    seen: str = "labels"
-    spot: str = "sample"
-    spots: str = "samples"
-    share: str = "% of a class's samples"
-    share_of: str = "share of the class's samples"
-    whole: str = "samples of the class"
-    rebuilt: str = "rebuilt from a description, not from the authors' code"
-
-    @property
-    def val(self) -> str:
-        """The score that counts, of the validation part."""
-        return self.on_val or self.metric
-
-    @property
-    def title(self) -> str:
-        """The metric at the start of a sentence; one that has a capital (``mAP``) keeps its letters."""
-        return self.metric if self.metric != self.metric.lower() else self.metric.capitalize()
-
-    def marks(self, task: str) -> dict[str, str]:
-        """What a row of a table says of its task; nothing where its scores are accuracies."""
-        return {} if self == CLASSES else {"task": task, "metric": self.metric}
-
-
 CLASSES = Vocabulary()
-TASKS = {
-    "classification": CLASSES,
-    "pose": Vocabulary(
-        unit="joint",
-        units="joints",
-        samples="persons",
-        seen="persons",
-        spot="joint",
-        spots="joints",
-        share="% of the persons with a joint",
-        share_of="share of the persons with the joint",
-        whole="persons with the joint",
-        rebuilt="rebuilt from a description; what it does on joints is this project's design (none was released)",
-    ),
-}
 
 
 def vocabulary(task: str, metric: str = "", by_unit: str = "") -> Vocabulary:
-    """The words of a task; without a ``metric`` (runs of earlier versions) scores are accuracies."""
-    known = TASKS.get(task, CLASSES)
+    """The words of a task; without a ``metric`` (runs of earlier versions) scores are accuracies.
+
+    Of a task that is not installed here, those of classification.
+    """
+    known = CLASSES
+    with suppress(UserError):
+        known = tasks.describe(task).vocabulary
     if metric in ("", "accuracy"):
         return known
     return replace(

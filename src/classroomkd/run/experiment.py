@@ -10,13 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classroomkd import data, methods, models
+from classroomkd import data, methods, models, tasks
 from classroomkd._files import atomic_write_text, refuse_links, writing
 from classroomkd.errors import RunStopped, UserError
 from classroomkd.run import assistants
 from classroomkd.run.batch_check import check_batches
 from classroomkd.run.folder import check_data
-from classroomkd.run.prediction_samples import write_prediction_samples
 from classroomkd.run.setup import Setup, content_key
 from classroomkd.run.summary import environment, summarise
 from classroomkd.run.workers import Job, cores, in_process, side_by_side
@@ -207,7 +206,8 @@ class Experiment:
             run(jobs, self._heard, done)
         summary = self._write(started)
         try:
-            write_prediction_samples(setup, self.out, arms, list(ready))
+            files = tasks.find_row(recipe.task.name).open_files()
+            files.write_prediction_samples(setup, self.out, arms, list(ready))
         except UserError as error:  # pictures never cost a run
             self.warn(f"no pictures: {error}")
         return Outcome(self.out, summary, self._failures)

@@ -18,6 +18,7 @@ from classroomkd.data.skeleton import COCO
 from classroomkd.errors import RunStopped, UserError
 from classroomkd.export import export_student, graph, load_student
 from classroomkd.export.graph import export_onnx
+from classroomkd.tasks.files import files_of
 
 onnx = pytest.mark.skipif(
     not all(map(installed, ("onnx", "onnxscript", "onnxruntime"))), reason="needs onnx, onnxscript and onnxruntime"
@@ -146,13 +147,13 @@ def test_classes_out_of_an_onnx_file(classifier: Path, tmp_path: Path, capsys: A
 def test_decoding_outside_gives_the_answer_itself(simcc: Path) -> None:
     student = load_student(simcc)
     pixels = torch.randn(2, 3, 64, 48)
-    module, name = graph._graph(student, "outside")
-    assert name == "answer"
-    assert torch.equal(module(pixels), student.module(pixels))
-    module, name = graph._graph(student, None)
-    assert name == "joints"
+    own = files_of("pose").graph(student, "outside")
+    assert own.output == "answer"
+    assert torch.equal(own.module(pixels), student.module(pixels))
+    read = files_of("pose").graph(student, None)
+    assert read.output == "joints"
     assert student.pose is not None
-    assert torch.equal(module(pixels), student.pose.coding.decode(student.module(pixels)))
+    assert torch.equal(read.module(pixels), student.pose.coding.decode(student.module(pixels)))
 
 
 def test_without_the_packages(simcc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,7 +224,7 @@ def test_joints_are_matched_by_name(simcc: Path, crowd: Path, capsys: Any) -> No
 
 def test_validation_is_not_judged_by_the_test_parts_pictures(monkeypatch: pytest.MonkeyPatch, crowd: Path) -> None:
     from classroomkd import data
-    from classroomkd.cli.evaluate_pose import _people
+    from classroomkd.tasks.pose.evaluate import _people
 
     spec = {"source": f"coco-keypoints:{crowd / 'people.json'}@{crowd / 'images'}", "size": [64, 48]}
     images = data.load(spec, task="pose")

@@ -12,6 +12,7 @@ from classroomkd import methods
 from classroomkd.errors import UserError
 from classroomkd.recipe import load_recipe, make_recipe, recipe_yaml
 from classroomkd.run.folder import check_run
+from classroomkd.tasks import offering
 
 BASE = {"data": "puppets", "task": "pose", "student": "simcc_tiny", "mentors": ["simcc_small"]}
 # Not of logits: of the products that crd contrasts.
@@ -53,7 +54,7 @@ def test_classroomkd(given: dict[str, Any], tau: float, fixed: float | None) -> 
     assert (built.tau, built.fixed_temperature) == (tau, fixed)
 
 
-@pytest.mark.parametrize("name", [n for n, entry in methods.METHODS.items() if "pose" in entry.tasks])
+@pytest.mark.parametrize("name", [n for n, entry in methods.METHODS.items() if "pose" in offering(entry.asks)])
 def test_nothing_that_nobody_set_is_said_to_be_without_effect(name: str) -> None:
     mentors = [{"model": "simcc_small", "name": "big"}, {"model": "simcc_tiny", "name": "small", "taught_by": "big"}]
     notes = make_recipe({**BASE, "mentors": mentors, "method": name}).notes()

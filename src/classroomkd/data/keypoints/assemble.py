@@ -36,8 +36,8 @@ __all__ = ["load_people"]
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def load_people(wanted: DataSpec, *, trust_code: bool = False) -> ImageSet:
-    """The persons that ``wanted`` describes; see ``load``.
+def load_people(wanted: DataSpec, *, trust_code: bool = False, task: str = "") -> ImageSet:
+    """The persons that ``wanted`` describes, for the task of that name; see :func:`classroomkd.data.load`.
 
     Raises:
         UserError: for anything wrong with the spec or the data, naming the place and the remedy.
@@ -47,7 +47,7 @@ def load_people(wanted: DataSpec, *, trust_code: bool = False) -> ImageSet:
             f"data.views: '{wanted.views}' moves pixels but not joints; for pose there are {', '.join(PERSON_VIEWS)}"
         )
     options = person_options(wanted.options)
-    request = Request(None, wanted.options, wanted.unreadable, trust_code, "pose")
+    request = Request(None, wanted.options, wanted.unreadable, trust_code, "persons", task)
     opened = _open(wanted, request)
     if isinstance(opened, ImageSet):
         return opened

@@ -23,14 +23,15 @@ __all__ = ["Folder", "Raw", "Request", "Source", "fingerprint", "memory"]
 
 @dataclass(frozen=True)
 class Request:
-    """How to open a source: geometry, options of that source, what to do with unreadable files, trust, and for which
-    task."""
+    """How to open a source: geometry, options of that source, what to do with unreadable files, trust, what its
+    samples are to have (a key of ``Entry.opens``), and for which task that is, for messages."""
 
     size: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     unreadable: str = "refuse"
     trust_code: bool = False
-    task: str = "classification"
+    reads: str = "classes"
+    task: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,17 @@
-"""The table of data sources: readable without torch; a source's module is imported when it is opened."""
+"""The table of data sources: readable without torch; a source's module is imported when it is opened.
+
+A source of a plug-in enters through the entry-point group ``classroomkd.sources``: the point's name is the source's,
+its value ``module:ENTRY``, an :class:`Entry`.
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from classroomkd.errors import UserError, did_you_mean
@@ -12,29 +19,48 @@ from classroomkd.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from classroomkd.data.sources.base import Request
 
-__all__ = ["PERSON_OPTIONS", "TABLE", "Entry", "describe_sources", "kind_of", "open_source", "source_names"]
+__all__ = [
+    "PERSON_OPTIONS",
+    "TABLE",
+    "Entry",
+    "describe_sources",
+    "entries",
+    "entry_names",
+    "find_entry",
+    "kind_of",
+    "open_source",
+    "source_names",
+]
+
+GROUP = "classroomkd.sources"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One source: ``target`` is ``module:function``; ``argument`` names what follows the colon, None when nothing does.
+    """One source.
 
-    ``options`` are the keys allowed in ``data.options`` with the types they take; None admits any (they go to a
-    factory). ``pose`` is the function that gives persons with joints, None where there are none; ``target`` is None
-    where there are no classes.
+    Attributes:
+        opens: by what its samples have (``classes``, ``persons``, or a word of a plug-in's task) the function that
+            opens it, ``module:function``, called with what follows the colon and a ``Request``.
+        summary: one line.
+        argument: what follows the colon; None when nothing does.
+        needs: what must be installed or said.
+        trust: whether it runs code of the user's.
+        options: the keys allowed in ``data.options`` with the types they take; None admits any (they go to a factory).
+        more: further keys, by what the samples have.
     """
 
-    target: str | None
+    opens: Mapping[str, str]
     summary: str
     argument: str | None = None
     needs: str = ""
     trust: bool = False
     options: Mapping[str, tuple[type, ...]] | None = field(default_factory=dict)
-    pose: str | None = None
+    more: Mapping[str, Mapping[str, tuple[type, ...]]] = field(default_factory=dict)
 
-    def for_task(self, task: str) -> str | None:
-        """The function that opens it for ``task``."""
-        return self.pose if task == "pose" else self.target
+    def options_for(self, reads: str) -> Mapping[str, tuple[type, ...]] | None:
+        """The keys allowed where its samples are to have ``reads``; None admits any."""
+        return None if self.options is None else {**self.options, **self.more.get(reads, {})}
 
 
 _HERE = "classroomkd.data.sources"
@@ -49,7 +75,7 @@ PERSON_OPTIONS: dict[str, tuple[type, ...]] = {
 
 TABLE: dict[str, Entry] = {
     "puppets": Entry(
-        f"{_HERE}.puppets:open_puppets",
+        {"classes": f"{_HERE}.puppets:open_puppets", "persons": f"{_HERE}.puppets:open_puppet_people"},
         "jointed figures in ten postures, drawn on the spot; for demos and tests",
         options={
             "train": (int,),
@@ -57,54 +83,53 @@ TABLE: dict[str, Entry] = {
             "hard": _NUMBER,
             "seed": (int,),
             "image_size": (int,),
-            **PERSON_OPTIONS,
         },
-        pose=f"{_HERE}.puppets:open_puppet_people",
+        more={"persons": PERSON_OPTIONS},
     ),
     "digits": Entry(
-        f"{_HERE}.digits:open_digits",
+        {"classes": f"{_HERE}.digits:open_digits"},
         "1,797 handwritten digits of 8x8 pixels that come with scikit-learn",
         needs='pip install "classroomkd[digits]"',
     ),
     "fashion-mnist": Entry(
-        f"{_HERE}.fashion_mnist:open_fashion_mnist",
+        {"classes": f"{_HERE}.fashion_mnist:open_fashion_mnist"},
         "70,000 pieces of clothing of 28x28 pixels: the authors' idx files, gzipped or not",
         argument="DIR",
     ),
     "cifar10": Entry(
-        f"{_HERE}.cifar:open_cifar10",
+        {"classes": f"{_HERE}.cifar:open_cifar10"},
         "60,000 photographs of 32x32 pixels in 10 classes: official binary or python archive",
         argument="DIR",
         options={"classes": (int,)},
     ),
     "cifar100": Entry(
-        f"{_HERE}.cifar:open_cifar100",
+        {"classes": f"{_HERE}.cifar:open_cifar100"},
         "60,000 photographs of 32x32 pixels in 100 classes: official binary or python archive, or WebP strips in zips",
         argument="DIR",
         options={"classes": (int,)},
     ),
     "imagefolder": Entry(
-        f"{_HERE}.imagefolder:open_imagefolder",
+        {"classes": f"{_HERE}.imagefolder:open_imagefolder"},
         "your own images: DIR/class/*.jpg, or DIR/train, DIR/val and DIR/test of that kind",
         argument="DIR",
         options={"memory_gib": _NUMBER},
     ),
     "coco-keypoints": Entry(
-        None,
+        {"persons": f"{_HERE}.coco_keypoints:open_coco"},
         "persons with joints, in COCO's format: DIR or a zip with annotations and images, or one annotation file",
         argument="DIR_OR_ZIP",
-        options={"train": _TEXT, "val": _TEXT, "test": _TEXT, "images": _TEXT, "boxes": _TEXT, **PERSON_OPTIONS},
-        pose=f"{_HERE}.coco_keypoints:open_coco",
+        options={"train": _TEXT, "val": _TEXT, "test": _TEXT, "images": _TEXT, "boxes": _TEXT},
+        more={"persons": PERSON_OPTIONS},
     ),
     "mpii": Entry(
-        None,
+        {"persons": f"{_HERE}.mpii:open_mpii"},
         "MPII Human Pose: DIR or a zip with annot/*.json and images",
         argument="DIR_OR_ZIP",
-        options={"train": _TEXT, "val": _TEXT, "test": _TEXT, "images": _TEXT, "base": (int,), **PERSON_OPTIONS},
-        pose=f"{_HERE}.mpii:open_mpii",
+        options={"train": _TEXT, "val": _TEXT, "test": _TEXT, "images": _TEXT, "base": (int,)},
+        more={"persons": PERSON_OPTIONS},
     ),
     "py": Entry(
-        f"{_HERE}.python:open_python",
+        {"classes": f"{_HERE}.python:open_python"},
         "a Python function that returns torch Datasets; runs that code",
         argument="package.module:factory",
         needs="--trust-code",
@@ -114,9 +139,53 @@ TABLE: dict[str, Entry] = {
 }
 
 
+WORDS = {"classes": "classes", "persons": "persons with joints"}
+"""What samples have, for messages; a plug-in's word stands for itself."""
+
+
+@cache
+def _plugins() -> dict[str, metadata.EntryPoint]:
+    return {point.name: point for point in metadata.entry_points(group=GROUP) if point.name not in TABLE}
+
+
+def entry_names() -> list[str]:
+    """The names of all sources, those of installed plug-ins included; nothing is loaded."""
+    return [*TABLE, *_plugins()]
+
+
+@cache
+def find_entry(name: str) -> Entry | None:
+    """The row of a source, None where there is none; a plug-in cannot replace a row of ours.
+
+    Raises:
+        UserError: a plug-in that cannot be loaded.
+    """
+    if name in TABLE or name not in _plugins():
+        return TABLE.get(name)
+    target = _plugins()[name].value
+    module, _, attribute = target.partition(":")
+    try:
+        entry = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"data source '{name}' is listed as {target} but cannot be loaded: {error}") from error
+    if not isinstance(entry, Entry):
+        raise UserError(f"data source '{name}' is listed as {target}, which is no Entry")
+    return entry
+
+
+def entries() -> dict[str, Entry]:
+    """Every row that can be loaded, by name."""
+    found: dict[str, Entry] = {}
+    for name in entry_names():
+        with suppress(UserError):  # whoever asks for that source by its name is told why
+            entry = find_entry(name)
+            found |= {} if entry is None else {name: entry}
+    return found
+
+
 def source_names() -> list[str]:
     """The patterns of all sources, as typed: ``puppets``, ``imagefolder:DIR``, …"""
-    return [_pattern(name, entry) for name, entry in TABLE.items()]
+    return [_pattern(name, entry) for name, entry in entries().items()]
 
 
 def _pattern(name: str, entry: Entry) -> str:
@@ -127,7 +196,7 @@ def describe_sources() -> list[dict[str, str]]:
     """One row per source: ``name``, ``pattern``, ``summary``, ``needs``. Imports no torch."""
     return [
         {"name": name, "pattern": _pattern(name, entry), "summary": entry.summary, "needs": entry.needs}
-        for name, entry in TABLE.items()
+        for name, entry in entries().items()
     ]
 
 
@@ -136,12 +205,10 @@ def kind_of(types: tuple[type, ...]) -> str:
     return "text" if types == _TEXT else "a whole number" if types == (int,) else "a number"
 
 
-def _check_options(name: str, entry: Entry, options: Mapping[str, Any], task: str) -> None:
-    if entry.options is None:
+def _check_options(name: str, known: Mapping[str, tuple[type, ...]] | None, options: Mapping[str, Any]) -> None:
+    if known is None:
         return
     wrong = []
-    left_out = PERSON_OPTIONS if entry.pose is not None and task != "pose" else {}
-    known = {key: types for key, types in entry.options.items() if key not in left_out}
     for key, value in options.items():
         if key not in known:
             there = f"; there are {', '.join(known)}" if known else f"; '{name}' has no options"
@@ -153,30 +220,29 @@ def _check_options(name: str, entry: Entry, options: Mapping[str, Any], task: st
 
 
 def open_source(text: str, request: Request) -> Any:
-    """Open the source named by ``text`` (``name`` or ``name:argument``) for the request's task: a ``Source``, or for
-    pose a ``PersonSource``; a factory may also return a whole ``ImageSet``.
+    """Open the source named by ``text`` (``name`` or ``name:argument``) for what the request reads: a ``Source``, or
+    of persons a ``PersonSource``; a factory may also return a whole ``ImageSet``.
 
     Raises:
-        UserError: for unknown names, a missing argument, a task it does not serve, unknown options, code that is not
-        trusted, and what the source finds wrong.
+        UserError: for unknown names, a missing argument, samples that have something else, unknown options, code that
+        is not trusted, and what the source finds wrong.
     """
     name, colon, argument = text.partition(":")
-    entry = TABLE.get(name)
+    entry = find_entry(name)
     if entry is None:
-        raise UserError(
-            f"data: there is no source '{name}'{did_you_mean(name, TABLE)}; there are {', '.join(source_names())}"
-        )
+        near = did_you_mean(name, entry_names())
+        raise UserError(f"data: there is no source '{name}'{near}; there are {', '.join(source_names())}")
     if entry.argument is not None and not argument.strip():
         raise UserError(f"data: '{text}' lacks what follows the colon; write {_pattern(name, entry)}")
     if entry.argument is None and colon:
         raise UserError(f"data: '{name}' takes nothing after it; write {name} (settings go into data.options)")
     if entry.trust and not request.trust_code:
         raise UserError(f"data: '{text}' runs code of yours; say so with --trust-code (in Python: trust_code=True)")
-    target = entry.for_task(request.task)
-    if target is None:
-        able = ", ".join(other for other, row in TABLE.items() if row.for_task(request.task) is not None)
-        have = "persons with joints, not classes" if entry.target is None else "classes, not persons with joints"
-        raise UserError(f"data: '{name}' has {have}; for task: {request.task} there are {able}")
-    _check_options(name, entry, request.options, request.task)
-    module, function = target.split(":")
+    if request.reads not in entry.opens:
+        able = ", ".join(other for other, row in entries().items() if request.reads in row.opens)
+        have, wanted = (WORDS.get(word, word) for word in (next(iter(entry.opens)), request.reads))
+        whom = f"for task: {request.task} " if request.task else ""
+        raise UserError(f"data: '{name}' has {have}, not {wanted}; {whom}there are {able}")
+    _check_options(name, entry.options_for(request.reads), request.options)
+    module, function = entry.opens[request.reads].split(":")
     return getattr(importlib.import_module(module), function)(argument, request)

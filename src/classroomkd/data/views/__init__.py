@@ -26,7 +26,7 @@ from classroomkd.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from classroomkd.data.images import ImageSet
 
-__all__ = ["CropFlip", "FixedViews", "Mixup", "RandAugment", "ResizedCrop", "Views", "make_views", "view_names"]
+__all__ = ["CropFlip", "FixedViews", "Mixup", "RandAugment", "ResizedCrop", "Views", "make_views"]
 
 _TABLE: dict[str, Callable[..., Views]] = {
     "crop_flip": partial(CropFlip, pad=4, flip=True),
@@ -39,11 +39,6 @@ _TABLE: dict[str, Callable[..., Views]] = {
 }
 assert tuple(_TABLE) == IMAGE_VIEWS
 _ARTICLE = {"mask": "a mask", "image": "an image"}
-
-
-def view_names(task: str = "classification") -> tuple[str, ...]:
-    """The names ``make_views`` knows for ``task``."""
-    return PERSON_VIEWS if task == "pose" else IMAGE_VIEWS
 
 
 def make_views(

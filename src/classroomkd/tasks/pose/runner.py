@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from classroomkd.data.keypoints.people import People
     from classroomkd.recipe import TrainSpec
     from classroomkd.recipe.schema import MentorSpec
-    from classroomkd.recipe.task_options import PoseOptions
     from classroomkd.run.setup import Setup
+    from classroomkd.tasks.pose.spec import PoseOptions
     from classroomkd.train.inputs import Inputs
 
 __all__ = ["PoseRunner"]
@@ -51,7 +51,7 @@ class PoseRunner(TaskRunner):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
-        from classroomkd.recipe.task_options import PoseOptions
+        from classroomkd.tasks.pose.spec import PoseOptions
 
         self.options: PoseOptions = PoseOptions.model_validate(setup.recipe.task.options)
         if setup.data.skeleton is None or setup.data.people is None:

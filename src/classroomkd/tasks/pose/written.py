@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from classroomkd._stored import MAPPING, parse_json, trusted
+from classroomkd.data.keypoints.crops import Canvas
 from classroomkd.data.skeleton import Skeleton
 from classroomkd.tasks.pose.coding import Coding, from_plain
 
-__all__ = ["written_coding", "written_skeleton"]
+__all__ = ["PoseAnswers", "written_coding", "written_skeleton"]
 
 REMEDY = "export it again, or take another copy"
+
+
+@dataclass(frozen=True)
+class PoseAnswers:
+    """What a pose student's answers mean, and how persons were cropped for it.
+
+    Attributes:
+        skeleton: its joints.
+        coding: how an answer says where they are; ``coding.decode(answer)`` is (B, K, 3): x, y in pixels of the crop
+            (the first pixel's centre is 0) and a score in 0..1.
+        canvas: the crop's size, and how finely crops were stored.
+        padding: by how much a person's box was enlarged.
+    """
+
+    skeleton: Skeleton
+    coding: Coding
+    canvas: Canvas
+    padding: float
 
 
 def written_skeleton(path: str | Path, about: Mapping[str, str]) -> Skeleton:

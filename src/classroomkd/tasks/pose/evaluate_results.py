@@ -6,7 +6,6 @@ Read as pycocotools reads them: every picture that the annotations list was look
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +20,18 @@ from classroomkd.data.keypoints.people import join
 from classroomkd.data.sources.base import Request
 from classroomkd.data.sources.table import open_source
 from classroomkd.errors import UserError
+from classroomkd.tasks.files import Shown
 from classroomkd.tasks.pose.judging import as_truth
 from classroomkd.tasks.pose.official import official_ap
 from classroomkd.tasks.pose.oks import by_visibility, keypoint_ap
 from classroomkd.tasks.pose.results import read_results
+from classroomkd.tasks.pose.spec import PoseSpec
 from classroomkd.tasks.pose.truth import Truth
 
 __all__ = ["score_results"]
 
 
-def score_results(
-    path: Path, source: str | None, part: str | None, *, official: bool
-) -> tuple[dict[str, Any], Callable[[], None]]:
+def score_results(path: Path, source: str | None, part: str | None, *, official: bool) -> Shown:
     """The scores as plain data, and what prints them. Whose boxes the answers are about, such a file does not say.
 
     Args:
@@ -49,7 +48,7 @@ def score_results(
             f"{path} is a file of results; say which annotations they are scored against: --data coco-keypoints:DIR "
             "(or coco-keypoints:FILE.json@IMAGES)"
         )
-    opened = open_source(source, Request(task="pose"))
+    opened = open_source(source, Request(reads=PoseSpec.reads, task=PoseSpec.name))
     assert isinstance(opened, PersonSource)
     part, listings = _chosen(opened, source, part)
     notes = list(opened.notes)

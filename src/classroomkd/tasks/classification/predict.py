@@ -15,35 +15,33 @@ from torch import Tensor
 
 from classroomkd._files import atomic_write
 from classroomkd.classroom import prediction_of
-from classroomkd.cli.by_task import refuse
-from classroomkd.cli.predict import Wanted
 from classroomkd.data.decode import DecodeError, decode
 from classroomkd.errors import UserError
 from classroomkd.export import Student
+from classroomkd.tasks.files import PredictRequest
 from classroomkd.train.inputs import Inputs
 
-__all__ = ["tell_classes"]
+__all__ = ["predict_classes"]
 
 
-def tell_classes(wanted: Wanted) -> list[str]:
+def predict_classes(asked: PredictRequest) -> list[str]:
     """Write the classes of every image; what could not be read, and why.
 
     Raises:
         UserError: nothing could be read.
     """
-    refuse(wanted.student, {"--boxes": wanted.boxes, "--draw": wanted.draw, "--flip-test": wanted.flip_test})
-    out, lines = wanted.out, wanted.lines
+    out, lines = asked.out, asked.lines
     if out is not None and out.suffix == ".json":
         raise UserError(f"--out {out}: classes are written as .csv or .jsonl")
-    top = min(wanted.top or 1, len(wanted.student.classes))
+    top = min(asked.top or 1, len(asked.student.classes))
     skipped: list[str] = []
-    rows = _begun(_rows(wanted, top, skipped), skipped, wanted.images)
+    rows = _begun(_rows(asked, top, skipped), skipped, asked.images)
     if out is None:
         _write(sys.stdout, rows, lines, top)
     else:
         with atomic_write(out, "w") as file:
             _write(file, rows, lines, top)
-        print(f"{len(wanted.files) - len(skipped)} images -> {out}", file=sys.stderr)
+        print(f"{len(asked.files) - len(skipped)} images -> {out}", file=sys.stderr)
     return skipped
 
 
@@ -55,9 +53,9 @@ def _begun(rows: Iterator[dict[str, Any]], skipped: list[str], images: Path) -> 
     return chain([first], rows)
 
 
-def _rows(wanted: Wanted, top: int, skipped: list[str]) -> Iterator[dict[str, Any]]:
-    taught, files, size = wanted.student, wanted.files, wanted.batch_size
-    module, inputs = taught.module.to(wanted.device), Inputs(taught.mean, taught.std, wanted.device)
+def _rows(asked: PredictRequest, top: int, skipped: list[str]) -> Iterator[dict[str, Any]]:
+    taught, files, size = asked.student, asked.files, asked.batch_size
+    module, inputs = taught.module.to(asked.device), Inputs(taught.mean, taught.std, asked.device)
     for start in range(0, len(files), size):
         read = []
         for file in files[start : start + size]:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from classroomkd import data as data_
-from classroomkd.cli.by_task import refuse
-from classroomkd.cli.evaluate import Question
 from classroomkd.errors import UserError
+from classroomkd.tasks.files import EvaluateRequest, Shown
 from classroomkd.train.inputs import Inputs
 from classroomkd.train.scoring import answers, as_json, score
 
 __all__ = ["score_classes"]
 
 
-def score_classes(asked: Question) -> tuple[dict[str, Any], Callable[[], None]]:
+def score_classes(asked: EvaluateRequest) -> Shown:
     """The score as plain data, and what prints it.
 
     Raises:
         UserError: data of other classes or another shape, and what ``data.load`` raises.
     """
     taught = asked.student
-    refuse(taught, {"--flip-test": asked.flip_test, "--official": asked.official})
     images = data_.load(asked.spec(size=taught.side), trust_code=asked.trust_code)
     asked.check(images)
     if sorted(images.classes) != sorted(taught.classes):

@@ -17,9 +17,6 @@ from torch import Tensor
 
 from classroomkd._files import atomic_write, refuse_links
 from classroomkd.classroom import prediction_of
-from classroomkd.cli.boxes import Boxes, boxes_in, whole_images
-from classroomkd.cli.by_task import refuse
-from classroomkd.cli.predict import Wanted
 from classroomkd.data.keypoints.annotation_file import AnnotationFile, annotated, boxed
 from classroomkd.data.keypoints.checks import usable
 from classroomkd.data.keypoints.crops import crop
@@ -27,15 +24,17 @@ from classroomkd.data.keypoints.files import cut_all
 from classroomkd.data.keypoints.people import Annotations, Floats, People
 from classroomkd.data.views.keypoints import PersonViews
 from classroomkd.errors import UserError
-from classroomkd.export.student import Pose
+from classroomkd.tasks.files import PredictRequest
+from classroomkd.tasks.pose.boxes import Boxes, boxes_in, whole_images
 from classroomkd.tasks.pose.judging import answered
 from classroomkd.tasks.pose.truth import Found
+from classroomkd.tasks.pose.written import PoseAnswers
 from classroomkd.train.inputs import Inputs
 
-__all__ = ["tell_joints"]
+__all__ = ["predict_joints"]
 
 
-def tell_joints(wanted: Wanted) -> list[str]:
+def predict_joints(asked: PredictRequest) -> list[str]:
     """Write the joints of every person; what was left out, and why.
 
     Persons are cropped, answers decoded, scored and (of a detector's boxes) thinned out as ``evaluate`` does.
@@ -43,28 +42,27 @@ def tell_joints(wanted: Wanted) -> list[str]:
     Raises:
         UserError: nobody is left, or boxes that do not fit the images.
     """
-    pose = wanted.student.pose
+    pose = asked.student.pose
     assert pose is not None
-    refuse(wanted.student, {"--top": wanted.top})
-    root = wanted.images if wanted.images.is_dir() else wanted.images.parent
-    if wanted.draw is not None:
-        _check_apart(wanted.draw, wanted.images, root)
-    boxes = boxes_in(wanted.boxes, wanted.files, root) if wanted.boxes else whole_images(wanted.files, root)
+    root = asked.images if asked.images.is_dir() else asked.images.parent
+    if asked.draw is not None:
+        _check_apart(asked.draw, asked.images, root)
+    boxes = boxes_in(asked.boxes, asked.files, root) if asked.boxes else whole_images(asked.files, root)
     skipped = boxes.skipped
-    people, answers = _look(wanted, pose, boxes, skipped)
+    people, answers = _look(asked, pose, boxes, skipped)
     if not len(people):
-        raise UserError(f"no person in {wanted.images} could be looked at: {'; '.join(skipped[:3])}")
+        raise UserError(f"no person in {asked.images} could be looked at: {'; '.join(skipped[:3])}")
     found = answered(people, people.ids, answers, pose.skeleton)
     ids = np.array([picture.id for picture in people.pictures], np.int64)[np.argsort(people.numbers)]
     found = replace(found, image=ids[found.image])
     names = {picture.id: picture.file for picture in people.pictures}
-    with atomic_write(wanted.out, "w") if wanted.out is not None else nullcontext(sys.stdout) as file:
-        _write(file, wanted, found, names, boxes.category, root)
-    if wanted.draw is not None:
-        skipped += _draw(wanted.draw, boxes, found, pose)
-    if wanted.out is not None:
+    with atomic_write(asked.out, "w") if asked.out is not None else nullcontext(sys.stdout) as file:
+        _write(file, asked, found, names, boxes.category, root)
+    if asked.draw is not None:
+        skipped += _draw(asked.draw, boxes, found, pose)
+    if asked.out is not None:
         count = len(np.unique(found.image))
-        print(f"{len(found.image):,} persons on {count:,} images -> {wanted.out}", file=sys.stderr)
+        print(f"{len(found.image):,} persons on {count:,} images -> {asked.out}", file=sys.stderr)
     return skipped
 
 
@@ -79,7 +77,7 @@ def _check_apart(folder: Path, images: Path, root: Path) -> None:
         raise UserError(f"--draw {folder} lies in {root}, where the images are; give a folder elsewhere")
 
 
-def _look(wanted: Wanted, pose: Pose, boxes: Boxes, skipped: list[str]) -> tuple[People, Floats]:
+def _look(asked: PredictRequest, pose: PoseAnswers, boxes: Boxes, skipped: list[str]) -> tuple[People, Floats]:
     """Whoever could be cropped, and the decoded answers (n, K, 3) in pixels of their crops."""
     regions = boxed(boxes.box, boxes.pictures, boxes.picture)
     nobody = np.zeros((len(regions), len(pose.skeleton), 3))
@@ -90,19 +88,19 @@ def _look(wanted: Wanted, pose: Pose, boxes: Boxes, skipped: list[str]) -> tuple
     rows = np.flatnonzero(usable(listing, regions, names, learn=False, notes=skipped))
     origin, step = crop(regions[rows], pose.canvas.size, pose.padding)
     views = PersonViews("none", skeleton=pose.skeleton, canvas=pose.canvas, view_seed=0)
-    taught = wanted.student
-    module, inputs = taught.module.to(wanted.device), Inputs(taught.mean, taught.std, wanted.device)
+    taught = asked.student
+    module, inputs = taught.module.to(asked.device), Inputs(taught.mean, taught.std, asked.device)
     said: list[Tensor] = []
     good: list[NDArray[np.int64]] = []
-    for start in range(0, len(rows), wanted.batch_size):
-        chosen = np.arange(start, min(start + wanted.batch_size, len(rows)))
+    for start in range(0, len(rows), asked.batch_size):
+        chosen = np.arange(start, min(start + asked.batch_size, len(rows)))
         jobs = [(boxes.pictures[boxes.picture[rows[i]]], origin[i], float(step[i])) for i in chosen]
         pixels, bad = cut_all(boxes.store, jobs, pose.canvas)
         skipped += dict.fromkeys(f"{boxes.store.path / jobs[i][0].file}: {reason}" for i, reason in sorted(bad.items()))
         able = np.array([i for i in range(len(jobs)) if i not in bad], np.int64)
         if len(able):
             shown, _ = views.eval_view(pixels[torch.from_numpy(able)], torch.zeros(len(able), len(pose.skeleton), 3))
-            said.append(_ask(module, inputs, shown, pose, wanted.flip_test))
+            said.append(_ask(module, inputs, shown, pose, asked.flip_test))
             good.append(chosen[able])
     left = np.concatenate(good) if good else np.zeros(0, np.int64)
     answers = torch.cat(said).cpu().double().numpy() if said else np.zeros((0, len(pose.skeleton), 3))
@@ -110,7 +108,7 @@ def _look(wanted: Wanted, pose: Pose, boxes: Boxes, skipped: list[str]) -> tuple
 
 
 @torch.no_grad()
-def _ask(module: torch.nn.Module, inputs: Inputs, shown: Tensor, pose: Pose, flip: bool) -> Tensor:
+def _ask(module: torch.nn.Module, inputs: Inputs, shown: Tensor, pose: PoseAnswers, flip: bool) -> Tensor:
     """Decoded answers to crops (B, 3, H, W) uint8."""
     answer = prediction_of(module(inputs(shown))).float()
     if flip:
@@ -119,7 +117,9 @@ def _ask(module: torch.nn.Module, inputs: Inputs, shown: Tensor, pose: Pose, fli
     return pose.coding.decode(answer)
 
 
-def _people(boxes: Boxes, pose: Pose, persons: Annotations, origin: Floats, step: Floats, score: Floats) -> People:
+def _people(
+    boxes: Boxes, pose: PoseAnswers, persons: Annotations, origin: Floats, step: Floats, score: Floats
+) -> People:
     """The persons as an image set has them, so that they are scored alike."""
     return People(
         canvas=pose.canvas, pictures=boxes.pictures, ids=np.arange(len(persons)), persons=persons, origin=origin,
@@ -128,24 +128,26 @@ def _people(boxes: Boxes, pose: Pose, persons: Annotations, origin: Floats, step
     )  # fmt: skip
 
 
-def _write(file: IO[str], wanted: Wanted, found: Found, names: dict[int, str], category: int, root: Path) -> None:
+def _write(
+    file: IO[str], asked: PredictRequest, found: Found, names: dict[int, str], category: int, root: Path
+) -> None:
     """COCO's results with file names (.json; .jsonl: one a line), or rows of x, y and score by joint."""
     numbers = found.joints.reshape(len(found.joints), -1)
-    if wanted.lines or (wanted.out is not None and wanted.out.suffix == ".json"):
+    if asked.lines or (asked.out is not None and asked.out.suffix == ".json"):
         entries = [
             json.dumps({"image_id": i, "category_id": category, "keypoints": k, "score": s, "file_name": names[i]})
             for i, k, s in zip(found.image.tolist(), numbers.tolist(), found.score.tolist(), strict=True)
         ]
-        file.write("\n".join(entries) + "\n" if wanted.lines else "[\n" + ",\n".join(entries) + "\n]\n")
+        file.write("\n".join(entries) + "\n" if asked.lines else "[\n" + ",\n".join(entries) + "\n]\n")
         return
     writer = csv.writer(file, lineterminator="\n")
-    columns = [f"{joint}_{what}" for joint in wanted.student.classes for what in ("x", "y", "score")]
+    columns = [f"{joint}_{what}" for joint in asked.student.classes for what in ("x", "y", "score")]
     writer.writerow(["file", "score", *columns])
     for image, row, score in zip(found.image.tolist(), numbers.tolist(), found.score.tolist(), strict=True):
         writer.writerow([str(root / names[image]), round(score, 6), *(round(value, 3) for value in row)])
 
 
-def _draw(folder: Path, boxes: Boxes, found: Found, pose: Pose) -> list[str]:
+def _draw(folder: Path, boxes: Boxes, found: Found, pose: PoseAnswers) -> list[str]:
     """Every picture with somebody found in it, with skeletons; those that could not be drawn."""
     from classroomkd.export.drawing import save_drawn
 

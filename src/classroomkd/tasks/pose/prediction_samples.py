@@ -23,8 +23,14 @@ from torch import Tensor
 from classroomkd import models
 from classroomkd._files import atomic_write_text
 from classroomkd.errors import UserError
+from classroomkd.report import load_summary, result_rows
+from classroomkd.report.headline import main_arm
 from classroomkd.run.answers_file import load_answers
 from classroomkd.run.students import seed_folder
+from classroomkd.tasks.pose import pck
+from classroomkd.tasks.pose.oks import oks
+from classroomkd.tasks.pose.pck import box_side
+from classroomkd.tasks.pose.spec import BY_JOINT
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
@@ -38,7 +44,6 @@ NAME = "gallery.json"
 RANDOM, WORST, DRAWN_WITH = 12, 12, 0
 LIMIT = 900_000  # bytes of all crops together, before base64 makes four of three
 TRIES = ((85, 0), (75, 0), (75, 320), (60, 224), (50, 160), (40, 96))  # JPEG quality, longer side (0: as it is)
-RIGHT_BY = ("PCKh@0.5", "PCK@0.2", "PCK@0.2_box")  # what says which joints are right where the metric does not
 Floats = NDArray[np.float64]
 
 
@@ -118,9 +123,6 @@ def write_prediction_samples(
 
 def _headline(out: Path) -> str | None:
     """The arm that the page is about."""
-    from classroomkd.report import load_summary, result_rows
-    from classroomkd.report.headline import main_arm
-
     summary = load_summary(out)
     row = main_arm(result_rows(summary), summary)
     return None if row is None else str(row["arm"])
@@ -163,8 +165,6 @@ class _Teller:
 
     def error(self, part: Part, found: Floats) -> Floats:
         """Mean distance (B,) of labelled joints, in shares of the box's longer side."""
-        from classroomkd.tasks.pose.pck import box_side
-
         far, labelled = self._far(part, found)
         count = np.maximum(labelled.sum(1), 1)
         mean = np.where(labelled, far, 0.0).sum(1) / count / box_side(self.task_runner.people.of(_ids(part)).box)
@@ -172,28 +172,24 @@ class _Teller:
 
     def allowed(self, part: Part) -> tuple[str, Floats]:
         """What says which joints are right, and up to which distance (B,), image pixels; NaN where nothing does."""
-        from classroomkd.tasks.pose import pck
-
         known, skeleton = self.task_runner.people.of(_ids(part)), self.task_runner.skeleton
-        for name in (self.task_runner.metric, *RIGHT_BY):
+        for name in (self.task_runner.metric, *BY_JOINT):
             kind, _, rest = name.partition("@")
             share, _, by = rest.partition("_")
             reference = np.full(len(known), np.nan)
             if kind == "PCKh":
                 reference = known.head * pck.HEAD_SHARE
             elif kind == "PCK" and by == "box":
-                reference = pck.box_side(known.box)
+                reference = box_side(known.box)
             elif kind == "PCK":
                 with suppress(UserError):  # a skeleton without shoulders or hips
                     reference = pck.torso(known.joints, skeleton)
             if np.isfinite(reference).any():
                 return name, reference * float(share)
-        return RIGHT_BY[-1], np.full(len(known), np.nan)
+        return BY_JOINT[-1], np.full(len(known), np.nan)
 
     def described(self, part: Part, found: Sequence[Floats]) -> dict[str, list[Any]]:
         """What the file says of each person: picture, crop, truth, and ``found`` in the order given."""
-        from classroomkd.tasks.pose.oks import oks
-
         people, ids = self.task_runner.people, _ids(part)
         pixels, target = self.setup.base_views.eval_view(*part.batch(torch.arange(len(part)))[:2])
         truth, known, (_, allowed) = target.cpu().double().numpy(), people.of(ids), self.allowed(part)

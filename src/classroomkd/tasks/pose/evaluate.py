@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,16 +14,17 @@ from rich.table import Table
 from torch import Tensor
 
 from classroomkd import data as data_
-from classroomkd.cli.evaluate import Question
 from classroomkd.data.images import ImageSet, Part
 from classroomkd.data.keypoints.crops import PADDING
 from classroomkd.data.keypoints.people import People
 from classroomkd.errors import UserError
-from classroomkd.export.student import Pose
 from classroomkd.run.reading import read_answers, sum_up
+from classroomkd.tasks.files import EvaluateRequest, Shown
 from classroomkd.tasks.pose.judging import answered, judge, truth_of
 from classroomkd.tasks.pose.official import official_ap
-from classroomkd.tasks.pose.task import Pose as Task
+from classroomkd.tasks.pose.spec import PoseSpec
+from classroomkd.tasks.pose.task import Pose
+from classroomkd.tasks.pose.written import PoseAnswers
 from classroomkd.train.inputs import Inputs
 from classroomkd.train.scoring import Score, as_json
 
@@ -32,7 +33,7 @@ __all__ = ["score_joints"]
 _BY_JOINT = ("PCKh@0.5", "PCK@0.2", "PCK@0.2_box", "PCK@0.05_box")  # what judge() tells by joint, the first there is
 
 
-def score_joints(asked: Question) -> tuple[dict[str, Any], Callable[[], None]]:
+def score_joints(asked: EvaluateRequest) -> Shown:
     """The scores as plain data, and what prints them.
 
     Raises:
@@ -41,7 +42,7 @@ def score_joints(asked: Question) -> tuple[dict[str, Any], Callable[[], None]]:
     """
     taught = asked.student
     assert taught.pose is not None
-    images = data_.load(_spec(asked, taught.pose), task="pose", trust_code=asked.trust_code)
+    images = data_.load(_spec(asked, taught.pose), task=PoseSpec.name, trust_code=asked.trust_code)
     asked.check(images)
     for note in images.notes:
         print(note, file=sys.stderr)
@@ -54,7 +55,7 @@ def score_joints(asked: Question) -> tuple[dict[str, Any], Callable[[], None]]:
     parts = [images.train, images.val, images.test] if asked.part == "all" else [getattr(images, asked.part)]
     ids = torch.cat([part.ids for part in parts])
     people, metric = _people(images, ids, asked.part)
-    task = Task(pose.coding, pose.skeleton)
+    task = Pose(pose.coding, pose.skeleton)
     answers = ((said[:, places], target) for said, target in _answers(asked, images, parts, flip))
     decoded, loss = sum_up(answers, pose.coding, task)
     first, by_joint, figures = judge(people, pose.skeleton, ids, decoded, metric=metric, test=bool(len(people.bare)))
@@ -75,7 +76,7 @@ def score_joints(asked: Question) -> tuple[dict[str, Any], Callable[[], None]]:
     return found, lambda: _show(found, pose.skeleton.joints, labels)
 
 
-def _spec(asked: Question, pose: Pose) -> dict[str, Any]:
+def _spec(asked: EvaluateRequest, pose: PoseAnswers) -> dict[str, Any]:
     """The data section; other data than the run's own are cropped as the student's were."""
     spec = asked.spec(size=list(pose.canvas.size))
     if asked.source is not None and not asked.source.startswith("py:"):
@@ -89,7 +90,7 @@ def _own_flip_test(recipe: Mapping[str, Any] | None) -> bool:
     return bool(task.get("flip_test")) if isinstance(task, Mapping) else False
 
 
-def _places(images: ImageSet, pose: Pose) -> list[int]:
+def _places(images: ImageSet, pose: PoseAnswers) -> list[int]:
     """For each of the data's joints, its place in the student's answer; by name."""
     if images.skeleton is None or images.people is None:
         raise UserError(f"the student finds joints, the data '{images.name}' has classes; give it persons with joints")
@@ -103,7 +104,9 @@ def _places(images: ImageSet, pose: Pose) -> list[int]:
     return [place for place in found if place is not None]
 
 
-def _answers(asked: Question, images: ImageSet, parts: list[Part], flip: bool) -> Iterator[tuple[Tensor, Tensor]]:
+def _answers(
+    asked: EvaluateRequest, images: ImageSet, parts: list[Part], flip: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
     """The student's answers (B, …) and targets (B, K, 3) of some parts, batch by batch."""
     taught = asked.student
     assert taught.pose is not None
@@ -134,7 +137,7 @@ def _people(images: ImageSet, ids: Tensor, part: str) -> tuple[People, str]:
     return replace(images.people, boxes=boxes, bare=bare), metric
 
 
-def _official(people: People, ids: Tensor, decoded: Tensor, pose: Pose) -> dict[str, float]:
+def _official(people: People, ids: Tensor, decoded: Tensor, pose: PoseAnswers) -> dict[str, float]:
     """pycocotools' figures of what :func:`judge` scores."""
     keys = ids.cpu().numpy()
     test = bool(len(people.bare))

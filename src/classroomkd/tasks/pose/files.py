@@ -1,0 +1,193 @@
+"""Pose students in their files, and what the verbs do with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd._stored import MAPPING, Damaged, parse_json, trusted
+from classroomkd.classroom import prediction_of
+from classroomkd.data.keypoints.crops import PADDING, Canvas
+from classroomkd.errors import UserError
+from classroomkd.export.graph import Graph, Prediction
+from classroomkd.export.student import own_recipe
+from classroomkd.export.words import made_by, numbers, sizes
+from classroomkd.models.about import REMEDY
+from classroomkd.models.measuring import as_for_evaluation, example
+from classroomkd.tasks.files import EvaluateRequest, PredictRequest, Shown, TaskFiles
+from classroomkd.tasks.pose.coding import Coding, Heatmap, SimCC, coding_of
+from classroomkd.tasks.pose.written import PoseAnswers, written_coding, written_skeleton
+
+if TYPE_CHECKING:
+    from classroomkd.export import Student
+    from classroomkd.recipe import Arm
+    from classroomkd.run.setup import Setup
+
+__all__ = ["PoseFiles", "Reading"]
+
+
+class PoseFiles(TaskFiles):
+    """Of pose students."""
+
+    evaluate_options = ("flip_test", "official")
+    predict_options = ("boxes", "draw", "flip_test")
+
+    def build(self, model: str, classes: tuple[str, ...], shape: tuple[int, int, int], trust_code: bool) -> nn.Module:
+        """See the base."""
+        return self.network(model, len(classes), shape, trust_code)
+
+    def network(self, model: str, count: int, shape: tuple[int, int, int], trust_code: bool) -> nn.Module:
+        """See the base."""
+        from classroomkd.models.pose import resolve_pose
+
+        channels, height, width = shape
+        network: nn.Module = resolve_pose(model, count, (height, width), trust_code=trust_code, in_channels=channels)
+        return network
+
+    @torch.no_grad()
+    def head(self, module: nn.Module, model: str, shape: tuple[int, int, int]) -> str | None:
+        """See the base: the kind of answer and its shape."""
+        with as_for_evaluation(module):
+            coding = coding_of(module, prediction_of(module(example(module, shape))), shape[1:], model)
+        return f"{coding.kind}, {' x '.join(map(str, coding.answer_shape))}"
+
+    def read_answers(self, path: Path, about: Mapping[str, str], size: tuple[int, int]) -> PoseAnswers:
+        """See the base: joints, head and crops."""
+        missing = [k for k in ("skeleton", "coding") if k not in about]
+        if missing:
+            raise UserError(f"{path} is not a pose student of this package: its metadata lacks {', '.join(missing)}")
+        with trusted(f"{path}: what it says of its crops", REMEDY):
+            options = parse_json(about["crop"], MAPPING) if "crop" in about else _own_options(path)
+            scale, padding = float(options.get("canvas", 1.0)), float(options.get("padding", PADDING))
+            if not (0 < scale <= 16 and 0 < padding <= 16):
+                raise Damaged(f"does not fit (canvas {scale}, padding {padding})")
+        return PoseAnswers(written_skeleton(path, about), written_coding(path, about), Canvas(size, scale), padding)
+
+    def written_out(self, student: Student) -> dict[str, str]:
+        """See the base: how persons were cropped."""
+        if student.pose is None or "crop" in student.metadata:
+            return {}
+        crop = {"padding": student.pose.padding, "canvas": student.pose.canvas.scale}
+        return {"crop": json.dumps(crop)}
+
+    def card(self, student: Student, target: Path) -> str:
+        """See the base."""
+        return _card(student, target)
+
+    def graph(self, student: Student, decode: str | None) -> Graph:
+        """See the base: joints, or with ``outside`` the network's own answer."""
+        assert student.pose is not None
+        network = student.module.to("cpu").eval()
+        if decode == "outside":
+            return Graph(Prediction(network), "answer")
+        return Graph(Reading(network, student.pose.coding).eval(), "joints", readings=True)
+
+    def evaluate(self, asked: EvaluateRequest) -> Shown:
+        """See the base."""
+        from classroomkd.tasks.pose.evaluate import score_joints
+
+        return score_joints(asked)
+
+    def evaluate_answers(self, path: Path, source: str | None, part: str | None, official: bool) -> Shown:
+        """See the base: COCO's results."""
+        from classroomkd.tasks.pose.evaluate_results import score_results
+
+        return score_results(path, source, part, official=official)
+
+    def predict(self, asked: PredictRequest) -> list[str]:
+        """See the base."""
+        from classroomkd.tasks.pose.predict import predict_joints
+
+        return predict_joints(asked)
+
+    def write_prediction_samples(
+        self, setup: Setup, out: Path, arms: Sequence[Arm], mentors: Sequence[Mapping[str, Any]]
+    ) -> Path | None:
+        """See the base: the worst placed persons, and some at random."""
+        from classroomkd.tasks.pose.prediction_samples import write_prediction_samples
+
+        return write_prediction_samples(setup, out, arms, mentors)
+
+
+def _own_options(path: Path) -> dict[str, Any]:
+    recipe = own_recipe(path) or {}
+    data = recipe.get("data")
+    options = data.get("options") if isinstance(data, dict) else None
+    return options if isinstance(options, dict) else {}
+
+
+class Reading(nn.Module):
+    """A pose network and what reads its answers: crops (B, C, H, W) to x, y and a score (B, K, 3)."""
+
+    def __init__(self, network: nn.Module, coding: Coding) -> None:
+        super().__init__()
+        self.network = network
+        self.coding = coding
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """x and y in pixels of the crop, a score in 0..1."""
+        found: Tensor = self.coding.decode(prediction_of(self.network(pixels)))
+        return found
+
+
+def _card(student: Student, target: Path) -> str:
+    assert student.pose is not None
+    channels, height, width = student.shape
+    pose = student.pose
+    pairs = ", ".join("–".join(pose.skeleton.joints[i] for i in pair) for pair in pose.skeleton.flip_pairs)
+    return f"""# {student.model}, {len(pose.skeleton)} joints of one person
+
+{made_by(student)}
+
+- input: {channels} x {height} x {width}, pixels in 0..1, mean {numbers(student.mean)}, std {numbers(student.std)}: one
+  person, whose box was widened to the input's aspect and enlarged {pose.padding:g} times
+- output: {_answer(pose.coding)}
+- joints, in this order: {", ".join(pose.skeleton.joints)}
+- swapped in a mirror image: {pairs or "none"}
+- {sizes(student)}
+
+{_how(pose.coding)}
+
+```python
+import torch
+from classroomkd.export import load_student
+
+student = load_student("{target.name}")
+pixels = torch.rand(1, {channels}, {height}, {width})  # a crop, RGB in 0..1
+mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (student.mean, student.std))
+with torch.no_grad():
+    answer = student.module((pixels - mean) / std)
+joints = student.pose.coding.decode(answer)  # (1, {len(pose.skeleton)}, 3): x, y in pixels of the crop, score
+```
+"""
+
+
+def _answer(coding: Coding) -> str:
+    shape = " x ".join(str(n) for n in coding.answer_shape)
+    if isinstance(coding, SimCC):
+        return f"{shape} numbers (SimCC): for each joint {coding.bins[0]} bins over x, then {coding.bins[1]} over y"
+    return f"{shape} numbers: a heatmap a joint"
+
+
+def _how(coding: Coding) -> str:
+    """How to decode without this package."""
+    if isinstance(coding, SimCC):
+        return (
+            f"To decode: the highest bin of each axis, divided by {coding.split:g}, is the place in pixels of the crop "
+            f"(the first\npixel's centre is 0). softmax({coding.beta:g} · bins) are the probabilities of an axis; the "
+            f"score is their sum within {coding.sigmas[0]:.1f}\n(x) or {coding.sigmas[1]:.1f} (y) bins of the highest, "
+            "that of the worse axis."
+        )
+    assert isinstance(coding, Heatmap)
+    steps = ", ".join(f"{n:.4f}" for n in coding.spacing)
+    refined = {"dark": ", refined by DARK", "quarter": ", moved a quarter towards the higher neighbour"}
+    ground = " above the map's median" if coding.loss == "kl" else ""
+    return (
+        f"To decode: the highest cell{refined.get(coding.decoder, '')}; cells are ({steps}) pixels of the crop apart "
+        f"along x and y, the\nfirst cell is at 0. The score is the peak's height{ground}."
+    )

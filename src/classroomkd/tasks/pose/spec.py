@@ -1,0 +1,107 @@
+"""Pose as recipes, lists and reports know it; without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from classroomkd._section import Section
+from classroomkd.data.spec import PERSON_VIEWS
+from classroomkd.errors import UserError
+from classroomkd.models.pose.catalogue import mentor_only, pose_names, pose_table
+from classroomkd.tasks.spec import TaskDescription
+from classroomkd.tasks.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from classroomkd.data.images import ImageSet
+    from classroomkd.data.spec import DataSpec
+
+__all__ = ["BY_JOINT", "PoseOptions", "PoseSpec"]
+
+Positive = Annotated[float, Field(gt=0)]
+
+BY_JOINT = ("PCKh@0.5", "PCK@0.2", "PCK@0.2_box")
+"""What says which joints are right, where the metric that counts does not: the first that a run has."""
+
+
+class PoseOptions(Section):
+    """What a pose student is taught and how it is judged."""
+
+    per: Literal["joint", "person"] = Field(
+        default="joint", description="Whether mentors are compared with the student joint by joint or person by person."
+    )
+    distil_hidden: bool = Field(default=True, description="Whether joints without a label are distilled, too.")
+    flip_test: bool = Field(default=False, description="Score the mean of a crop's and its mirror image's answers.")
+    loss: Literal["mse", "kl"] = Field(default="mse", description="Of a heatmap student: squared error or scaled KL.")
+    scale: Positive = Field(default=15.0, description="What a heatmap is multiplied by before a softmax.")
+    beta: Positive = Field(default=10.0, description="What SimCC logits are multiplied by before a softmax.")
+    decoder: Literal["dark", "quarter", "argmax"] = Field(default="dark", description="How a heatmap is read.")
+
+
+class PoseSpec(TaskDescription):
+    """Where each joint of a person is."""
+
+    name = "pose"
+    options = PoseOptions
+    reads = "persons"
+    samples = "people with joints"
+    views = PERSON_VIEWS
+    offers = frozenset({"distributions", "joints"})
+    vocabulary = Vocabulary(
+        unit="joint",
+        units="joints",
+        samples="persons",
+        seen="persons",
+        spot="joint",
+        spots="joints",
+        share="% of the persons with a joint",
+        share_of="share of the persons with the joint",
+        whole="persons with the joint",
+        rebuilt="rebuilt from a description; what it does on joints is this project's design (none was released)",
+    )
+    counted = "joints"
+    usual_count = 17
+    answer_files = (".json",)
+    demos: ClassVar[Mapping[str, Path]] = {"puppets": Path(__file__).with_name("demo.yaml")}
+    next_step = "classroomkd run pose/coco data.source=coco-keypoints:DIR   your own people, annotated as COCO does"
+
+    def load(self, wanted: DataSpec, *, trust_code: bool = False) -> ImageSet:
+        """Persons, cropped."""
+        from classroomkd.data.keypoints.assemble import load_people
+
+        return load_people(wanted, trust_code=trust_code, task=self.name)
+
+    def by_unit(self, metric: str, figures: Collection[str]) -> str:
+        """Some PCK: OKS-AP is of persons."""
+        return metric if metric.startswith("PCK") else next((name for name in BY_JOINT if name in figures), "PCK")
+
+    def model_problem(self, name: str, trust_code: bool) -> str | None:
+        """By the name alone: nothing is built."""
+        from classroomkd.models.pose import check_pose
+
+        try:
+            check_pose(name, trust_code=trust_code)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def mentor_only(self, model: str) -> bool:
+        """Published weights that are frozen."""
+        return mentor_only(model)
+
+    def knows(self, model: str) -> bool:
+        """Names of the table, and bodies with a head for joints."""
+        kind, colon, _ = model.partition(":")
+        return kind in ("simcc", "heatmap", "vitpose") if colon else model in pose_names()
+
+    def models(self) -> list[dict[str, Any]]:
+        """See the base; with ``size`` and ``needs``."""
+        return [{**row, "size": "x".join(map(str, row["size"]))} for row in pose_table()]
+
+    def usual_size(self, model: str) -> tuple[int, int]:
+        """The table's, else the field's 256 x 192."""
+        sizes: dict[str, tuple[int, int]] = {row["name"]: row["size"] for row in pose_table()}
+        return sizes.get(model, (256, 192))

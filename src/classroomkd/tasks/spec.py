@@ -1,0 +1,85 @@
+"""What is known of a task before torch is loaded: the base of every task's ``spec.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from classroomkd._section import Section
+from classroomkd.tasks.metric import Metric
+from classroomkd.tasks.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from classroomkd.data.images import ImageSet
+    from classroomkd.data.spec import DataSpec
+
+__all__ = ["TaskDescription"]
+
+
+class TaskDescription:
+    """A task as recipes, lists and reports know it. A task's ``spec.py`` has a subclass; importing it loads no torch.
+
+    Attributes:
+        name: of the row.
+        options: what may stand beside the task's name in a recipe.
+        reads: what a data source must give: ``classes``, ``persons``, or a word that a source by plug-in has.
+        samples: that in words, for messages: ``people with joints``.
+        views: names of the augmentations that the task allows.
+        offers: what methods may ask for beside credibility and divergence, see ``MethodEntry.asks``.
+        vocabulary: what its scores, units and samples are called.
+        counted: what ``classroomkd inspect`` counts in an answer: it has an option of that name.
+        usual_count: how many of them where nobody says it.
+        answer_files: endings of files of answers that ``classroomkd evaluate`` scores in place of a student.
+        demos: ``--data`` of ``classroomkd demo`` to a recipe file, the first for when nobody says which.
+        next_step: the line that a demo ends with.
+    """
+
+    name: ClassVar[str]
+    options: ClassVar[type[Section]] = Section
+    reads: ClassVar[str]
+    samples: ClassVar[str]
+    views: ClassVar[tuple[str, ...]] = ("none",)
+    offers: ClassVar[frozenset[str]] = frozenset()
+    vocabulary: ClassVar[Vocabulary] = Vocabulary()
+    counted: ClassVar[str] = "classes"
+    usual_count: ClassVar[int] = 100
+    answer_files: ClassVar[tuple[str, ...]] = ()
+    demos: ClassVar[Mapping[str, Path]] = {}
+    next_step: ClassVar[str] = ""
+
+    def load(self, wanted: DataSpec, *, trust_code: bool = False) -> ImageSet:
+        """The data set that a recipe's ``data:`` describes.
+
+        Raises:
+            UserError: for anything wrong with it, naming the place and the remedy.
+        """
+        raise NotImplementedError
+
+    def measure(self, metric: str) -> Metric:
+        """The unit and direction of a metric of this task, by its name."""
+        return Metric(metric)
+
+    def by_unit(self, metric: str, figures: Collection[str]) -> str:
+        """The score by class or joint that stands beside ``metric``, which a run with these ``figures`` has."""
+        return metric
+
+    def model_problem(self, name: str, trust_code: bool) -> str | None:
+        """Why there is no network of this name, or None: the end of a sentence."""
+        return None
+
+    def mentor_only(self, model: str) -> bool:
+        """Whether the networks of a name can teach but not be taught."""
+        return False
+
+    def knows(self, model: str) -> bool:
+        """Whether a name is one of a network that only this task has."""
+        return False
+
+    def models(self) -> list[dict[str, Any]]:
+        """The networks of this task, one row each: ``name``, ``family``, ``parameters``."""
+        return []
+
+    def usual_size(self, model: str) -> tuple[int, int]:
+        """(H, W) of the input of a network, where nobody says it."""
+        return 32, 32
