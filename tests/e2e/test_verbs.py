@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from classroomkd import data, models
-from classroomkd.cli import predict, predict_classes
+from classroomkd.cli import predict
 from classroomkd.cli.app import main
 from classroomkd.data import puppets
 from classroomkd.models.checkpoints import read_checkpoint
+from classroomkd.tasks.classification import predict as class_files
 
 
 @pytest.fixture(scope="session")
@@ -89,14 +90,14 @@ def test_predict_leaves_the_old_file_when_it_cannot_finish(
     if not torch.cuda.is_available():
         assert main([*words, "--device", "cuda"]) == 2
         assert out.read_text() == "old"
-    real = predict_classes._pixels
+    real = class_files._pixels
 
     def interrupted(file: Path, taught: Any) -> Any:
         if file.name == "2.png":
             raise KeyboardInterrupt
         return real(file, taught)
 
-    monkeypatch.setattr(predict_classes, "_pixels", interrupted)
+    monkeypatch.setattr(class_files, "_pixels", interrupted)
     assert main(words) == 130
     assert out.read_text() == "old"
     assert list(out.parent.iterdir()) == [out]
