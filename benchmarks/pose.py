@@ -20,8 +20,7 @@ from classroomkd._files import atomic_write_text
 from classroomkd.cli.run import carry_out
 from classroomkd.recipe import Recipe, load_recipe
 from classroomkd.report import paired, spread
-from classroomkd.run.opening import start
-from classroomkd.run.plan import plan
+from classroomkd.run.session import Session
 
 HERE = Path(__file__).parent
 COMMAND = "python benchmarks/pose.py --data FILE"
@@ -54,7 +53,7 @@ def run(out: Path, data: str, methods: list[dict[str, Any]], *changes: str) -> d
 def step_costs(out: Path, data: str) -> list[dict[str, Any]]:
     """Every method's step over the student alone, mentors online and stored: medians of a few interleaved rounds."""
     grid = [{**found[0], "label": arm} for arm, (own, found) in ARMS.items() if not own]
-    made = plan(start(recipe_for(out / "plan", data, grid), out / "plan"))
+    made = Session(recipe_for(out / "plan", data, grid), out / "plan").plan()
     return [{key: arm[key] for key in ("label", "x_floor", "x_floor_bank", "step_ms")} for arm in made["arms"]]
 
 

@@ -24,13 +24,16 @@ from classroomkd._files import atomic_write_text
 from classroomkd.bank import Bank
 from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews
+from classroomkd.data.views.base import Views
 from classroomkd.errors import RunStopped, UserError
 from classroomkd.recipe import load_recipe
 from classroomkd.run import assistants
+from classroomkd.run.bank_choice import BankPlan, plan_bank
+from classroomkd.run.context import RunContext
 from classroomkd.run.mentor_record import MentorRecord
 from classroomkd.run.mentors import prepare_mentor
-from classroomkd.run.opening import start
-from classroomkd.run.setup import Setup
+from classroomkd.run.networks import Networks
+from classroomkd.run.opening import open_context
 from classroomkd.run.students import build_classroom
 from classroomkd.train.gradient_scale import Scale, measure
 from classroomkd.train.inputs import Batches
@@ -38,53 +41,55 @@ from classroomkd.train.loop import Training
 from classroomkd.train.step_context import step_context
 
 
-def prepared(setup: Setup) -> list[MentorRecord]:
+def prepared(networks: Networks, bank_plan: BankPlan) -> list[MentorRecord]:
     """The recipe's mentors, trained or loaded, their answers stored where the run would store them."""
     found: dict[int, MentorRecord] = {}
-    for wave in assistants.waves(setup.recipe.mentors):
+    recipe = networks.context.recipe
+    for wave in assistants.waves(recipe.mentors):
         for i in wave:
-            teachers = [found[k] for k in assistants.teachers_of(setup.recipe.mentors, i)]
-            found[i] = prepare_mentor(setup, i, lambda event: None, teachers)
+            teachers = [found[k] for k in assistants.teachers_of(recipe.mentors, i)]
+            found[i] = prepare_mentor(networks, bank_plan, i, lambda event: None, teachers)
     return [found[i] for i in sorted(found)]
 
 
-def now(setup: Setup, room: Classroom, seed: int) -> Scale | None:
+def now(context: RunContext, views: Views, room: Classroom, seed: int) -> Scale | None:
     """The scale of a classroom as it is."""
-    spec, store = setup.recipe.train, room.mentors.store
-    extra_sizes = setup.extra_sizes(room)
+    spec, store = context.recipe.train, room.mentors.store
+    extra_sizes = context.extra_sizes(room)
     batches = Batches(
-        setup.student_part, setup.views, spec.batch_size, seed, sizes=extra_sizes, device=setup.runtime.device
+        context.student_part, views, spec.batch_size, seed, sizes=extra_sizes, device=context.runtime.device
     )
-    if isinstance(store, Bank) and isinstance(setup.views, FixedViews):
-        store.begin(setup.views.slot(seed, 0))
-    context = step_context(setup.runtime, room, setup.inputs, spec, topics=len(setup.classes), last=False)
-    return measure(context, next(batches.epoch(0)))
+    if isinstance(store, Bank) and isinstance(views, FixedViews):
+        store.begin(views.slot(seed, 0))
+    runner = step_context(context.runtime, room, context.inputs, spec, topics=len(context.classes), last=False)
+    return measure(runner, next(batches.epoch(0)))
 
 
-def row(setup: Setup, arm: Any, mentors: Sequence[MentorRecord]) -> dict[str, Any]:
+def row(networks: Networks, bank_plan: BankPlan, arm: Any, mentors: Sequence[MentorRecord]) -> dict[str, Any]:
     """One arm before and after its epochs."""
-    seed = setup.recipe.seeds[0]
-    room = build_classroom(setup, arm, seed, mentors)
+    context, views = networks.context, bank_plan.views
+    seed = context.recipe.seeds[0]
+    room = build_classroom(networks, bank_plan, arm, seed, mentors)
     made: dict[str, Any] = {"arm": arm.label}
-    first = now(setup, room, seed)
+    first = now(context, views, room, seed)
     if first is None:
         return made
     fit = Training(
-        setup.runtime,
+        context.runtime,
         room,
-        setup.student_part,
+        context.student_part,
         None,
-        setup.views,
-        setup.inputs,
-        setup.recipe.train,
-        setup.classes,
+        views,
+        context.inputs,
+        context.recipe.train,
+        context.classes,
         seed,
         measure=False,
-        extra_sizes=setup.extra_sizes(room),
+        extra_sizes=context.extra_sizes(room),
     )
     try:
         fit.run()
-        last = now(setup, room, seed)
+        last = now(context, views, room, seed)
     except RunStopped as error:
         last, made["stopped"] = None, str(error)
     return made | {when: vars(scale) for when, scale in (("start", first), ("after", last)) if scale is not None}
@@ -112,12 +117,13 @@ def main(words: Sequence[str] | None = None) -> None:
     given = parser.parse_args(words)
     try:
         recipe = load_recipe(given.recipe, [*given.changes, f"train.epochs={given.epochs}", "workers=1"])
-        setup = start(recipe, Path("runs") / recipe.name)
-        mentors, rows = prepared(setup), []
+        networks = Networks(open_context(recipe, Path("runs") / recipe.name))
+        bank_plan = plan_bank(networks)
+        mentors, rows = prepared(networks, bank_plan), []
         print(f"| arm | over the labels alone, start → {given.epochs} epochs | over its own supervised part |")
         print("|:---|---:|---:|")
         for arm in recipe.arms():
-            rows.append(row(setup, arm, mentors))
+            rows.append(row(networks, bank_plan, arm, mentors))
             print(f"| {arm.label} | {cell(rows[-1], 'ratio')} | {cell(rows[-1], 'own')} |", flush=True)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -13,12 +13,7 @@ from torch import nn
 
 from classroomkd.classroom import Mentor, Method
 from classroomkd.errors import UserError
-from classroomkd.run.attempts import restarted
-from classroomkd.run.disk_space import check_space
-from classroomkd.run.experiment import Experiment
-from classroomkd.run.folder import check_run, open_run
-from classroomkd.run.opening import start
-from classroomkd.train import stopping
+from classroomkd.run.session import Session
 from classroomkd.train.ranks import together
 
 __all__ = ["Run", "distill"]
@@ -127,21 +122,16 @@ def distill(
     handed = [_spec(n) for n in (student, *named.values()) if isinstance(n, nn.Module)]
     recipe = make_recipe(content, name=Path(out).name, trust_code=trust_code, known_models=handed)
     folder = Path(out)
-    with together(), stopping.listening():
-        resume = resume or restarted(folder)
-        check_run(folder, recipe, resume)
-        setup = start(recipe, folder, trust_code=trust_code, given=given or None, source=data if from_python else None)
-        resume = setup.runtime.any(resume)
-        for note in (*recipe.notes(), *setup.data.notes):
-            log.warning(note)
-        experiment = Experiment(setup, folder, resume, warn=log.warning, command="classroomkd.distill(...)")
-        experiment.check()
-        check_space(setup, folder)
-        with open_run(folder, recipe, setup, resume):
-            outcome = experiment.run()
+    session = Session(recipe, folder, trust_code, given, data if from_python else None, say=_log)
+    with together():
+        outcome = session.run(resume=resume, command="classroomkd.distill(...)")
     if outcome.failures and not outcome.summary["entries"]:
         raise UserError(outcome.failures[0])
     return Run(folder, outcome.summary, given.get("student"))
+
+
+def _log(kind: str, text: str) -> None:
+    log.warning(text)
 
 
 def _named(mentors: Sequence[Network]) -> dict[str, Network]:

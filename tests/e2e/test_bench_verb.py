@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from classroomkd import models
 from classroomkd.cli.app import main
 from classroomkd.recipe import load_recipe
 from classroomkd.run import bench as engine_bench
-from classroomkd.run.opening import start
+from classroomkd.run.bank_choice import plan_bank
+from classroomkd.run.networks import Networks
+from classroomkd.run.opening import open_context
 from classroomkd.train.stopwatch import Clock
 
 
@@ -105,7 +108,7 @@ def test_no_clock_is_inside_what_is_compiled(
         return run
 
     monkeypatch.setattr(torch, "compile", compile)
-    monkeypatch.setattr("classroomkd.run.experiment.check_compiler", lambda device: None)
+    monkeypatch.setattr("classroomkd.run.checks.check_compiler", lambda device: None)
     words = ("method=average", "train.compile=true", "mentor_train.compile=false")
     (arm,) = bench(smoke, quick, *words, capsys=capsys)["arms"]
     assert all(ms > 0 for ms in arm["parts"]["student forward"].values())
@@ -121,14 +124,14 @@ def test_table_for_people(smoke: str, quick: list[str], capsys: pytest.CaptureFi
 
 def test_the_users_own_networks_come_back_as_they_were(smoke: str, quick: list[str], tmp_path: Path) -> None:
     recipe = load_recipe(smoke, quick)
-    setup = start(recipe, tmp_path / "out")
-    student, broad = (setup.build(name, "x", seed=1) for name in ("convnet8", "convnet16"))
-    setup.given = {"student": student, "broad": broad}
+    student, broad = (models.create(name, 10) for name in ("convnet8", "convnet16"))
+    networks = Networks(open_context(recipe, tmp_path / "out", given={"student": student, "broad": broad}))
+    bank_plan = plan_bank(networks)
     before = [{k: v.clone() for k, v in network.state_dict().items()} for network in (student, broad)]
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    engine_bench.measure(setup, rounds=2)
+    engine_bench.measure(networks, bank_plan, rounds=2)
     assert torch.equal(torch.rand(4), expected)
     for network, state in zip((student, broad), before, strict=True):
         assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items())

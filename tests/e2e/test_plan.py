@@ -16,7 +16,7 @@ from classroomkd.cli import bank as bank_verb
 from classroomkd.cli import progress
 from classroomkd.cli.app import main
 from classroomkd.cli.progress import Watch
-from classroomkd.run import experiment
+from classroomkd.run import checks
 from classroomkd.taps.taps import TapReader
 from classroomkd.train import step_context
 
@@ -64,7 +64,7 @@ def contexts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             made.append({"method": type(room.method).__name__, "compiled": compiled, "last": set(last), **more})
 
     monkeypatch.setattr(step_context, "StepRunner", Watched)
-    monkeypatch.setattr(experiment, "check_compiler", lambda device: None)
+    monkeypatch.setattr(checks, "check_compiler", lambda device: None)
     return made
 
 

@@ -15,7 +15,8 @@ from classroomkd.cli.app import main
 from classroomkd.data.skeleton import COCO
 from classroomkd.models.pose import resolve_pose
 from classroomkd.recipe import load_recipe
-from classroomkd.run.opening import start
+from classroomkd.run.networks import Networks
+from classroomkd.run.opening import open_context
 from classroomkd.tasks.pose.coding import SimCC
 from classroomkd.tasks.pose.translation import Translation
 
@@ -163,8 +164,8 @@ def test_a_student_teaches_as_it_was_taught(home: Path) -> None:
     pupil = json.loads((home / "sharp" / "summary.json").read_text())["entries"][0]
     # The same answers about the 17 joints that have a label give the same score.
     assert made["mentors"][0]["accuracy"] == pytest.approx(pupil["test_last"])
-    setup = start(load_recipe(home / "pose.yaml", [mentors, "methods=[average]"]), home / "pupil")
-    translate = setup.wrap_mentor(setup.recipe.mentors[0], setup.build_mentor("old")).translate
+    networks = Networks(open_context(load_recipe(home / "pose.yaml", [mentors, "methods=[average]"]), home / "pupil"))
+    translate = networks.wrap(networks.context.recipe.mentors[0], networks.mentor("old")).translate
     assert isinstance(translate, Translation)
     assert isinstance(translate.mentor, SimCC)
     assert translate.mentor.beta == 4  # its bins are as sharp as they were taught to be

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-import classroomkd.run.disk_space as space
 from classroomkd.cli.app import main
+from classroomkd.run import session
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -49,13 +49,13 @@ def test_a_run_that_another_process_finished_meanwhile(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Between a start's first look at the folder and its lock, the whole run is done by another."""
-    out, looked = tmp_path / "run", space.check_space
+    out, looked = tmp_path / "run", session.check_space
 
-    def meanwhile(*setup_and_folder: Any) -> None:
-        looked(*setup_and_folder)
+    def meanwhile(*networks_and_folder: Any) -> None:
+        looked(*networks_and_folder)
         shutil.copytree(finished, out)
 
-    monkeypatch.setattr(space, "check_space", meanwhile)
+    monkeypatch.setattr(session, "check_space", meanwhile)
     words = [smoke, *quick, "methods=[none,classroomkd]", "seeds=[0,1]", "--out", str(out), "--quiet"]
     code = main(["run", *words, *["--resume"] * resume])
     students = {name: content for name, content in bytes_of(finished).items() if "seed" in name}
@@ -75,13 +75,13 @@ def test_another_recipes_run_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out, looked = tmp_path / "run", space.check_space
+    out, looked = tmp_path / "run", session.check_space
 
-    def meanwhile(*setup_and_folder: Any) -> None:
-        looked(*setup_and_folder)
+    def meanwhile(*networks_and_folder: Any) -> None:
+        looked(*networks_and_folder)
         shutil.copytree(finished, out)
 
-    monkeypatch.setattr(space, "check_space", meanwhile)
+    monkeypatch.setattr(session, "check_space", meanwhile)
     words = [smoke, *quick, "methods=[none,classroomkd]", "train.lr=0.3", "--out", str(out), "--quiet", "--resume"]
     assert main(["run", *words]) == 2
     said = capsys.readouterr().err

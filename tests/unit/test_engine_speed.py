@@ -17,9 +17,10 @@ from classroomkd import models
 from classroomkd.classroom import Classroom
 from classroomkd.cli import app
 from classroomkd.recipe import load_recipe
-from classroomkd.run import setup
-from classroomkd.run.opening import start
-from classroomkd.run.setup import Setup
+from classroomkd.run import context
+from classroomkd.run.bank_choice import plan_bank
+from classroomkd.run.networks import Networks
+from classroomkd.run.opening import open_context
 from classroomkd.run.students import teach_student
 from classroomkd.train import allocator, runtime
 from classroomkd.train.loop import Training
@@ -37,10 +38,10 @@ threads: 1
 """
 
 
-def opened(tmp_path: Path, *words: str) -> Setup:
+def opened(tmp_path: Path, *words: str) -> Networks:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE)
-    return start(load_recipe(str(recipe), list(words)), tmp_path / "run")
+    return Networks(open_context(load_recipe(str(recipe), list(words)), tmp_path / "run"))
 
 
 @pytest.fixture
@@ -69,19 +70,19 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
 def test_mentors_are_made_fast_in_the_precision_of_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], hardware: bool, precision: str
 ) -> None:
-    monkeypatch.setattr(setup, "has_bf16", lambda device: hardware)
+    monkeypatch.setattr(context, "has_bf16", lambda device: hardware)
     made = opened(tmp_path, *words)
-    mentor = made.optimized(made.blank_mentor(made.recipe.mentors[0]))
+    mentor = made.optimized(made.blank_mentor(made.context.recipe.mentors[0]))
     assert isinstance(mentor, FastMentor)
     assert mentor.folded > 0
-    assert made.mentor_precision == mentor.precision == precision
+    assert made.context.mentor_precision == mentor.precision == precision
     assert not mentor.compiled
 
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_mentors_are_compiled_where_the_recipe_says_so(tmp_path: Path, compiled: list[nn.Module], wanted: bool) -> None:
     made = opened(tmp_path, f"mentor_compile={str(wanted).lower()}")
-    mentor = made.optimized(made.blank_mentor(made.recipe.mentors[0]))
+    mentor = made.optimized(made.blank_mentor(made.context.recipe.mentors[0]))
     assert isinstance(mentor, FastMentor)
     assert mentor.compiled == bool(compiled) == wanted
 
@@ -91,7 +92,9 @@ def test_a_student_is_compiled_where_the_recipe_says_so(
     tmp_path: Path, compiled: list[nn.Module], wanted: bool
 ) -> None:
     made = opened(tmp_path, f"train.compile={str(wanted).lower()}")
-    entry = teach_student(made, made.recipe.arms()[0], 0, [], tmp_path / "run", False, lambda event: None)
+    entry = teach_student(
+        made, plan_bank(made), made.context.recipe.arms()[0], 0, [], tmp_path / "run", False, lambda event: None
+    )
     assert entry["steps"] == 2
     assert len(compiled) == wanted
 
@@ -104,12 +107,13 @@ def test_fit_runs_the_compiled_student(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(torch, "compile", compile)
     made = opened(tmp_path, "train.compile=true")
-    room = Classroom(models.create("convnet8", 10), [], "none", image_shape=made.data.shape)
+    run, views = made.context, plan_bank(made).views
+    room = Classroom(models.create("convnet8", 10), [], "none", image_shape=run.data.shape)
     Training(
-        made.runtime, room, made.student_part, None, made.views, made.inputs, made.recipe.train, made.classes, 0,
+        run.runtime, room, run.student_part, None, views, run.inputs, run.recipe.train, run.classes, 0,
         measure=False,
     ).run()  # fmt: skip
-    assert sum(calls) == len(made.student_part)
+    assert sum(calls) == len(run.student_part)
 
 
 def test_large_blocks_are_kept_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

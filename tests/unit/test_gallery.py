@@ -16,8 +16,8 @@ from PIL import Image
 from classroomkd import models
 from classroomkd.recipe import Recipe, load_recipe
 from classroomkd.report.kept import NAME, read_gallery
-from classroomkd.run.opening import start
-from classroomkd.run.setup import Setup
+from classroomkd.run.networks import Networks
+from classroomkd.run.opening import open_context
 from classroomkd.tasks.pose import prediction_samples as gallery
 from classroomkd.tasks.pose.prediction_samples import write_prediction_samples
 
@@ -34,34 +34,42 @@ def recipe(folder: Path, **more: Any) -> Recipe:
     return load_recipe(folder / "r.yaml")
 
 
-def finish(setup: Setup, out: Path, seeds: tuple[int, ...] = (4, 3)) -> list[dict[str, Any]]:
+def opened(recipe: Recipe, out: Path) -> Networks:
+    return Networks(open_context(recipe, out))
+
+
+def finish(networks: Networks, out: Path, seeds: tuple[int, ...] = (4, 3)) -> list[dict[str, Any]]:
     """Untrained students as if taught, and one mentor who knows everything but the last joint."""
     entries = []
-    for arm in setup.recipe.arms():
+    for arm in networks.context.recipe.arms():
         for seed in seeds:
-            network = setup.build(setup.recipe.student.model, "student", seed + len(arm.label))
+            network = networks.student(seed + len(arm.label))
             models.save_checkpoint(network, out / arm.slug / f"seed{seed}" / "student.safetensors", {"model": "x"})
             entries.append({"method": arm.label, "seed": seed, "test_last": 0.1, "val_last": 0.1})
-    listed = [{"label": arm.label, "folder": arm.slug, "method": arm.label} for arm in setup.recipe.arms()]
+    listed = [{"label": arm.label, "folder": arm.slug, "method": arm.label} for arm in networks.context.recipe.arms()]
     summary = {"schema": 1, "task": "pose", "metric": "AP_gtbox", "arms": listed, "entries": entries}
     (out / "summary.json").write_text(json.dumps(summary))
-    said = setup.task_runner.coding.ideal(setup.data.test.target)  # type: ignore[attr-defined]
+    said = networks.task_runner.coding.ideal(networks.context.data.test.target)  # type: ignore[attr-defined]
     said[:, -1] = -torch.inf
-    np.save(out / f"key-{setup.data.test.digest()}.npy", said.numpy())
+    np.save(out / f"key-{networks.context.data.test.digest()}.npy", said.numpy())
     gone = {"name": "gone", "val_logits": str(out / "other-val.npy")}
     return [{"name": "sage", "val_logits": str(out / "key-val.npy")}, gone]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Setup, Path, list[dict[str, Any]]]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Networks, Path, list[dict[str, Any]]]:
     out = tmp_path_factory.mktemp("gallery")
-    setup = start(recipe(out), out)
-    return setup, out, finish(setup, out)
+    networks = opened(recipe(out), out)
+    return networks, out, finish(networks, out)
 
 
-def test_persons_are_kept_with_what_everybody_says(run: tuple[Setup, Path, list[dict[str, Any]]]) -> None:
-    setup, out, mentors = run
-    assert write_prediction_samples(setup, out, setup.recipe.arms(), mentors) == out / gallery.NAME == out / NAME
+def test_persons_are_kept_with_what_everybody_says(run: tuple[Networks, Path, list[dict[str, Any]]]) -> None:
+    networks, out, mentors = run
+    assert (
+        write_prediction_samples(networks, out, networks.context.recipe.arms(), mentors)
+        == out / gallery.NAME
+        == out / NAME
+    )
     assert (out / NAME).stat().st_size < 1_500_000
     kept = read_gallery(out)
     assert kept is not None
@@ -97,31 +105,31 @@ def test_persons_are_kept_with_what_everybody_says(run: tuple[Setup, Path, list[
         assert picture.size == (kept.size[1], kept.size[0])
 
 
-def test_crops_are_those_of_the_persons(run: tuple[Setup, Path, list[dict[str, Any]]]) -> None:
-    setup, out, mentors = run
-    write_prediction_samples(setup, out, setup.recipe.arms(), mentors)
+def test_crops_are_those_of_the_persons(run: tuple[Networks, Path, list[dict[str, Any]]]) -> None:
+    networks, out, mentors = run
+    write_prediction_samples(networks, out, networks.context.recipe.arms(), mentors)
     person = json.loads((out / NAME).read_text())["persons"][5]
-    place = setup.data.test.ids.tolist().index(person["id"])
-    pixels, target, _ = setup.data.test.batch(torch.tensor([place]))
-    shown, moved = setup.base_views.eval_view(pixels, target)
+    place = networks.context.data.test.ids.tolist().index(person["id"])
+    pixels, target, _ = networks.context.data.test.batch(torch.tensor([place]))
+    shown, moved = networks.context.base_views.eval_view(pixels, target)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(person["crop"].partition(",")[2]))), dtype=float)
     assert np.abs(picture - shown[0].permute(1, 2, 0).numpy()).mean() < 6
     assert np.allclose(person["truth"], moved[0].numpy(), atol=0.006)
 
 
-def test_the_same_run_keeps_the_same(run: tuple[Setup, Path, list[dict[str, Any]]]) -> None:
-    setup, out, mentors = run
-    write_prediction_samples(setup, out, setup.recipe.arms(), mentors)
+def test_the_same_run_keeps_the_same(run: tuple[Networks, Path, list[dict[str, Any]]]) -> None:
+    networks, out, mentors = run
+    write_prediction_samples(networks, out, networks.context.recipe.arms(), mentors)
     first = (out / NAME).read_bytes()
-    write_prediction_samples(setup, out, setup.recipe.arms(), mentors)
+    write_prediction_samples(networks, out, networks.context.recipe.arms(), mentors)
     assert (out / NAME).read_bytes() == first
 
 
 def test_another_seed_where_the_first_has_not_finished(tmp_path: Path) -> None:
-    setup = start(recipe(tmp_path, task={"name": "pose", "flip_test": True}), tmp_path)
-    finish(setup, tmp_path, seeds=(4,))
+    networks = opened(recipe(tmp_path, task={"name": "pose", "flip_test": True}), tmp_path)
+    finish(networks, tmp_path, seeds=(4,))
     (tmp_path / "none" / "seed4" / "student.safetensors").unlink()
-    assert write_prediction_samples(setup, tmp_path, setup.recipe.arms(), []) is not None
+    assert write_prediction_samples(networks, tmp_path, networks.context.recipe.arms(), []) is not None
     kept = read_gallery(tmp_path)
     assert kept is not None
     assert (kept.seed, kept.flip_test, [who.name for who in kept.who]) == (4, True, ["average"])
@@ -129,12 +137,12 @@ def test_another_seed_where_the_first_has_not_finished(tmp_path: Path) -> None:
 
 def test_nothing_for_classes_or_without_students(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text('{"schema": 1}')
-    setup = start(recipe(tmp_path), tmp_path)
-    assert write_prediction_samples(setup, tmp_path, setup.recipe.arms(), []) is None
-    plain = start(
+    networks = opened(recipe(tmp_path), tmp_path)
+    assert write_prediction_samples(networks, tmp_path, networks.context.recipe.arms(), []) is None
+    plain = opened(
         recipe(tmp_path, task="classification", student={"model": "resnet8"}, mentors=[], methods=["none"]), tmp_path
     )
-    assert write_prediction_samples(plain, tmp_path, plain.recipe.arms(), []) is None
+    assert write_prediction_samples(plain, tmp_path, plain.context.recipe.arms(), []) is None
     assert not (tmp_path / NAME).exists()
 
 

@@ -47,19 +47,19 @@ def test_hardware_then_probe(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: bool, faster: str, found: str, probes: int
 ) -> None:
     asked = hardware(monkeypatch, has, faster)
-    setup = opening.start(recipe, tmp_path / "out")
-    assert (setup.runtime.precision, len(asked)) == (found, probes)
-    trained = [setup.mentor_train(i).precision for i in range(2)]
-    assert [setup.recipe.train.precision, *trained] == [found] * 3
+    context = opening.open_context(recipe, tmp_path / "out")
+    assert (context.runtime.precision, len(asked)) == (found, probes)
+    trained = [context.mentor_train(i).precision for i in range(2)]
+    assert [context.recipe.train.precision, *trained] == [found] * 3
     assert recipe.train.precision == "auto"  # what the run folder keeps
 
 
 def test_a_resumed_run_keeps_its_precision(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = hardware(monkeypatch, False)
     (tmp_path / "environment.json").write_text(json.dumps({"precision": "bf16"}))
-    assert opening.start(recipe, tmp_path).runtime.precision == "bf16"
+    assert opening.open_context(recipe, tmp_path).runtime.precision == "bf16"
     (tmp_path / "environment.json").write_text('{"precis')
-    assert opening.start(recipe, tmp_path).runtime.precision == "fp32"
+    assert opening.open_context(recipe, tmp_path).runtime.precision == "fp32"
     assert not asked
 
 

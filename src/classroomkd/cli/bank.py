@@ -87,44 +87,16 @@ def fill(
 ) -> None:
     """Store every answer of a recipe's mentors before any student starts; killed, the same command goes on."""
     from classroomkd.recipe import load_recipe
-    from classroomkd.run import assistants
-    from classroomkd.run.disk_space import check_space
-    from classroomkd.run.experiment import Experiment
     from classroomkd.run.folder import first_rank
-    from classroomkd.run.opening import start
-    from classroomkd.run.workers import Job, execute
-    from classroomkd.train import stopping
+    from classroomkd.run.session import Session
 
     wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)
-    out = Path("runs") / wanted.name
     chosen = [*([] if shard == "0/1" else ["--shard", shard]), *(["--trust-code"] if trust_code else [])]
     resume_with(shlex.join(["classroomkd", "bank", "fill", recipe, *(overrides or []), *chosen]))
-    with stopping.listening(), Watch(quiet=quiet or not first_rank()) as watch:
-        setup = start(wanted, out, trust_code=trust_code)
-        setup.shard, setup.ahead = _share(shard), True
-        if setup.bank.spec.kind == "off":
-            raise UserError(f"bank: nothing would be stored ({setup.bank.why}); say bank=exact or bank=views=V")
-        Experiment(setup, out, notify=watch).check()
-        check_space(setup)
-        (k, shards), samples, views = setup.shard, len(setup.student_part), setup.views.count or 0
-        mine = (k + 1) * samples // shards - k * samples // shards
-        if setup.bank.spec.kind == "exact" and (most := setup.bank.trainings * setup.bank.epochs) < views:
-            watch.say(
-                f"note: bank: exact filled ahead stores all {views:,} views, {views * mine:,} answers a "
-                f"mentor; a run asks at most {most * mine:,} of them and stores those as it goes",
-                "yellow",
-            )
-        job = {"kind": "mentor", "epochs": 0, "work": views * mine // setup.runtime.world, "answers": True}
-        watch({"event": "plan", "jobs": [{"job": m.name, **job} for m in wanted.mentors]})
-        records: dict[int, dict[str, Any]] = {}
-        for wave in assistants.waves(wanted.mentors):
-            for i in wave:
-                name = wanted.mentors[i].name
-                teachers = tuple(records[t] for t in assistants.teachers_of(wanted.mentors, i))
-                watch({"event": "start", "job": name})
-                records[i] = execute(setup, Job("mentor", name, i, mentors=teachers), watch)
-                watch({"event": "done", "job": name, "answers": records[i]["forwards"]})
-    print(setup.cache / "bank")
+    with Watch(quiet=quiet or not first_rank()) as watch:
+        session = Session(wanted, Path("runs") / wanted.name, trust_code, notify=watch, say=watch.tell)
+        root = session.fill(_share(shard))
+    print(root)
 
 
 def _share(text: str) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from classroomkd.cli.options import JsonOutput
+from classroomkd.cli.options import JsonOutput, tell
 
 __all__ = ["bench"]
 
@@ -30,18 +29,12 @@ def bench(
 ) -> None:
     """Time each part of a recipe's step with its own networks, untrained, and say what a bank would save."""
     from classroomkd.recipe import load_recipe
-    from classroomkd.run.bench import measure
-    from classroomkd.run.experiment import Experiment
-    from classroomkd.run.opening import start
+    from classroomkd.run.folder import first_rank
+    from classroomkd.run.session import Session
 
     wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)
-    folder = Path("runs") / wanted.name
-    setup = start(wanted, folder, trust_code=trust_code)
-    for note in setup.data.notes if setup.runtime.is_zero else ():
-        print(f"data: {note}", file=sys.stderr)
-    Experiment(setup, folder).check()
-    made = measure(setup, rounds)
-    if not setup.runtime.is_zero:
+    made = Session(wanted, Path("runs") / wanted.name, trust_code, say=tell).bench(rounds)
+    if not first_rank():
         return
     if as_json:
         print(json.dumps(made, indent=1))

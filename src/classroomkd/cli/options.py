@@ -1,21 +1,27 @@
 """What the verbs share. Imports nothing heavy.
 
-``JsonOutput`` is spelt and explained the same way everywhere; :func:`resume_with` is what the user is told to type when
-a run is interrupted or stops.
+``JsonOutput`` is spelt and explained the same way everywhere; :func:`tell` says what the user should read;
+:func:`resume_with` is what the user is told to type when a run is interrupted or stops.
 """
 
 from __future__ import annotations
 
+import sys
 from contextvars import ContextVar
 from typing import Annotated
 
 import typer
 
-__all__ = ["JsonOutput", "interrupted", "resume_with"]
+__all__ = ["JsonOutput", "interrupted", "resume_with", "tell"]
 
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 _RESUME: ContextVar[str | None] = ContextVar("classroomkd_resume", default=None)
+
+
+def tell(kind: str, text: str) -> None:
+    """A sentence that the user should read, on stderr: a ``note``, about the ``data``, a ``warning``."""
+    print(f"{kind}: {text}", file=sys.stderr)
 
 
 def resume_with(command: str | None) -> None:

@@ -37,7 +37,7 @@ class Watch:
 
     Args:
         console: where to draw; stderr by default, so that ``--json`` on stdout stays clean.
-        quiet: draw nothing.
+        quiet: no progress; what the user should read is said all the same.
     """
 
     def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
@@ -76,9 +76,12 @@ class Watch:
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line above the bars."""
-        if not self.quiet:
-            with _terminal():
-                self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        with _terminal():
+            self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def tell(self, kind: str, text: str) -> None:
+        """A sentence that the user should read, ``quiet`` or not: a ``note``, about the ``data``, a ``warning``."""
+        self.say(f"{kind}: {text}", "yellow")
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Take an event; unknown ones are ignored."""

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from classroomkd.cli.options import resume_with
+from classroomkd.cli.options import resume_with, tell
 from classroomkd.cli.progress import Watch
 from classroomkd.errors import RunStopped
 
@@ -49,34 +49,18 @@ def run(
     again = shlex.join([*typed, "--trust-code"] if trust_code else typed)
     if dry_run:
         from classroomkd.run.folder import first_rank
+        from classroomkd.run.session import Session
 
-        quiet = quiet or not first_rank()
-        for note in () if quiet else wanted.notes():
-            print(f"note: {note}", file=sys.stderr)
-        plan = _plan(wanted, folder, trust_code, quiet)
+        def measuring(event: dict[str, Any]) -> None:
+            if not quiet and first_rank():
+                print(event["text"], file=sys.stderr, flush=True)
+
+        plan = Session(wanted, folder, trust_code, notify=measuring, say=tell).plan()
         if first_rank():
             _print_plan(plan, as_json)
         return
     outcome = carry_out(wanted, folder, resume=resume, again=again, trust_code=trust_code, quiet=quiet)
     finish(outcome, as_json=as_json, quiet=quiet)
-
-
-def _plan(recipe: Recipe, folder: Path, trust_code: bool, quiet: bool) -> dict[str, Any]:
-    from classroomkd.run.experiment import Experiment
-    from classroomkd.run.opening import start
-    from classroomkd.run.plan import plan
-
-    setup = start(recipe, folder, trust_code=trust_code)
-    for note in setup.data.notes if setup.runtime.is_zero else ():
-        print(f"data: {note}", file=sys.stderr)
-    experiment = Experiment(setup, folder)
-    experiment.check()
-
-    def tell(said: str) -> None:
-        if not quiet:
-            print(said, file=sys.stderr, flush=True)
-
-    return {"out": str(folder), **experiment.networks, **plan(setup, tell)}
 
 
 def _print_plan(made: dict[str, Any], as_json: bool) -> None:
@@ -164,45 +148,33 @@ def carry_out(
 
     ``again`` is what the user types to go on after an interruption.
     """
+    from classroomkd.run.folder import first_rank
+    from classroomkd.run.session import Session
+
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    with Watch(quiet=quiet or not first_rank()) as watch:
+
+        def notify(event: dict[str, Any]) -> None:
+            if event["event"] == "opened":
+                resume_with(again)  # from here on there is something to go on with
+            elif event["event"] == "forecast":
+                if not watch.quiet:
+                    watch.say(_bank_line(event["bank"]))
+            else:
+                watch(event)
+
+        session = Session(recipe, folder, trust_code, notify=notify, say=watch.tell)
+        return session.run(resume=resume, command=command, again=again, report=_write_report)
+
+
+def _write_report(folder: Path) -> None:
     import warnings
 
     from classroomkd.report import write_report
-    from classroomkd.run.attempts import restarted
-    from classroomkd.run.disk_space import check_space
-    from classroomkd.run.experiment import Experiment
-    from classroomkd.run.folder import check_run, first_rank, open_run
-    from classroomkd.run.opening import start
-    from classroomkd.run.plan import forecast
-    from classroomkd.train import stopping
 
-    again_by_torchrun = not resume and restarted(folder)
-    check_run(folder, recipe, resume or again_by_torchrun)
-    with stopping.listening(), Watch(quiet=quiet or not first_rank()) as watch:
-        for note in recipe.notes():
-            watch.say(f"note: {note}", "yellow")
-        setup = start(recipe, folder, trust_code=trust_code)
-        if again_by_torchrun:
-            watch.say(f"note: torchrun has started this run again; it goes on from what is in {folder}", "yellow")
-        resume = setup.runtime.any(resume or again_by_torchrun)
-        for note in setup.data.notes:
-            watch.say(f"data: {note}", "yellow")
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        experiment = Experiment(
-            setup, folder, resume, watch, lambda text: watch.say(f"warning: {text}", "yellow"), command
-        )
-        experiment.check()
-        check_space(setup, folder)
-        if (bank := forecast(setup, experiment.networks)) is not None:
-            watch.say(_bank_line(bank))
-        with open_run(folder, recipe, setup, resume):
-            setup.runtime.ranks.again = again
-            resume_with(again)  # from here on there is something to go on with
-            outcome = experiment.run()
-    if setup.runtime.is_zero:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            write_report(folder)
-    return outcome
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write_report(folder)
 
 
 def finish(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:

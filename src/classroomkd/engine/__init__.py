@@ -12,7 +12,6 @@ _MOVED = {
     "Inputs": "train.inputs:Inputs",
     "Run": "api:Run",
     "Runtime": "train.runtime:Runtime",
-    "Setup": "run.setup:Setup",
     "calibrate": "run.calibration:calibrate",
     "distill": "api:distill",
     "evaluate": "train.scoring:evaluate",
@@ -22,6 +21,11 @@ __all__ = [*_MOVED]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Setup":
+        raise AttributeError(
+            "classroomkd.engine.Setup is gone: what a run is given is classroomkd.run.context.RunContext, its networks "
+            "are classroomkd.run.networks.Networks"
+        )
     if name not in _MOVED:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     module, _, attribute = _MOVED[name].partition(":")

@@ -15,8 +15,10 @@ from classroomkd import methods
 from classroomkd.classroom import Classroom
 from classroomkd.errors import UserError
 from classroomkd.run.answers_file import load_answers
+from classroomkd.run.batch_check import check_optimizer
+from classroomkd.run.loading import load_mentor
 from classroomkd.run.mentor_data import mentor_part
-from classroomkd.run.setup import Setup
+from classroomkd.run.networks import Networks
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
@@ -94,7 +96,7 @@ def _knows_some(record: MentorRecord) -> bool:
 
 
 def classroom_of(
-    setup: Setup,
+    networks: Networks,
     index: int,
     module: nn.Module,
     records: Sequence[MentorRecord],
@@ -103,23 +105,22 @@ def classroom_of(
     seed: int,
 ) -> Classroom:
     """What mentor ``index`` is trained in: alone with its labels, or with its teachers, who are asked online."""
-    spec = setup.recipe.mentors[index]
+    context, runner = networks.context, networks.task_runner
+    spec = context.recipe.mentors[index]
     if spec.taught_by is None:
-        return Classroom(module, (), "none", task=setup.task_for(train, spec, module))
-    from classroomkd.run.mentors import load_mentor
-
-    teachers = [load_mentor(setup, record) for record in records]
+        return Classroom(module, (), "none", task=runner.task_for(train, spec, module))
+    teachers = [load_mentor(networks, record) for record in records]
     torch.manual_seed(seed + 104729)  # of what the method builds, as for a student
-    classroom = _classroom(setup, index, module, teachers, part, train, [record.val_accuracy for record in records])
+    classroom = _classroom(networks, index, module, teachers, part, train, [record.val_accuracy for record in records])
     if classroom.method.needs.calibration:
         logits = torch.stack([torch.from_numpy(load_answers(r.val_logits)) for r in records])
-        device = setup.runtime.device
-        classroom.calibration = setup.task_runner.calibration(logits.to(device), setup.data.val.target.to(device))
-    return classroom.to(setup.runtime.device)
+        device = context.runtime.device
+        classroom.calibration = runner.calibration(logits.to(device), context.data.val.target.to(device))
+    return classroom.to(context.runtime.device)
 
 
 def _classroom(
-    setup: Setup,
+    networks: Networks,
     index: int,
     module: nn.Module,
     teachers: Sequence[nn.Module],
@@ -127,37 +128,38 @@ def _classroom(
     train: TrainSpec,
     scores: Sequence[float],
 ) -> Classroom:
-    mentors = setup.recipe.mentors
+    context, mentors = networks.context, networks.context.recipe.mentors
     spec = mentors[index]
     assert spec.taught_by is not None
     return Classroom(
         module,
         teachers,
         methods.compose(spec.taught_by.parts),
-        task=setup.task_for(train),
-        mean=setup.data.mean,
-        std=setup.data.std,
+        task=networks.task_runner.task_for(train),
+        mean=context.data.mean,
+        std=context.data.std,
         taps=dict(spec.taps),
         scores=scores,
-        image_shape=setup.data.shape,
+        image_shape=context.data.shape,
         register=(part.ids, part.target),
         taught=[mentors[i].taught_by is not None for i in teachers_of(mentors, index)],
     )
 
 
-def check_assistant(setup: Setup, index: int) -> None:
+def check_assistant(networks: Networks, index: int) -> None:
     """Whether mentor ``index`` can be taught as its recipe says: a dry run with networks as they are built, untrained.
 
     Raises:
         UserError: methods that do not fit together, mentors or taps that cannot be found.
     """
-    spec, mentors = setup.recipe.mentors[index], setup.recipe.mentors
-    teachers = [setup.blank_mentor(mentors[i]) for i in teachers_of(mentors, index)]
-    module, train = setup.build_mentor(spec.name, seed=0), setup.mentor_train(index)
+    context, mentors = networks.context, networks.context.recipe.mentors
+    spec = mentors[index]
+    teachers = [networks.blank_mentor(mentors[i]) for i in teachers_of(mentors, index)]
+    module, train = networks.mentor(spec.name), context.mentor_train(index)
     assert spec.taught_by is not None
     taught = methods.compose(spec.taught_by.parts)
-    setup.check_optimizer(taught, train, f"mentors.{index}.taught_by", f"mentors.{index}.train")
+    check_optimizer(taught, train, f"mentors.{index}.taught_by", f"mentors.{index}.train")
     try:
-        _classroom(setup, index, module, teachers, mentor_part(setup, index)[0], train, [0.0] * len(teachers))
+        _classroom(networks, index, module, teachers, mentor_part(context, index)[0], train, [0.0] * len(teachers))
     except UserError as error:
         raise UserError(f"mentors.{index}.taught_by: {error}") from error

@@ -1,13 +1,17 @@
-"""Which bank a run uses, and what each kind would cost: a count of mentors' answers, not a measurement."""
+"""Which of the mentors' answers a run stores, and what each kind of bank costs: a count, not a measurement."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from classroomkd import methods
+import torch
+
+from classroomkd import data, methods
 from classroomkd.classroom.method import union
 from classroomkd.errors import UserError
 from classroomkd.recipe.bank_spec import BankSpec
@@ -16,8 +20,10 @@ if TYPE_CHECKING:
     from classroomkd.classroom import Needs
     from classroomkd.data.views.base import Views
     from classroomkd.recipe import Recipe
+    from classroomkd.run.context import RunContext
+    from classroomkd.run.networks import Networks
 
-__all__ = ["DEFAULT_VIEWS", "Choice", "choose", "distinct"]
+__all__ = ["DEFAULT_VIEWS", "BankPlan", "Choice", "choose", "distinct", "plan_bank"]
 
 DEFAULT_VIEWS = 8  # what it does to accuracy: benchmarks/RESULTS.md, row 12 of the goals
 MOST_BYTES = 16 * 2**30  # ``auto`` does not fill a disk with more
@@ -127,3 +133,55 @@ def choose(recipe: Recipe, space: Views, samples: int, classes: int, features: W
 
 def _reads_maps(needs: Needs) -> bool:
     return "map" in needs.features.values()
+
+
+@dataclass(frozen=True)
+class BankPlan:
+    """Which of the mentors' answers a run stores, and of which samples.
+
+    Attributes:
+        choice: the kind of bank.
+        views: the run's augmentation: the data's own view space, or V fixed views of it.
+        taps: every tap whose activations are stored for a method of the run, and whether as a map or pooled.
+        share: ``(k, K)``, which k-th share of K of the samples this machine stores.
+        ahead: whether every answer is stored before the students start, in ``exact``, too.
+    """
+
+    choice: Choice
+    views: Views
+    taps: Mapping[str, Literal["map", "pooled"]]
+    share: tuple[int, int] = (0, 1)
+    ahead: bool = False
+
+    @classmethod
+    def of(cls, choice: Choice, context: RunContext, share: tuple[int, int] = (0, 1), ahead: bool = False) -> BankPlan:
+        """What follows from a choice."""
+        fixed, base = choice.spec.views, context.base_views
+        views: Views = base if fixed is None else data.FixedViews(base, fixed)
+        needs = [methods.compose(arm.parts).needs for arm in context.recipe.arms()]
+        return cls(choice, views, union([own for own in needs if choice.keeps(own)]), share, ahead)
+
+    def samples(self, count: int) -> range:
+        """The positions of this machine's share among ``count`` samples."""
+        k, shards = self.share
+        return range(k * count // shards, (k + 1) * count // shards)
+
+
+def plan_bank(networks: Networks, share: tuple[int, int] = (0, 1), ahead: bool = False) -> BankPlan:
+    """Decide on a run's bank; see :func:`choose` and :class:`BankPlan`."""
+    context, size = networks.context, networks.task_runner.answer_size
+    choice = choose(
+        context.recipe, context.base_views, len(context.student_part), size, partial(activation_size, networks)
+    )
+    return BankPlan.of(choice, context, share, ahead)
+
+
+def activation_size(networks: Networks, taps: Mapping[str, Literal["map", "pooled"]]) -> int:
+    """How many numbers all mentors' activations of one sample at ``taps`` are; 0 where a mentor cannot be built or
+    lacks a tap, which the check of the run says."""
+    context, total = networks.context, 0
+    with suppress(UserError), torch.random.fork_rng(devices=[]):
+        for mentor in map(networks.blank_mentor, context.recipe.mentors):
+            example = mentor.prepare(context.blank(), context.inputs.mean, context.inputs.std)
+            total += sum(map(math.prod, mentor.read(taps, example).values()))
+    return total

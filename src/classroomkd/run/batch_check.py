@@ -1,4 +1,4 @@
-"""Whether a recipe's batches can work, found out before any training."""
+"""Whether a recipe's batches and optimisers can work, found out before any training."""
 
 from __future__ import annotations
 
@@ -12,16 +12,31 @@ from classroomkd.errors import UserError
 from classroomkd.train.inputs import batch_sizes, uneven
 
 if TYPE_CHECKING:
-    from classroomkd.run.setup import Setup
+    from classroomkd.classroom import Method
+    from classroomkd.recipe import TrainSpec
+    from classroomkd.run.networks import Networks
 
-__all__ = ["check_batches"]
+__all__ = ["check_batches", "check_optimizer"]
 
 
-def check_batches(setup: Setup, mentor: int | None) -> None:
+def check_optimizer(method: Method, train: TrainSpec, who: str, where: str) -> None:
+    """Refuse an optimiser that the method cannot follow.
+
+    Raises:
+        UserError: virtual steps with anything but SGD.
+    """
+    if method.needs.sgd and train.optimizer != "sgd":
+        raise UserError(
+            f"{who}: its virtual steps are SGD's, {where}.optimizer is {train.optimizer}; set "
+            f"{where}.optimizer=sgd and an lr for it (0.05 is usual)"
+        )
+
+
+def check_batches(networks: Networks, mentor: int | None) -> None:
     """Whether the ranks can share a batch, and the network train on the smallest.
 
     Args:
-        setup: of the run.
+        networks: of the run.
         mentor: whose training is meant; None: the student's.
 
     Raises:
@@ -30,10 +45,11 @@ def check_batches(setup: Setup, mentor: int | None) -> None:
     """
     from classroomkd.run.mentor_data import mentor_part
 
-    recipe, world = setup.recipe, setup.runtime.world
-    spec, part, key = recipe.train, setup.student_part, "train"
+    context = networks.context
+    recipe, world = context.recipe, context.runtime.world
+    spec, part, key = recipe.train, context.student_part, "train"
     if mentor is not None:
-        spec, part = setup.mentor_train(mentor), mentor_part(setup, mentor)[0]
+        spec, part = context.mentor_train(mentor), mentor_part(context, mentor)[0]
         own = recipe.mentors[mentor].train
         key = f"mentors.{mentor}.train" if own else "mentor_train" if recipe.mentor_train else "train"
     if spec.batch_size % world:
@@ -46,8 +62,10 @@ def check_batches(setup: Setup, mentor: int | None) -> None:
     if min(sizes) > 1:
         return
     name, size = ("student", None) if mentor is None else (recipe.mentors[mentor].name, recipe.mentors[mentor].shape)
-    network = setup.build(recipe.student.model, "student") if mentor is None else setup.build_mentor(name)
-    if (said := _refuses_one(network, torch.zeros(1, setup.data.shape[0], *(size or setup.data.shape[1:])))) is None:
+    network = networks.blank_student() if mentor is None else networks.mentor(name)
+    if (
+        said := _refuses_one(network, torch.zeros(1, context.data.shape[0], *(size or context.data.shape[1:])))
+    ) is None:
         return
     what = f"{key}.batch_size={spec.batch_size}" if sizes[0] == 1 else f"{key}.drop_last=false"
     raise UserError(

@@ -22,12 +22,11 @@ from classroomkd import methods
 from classroomkd.bank import Bank
 from classroomkd.classroom import Batch
 from classroomkd.recipe.bank_spec import BankSpec
-from classroomkd.run.bank_choice import Choice
-from classroomkd.run.bench_setting import alone, endless, prepared, stand_in
-from classroomkd.run.setup import Setup
+from classroomkd.run.bank_choice import BankPlan, Choice
+from classroomkd.run.bench_setting import alone, endless, prepared, stand_in, student_layout
+from classroomkd.run.networks import Networks
 from classroomkd.train.inputs import Batches
 from classroomkd.train.step import StepRunner
-from classroomkd.train.step_context import layout
 from classroomkd.train.stopwatch import Clock
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ ALONE, ONLINE, STORED, AGAIN = "alone", "online", "bank", "again"
 BATCHES = 4  # of the stand-in for the training part
 
 
-def measure(setup: Setup, rounds: int = 7) -> dict[str, Any]:
+def measure(networks: Networks, bank_plan: BankPlan, rounds: int = 7) -> dict[str, Any]:
     """Time the step of every arm that asks mentors; nothing of the run is changed and nothing is kept.
 
     Returns:
@@ -52,22 +51,22 @@ def measure(setup: Setup, rounds: int = 7) -> dict[str, Any]:
         and ``quartiles`` has [q1, q3] of each under the same names (``mentors``: by name). ``bank`` has, by kind, what
         a training with its share of the filling would cost over the student alone, with the dearest arm.
     """
-    arms = setup.recipe.arms()
-    clock = Clock(setup.runtime.device)
+    context, arms = networks.context, networks.context.recipe.arms()
+    clock = Clock(context.runtime.device)
     taught = [arm for arm in arms if methods.compose(arm.parts).needs.mentors > 0]
-    last = layout(setup)
-    found = [_arm(setup, arm, last, clock, rounds) for arm in taught or arms[:1]]
-    steps = len(Batches(setup.student_part, setup.views, setup.recipe.train.batch_size, 0))
-    dearest = max(found, key=lambda arm: arm["x_floor"] or 1.0)
+    last = student_layout(networks)
+    timed = [_arm(networks, bank_plan, arm, last, clock, rounds) for arm in taught or arms[:1]]
+    steps = len(Batches(context.student_part, bank_plan.views, context.recipe.train.batch_size, 0))
+    dearest = max(timed, key=lambda arm: arm["x_floor"] or 1.0)
     return {
         "clock": clock.name,
         "threads": torch.get_num_threads(),
-        "device": str(setup.runtime.device),
-        "batch": setup.recipe.train.batch_size,
+        "device": str(context.runtime.device),
+        "batch": context.recipe.train.batch_size,
         "steps": steps,
         "rounds": rounds,
-        "arms": found,
-        "bank": _savings(setup.bank, dearest, steps) if dearest["x_floor"] else None,
+        "arms": timed,
+        "bank": _savings(bank_plan.choice, dearest, steps) if dearest["x_floor"] else None,
     }
 
 
@@ -95,32 +94,33 @@ def _savings(choice: Choice, arm: dict[str, Any], steps: int) -> dict[str, Any]:
     }
 
 
-def _arm(setup: Setup, arm: Arm, last: bool, clock: Clock, rounds: int) -> dict[str, Any]:
+def _arm(networks: Networks, bank_plan: BankPlan, arm: Arm, last: bool, clock: Clock, rounds: int) -> dict[str, Any]:
     """One arm's step, taken apart."""
+    context = networks.context
     with ExitStack() as stack:
-        context = stack.enter_context(prepared(setup, arm, last))
-        floor, names = alone(setup, last), context.classroom.mentors.names
-        part = setup.student_part.subset(
-            torch.arange(min(len(setup.student_part), BATCHES * setup.recipe.train.batch_size))
+        runner = stack.enter_context(prepared(networks, arm, last))
+        floor, names = alone(networks, last), runner.classroom.mentors.names
+        part = context.student_part.subset(
+            torch.arange(min(len(context.student_part), BATCHES * context.recipe.train.batch_size))
         )
-        sources = dict.fromkeys((ALONE, AGAIN, ONLINE), endless(setup, part, setup.views))
+        sources = dict.fromkeys((ALONE, AGAIN, ONLINE), endless(context, part, bank_plan.views))
         store = None
         if names:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            store, space = stand_in(setup, context, part, folder)
-            sources[STORED] = endless(setup, part, space)
+            store, space = stand_in(networks, bank_plan, runner.classroom, part, folder)
+            sources[STORED] = endless(context, part, space)
             for name in ("stage", "lookup", "features"):
                 stack.enter_context(clock.watching(BANK, store, name))
-        for used in (floor, context):
-            _watch(stack, clock, used, setup.recipe.train.compile)
+        for used in (floor, runner):
+            _watch(stack, clock, used, context.recipe.train.compile)
 
         def step(column: str) -> None:
-            used = floor if column in (ALONE, AGAIN) else context
+            used = floor if column in (ALONE, AGAIN) else runner
             _step(clock, used, sources[column], store if column == STORED else None)
 
         columns = [ALONE, AGAIN, ONLINE, STORED] if names else [ALONE, AGAIN]
         # An update comes once a group of batches, a method's own step once a period.
-        whole = {column: math.lcm(context.classroom.method.period, context.group) for column in columns}
+        whole = {column: math.lcm(runner.classroom.method.period, runner.group) for column in columns}
         taken = _rounds(clock, whole | dict.fromkeys((ALONE, AGAIN), floor.group), rounds, step)
     return _summed(arm.label, taken, names)
 

@@ -18,10 +18,11 @@ from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews
 from classroomkd.methods.none import Alone
 from classroomkd.run.mentor_cache import slab_most
-from classroomkd.run.setup import Setup
+from classroomkd.run.networks import Networks
 from classroomkd.run.students import untrained_classroom
 from classroomkd.train import checkpoint
 from classroomkd.train.inputs import Batches, Inputs
+from classroomkd.train.memory_format import settle
 from classroomkd.train.step import StepRunner
 from classroomkd.train.step_context import step_context
 
@@ -29,65 +30,67 @@ if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.data.views.base import Views
     from classroomkd.recipe import Arm
+    from classroomkd.run.bank_choice import BankPlan
+    from classroomkd.run.context import RunContext
 
-__all__ = ["alone", "endless", "prepared", "stand_in"]
+__all__ = ["alone", "endless", "prepared", "stand_in", "student_layout"]
 
 
 @contextmanager
-def prepared(setup: Setup, arm: Arm, last: bool, weights: bool = False) -> Iterator[StepRunner]:
+def prepared(networks: Networks, arm: Arm, last: bool, weights: bool = False) -> Iterator[StepRunner]:
     """The arm's context as a training has it: fast mentors, the student's layout (channels-last or not), its optimiser.
 
     With ``weights`` networks that have some are loaded; else all are as they are built. What is in memory, and the
     generators, are put back afterwards.
     """
-    device = setup.runtime.device
+    device = networks.context.runtime.device
     rng = checkpoint.rng_state(device)
-    room = untrained_classroom(setup, arm, weights)
+    room = untrained_classroom(networks, arm, weights)
     saved = copy.deepcopy(room.state_dict())
-    room.mentors.mentors = [setup.optimized(mentor) for mentor in room.mentors]
+    room.mentors.mentors = [networks.optimized(mentor) for mentor in room.mentors]
     if room.method.needs.calibration:
-        room.calibration = setup.task_runner.blank_calibration(len(room.mentors))
-    context = _context(setup, room, last)
+        room.calibration = networks.task_runner.blank_calibration(len(room.mentors))
+    runner = _step_runner(networks, room, last)
     try:
-        yield context
+        yield runner
     finally:
-        context.optimizer.zero_grad(set_to_none=True)
+        runner.optimizer.zero_grad(set_to_none=True)
         room.load_state_dict(saved)
         checkpoint.set_rng_state(rng, device)
 
 
-def alone(setup: Setup, last: bool) -> StepRunner:
+def alone(networks: Networks, last: bool) -> StepRunner:
     """The student without mentors, in the same settings: the floor."""
-    student = setup.build(setup.recipe.student.model, "student", 0)
-    if setup.given and "student" in setup.given:
-        student = copy.deepcopy(student)
-    return _context(setup, Classroom(student, (), Alone(), task=setup.task).to(setup.runtime.device), last)
+    room = Classroom(networks.student(0), (), Alone(), task=networks.task_runner.task)
+    return _step_runner(networks, room.to(networks.context.runtime.device), last)
 
 
-def _context(setup: Setup, room: Classroom, last: bool) -> StepRunner:
-    spec = setup.recipe.train
-    inputs = Inputs(setup.inputs.mean, setup.inputs.std, setup.runtime.device, last)
-    context = step_context(setup.runtime, room, inputs, spec, topics=len(setup.classes), last=last)
-    for group in context.raw_optimizer.param_groups:
+def _step_runner(networks: Networks, room: Classroom, last: bool) -> StepRunner:
+    context, spec = networks.context, networks.context.recipe.train
+    inputs = Inputs(context.inputs.mean, context.inputs.std, context.runtime.device, last)
+    runner = step_context(context.runtime, room, inputs, spec, topics=len(context.classes), last=last)
+    for group in runner.raw_optimizer.param_groups:
         group["lr"] = 1e-6  # the update is timed, and must not carry the networks off
-    context.group = min(spec.accumulate, len(Batches(setup.student_part, setup.views, spec.batch_size, 0)))
+    runner.group = min(spec.accumulate, len(Batches(context.student_part, context.base_views, spec.batch_size, 0)))
     room.train()
-    return context
+    return runner
 
 
-def endless(setup: Setup, part: Part, space: Views) -> Iterator[dict[str, Tensor]]:
+def endless(context: RunContext, part: Part, space: Views) -> Iterator[dict[str, Tensor]]:
     """Batches of the first epoch again and again, each augmented anew."""
-    size, extra_sizes = setup.recipe.train.batch_size, setup.known_extra_sizes
-    batches = Batches(part, space, size, 0, drop_last=True, sizes=extra_sizes, device=setup.runtime.device)
+    size, extra_sizes = context.recipe.train.batch_size, context.known_extra_sizes
+    batches = Batches(part, space, size, 0, drop_last=True, sizes=extra_sizes, device=context.runtime.device)
     return (batch for _ in cycle((0,)) for batch in batches.epoch(0))
 
 
-def stand_in(setup: Setup, context: StepRunner, part: Part, folder: Path) -> tuple[bank.Bank, Views]:
+def stand_in(
+    networks: Networks, bank_plan: BankPlan, room: Classroom, part: Part, folder: Path
+) -> tuple[bank.Bank, Views]:
     """A bank of the kind this run would use, and its views, with made-up answers to the first epoch's questions."""
-    room, choice = context.classroom, setup.bank
+    context, choice = networks.context, bank_plan.choice
     views = next((int(kind.removeprefix("views=")) for kind in choice.answers if kind.startswith("views=")), 1)
     exact = choice.spec.kind == "exact"
-    space: Views = setup.base_views
+    space: Views = context.base_views
     if not exact:
         space = FixedViews(space, choice.spec.views or views)
     assert space.count is not None
@@ -95,7 +98,7 @@ def stand_in(setup: Setup, context: StepRunner, part: Part, folder: Path) -> tup
     kinds = room.shapes.mentors if room.shapes is not None else {}
     stores = []
     for m, mentor in enumerate(room.mentors):
-        codecs: dict[str, bank.Codec] = {LOGITS: setup.task_runner.codec(mentor, choice.spec.top)}
+        codecs: dict[str, bank.Codec] = {LOGITS: networks.task_runner.codec(mentor, choice.spec.top)}
         codecs |= {tap: bank.Dense(shapes[m]) for tap, shapes in kinds.items()}
         made = {}
         for place, (kind, codec) in enumerate(codecs.items()):
@@ -110,9 +113,20 @@ def stand_in(setup: Setup, context: StepRunner, part: Part, folder: Path) -> tup
             )
             made[kind].write(shown.cpu(), torch.arange(len(part)), torch.randn(len(part), *codec.shape))
         stores.append(made)
-    slab = 2 * len(setup.student_part) * len(room.mentors) * setup.task_runner.answer_size
-    if exact or slab > slab_most(setup.runtime.device):
-        return bank.FillOnMissCache(stores, part.ids, setup.runtime.device), space
-    found = bank.EpochCache(stores, part.ids, setup.runtime.device, room=0)
+    slab = 2 * len(context.student_part) * len(room.mentors) * networks.task_runner.answer_size
+    if exact or slab > slab_most(context.runtime.device):
+        return bank.FillOnMissCache(stores, part.ids, context.runtime.device), space
+    found = bank.EpochCache(stores, part.ids, context.runtime.device, room=0)
     found.begin(int(shown[0]))
     return found, space
+
+
+def student_layout(networks: Networks) -> bool:
+    """Whether the student works channels-last, decided as a training decides it."""
+    context = networks.context
+    spec, part = context.recipe.train, context.student_part
+    if spec.channels_last != "auto":
+        return bool(spec.channels_last)
+    pixels, target, _ = part.batch(torch.arange(min(len(part), spec.batch_size)))
+    pixels, _ = context.base_views.plain(pixels, target)
+    return settle(networks.blank_student(), context.inputs(pixels), context.runtime, None, False)

@@ -13,13 +13,15 @@ from classroomkd.bank import LOGITS
 from classroomkd.bank.allocate import check_space as check_bytes
 from classroomkd.errors import UserError
 from classroomkd.recipe.schema import MentorSpec
-from classroomkd.run.setup import Setup
+from classroomkd.run.bank_choice import BankPlan
+from classroomkd.run.context import RunContext
+from classroomkd.run.networks import Networks
 from classroomkd.run.workers import cores
 
 __all__ = ["check_space"]
 
 
-def check_space(setup: Setup, out: Path | None = None) -> None:
+def check_space(networks: Networks, bank_plan: BankPlan, out: Path | None = None) -> None:
     """Before anything is trained or made: what all mentors' stores, and a run's students and checkpoints, still take
     must be free.
 
@@ -27,18 +29,20 @@ def check_space(setup: Setup, out: Path | None = None) -> None:
     are the same is not known yet. Of a student its weights and the optimiser's count, not what a method keeps.
 
     Args:
-        setup: of the run.
+        networks: of the run.
+        bank_plan: what is stored of the mentors' answers.
         out: the run folder; None: no student is taught.
 
     Raises:
         UserError: too little space.
     """
-    root = setup.cache / "bank"
-    if need := _answers(setup, root):
-        check_bytes(root if root.is_dir() else setup.cache, need)
+    cache = networks.context.cache
+    root = cache / "bank"
+    if need := _answers(networks, bank_plan, root):
+        check_bytes(root if root.is_dir() else cache, need)
     if out is None:
         return
-    students, place = _students(setup, out), _existing(out)
+    students, place = _students(networks, out), _existing(out)
     together = need if place.stat().st_dev == _existing(root).stat().st_dev else 0
     free = shutil.disk_usage(place).free
     if students + together > free:
@@ -53,53 +57,56 @@ def _existing(folder: Path) -> Path:
     return next(place for place in (folder, *folder.resolve().parents) if place.exists())
 
 
-def _students(setup: Setup, out: Path) -> int:
+def _students(networks: Networks, out: Path) -> int:
     """Bytes of what the unfinished students will leave, and of the checkpoints that are written over as they train."""
-    train, seeds = setup.recipe.train, setup.recipe.seeds
+    context = networks.context
+    train, seeds = context.recipe.train, context.recipe.seeds
     left = sum(
-        not (out / arm.slug / f"seed{seed}" / "entry.json").exists() for arm in setup.recipe.arms() for seed in seeds
+        not (out / arm.slug / f"seed{seed}" / "entry.json").exists() for arm in context.recipe.arms() for seed in seeds
     )
-    with torch.random.fork_rng(devices=[]):
-        student = setup.build(setup.recipe.student.model, "student", 0)
-    one = sum(int(value.nbytes) for value in student.state_dict().values())
-    files = one * (1 + (len(setup.data.val) > 0) + (train.ema is not None))
+    one = sum(int(value.nbytes) for value in networks.blank_student().state_dict().values())
+    files = one * (1 + (len(context.data.val) > 0) + (train.ema is not None))
     moments = one * {"sgd": 1, "adamw": 2}[train.optimizer]
-    at_once = min(left, setup.recipe.workers if isinstance(setup.recipe.workers, int) else cores())
+    at_once = min(left, context.recipe.workers if isinstance(context.recipe.workers, int) else cores())
     return 2 * files * left + 2 * (files + moments) * at_once  # files and a last checkpoint; an old and a new one
 
 
-def _answers(setup: Setup, root: Path) -> int:
+def _answers(networks: Networks, bank_plan: BankPlan, root: Path) -> int:
     """Bytes that the mentors' stores still take."""
-    asked = setup.ahead or any(methods.compose(arm.parts).needs.mentors > 0 for arm in setup.recipe.arms())
-    if setup.bank.spec.kind == "off" or not asked:
+    context = networks.context
+    asked = bank_plan.ahead or any(methods.compose(arm.parts).needs.mentors > 0 for arm in context.recipe.arms())
+    if bank_plan.choice.spec.kind == "off" or not asked:
         return 0
-    k, shards = setup.shard
-    share = range(*(i * len(setup.student_part) // shards for i in (k, k + 1)))
-    views, need = setup.views.count or 0, 0
-    held = _held(setup, root)
-    for mentor in setup.recipe.mentors:
-        for kind, codec in _codecs(setup, mentor).items():
+    share = bank_plan.samples(len(context.student_part))
+    views, need = bank_plan.views.count or 0, 0
+    held = _held(context, bank_plan, root)
+    for mentor in context.recipe.mentors:
+        for kind, codec in _codecs(networks, bank_plan, mentor).items():
             there = max((_inside(m, share) for m in held if _same(m, mentor.name, kind, codec)), default=0)
             need += (len(share) - there) * views * (codec.row_bytes + 4)
     return need
 
 
-def _codecs(setup: Setup, mentor: MentorSpec) -> dict[str, bank.Codec]:
+def _codecs(networks: Networks, bank_plan: BankPlan, mentor: MentorSpec) -> dict[str, bank.Codec]:
     """The forms of a mentor's answers by kind; its network is built only where its activations are stored."""
-    top = setup.bank.spec.top
-    logits = bank.TopK(len(setup.classes), top) if top else bank.Dense(setup.task_runner.answer_shape)
+    context, top = networks.context, bank_plan.choice.spec.top
+    logits = bank.TopK(len(context.classes), top) if top else bank.Dense(networks.task_runner.answer_shape)
     found: dict[str, bank.Codec] = {LOGITS: logits}
-    if setup.taps:
+    if bank_plan.taps:
         with torch.random.fork_rng(devices=[]):
-            blank = setup.blank_mentor(mentor)
-            example = blank.prepare(setup.blank(), setup.inputs.mean, setup.inputs.std)
-            found |= {tap: bank.Dense(shape) for tap, shape in blank.read(setup.taps, example).items()}
+            blank = networks.blank_mentor(mentor)
+            example = blank.prepare(context.blank(), context.inputs.mean, context.inputs.std)
+            found |= {tap: bank.Dense(shape) for tap, shape in blank.read(bank_plan.taps, example).items()}
     return found
 
 
-def _held(setup: Setup, root: Path) -> list[bank.Manifest]:
+def _held(context: RunContext, bank_plan: BankPlan, root: Path) -> list[bank.Manifest]:
     """What the stores of this data, these samples and views say of themselves."""
-    wanted = {"views": setup.views.definition, "part": setup.student_part.digest(), "data": setup.data.fingerprint}
+    wanted = {
+        "views": bank_plan.views.definition,
+        "part": context.student_part.digest(),
+        "data": context.data.fingerprint,
+    }
     found = []
     for folder in bank.stores(root):
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,13 +15,18 @@ from classroomkd.classroom import prediction_of
 from classroomkd.models.measuring import as_for_evaluation
 
 if TYPE_CHECKING:
-    from classroomkd.run.setup import Setup
+    from classroomkd.run.context import RunContext
 
-__all__ = ["network_fingerprint"]
+__all__ = ["content_key", "network_fingerprint"]
+
+
+def content_key(**content: Any) -> str:
+    """A hash of plain data: equal content, equal key."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 @torch.no_grad()
-def network_fingerprint(setup: Setup, module: nn.Module, own: bool) -> str:
+def network_fingerprint(context: RunContext, module: nn.Module, own: bool) -> str:
     """SHA-256 of its tensors by name, type and shape, and of its code.
 
     A network of a library is its layers in the package's version; so it has one key on every machine. The user's own
@@ -34,10 +40,10 @@ def network_fingerprint(setup: Setup, module: nn.Module, own: bool) -> str:
     if not own:
         digest.update(f"{module} {_packages(module)}".encode())
         return digest.hexdigest()
-    probe = torch.linspace(-2, 2, 2 * math.prod(setup.data.shape)).view(2, *setup.data.shape)
+    probe = torch.linspace(-2, 2, 2 * math.prod(context.data.shape)).view(2, *context.data.shape)
     with as_for_evaluation(module):
         try:
-            said = prediction_of(module(probe.to(setup.runtime.device))).float()
+            said = prediction_of(module(probe.to(context.runtime.device))).float()
             digest.update(said.to("cpu").contiguous().numpy().tobytes())
         except (RuntimeError, ValueError, AssertionError):
             digest.update(b"another input size")  # then its tensors must tell

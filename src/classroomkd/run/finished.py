@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from classroomkd.recipe import Arm
-    from classroomkd.run.setup import Setup
+    from classroomkd.run.networks import Networks
     from classroomkd.train.loop import Notify
 
 __all__ = ["keep_entry", "read_back"]
@@ -38,22 +38,23 @@ def keep_entry(folder: Path, entry: dict[str, Any], files: Sequence[str]) -> Non
     atomic_write_text(folder / ENTRY, text)
 
 
-def read_back(setup: Setup, arm: Arm, seed: int, folder: Path, notify: Notify) -> dict[str, Any] | None:
+def read_back(networks: Networks, arm: Arm, seed: int, folder: Path, notify: Notify) -> dict[str, Any] | None:
     """A finished student's entry, or None where it is to be trained: not finished yet, or a file is damaged.
 
     What is damaged is said, and where the student is taken up again. All ranks find the same.
     """
-    if not setup.runtime.any((folder / ENTRY).exists() or (folder / SUMS).exists()):
+    runtime = networks.context.runtime
+    if not runtime.any((folder / ENTRY).exists() or (folder / SUMS).exists()):
         return None
     entry, wrong = _entry(folder, arm, seed)
     if entry is not None:
-        wrong = next((said for name in _files(entry) if (said := _wrong(setup, folder / name)) is not None), None)
-    setup.runtime.barrier()  # nobody writes while another one looks
-    if not setup.runtime.any(wrong is not None):
+        wrong = next((said for name in _files(entry) if (said := _wrong(networks, folder / name)) is not None), None)
+    runtime.barrier()  # nobody writes while another one looks
+    if not runtime.any(wrong is not None):
         return entry
     again = (folder / "checkpoints" / "last.pt").exists()
     how = "it is made again from its last checkpoint" if again else "there is no checkpoint: it is trained again"
-    if setup.runtime.is_zero:
+    if runtime.is_zero:
         notify({"event": "note", "text": f"{wrong or f'{folder} is damaged'}; {how}"})
     return None
 
@@ -87,7 +88,7 @@ def _entry(folder: Path, arm: Arm, seed: int) -> tuple[dict[str, Any] | None, st
     return entry, None
 
 
-def _wrong(setup: Setup, path: Path) -> str | None:
+def _wrong(networks: Networks, path: Path) -> str | None:
     """What is wrong with one file. One that an earlier version wrote without a checksum is read through."""
     if (said := damage(path)) is not None:
         return f"{path} {said}"
@@ -97,7 +98,7 @@ def _wrong(setup: Setup, path: Path) -> str | None:
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
         else:
-            network = copy.deepcopy(setup.build(setup.recipe.student.model, "student", 0))  # it may be the caller's own
+            network = copy.deepcopy(networks.blank_student())
             models.load_checkpoint(network, path, what="student")
     except UserError as error:
         return str(error).partition("\n")[0]

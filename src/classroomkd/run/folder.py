@@ -18,10 +18,10 @@ from classroomkd import methods
 from classroomkd._files import atomic_write_text, open_lock, refuse_links_below, writing
 from classroomkd._stored import read_json, read_yaml
 from classroomkd.errors import UserError
-from classroomkd.run.setup import Setup
 
 if TYPE_CHECKING:
     from classroomkd.recipe import Arm, Recipe
+    from classroomkd.run.context import RunContext
 
 __all__ = [
     "check_data",
@@ -88,21 +88,21 @@ def _begun(out: Path) -> bool:
 _UNFINISHED = re.compile(r"\.recipe\.yaml\.[0-9a-f]+\.tmp")
 
 
-def check_data(out: Path, setup: Setup) -> None:
+def check_data(out: Path, context: RunContext) -> None:
     """Whether a run folder was made with these very images and parts; ids would shift otherwise.
 
     Raises:
         UserError: it was not.
     """
-    if first_rank() and (stored := stored_data(out)) is not None and stored.model_dump() != data_identity(setup):
+    if first_rank() and (stored := stored_data(out)) is not None and stored.model_dump() != data_identity(context):
         raise UserError(
-            f"{out} was made with other images or another split of '{setup.data.name}' than there are now; put them "
+            f"{out} was made with other images or another split of '{context.data.name}' than there are now; put them "
             "back, or choose another --out"
         )
 
 
 @contextmanager
-def open_run(out: Path, recipe: Recipe, setup: Setup, resume: bool) -> Iterator[None]:
+def open_run(out: Path, recipe: Recipe, context: RunContext, resume: bool) -> Iterator[None]:
     """Make the run folder, say in it what it is made with, and keep it locked while it is worked in.
 
     What :func:`check_run` and :func:`check_data` found is looked at again under the lock: since then another process
@@ -125,9 +125,9 @@ def open_run(out: Path, recipe: Recipe, setup: Setup, resume: bool) -> Iterator[
             raise UserError(f"another process is working in {out}; wait for it, or choose another --out") from error
         check_run(out, recipe, resume)
         if resume:
-            check_data(out, setup)
+            check_data(out, context)
         atomic_write_text(out / "recipe.yaml", recipe_yaml(recipe))
-        atomic_write_text(out / "data.json", json.dumps(data_identity(setup), indent=1))
+        atomic_write_text(out / "data.json", json.dumps(data_identity(context), indent=1))
         for arm in recipe.arms():
             atomic_write_text(out / arm.slug / "arm.json", json.dumps(_identity(arm), indent=1))
         yield
@@ -158,10 +158,15 @@ def stored_data(out: Path) -> StoredData | None:
     return read_json(file, _DATA, remedy="put it back, or choose another --out")
 
 
-def data_identity(setup: Setup) -> dict[str, Any]:
+def data_identity(context: RunContext) -> dict[str, Any]:
     """What images a run saw: the source's fingerprint and which samples each part holds."""
-    parts = {"train": setup.data.train, "student": setup.student_part, "val": setup.data.val, "test": setup.data.test}
-    return {"fingerprint": setup.data.fingerprint, "parts": {name: part.digest() for name, part in parts.items()}}
+    parts = {
+        "train": context.data.train,
+        "student": context.student_part,
+        "val": context.data.val,
+        "test": context.data.test,
+    }
+    return {"fingerprint": context.data.fingerprint, "parts": {name: part.digest() for name, part in parts.items()}}
 
 
 def _identity(arm: Arm) -> list[Any]:

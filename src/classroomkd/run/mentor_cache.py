@@ -20,12 +20,14 @@ from classroomkd.bank.locks import may_write
 from classroomkd.bank.manifest import MANIFEST, Manifest, differences, nearest
 from classroomkd.classroom import Answers, Mentor, Needs
 from classroomkd.errors import RunStopped, UserError
-from classroomkd.run.setup import Setup
 from classroomkd.train.padding import pad_batch
 from classroomkd.train.watch import OR_SKIP, REMEDY, Watch, sentence, told
 
 if TYPE_CHECKING:
+    from classroomkd.run.bank_choice import BankPlan
+    from classroomkd.run.context import RunContext
     from classroomkd.run.mentor_record import MentorRecord
+    from classroomkd.run.networks import Networks
 
 __all__ = ["asker", "open_bank", "prepare_answers", "slab_most"]
 
@@ -43,40 +45,44 @@ CHECK_MOST = 2 * 2**30  # bytes of a store that are read through before students
 SLAB_MOST = 2**30  # bytes of an epoch's answers that are held in memory on a CPU
 
 
-def asker(setup: Setup, mentor: Mentor) -> Callable[[Tensor], dict[str, Tensor]]:
+def asker(context: RunContext, mentor: Mentor) -> Callable[[Tensor], dict[str, Tensor]]:
     """Augmented pixels ``(B, channels, H, W)`` to a mentor's answers by kind, in the run's precision."""
 
     @torch.no_grad()
     def ask(pixels: Tensor) -> dict[str, Tensor]:
-        inputs = setup.inputs(pad_batch(pixels))
-        with setup.runtime.autocast():
-            said: Answers = mentor(mentor.prepare(inputs, setup.inputs.mean, setup.inputs.std))
-        return {kind: x[: len(pixels)] for kind, x in {LOGITS: said.prediction.float(), **said.features}.items()}
+        inputs = context.inputs(pad_batch(pixels))
+        with context.runtime.autocast():
+            answers: Answers = mentor(mentor.prepare(inputs, context.inputs.mean, context.inputs.std))
+        kinds = {LOGITS: answers.prediction.float(), **answers.features}
+        return {kind: x[: len(pixels)] for kind, x in kinds.items()}
 
     return ask
 
 
 def _stores(
-    setup: Setup, mentor: Mentor, key: Mapping[str, Any], notify: Callable[[dict[str, Any]], None]
+    networks: Networks,
+    bank_plan: BankPlan,
+    mentor: Mentor,
+    key: Mapping[str, Any],
+    notify: Callable[[dict[str, Any]], None],
 ) -> dict[str, bank.RowStore]:
     """A mentor's stores by kind, made where they are not there yet; only to be read those that cannot be written.
 
     Where there are none for this question and some for another, what differs is said: as a note, or as the reason why
     nothing can be read.
     """
-    root = refuse_links(setup.cache, "bank")
+    context = networks.context
+    root = refuse_links(context.cache, "bank")
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
-    k, shards = setup.shard
-    first, last = (i * len(setup.student_part) // shards for i in (k, k + 1))
-    part, taps, spec = setup.student_part, setup.taps, setup.bank.spec
-    example = mentor.prepare(setup.blank(), setup.inputs.mean, setup.inputs.std)
+    part, taps, spec = context.student_part, bank_plan.taps, bank_plan.choice.spec
+    example = mentor.prepare(context.blank(), context.inputs.mean, context.inputs.std)
     shapes = mentor.read(taps, example) if taps else {}
-    count = setup.views.count
+    count, share = bank_plan.views.count, bank_plan.samples(len(part))
     assert count is not None
-    codecs: dict[str, bank.Codec] = {LOGITS: setup.task_runner.codec(mentor, spec.top)}
+    codecs: dict[str, bank.Codec] = {LOGITS: networks.task_runner.codec(mentor, spec.top)}
     codecs |= {tap: bank.Dense(shape) for tap, shape in shapes.items()}
-    about = {**key, "views": setup.views.definition, "part": part.digest(), "shape": list(setup.data.shape)}
+    about = {**key, "views": bank_plan.views.definition, "part": part.digest(), "shape": list(context.data.shape)}
     found: dict[str, bank.RowStore] = {}
     notes = []
     for kind, codec in codecs.items():
@@ -94,9 +100,17 @@ def _stores(
                 )
             notes.append(f"{said}; what is asked now is stored beside them")
         found[kind] = bank.RowStore.open(
-            folder, own, kind=kind, views=count, samples=len(part), codec=codec, write=write, first=first, last=last
+            folder,
+            own,
+            kind=kind,
+            views=count,
+            samples=len(part),
+            codec=codec,
+            write=write,
+            first=share.start,
+            last=share.stop,
         )
-    if notes and setup.runtime.is_zero:
+    if notes and context.runtime.is_zero:
         notify({"event": "note", "text": f"bank: {notes[0]}"})
     return found
 
@@ -111,7 +125,11 @@ def _told_apart(root: Path, wanted: Manifest) -> str | None:
 
 
 def prepare_answers(
-    setup: Setup, mentor: Mentor, key: Mapping[str, Any], notify: Callable[[dict[str, Any]], None]
+    networks: Networks,
+    bank_plan: BankPlan,
+    mentor: Mentor,
+    key: Mapping[str, Any],
+    notify: Callable[[dict[str, Any]], None],
 ) -> tuple[dict[str, str], int, float]:
     """Open a mentor's stores, check what is in them, and fill them where the bank is filled ahead.
 
@@ -119,15 +137,16 @@ def prepare_answers(
         Their folders by kind (empty without a bank), samples the mentor answered now, and the seconds that filling
         took, whoever did it.
     """
-    if setup.bank.spec.kind == "off":
+    context = networks.context
+    if bank_plan.choice.spec.kind == "off":
         return {}, 0, 0.0
-    stores, asked = _stores(setup, mentor, key, notify), 0
+    stores, asked = _stores(networks, bank_plan, mentor, key, notify), 0
     folders = {kind: str(store.folder) for kind, store in stores.items()}
-    about = refuse_links(setup.cache, "mentors") / f"{stores[LOGITS].folder.name}-filled.json"
+    about = refuse_links(context.cache, "mentors") / f"{stores[LOGITS].folder.name}-filled.json"
     before = read_json(about, _FILLED, remedy="remove it").seconds if about.exists() else 0.0
-    if setup.bank.spec.kind == "views" or setup.ahead:
+    if bank_plan.choice.spec.kind == "views" or bank_plan.ahead:
         started = time.perf_counter()
-        if setup.runtime.is_zero:
+        if context.runtime.is_zero:
             for store in stores.values():
                 # A large one is checked as it is read: what is damaged is marked, and asked again by the next start.
                 if store.writable and store.nbytes <= CHECK_MOST:
@@ -136,55 +155,55 @@ def prepare_answers(
             def progress(state: Mapping[str, Any]) -> None:
                 notify({"event": "filling", **state})
 
-        setup.runtime.barrier()
+        context.runtime.barrier()
         for store in stores.values():
             if not store.writable and store.count() < store.views * store.samples:
                 raise UserError(
                     f"bank: {store.folder} lacks {store.views * store.samples - store.count():,} answers and cannot be "
                     "written; fill it where it was made (classroomkd bank fill), or give another cache="
                 )
-        watch = Watch([mentor.name], setup.task, setup.runtime.device, *_together(setup))
+        watch = Watch([mentor.name], networks.task_runner.task, context.runtime.device, *_together(context))
 
         def heard(said: Mapping[str, Tensor], ids: Tensor) -> None:
             features = {kind: (x,) for kind, x in said.items() if kind != LOGITS}
             watch(Answers(said[LOGITS].unsqueeze(0), features), (0,), ids, None)
             # What is to stop a run does so at once; ranks stop together, when all have filled their share.
-            if setup.recipe.on_bad_mentor == "stop" and setup.runtime.world == 1:
-                _tell_of(setup, watch, notify)
+            if context.recipe.on_bad_mentor == "stop" and context.runtime.world == 1:
+                _tell_of(context, watch, notify)
 
         asked = bank.fill(
             stores,
-            asker(setup, setup.optimized(mentor)),
-            setup.student_part,
-            setup.views,
-            batch_size=setup.recipe.train.eval_batch_size,
-            shard=(setup.runtime.rank, setup.runtime.world),
+            asker(context, networks.optimized(mentor)),
+            context.student_part,
+            bank_plan.views,
+            batch_size=context.recipe.train.eval_batch_size,
+            shard=(context.runtime.rank, context.runtime.world),
             size=mentor.size,
-            device=setup.runtime.device,
-            progress=progress if setup.runtime.is_zero else None,
+            device=context.runtime.device,
+            progress=progress if context.runtime.is_zero else None,
             on_answers=heard,
         )
-        _tell_of(setup, watch, notify)
-        asked = setup.runtime.total(asked)  # of all ranks, which all are through then
-        if asked and setup.runtime.is_zero:
+        _tell_of(context, watch, notify)
+        asked = context.runtime.total(asked)  # of all ranks, which all are through then
+        if asked and context.runtime.is_zero:
             before += time.perf_counter() - started
             atomic_write_text(about, json.dumps({"mentor": mentor.name, "seconds": round(before, 2)}))
     for store in stores.values():
         store.close()
-    if setup.runtime.is_zero and (left_out := bank.info(Path(folders[LOGITS])).left_out) is not None:
+    if context.runtime.is_zero and (left_out := bank.info(Path(folders[LOGITS])).left_out) is not None:
         form = stores[LOGITS].codec.definition.partition(" ")[0]
         said = f"bank: {form} leaves out {left_out:.1%} of the probability (T = 1) that mentor '{mentor.name}' gives"
         notify({"event": "note", "text": f"{said}, more at a higher temperature"})
     return folders, asked, round(before, 2)
 
 
-def _together(setup: Setup) -> tuple[Any, Any]:
+def _together(context: RunContext) -> tuple[Any, Any]:
     """How sums and tensors come together over ranks; None on one."""
-    runtime = setup.runtime
+    runtime = context.runtime
     return (runtime.reduce, runtime.join) if runtime.world > 1 else (None, None)
 
 
-def _tell_of(setup: Setup, watch: Watch, notify: Callable[[dict[str, Any]], None]) -> None:
+def _tell_of(context: RunContext, watch: Watch, notify: Callable[[dict[str, Any]], None]) -> None:
     """Whether what a mentor has just been asked was answered in numbers.
 
     Raises:
@@ -192,24 +211,26 @@ def _tell_of(setup: Setup, watch: Watch, notify: Callable[[dict[str, Any]], None
     """
     for name, found in watch.flush().items():
         notify(told(name, found))
-        if setup.recipe.on_bad_mentor == "stop":
+        if context.recipe.on_bad_mentor == "stop":
             raise RunStopped(f"while its answers were stored, {sentence(name, found)}. {REMEDY}{OR_SKIP}")
 
 
-def open_bank(setup: Setup, needs: Needs, mentors: Sequence[MentorRecord]) -> bank.Bank | None:
+def open_bank(
+    networks: Networks, bank_plan: BankPlan, needs: Needs, mentors: Sequence[MentorRecord]
+) -> bank.Bank | None:
     """The stored answers that a method can be taught from; None where the bank does not keep what it reads."""
-    kinds = (LOGITS, *needs.features)
-    if not setup.bank.keeps(needs) or not all(kind in m.answers for m in mentors for kind in kinds):
+    context, kinds = networks.context, (LOGITS, *needs.features)
+    if not bank_plan.choice.keeps(needs) or not all(kind in m.answers for m in mentors for kind in kinds):
         return None
-    slab = 2 * len(setup.student_part) * len(mentors) * setup.task_runner.answer_size
-    slabs = setup.bank.spec.kind == "views" and slab <= slab_most(setup.runtime.device)
+    slab = 2 * len(context.student_part) * len(mentors) * networks.task_runner.answer_size
+    slabs = bank_plan.choice.spec.kind == "views" and slab <= slab_most(context.runtime.device)
     # Single rows are read through a map: its pages are the system's cache, which it takes back when it needs to.
     stores = [
         {kind: bank.RowStore.at(folder, write=may_write(folder), mapped=not slabs) for kind, folder in folders.items()}
         for folders in ({kind: Path(m.answers[kind]) for kind in kinds} for m in mentors)
     ]
     pooled = [tap for tap, kind in needs.features.items() if kind == "pooled"]
-    ids, device = setup.student_part.ids, setup.runtime.device
+    ids, device = context.student_part.ids, context.runtime.device
     if slabs:
         return bank.EpochCache(stores, ids, device, pooled, room=_room(device))
     return bank.FillOnMissCache(stores, ids, device, pooled)

@@ -11,33 +11,33 @@ import torch
 
 from classroomkd.data import rng, split, subset
 from classroomkd.errors import UserError, did_you_mean
-from classroomkd.run.setup import Setup
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
+    from classroomkd.run.context import RunContext
 
 __all__ = ["mentor_part"]
 
 
-def mentor_part(setup: Setup, index: int) -> tuple[Part, str]:
+def mentor_part(context: RunContext, index: int) -> tuple[Part, str]:
     """The samples (and labels) mentor ``index`` is trained on, and a sentence about what is special.
 
     ``train.classes`` with ``others`` makes a specialist, ``samples`` a stratified subset, ``label_noise`` replaces
     that fraction of labels by random classes.
     """
-    spec, part, notes = setup.recipe.mentors[index].train, setup.data.train, []
+    spec, part, notes = context.recipe.mentors[index].train, context.data.train, []
     if spec is None:
         return part, ""
     place = f"mentors.{index}.train"
-    seed = zlib.crc32(setup.recipe.mentors[index].name.encode())
+    seed = zlib.crc32(context.recipe.mentors[index].name.encode())
     if spec.classes is not None:
-        unknown = [c for c in spec.classes if c not in setup.classes]
+        unknown = [c for c in spec.classes if c not in context.classes]
         if unknown:
-            near = did_you_mean(unknown[0], setup.classes)
+            near = did_you_mean(unknown[0], context.classes)
             raise UserError(f"{place}.classes: the data has no class '{unknown[0]}'{near}")
-        known = np.isin(np.arange(len(setup.classes)), [setup.classes.index(c) for c in spec.classes])
+        known = np.isin(np.arange(len(context.classes)), [context.classes.index(c) for c in spec.classes])
         target, ids = part.target.cpu().numpy(), part.ids.cpu().numpy()
-        per_class = np.bincount(target, minlength=len(setup.classes)).astype(np.int64)
+        per_class = np.bincount(target, minlength=len(context.classes)).astype(np.int64)
         counts = np.where(known, per_class, np.floor(per_class * (spec.others or 0.0)).astype(np.int64))
         keep = split.take(target, ids, counts, seed=seed, purpose="mentor")
         part = part.subset(torch.from_numpy(keep))
@@ -46,7 +46,7 @@ def mentor_part(setup: Setup, index: int) -> tuple[Part, str]:
         part = subset(part, spec.samples, seed=seed, purpose="mentor")
         notes.append(f"{spec.samples} samples only")
     if spec.label_noise:
-        part = _with_noise(part, spec.label_noise, len(setup.classes), seed)
+        part = _with_noise(part, spec.label_noise, len(context.classes), seed)
         notes.append(f"{spec.label_noise:.0%} of its labels are wrong")
     return part, "; ".join(notes)
 

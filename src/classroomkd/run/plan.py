@@ -11,27 +11,27 @@ from torch import Tensor
 
 from classroomkd import bank, methods
 from classroomkd.classroom import Classroom
-from classroomkd.run.bench_setting import prepared
-from classroomkd.run.mentors import is_trained
-from classroomkd.run.setup import Setup
+from classroomkd.run.bench_setting import prepared, student_layout
 from classroomkd.train.gradient_scale import loud, measure
 from classroomkd.train.inputs import Batches
-from classroomkd.train.step_context import layout
 from classroomkd.train.step_cost import probe
 
 if TYPE_CHECKING:
     from classroomkd.recipe import Arm
+    from classroomkd.run.bank_choice import BankPlan
+    from classroomkd.run.networks import Networks
 
 __all__ = ["forecast", "plan"]
 
 BACKWARD = 2.0  # multiply-adds of a backward pass, in those of the forward pass
 
 
-def plan(setup: Setup, tell: Callable[[str], None] = lambda said: None) -> dict[str, Any]:
+def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """Sizes, counts and measured cost of every arm, with untrained networks in place of the trained ones.
 
     Args:
-        setup: of the run.
+        networks: of the run.
+        bank_plan: what is stored of the mentors' answers.
         tell: told what is being measured, which takes minutes with large networks.
 
     Returns:
@@ -41,33 +41,36 @@ def plan(setup: Setup, tell: Callable[[str], None] = lambda said: None) -> dict[
         ``gradient_ratio`` (the mentors' gradient over that of the labels alone at the start, and ``loud``, what is to
         be said of it; None where a mentor has no weights yet).
     """
-    recipe = setup.recipe
+    context = networks.context
+    recipe = context.recipe
     batches = Batches(
-        setup.student_part,
-        setup.views,
+        context.student_part,
+        bank_plan.views,
         recipe.train.batch_size,
         0,
-        rank=setup.runtime.rank,
-        world=setup.runtime.world,
-        sizes=setup.known_extra_sizes,
-        device=setup.runtime.device,
+        rank=context.runtime.rank,
+        world=context.runtime.world,
+        sizes=context.known_extra_sizes,
+        device=context.runtime.device,
     )
     batch = next(batches.epoch(0))
     arms = []
     sizes: dict[str, float] = {}
-    share = setup.bank.asked() / max(setup.bank.trainings * setup.bank.epochs, 1)  # of online answers, on average
-    last = layout(setup)
+    share = bank_plan.choice.asked() / max(
+        bank_plan.choice.trainings * bank_plan.choice.epochs, 1
+    )  # of online answers, on average
+    last = student_layout(networks)
     for place, arm in enumerate(recipe.arms()):
         tell(f"measuring a step of '{arm.label}' ({place + 1} of {len(recipe.arms())})")
-        with prepared(setup, arm, last) as context:
-            classroom, method = context.classroom, context.classroom.method
+        with prepared(networks, arm, last) as runner:
+            classroom, method = runner.classroom, runner.classroom.method
             wanted = method.needs.mentors > 0
-            costs, asks = probe(context, batch), method.mentor_indices
+            costs, asks = probe(runner, batch), method.mentor_indices
             asked = len(recipe.mentors) if asks is None else len(asks)
-            kept = wanted and setup.bank.keeps(method.needs)
+            kept = wanted and bank_plan.choice.keeps(method.needs)
             if kept:
-                classroom.mentors.store = _Blank(classroom, len(batch["ids"]), setup)
-                stored = probe(context, batch)["cost_ratio"]
+                classroom.mentors.store = _Blank(classroom, len(batch["ids"]), networks, bank_plan)
+                stored = probe(runner, batch)["cost_ratio"]
                 for tap in method.needs.features:
                     sizes |= {f"{name} {tap}": n for name, n in classroom.mentors.store.bytes(tap)}
         arms.append(
@@ -77,55 +80,58 @@ def plan(setup: Setup, tell: Callable[[str], None] = lambda said: None) -> dict[
                 "x_floor": round(costs["cost_ratio"], 2),
                 "x_floor_bank": round(stored, 2) if kept else None,
                 "step_ms": round(costs["step_ms"], 2),
-                **_loudness(setup, arm, last, batch),
+                **_loudness(networks, arm, last, batch),
             }
         )
     return {
         "data": {
-            "name": setup.data.name,
-            "classes": len(setup.classes),
-            "samples": setup.task_runner.samples,
-            "topics": setup.task_runner.topics,
-            "shape": list(setup.data.shape),
-            "train": len(setup.data.train),
-            "student_train": len(setup.student_part),
-            "val": len(setup.data.val),
-            "test": len(setup.data.test),
+            "name": context.data.name,
+            "classes": len(context.classes),
+            "samples": networks.task_runner.samples,
+            "topics": networks.task_runner.topics,
+            "shape": list(context.data.shape),
+            "train": len(context.data.train),
+            "student_train": len(context.student_part),
+            "val": len(context.data.val),
+            "test": len(context.data.test),
         },
         "arms": arms,
         "seeds": list(recipe.seeds),
         "steps": len(batches) * recipe.train.epochs,
         "students": len(arms) * len(recipe.seeds),
-        "bank": _bank(setup, arms, sum(sizes.values())),
+        "bank": _bank(networks, bank_plan, arms, sum(sizes.values())),
     }
 
 
-def _loudness(setup: Setup, arm: Arm, last: bool, batch: dict[str, Tensor]) -> dict[str, Any]:
+def _loudness(networks: Networks, arm: Arm, last: bool, batch: dict[str, Tensor]) -> dict[str, Any]:
     """How loud an arm's mentors are at the start; unknown where one is not trained yet, or must be calibrated first."""
     needs, scale = methods.compose(arm.parts).needs, None
-    known = needs.mentors > 0 and not needs.calibration and all(is_trained(setup, m) for m in setup.recipe.mentors)
+    known = (
+        needs.mentors > 0 and not needs.calibration and all(map(networks.has_weights, networks.context.recipe.mentors))
+    )
     if known:
-        with prepared(setup, arm, last, weights=True) as context:
-            scale = measure(context, batch)
+        with prepared(networks, arm, last, weights=True) as runner:
+            scale = measure(runner, batch)
     found = scale.entry() if scale is not None else {}
     return {"gradient_ratio": found.get("gradient_ratio"), "loud": loud(scale)}
 
 
-def _bank(setup: Setup, arms: list[dict[str, Any]], features: float) -> dict[str, Any]:
+def _bank(networks: Networks, bank_plan: BankPlan, arms: list[dict[str, Any]], features: float) -> dict[str, Any]:
     """What is stored and what it saves; ``total`` is the dearest arm's training over the student alone."""
-    made = _counted(setup, features)
+    costs = _counted(networks, bank_plan, features)
     if dearest := max((a for a in arms if a["x_floor_bank"] is not None), key=lambda a: a["x_floor"], default=None):
-        made["total"] = _totals(setup, dearest["x_floor"], dearest["x_floor_bank"])
-    return made
+        costs["total"] = _totals(bank_plan, dearest["x_floor"], dearest["x_floor_bank"])
+    return costs
 
 
-def _counted(setup: Setup, features: float = 0) -> dict[str, Any]:
+def _counted(networks: Networks, bank_plan: BankPlan, features: float = 0) -> dict[str, Any]:
     """What is known without measuring; ``features``: bytes of stored activations."""
-    choice, samples, mentors = setup.bank, len(setup.student_part), len(setup.recipe.mentors)
+    context = networks.context
+    choice, samples, mentors = bank_plan.choice, len(context.student_part), len(context.recipe.mentors)
     asked = choice.asked() * samples * mentors
     full = (choice.spec.views or choice.count or 0) * samples * mentors  # what has to be free, though exact fills less
-    dense = bank.Dense(setup.task_runner.answer_shape)
-    row = bank.TopK(len(setup.classes), choice.spec.top) if choice.spec.top else dense
+    dense = bank.Dense(networks.task_runner.answer_shape)
+    row = bank.TopK(len(context.classes), choice.spec.top) if choice.spec.top else dense
     stored = choice.spec.kind != "off"
     return {
         "kind": str(choice.spec),
@@ -137,46 +143,51 @@ def _counted(setup: Setup, features: float = 0) -> dict[str, Any]:
     }
 
 
-def _totals(setup: Setup, online: float, stored: float) -> dict[str, float]:
+def _totals(bank_plan: BankPlan, online: float, stored: float) -> dict[str, float]:
     """A training's cost over the student alone with its share of the filling, alone and where all share the bank."""
-    return {"one training": setup.bank.total(online, stored, 1), "all trainings": setup.bank.total(online, stored)}
+    return {
+        "one training": bank_plan.choice.total(online, stored, 1),
+        "all trainings": bank_plan.choice.total(online, stored),
+    }
 
 
-def forecast(setup: Setup, networks: dict[str, Any]) -> dict[str, Any] | None:
+def forecast(networks: Networks, bank_plan: BankPlan, sizes: dict[str, Any]) -> dict[str, Any] | None:
     """What a run can say of its bank at once: counts, and costs in multiply-adds; nothing is measured.
 
     Args:
-        setup: of the run.
-        networks: of :attr:`Experiment.networks`.
+        networks: of the run.
+        bank_plan: what is stored of the mentors' answers.
+        sizes: of :func:`~classroomkd.run.checks.check`.
 
     Returns:
         ``bank`` of :func:`plan`, but with the ``bytes`` of logits alone, ``features`` (whether activations come on
         top), ``views``, ``online`` (a step over the student alone where all mentors answer) and ``total`` in
         multiply-adds, as if reading stored answers cost nothing; None where no method asks a mentor.
     """
-    needs = [methods.compose(arm.parts).needs for arm in setup.recipe.arms()]
+    needs = [methods.compose(arm.parts).needs for arm in networks.context.recipe.arms()]
     if not any(n.mentors > 0 for n in needs):
         return None
-    student = (1.0 + BACKWARD) * networks["student"]["multiply_adds"]
-    online = 1.0 + sum(mentor["multiply_adds"] for mentor in networks["mentors"].values()) / max(student, 1.0)
+    student = (1.0 + BACKWARD) * sizes["student"]["multiply_adds"]
+    online = 1.0 + sum(mentor["multiply_adds"] for mentor in sizes["mentors"].values()) / max(student, 1.0)
     return {
-        **_counted(setup),
-        "views": setup.bank.spec.views or setup.bank.count,
-        "features": any(setup.bank.keeps(n) and n.features for n in needs),
+        **_counted(networks, bank_plan),
+        "views": bank_plan.choice.spec.views or bank_plan.choice.count,
+        "features": any(bank_plan.choice.keeps(n) and n.features for n in needs),
         "online": online,
-        "total": _totals(setup, online, 1.0),
+        "total": _totals(bank_plan, online, 1.0),
     }
 
 
 class _Blank:
     """A store that always answers the same: what looking up costs does not depend on what is there."""
 
-    def __init__(self, classroom: Classroom, batch: int, setup: Setup) -> None:
-        device, self.classroom = setup.runtime.device, classroom
-        self.answers = torch.zeros(len(classroom.mentors), batch, *setup.task_runner.answer_shape, device=device)
+    def __init__(self, classroom: Classroom, batch: int, networks: Networks, bank_plan: BankPlan) -> None:
+        context = networks.context
+        device, self.classroom = context.runtime.device, classroom
+        self.answers = torch.zeros(len(classroom.mentors), batch, *networks.task_runner.answer_shape, device=device)
         self.shapes = classroom.shapes.mentors if classroom.shapes is not None else {}
         self.maps = {tap: [torch.zeros(batch, *x, device=device) for x in found] for tap, found in self.shapes.items()}
-        self.rows = len(setup.student_part) * (setup.bank.spec.views or setup.bank.count or 0)
+        self.rows = len(context.student_part) * (bank_plan.choice.spec.views or bank_plan.choice.count or 0)
 
     def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
         return self.answers[:, : len(ids)].clone()

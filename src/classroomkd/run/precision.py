@@ -17,7 +17,7 @@ from classroomkd.train.runtime import pick_device
 
 if TYPE_CHECKING:
     from classroomkd.recipe import Recipe
-    from classroomkd.run.setup import Setup
+    from classroomkd.run.networks import Networks
 
 __all__ = ["decided", "known", "with_precision"]
 
@@ -43,14 +43,14 @@ def known(recipe: Recipe, out: Path) -> Precision | None:
     return "bf16" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
 
 
-def decided(setup: Setup) -> Precision:
-    """What a probe of the student says, in a set-up that works in fp32."""
+def decided(networks: Networks) -> Precision:
+    """What a probe of the student says, whose context works in fp32."""
+    context, student = networks.context, networks.blank_student()
     with torch.random.fork_rng(devices=[]):
-        student = setup.build(setup.recipe.student.model, "student", 0)
-        size = min(setup.recipe.train.batch_size, len(setup.student_part))
-        pixels, target, _ = setup.student_part.batch(torch.arange(size))
-        pixels, _ = setup.base_views.eval_view(pixels, target)
-        return choose_layout(student, setup.inputs(pixels), lambda said: prediction_of(said).float().square().mean())[
+        size = min(context.recipe.train.batch_size, len(context.student_part))
+        pixels, target, _ = context.student_part.batch(torch.arange(size))
+        pixels, _ = context.base_views.eval_view(pixels, target)
+        return choose_layout(student, context.inputs(pixels), lambda said: prediction_of(said).float().square().mean())[
             "precision"
         ]
 

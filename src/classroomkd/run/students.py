@@ -17,15 +17,17 @@ from classroomkd._files import atomic_write_text
 from classroomkd.classroom import Classroom, Mentor
 from classroomkd.run.answers_file import load_answers
 from classroomkd.run.finished import keep_entry, read_back
+from classroomkd.run.loading import load_mentor, ready_mentor
 from classroomkd.run.mentor_cache import open_bank
 from classroomkd.run.mentor_record import MentorRecord
-from classroomkd.run.mentors import load_mentor, ready_mentor
-from classroomkd.run.setup import Setup
+from classroomkd.run.networks import Networks
 from classroomkd.train import scoring as ev
 from classroomkd.train.loop import Notify, Result, Training
+from classroomkd.train.optimize import FastMentor
 
 if TYPE_CHECKING:
     from classroomkd.recipe import Arm
+    from classroomkd.run.bank_choice import BankPlan
 
 __all__ = ["build_classroom", "seed_folder", "teach_student", "untrained_classroom"]
 
@@ -35,84 +37,86 @@ def seed_folder(out: Path, arm: Arm, seed: int) -> Path:
     return out / arm.slug / f"seed{seed}"
 
 
-def build_classroom(setup: Setup, arm: Arm, seed: int, mentors: Sequence[MentorRecord]) -> Classroom:
+def build_classroom(
+    networks: Networks, bank_plan: BankPlan, arm: Arm, seed: int, mentors: Sequence[MentorRecord]
+) -> Classroom:
     """Student, mentors and method of one arm and seed; equal seeds start every arm from the same weights."""
-    student = setup.build(setup.recipe.student.model, "student", seed)
-    if setup.given and "student" in setup.given:
-        import copy
-
-        student = copy.deepcopy(student)
-    if setup.recipe.student.checkpoint is not None:
-        models.load_checkpoint(student, setup.recipe.student.checkpoint, what="student")
+    context, runner = networks.context, networks.task_runner
+    student = networks.student(seed)
+    if context.recipe.student.checkpoint is not None:
+        models.load_checkpoint(student, context.recipe.student.checkpoint, what="student")
     method = methods.compose(arm.parts)
     wanted = method.needs.mentors > 0
-    needs, part = method.needs, setup.student_part
+    needs, part = method.needs, context.student_part
     store = None
     teachers: list[Mentor] = []
     alone = False
     if wanted and mentors:
-        store = open_bank(setup, needs, mentors)
+        store = open_bank(networks, bank_plan, needs, mentors)
         # Where the bank suffices, the networks themselves are not even loaded.
         alone = isinstance(store, bank.EpochCache) and not needs.heads
-        teachers = [Mentor(_Stored(m.name), m.name) if alone else load_mentor(setup, m) for m in mentors]
-    taught = {m.name: bool(m.taught_by) for m in setup.recipe.mentors}
+        teachers = [Mentor(_Stored(m.name), m.name) if alone else load_mentor(networks, m) for m in mentors]
+    taught = {m.name: bool(m.taught_by) for m in context.recipe.mentors}
     torch.manual_seed(seed + 104729)  # of what the method builds, whether mentors have just been loaded or are stored
     classroom = Classroom(
         student,
         teachers,
         method,
-        task=setup.task,
-        mean=setup.data.mean,
-        std=setup.data.std,
-        taps=dict(setup.recipe.student.taps),
+        task=runner.task,
+        mean=context.data.mean,
+        std=context.data.std,
+        taps=dict(context.recipe.student.taps),
         scores=[m.val_accuracy for m in mentors],
-        image_shape=setup.data.shape,
+        image_shape=context.data.shape,
         register=(part.ids, part.target),
         store=store,
         taught=[taught[m.name] for m in mentors],
     )
     for teacher in classroom.mentors:
-        if isinstance(store, bank.FillOnMissCache) and setup.taps:  # what it is asked for is stored for every arm
-            blank = teacher.prepare(setup.blank(), setup.inputs.mean, setup.inputs.std)
-            teacher.read(setup.taps, blank, needs.heads)
+        if isinstance(store, bank.FillOnMissCache) and bank_plan.taps:  # what it is asked for is stored for every arm
+            blank = teacher.prepare(context.blank(), context.inputs.mean, context.inputs.std)
+            teacher.read(bank_plan.taps, blank, needs.heads)
     if not alone:
-        classroom.mentors.mentors = [setup.optimized(mentor) for mentor in classroom.mentors]
+        classroom.mentors.mentors = [networks.optimized(mentor) for mentor in classroom.mentors]
+    fast = [mentor.name for mentor in classroom.mentors if isinstance(mentor, FastMentor)]
+    networks.park(None if alone else fast)
     if method.needs.calibration:
-        logits = torch.stack([torch.from_numpy(load_answers(m.val_logits, len(setup.data.val))) for m in mentors])
-        device = setup.runtime.device
-        classroom.calibration = setup.task_runner.calibration(logits.to(device), setup.data.val.target.to(device))
-    return classroom.to(setup.runtime.device)
+        logits = torch.stack([torch.from_numpy(load_answers(m.val_logits, len(context.data.val))) for m in mentors])
+        device = context.runtime.device
+        classroom.calibration = runner.calibration(logits.to(device), context.data.val.target.to(device))
+    return classroom.to(context.runtime.device)
 
 
-def untrained_classroom(setup: Setup, arm: Arm, weights: bool = False) -> Classroom:
+def untrained_classroom(networks: Networks, arm: Arm, weights: bool = False) -> Classroom:
     """The classroom of an arm before anything is trained: for a dry run of taps, shapes, cost and scales.
 
     Args:
-        setup: of the run.
+        networks: of the run.
         arm: whose.
-        weights: load the weights of networks that have some; else all are as they are built.
+        weights: load the weights of networks that have some.
     """
-    recipe, part = setup.recipe, setup.student_part
-    student = setup.build(recipe.student.model, "student", 0)
+    context = networks.context
+    recipe, part, student = context.recipe, context.student_part, networks.blank_student()
     if weights and recipe.student.checkpoint is not None:
         models.load_checkpoint(student, recipe.student.checkpoint, what="student")
     method = methods.compose(arm.parts)
-    made = partial(ready_mentor, setup) if weights else setup.blank_mentor
-    teachers = [made(m) for m in (recipe.mentors if method.needs.mentors > 0 else ())]
+    mentor_of = partial(ready_mentor, networks) if weights else networks.blank_mentor
+    teachers = [mentor_of(m) for m in (recipe.mentors if method.needs.mentors > 0 else ())]
+    torch.manual_seed(0)  # of what the method builds
     classroom = Classroom(
         student,
         teachers,
         method,
-        task=setup.task,
-        mean=setup.data.mean,
-        std=setup.data.std,
+        task=networks.task_runner.task,
+        mean=context.data.mean,
+        std=context.data.std,
         taps=dict(recipe.student.taps),
         scores=[0.0] * len(teachers),
-        image_shape=setup.data.shape,
+        image_shape=context.data.shape,
         register=(part.ids, part.target),
         taught=[bool(m.taught_by) for m in recipe.mentors] if teachers else [],
     )
-    return classroom.to(setup.runtime.device)
+    return classroom.to(context.runtime.device)
 
 
 class _Stored(nn.Module):
@@ -127,7 +131,8 @@ class _Stored(nn.Module):
 
 
 def teach_student(
-    setup: Setup,
+    networks: Networks,
+    bank_plan: BankPlan,
     arm: Arm,
     seed: int,
     mentors: Sequence[MentorRecord],
@@ -140,55 +145,58 @@ def teach_student(
     Returns:
         Its entry in ``summary.json``.
     """
-    folder = seed_folder(out, arm, seed)
-    if resume and (entry := read_back(setup, arm, seed, folder, notify)) is not None:
+    context, folder = networks.context, seed_folder(out, arm, seed)
+    if resume and (entry := read_back(networks, arm, seed, folder, notify)) is not None:
         return entry
-    classroom = build_classroom(setup, arm, seed, mentors)
+    classroom = build_classroom(networks, bank_plan, arm, seed, mentors)
     fit = Training(
-        setup.runtime,
+        context.runtime,
         classroom,
-        setup.student_part,
-        setup.data.val,
-        setup.views,
-        setup.inputs,
-        setup.recipe.train,
-        setup.classes,
+        context.student_part,
+        context.data.val,
+        bank_plan.views,
+        context.inputs,
+        context.recipe.train,
+        context.classes,
         seed,
         folder=folder,
         notify=notify,
-        evaluate_fn=setup.task_runner.evaluate,
-        extra_sizes=setup.extra_sizes(classroom),
-        on_bad_mentor=setup.recipe.on_bad_mentor,
-        told=f"arm '{arm.label}'" if seed == setup.recipe.seeds[0] else "",
+        evaluate_fn=networks.task_runner.evaluate,
+        extra_sizes=context.extra_sizes(classroom),
+        on_bad_mentor=context.recipe.on_bad_mentor,
+        told=f"arm '{arm.label}'" if seed == context.recipe.seeds[0] else "",
     )
     result = fit.run(resume=resume)
-    return _finish(setup, arm, seed, classroom, result, folder)
+    return _finish(networks, arm, seed, classroom, result, folder)
 
 
-def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Result, folder: Path) -> dict[str, Any]:
+def _finish(
+    networks: Networks, arm: Arm, seed: int, classroom: Classroom, result: Result, folder: Path
+) -> dict[str, Any]:
     """Test the last, best and averaged student and write them."""
-    student, size = classroom.student, setup.recipe.train.eval_batch_size
+    context, runner = networks.context, networks.task_runner
+    student, size = classroom.student, context.recipe.train.eval_batch_size
     about = {
-        "task": setup.recipe.task.name,
-        "model": setup.recipe.student.model,
-        "classes": json.dumps(list(setup.classes)),
-        "preprocessing": json.dumps({"mean": setup.data.mean, "std": setup.data.std, "shape": setup.data.shape}),
-        "data": setup.data.name,
-        "data_size": json.dumps(setup.recipe.data.size),
+        "task": context.recipe.task.name,
+        "model": context.recipe.student.model,
+        "classes": json.dumps(list(context.classes)),
+        "preprocessing": json.dumps({"mean": context.data.mean, "std": context.data.std, "shape": context.data.shape}),
+        "data": context.data.name,
+        "data_size": json.dumps(context.recipe.data.size),
         "method": arm.label,
         "seed": str(seed),
         "classroomkd": __version__,
-        **setup.task_runner.about(),
+        **runner.about(),
     }
 
     def tested() -> ev.Score:
-        with setup.runtime.autocast():
-            return setup.task_runner.evaluate(student, setup.data.test, setup.inputs, size)
+        with context.runtime.autocast():
+            return runner.evaluate(student, context.data.test, context.inputs, size)
 
     files = ["student.safetensors"]
     last = {k: v.detach().clone() for k, v in student.state_dict().items()}
     last_score = tested()
-    zero = setup.runtime.is_zero
+    zero = context.runtime.is_zero
     if zero:
         models.save_checkpoint(last, folder / "student.safetensors", about | {"which": "last"})
     entry: dict[str, Any] = {
@@ -209,7 +217,7 @@ def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Res
     if result.left_out:
         entry["left_out"] = result.left_out
     if isinstance(classroom.mentors.store, bank.FillOnMissCache):
-        entry["mentor_answers"] = setup.runtime.total(sum(classroom.mentors.store.asked))
+        entry["mentor_answers"] = context.runtime.total(sum(classroom.mentors.store.asked))
     if result.best is not None:
         student.load_state_dict(result.best)
         entry["test_best"] = tested().accuracy
@@ -229,5 +237,5 @@ def _finish(setup: Setup, arm: Arm, seed: int, classroom: Classroom, result: Res
         atomic_write_text(folder / "teaching.json", json.dumps(teaching))
         # The last checkpoint stays: the files can be made again from it without training.
         keep_entry(folder, entry, [*files, "teaching.json"])
-    setup.runtime.barrier()
+    context.runtime.barrier()
     return entry

@@ -6,23 +6,27 @@ import platform
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from classroomkd import __version__, methods
 from classroomkd.run.attempts import attempt
 from classroomkd.run.folder import data_identity
-from classroomkd.run.setup import Setup
 from classroomkd.run.workers import cores
 from classroomkd.train.watch import Found, added
+
+if TYPE_CHECKING:
+    from classroomkd.run.bank_choice import BankPlan
+    from classroomkd.run.context import RunContext
+    from classroomkd.run.networks import Networks
 
 __all__ = ["environment", "summarise"]
 
 
-def environment(setup: Setup, command: str) -> dict[str, Any]:
+def environment(context: RunContext, command: str) -> dict[str, Any]:
     """Where and with what a run was made."""
-    runtime = setup.runtime
+    runtime = context.runtime
     return {
         "schema": 1,
         "classroomkd": __version__,
@@ -41,7 +45,8 @@ def environment(setup: Setup, command: str) -> dict[str, Any]:
 
 
 def summarise(
-    setup: Setup,
+    networks: Networks,
+    bank_plan: BankPlan,
     *,
     student: dict[str, Any] | None,
     entries: Sequence[dict[str, Any]],
@@ -55,27 +60,28 @@ def summarise(
 
     ``heard``: mentors' answers that are not finite as jobs told of them, for mentors of whom no student has an account.
     """
+    context = networks.context
     not_finite = {**(heard or {}), **added(*(e.get("not_finite", {}) for e in entries))}
-    recipe, arms, table = setup.recipe, setup.recipe.arms(), methods.entries()
+    recipe, arms, table = context.recipe, context.recipe.arms(), methods.entries()
     order = {arm.label: i for i, arm in enumerate(arms)}
     return {
         "schema": 1,
         "name": recipe.name,
         "task": recipe.task.name,
-        "metric": setup.task_runner.metric,
-        "val_metric": setup.task_runner.val_metric,
+        "metric": networks.task_runner.metric,
+        "val_metric": networks.task_runner.val_metric,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "seconds": round(seconds, 2),
         "data": {
-            "name": setup.data.name,
-            "classes": list(setup.classes),
-            "train": len(setup.data.train),
-            "student_train": len(setup.student_part),
-            "val": len(setup.data.val),
-            "test": len(setup.data.test),
-            "notes": [*setup.data.notes, *_what_mentors_saw(setup, mentors)],
-            **data_identity(setup),
+            "name": context.data.name,
+            "classes": list(context.classes),
+            "train": len(context.data.train),
+            "student_train": len(context.student_part),
+            "val": len(context.data.val),
+            "test": len(context.data.test),
+            "notes": [*context.data.notes, *_what_mentors_saw(context, mentors)],
+            **data_identity(context),
         },
         "train": recipe.train.model_dump(mode="json"),
         "student": student or {"model": recipe.student.model},
@@ -97,31 +103,31 @@ def summarise(
             | {"not_finite": not_finite.get(m["name"], {"answers": 0, "ids": []})}
             for m in mentors
         ],
-        "bank": _bank(setup, mentors),
+        "bank": _bank(bank_plan, mentors),
         "failures": list(failures),
     }
 
 
-def _what_mentors_saw(setup: Setup, mentors: Sequence[dict[str, Any]]) -> list[str]:
+def _what_mentors_saw(context: RunContext, mentors: Sequence[dict[str, Any]]) -> list[str]:
     """What the mentors had that the student had not."""
-    student = len(setup.student_part)
+    student = len(context.student_part)
     more = [m["samples"] for m in mentors if m["samples"] is not None and m["samples"] > student]
     if not more:
         return []
-    theirs = ", all of them among theirs" if min(more) == len(setup.data.train) else ""
+    theirs = ", all of them among theirs" if min(more) == len(context.data.train) else ""
     return [
         f"{len(more)} of {len(mentors)} mentors were trained on more labels (up to {max(more):,}) than the student "
         f"sees ({student:,}{theirs}): part of what the mentors add is that data."
     ]
 
 
-def _bank(setup: Setup, mentors: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    if setup.bank.spec.kind == "off" or not mentors:
+def _bank(bank_plan: BankPlan, mentors: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    if bank_plan.choice.spec.kind == "off" or not mentors:
         return None
     return {
-        "kind": str(setup.bank.spec),
-        "why": setup.bank.why,
-        "views": setup.views.definition,
+        "kind": str(bank_plan.choice.spec),
+        "why": bank_plan.choice.why,
+        "views": bank_plan.views.definition,
         "forwards": sum(m["forwards"] for m in mentors),
         "seconds": round(sum(m["answer_seconds"] for m in mentors), 2),
     }

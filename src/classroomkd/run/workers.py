@@ -17,14 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classroomkd.errors import DiskFull, Interrupted, RunStopped
-from classroomkd.run.setup import Setup
+from classroomkd.run.bank_choice import BankPlan, Choice
+from classroomkd.run.context import RunContext
+from classroomkd.run.mentor_record import MentorRecord
+from classroomkd.run.mentors import prepare_mentor
+from classroomkd.run.networks import Networks
+from classroomkd.run.students import teach_student
 from classroomkd.train import stopping
 
 if TYPE_CHECKING:
     from classroomkd.recipe import Recipe
     from classroomkd.train.loop import Notify
 
-__all__ = ["Job", "cores", "execute", "in_process", "side_by_side"]
+__all__ = ["Done", "Job", "cores", "execute", "in_process", "side_by_side"]
 
 
 @dataclass(frozen=True)
@@ -45,27 +50,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def execute(setup: Setup, job: Job, notify: Notify) -> dict[str, Any]:
+def execute(networks: Networks, bank_plan: BankPlan, job: Job, notify: Notify) -> dict[str, Any]:
     """Do one job in this process."""
-    from classroomkd.run.mentor_record import MentorRecord
-    from classroomkd.run.mentors import prepare_mentor
-    from classroomkd.run.students import teach_student
 
     def tell(event: dict[str, Any]) -> None:
         notify({"job": job.name, **event})
 
     mentors = [MentorRecord(**m) for m in job.mentors]
     if job.kind == "mentor":
-        return prepare_mentor(setup, job.index, tell, mentors).plain()
+        return prepare_mentor(networks, bank_plan, job.index, tell, mentors).plain()
     assert job.kind == "student", job.kind
-    arm = setup.recipe.arms()[job.index]
-    return teach_student(setup, arm, job.seed, mentors, Path(job.out), job.resume, tell)
+    arm = networks.context.recipe.arms()[job.index]
+    return teach_student(networks, bank_plan, arm, job.seed, mentors, Path(job.out), job.resume, tell)
 
 
 Done = Callable[[Job, dict[str, Any] | None, BaseException | None], None]
 
 
-def in_process(setup: Setup, jobs: Sequence[Job], notify: Notify, done: Done) -> None:
+def in_process(networks: Networks, bank_plan: BankPlan, jobs: Sequence[Job], notify: Notify, done: Done) -> None:
     """One after the other. A job that stops (a loss that is not finite) does not stop the others; a signal and a full
     disk do.
 
@@ -75,25 +77,28 @@ def in_process(setup: Setup, jobs: Sequence[Job], notify: Notify, done: Done) ->
         stopping.check()
         try:
             notify({"job": job.name, "event": "start"})
-            result = execute(setup, job, notify)
+            result = execute(networks, bank_plan, job, notify)
         except (DiskFull, Interrupted):
             raise
         except RunStopped as error:
-            if setup.runtime.world > 1 and not error.everywhere:
+            if networks.context.runtime.world > 1 and not error.everywhere:
                 raise
             done(job, None, error)
         else:
             done(job, result, None)
 
 
-_setup: Setup | None = None
+_networks: Networks | None = None
+_bank_plan: BankPlan | None = None
 _queue: Any = None
 _stop: Any = None  # a pipe that ends when the parent wants everyone to come to an end
 
 
-def _start(recipe: Recipe, folder: str, cache: str, trust_code: bool, threads: int, queue: Any, stop: Any) -> None:
+def _start(
+    recipe: Recipe, choice: Choice, folder: str, cache: str, trust_code: bool, threads: int, queue: Any, stop: Any
+) -> None:
     """A worker's start: one runtime, the packed data mapped into memory."""
-    global _setup, _queue, _stop
+    global _networks, _bank_plan, _queue, _stop
     from classroomkd import data
     from classroomkd.train.allocator import claim_process
     from classroomkd.train.runtime import Runtime
@@ -105,7 +110,8 @@ def _start(recipe: Recipe, folder: str, cache: str, trust_code: bool, threads: i
     _stop = stop
     threading.Thread(target=_pass_on, daemon=True).start()
     runtime = Runtime("cpu", recipe.train.precision, threads)
-    _setup = Setup(recipe, data.unpack(folder), runtime, Path(cache), trust_code)
+    context = RunContext(recipe, data.unpack(folder), runtime, Path(cache), trust_code)
+    _networks, _bank_plan = Networks(context), BankPlan.of(choice, context)
     _queue = queue
 
 
@@ -142,14 +148,15 @@ def _tell(event: dict[str, Any]) -> None:
 
 
 def _work(job: Job) -> dict[str, Any]:
-    assert _setup is not None
+    assert _networks is not None
+    assert _bank_plan is not None
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with stopping.listening((signal.SIGTERM,)):
             if _stop.poll():
                 raise stopping.Asked(signal.SIGTERM)
             _tell({"job": job.name, "event": "start"})
-            return execute(_setup, job, _tell)
+            return execute(_networks, _bank_plan, job, _tell)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -158,23 +165,24 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
     """A pool of worker processes, each with ``threads`` threads; a context manager.
 
     Args:
-        setup: the parent's setup; its data must be packed in ``folder``.
+        context: the parent's; its data must be packed in ``folder``.
+        choice: the run's bank.
         folder: where ``classroomkd.data.pack`` wrote the data.
         workers: processes.
         threads: threads of each.
     """
 
-    def __init__(self, setup: Setup, folder: Path, workers: int, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._queue: Any = context.SimpleQueue()
+    def __init__(self, context: RunContext, choice: Choice, folder: Path, workers: int, threads: int) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._queue: Any = spawn.SimpleQueue()
         # A pipe, not an event: a worker that is killed may hold an event's lock, and nobody could set it any more.
-        self._stopped, self._stop = context.Pipe(duplex=False)
-        arguments = (setup.recipe, str(folder), str(setup.cache), setup.trust_code, threads, self._queue, self._stopped)
+        self._stopped, self._stop = spawn.Pipe(duplex=False)
+        plain = (context.recipe, choice, str(folder), str(context.cache), context.trust_code, threads)
         # Waiting threads must sleep, not spin, when several processes share the cores.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self._before = os.environ.get("OMP_NUM_THREADS")
         os.environ["OMP_NUM_THREADS"] = str(threads)
-        self._pool = ProcessPoolExecutor(workers, context, _start, arguments)
+        self._pool = ProcessPoolExecutor(workers, spawn, _start, (*plain, self._queue, self._stopped))
 
     def __enter__(self) -> side_by_side:
         return self

@@ -22,6 +22,7 @@ __all__ = [
     "is_compiled",
     "locate",
     "prediction_of",
+    "remove_readers",
     "submodules",
     "tap_names",
     "unwrapped",
@@ -196,3 +197,13 @@ class TapReader(nn.Module):
                     "classroom before the network's first compiled call, or call torch.compiler.reset() after making it"
                 )
             raise UserError(f"{said} exists but did not run in this forward pass; choose another")
+
+
+def remove_readers(network: nn.Module) -> None:
+    """Take off the hooks of every :class:`TapReader` of a network, which it then is free of; other hooks stay."""
+    for layer in network.modules():
+        for hooks in (layer._forward_hooks, layer._forward_pre_hooks):
+            for key, hook in list(hooks.items()):
+                target: Any = hook.func if isinstance(hook, partial) else hook
+                if isinstance(getattr(target, "__self__", None), TapReader):
+                    del hooks[key]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from classroomkd.export import Student
     from classroomkd.export.graph import Graph
     from classroomkd.recipe import Arm
-    from classroomkd.run.setup import Setup
+    from classroomkd.run.networks import Networks
 
 __all__ = ["EvaluateRequest", "PredictRequest", "Shown", "TaskFiles", "files_of", "refuse_options"]
 
@@ -198,7 +198,7 @@ class TaskFiles(ABC):
         """
 
     def write_prediction_samples(
-        self, setup: Setup, out: Path, arms: Sequence[Arm], mentors: Sequence[Mapping[str, Any]]
+        self, networks: Networks, out: Path, arms: Sequence[Arm], mentors: Sequence[Mapping[str, Any]]
     ) -> Path | None:
         """Keep samples of the test part with what everybody says about them in the run's folder, for its page."""
         return None

@@ -1,10 +1,11 @@
-"""The base of all subjects."""
+"""The base of all task runners."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,25 +20,43 @@ if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.recipe import TrainSpec
     from classroomkd.recipe.schema import MentorSpec
-    from classroomkd.run.setup import Setup
+    from classroomkd.run.context import RunContext
     from classroomkd.train.inputs import Inputs
 
-__all__ = ["TaskRunner"]
+__all__ = ["NetworkSource", "TaskRunner"]
+
+
+class NetworkSource(Protocol):
+    """Where a task's runner sees the networks that it built, each as it is now."""
+
+    def blank_student(self) -> nn.Module:
+        """The student for dry runs."""
+        ...
+
+    def mentor(self, name: str) -> nn.Module:
+        """A mentor's network."""
+        ...
 
 
 class TaskRunner(ABC):
     """How the networks of a task are built, joined and scored, on the data of one run.
 
     Attributes:
-        setup: the run.
+        context: of the run.
+        networks: of the run.
         samples, topics: what a sample and what answers are about are called, for messages.
     """
 
     samples: ClassVar[str] = "images"
     topics: ClassVar[str] = "classes"
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
+    def __init__(self, context: RunContext, networks: NetworkSource) -> None:
+        self.context, self.networks = context, networks
+
+    @cached_property
+    def task(self) -> Task:
+        """The recipe's task, as a student is taught it."""
+        return self.task_for(self.context.recipe.train)
 
     @property
     @abstractmethod
@@ -137,11 +156,11 @@ class TaskRunner(ABC):
         self, module: nn.Module, role: str, mentor: MentorSpec | None = None, size: tuple[int, int] | None = None
     ) -> None:
         """One dry forward on blank images: the network must take them and answer what this data asks."""
-        setup = self.setup
-        shape = (2, setup.data.shape[0], *(size or setup.data.shape[1:]))
+        context = self.context
+        shape = (2, context.data.shape[0], *(size or context.data.shape[1:]))
         try:
             with as_for_evaluation(module):
-                answer = prediction_of(module(torch.zeros(shape, device=setup.runtime.device)))
+                answer = prediction_of(module(torch.zeros(shape, device=context.runtime.device)))
         except UserError as error:
             raise UserError(f"{role}: {error}") from error
         except Exception as error:
@@ -154,5 +173,5 @@ class TaskRunner(ABC):
 
     def evaluate(self, network: nn.Module, part: Part, inputs: Inputs, batch_size: int) -> Score:
         """Score a network on the un-augmented samples of a part."""
-        said, target = answers(network, part, inputs, batch_size, self.setup.base_views)
+        said, target = answers(network, part, inputs, batch_size, self.context.base_views)
         return self.score(said, target, part.ids)

@@ -12,9 +12,9 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from classroomkd.errors import UserError
 from classroomkd.functional import wide
 from classroomkd.models.folding import Folded, fold, probe
 from classroomkd.taps.tap_set import Kind
-from classroomkd.taps.taps import TapReader, unwrapped
+from classroomkd.taps.taps import TapReader, remove_readers, unwrapped
 
 __all__ = ["FastMentor", "Precision", "has_bf16", "optimize_for_inference"]
 
@@ -118,7 +118,7 @@ def optimize_for_inference(
         network = copy.deepcopy(unwrapped(mentor.module))
     except (RuntimeError, TypeError):  # tensors with a graph, locks, generators
         return mentor
-    _without_readers(network)
+    remove_readers(network)
     copied = fold(network, example, mentor.reader.places.values())
     if precision == "bf16":
         network, precision = _in_bf16(copied.module, example)
@@ -127,16 +127,6 @@ def optimize_for_inference(
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return FastMentor(mentor, copied, precision, compile)
-
-
-def _without_readers(network: nn.Module) -> None:
-    """Take off the hooks by which the mentor's own reader watches it: this copy gets a reader of its own."""
-    for layer in network.modules():
-        for hooks in (layer._forward_hooks, layer._forward_pre_hooks):
-            for key, hook in list(hooks.items()):
-                target: Any = hook.func if isinstance(hook, partial) else hook
-                if isinstance(getattr(target, "__self__", None), TapReader):
-                    del hooks[key]
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from classroomkd.train.memory_format import settle
 from classroomkd.train.meter import Record
 from classroomkd.train.optim import build_optimizer
 from classroomkd.train.step import StepRunner
@@ -16,11 +15,10 @@ from classroomkd.train.step import StepRunner
 if TYPE_CHECKING:
     from classroomkd.classroom import Classroom
     from classroomkd.recipe import TrainSpec
-    from classroomkd.run.setup import Setup
     from classroomkd.train.inputs import Inputs
     from classroomkd.train.runtime import Runtime
 
-__all__ = ["layout", "step_context"]
+__all__ = ["step_context"]
 
 
 def step_context(
@@ -60,14 +58,3 @@ def step_context(
         compile=spec.compile,
         untouched=untouched,
     )
-
-
-def layout(setup: Setup) -> bool:
-    """Whether the student works channels-last, decided as a training decides it."""
-    spec, part = setup.recipe.train, setup.student_part
-    if spec.channels_last != "auto":
-        return bool(spec.channels_last)
-    pixels, target, _ = part.batch(torch.arange(min(len(part), spec.batch_size)))
-    pixels, _ = setup.base_views.eval_view(pixels, target)
-    student = setup.build(setup.recipe.student.model, "student", 0)
-    return settle(student, setup.inputs(pixels), setup.runtime, None, False)

@@ -9,7 +9,8 @@ import torch
 
 from classroomkd.recipe import make_recipe
 from classroomkd.recipe.schema import MentorSpec
-from classroomkd.run.opening import start
+from classroomkd.run.networks import Networks
+from classroomkd.run.opening import open_context
 from classroomkd.tasks.pose.coding import Heatmap, SimCC
 from classroomkd.tasks.pose.runner import PoseRunner
 from classroomkd.tasks.pose.translation import Translation
@@ -19,14 +20,14 @@ from classroomkd.tasks.pose.translation import Translation
 def joints(tmp_path: Path) -> PoseRunner:
     data = {"source": "puppets", "size": 32, "options": {"train": 40, "test": 20, "image_size": 32}}
     recipe = make_recipe({"task": "pose", "data": data, "student": "simcc_tiny", "method": "none", "device": "cpu"})
-    subject = start(recipe, tmp_path / "out").task_runner
+    subject = Networks(open_context(recipe, tmp_path / "out")).task_runner
     assert isinstance(subject, PoseRunner)
     return subject
 
 
 def test_unknown_and_broken_joints_are_no_evidence_for_a_temperature(joints: PoseRunner) -> None:
     assert isinstance(joints.coding, SimCC)
-    target = joints.setup.data.val.target
+    target = joints.context.data.val.target
     perfect = joints.coding.ideal(target) * 2.0  # twice too sure: 2 is the temperature that fits
     unknown, broken, silent = perfect.clone(), perfect.clone(), perfect.clone()
     unknown[:, 3] = -torch.inf
@@ -58,7 +59,11 @@ def test_published_maps_are_read_where_their_cells_are(size: tuple[int, int]) ->
 def test_answers_of_other_rules_or_heads_are_not_taken_for_these(
     joints: PoseRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = joints.setup.recipe.mentors[0] if joints.setup.recipe.mentors else MentorSpec(name="big", model="simcc_tiny")
+    spec = (
+        joints.context.recipe.mentors[0]
+        if joints.context.recipe.mentors
+        else MentorSpec(name="big", model="simcc_tiny")
+    )
     module = joints.resolve("simcc_tiny")
     first = joints.lineage(spec, joints.wrap(spec, module, None, None, None))
     assert first == joints.lineage(spec, joints.wrap(spec, module, None, None, None))

@@ -28,7 +28,7 @@ class ClassificationRunner(TaskRunner):
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names."""
-        return self.setup.classes
+        return self.context.classes
 
     @property
     def answer_shape(self) -> tuple[int, ...]:
@@ -37,13 +37,13 @@ class ClassificationRunner(TaskRunner):
 
     def task_for(self, train: TrainSpec, mentor: MentorSpec | None = None, module: nn.Module | None = None) -> Task:
         """See the base."""
-        return tasks.create("classification", label_smoothing=train.label_smoothing, **self.setup.recipe.task.options)
+        return tasks.create("classification", label_smoothing=train.label_smoothing, **self.context.recipe.task.options)
 
     def resolve(self, spec: str, mentor: MentorSpec | None = None) -> nn.Module:
         """See the base."""
         count = len(self.classes) if mentor is None or mentor.classes is None else len(mentor.classes)
-        setup = self.setup
-        return models.resolve(spec, count, trust_code=setup.trust_code, in_channels=setup.data.shape[0])
+        context = self.context
+        return models.resolve(spec, count, trust_code=context.trust_code, in_channels=context.data.shape[0])
 
     def expect(self, answer: Tensor, role: str, mentor: MentorSpec | None) -> None:
         """See the base."""
@@ -54,7 +54,7 @@ class ClassificationRunner(TaskRunner):
         if known is not None:
             raise UserError(f"{role}: the network answers {got}, its classes name {known}")
         raise UserError(
-            f"{role}: the network answers {got}, the data '{self.setup.data.name}' has {len(self.classes)}; a mentor "
+            f"{role}: the network answers {got}, the data '{self.context.data.name}' has {len(self.classes)}; a mentor "
             "that knows some of them says which: classes: [...]"
         )
 
@@ -69,20 +69,21 @@ class ClassificationRunner(TaskRunner):
         unknown = [name for name in spec.classes if name not in self.classes]
         if unknown or len(set(spec.classes)) < len(spec.classes):
             what = f"no class '{unknown[0]}'{did_you_mean(unknown[0], self.classes)}" if unknown else "a class twice"
-            raise UserError(f"mentor '{spec.name}': classes names {what}; the data '{self.setup.data.name}' has others")
+            raise UserError(
+                f"mentor '{spec.name}': classes names {what}; the data '{self.context.data.name}' has others"
+            )
         return tuple(self.classes.index(name) for name in spec.classes)
 
     def check_network(
         self, module: nn.Module, role: str, mentor: MentorSpec | None = None, size: tuple[int, int] | None = None
     ) -> None:
         """See the base; a mentor that knows some classes is loaded, not trained."""
-        if mentor is not None and self.known(mentor) is not None and mentor.checkpoint is None:
-            given = self.setup.given
-            if not (given and mentor.name in given):
-                raise UserError(
-                    f"{role}: a mentor that knows some classes needs checkpoint: FILE; train: {{classes: [...]}} "
-                    "has the run train a specialist"
-                )
+        handed = mentor is not None and mentor.name in self.context.given
+        if mentor is not None and self.known(mentor) is not None and mentor.checkpoint is None and not handed:
+            raise UserError(
+                f"{role}: a mentor that knows some classes needs checkpoint: FILE; train: {{classes: [...]}} "
+                "has the run train a specialist"
+            )
         super().check_network(module, role, mentor, size)
 
     def wrap(self, spec: MentorSpec, module: nn.Module, mean: Any, std: Any, size: tuple[int, int] | None) -> Mentor:
@@ -121,10 +122,10 @@ class ClassificationRunner(TaskRunner):
 
     def blank_calibration(self, mentors: int) -> Calibration:
         """See the base."""
-        k, device = len(self.classes), self.setup.runtime.device
+        k, device = len(self.classes), self.context.runtime.device
         return Calibration(torch.ones(mentors, device=device), torch.ones(mentors, k, device=device))
 
     def chance(self) -> tuple[float, str]:
         """See the base: three standard errors above guessing."""
-        share, n = 1 / len(self.classes), len(self.setup.data.val)
+        share, n = 1 / len(self.classes), len(self.context.data.val)
         return share + 3 * (share * (1 - share) / max(n, 1)) ** 0.5, f"chance is {share:.1%}"

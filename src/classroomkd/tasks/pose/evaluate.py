@@ -18,10 +18,10 @@ from classroomkd.data.images import ImageSet, Part
 from classroomkd.data.keypoints.crops import PADDING
 from classroomkd.data.keypoints.people import People
 from classroomkd.errors import UserError
-from classroomkd.run.reading import read_answers, sum_up
 from classroomkd.tasks.files import EvaluateRequest, Shown
 from classroomkd.tasks.pose.judging import answered, judge, truth_of
 from classroomkd.tasks.pose.official import official_ap
+from classroomkd.tasks.pose.reading import read_answers, sum_up
 from classroomkd.tasks.pose.spec import PoseSpec
 from classroomkd.tasks.pose.task import Pose
 from classroomkd.tasks.pose.written import PoseAnswers

@@ -26,7 +26,7 @@ from classroomkd.tasks.pose.written import PoseAnswers, written_coding, written_
 if TYPE_CHECKING:
     from classroomkd.export import Student
     from classroomkd.recipe import Arm
-    from classroomkd.run.setup import Setup
+    from classroomkd.run.networks import Networks
 
 __all__ = ["PoseFiles", "Reading"]
 
@@ -106,12 +106,12 @@ class PoseFiles(TaskFiles):
         return predict_joints(asked)
 
     def write_prediction_samples(
-        self, setup: Setup, out: Path, arms: Sequence[Arm], mentors: Sequence[Mapping[str, Any]]
+        self, networks: Networks, out: Path, arms: Sequence[Arm], mentors: Sequence[Mapping[str, Any]]
     ) -> Path | None:
         """See the base: the worst placed persons, and some at random."""
         from classroomkd.tasks.pose.prediction_samples import write_prediction_samples
 
-        return write_prediction_samples(setup, out, arms, mentors)
+        return write_prediction_samples(networks, out, arms, mentors)
 
 
 def _own_options(path: Path) -> dict[str, Any]:

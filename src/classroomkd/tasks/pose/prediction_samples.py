@@ -35,7 +35,7 @@ from classroomkd.tasks.pose.spec import BY_JOINT
 if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.recipe import Arm
-    from classroomkd.run.setup import Setup
+    from classroomkd.run.networks import Networks
     from classroomkd.tasks.pose.runner import PoseRunner
 
 __all__ = ["NAME", "write_prediction_samples"]
@@ -48,7 +48,7 @@ Floats = NDArray[np.float64]
 
 
 def write_prediction_samples(
-    setup: Setup, out: Path, arms: Sequence[Arm], mentors: Sequence[Mapping[str, Any]]
+    networks: Networks, out: Path, arms: Sequence[Arm], mentors: Sequence[Mapping[str, Any]]
 ) -> Path | None:
     """Choose persons of the test part and write what each student and mentor says about them.
 
@@ -57,7 +57,7 @@ def write_prediction_samples(
     shown by the same seed. Costs one forward of the test part; rank 0 does it, the others return at once.
 
     Args:
-        setup: of the run; nothing is written for a task without persons.
+        networks: of the run; nothing is written for a task without persons.
         out: the run folder, with ``summary.json`` and the students' files.
         arms: of the recipe.
         mentors: the records of the run's mentors; one whose answers are gone is left out.
@@ -69,19 +69,20 @@ def write_prediction_samples(
         UserError: a student's file that cannot be read, a folder that cannot be written.
         RunStopped: the disk is full.
     """
-    if setup.data.people is None or not setup.runtime.is_zero or len(setup.data.test) == 0:
+    context = networks.context
+    if context.data.people is None or not context.runtime.is_zero or len(context.data.test) == 0:
         return None
     headline = _headline(out)
-    files = {arm.label: seed_folder(out, arm, seed) for seed in reversed(setup.recipe.seeds) for arm in arms
+    files = {arm.label: seed_folder(out, arm, seed) for seed in reversed(context.recipe.seeds) for arm in arms
              if arm.label == headline and (seed_folder(out, arm, seed) / "student.safetensors").exists()}  # fmt: skip
     if headline is None or headline not in files:
         return None
     seed = int(files[headline].name.removeprefix("seed"))
-    teller = _Teller(setup)
-    said = teller.student(files[headline] / "student.safetensors", setup.data.test)
-    error = teller.error(setup.data.test, said)
+    teller = _Teller(networks)
+    said = teller.student(files[headline] / "student.safetensors", context.data.test)
+    error = teller.error(context.data.test, said)
     places, worst = _choose(error)
-    part = setup.data.test.subset(torch.from_numpy(places))
+    part = context.data.test.subset(torch.from_numpy(places))
     who: list[dict[str, str]] = []
     found: list[Floats] = []
     for arm in arms:
@@ -103,14 +104,14 @@ def write_prediction_samples(
     subject = teller.task_runner
     made = {
         "schema": 1,
-        "task": setup.recipe.task.name,
+        "task": context.recipe.task.name,
         "metric": subject.metric,
         "right_by": teller.allowed(part)[0],
         "size": list(subject.size),
         "skeleton": subject.skeleton.plain(),
         "seed": seed,
         "headline": headline,
-        "test": len(setup.data.test),
+        "test": len(context.data.test),
         "drawn_with": DRAWN_WITH,
         "flip_test": subject.options.flip_test,
         "who": who,
@@ -140,28 +141,28 @@ def _choose(error: Floats) -> tuple[NDArray[np.int64], int]:
 class _Teller:
     """Asks networks, and measures what they say; found joints are (B, K, 3), NaN where a mentor does not know one."""
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
-        self.task_runner: PoseRunner = setup.task_runner  # type: ignore[assignment]  # the subject of people
+    def __init__(self, networks: Networks) -> None:
+        self.networks, self.context = networks, networks.context
+        self.task_runner: PoseRunner = networks.task_runner  # type: ignore[assignment]  # the subject of people
 
     def student(self, file: Path, part: Part) -> Floats:
         """A student's joints on a part."""
-        network = self.setup.build(self.setup.recipe.student.model, "student")
+        network = self.networks.blank_student()
         models.load_checkpoint(network, file, what="student")
-        setup = self.setup
-        with setup.runtime.autocast():  # as they were scored: PoseRunner.evaluate
-            said = self.task_runner.answers(network, part, setup.inputs, setup.recipe.train.eval_batch_size)
+        context = self.context
+        with context.runtime.autocast():  # as they were scored: PoseRunner.evaluate
+            said = self.task_runner.answers(network, part, context.inputs, context.recipe.train.eval_batch_size)
             return np.concatenate([self._decoded(answer) for answer, _ in said])
 
     def mentor(self, val_answers: str, places: NDArray[np.int64]) -> Floats | None:
         """A mentor's joints at ``places`` of the test part, from the file of its score; None when it is gone."""
         val = Path(val_answers)
-        file = val.with_name(val.name.removesuffix("val.npy") + f"{self.setup.data.test.digest()}.npy")
+        file = val.with_name(val.name.removesuffix("val.npy") + f"{self.context.data.test.digest()}.npy")
         try:
-            stored = load_answers(file, len(self.setup.data.test))
+            stored = load_answers(file, len(self.context.data.test))
         except UserError:
             return None
-        return self._decoded(torch.from_numpy(stored[places]).to(self.setup.runtime.device))
+        return self._decoded(torch.from_numpy(stored[places]).to(self.context.runtime.device))
 
     def error(self, part: Part, found: Floats) -> Floats:
         """Mean distance (B,) of labelled joints, in shares of the box's longer side."""
@@ -191,7 +192,7 @@ class _Teller:
     def described(self, part: Part, found: Sequence[Floats]) -> dict[str, list[Any]]:
         """What the file says of each person: picture, crop, truth, and ``found`` in the order given."""
         people, ids = self.task_runner.people, _ids(part)
-        pixels, target = self.setup.base_views.eval_view(*part.batch(torch.arange(len(part)))[:2])
+        pixels, target = self.context.base_views.eval_view(*part.batch(torch.arange(len(part)))[:2])
         truth, known, (_, allowed) = target.cpu().double().numpy(), people.of(ids), self.allowed(part)
         told: list[list[dict[str, Any]]] = [[] for _ in range(len(part))]
         for joints in found:

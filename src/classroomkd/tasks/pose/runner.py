@@ -18,14 +18,14 @@ from classroomkd.data.skeleton import Skeleton
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.checkpoints import read_checkpoint
 from classroomkd.models.measuring import as_for_evaluation
-from classroomkd.run.reading import read_answers, sum_up
 from classroomkd.tasks.pose.calibration import calibrate
 from classroomkd.tasks.pose.coding import Coding, coding_of
 from classroomkd.tasks.pose.judging import check_metric, judge
+from classroomkd.tasks.pose.reading import read_answers, sum_up
 from classroomkd.tasks.pose.task import Pose
 from classroomkd.tasks.pose.translation import VERSION, Translation
 from classroomkd.tasks.pose.written import written_coding, written_skeleton
-from classroomkd.tasks.runner import TaskRunner
+from classroomkd.tasks.runner import NetworkSource, TaskRunner
 from classroomkd.train.scoring import Score
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from classroomkd.data.keypoints.people import People
     from classroomkd.recipe import TrainSpec
     from classroomkd.recipe.schema import MentorSpec
-    from classroomkd.run.setup import Setup
+    from classroomkd.run.context import RunContext
     from classroomkd.tasks.pose.spec import PoseOptions
     from classroomkd.train.inputs import Inputs
 
@@ -49,27 +49,27 @@ class PoseRunner(TaskRunner):
     samples = "persons"
     topics = "joints"
 
-    def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
+    def __init__(self, context: RunContext, networks: NetworkSource) -> None:
+        super().__init__(context, networks)
         from classroomkd.tasks.pose.spec import PoseOptions
 
-        self.options: PoseOptions = PoseOptions.model_validate(setup.recipe.task.options)
-        if setup.data.skeleton is None or setup.data.people is None:
-            raise UserError(f"task: pose needs people with joints; the data '{setup.data.name}' has classes")
-        self.skeleton: Skeleton = setup.data.skeleton
-        self.people: People = setup.data.people
+        self.options: PoseOptions = PoseOptions.model_validate(context.recipe.task.options)
+        if context.data.skeleton is None or context.data.people is None:
+            raise UserError(f"task: pose needs people with joints; the data '{context.data.name}' has classes")
+        self.skeleton: Skeleton = context.data.skeleton
+        self.people: People = context.data.people
         self._checkpoints: dict[str, dict[str, str]] = {}
-        if not bool((setup.data.train.target[..., 2] > 0).any()):
+        if not bool((context.data.train.target[..., 2] > 0).any()):
             raise UserError(
-                f"data: no training person of '{setup.data.name}' has a labelled joint; a detector's boxes are for a "
+                f"data: no training person of '{context.data.name}' has a labelled joint; a detector's boxes are for a "
                 "test part, which data.options.test names"
             )
-        check_metric(setup.data.metric, self.people.boxes)
+        check_metric(context.data.metric, self.people.boxes)
 
     @property
     def metric(self) -> str:
         """See the base."""
-        name: str = self.setup.data.metric
+        name: str = self.context.data.metric
         return name if self.people.boxes == "detector" else name.replace("AP_detector", "AP_gtbox")
 
     @property
@@ -80,16 +80,13 @@ class PoseRunner(TaskRunner):
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the student's input."""
-        return self.setup.data.shape[1], self.setup.data.shape[2]
+        return self.context.data.shape[1], self.context.data.shape[2]
 
     @cached_property
     def coding(self) -> Coding:
         """How the student's answers are to be read: by its head, which one dry forward shows."""
-        setup = self.setup
-        device = setup.runtime.device
-        with torch.random.fork_rng(devices=[]):
-            network = setup.build(setup.recipe.student.model, "student")
-        coding = self._coding(network, self.size, len(self.skeleton), "student", device)
+        device = self.context.runtime.device
+        coding = self._coding(self.networks.blank_student(), self.size, len(self.skeleton), "student", device)
         known = {field.name for field in fields(coding)} & self.options.model_fields_set
         return replace(coding, **{key: getattr(self.options, key) for key in _CODING if key in known})
 
@@ -99,7 +96,7 @@ class PoseRunner(TaskRunner):
     ) -> Coding:
         with as_for_evaluation(network):
             try:
-                answer = prediction_of(network(torch.zeros(2, self.setup.data.shape[0], *size, device=device)))
+                answer = prediction_of(network(torch.zeros(2, self.context.data.shape[0], *size, device=device)))
             except (RuntimeError, ValueError, AssertionError) as error:
                 first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise UserError(f"{role}: the network does not take images of {size[0]}x{size[1]}: {first}") from error
@@ -165,7 +162,7 @@ class PoseRunner(TaskRunner):
             UserError: ``head`` has an option that its coding does not.
         """
         joints, who = len(self.skeleton_of(mentor)), f"mentor '{mentor.name}'"
-        coding = self._coding(module, size, joints, who, self.setup.runtime.device)
+        coding = self._coding(module, size, joints, who, self.context.runtime.device)
         if "coding" in self._written(mentor):
             kept = written_coding(str(mentor.checkpoint), self._written(mentor))
             if kept.answer_shape == coding.answer_shape and kept.kind == coding.kind:
@@ -195,9 +192,9 @@ class PoseRunner(TaskRunner):
         from classroomkd.models.pose import resolve_pose
 
         size = self.size if mentor is None or mentor.shape is None else mentor.shape
-        setup, count = self.setup, len(self.skeleton_of(mentor))
+        context, count = self.context, len(self.skeleton_of(mentor))
         network: nn.Module = resolve_pose(
-            spec, count, size, trust_code=setup.trust_code, in_channels=setup.data.shape[0]
+            spec, count, size, trust_code=context.trust_code, in_channels=context.data.shape[0]
         )
         return network
 
@@ -206,7 +203,7 @@ class PoseRunner(TaskRunner):
     ) -> None:
         """See the base; a mentor must know joints of the student's."""
         if mentor is not None:
-            given = bool(self.setup.given and mentor.name in self.setup.given)
+            given = mentor.name in self.context.given
             trained = mentor.checkpoint is None and not given and not self.comes_trained(mentor.model)
             if trained and self.places(mentor) != tuple(range(len(self.skeleton))):
                 raise UserError(
@@ -215,7 +212,7 @@ class PoseRunner(TaskRunner):
                 )
             self.places(mentor)
         if mentor is None:
-            self._coding(module, size or self.size, len(self.skeleton), role, self.setup.runtime.device)
+            self._coding(module, size or self.size, len(self.skeleton), role, self.context.runtime.device)
         else:
             self._coding_of_mentor(mentor, module, size or self.size)
 
@@ -237,11 +234,11 @@ class PoseRunner(TaskRunner):
 
     def taught_by(self) -> dict[str, Any]:
         """See the base: all but how answers are scored."""
-        return {key: value for key, value in self.setup.recipe.task.options.items() if key != "flip_test"}
+        return {key: value for key, value in self.context.recipe.task.options.items() if key != "flip_test"}
 
     def about(self) -> dict[str, str]:
         """See the base: skeleton and head."""
-        options = self.setup.recipe.data.options
+        options = self.context.recipe.data.options
         crop = {"padding": options.get("padding", PADDING), "canvas": options.get("canvas", 1.0)}
         return {
             "skeleton": json.dumps(self.skeleton.plain()),
@@ -257,12 +254,12 @@ class PoseRunner(TaskRunner):
 
     def refuse_training(self, index: int) -> str | None:
         """See the base: specialists and wrong labels are made by class; an assistant answers as the student does."""
-        spec = self.setup.recipe.mentors[index]
+        spec = self.context.recipe.mentors[index]
         if spec.train is not None and (spec.train.classes is not None or spec.train.label_noise):
             key = "classes" if spec.train.classes is not None else "label_noise"
             return f"mentors.{index}.train.{key}: joints have no classes; use samples: N for a weaker mentor"
         if spec.taught_by is not None:
-            module, device = self.setup.build_mentor(spec.name, seed=0), self.setup.runtime.device
+            module, device = self.networks.mentor(spec.name), self.context.runtime.device
             coding = self._coding(module, spec.shape or self.size, len(self.skeleton), spec.name, device)
             if coding.plain() != self.coding.plain():
                 return f"mentors.{index}.taught_by: an assistant has the student's head and size; {spec.model} has not"
@@ -280,29 +277,29 @@ class PoseRunner(TaskRunner):
         self, network: nn.Module, part: Part, inputs: Inputs, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batch by batch a student's answers as they are scored, and the targets."""
-        flip, views = self.options.flip_test, self.setup.base_views
+        flip, views = self.options.flip_test, self.context.base_views
         return read_answers(
             network, part, inputs, self.coding, self.skeleton, flip=flip, batch_size=batch_size, views=views
         )
 
     def _judged(self, batches: Iterable[tuple[Tensor, Tensor]], ids: Tensor) -> Score:
-        found, loss = sum_up(batches, self.coding, self.setup.task)
-        test = torch.equal(ids.cpu(), self.setup.data.test.ids.cpu())
+        found, loss = sum_up(batches, self.coding, self.task)
+        test = torch.equal(ids.cpu(), self.context.data.test.ids.cpu())
         first, per_joint, more = judge(self.people, self.skeleton, ids, found, metric=self.metric, test=test)
         return Score(first, loss, per_joint, len(ids), more)
 
     def calibration(self, answers_MN: Tensor, target: Tensor) -> Calibration:
         """See the base."""
-        return calibrate(self.setup.task, answers_MN, target)
+        return calibrate(self.task, answers_MN, target)
 
     def blank_calibration(self, mentors: int) -> Calibration:
         """See the base."""
-        device = self.setup.runtime.device
+        device = self.context.runtime.device
         return Calibration(torch.ones(mentors, device=device), torch.ones(mentors, len(self.skeleton), device=device))
 
     def chance(self) -> tuple[float, str]:
         """See the base: a network that answers the mean pose of the validation part everywhere."""
-        val = self.setup.data.val
+        val = self.context.data.val
         seen = (val.target[..., 2:] > 0).to(val.target.dtype)
         mean = (val.target[..., :2] * seen).sum(0) / seen.sum(0).clamp_min(1)
         pose = torch.cat([mean, torch.ones_like(mean[:, :1])], -1).expand(len(val), -1, -1)

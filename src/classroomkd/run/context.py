@@ -1,0 +1,112 @@
+"""What a run is given in one process, and what follows from that alone: nothing here builds a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd import bank, data
+from classroomkd.train.inputs import Inputs
+from classroomkd.train.optimize import Precision, has_bf16
+
+if TYPE_CHECKING:
+    from classroomkd.classroom import Classroom
+    from classroomkd.data import ImageSet, Part
+    from classroomkd.data.views.base import Views
+    from classroomkd.recipe import Recipe, TrainSpec
+    from classroomkd.recipe.schema import MentorSpec
+    from classroomkd.train.runtime import Runtime
+
+__all__ = ["RunContext"]
+
+
+@dataclass(frozen=True, eq=False)
+class RunContext:
+    """A run as one process sees it.
+
+    Attributes:
+        recipe: the resolved recipe.
+        data: the images, on the training device.
+        runtime: devices, precision, ranks.
+        cache: folder of trained mentors and stored answers.
+        trust_code: whether ``py:`` names may run.
+        given: networks handed over in Python, by ``student`` or the mentor's name.
+    """
+
+    recipe: Recipe
+    data: ImageSet
+    runtime: Runtime
+    cache: Path
+    trust_code: bool = False
+    given: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names."""
+        names: tuple[str, ...] = self.data.classes
+        return names
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """Pixels to the student's normalised space."""
+        last = self.recipe.train.channels_last is not False
+        return Inputs(self.data.mean, self.data.std, self.runtime.device, last)
+
+    @cached_property
+    def base_views(self) -> Views:
+        """The data's own view space, without bound; mentors are trained on it."""
+        size = (self.data.shape[1], self.data.shape[2])
+        seed = self.recipe.data.view_seed
+        space: Views = data.make_views(self.data.views, view_seed=seed, image_size=size, images=self.data)
+        return space
+
+    @cached_property
+    def student_part(self) -> Part:
+        """The samples whose labels the student sees."""
+        samples = self.recipe.student.samples
+        if samples is None or samples >= len(self.data.train):
+            return self.data.train
+        part: Part = data.subset(self.data.train, samples, seed=self.recipe.data.split_seed)
+        return part
+
+    @property
+    def mentor_precision(self) -> Precision:
+        """Of the mentors' weights when they teach."""
+        wanted = self.recipe.mentor_precision
+        if wanted == "auto":
+            return "bf16" if has_bf16(self.runtime.device) else "fp32"
+        return wanted
+
+    def mentor(self, name: str) -> MentorSpec:
+        """What the recipe says of a mentor."""
+        return next(spec for spec in self.recipe.mentors if spec.name == name)
+
+    def mentor_train(self, index: int) -> TrainSpec:
+        """How mentor ``index`` is trained when it has no checkpoint."""
+        return self.recipe.mentors[index].train or self.recipe.mentor_train or self.recipe.train
+
+    def blank(self) -> Tensor:
+        """Two blank images in the student's space."""
+        return torch.zeros(2, *self.data.shape, device=self.runtime.device)
+
+    def extra_sizes(self, classroom: Classroom) -> list[tuple[int, int]]:
+        """At which (H, W) the mentors want views drawn; none where pixels can only be resized, or none are asked."""
+        if self.data.people is None or isinstance(classroom.mentors.store, bank.EpochCache):
+            return []
+        own = self.data.shape[1:]
+        return sorted(
+            {(m.size[0], m.size[1]) for m in classroom.mentors if m.size is not None and tuple(m.size) != own}
+        )
+
+    @property
+    def known_extra_sizes(self) -> list[tuple[int, int]]:
+        """Those of :meth:`extra_sizes` that the recipe itself names; for dry runs."""
+        own = self.data.shape[1:]
+        shapes = {m.shape for m in self.recipe.mentors if m.shape is not None and m.shape != own}
+        return sorted(shapes) if self.data.people is not None else []

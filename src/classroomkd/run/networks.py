@@ -1,0 +1,209 @@
+"""The networks of a run in one process: every mentor is built once, every student once for its arm and seed."""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd import models
+from classroomkd.classroom import Mentor
+from classroomkd.errors import UserError
+from classroomkd.taps.taps import remove_readers
+from classroomkd.tasks.runners import open_runner
+from classroomkd.train.optimize import FastMentor, optimize_for_inference
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+    from classroomkd.recipe.schema import MentorSpec
+    from classroomkd.run.context import RunContext
+
+__all__ = ["Networks", "mentor_seed"]
+
+FAST_KEPT = 2  # fast copies of a mentor that are kept: one without taps, one for the arms that read some
+
+
+def mentor_seed(spec: MentorSpec) -> int:
+    """What a mentor's first weights, and its training, are drawn from."""
+    return (zlib.crc32(spec.name.encode()) + (spec.train.seed if spec.train else 0)) % 2**31
+
+
+class Networks:
+    """Builds, keeps, loads and wraps the networks of a run.
+
+    Checks, dry runs, the plan and the work share the mentors. A mentor is frozen and in evaluation mode; one that the
+    run trains is brought back to its first weights (:meth:`untrained`). Who asks for a network may read its taps until
+    the next one asks: the readers of the one before are taken off.
+
+    Attributes:
+        context: of the run.
+        task_runner: of the run's task.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+        self._mentors: dict[str, nn.Module] = {}
+        self._starts: dict[str, _Start] = {}
+        self._weights: dict[str, str] = {}  # by mentor, the file it was loaded from last
+        self._fast: dict[str, dict[Hashable, Mentor]] = {}
+        self._student: nn.Module | None = None
+        self.task_runner = open_runner(context, self)
+
+    def student(self, seed: int) -> nn.Module:
+        """A new student for training: equal seeds give equal weights; of one handed over in Python a copy."""
+        if "student" in self.context.given:
+            return copy.deepcopy(self.context.given["student"].to(self.context.runtime.device))
+        return self._build(self.context.recipe.student.model, "student", seed)
+
+    def blank_student(self) -> nn.Module:
+        """The student for dry runs, the same for all of them; who changes its weights puts them back."""
+        if self._student is None:
+            self._student = self.student(0)
+        remove_readers(self._student)
+        return self._student
+
+    def mentor(self, name: str) -> nn.Module:
+        """A mentor's network with the weights that it has now.
+
+        Raises:
+            UserError: no such network.
+        """
+        if name in self.context.given:
+            return self.context.given[name].to(self.context.runtime.device)
+        if name not in self._mentors:
+            spec = self.context.mentor(name)
+            network = self._build(spec.model, name, mentor_seed(spec), spec)
+            if not self.has_weights(spec):
+                self._starts[name] = _Start(network)
+            self._mentors[name] = network
+        network = self._mentors[name].to(self.context.runtime.device)
+        remove_readers(network)
+        return network
+
+    def has_weights(self, spec: MentorSpec) -> bool:
+        """Whether a mentor has weights before the run does anything."""
+        handed = spec.name in self.context.given
+        return handed or spec.checkpoint is not None or self.task_runner.comes_trained(spec.model)
+
+    def untrained(self, name: str) -> nn.Module:
+        """A mentor's network to be trained: weights, modes and gradients as it was built."""
+        if name not in self._starts:
+            self._mentors.pop(name, None)  # it has been trained before: it is built again
+        network = self.mentor(name)
+        self._starts.pop(name).restore(network)
+        self._changed(name)
+        return network
+
+    def load(self, name: str, weights: str) -> dict[str, str]:
+        """Load a mentor's network from a file, and return the file's metadata.
+
+        Raises:
+            UserError: the file does not fit.
+        """
+        self._changed(name)
+        metadata: dict[str, str] = models.load_checkpoint(self.mentor(name), weights, what=f"mentor '{name}'")
+        self.loaded(name, weights)
+        return metadata
+
+    def loaded(self, name: str, weights: str) -> None:
+        """Say that a mentor's network has the weights of this file."""
+        self._weights[name] = weights
+
+    def with_weights(self, name: str, weights: str) -> nn.Module:
+        """A mentor's network with the weights of a file (empty: those it was built with), which is read once."""
+        if weights and name not in self.context.given and self._weights.get(name) != weights:
+            self.load(name, weights)
+        return self.mentor(name)
+
+    def wrap(self, spec: MentorSpec, module: nn.Module, mean: Any = None, std: Any = None, size: Any = None) -> Mentor:
+        """A network as the mentor that the recipe describes, with its own normalisation and (H, W)."""
+        mentor = self.task_runner.wrap(spec, module, mean, std, (size[0], size[1]) if size else None)
+        return mentor.to(self.context.runtime.device)
+
+    def blank_mentor(self, spec: MentorSpec) -> Mentor:
+        """A mentor with whatever weights its network has; for dry runs."""
+        return self.wrap(spec, self.mentor(spec.name), spec.mean, spec.std, spec.shape)
+
+    def optimized(self, mentor: Mentor) -> Mentor:
+        """The same mentor, faster; for whoever is going to be asked often. Read its taps before.
+
+        Equal mentors that read equal taps share one fast copy.
+        """
+        key = _described(mentor)
+        known = self._fast.setdefault(mentor.name, {})
+        if (fast := known.get(key)) is not None:
+            return fast
+        context = self.context
+        blank = mentor.prepare(context.blank(), context.inputs.mean, context.inputs.std)
+        precision, compiled = context.mentor_precision, context.recipe.mentor_compile
+        fast = optimize_for_inference(mentor, blank, precision=precision, compile=compiled)
+        if isinstance(fast, FastMentor):
+            known[key] = fast
+            if len(known) > FAST_KEPT:
+                del known[next(iter(known))]
+        return fast
+
+    def can_train(self, name: str) -> bool:
+        """Whether a mentor that has no weights yet has parameters to be trained."""
+        self.mentor(name)
+        return any(self._starts[name].trained)
+
+    def park(self, names: Iterable[str] | None = None) -> None:
+        """Leave the device's memory to others: mentors wait in the host's until they are asked for again.
+
+        Args:
+            names: whose fast copies stay, and are all that is used of them; None: of nobody, and no copy stays.
+        """
+        if self.context.runtime.device.type == "cpu":
+            return
+        for name in self._mentors if names is None else names:
+            if name in self._mentors:
+                self._mentors[name].to("cpu")
+        if names is None:
+            self._fast.clear()
+
+    def _changed(self, name: str) -> None:
+        """A mentor's weights are about to change."""
+        self._weights.pop(name, None)
+        self._fast.pop(name, None)
+
+    def _build(self, model: str, role: str, seed: int, mentor: MentorSpec | None = None) -> nn.Module:
+        """A network by name, on the training device, with the weights that the seed gives it."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                network = self.task_runner.resolve(model, mentor)
+            except UserError as error:
+                raise UserError(f"{role}: {error}") from error
+        return network.to(self.context.runtime.device)
+
+
+class _Start:
+    """How a network was built: its tensors, and which of its parameters and layers are to be trained."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.tensors = {
+            name: value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
+            for name, value in network.state_dict().items()
+        }
+        self.trained = [parameter.requires_grad for parameter in network.parameters()]
+        self.modes = [layer.training for layer in network.modules()]
+
+    def restore(self, network: nn.Module) -> None:
+        network.load_state_dict(self.tensors)
+        for parameter, trained in zip(network.parameters(), self.trained, strict=True):
+            parameter.requires_grad_(trained)
+            parameter.grad = None
+        for layer, training in zip(network.modules(), self.modes, strict=True):
+            layer.training = training
+
+
+def _described(mentor: Mentor) -> Hashable:
+    """What a fast copy is made for: preprocessing, classes, and the taps that are read."""
+    read = None if mentor.tapped is None else (tuple(mentor.tapped.kinds.items()), bool(mentor.tapped.thin))
+    return (type(mentor), repr((mentor.mean, mentor.std, mentor.size, mentor.classes)),
+            tuple(mentor.reader.places.items()), read)  # fmt: skip
