@@ -13,9 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from classroomkd import data
 from classroomkd.cli.app import main
-from classroomkd.errors import UserError
 
 BANKED = ["method=classroomkd", "bank=views=2", "--quiet"]
 
@@ -72,16 +70,6 @@ def test_a_complete_cache_is_used(place: Path, quick: list[str], smoke: str) -> 
         load_file(place / run / "classroomkd" / "seed0" / "student.safetensors") for run in ("first", "open/second")
     )
     assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-def test_packed_data_are_used(place: Path) -> None:
-    images = data.load("digits")
-    data.pack(images, "cache")
-    close(place / "cache")
-    assert alone(lambda: len(data.unpack(data.pack(images, "cache")).test) - len(images.test)) == 0
-    assert alone(lambda: int(str(data.pack(images, "cache/new")) == "")) == 99  # a sentence, below
-    with pytest.raises(UserError, match="cannot write"):
-        data.pack(images, place / "cache" / "data.json" / "x")
 
 
 def test_an_incomplete_one_is_not_mended(

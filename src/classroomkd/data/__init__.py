@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, NoReturn
+
+from classroomkd.errors import UserError
 
 _LAZY = {
     "DataSpec": "spec",
@@ -24,15 +26,21 @@ _LAZY = {
     "from_dataset": "loading",
     "load": "classroomkd.tasks.data",  # which data set that is, the task says
     "make_views": "views",
-    "pack": "packing",
     "source_names": "sources.table",
     "subset": "subsets",
-    "unpack": "packing",
     "view_names": "classroomkd.tasks.data",
 }
 _MODULES = ("puppets",)
 
-__all__ = [*_LAZY, *_MODULES]
+__all__ = [*_LAZY, *_MODULES, "pack", "unpack"]
+
+
+def pack(*_: Any, **__: Any) -> NoReturn:
+    """Gone, as is ``unpack``: hand an ``ImageSet`` to a process as it is, after :meth:`ImageSet.share`."""
+    raise UserError("data.pack and data.unpack are gone: give the ImageSet itself to a process, after its share()")
+
+
+unpack = pack
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from classroomkd.data.targets import CLASS
+from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
     from classroomkd.data.keypoints.people import People
@@ -157,6 +158,14 @@ class Part:
         target, ids, rows = (value.to(device) for value in (self.target, self.ids, self.rows))
         return replace(self, pixels=self.pixels.to(device), target=target, ids=ids, rows=rows)
 
+    def share(self) -> None:
+        """Move the tensors to shared memory; pixels that are in files stay there."""
+        tensors = [self.target, self.ids, self.rows]
+        if isinstance(self.pixels, MemoryPixels):
+            tensors.append(self.pixels.images)
+        for tensor in tensors:
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
+
     def digest(self) -> str:
         """SHA-256 (hex) of which samples with which targets this part holds, in order.
 
@@ -211,6 +220,21 @@ class ImageSet:
     def to(self, device: Device) -> ImageSet:
         """The same set with every part on ``device``."""
         return self.map(lambda part: part.to(device))
+
+    def share(self) -> ImageSet:
+        """The same set, its tensors moved to shared memory: a process that is started with it copies none of them.
+
+        Raises:
+            UserError: no room there.
+        """
+        try:
+            for part in (self.train, self.val, self.test):
+                part.share()
+        except RuntimeError as error:
+            raise UserError(
+                f"data: they do not fit into shared memory ({error}); enlarge /dev/shm (docker run --shm-size)"
+            ) from error
+        return self
 
     def map(self, change: Callable[[Part], Part]) -> ImageSet:
         """The same set with each part replaced by ``change(part)``."""

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classroomkd import data, methods, tasks
-from classroomkd._files import atomic_write_text, refuse_links
+from classroomkd._files import atomic_write_text
 from classroomkd.errors import RunStopped, UserError
 from classroomkd.run import assistants
-from classroomkd.run.fingerprint import content_key
 from classroomkd.run.summary import environment, summarise
 from classroomkd.run.workers import Done, Job, cores, in_process, side_by_side
 from classroomkd.train.loop import Notify
@@ -138,7 +137,7 @@ class Experiment:
         in_process(self.networks, self.bank_plan, jobs, notify, done)
 
     def _runner(self, stack: ExitStack, mentors: int, students: int) -> Runner:
-        """Decide whether jobs run side by side, and pack the data for the workers if so."""
+        """Decide whether jobs run side by side."""
         context, recipe = self.networks.context, self.networks.context.recipe
         most = max(mentors, students)
         wanted = recipe.workers if isinstance(recipe.workers, int) else min(cores(), most)
@@ -154,18 +153,12 @@ class Experiment:
                     f"workers={recipe.workers} needs a CPU run on data that fits in memory; running one at a time"
                 )
             return self._in_process
-        parts = [part.digest() for part in (context.data.train, context.data.val, context.data.test)]
-        key = content_key(
-            data=context.data.fingerprint, parts=parts, shape=context.data.shape, views=context.data.views
-        )
-        folder = refuse_links(context.cache, "packed", key)
-        try:
-            data.pack(context.data, folder)
-        except UserError as error:  # of a cache that others made
-            self.warn(f"{error}; running one at a time, which needs no file")
-            return self._in_process
         threads = recipe.threads if isinstance(recipe.threads, int) else max(1, cores() // wanted)
-        return stack.enter_context(side_by_side(context, self.bank_plan.choice, folder, wanted, threads)).run
+        try:
+            return stack.enter_context(side_by_side(context, self.bank_plan.choice, wanted, threads)).run
+        except UserError as error:
+            self.warn(f"{error}; running one at a time")
+            return self._in_process
 
     def _work(self, mentors: list[Job], students: list[Job]) -> list[dict[str, Any]]:
         """Every job with its epochs and its share of the whole, from multiply-adds."""

@@ -26,6 +26,7 @@ from classroomkd.run.students import teach_student
 from classroomkd.train import stopping
 
 if TYPE_CHECKING:
+    from classroomkd.data import ImageSet
     from classroomkd.recipe import Recipe
     from classroomkd.train.loop import Notify
 
@@ -95,11 +96,10 @@ _stop: Any = None  # a pipe that ends when the parent wants everyone to come to 
 
 
 def _start(
-    recipe: Recipe, choice: Choice, folder: str, cache: str, trust_code: bool, threads: int, queue: Any, stop: Any
+    recipe: Recipe, choice: Choice, images: ImageSet, cache: str, trust_code: bool, threads: int, queue: Any, stop: Any
 ) -> None:
-    """A worker's start: one runtime, the packed data mapped into memory."""
+    """A worker's start: one runtime, and the data, whose tensors are in shared memory."""
     global _networks, _bank_plan, _queue, _stop
-    from classroomkd import data
     from classroomkd.train.allocator import claim_process
     from classroomkd.train.runtime import Runtime
 
@@ -110,7 +110,7 @@ def _start(
     _stop = stop
     threading.Thread(target=_pass_on, daemon=True).start()
     runtime = Runtime("cpu", recipe.train.precision, threads)
-    context = RunContext(recipe, data.unpack(folder), runtime, Path(cache), trust_code)
+    context = RunContext(recipe, images, runtime, Path(cache), trust_code)
     _networks, _bank_plan = Networks(context), BankPlan.of(choice, context)
     _queue = queue
 
@@ -165,19 +165,22 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
     """A pool of worker processes, each with ``threads`` threads; a context manager.
 
     Args:
-        context: the parent's; its data must be packed in ``folder``.
+        context: the parent's; its data go to shared memory.
         choice: the run's bank.
-        folder: where ``classroomkd.data.pack`` wrote the data.
         workers: processes.
         threads: threads of each.
+
+    Raises:
+        UserError: the data do not fit into shared memory.
     """
 
-    def __init__(self, context: RunContext, choice: Choice, folder: Path, workers: int, threads: int) -> None:
+    def __init__(self, context: RunContext, choice: Choice, workers: int, threads: int) -> None:
+        images = context.data.share()
         spawn = multiprocessing.get_context("spawn")
         self._queue: Any = spawn.SimpleQueue()
         # A pipe, not an event: a worker that is killed may hold an event's lock, and nobody could set it any more.
         self._stopped, self._stop = spawn.Pipe(duplex=False)
-        plain = (context.recipe, choice, str(folder), str(context.cache), context.trust_code, threads)
+        plain = (context.recipe, choice, images, str(context.cache), context.trust_code, threads)
         # Waiting threads must sleep, not spin, when several processes share the cores.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self._before = os.environ.get("OMP_NUM_THREADS")

@@ -337,7 +337,7 @@ def test_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             data.load(spec, trust_code=True)
 
 
-# --- parts, classes, packing ----------------------------------------------------------------------------------------
+# --- parts, classes, processes ---------------------------------------------------------------------------------------
 
 
 def test_class_sizes() -> None:
@@ -383,9 +383,8 @@ def test_pixels_survive_pickling(puppets: ImageSet) -> None:
     assert torch.equal(again.train.batch(torch.arange(5))[0], puppets.train.batch(torch.arange(5))[0])
 
 
-def test_pack_and_unpack(puppets: ImageSet, tmp_path: Path) -> None:
-    folder = data.pack(puppets, tmp_path / "packed")
-    again = data.unpack(folder)
+def test_a_process_gets_the_same_data(puppets: ImageSet) -> None:
+    again = pickle.loads(pickle.dumps(puppets))
     for name in ("name", "classes", "mean", "std", "views", "fingerprint", "notes", "shape"):
         assert getattr(again, name) == getattr(puppets, name), name
     for name in ("train", "val", "test"):
@@ -395,68 +394,9 @@ def test_pack_and_unpack(puppets: ImageSet, tmp_path: Path) -> None:
         for one, two in zip(ours.batch(index), theirs.batch(index), strict=True):
             assert torch.equal(one, two)
     assert again.train.pixels is again.val.pixels
-    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(folder) in line]
-    assert mapped, "the pixels were read, not mapped"
 
 
-def test_packed_data_that_were_changed_are_written_anew(puppets: ImageSet, tmp_path: Path) -> None:
-    """Bits that flipped in the file would be other pixels, and nobody would know."""
-    data.pack(puppets, tmp_path)
-    (file,) = tmp_path.glob("*.safetensors")
-    whole = file.read_bytes()
-    for damaged in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:-100], b"", whole[:50] + b"x" + whole[51:]):
-        file.write_bytes(damaged)
-        data.pack(puppets, tmp_path)
-        assert file.read_bytes() == whole
-    (tmp_path / "data.json").write_text("{}")
-    data.pack(puppets, tmp_path)
-    assert len(data.unpack(tmp_path).train) == len(puppets.train)
-
-
-def test_packing_again_changes_nothing_and_leaves_no_crumbs(puppets: ImageSet, tmp_path: Path) -> None:
-    before = {path.name: path.stat().st_mtime_ns for path in data.pack(puppets, tmp_path).glob("*.safetensors")}
-    data.pack(puppets, tmp_path)
-    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")} == before
-    smaller = data.load({"source": "puppets", "options": SMALL, "limit": 50})
-    data.pack(smaller, tmp_path)
-    assert len(data.unpack(tmp_path).train) == 40
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors", ".safetensors"]
-
-
-def test_a_write_that_fails_leaves_the_old_data(
-    puppets: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from safetensors import SafetensorError
-
-    from classroomkd.data import packing
-    from classroomkd.errors import RunStopped
-
-    data.pack(puppets, tmp_path)
-
-    def full(tensors: Any, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(packing, "save_file", full)
-    with pytest.raises(RunStopped, match="no space left"):
-        data.pack(data.load({"source": "puppets", "options": SMALL, "limit": 50}), tmp_path)
-    assert len(data.unpack(tmp_path).train) == 180
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_unpack_says_what_is_wrong(puppets: ImageSet, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no packed data"):
-        data.unpack(tmp_path)
-    data.pack(puppets, tmp_path)
-    next(tmp_path.glob("*.safetensors")).write_bytes(b"short")
-    with pytest.raises(UserError, match="missing or damaged"):
-        data.unpack(tmp_path)
-    (tmp_path / "data.json").write_text('{"schema": 99}')
-    with pytest.raises(UserError, match="schema 99"):
-        data.unpack(tmp_path)
-
-
-def test_python_datasets_on_demand_cannot_be_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(python, "BUDGET", 0)
-    with pytest.raises(UserError, match="cannot be shared"):
-        data.pack(data.load(Pictures(colour)), tmp_path)
+def test_packing_is_gone_and_says_so(puppets: ImageSet, tmp_path: Path) -> None:
+    for gone in (data.pack, data.unpack):
+        with pytest.raises(UserError, match="give the ImageSet itself"):
+            gone(puppets, tmp_path)

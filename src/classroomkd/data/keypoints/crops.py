@@ -13,9 +13,7 @@ pixel, so at scale 1 the untouched input is a slice of the canvas. Does not impo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,16 +45,6 @@ class Canvas:
         height, width = self.size
         x, y = ((self.side - 1 - self.scale * (n - 1)) / 2 for n in (width, height))
         return math.floor(x), math.floor(y)
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data."""
-        return {"size": list(self.size), "scale": self.scale}
-
-    @staticmethod
-    def from_plain(value: Mapping[str, Any]) -> Canvas:
-        """The canvas that :meth:`plain` wrote."""
-        height, width = value["size"]
-        return Canvas((int(height), int(width)), float(value["scale"]))
 
 
 def crop(regions: Floats, size: Size, padding: float = PADDING) -> tuple[Floats, Floats]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import numpy as np
 import torch
@@ -279,18 +279,3 @@ class CropPixels:
     def to(self, device: Device) -> CropPixels:
         """The same canvases, fetched onto ``device``."""
         return CropPixels(self.store, self.pictures, self.origin, self.step, self.canvas, device)
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data, but for ``origin`` and ``step``."""
-        return {
-            "path": str(self.store.path.resolve()), "inside": self.store.inside,
-            "pictures": [list(picture) for picture in self.pictures], "canvas": self.canvas.plain(),
-        }  # fmt: skip
-
-    @staticmethod
-    def from_plain(value: Mapping[str, Any], origin: Floats, step: Floats) -> CropPixels:
-        """The pixels that :meth:`plain` described."""
-        pictures = [Picture(*entry) for entry in value["pictures"]]
-        return CropPixels(
-            Files(value["path"], value["inside"]), pictures, origin, step, Canvas.from_plain(value["canvas"])
-        )
