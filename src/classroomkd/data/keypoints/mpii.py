@@ -21,6 +21,7 @@ from classroomkd._limits import check_unpacked
 from classroomkd.data import decode
 from classroomkd.data.keypoints.annotation_file import AnnotationFile, annotated, read_json
 from classroomkd.data.keypoints.files import Files
+from classroomkd.data.keypoints.heads import head_from_scale
 from classroomkd.data.keypoints.people import Floats, Picture
 from classroomkd.data.skeleton import MPII
 from classroomkd.errors import UserError
@@ -62,8 +63,6 @@ def read_mpii(
     Raises:
         UserError: naming the file, the person and the remedy.
     """
-    from classroomkd.tasks.pose.pck import head_from_scale
-
     read = read_json(data, where)
     if not isinstance(read, list) or not read:
         raise UserError(f"data: {where} is no MPII annotation file: it needs a list of people")

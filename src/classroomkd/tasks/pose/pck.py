@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from classroomkd.data.keypoints.heads import HEAD_SHARE, head_from_scale, head_size
 from classroomkd.data.skeleton import MPII, Skeleton
 from classroomkd.errors import UserError
 from classroomkd.tasks.pose.truth import Floats
@@ -19,7 +20,6 @@ __all__ = [
     "HEAD_SHARE", "HRNET_AT_01", "JointTable", "box_side", "head_from_scale", "head_size", "pck", "pckh", "torso",
 ]  # fmt: skip
 
-HEAD_SHARE = 0.6  # of the head box's diagonal: about the length of the head
 HRNET_AT_01 = "PCKh@0.11 (HRNet's 'Mean@0.1')"
 _NOT_IN_MEAN = ("pelvis", "thorax")
 _GROUPS = {"Head": ("head_top",)} | {
@@ -126,22 +126,6 @@ def torso(joints: ArrayLike, skeleton: Skeleton) -> Floats:
 def box_side(boxes: ArrayLike) -> Floats:
     """The longer side (N,) of boxes (N, 4) x, y, width, height."""
     return np.asarray(np.asarray(boxes, np.float64)[:, 2:].max(1))
-
-
-def head_size(boxes: ArrayLike) -> Floats:
-    """Diagonal (N,) of head boxes (N, 4) x1, y1, x2, y2 (MPII's ``headboxes_src``)."""
-    corners = np.asarray(boxes, np.float64)
-    return np.hypot(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
-
-
-def head_from_scale(scale: ArrayLike) -> Floats:
-    """The head box's diagonal (N,) from MPII's ``scale`` as it is in the file (not enlarged by 1.25).
-
-    For annotations without head boxes. 200 · scale is six times the line from upper neck to head top (6.0000 for the
-    five people of MPII's public sample) and 0.6 diagonals are 0.75 of that line (within 1 % for 98 % of the 2,932 heads
-    of the validation file), so a diagonal is 41.67 · scale px.
-    """
-    return np.asarray(np.asarray(scale, np.float64) * (200 / 6 * 0.75 / HEAD_SHARE))
 
 
 def _errors(
