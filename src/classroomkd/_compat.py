@@ -35,7 +35,8 @@ def installed(package: str) -> bool:
 def import_torchvision(wanted_by: str = "this") -> ModuleType:
     """The torchvision package, with the missing operators declared where its wheel needs it.
 
-    Errors: ``UserError`` with the pip command when torchvision is not installed or does not fit torch.
+    Raises:
+        UserError: torchvision is not installed or does not fit torch; with the pip command.
     """
     _require("torchvision", wanted_by)
     try:
@@ -56,7 +57,8 @@ def import_torchvision(wanted_by: str = "this") -> ModuleType:
 def import_timm(wanted_by: str = "this") -> ModuleType:
     """The timm package, after torchvision, which it needs.
 
-    Errors: ``UserError`` with the pip command when either is not installed or does not fit torch.
+    Raises:
+        UserError: either is not installed or does not fit torch; with the pip command.
     """
     _require("timm", wanted_by)
     import_torchvision(wanted_by)

@@ -6,7 +6,9 @@ target. A kill, a crash or a full disk leaves the old file whole.
 A run folder or a cache may come from somebody else, and a link in it would lead a writer to any file of the user's. So
 a folder that the user typed may be a link, and nothing below it: what would be written through one is refused.
 
-Errors: ``DiskFull`` when the disk (or the quota) is full, ``UserError`` when the place cannot be written at all.
+Raises:
+    DiskFull: the disk (or the quota) is full.
+    UserError: the place cannot be written at all.
 """
 
 from __future__ import annotations

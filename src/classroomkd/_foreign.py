@@ -26,8 +26,8 @@ PREFIX = "py:"
 def load_factory(spec: str, *, trust_code: bool, what: str = "model") -> Callable[..., Any]:
     """The callable behind ``py:package.module:factory``; the current folder is searched before what is installed.
 
-    Errors: ``UserError`` when code is not trusted, the form is wrong, the module or the name does not exist, or
-    importing it fails.
+    Raises:
+        UserError: code is not trusted, the form is wrong, the module or the name does not exist, or importing it fails.
     """
     module_name, separator, path = spec.removeprefix(PREFIX).partition(":")
     if not separator or not module_name or not path:
@@ -64,7 +64,8 @@ def load_factory(spec: str, *, trust_code: bool, what: str = "model") -> Callabl
 def call_factory(spec: str, factory: Callable[..., Any], options: dict[str, Any], offered: dict[str, Any]) -> Any:
     """``factory(**options)`` plus those of ``offered`` that its signature has room for.
 
-    Errors: ``UserError`` naming the file and line when the factory raises.
+    Raises:
+        UserError: the factory raised; with the file and line.
     """
     try:
         accepted = inspect.signature(factory).parameters

@@ -57,8 +57,9 @@ def load_checkpoint(module: nn.Module, path: str | os.PathLike[str], *, what: st
 
     Gives the file's metadata (of safetensors; empty for ``.pth``) plus ``"note"`` when something was looked through.
 
-    Errors: ``UserError`` for a file that is missing, damaged, of a kind that would run code, of another network (with
-    a short table of what differs) or of other classes, or that holds values that are not finite.
+    Raises:
+        UserError: a file that is missing, damaged, of a kind that would run code, of another network (with a short
+            table of what differs) or of other classes, or that holds values that are not finite.
     """
     state, metadata = read_checkpoint(path, what=what)
     own = module.state_dict()
@@ -84,7 +85,8 @@ def load_checkpoint(module: nn.Module, path: str | os.PathLike[str], *, what: st
 def read_checkpoint(path: str | os.PathLike[str], *, what: str = "student") -> tuple[dict[str, Any], dict[str, str]]:
     """The raw content of ``path`` and its metadata, on the CPU: wrappers are still in place.
 
-    Errors: ``UserError`` as in ``load_checkpoint``.
+    Raises:
+        UserError: as in ``load_checkpoint``.
     """
     path = Path(path)
     place = f"checkpoint {path} of the {what}"
@@ -117,7 +119,9 @@ def save_checkpoint(
     Tensors that share memory (tied weights) are each stored in full, so the file loads strictly. Equal tensors and
     metadata give equal bytes.
 
-    Errors: ``RunStopped`` when the disk is full, ``UserError`` when the place cannot be written.
+    Raises:
+        RunStopped: the disk is full.
+        UserError: the place cannot be written.
     """
     state = module_or_state.state_dict() if isinstance(module_or_state, nn.Module) else module_or_state
     odd = [key for key, value in state.items() if not isinstance(value, Tensor)]

@@ -40,7 +40,10 @@ class Stage:
 def survey(module: nn.Module, example: Tensor, what: str | None = None) -> Survey:
     """Run ``module`` once on ``example`` (B, channels, H, W) and say what places it has.
 
-    ``what`` is how messages call the network; None = its class. Errors: ``UserError`` when it cannot take the example.
+    ``what`` is how messages call the network; None = its class.
+
+    Raises:
+        UserError: it cannot take the example.
     """
     return Survey(module, example, what)
 
@@ -142,7 +145,11 @@ class Survey:
         return canonical(self.module, place)
 
     def layout(self, place: str) -> Layout:
-        """How the activation at a place lies in memory. Errors: ``UserError`` for what is no map, tokens or vector."""
+        """How the activation at a place lies in memory.
+
+        Raises:
+            UserError: what is no map, tokens or vector.
+        """
         place = self.find(place)
         shape = self._node(place).shape(place.endswith(":input"))
         what = f"tap '{place}' of {self.what}"

@@ -90,7 +90,8 @@ def tap_names(module: nn.Module) -> list[str]:
 def locate(module: nn.Module, place: str) -> tuple[nn.Module, bool]:
     """The submodule that a place names, and whether its input is meant (True) or its output.
 
-    Errors: ``UserError`` with the nearest place that exists.
+    Raises:
+        UserError: no such place; with the nearest that exists.
     """
     name, colon, end = place.partition(":")
     if place.startswith("@"):
@@ -111,7 +112,8 @@ def locate(module: nn.Module, place: str) -> tuple[nn.Module, bool]:
 def canonical(module: nn.Module, place: str) -> str:
     """A place by the first name that its submodule has in the network inside the wrappers, so that copies know it too.
 
-    Errors: ``UserError`` as :func:`locate`.
+    Raises:
+        UserError: as :func:`locate`.
     """
     layer, is_input = locate(module, place)
     own = (name for name, found in submodules(module).items() if unwrapped(found) is unwrapped(layer))

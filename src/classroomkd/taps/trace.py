@@ -91,7 +91,8 @@ class Node:
 def watch(module: nn.Module, example: Tensor, what: str) -> tuple[Node, dict[str, Node], Tensor]:
     """Run ``module`` on ``example`` without gradients and return the tree's root, all nodes by name, the prediction.
 
-    Errors: ``UserError`` when the network cannot take the example.
+    Raises:
+        UserError: the network cannot take the example.
     """
     network = unwrapped(module)
     nodes = {name: Node(name, unwrapped(layer)) for name, layer in submodules(module).items()}
