@@ -22,7 +22,7 @@ __all__ = ["Answers", "Calibration", "Lesson", "Terms"]
 
 @dataclass
 class Answers:
-    """What one network (``(B, C)`` logits) or all mentors (``(M, B, C)``) said about a batch.
+    """Outputs for a batch, of one network (``(B, C)`` logits) or of all mentors (``(M, B, C)``).
 
     ``features`` holds activations by tap: ``(B, channels, H, W)`` for maps and ``(B, channels)`` for pooled ones. Of
     mentors it holds a tuple of M of them, whose shapes may differ (or one ``(M, B, …)`` tensor where they do not).
@@ -105,7 +105,6 @@ class Lesson:
     views: Tensor | None = None
     epoch: float = 0.0
     step: int = 0
-    generator: torch.Generator | None = None
     calibration: Calibration | None = None
     reduce: Callable[[Tensor], Tensor] | None = None
     join: Callable[..., Tensor] | None = None
@@ -156,7 +155,7 @@ class Lesson:
         return part if own else part.where(torch.zeros_like(part, dtype=torch.bool), 0.0)
 
     def without_filling(self, rank: int, shares: tuple[int, ...]) -> Lesson:
-        """The lesson of a rank's own samples, which come first; the others only filled up its batch."""
+        """The lesson without padding: a rank's own samples come first, the others only padded its batch."""
         rows, whole, heads = shares[rank], len(self.target), self.heads
 
         def head(mentor: int, tap: str, value: Tensor) -> Tensor:

@@ -69,8 +69,8 @@ class Method(nn.Module):
         mentor_indices: places of the only mentors whose answers are read; None = everybody's.
         order_matters: whether it learns something for each mentor's place, so that their order matters.
         period: steps after which the cost of a step repeats (a meta step every five: 5).
-        strength: ``native`` leaves the method's own scale; ``matched`` divides every mentors' term by what its weights
-            sum to over the mentors (mean over the units that anyone teaches), so that methods differ by rule alone.
+        strength: ``native`` keeps the method's own scale; ``matched`` divides every mentors' term by the sum of its
+            weights over the mentors (averaged over the units that any mentor teaches): arms then have one strength.
         schedule: factor of the mentors' terms by how far the training is; see :meth:`factor_of`.
         matched: options that ``strength: matched`` sets where the user does not.
         task_defaults: by task, options that have another default there than in the constructor:
@@ -104,6 +104,11 @@ class Method(nn.Module):
             options: what the user gives, for a method whose defaults depend on another option.
         """
         return cls.task_defaults.get(task, {}) if task is not None else {}
+
+    @classmethod
+    def renewed(cls, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """Options of earlier versions under today's names, and what was read as what, one sentence each."""
+        return dict(options), []
 
     @classmethod
     def idle(cls, options: Mapping[str, Any]) -> list[str]:
@@ -189,14 +194,14 @@ class Composition(Method):
             ids=any(n.ids for n in needs),
             epoch=any(n.epoch for n in needs),
             calibration=any(n.calibration for n in needs),
-            logits=any(n.logits for n in needs),
             mentors=max(n.mentors for n in needs),
             sgd=any(n.sgd for n in needs),
+            distributions=any(n.distributions for n in needs),
             whole_batch=any(n.whole_batch for n in needs),
         )
         self.order_matters = any(m.order_matters for m in methods)
         self.period = math.lcm(*(m.period for m in methods))
-        own = [name for name, n in zip(self.names, needs, strict=True) if n.own_step]
+        own = [name for name, m in zip(self.names, methods, strict=True) if type(m).step is not Method.step]
         if own:
             raise UserError(f"method '{own[0]}' has a step of its own and cannot be combined with others")
         idle = [name for name, n in zip(names[1:], needs[1:], strict=True) if n.mentors == 0]
@@ -275,11 +280,11 @@ def _asked_head(
 
 def union(needs: Sequence[Needs]) -> dict[str, Literal["map", "pooled"]]:
     """Taps that anyone reads; a map where anyone wants the map, since it can still be pooled."""
-    found: dict[str, Literal["map", "pooled"]] = {}
+    taps: dict[str, Literal["map", "pooled"]] = {}
     for need in needs:
         for tap, kind in need.features.items():
-            found[tap] = "map" if "map" in (kind, found.get(tap)) else "pooled"
-    return found
+            taps[tap] = "map" if "map" in (kind, taps.get(tap)) else "pooled"
+    return taps
 
 
 def _as(kind: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -309,11 +314,11 @@ def _total(terms: Terms, name: str, reduce: Callable[[Tensor], Tensor] | None) -
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    found: list[str] = []
+    distinct: list[str] = []
     for name in names:
         numbered = (name if n == 1 else f"{name}-{n}" for n in range(1, len(names) + 2))
-        found.append(next(candidate for candidate in numbered if candidate not in found))
-    return found
+        distinct.append(next(candidate for candidate in numbered if candidate not in distinct))
+    return distinct
 
 
 def masked_mean(values_BU: Tensor, mask_BU: Tensor) -> Tensor:

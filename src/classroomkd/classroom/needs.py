@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 from typing import Literal
 
 __all__ = ["Needs"]
@@ -13,34 +14,40 @@ __all__ = ["Needs"]
 class Needs:
     """Requirements of a method.
 
+    ``logits``, ``labels``, ``views``, ``peers``, ``logit_grads`` and ``own_step``, on which nothing ever acted, are
+    accepted for one more version.
+
     Attributes:
-        logits: mentors' predictions are read.
         features: taps to read, by name, as whole maps or pooled over space.
         heads: mentors' own classifiers are called.
-        labels: targets are needed (no unlabelled data).
         ids: sample ids are needed.
         epoch: the rule itself asks for the epoch (a schedule does so anyway).
-        views: how many views of each sample a step sees.
-        peers: networks trained in the same run are needed.
-        logit_grads: per-mentor gradients with respect to the student's logits are needed.
         calibration: mentors' held-out scores are needed (:class:`classroomkd.classroom.Calibration`).
-        own_step: the method replaces the forward–loss–backward–update step and cannot live in a foreign loop.
         sgd: the student's optimiser must be SGD (virtual steps follow its rule).
         mentors: the smallest number of mentors that makes sense.
+        distributions: the task's answers must be distributions (:meth:`Task.distributions`), which not every task has.
         whole_batch: the rule compares the samples of a batch with each other, so a small remainder distorts it.
     """
 
-    logits: bool = True
+    _: KW_ONLY
     features: Mapping[str, Literal["map", "pooled"]] = field(default_factory=dict)
     heads: bool = False
-    labels: bool = True
     ids: bool = False
     epoch: bool = False
-    views: int = 1
-    peers: bool = False
-    logit_grads: bool = False
     calibration: bool = False
-    own_step: bool = False
     sgd: bool = False
     mentors: int = 1
+    distributions: bool = False
     whole_batch: bool = False
+    logits: InitVar[bool | None] = None
+    labels: InitVar[bool | None] = None
+    views: InitVar[int | None] = None
+    peers: InitVar[bool | None] = None
+    logit_grads: InitVar[bool | None] = None
+    own_step: InitVar[bool | None] = None
+
+    def __post_init__(self, *old: bool | int | None) -> None:
+        names = ("logits", "labels", "views", "peers", "logit_grads", "own_step")
+        if given := [name for name, value in zip(names, old, strict=True) if value is not None]:
+            text = f"Needs({', '.join(given)}) acts on nothing and goes with the next version; leave it out"
+            warnings.warn(text, DeprecationWarning, stacklevel=3)

@@ -82,7 +82,11 @@ class AMTML(Method):
         self.taps = taps if factors[3] > 0 else ()
         if FEATURE in self.taps or len(set(self.taps)) < len(self.taps):
             raise UserError(f"amtml: taps {list(self.taps)} must be different places of maps, such as @stage:-1")
-        self.needs = Needs(features={FEATURE: "pooled", **dict.fromkeys(self.taps, "map")}, whole_batch=factors[2] > 0)
+        self.needs = Needs(
+            features={FEATURE: "pooled", **dict.fromkeys(self.taps, "map")},
+            distributions=True,
+            whole_batch=factors[2] > 0,
+        )
         self.latent: Latent | None = None
         self.projectors = nn.ModuleList()
 
@@ -127,11 +131,11 @@ class AMTML(Method):
             del values["angle"]
         if self.taps:
             values["hints"] = self._hints(lesson, known.any(-1))
-        said, totals = weight.detach(), {}
+        constant, totals = weight.detach(), {}
         if self.rule == "reference":  # its division by C is a weight like any other: ``strength: matched`` undoes it
-            totals["distilled"] = said.new_full((), sum(1 / ours.shape[-1] for ours, _ in pairs) / len(pairs))
-        temperature = torch.full_like(said, self.temperature)
-        return Terms(values, self.coefficients, said, temperature, known & (said > 0), totals)
+            totals["distilled"] = constant.new_full((), sum(1 / ours.shape[-1] for ours, _ in pairs) / len(pairs))
+        temperature = torch.full_like(constant, self.temperature)
+        return Terms(values, self.coefficients, constant, temperature, known & (constant > 0), totals)
 
     def _angle(self, lesson: Lesson, ours: Tensor, mixed: Tensor, known_MBU: Tensor) -> Tensor:
         """How far angles between samples differ, over the batch of all ranks; gradient reaches the student alone."""

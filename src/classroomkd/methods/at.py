@@ -54,7 +54,7 @@ class AttentionTransfer(FeatureMethod):
     ) -> None:
         super().__init__(mentor, {"supervised": supervised_weight, "attention": weight})
         self.taps, self.p = tuple(dict.fromkeys(taps)), p
-        self.needs = Needs(logits=False, features=dict.fromkeys(self.taps, "map"))
+        self.needs = Needs(features=dict.fromkeys(self.taps, "map"))
 
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised and attention terms."""

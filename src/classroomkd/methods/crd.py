@@ -74,7 +74,7 @@ class CRD(FeatureMethod):
         super().__init__(mentor, {"supervised": supervised_weight, "contrast": weight})
         self.size, self.negatives = size, negatives
         self.temperature, self.momentum, self.tap = temperature, momentum, tap
-        self.needs = Needs(logits=False, features={tap: "pooled"}, ids=True)
+        self.needs = Needs(features={tap: "pooled"}, ids=True)
         self.maps = nn.ModuleList()  # the student's, then the mentors'
         self._scaled = False  # whether ``scale`` is known to hold numbers; read without waiting for the device
         self.register_load_state_dict_post_hook(_unscaled)  # type: ignore[no-untyped-call]
@@ -133,9 +133,9 @@ class CRD(FeatureMethod):
         with torch.no_grad():
             top = 1 / self.temperature  # the largest product can be
             sums = [(mine - top).exp().sum() + (count * (rest - top).exp()).sum() for mine, rest in products]
-            found = torch.stack([*sums, torch.full_like(sums[0], len(count))])
-            found = found if lesson.reduce is None else lesson.reduce(found)
-            mean = (found[:-1] / (found[-1] * (self.memory.draws + 1))).log() + top
+            total = torch.stack([*sums, torch.full_like(sums[0], len(count))])
+            total = total if lesson.reduce is None else lesson.reduce(total)
+            mean = (total[:-1] / (total[-1] * (self.memory.draws + 1))).log() + top
             scale = self.scale.where(self.scale > -torch.inf, mean.view(-1, 2).to(self.scale.dtype))
             if learning:
                 self.scale.copy_(scale)

@@ -56,7 +56,7 @@ class FitNet(FeatureMethod):
     ) -> None:
         super().__init__(mentor, {"supervised": supervised_weight, "hints": weight})
         self.hints = Hints(tap, projector, mentor_tap)
-        self.needs = Needs(logits=False, features={tap: "map", mentor_tap or tap: "map"})
+        self.needs = Needs(features={tap: "map", mentor_tap or tap: "map"})
 
     def setup(self, info: ClassInfo) -> None:
         """Build the projectors."""

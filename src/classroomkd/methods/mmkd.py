@@ -93,7 +93,7 @@ class MMKD(Weighted):
             self.coefficients |= {"supervised": 1.0, "distilled": 1.0}
         self.weighting: LogitWeights = LogitWeights(standardised=self.paper)
         self.teach_features(feature_weight, tap, projector)
-        self.needs = replace(self.needs, sgd=True, whole_batch=feature_weight > 0)
+        self.needs = replace(self.needs, sgd=True, distributions=True, whole_batch=feature_weight > 0)
         self.features = FeatureWeights(tap, summarised=self.paper) if feature_weight > 0 else None
         self.order_matters, self.period = True, meta_every
         read = None if self.features is None else tap
@@ -102,12 +102,12 @@ class MMKD(Weighted):
     @classmethod
     def idle(cls, options: Mapping[str, Any]) -> list[str]:
         """See the base: how features are read, when they are not; the real step's factor that the release ignores."""
-        said = []
+        idle = []
         if options.get("rule") == "reference" and options.get("supervised_weight", 1) != 1:
-            said.append("supervised_weight acts only with rule: paper")
+            idle.append("supervised_weight acts only with rule: paper")
         if options.get("feature_weight", 100) == 0:
-            said += idle_features(options, {"tap": "@stage:-1", "projector": "conv"}, "feature_weight above 0")
-        return said
+            idle += idle_features(options, {"tap": "@stage:-1", "projector": "conv"}, "feature_weight above 0")
+        return idle
 
     def setup(self, info: ClassInfo) -> None:
         """Build projectors and nets, where shapes are known."""

@@ -17,7 +17,7 @@ __all__ = ["Alone"]
 class Alone(Method):
     """The student learns from labels only; mentors are neither asked nor needed."""
 
-    needs = Needs(logits=False, mentors=0)
+    needs = Needs(mentors=0)
 
     def loss(self, lesson: Lesson) -> Terms:
         """The supervised term."""

@@ -55,7 +55,7 @@ class RKD(FeatureMethod):
             mentor, {"supervised": supervised_weight, "distance": weight * distance, "angle": weight * angle}
         )
         self.tap = tap
-        self.needs = Needs(logits=False, features={tap: "pooled"}, whole_batch=True)
+        self.needs = Needs(features={tap: "pooled"}, whole_batch=True)
 
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised, distance and angle terms."""

@@ -50,7 +50,7 @@ class SimilarityPreserving(FeatureMethod):
     ) -> None:
         super().__init__(mentor, {"supervised": supervised_weight, "similarity": weight})
         self.tap = tap
-        self.needs = Needs(logits=False, features={tap: "map"}, whole_batch=True)
+        self.needs = Needs(features={tap: "map"}, whole_batch=True)
 
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised and similarity terms."""
