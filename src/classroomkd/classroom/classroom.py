@@ -129,19 +129,19 @@ class Classroom(nn.Module):
         store = self._pool.store
         if store is not None and not heads:
             return Shapes(classes, self._tapped.shapes, {tap: store.shapes[tap] for tap in taps})
-        found = []
+        mentors = []
         for mentor in self._pool:
             theirs = next(mentor.parameters(), own)
             example = mentor.prepare(blank.to(theirs.device), self._pool.mean, self._pool.std).to(theirs.dtype)
-            found.append(mentor.read(taps, example, heads))
-        return Shapes(classes, self._tapped.shapes, {tap: tuple(shapes[tap] for shapes in found) for tap in taps})
+            mentors.append(mentor.read(taps, example, heads))
+        return Shapes(classes, self._tapped.shapes, {tap: tuple(shapes[tap] for shapes in mentors) for tap in taps})
 
     def answer(self, inputs: Tensor) -> Answers:
         """The student's own answers, as its module stands, to inputs in its space."""
         return self._read(self.reader(inputs))
 
-    def _read(self, said: tuple[Tensor, dict[str, Tensor]]) -> Answers:
-        prediction, features = said
+    def _read(self, answer: tuple[Tensor, dict[str, Tensor]]) -> Answers:
+        prediction, features = answer
         return Answers(prediction, features if self._tapped is None else self._tapped.read(features))
 
     @property

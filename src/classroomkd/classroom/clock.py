@@ -74,12 +74,12 @@ class Clock:
         name of one whose own rule asks for the epoch.
         """
         named = ((f"schedule '{type(s).__name__.lower()}' of the mentors' terms", s) for s in schedules)
-        said = [f"{name} {trouble}" for name, s in named if s.epochs is not None and (trouble := self._trouble(s))]
+        warned = [f"{name} {trouble}" for name, s in named if s.epochs is not None and (trouble := self._trouble(s))]
         if method is not None and self.now is None and self.share is None:
-            said.insert(0, f"method '{method}' stays in its first epoch, for {_UNTOLD}")
-        if said:
+            warned.insert(0, f"method '{method}' stays in its first epoch, for {_UNTOLD}")
+        if warned:
             self.quiet = True
-            warnings.warn(said[0], UserWarning, stacklevel=4)
+            warnings.warn(warned[0], UserWarning, stacklevel=4)
 
     def _trouble(self, schedule: Schedule) -> str | None:
         if self.now is None and self.share is None:

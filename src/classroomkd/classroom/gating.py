@@ -15,7 +15,7 @@ __all__ = ["ask_where", "knows"]
 
 @torch.no_grad()
 def ask_where(forward: Callable[[Tensor], Answers], inputs: Tensor, where: Tensor | None) -> Answers:
-    """A mentor's answers where it is asked, and NaN elsewhere, by which methods that leave mentors out leave it out.
+    """A mentor's answers for the chosen samples, and NaN for the others, on which methods then leave the mentor out.
 
     Answers of a sample do not depend on the other samples of its batch (mentors are in evaluation mode), but for the
     last bits, since batches of other sizes may run through other kernels.
@@ -35,13 +35,13 @@ def ask_where(forward: Callable[[Tensor], Answers], inputs: Tensor, where: Tenso
     if len(rows) == len(inputs):
         return forward(inputs)
     count = len(rows)
-    said = forward(inputs.index_select(0, rows) if count else inputs[:1])
+    answers = forward(inputs.index_select(0, rows) if count else inputs[:1])
 
     def placed(x: Tensor) -> Tensor:
         whole = x.new_full((len(inputs), *x.shape[1:]), float("nan"))
         return whole.index_copy_(0, rows, x[:count])
 
-    return Answers(placed(said.prediction), {tap: placed(x) for tap, x in said.features.items()})
+    return Answers(placed(answers.prediction), {tap: placed(x) for tap, x in answers.features.items()})
 
 
 def knows(classes: Sequence[Sequence[int] | None], count: int, target: Tensor) -> Tensor:

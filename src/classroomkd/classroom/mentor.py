@@ -233,29 +233,29 @@ class MentorPool:
             if self.watch is not None:
                 self.watch(stored, places, ids, None)
             return stored
-        said = []
+        answers = []
         asked = [self.mentors[i] for i in places]
         where = self._gated(asked, gate, target) if inputs.device.type == "cpu" else None
         for i, mentor in enumerate(asked):
             forward, seen = partial(self._forward, mentor), inputs
             if extra_sizes is not None and mentor.size is not None:
                 seen = extra_sizes.get(mentor.size, inputs)
-            said.append(forward(seen) if where is None else ask_where(forward, seen, where[i]))
+            answers.append(forward(seen) if where is None else ask_where(forward, seen, where[i]))
             self.forwards += 1
-        shapes = [tuple(a.prediction.shape) for a in said]
+        shapes = [tuple(a.prediction.shape) for a in answers]
         if len(set(shapes)) > 1:
             odd = next(i for i, s in enumerate(shapes) if s != shapes[0])
             raise UserError(
                 f"mentor '{asked[odd].name}' answers with shape {shapes[odd]}, mentor '{asked[0].name}' with "
                 f"{shapes[0]}: all mentors and the student must know the same classes"
             )
-        taps = [tap for tap in said[0].features if all(tap in a.features for a in said)]
-        found = Answers(
-            torch.stack([a.prediction for a in said]), {tap: tuple(a.features[tap] for a in said) for tap in taps}
+        taps = [tap for tap in answers[0].features if all(tap in a.features for a in answers)]
+        together = Answers(
+            torch.stack([a.prediction for a in answers]), {tap: tuple(a.features[tap] for a in answers) for tap in taps}
         )
         if self.watch is not None and ids is not None:
-            self.watch(found, places, ids, where)
-        return found
+            self.watch(together, places, ids, where)
+        return together
 
     def _forward(self, mentor: Mentor, inputs: Tensor) -> Answers:
         self.answered += len(inputs)

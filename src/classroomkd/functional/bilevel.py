@@ -77,15 +77,15 @@ def momentum_of(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Pa
     not (SGD does not damp the first gradient): there such a parameter is left out, which :func:`sgd_step` and
     :func:`hypergradient` read as "no buffer yet".
     """
-    inner, found = _unwrapped(optimizer), {}
+    inner, momentum = _unwrapped(optimizer), {}
     damps = any(group.get("dampening", 0.0) != 0 for group in inner.param_groups)
     for name, parameter in parameters.items():
         buffer = inner.state.get(parameter, {}).get("momentum_buffer")
         if buffer is not None:
-            found[name] = buffer.detach()
+            momentum[name] = buffer.detach()
         elif not damps:
-            found[name] = torch.zeros_like(parameter, requires_grad=False)
-    return found
+            momentum[name] = torch.zeros_like(parameter, requires_grad=False)
+    return momentum
 
 
 def sgd_step(
@@ -168,15 +168,15 @@ def hypergradient(
         for loss in steps:
             before.append(theta)
             noise.append(_RandomState(next(iter(theta.values())).device))
-            value, found = _value_and_gradients(loss, theta, ())
+            value, gradients = _value_and_gradients(loss, theta, ())
             losses.append(value)
             theta, buffers = sgd_step(
-                theta, buffers, dict(zip(theta, _filled(found, theta.values()), strict=True)), rule
+                theta, buffers, dict(zip(theta, _filled(gradients, theta.values()), strict=True)), rule
             )
-        value, found = _value_and_gradients(outer, theta, meta)
-        a = _filled(found[: len(theta)], theta.values())
+        value, gradients = _value_and_gradients(outer, theta, meta)
+        a = _filled(gradients[: len(theta)], theta.values())
         m = [torch.zeros_like(x) for x in a]
-        total = _filled(found[len(theta) :], meta)
+        total = _filled(gradients[len(theta) :], meta)
 
         nesterov = rule.nesterov and adjoint == "exact"
         for t in reversed(range(len(steps))):
@@ -212,9 +212,9 @@ def unrolled(
         losses = []
         for loss in steps:
             value = loss(theta)
-            found = _filled(_gradients([value], list(theta.values()), create_graph=True), theta.values())
+            gradients = _filled(_gradients([value], list(theta.values()), create_graph=True), theta.values())
             losses.append(value.detach())
-            theta, buffers = sgd_step(theta, buffers, dict(zip(theta, found, strict=True)), rule)
+            theta, buffers = sgd_step(theta, buffers, dict(zip(theta, gradients, strict=True)), rule)
         value = outer(theta)
         total = _filled(_gradients([value], list(meta)), meta)
     return Hypergradient(total, value.detach(), losses, {name: p.detach() for name, p in theta.items()})
@@ -241,8 +241,8 @@ def _gradients(
     )
 
 
-def _filled(found: Sequence[Tensor | None], like: Iterable[Tensor]) -> list[Tensor]:
-    return [torch.zeros_like(y, requires_grad=False) if x is None else x for x, y in zip(found, like, strict=True)]
+def _filled(gradients: Sequence[Tensor | None], like: Iterable[Tensor]) -> list[Tensor]:
+    return [torch.zeros_like(y, requires_grad=False) if x is None else x for x, y in zip(gradients, like, strict=True)]
 
 
 def _value_and_gradients(loss: Loss, theta: Parameters, meta: Sequence[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
@@ -266,8 +266,8 @@ def _products(
 ) -> tuple[list[Tensor | None], list[Tensor | None]]:
     """∂⟨G, Q⟩/∂θ (empty unless asked for) and ∂⟨G, Q⟩/∂φ. A function of its own so that its graph dies with it."""
     leaves = _leaves(theta)
-    found = _gradients([loss(leaves)], list(leaves.values()), create_graph=True)
-    pairs = [(g, x) for g, x in zip(found, q, strict=True) if g is not None]
+    gradients = _gradients([loss(leaves)], list(leaves.values()), create_graph=True)
+    pairs = [(g, x) for g, x in zip(gradients, q, strict=True) if g is not None]
     inputs = [*(leaves.values() if with_theta else ()), *meta]
     products = _gradients([g for g, _ in pairs], inputs, [x for _, x in pairs])
     return products[: len(inputs) - len(meta)], products[len(inputs) - len(meta) :]

@@ -80,8 +80,8 @@ def _window(maps: Tensor, cell_xy: Tensor, reach: int) -> Tensor:
     x, y = (cell_xy[..., i : i + 1] + offset for i in (0, 1))
     inside = ((y >= 0) & (y < h)).unsqueeze(-1) & ((x >= 0) & (x < w)).unsqueeze(-2)
     index = y.clamp(0, h - 1).unsqueeze(-1) * w + x.clamp(0, w - 1).unsqueeze(-2)
-    found = maps.flatten(-2).gather(-1, index.flatten(-2)).view(index.shape)
-    return torch.where(inside, found, 0.0)
+    values = maps.flatten(-2).gather(-1, index.flatten(-2)).view(index.shape)
+    return torch.where(inside, values, 0.0)
 
 
 def _within(cell_xy: Tensor, cells: tuple[int, int], before: int, after: int) -> Tensor:
@@ -127,13 +127,13 @@ def dark(maps: Tensor, cell_xy: Tensor) -> Tensor:
     across = torch.stack([-dx / dxx, -dy / dyy], -1)  # of each axis by itself: the other one's border is near
     across = across.where((torch.stack([dxx, dyy], -1) < 0) & (across.abs() <= 1), 0.0)
     inner = _within(cell_xy, (maps.shape[-2], maps.shape[-1]), _NEAR, _NEAR)
-    step, found = torch.where(inner, step.where(peak, 0.0), across), []
+    step, offsets = torch.where(inner, step.where(peak, 0.0), across), []
     for line, at, count, own in zip(
         (rows[..., 2, :], columns[..., 2]), cell_xy.unbind(-1), maps.shape[:-3:-1], step.unbind(-1), strict=True
     ):
         beside = (at < _NEAR) | (at >= count - _NEAR)
-        found.append(torch.where(beside, _parabola(line, at, count), own))
-    return cell_xy.to(maps.dtype) + torch.stack(found, -1)
+        offsets.append(torch.where(beside, _parabola(line, at, count), own))
+    return cell_xy.to(maps.dtype) + torch.stack(offsets, -1)
 
 
 def _parabola(line: Tensor, at: Tensor, count: int) -> Tensor:

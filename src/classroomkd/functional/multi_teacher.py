@@ -24,15 +24,15 @@ _ROUNDINGS = 16
 
 
 def _others(share: Tensor, known: Tensor, n: Tensor) -> Tensor:
-    """(1 - share) / (n - 1) where known: shares that sum to 1 turned round; 1 for a mentor on its own."""
+    """(1 - share) / (n - 1) where known, which sums to 1 again and is large where a share was small; 1 where n = 1."""
     turned = torch.where(n > 1, (1 - share) / (n - 1).clamp_min(1), 1.0)
     return torch.where(known, turned, 0.0)
 
 
-def _heard(values: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+def _counted(values: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
     """Which mentors count where, NaN never, and how many."""
-    heard = ~values.isnan() if known is None else known & ~values.isnan()
-    return heard, heard.sum(0).to(values.dtype)
+    counted = ~values.isnan() if known is None else known & ~values.isnan()
+    return counted, counted.sum(0).to(values.dtype)
 
 
 @torch.no_grad()
@@ -50,11 +50,11 @@ def entropy_weights(mentor_logits: Tensor, known: Tensor | None = None) -> Tenso
     """
     p = torch.softmax(wide(mentor_logits), -1)
     entropy = torch.special.entr(p).sum(-1)  # 0 at p = 0, where p · log p would be NaN
-    heard, n = _heard(entropy, known)
-    entropy = torch.where(heard, entropy, 0.0)
+    counted, n = _counted(entropy, known)
+    entropy = torch.where(counted, entropy, 0.0)
     total = entropy.sum(0)
     share = torch.where(total > 0, entropy / total, 1 / n)
-    return _others(share, heard, n)
+    return _others(share, counted, n)
 
 
 @torch.no_grad()
@@ -71,12 +71,12 @@ def confidence_weights(loss: Tensor, known: Tensor | None = None) -> Tensor:
         ``(M, ...)``: sums to 1 over the n mentors that count, 0 where none does.
     """
     loss = wide(loss)
-    heard, n = _heard(loss, known)
-    loss = torch.where(heard, loss, -torch.inf)
+    counted, n = _counted(loss, known)
+    loss = torch.where(counted, loss, -torch.inf)
     worst = loss.amax(0)
     # The largest loss becomes 0 by comparison, not by subtraction: inf - inf is NaN.
     share = torch.softmax(torch.where(loss == worst, 0.0, loss - worst), 0)
-    return _others(share, heard, n)
+    return _others(share, counted, n)
 
 
 @torch.no_grad()
@@ -131,14 +131,14 @@ def gram_weights(
         ``(M,)``, sums to 1 over the mentors that count. Mentors whose gradients are equal to the rounding of their
         dtype share equally.
     """
-    heard, _ = _heard(gradients.sum(1), known)
+    counted, _ = _counted(gradients.sum(1), known)
     rows = gradients if gradients.device.type == "mps" else gradients.double()
-    rows = torch.where(heard[:, None], rows, 0.0)
+    rows = torch.where(counted[:, None], rows, 0.0)
     rows = rows / rows.abs().amax().clamp_min(torch.finfo(rows.dtype).tiny)  # squares of small gradients underflow
     with torch.autocast(gradients.device.type, enabled=False):
         length = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(_NO_NORM)
         rows = rows / length if unit else rows
-        weight = capped_simplex_qp(rows @ rows.T, cap, heard, _ROUNDINGS * torch.finfo(wide(gradients).dtype).eps)
+        weight = capped_simplex_qp(rows @ rows.T, cap, counted, _ROUNDINGS * torch.finfo(wide(gradients).dtype).eps)
         if unit:
             weight = weight / length[:, 0]
             weight = weight / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)

@@ -97,11 +97,11 @@ class AEKD(Weighted):
     @classmethod
     def idle(cls, options: Mapping[str, Any]) -> list[str]:
         """See the base: how features are read, when they are not; the tolerance of a rule that has none."""
-        said = []
+        idle = []
         if options.get("rule") == "mgda" and options.get("tolerance", 0.6) != 0.6:
-            said.append("tolerance acts only with rule: paper or reference")
+            idle.append("tolerance acts only with rule: paper or reference")
         keys = {"feature_weight": 100.0, "tap": None, "projector": "conv"}
-        return said if options.get("features") else said + idle_features(options, keys, "features: true")
+        return idle if options.get("features") else idle + idle_features(options, keys, "features: true")
 
     def setup(self, info: ClassInfo) -> None:
         """See the base; also refuses hints that nothing could weigh."""

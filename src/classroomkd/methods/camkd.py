@@ -103,14 +103,14 @@ class CAMKD(Weighted):
         """v ``(M, B, U)``: how near the label each mentor's classifier is when it reads the student's features."""
         assert self.hints is not None
         with torch.set_grad_enabled(self.released and torch.is_grad_enabled()):
-            said = []
+            each = []
             for m, (value, counts) in enumerate(zip(projected, known_MBU.any(-1), strict=True)):
                 # A broken mentor's classifier would send NaN back: what goes in there is a constant.
-                heard = torch.where(counts.view(-1, 1, 1, 1), value, 0.0)
-                said.append(wide(lesson.head(m, self.hints.tap, heard)))
-            found = torch.stack(said)
-            found = lesson.task.blanked(found, lesson.task.log_credibility(found.detach(), lesson.target).isnan())
-            loss = -lesson.task.log_credibility(found, lesson.target)
+                seen = torch.where(counts.view(-1, 1, 1, 1), value, 0.0)
+                each.append(wide(lesson.head(m, self.hints.tap, seen)))
+            answers = torch.stack(each)
+            answers = lesson.task.blanked(answers, lesson.task.log_credibility(answers.detach(), lesson.target).isnan())
+            loss = -lesson.task.log_credibility(answers, lesson.target)
             return _turned(loss, known_MBU) if self.released else confidence_weights(loss, known_MBU)
 
 

@@ -142,7 +142,7 @@ METHODS: dict[str, MethodEntry] = {
 @cache
 def entries() -> dict[str, MethodEntry]:
     """The table with the rows of installed plug-ins; a plug-in cannot replace a row of ours."""
-    found = dict(METHODS)
+    table = dict(METHODS)
     for point in metadata.entry_points(group=GROUP):
-        found.setdefault(point.name, MethodEntry(point.value, f"plug-in from {point.value}", "plug-in"))
-    return found
+        table.setdefault(point.name, MethodEntry(point.value, f"plug-in from {point.value}", "plug-in"))
+    return table

@@ -35,10 +35,10 @@ class Hints(nn.Module):
         """Build the projectors, where shapes are known; ``places`` of the only mentors that are asked."""
         if info.shapes is None:
             return
-        own, found = info.shapes.student[self.tap], info.shapes.mentors[self.theirs]
-        for place in range(len(found)) if places is None else places:
+        own, theirs = info.shapes.student[self.tap], info.shapes.mentors[self.theirs]
+        for place in range(len(theirs)) if places is None else places:
             what = f"student's '{self.tap}' and mentor '{info.mentors[place]}''s '{self.theirs}'"
-            self.projectors.append(adapter(own, found[place], self.kind, what=what))
+            self.projectors.append(adapter(own, theirs[place], self.kind, what=what))
 
     def projected(self, lesson: Lesson) -> list[Tensor]:
         """The student's features as each mentor would have them, each ``(B, channels, H, W)``."""

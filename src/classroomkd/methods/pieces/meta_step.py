@@ -152,7 +152,7 @@ class MetaTraining:
         state = context.inner()
         steps = [virtual(matched)] * self.virtual_steps + [alone(inner)]
         with same_noise(self.taught, rows[0].device):
-            found = hypergradient(
+            result = hypergradient(
                 steps,
                 alone(outer),
                 state.parameters,
@@ -161,7 +161,7 @@ class MetaTraining:
                 state.rule,
                 "exact" if self.corrected else "heavy_ball",
             )
-            self.adam.step(meta, agreed(found.gradients, lesson.reduce))
+            self.adam.step(meta, agreed(result.gradients, lesson.reduce))
             if not self.corrected:
                 with torch.no_grad():
                     matched()  # moves the running statistics, once
