@@ -37,10 +37,26 @@ def _hints(name: str, task: str | None = None) -> Any:
     return methods.defaults(name, task).get("feature_weight")
 
 
+# ClassroomKD's weighting beside other divergences: every gate, every divergence, every rule.
+GRADED: list[dict[str, Any]] = [
+    {"weighting": {"name": "classroomkd", **given}, "divergence": divergence}
+    for divergence, given in (
+        ("kl", {"gate": "hard"}),
+        ("dkd", {"gate": "strict", "mentoring": False}),
+        ("dist", {"gate": "soft", "normalise": "unit"}),
+        ("dtkd", {"gate": "argmax"}),
+        ("kl", {"gate": "none", "credibility": "held_out"}),
+        ("dkd", {"rule": "batch"}),
+        ("dist", {"rule": "rank"}),
+    )
+]
+
+
 def cases(task: str) -> list[tuple[str, dict[str, Any]]]:
     """All methods that do a task, with all their options."""
     names = [name for name, entry in methods.entries().items() if task in offering(entry.asks)]
     found = [(name, given) for name in names for given in options(name)]
+    found += [("weighted", given) for given in GRADED]
     off = [name for name in names if _hints(name, task) == 0 and _hints(name) != 0]
     return found + [(name, {"feature_weight": 1.0}) for name in off]  # hints that a task does without, turned on
 

@@ -163,11 +163,11 @@ def test_one_bad_arm_does_not_cost_the_others(tmp_path: Path, quick: list[str], 
 
 
 def test_options_that_act_on_nothing_are_named(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
-    idle = ["method={name: classroomkd, fixed_temperature: 3, gate: false, soft: 0.1}"]
+    idle = ["method={name: classroomkd, fixed_temperature: 3, gate: none, soft: 0.1}"]
     assert main(["run", smoke, *quick, *idle, "--out", str(tmp_path / "run"), "--dry-run"]) == 0
     said = capsys.readouterr().err
     assert "fixed_temperature acts only with mentoring: false" in said
-    assert "soft acts only with gate: true" in said
+    assert "soft acts only with gate: soft" in said
 
 
 def test_dry_run_does_nothing(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:

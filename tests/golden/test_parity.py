@@ -50,6 +50,19 @@ def test_classroom_is_the_released_rule(name: str, rule: str) -> None:
         np.testing.assert_allclose(grad, case["grad"], rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize(("name", "rule"), [("classroomkd_reference", "batch"), ("classroomkd_rank_reference", "rank")])
+def test_the_weighting_beside_kl_is_the_released_rule(name: str, rule: str) -> None:
+    for case in cases(name):
+        student = torch.tensor(case["student"], requires_grad=True)
+        mentors, target = torch.tensor(case["mentors"]), torch.tensor(case["target"])
+        weighting = {"name": "classroomkd", "rule": rule, "tau": float(case["tau"])}
+        loss = distilled("weighted", student, mentors, target, weighting=weighting)
+        loss = loss + classroom(student, mentors, target, rule=rule).supervised
+        (grad,) = torch.autograd.grad(loss, student)
+        assert loss.item() == pytest.approx(float(case["loss"]), rel=1e-9)
+        np.testing.assert_allclose(grad.numpy(), case["grad"], rtol=1e-6, atol=1e-12)
+
+
 def test_classroom_in_float32() -> None:
     for case in cases("classroomkd_rank_reference"):
         loss, grad = ours(case, "rank", torch.float32)

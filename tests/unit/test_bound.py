@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from by_method import classroom
 from classroomkd import methods, tasks
 from classroomkd.classroom import Answers, Lesson, Task
 from classroomkd.data.skeleton import Skeleton
-from classroomkd.functional import classroom
 from classroomkd.functional.bound import STEEPEST
 from classroomkd.functional.classroom import bound_of
 from classroomkd.tasks.pose.coding import Heatmap, SimCC

@@ -60,11 +60,11 @@ def test_a_student_who_is_certain_of_another_class_is_taught_by_who_is_less_wron
     assert gradient[0, 0] < 0  # the true class is pulled up, as little as its mentors believe in it
     assert gradient[0].abs().max() > 0.1
     assert (gradient[1] == 0).all()
-    tied = classroom(student, student.detach()[None], target, strict=False)
+    tied = classroom(student, student.detach()[None], target, gate="hard")
     assert tied.active.all()
     assert tied.temperature.tolist() == [[1.0, 1.0]]
-    for option in ({"soft": 0.1}, {"normalise": "unit"}, {"gate": False}, {"strict": False}):
-        loss = classroom(student, mentors, target, **option).loss  # type: ignore[arg-type]
+    for option in ({"soft": 0.1}, {"normalise": "unit"}, {"gate": "none"}, {"gate": "hard"}):
+        loss = classroom(student, mentors, target, **option).loss
         assert torch.autograd.grad(loss, student)[0].isfinite().all()
 
 
@@ -87,11 +87,11 @@ def test_ties_are_strict_by_default_and_may_teach_when_asked() -> None:
     same = logits(0.5)
     target = torch.zeros(1, dtype=torch.int64)
     assert not classroom(same, same[None], target).active.any()
-    tied = classroom(same, same[None], target, strict=False)
+    tied = classroom(same, same[None], target, gate="hard")
     assert tied.active.all()
     assert tied.temperature.item() == 1.0
     assert classroom(same, same[None], target, rule="batch").active.all()
-    assert not classroom(same, same[None], target, rule="batch", strict=True).active.any()
+    assert not classroom(same, same[None], target, rule="batch", gate="strict").active.any()
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -195,8 +195,8 @@ def test_the_slope_of_a_divergence(shape: tuple[int, ...], kind: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("gate", [True, False])
-def test_no_mentors_add_nothing(rule: str, gate: bool) -> None:
+@pytest.mark.parametrize("gate", [None, "none", "hard", "soft", "argmax"])
+def test_no_mentors_add_nothing(rule: str, gate: str | None) -> None:
     terms = classroom(torch.randn(3, 4), torch.zeros(0, 3, 4), torch.tensor([0, 1, 2]), rule=rule, gate=gate)
     assert terms.distilled.item() == 0
     assert terms.loss.isfinite()
@@ -210,7 +210,7 @@ def test_soft_gate_of_a_batch_rule_is_the_batchs(rule: str) -> None:
     mentors[0], mentors[1] = mentors[0] + right, mentors[1] - right
     soft = classroom(student, mentors, target, rule=rule, soft=0.1).weight
     assert torch.equal(soft, soft[:, :1].expand_as(soft))
-    hard = classroom(student, mentors, target, rule=rule, strict=True)
+    hard = classroom(student, mentors, target, rule=rule, gate="strict")
     narrow = classroom(student, mentors, target, rule=rule, soft=1e-6)
     torch.testing.assert_close(narrow.weight, hard.weight)
     assert hard.active[:2, 0].tolist() == [True, False]
@@ -242,7 +242,7 @@ def test_batch_of_one_and_permutation(rule: str) -> None:
 def test_sample_and_batch_agree_on_one_sample_up_to_rounding() -> None:
     torch.manual_seed(3)
     student, mentors, target = torch.randn(1, 3).double(), torch.randn(3, 1, 3).double(), torch.tensor([0])
-    sample = classroom(student, mentors, target, rule="sample", strict=False)
+    sample = classroom(student, mentors, target, rule="sample", gate="hard")
     batch = classroom(student, mentors, target, rule="batch")
     assert (sample.weight - batch.weight).abs().max() <= 3 * 0.005 + 1e-9
 
@@ -261,7 +261,7 @@ def test_identical_mentors_and_unit_weights() -> None:
 def test_ablations() -> None:
     torch.manual_seed(5)
     student, mentors, target = torch.randn(9, 4), torch.randn(3, 9, 4) * 2, torch.randint(4, (9,))
-    off = classroom(student, mentors, target, gate=False)
+    off = classroom(student, mentors, target, gate="none")
     assert off.active.all()
     torch.testing.assert_close(off.weight, torch.full_like(off.weight, 1 / 3))
     for rule, fixed in (("sample", 4.0), ("batch", 1.0), ("rank", 2.2)):
@@ -269,12 +269,12 @@ def test_ablations() -> None:
         torch.testing.assert_close(flat.temperature, torch.full_like(flat.temperature, fixed))
         full = classroom(student, mentors, target, rule=rule)
         torch.testing.assert_close(flat.weight, full.weight)  # mentoring off leaves filtering alone
-        both = classroom(student, mentors, target, rule=rule, gate=False, mentoring=False)
+        both = classroom(student, mentors, target, rule=rule, gate="none", mentoring=False)
         assert both.active.all()
         assert torch.equal(both.temperature, flat.temperature)
-    both = classroom(student, mentors, target, gate=False, mentoring=False)
+    both = classroom(student, mentors, target, gate="none", mentoring=False)
     torch.testing.assert_close(both.distilled, distilled("average", student, mentors, temperature=4.0))
-    released = classroom(student, mentors, target, rule="batch", gate=False, mentoring=False)
+    released = classroom(student, mentors, target, rule="batch", gate="none", mentoring=False)
     torch.testing.assert_close(released.distilled, 3 * distilled("average", student, mentors, temperature=1.0))
 
 

@@ -298,13 +298,13 @@ def test_names_are_functions_not_modules() -> None:
 
 
 @pytest.mark.parametrize("rule", ["sample", "rank"])
-@pytest.mark.parametrize("options", [{}, {"gate": False}, {"soft": 0.1}])
+@pytest.mark.parametrize("options", [{}, {"gate": "none"}, {"soft": 0.1}])
 def test_a_class_that_a_mentor_does_not_know_it_does_not_teach(rule: str, options: dict[str, Any]) -> None:
     student, mentors, _ = answers()
     target = torch.tensor([0, 1, 2, 3, 4, 0])
     mentors += 20 * torch.nn.functional.one_hot(target)  # ahead of the student wherever it knows the class
     mentors[1, :, 2:] = -INF
-    found = classroom(student, mentors, target, rule=rule, **options)  # type: ignore[arg-type]
+    found = classroom(student, mentors, target, rule=rule, **options)
     knows = torch.tensor([True, True, False, False, False, True])
     assert not found.active[1, ~knows].any()
     assert (found.weight[1, ~knows] == 0).all()

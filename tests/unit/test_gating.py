@@ -117,7 +117,7 @@ def test_classroomkd_by_sample() -> None:
 @pytest.mark.parametrize("rule", ["batch", "rank"])
 def test_scores_of_the_batch_may_not_be_gated(rule: str) -> None:
     """Why gating is a method's to allow: one NaN sample silences the mentor in the whole batch."""
-    method = methods.create("classroomkd", rule=rule, gate=False)
+    method = methods.create("classroomkd", rule=rule, gate="none")
     method.setup(ClassInfo(tasks.create("classification"), ["a", "b", "c"]))
     gated = taught(method, knows(KNOWN, C, TARGET))[0]
     assert gated.active is not None

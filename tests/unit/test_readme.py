@@ -179,7 +179,7 @@ def test_what_is_each_rules_own() -> None:
     rows = {row["rule"]: row for row in documents.table_after(METHOD_PAGES / "classroomkd.md", "### Each rule's own")}
     assert set(rows) == set(_RULES)
     for name, spec in _RULES.items():
-        assert rows[name]["strict"] == str(spec.strict).lower()
+        assert rows[name]["gate"] == spec.gate
         assert rows[name]["supervised"] == spec.own_supervised
         neutral = {"1/M": 1 / 5, "1": 1.0}[rows[name]["weight without gate"]]
         assert spec.neutral(5) == neutral

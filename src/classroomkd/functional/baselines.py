@@ -31,6 +31,11 @@ def finite_logits(logits: Tensor) -> Tensor:
     return torch.where(logits == -torch.inf, floor, logits)
 
 
+def _by_row(temperature: float | Tensor) -> float | Tensor:
+    """A temperature of every row as logits ``(..., C)`` are divided by it."""
+    return temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
+
+
 def _split(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of (the true class, all others together), (..., 2), and of the others on their own, (..., C)."""
     others = logits.masked_fill(truth, -torch.inf)
@@ -44,7 +49,7 @@ def dkd_per_sample(
     target: Tensor,
     alpha: float | Tensor = 1.0,
     beta: float | Tensor = 8.0,
-    temperature: float = 4.0,
+    temperature: float | Tensor = 4.0,
 ) -> Tensor:
     """Decoupled KD: T² · (alpha · KL of (true class, rest) + beta · KL among the wrong classes).
 
@@ -55,7 +60,7 @@ def dkd_per_sample(
         alpha: factor of the binary part; a number or a tensor over the leading dimensions.
         beta: factor of the part among the wrong classes. With the teacher's mass on the wrong classes (at T) in its
             place and alpha = 1 this is plain KD.
-        temperature: T > 0.
+        temperature: T > 0; a number or a tensor over the leading dimensions.
 
     Returns:
         The leading dimensions, ``(..., B)``, nats. Source: Zhao et al. 2022 (arXiv 2203.08679).
@@ -65,7 +70,8 @@ def dkd_per_sample(
     """
     if student_logits.shape[-1] < 2:
         raise UserError("dkd compares the wrong classes among themselves, and of one class there are none: use kd")
-    student, teacher = finite_logits(student_logits) / temperature, finite_logits(teacher_logits.detach()) / temperature
+    divisor = _by_row(temperature)
+    student, teacher = finite_logits(student_logits) / divisor, finite_logits(teacher_logits.detach()) / divisor
     truth = torch.arange(student.shape[-1], device=student.device) == target.unsqueeze(-1)
     student_binary, student_others = _split(student, truth)
     teacher_binary, teacher_others = _split(teacher, truth)
@@ -74,7 +80,7 @@ def dkd_per_sample(
     return temperature**2 * (alpha * binary + beta * among)
 
 
-def _correlation(student: Tensor, mentors: Tensor, dim: int, least: float) -> Tensor:
+def _correlation(student: Tensor, mentors: Tensor, dim: int, least: float | Tensor) -> Tensor:
     """Pearson's correlation of what is centred already; a student's norm below ``least`` counts as that."""
     ours, theirs = (torch.linalg.vector_norm(x, dim=dim) for x in (student, mentors))
     norms: Tensor = ours.clamp_min(least) * theirs
@@ -86,7 +92,7 @@ def dist_by_mentor(
     mentor_logits: Tensor,
     beta: float = 1.0,
     gamma: float = 1.0,
-    tau: float = 1.0,
+    tau: float | Tensor = 1.0,
     mask: Tensor | None = None,
 ) -> Tensor:
     """DIST against each mentor: tau² · (beta · (1 - row correlation) + gamma · (1 - column correlation)).
@@ -101,15 +107,16 @@ def dist_by_mentor(
         mentor_logits: ``(M, N, C)``.
         beta: factor of the row part.
         gamma: factor of the column part.
-        tau: temperature > 0.
+        tau: temperature > 0; or one of every mentor and row, ``(M, N)``: a row's part then has its own tau², the
+            columns' part the mean of tau² over the rows that count.
         mask: ``(N,)`` or ``(M, N)`` bool, rows that count; None = all. Other rows are as if they were not there.
 
     Returns:
         ``(M,)``; 0 for a mentor without a row. Source: Huang et al. 2022 (arXiv 2205.10536).
     """
-    student = torch.softmax(finite_logits(student_logits) / tau, -1)
-    least = _FLAT / (tau * student.shape[-1])  # softmax turns a small step of a logit into 1 / (tau C) of it
-    mentors = torch.softmax(finite_logits(mentor_logits.detach()) / tau, -1)
+    divisor = _by_row(tau)
+    student = torch.softmax(finite_logits(student_logits) / divisor, -1)
+    mentors = torch.softmax(finite_logits(mentor_logits.detach()) / divisor, -1)
     shape = mentors.shape[:-1]
     counted = torch.ones(shape, dtype=torch.bool, device=mentors.device) if mask is None else mask.expand(shape)
     keep = counted.unsqueeze(-1).to(student.dtype)
@@ -119,8 +126,20 @@ def dist_by_mentor(
     def of_columns(x: Tensor) -> Tensor:
         return (x - x.sum(1, keepdim=True) / rows[:, None, None]) * keep
 
+    # softmax turns a small step of a logit into 1 / (tau C) of it
+    least = _FLAT / (tau * student.shape[-1])
+    if isinstance(tau, Tensor):
+        mean = torch.where(counted, tau, 0.0).sum(1) / rows
+        square = torch.where(counted, tau**2, 0.0)
+        of_column: float | Tensor = _FLAT / (mean.clamp_min(1e-3)[:, None] * student.shape[-1])
+    else:
+        of_column = least
     by_row = _correlation(student - student.mean(-1, keepdim=True), mentors - mentors.mean(-1, keepdim=True), -1, least)
-    by_column = _correlation(of_columns(student), of_columns(mentors), 1, least)
+    by_column = _correlation(of_columns(student), of_columns(mentors), 1, of_column)
+    if isinstance(tau, Tensor):
+        between = (square * (1 - by_row)).sum(1) / rows
+        within = square.sum(1) / rows * (1 - by_column.mean(-1))
+        return torch.where(counted.any(1), beta * between + gamma * within, 0.0)
     between = 1 - by_row.sum(1) / rows
     within = 1 - by_column.mean(-1)
     return torch.where(counted.any(1), tau**2 * (beta * between + gamma * within), 0.0)
@@ -138,7 +157,7 @@ def dtkd_per_sample(
     teacher_logits: Tensor,
     alpha: float = 3.0,
     beta: float = 1.0,
-    temperature: float = 4.0,
+    temperature: float | Tensor = 4.0,
     detach_temperature: bool = False,
     floor: float = 1.0,
     eps: float = 1e-3,
@@ -155,7 +174,7 @@ def dtkd_per_sample(
         teacher_logits: ``(..., C)``, broadcast against the student's.
         alpha: factor of the part at two temperatures.
         beta: factor of the plain part.
-        temperature: T > 0, the mean of the two temperatures.
+        temperature: T > 0, the mean of the two temperatures; a number or a tensor over the leading dimensions.
         detach_temperature: True holds the temperatures constant; the released code lets gradients through, and so
             does this where a temperature is above its floor.
         floor: the least temperature, >= 0; 0 = none, as released. With T below it both temperatures are the floor.
@@ -168,7 +187,7 @@ def dtkd_per_sample(
     student, teacher = finite_logits(student_logits), finite_logits(teacher_logits.detach())
     top_student = (student.detach() if detach_temperature else student).amax(-1, keepdim=True).clamp_min(eps)
     top_teacher = teacher.amax(-1, keepdim=True).clamp_min(eps)
-    unit = 2 * temperature / (top_student + top_teacher)
+    unit = 2 * _by_row(temperature) / (top_student + top_teacher)
     own, theirs = (unit * top_student).clamp_min(floor), (unit * top_teacher).clamp_min(floor)
     log_p, log_q = torch.log_softmax(teacher / theirs, -1), torch.log_softmax(student / own, -1)
     # Not kl_divergence, which holds the mentor's side constant: theirs depends on the student's temperature.

@@ -10,26 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import nextafter
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from classroomkd._renamed import warn_old_name
 from classroomkd.errors import UserError
 from classroomkd.functional.bound import STEEPEST, restraint
 from classroomkd.functional.constants import constant
 
 __all__ = [
     "STEEPEST",
+    "Gate",
     "Grades",
+    "Normalise",
     "Rule",
     "bound_of",
+    "gate_of",
     "grade",
     "python_round2",
     "restraint",
+    "shift_of",
 ]
 
 Rule = Literal["sample", "batch", "rank"]
+Gate = Literal["hard", "strict", "soft", "argmax", "none"]
+Normalise = Literal["native", "unit"]
+SOFT = 0.1  # the width of a soft gate of which none is given
 BOUND = 1.0  # of ``sample``; see ``docs/methods/classroomkd.md``
 Reduce = Callable[[Tensor], Tensor]
 
@@ -58,7 +66,7 @@ class _Standing(NamedTuple):
 @dataclass(frozen=True)
 class _RuleSpec:
     stand: Callable[[Tensor, Tensor, Tensor, Reduce | None], _Standing]
-    strict: bool
+    gate: Gate
     own_supervised: Literal["credibility", "one"]
     shift: float  # the divergence is multiplied by (T - shift)²
     neutral: Callable[[int], float]  # every mentor's weight when filtering is off
@@ -123,10 +131,33 @@ def _rank(student: Tensor, mentors: Tensor, mask: Tensor, reduce: Reduce | None)
 
 
 _RULES: dict[str, _RuleSpec] = {
-    "sample": _RuleSpec(_sample, True, "credibility", 0.0, lambda n: 1.0 / max(n, 1), lambda tau: 4.0, BOUND),
-    "batch": _RuleSpec(_batch, False, "credibility", 0.0, lambda n: 1.0, lambda tau: 1.0, 0.0),
-    "rank": _RuleSpec(_rank, True, "credibility", 1.0, lambda n: 1.0, lambda tau: 1.0 + 0.1 * tau, 0.0),
+    "sample": _RuleSpec(_sample, "strict", "credibility", 0.0, lambda n: 1.0 / max(n, 1), lambda tau: 4.0, BOUND),
+    "batch": _RuleSpec(_batch, "hard", "credibility", 0.0, lambda n: 1.0, lambda tau: 1.0, 0.0),
+    "rank": _RuleSpec(_rank, "strict", "credibility", 1.0, lambda n: 1.0, lambda tau: 1.0 + 0.1 * tau, 0.0),
 }
+
+
+def gate_of(gate: Gate | bool | None, soft: float | None = None, strict: bool | None = None) -> Gate | None:
+    """A gate under today's name: ``gate`` was a switch, ``strict`` an option of its own, ``soft`` turned it soft."""
+    if gate is False:
+        return "none"
+    if gate is not None and gate is not True:
+        return gate
+    if soft is not None:
+        return "soft"
+    return None if strict is None else "strict" if strict else "hard"
+
+
+def _ahead(stand: _Standing, gate: Gate, known_MBU: Tensor) -> Tensor:
+    """Who passes the gate, ``(M, B, U)`` bool, before it is asked who is known at all."""
+    if gate in ("none", "soft"):
+        return known_MBU
+    if gate == "strict":
+        return stand.mentors > stand.student
+    if gate == "hard" or not len(known_MBU):
+        return stand.mentors >= stand.student
+    scores = torch.where(known_MBU, stand.mentors, -torch.inf)
+    return scores == scores.amax(0)
 
 
 @torch.no_grad()
@@ -137,14 +168,14 @@ def grade(
     *,
     tau: float = 12.0,
     rule: Rule = "sample",
-    strict: bool | None = None,
+    gate: Gate | bool | None = None,
     soft: float | None = None,
-    normalise: Literal["unit"] | None = None,
-    gate: bool = True,
+    normalise: Normalise | None = "native",
     mentoring: bool = True,
     fixed_temperature: float | None = None,
     supervised_weight: Literal["credibility", "one"] | None = None,
     reduce: Reduce | None = None,
+    **old: Any,
 ) -> Grades:
     """Grade every mentor on every sample and unit, from log-credibilities (nats, <= 0).
 
@@ -156,23 +187,29 @@ def grade(
         mask_BU: ``(B, U)`` bool, units that count; None = all.
         tau: temperature per unit of gap, T = 1 + tau · gap.
         rule: ``sample`` (each sample on its own), ``batch`` (R1, the released rule), ``rank`` (R0, the first release).
-        strict: a mentor must beat the student (True) or may tie (False); None = the rule's own.
-        soft: width of a sigmoid gate in place of the hard one, on the difference of what the rule compares
-            (credibilities, shares or ranks); None = hard.
-        normalise: ``"unit"`` makes the active weights of a sample sum to 1, whatever M is; None = the rule's own.
-        gate: False switches filtering off (weights 1/M for ``sample``, 1 for the others).
+        gate: who teaches. ``strict``: who beats the student; ``hard``: who beats it or ties with it; ``soft``:
+            everybody, times a sigmoid of the difference of what the rule compares (credibilities, shares or ranks);
+            ``argmax``: the best mentor alone (all who tie for it), ahead of the student or not; ``none``: everybody,
+            with weights 1/M for ``sample`` and 1 for the others. None = ``soft`` where ``soft`` is given, else the
+            rule's own.
+        soft: width of the sigmoid of a soft gate; None = 0.1.
+        normalise: ``unit`` makes the active weights of a sample sum to 1, whatever M is; ``native``: the rule's own.
         mentoring: False replaces the gap's temperature by ``fixed_temperature``.
         fixed_temperature: None = 4 (``sample``), 1 (``batch``), 1 + 0.1 tau (``rank``). With ``rank``, whose
             strength is (T - 1)², a temperature of 1 (or ``tau=0``) distils nothing.
         supervised_weight: what multiplies the student's own loss: its credibility or one; None = the rule's own.
         reduce: sums a tensor over ranks, so that batch scores do not depend on the number of machines.
+        old: ``strict``, which ``gate`` says now; ``gate=True`` and ``gate=False`` are read for one more version too.
 
     Raises:
         UserError: unknown rule.
     """
     if rule not in _RULES:
         raise UserError(f"rule '{rule}' is not one of {', '.join(_RULES)}")
+    if old or isinstance(gate, bool):
+        warn_old_name("grade(gate=BOOL, strict=BOOL)", "gate='hard', 'strict', 'soft', 'argmax' or 'none'", 4)
     spec = _RULES[rule]
+    gate = gate_of(gate, soft, **old) or spec.gate
     mask = torch.ones_like(student_log_BU, dtype=torch.bool) if mask_BU is None else mask_BU
     stand = spec.stand(student_log_BU, mentor_log_MBU, mask, reduce)
     shape, dtype = mentor_log_MBU.shape, student_log_BU.dtype
@@ -181,16 +218,13 @@ def grade(
     if rule != "sample":
         bad = (~known & mask).flatten(1).sum(1).to(torch.float32)
         known = ((reduce(bad) if reduce is not None else bad) == 0)[:, None, None].expand(shape) & known
-    strict = spec.strict if strict is None else strict
-    ahead = stand.mentors > stand.student if strict else stand.mentors >= stand.student
 
-    if not gate:
-        weight, active = torch.full(shape, spec.neutral(shape[0]), dtype=dtype, device=known.device), known
-    elif soft is not None:
-        weight, active = stand.weight * torch.sigmoid(stand.lead() / soft), known
-    else:
-        weight, active = stand.weight, ahead.expand(shape) & known
-    active = active & mask & (mentor_log_MBU > -torch.inf)
+    active = _ahead(stand, gate, known).expand(shape) & known & mask & (mentor_log_MBU > -torch.inf)
+    weight = stand.weight
+    if gate == "none":
+        weight = torch.full(shape, spec.neutral(shape[0]), dtype=dtype, device=known.device)
+    elif gate == "soft":
+        weight = weight * torch.sigmoid(stand.lead() / (SOFT if soft is None else soft))
     weight = torch.where(active, weight.to(dtype), 0.0)
     if normalise == "unit":
         weight = weight / weight.sum(0).clamp_min(torch.finfo(dtype).tiny)
@@ -210,3 +244,8 @@ def grade(
 def bound_of(rule: Rule, bound: float | None = None) -> float:
     """The bound on the mentors' pull: the one given, or the rule's own; 0 = none."""
     return _RULES[rule].bound if bound is None else bound
+
+
+def shift_of(rule: Rule) -> float:
+    """What a rule takes off a temperature before it squares it for the strength: 1 for ``rank``, 0 for the others."""
+    return _RULES[rule].shift

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +29,7 @@ __all__ = [
     "names",
     "options_model",
     "raised",
+    "renewed",
 ]
 
 
@@ -61,10 +63,10 @@ def method_class(name: str) -> type[Method]:
         raise UserError(f"unknown method '{name}'{did_you_mean(name, table)}; known: {', '.join(table)}")
     module, _, attribute = table[name].target.partition(":")
     try:
-        found: type[Method] = getattr(importlib.import_module(module), attribute)
+        cls: type[Method] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UserError(f"method '{name}' is listed as {table[name].target} but cannot be loaded: {error}") from error
-    return found
+    return cls
 
 
 @cache
@@ -78,12 +80,18 @@ def options_model(name: str) -> type[BaseModel]:
     return model
 
 
+def renewed(name: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Options of earlier versions under today's names, and what was read as what, one sentence each."""
+    return method_class(name).renewed(options)
+
+
 def filled(name: str, options: Mapping[str, Any], task: str | None = None) -> dict[str, Any]:
     """Options with the defaults written out; what every method takes stays out unless given.
 
     What counts, in this order: the option as it is given; what ``strength: matched`` sets; the method's default on the
     task (:meth:`Method.defaults_on`); its constructor's default.
     """
+    options, _ = renewed(name, options)
     whole = options_model(name).model_validate({**_between(name, options, task), **options}).model_dump()
     return {key: value for key, value in whole.items() if key not in COMMON or key in options}
 
@@ -119,6 +127,9 @@ def create(name: str, *, task: str | None = None, **options: Any) -> Method:
     Raises:
         UserError: an unknown name, an unknown option, or a value out of range; all problems in one message.
     """
+    options, read = renewed(name, options)
+    for sentence in read:
+        warnings.warn(f"method '{name}': {sentence}; the old form goes", DeprecationWarning, stacklevel=2)
     given = checked(f"method '{name}'", options_model(name), options)
     common = {key: given.pop(key) for key in COMMON if key in given}
     cls = method_class(name)

@@ -24,30 +24,25 @@ Cost      the student's step and M forwards (none with a bank); figures in bench
 Hurts     on training data a mentor that memorised it scores near 1 and teaches everywhere; see ``credibility``.
           With good mentors there is nothing to filter: in benchmarks/RESULTS.md (Fashion-MNIST, short training)
           ``sample`` and ``batch`` are below ``average``, ``rank`` is not distinguishable from it
-Ablations gate: false (nobody is filtered; weights 1/M or 1), mentoring: false (one temperature for all:
-          ``fixed_temperature``, None = 4, 1, 1 + 0.1 tau by rule), both
+Ablations gate: none (nobody is filtered; weights 1/M or 1), mentoring: false (one temperature for all:
+          ``fixed_temperature``, None = 4, 1, 1 + 0.1 tau by rule), both; under any divergence: see ``weighted``
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-import torch
-from pydantic import Field
 from torch import Tensor
 
 from classroomkd.classroom import Lesson, Method, Needs, Terms
-from classroomkd.functional import grade
 from classroomkd.functional.bound import restraint
-from classroomkd.functional.classroom import Rule, bound_of
-from classroomkd.methods.pieces.credibility import Credibility, credited
-from classroomkd.methods.pieces.units import partly, silenced
+from classroomkd.functional.classroom import Gate, Normalise, Rule, gate_of
+from classroomkd.methods.pieces.credibility import Credibility
+from classroomkd.methods.pieces.divergences import KL
+from classroomkd.methods.pieces.graded import ON_TASK, TAU, Graded, NonNegative, Positive
 
 __all__ = ["ClassroomKD"]
-
-Positive = Annotated[float, Field(gt=0)]
-GRADED = ("tau", "rule", "strict", "soft", "normalise", "gate", "mentoring", "fixed_temperature")  # as in ``grade``
 
 
 class ClassroomKD(Method):
@@ -56,10 +51,12 @@ class ClassroomKD(Method):
     Args:
         rule: ``sample``, ``batch`` or ``rank``.
         tau: temperature per unit of relative gap.
-        strict: mentors must beat the student (True) or may tie (False); None = the rule's own.
-        soft: width of a sigmoid gate on the difference of what the rule compares; None = a hard gate.
-        normalise: ``unit`` keeps the total weight at 1 whatever the number of (active) mentors.
-        gate: filtering on or off.
+        gate: who teaches: who beats the student (``strict``), who ties with it too (``hard``), everybody times a
+            sigmoid of the difference of what the rule compares (``soft``), the best mentor alone, ahead or not
+            (``argmax``), everybody alike (``none``); None = ``soft`` where ``soft`` is given, else the rule's own.
+        soft: width of the sigmoid of a soft gate; None = 0.1.
+        normalise: ``unit`` keeps the total weight at 1 whatever the number of (active) mentors; ``native``: as they
+            are.
         mentoring: adaptive temperature on or off.
         fixed_temperature: the temperature when mentoring is off; None = the rule's own. With ``rank``, whose factor is
             (T - 1)², a temperature of 1 (or ``tau: 0``) distils nothing.
@@ -73,7 +70,7 @@ class ClassroomKD(Method):
             validation probability of that class (``held_out``).
     """
 
-    task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"tau": 1.0, "fixed_temperature": 1.0}}
+    task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = ON_TASK
 
     @classmethod
     def defaults_on(cls, task: str | None, options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -86,72 +83,74 @@ class ClassroomKD(Method):
         self,
         *,
         rule: Rule = "sample",
-        tau: Annotated[float, Field(ge=0)] = 12.0,
-        strict: bool | None = None,
+        tau: NonNegative = TAU,
+        gate: Gate | None = None,
         soft: Positive | None = None,
-        normalise: Literal["unit"] | None = None,
-        gate: bool = True,
+        normalise: Normalise = "native",
         mentoring: bool = True,
         fixed_temperature: Positive | None = None,
         supervised: Literal["credibility", "one"] | None = None,
-        weight: Annotated[float, Field(ge=0)] = 1.0,
-        supervised_weight: Annotated[float, Field(ge=0)] = 1.0,
-        bound: Annotated[float, Field(ge=0)] | None = None,
+        weight: NonNegative = 1.0,
+        supervised_weight: NonNegative = 1.0,
+        bound: NonNegative | None = None,
         credibility: Credibility = "train",
     ) -> None:
         super().__init__()
-        self.rule, self.tau, self.strict, self.soft, self.normalise = rule, tau, strict, soft, normalise
-        self.gate, self.mentoring, self.fixed_temperature = gate, mentoring, fixed_temperature
-        self.supervised, self.bound, self.credibility = supervised, bound_of(rule, bound), credibility
+        self.weighting = Graded(
+            rule=rule,
+            tau=tau,
+            gate=gate,
+            soft=soft,
+            normalise=normalise,
+            mentoring=mentoring,
+            fixed_temperature=fixed_temperature,
+            bound=bound,
+            credibility=credibility,
+        )
+        self.tau, self.fixed_temperature, self.supervised = tau, fixed_temperature, supervised
         self.coefficients = {"supervised": supervised_weight, "distilled": weight}
-        self.needs = Needs(calibration=credibility != "train", whole_batch=rule != "sample")
+        self.needs = Needs(calibration=self.weighting.calibration, whole_batch=self.weighting.whole_batch)
+
+    @classmethod
+    def renewed(cls, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """See the base; ``gate`` was a switch with ``strict`` beside it, and ``normalise: native`` was null."""
+        options = dict(options)
+        if options.get("normalise", "native") is None:
+            options["normalise"] = "native"
+        old = {key: options.pop(key) for key in ("gate", "strict") if isinstance(options.get(key), bool)}
+        if options.get("strict", 0) is None:
+            del options["strict"]
+        gate = gate_of(options.get("gate", old.get("gate")), options.get("soft"), old.get("strict"))
+        if old.get("gate") is False or "strict" in old:
+            options["gate"] = gate
+        renamed = {key: value for key, value in old.items() if key == "strict" or not value}
+        return options, [f"{key}: {str(value).lower()} is read as gate: {gate}" for key, value in renamed.items()]
 
     @classmethod
     def idle(cls, options: Mapping[str, Any]) -> list[str]:
-        """See the base: a fixed temperature under mentoring, gate options without a gate."""
-        said = []
+        """See the base: a fixed temperature under mentoring, a width without a soft gate."""
+        idle = []
         if options.get("fixed_temperature") is not None and options.get("mentoring", True):
-            said.append("fixed_temperature acts only with mentoring: false")
-        if not options.get("gate", True):
-            said += [f"{key} acts only with gate: true" for key in ("strict", "soft") if options.get(key) is not None]
-        if options.get("strict") is not None and options.get("soft") is not None:
-            said.append("strict acts only on the hard gate (soft: null)")
-        return said
+            idle.append("fixed_temperature acts only with mentoring: false")
+        if options.get("soft") is not None and options.get("gate") not in (None, "soft"):
+            idle.append("soft acts only with gate: soft")
+        return idle
 
     def eligible(self, knows_MB: Tensor, ids: Tensor | None, step: int) -> Tensor | None:
-        """See the base; a mentor that does not know the class beats no one under the hard gate of ``sample``."""
-        hard = self.rule == "sample" and self.gate and self.soft is None and self.strict is not False
-        return knows_MB if hard and self.credibility == "train" else None
+        """See the base; the weighting decides."""
+        return self.weighting.eligible(knows_MB, ids, step, KL())
 
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised and distilled terms, with who taught whom."""
-        assert lesson.mentors is not None
-        task, student, answers = lesson.task, lesson.student.prediction, lesson.mentors.prediction
-        mask = task.mask(lesson.target)
+        task, student, mask = lesson.task, lesson.student.prediction, lesson.task.mask(lesson.target)
         own = task.supervised(student, lesson.target)
-        with torch.no_grad():
-            student_log = task.log_credibility(student, lesson.target)
-            mentor_log = credited(self.credibility, lesson, answers).to(student_log.dtype)
-            answers = task.blanked(answers, mentor_log.isnan())
-            apart = self.rule != "sample" and mask.shape[-1] > 1
-            silent = partly(~(mentor_log > -torch.inf)) if apart else None
-            grades = grade(
-                student_log,
-                mentor_log if silent is None else torch.where(silent, student_log, mentor_log),
-                mask,
-                **{option: getattr(self, option) for option in GRADED},
-                supervised_weight=self.supervised,
-                reduce=lesson.reduce,
-            )
-            if silent is not None:
-                grades = silenced(grades, silent, self.normalise == "unit")
+        grades, answers = self.weighting.grades(lesson, self.supervised)
         divergence = task.divergence(student, answers, grades.temperature)
         pull = (grades.weight * grades.strength * divergence).sum(0)
-        if self.bound and task.steepest is not None:
-            pull = pull * restraint(pull, student, self.bound * task.steepest)
-        distilled = lesson.mean(pull, mask)
+        if self.weighting.bound and task.steepest is not None:
+            pull = pull * restraint(pull, student, self.weighting.bound * task.steepest)
         return Terms(
-            {"supervised": lesson.mean(grades.supervised * own, mask), "distilled": distilled},
+            {"supervised": lesson.mean(grades.supervised * own, mask), "distilled": lesson.mean(pull, mask)},
             self.coefficients,
             grades.weight,
             grades.temperature,

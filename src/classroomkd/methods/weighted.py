@@ -2,9 +2,11 @@
 
 System   the normal form of multi-teacher distillation (no paper of its own)
 Rule     L = supervised_weight · CE + weight · Σ_m mean_b w_m(b) D_m(b), Σ_m w_m = 1; D includes T²
-         weighting  uniform; entropy (EBKD); confidence (CA-MKD); gram (AEKD); random; best
+         weighting  uniform; entropy (EBKD); confidence (CA-MKD); gram (AEKD); random; best; classroomkd, whose w is its
+                    rule's own, times ((T − 1) / T)² for rank, and which gives D its temperatures and has its bound
          divergence kl; dkd; dtkd; dist (lives on the batch: w is then averaged over the samples)
-Units    D and its mean run over the units mentors may teach, with a label or without; dkd over those with a label
+Units    D and its mean run over the units mentors may teach, with a label or without; dkd and classroomkd over those
+         with a label
 Shapes   w (M, B, U); D (M, B, U) or (M,)
 Defaults uniform, kl, T 4, weight 1, supervised_weight 1; pose T 1, also of methods built on this one (at 4 mentors
          pull up to 4.2 times as hard as labels, at 1 up to 1.7). Version 2: T on pose, dtkd's least temperature
@@ -27,6 +29,7 @@ from torch import Tensor
 from classroomkd.classroom import ClassInfo, Lesson, Method, Needs, Terms, choose
 from classroomkd.methods.pieces import DivergenceOption, WeightingOption, make_divergence, make_weighting
 from classroomkd.methods.pieces.hints import Hints, Projector
+from classroomkd.methods.pieces.sharing import heard, weighted_mean
 
 __all__ = ["Mentor", "NonNegative", "Positive", "Tap", "Weighted"]
 
@@ -40,9 +43,10 @@ class Weighted(Method):
     """Weighting × divergence; see the data sheet.
 
     Args:
-        weighting: ``uniform``, ``entropy``, ``confidence``, ``gram``, ``random``, ``best``, or one with options.
+        weighting: ``uniform``, ``entropy``, ``confidence``, ``gram``, ``random``, ``best``, ``classroomkd``, or one
+            with options.
         divergence: ``kl``, ``dkd``, ``dist``, ``dtkd``, or one with options.
-        temperature: T, where the divergence does not set its own.
+        temperature: T, where neither the divergence nor the weighting sets one.
         weight: factor of the distilled term.
         supervised_weight: factor of the student's own loss.
 
@@ -53,6 +57,8 @@ class Weighted(Method):
 
     mentor: Mentor = "all"
     late: bool = False
+    heard = staticmethod(heard)
+    mean = staticmethod(weighted_mean)
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"temperature": 1.0}}
 
     def __init__(
@@ -69,7 +75,11 @@ class Weighted(Method):
         self.divergence = make_divergence(divergence, temperature)
         self.coefficients: dict[str, float | Tensor] = {"supervised": supervised_weight, "distilled": weight}
         self.order_matters = self.weighting.order_matters
-        self.needs = Needs(whole_batch=self.weighting.whole_batch or self.divergence.whole_batch)
+        self.needs = Needs(
+            calibration=self.weighting.calibration,
+            distributions=self.weighting.distributions or self.divergence.distributions,
+            whole_batch=self.weighting.whole_batch or self.divergence.whole_batch,
+        )
         self.hints: Hints | None = None
         self.mentors = 0
         self.chosen: tuple[int, ...] | None = None
@@ -98,7 +108,7 @@ class Weighted(Method):
         return self.weighting.eligible(knows_MB, ids, step, self.divergence)
 
     def factor(self, mentors: int) -> float:
-        """What the weights are multiplied by; released code divides by M here and there."""
+        """A factor of all weights, by the number of mentors: some released codes divide by M."""
         return 1.0
 
     def more(self, lesson: Lesson, known_MBU: Tensor) -> dict[str, Tensor]:
@@ -111,10 +121,13 @@ class Weighted(Method):
         own = lesson.task.supervised(lesson.student.prediction, lesson.target)
         answers, known = self.heard(lesson, units)
         with torch.no_grad():
-            weight = self.weighting(lesson, answers, known, self.divergence).to(own.dtype)
-            weight = self.factor(len(answers)) * weight
-        far = self.divergence(lesson, lesson.student.prediction, answers, known)
-        distilled = self.mean(weight, far.where(known, 0.0) if far.dim() > 1 else far, units, lesson)
+            weight, temperature = self.weighting(lesson, answers, known, self.divergence)
+            weight = self.factor(len(answers)) * weight.to(own.dtype)
+        far = self.divergence(lesson, lesson.student.prediction, answers, known, temperature)
+        strength = self.weighting.strength(temperature)
+        factor = weight if strength is None else weight * strength.to(own.dtype)
+        far = far.where(known, 0.0) if far.dim() > 1 else far
+        distilled = self.mean(factor, far, units, lesson, self.weighting.bound)
         record, coefficients = self.placed(weight), self.coefficients
         if self.late and lesson.epoch < 1:  # under several processes every parameter must take part in every step
             coefficients = {**coefficients, "hints": 0.0}
@@ -122,33 +135,19 @@ class Weighted(Method):
             {"supervised": lesson.mean(own, mask), "distilled": distilled, **self.more(lesson, known)},
             coefficients,
             weight=record,
-            temperature=torch.full_like(record, self.divergence.temperature),
+            temperature=(
+                torch.full_like(record, self.divergence.temperature)
+                if temperature is None
+                else self.placed(temperature.to(own.dtype))
+            ),
             active=self.placed(known & (weight > 0)),
         )
 
     def units(self, lesson: Lesson) -> Tensor:
-        """The units that mentors teach, ``(B, U)``: where there is a truth, or wherever they may if none is needed."""
+        """The units that mentors teach, ``(B, U)`` bool: the labelled ones if labels are read, else all."""
         task, target = lesson.task, lesson.target
-        return task.mask(target) if self.divergence.needs_truth else task.distill_mask(target)
-
-    @staticmethod
-    @torch.no_grad()
-    def heard(lesson: Lesson, units_BU: Tensor) -> tuple[Tensor, Tensor]:
-        """The mentors' answers, made finite (or ``-inf``) where they are not, and who counts where, ``(M, B, U)``."""
-        assert lesson.mentors is not None
-        answers = lesson.mentors.prediction
-        log = lesson.task.log_credibility(answers, lesson.target)
-        return lesson.task.blanked(answers, log.isnan()), (log > -torch.inf) & units_BU  # false for NaN too
-
-    @staticmethod
-    def mean(weight_MBU: Tensor, far: Tensor, units_BU: Tensor, lesson: Lesson) -> Tensor:
-        """Σ_m w_m D_m, a scalar: the mean over units, or with D of the batch ``(M,)``, w averaged over all ranks'."""
-        if far.dim() > 1:
-            return lesson.mean((weight_MBU * far).sum(0), units_BU)
-        sums = torch.stack([*weight_MBU.where(units_BU, 0.0).flatten(1).sum(1), units_BU.sum()])
-        if lesson.reduce is not None:
-            sums = lesson.reduce(sums)
-        return (sums[:-1] / sums[-1].clamp_min(1) * far).sum()
+        needs_truth = self.divergence.needs_truth or self.weighting.needs_truth
+        return task.mask(target) if needs_truth else task.distill_mask(target)
 
     def placed(self, record: Tensor) -> Tensor:
         """``(chosen, B, U)`` as ``(M, B, U)``, zero for the other mentors."""

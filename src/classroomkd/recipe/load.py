@@ -22,6 +22,7 @@ from classroomkd.recipe.check_parts import check_data, check_mentors, check_mode
 from classroomkd.recipe.check_training import check_bank, check_machine, check_seeds, check_training
 from classroomkd.recipe.find import find_recipe
 from classroomkd.recipe.nodes import Loc, Node, Origin, from_python
+from classroomkd.recipe.old_options import renew_options
 from classroomkd.recipe.overrides import apply_overrides
 from classroomkd.recipe.paths import check_places
 from classroomkd.recipe.problems import Problem, from_pydantic, problem, raise_if_any
@@ -108,6 +109,7 @@ def _finish(
     write_out(tree)
     problems += apply_overrides(tree, overrides)
     _check_version(tree)
+    renewed = renew_options(tree)
     name_mentors(tree)
     tree.value.setdefault("name", Node(name, tree.origin))
     problems += check_places(tree, folder)
@@ -128,6 +130,7 @@ def _finish(
     raise_if_any(problems)
     resolved = resolve(recipe)
     _check_labels(tree, resolved)
+    resolved._renewed = tuple(renewed)
     return resolved
 
 

@@ -37,10 +37,12 @@ __all__ = [
 class Recipe(RecipeKeys):
     """One experiment: who is taught by whom, on what, how, and how often."""
 
+    _renewed: tuple[str, ...] = ()  # options of earlier versions that were read under today's names
+
     def arms(self) -> list[Arm]:
         """The arms of the grid (one for ``method``), with unique labels and folder names."""
         return arms(self)
 
     def notes(self) -> list[str]:
-        """Settings that are given but have no effect, one sentence each."""
-        return notes(self)
+        """Settings that are given but have no effect, or were read as others, one sentence each."""
+        return [*self._renewed, *notes(self)]

@@ -216,8 +216,10 @@ class ByAutograd(Divergence):
 
     temperature = 4.0
 
-    def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
-        return make_divergence("kl", 4.0)(lesson, student, mentors, known_MBU)
+    def __call__(
+        self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor, temperature: Tensor | None = None
+    ) -> Tensor:
+        return make_divergence("kl", 4.0)(lesson, student, mentors, known_MBU, temperature)
 
 
 @pytest.mark.parametrize("cap", [None, 0.6])
@@ -226,7 +228,7 @@ def test_gradients_in_closed_form_are_those_of_autograd(cap: float | None) -> No
     known = torch.rand(4, 8, 1, generator=torch.Generator().manual_seed(1)) > 0.3
     weigh = make_weighting({"name": "gram", "cap": cap})
     seen = lesson(student, mentors, target)
-    closed, general = (weigh(seen, mentors, known, d) for d in (make_divergence("kl", 4.0), ByAutograd()))
+    closed, general = (weigh(seen, mentors, known, d).weight for d in (make_divergence("kl", 4.0), ByAutograd()))
     torch.testing.assert_close(closed, general, atol=1e-6, rtol=0)
     assert (closed[known] > 1e-3).any()
     assert cap is None or closed[:, known.all(0)[:, 0]].max() <= cap + 1e-9
@@ -250,7 +252,7 @@ def test_mentors_pulls_are_told_apart(name: str) -> None:
         mean = each if each.dim() == 1 else each.where(known[m : m + 1], 0.0) / known[m].sum()
         pulls.append(torch.autograd.grad(mean.sum(), student)[0].sum(0))
     weight = spread(functional.gram_weights(torch.stack(pulls)), known)
-    torch.testing.assert_close(make_weighting("gram")(seen, mentors, known, far), weight)
+    torch.testing.assert_close(make_weighting("gram")(seen, mentors, known, far).weight, weight)
     assert weight.std() > 0.05
 
 
@@ -268,7 +270,9 @@ def test_a_mentor_that_counts_nowhere_does_not_win_by_having_no_gradient() -> No
 class Nowhere(ByAutograd):
     """Not finite where a mentor does not count."""
 
-    def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
+    def __call__(
+        self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor, temperature: Tensor | None = None
+    ) -> Tensor:
         return super().__call__(lesson, student, mentors, known_MBU).where(known_MBU, INF)
 
 
@@ -308,14 +312,14 @@ def test_gram_weights_are_those_of_the_whole_batch(divergence: str) -> None:
     known = torch.ones(3, 8, 1, dtype=torch.bool)
     known[1, :2] = False
     weigh, far = make_weighting("gram"), make_divergence(divergence, 4.0)
-    whole = weigh(lesson(student, mentors, target), mentors, known, far)
+    whole = weigh(lesson(student, mentors, target), mentors, known, far).weight
     cuts = [slice(0, 3), slice(3, 8)]
     parts = [lesson(student[cut], mentors[:, cut], target[cut], ids=torch.arange(8)[cut]) for cut in cuts]
 
     def call(part: Lesson) -> Tensor:
         assert part.mentors is not None
         assert part.ids is not None
-        found: Tensor = weigh(part, part.mentors.prediction, known[:, part.ids], far)
+        found: Tensor = weigh(part, part.mentors.prediction, known[:, part.ids], far).weight
         return found
 
     torch.testing.assert_close(torch.cat(over_ranks(call, parts), 1), whole)

@@ -30,12 +30,12 @@ def test_one_method_is_one_arm() -> None:
 
 
 def test_arms_of_one_method_say_where_they_differ_from_the_default() -> None:
-    grid = ["none", "classroomkd", {"name": "classroomkd", "rule": "batch"}, {"name": "classroomkd", "gate": False}]
+    grid = ["none", "classroomkd", {"name": "classroomkd", "rule": "batch"}, {"name": "classroomkd", "gate": "none"}]
     assert names(grid) == [
         ("none", "none"),
         ("classroomkd", "classroomkd"),
         ("classroomkd rule=batch", "classroomkd-rule-batch"),
-        ("classroomkd gate=false", "classroomkd-gate-false"),
+        ("classroomkd gate=none", "classroomkd-gate-none"),
     ]
 
 
@@ -107,3 +107,28 @@ def test_labels_are_the_same_after_the_recipe_was_written_down() -> None:
     first = make_recipe({"data": "puppets", "student": "convnet8", "mentors": ["vgg8"], "methods": grid})
     again = make_recipe(read_yaml(recipe_yaml(first), "x")[0].plain())
     assert [(a.label, a.slug) for a in first.arms()] == [(a.label, a.slug) for a in again.arms()]
+
+
+def test_options_of_earlier_versions_are_read_with_a_note() -> None:
+    base = {"data": "puppets", "student": "convnet8"}
+    taught = {"name": "b", "model": "vgg8", "taught_by": {"mentors": ["a"], "method": {"classroomkd": {"gate": False}}}}
+    grid = [
+        {"name": "classroomkd", "gate": False, "strict": None, "normalise": None},
+        {"classroomkd": {"strict": True}},
+    ]
+    mentors = [{"name": "a", "model": "vgg8"}, taught]
+    recipe = make_recipe({**base, "mentors": mentors, "methods": grid})
+    assert [note for note in recipe.notes() if " is read as " in note] == [
+        "method classroomkd: gate: false is read as gate: none",
+        "method classroomkd: strict: true is read as gate: strict",
+        "method classroomkd: gate: false is read as gate: none",
+    ]
+    new = [{"name": "classroomkd", "gate": "none"}, {"name": "classroomkd", "gate": "strict"}]
+    assert [arm.parts for arm in recipe.arms()] == [
+        arm.parts for arm in make_recipe({**base, "mentors": mentors, "methods": new}).arms()
+    ]
+    written = recipe.mentors[1].taught_by
+    assert written is not None
+    assert written.parts[0][1]["gate"] == "none"
+    with pytest.raises(UserError, match="strict"):
+        make_recipe({**base, "mentors": ["vgg8"], "method": {"name": "classroomkd", "strict": "maybe"}})

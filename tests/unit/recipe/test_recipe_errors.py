@@ -179,7 +179,10 @@ def test_missing_sections(mistakes: Mistakes, text: str, message: str) -> None:
         ("method: {name: kd, temperature: 0}", "method.temperature = 0: must be more than 0"),
         ("method: {name: kd, temperature: hot}", "method.temperature = 'hot': must be a number"),
         ("method: {name: kd, mentor: big}", "no mentor 'big'"),
-        ("method: {name: classroomkd, gate: maybe}", "method.gate = 'maybe': must be true or false"),
+        (
+            "method: {name: classroomkd, gate: maybe}",
+            "method.gate = 'maybe': must be 'hard', 'strict', 'soft', 'argmax' or 'none'",
+        ),
         ("methods: [none, [kd, {name: average, temprature: 2}]]", "methods.1.1.temprature: unknown key (did you mean"),
         ("methods: []", "methods = []: must be a list of at least 1"),
         ("methods: [[]]", "methods.0 = []: must be a list of at least 1"),

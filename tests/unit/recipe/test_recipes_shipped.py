@@ -79,4 +79,4 @@ def test_the_fashion_mnist_grid() -> None:
     assert {name for name, _ in parts} == {"none", "kd", "average", "classroomkd"}
     assert {options["rule"] for name, options in parts if name == "classroomkd"} == {"sample", "batch", "rank"}
     assert {(o["gate"], o["mentoring"]) for name, o in parts if name == "classroomkd"} == {
-        (True, True), (False, True), (True, False), (False, False)}  # fmt: skip
+        (None, True), ("none", True), (None, False), ("none", False)}  # fmt: skip

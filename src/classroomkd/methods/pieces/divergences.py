@@ -30,14 +30,18 @@ class Divergence:
 
     Attributes:
         needs_truth: whether it reads the labels, so that it means nothing on units without one.
+        distributions: whether it reads the distributions of a task's answers, which not every task has.
         whole_batch: whether it compares the samples of a batch with each other.
     """
 
     temperature: float
     needs_truth: ClassVar[bool] = False
+    distributions: ClassVar[bool] = False
     whole_batch: ClassVar[bool] = False
 
-    def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
+    def __call__(
+        self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor, temperature: Tensor | None = None
+    ) -> Tensor:
         """``(M, B, U)``, or ``(M,)`` for one that lives on the batch, T² included.
 
         Args:
@@ -45,6 +49,7 @@ class Divergence:
             student: its answer, ``(B, C)`` for classification; or one for each mentor, ``(M, B, C)``.
             mentors: their answers, ``(M, B, C)`` for classification, without NaN; read where ``known_MBU`` is true.
             known_MBU: where a mentor counts.
+            temperature: ``(M, B, U)``, of a weighting that sets it; None = the divergence's own.
         """
         raise NotImplementedError
 
@@ -59,10 +64,13 @@ class KL(Divergence):
     def __init__(self, *, temperature: Positive = 4.0) -> None:
         self.temperature = temperature
 
-    def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
+    def __call__(
+        self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor, temperature: Tensor | None = None
+    ) -> Tensor:
         """``(M, B, U)``."""
         if student.dim() < mentors.dim():
-            return self.temperature**2 * lesson.task.divergence(student, mentors, self.temperature)
+            at: float | Tensor = self.temperature if temperature is None else temperature
+            return at**2 * lesson.task.divergence(student, mentors, at)
         # To a task, one student for each of M mentors is one mentor on M · B samples.
         ours, theirs = student.flatten(0, 1), mentors.flatten(0, 1).unsqueeze(0)
         far = lesson.task.divergence(ours, theirs, self.temperature)
@@ -78,18 +86,22 @@ class DKD(Divergence):
     """
 
     needs_truth = True
+    distributions = True
 
     def __init__(self, *, alpha: NonNegative = 1.0, beta: NonNegative = 8.0, temperature: Positive = 4.0) -> None:
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
-    def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
+    def __call__(
+        self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor, temperature: Tensor | None = None
+    ) -> Tensor:
         """``(M, B, U)``, the sum over the distributions of a unit."""
-        task, found = lesson.task, []
+        task, parts = lesson.task, []
+        at: float | Tensor = self.temperature if temperature is None else temperature
         for own, theirs, label in zip(
             task.distributions(student), task.distributions(mentors), task.labels(lesson.target), strict=True
         ):
-            found.append(dkd_per_sample(own, theirs, label, self.alpha, self.beta, self.temperature))
-        return torch.stack(found).sum(0)
+            parts.append(dkd_per_sample(own, theirs, label, self.alpha, self.beta, at))
+        return torch.stack(parts).sum(0)
 
 
 class DTKD(Divergence):
@@ -101,6 +113,8 @@ class DTKD(Divergence):
         detach_temperature: no gradient through the temperatures; the released code lets it flow.
         floor: the least temperature of either; 0 = none, as released.
     """
+
+    distributions = True
 
     def __init__(
         self,
@@ -114,12 +128,15 @@ class DTKD(Divergence):
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
         self.detach, self.floor = detach_temperature, floor
 
-    def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
+    def __call__(
+        self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor, temperature: Tensor | None = None
+    ) -> Tensor:
         """``(M, B, U)``, the sum over the distributions of a unit."""
-        task, found = lesson.task, []
+        task, parts = lesson.task, []
+        at: float | Tensor = self.temperature if temperature is None else temperature
         for own, theirs in zip(task.distributions(student), task.distributions(mentors), strict=True):
-            found.append(dtkd_per_sample(own, theirs, self.alpha, self.beta, self.temperature, self.detach, self.floor))
-        return torch.stack(found).sum(0)
+            parts.append(dtkd_per_sample(own, theirs, self.alpha, self.beta, at, self.detach, self.floor))
+        return torch.stack(parts).sum(0)
 
 
 class DIST(Divergence):
@@ -131,18 +148,27 @@ class DIST(Divergence):
     """
 
     whole_batch = True
+    distributions = True
 
     def __init__(self, *, beta: NonNegative = 1.0, gamma: NonNegative = 1.0, temperature: Positive = 4.0) -> None:
         self.beta, self.gamma, self.temperature = beta, gamma, temperature
 
-    def __call__(self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor) -> Tensor:
+    def __call__(
+        self, lesson: Lesson, student: Tensor, mentors: Tensor, known_MBU: Tensor, temperature: Tensor | None = None
+    ) -> Tensor:
         """``(M,)``; rows are all units of all samples, columns run over the rows of all ranks."""
-        task, found = lesson.task, []
-        rows = lesson.all_gather(known_MBU.movedim(0, -1)).flatten(0, 1).movedim(-1, 0)  # (M, B·U)
+        task, parts = lesson.task, []
+        rows = self._rows(lesson, known_MBU)
+        at: float | Tensor = self.temperature if temperature is None else self._rows(lesson, temperature)
         for own, theirs in zip(task.distributions(student), task.distributions(mentors), strict=True):
             own, theirs = (lesson.all_gather(x.movedim(-3, 0)).movedim(0, -3).flatten(-3, -2) for x in (own, theirs))
-            found.append(dist_by_mentor(own, theirs, self.beta, self.gamma, self.temperature, rows))
-        return torch.stack(found).sum(0)
+            parts.append(dist_by_mentor(own, theirs, self.beta, self.gamma, at, rows))
+        return torch.stack(parts).sum(0)
+
+    @staticmethod
+    def _rows(lesson: Lesson, values_MBU: Tensor) -> Tensor:
+        """``(M, B·U)``, of all ranks."""
+        return lesson.all_gather(values_MBU.movedim(0, -1)).flatten(0, 1).movedim(-1, 0)
 
 
 DIVERGENCES: dict[str, type[Divergence]] = {"kl": KL, "dkd": DKD, "dist": DIST, "dtkd": DTKD}

@@ -20,7 +20,7 @@ from classroomkd.functional import finite_logits, wide
 from classroomkd.methods.pieces.divergences import Divergence
 from classroomkd.methods.pieces.hints import Hints
 from classroomkd.methods.pieces.sharing import squared_errors
-from classroomkd.methods.pieces.weightings import Weighting
+from classroomkd.methods.pieces.weightings import Weighed, Weighting
 
 __all__ = ["FeatureWeights", "LogitWeights", "WeightNet", "at_smaller_size", "hint_distance", "similarities"]
 
@@ -88,6 +88,7 @@ class LogitWeights(Weighting):
     """
 
     order_matters = True
+    distributions = True
 
     def __init__(self, *, standardised: bool = True) -> None:
         super().__init__()
@@ -118,9 +119,9 @@ class LogitWeights(Weighting):
         """``(K, B, U)``, with a gradient to φ; sums to 1 over the mentors who count."""
         return _shares(self.net(seen, len(known_MBU), seen.shape[-1] // 2), known_MBU)
 
-    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
+    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Weighed:
         """See :class:`Weighting`."""
-        return self.weigh(self.see(lesson, mentors), known_MBU)
+        return Weighed(self.weigh(self.see(lesson, mentors), known_MBU))
 
 
 def _is_vector(task: Task, classes: int) -> bool:
@@ -178,11 +179,11 @@ def at_smaller_size(info: ClassInfo) -> ClassInfo:
     """The shapes with the mentors' maps as small as the student's where they are larger."""
     if info.shapes is None:
         return info
-    found = {}
+    mentors = {}
     for tap, theirs in info.shapes.mentors.items():
         _, height, width = info.shapes.student[tap]
-        found[tap] = tuple((c, min(h, height), min(w, width)) for c, h, w in theirs)
-    return replace(info, shapes=replace(info.shapes, mentors=found))
+        mentors[tap] = tuple((c, min(h, height), min(w, width)) for c, h, w in theirs)
+    return replace(info, shapes=replace(info.shapes, mentors=mentors))
 
 
 def hint_distance(hints: Hints, lesson: Lesson, known_MBU: Tensor, weight_MB: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What weighted methods share: squared errors of features, weights from gradients, weights over units."""
+"""What weighted methods share: answers made finite, weighted means, errors of features, weights from gradients."""
 
 from __future__ import annotations
 
@@ -8,11 +8,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from classroomkd.classroom import Lesson
 from classroomkd.functional import gram_weights, wide
+from classroomkd.functional.bound import restraint
 
-__all__ = ["idle_features", "shortest", "spread", "squared_errors"]
+__all__ = ["heard", "idle_features", "shortest", "spread", "squared_errors", "weighted_mean"]
 
 _NOTHING = 1e-6  # of a weight of 1
+
+
+@torch.no_grad()
+def heard(lesson: Lesson, units_BU: Tensor) -> tuple[Tensor, Tensor]:
+    """The mentors' answers, made finite (or ``-inf``) where they are not, and who counts where, ``(M, B, U)`` bool."""
+    assert lesson.mentors is not None
+    answers = lesson.mentors.prediction
+    log = lesson.task.log_credibility(answers, lesson.target)
+    return lesson.task.blanked(answers, log.isnan()), (log > -torch.inf) & units_BU  # false for NaN too
+
+
+def weighted_mean(weight_MBU: Tensor, far: Tensor, units_BU: Tensor, lesson: Lesson, bound: float = 0.0) -> Tensor:
+    """Σ_m w_m D_m, a scalar, over all ranks.
+
+    Args:
+        weight_MBU: the mentors' weights.
+        far: D, ``(M, B, U)``, whose sum is averaged over the units; or ``(M,)`` of the batch, which the weights'
+            averages over the units multiply.
+        units_BU: bool, units that count.
+        lesson: the batch.
+        bound: how hard the mentors may pull at a unit, in longest gradients of its label's loss (:func:`restraint`);
+            0 = as hard as they like. D of the batch has no units to bound.
+    """
+    if far.dim() > 1:
+        pull, steepest = (weight_MBU * far).sum(0), lesson.task.steepest
+        if bound and steepest is not None:
+            pull = pull * restraint(pull, lesson.student.prediction, bound * steepest)
+        return lesson.mean(pull, units_BU)
+    sums = torch.stack([*weight_MBU.where(units_BU, 0.0).flatten(1).sum(1), units_BU.sum()])
+    if lesson.reduce is not None:
+        sums = lesson.reduce(sums)
+    return (sums[:-1] / sums[-1].clamp_min(1) * far).sum()
 
 
 def squared_errors(projected: Sequence[Tensor], theirs: Sequence[Tensor], counts_MB: Tensor) -> Tensor:
@@ -23,12 +57,12 @@ def squared_errors(projected: Sequence[Tensor], theirs: Sequence[Tensor], counts
         theirs: the mentors', of the same shapes.
         counts_MB: bool; 0 and no gradient where false, whatever the features hold there.
     """
-    found = []
+    errors = []
     for ours, mentor, counts in zip(projected, theirs, counts_MB, strict=True):
         counts = counts.view(-1, *[1] * (ours.dim() - 1))
         # The difference is selected, not the square: the gradient of a square of NaN is NaN even times 0.
-        found.append(torch.where(counts, wide(ours) - wide(mentor), 0.0).square().flatten(1).mean(1))
-    return torch.stack(found)
+        errors.append(torch.where(counts, wide(ours) - wide(mentor), 0.0).square().flatten(1).mean(1))
+    return torch.stack(errors)
 
 
 def shortest(

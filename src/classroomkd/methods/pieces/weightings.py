@@ -1,26 +1,30 @@
-"""Weightings: how much each mentor counts on each unit; they sum to 1 over the mentors that count there.
+"""Weightings: how much each mentor counts on each unit, and, if they say so, at which temperature.
 
-Shapes: M mentors, B samples, U units. None carries a gradient.
+Shapes: M mentors, B samples, U units. None carries a gradient. Weights sum to 1 over the mentors that count on a unit,
+but for those of ``classroomkd``, which stands in a file of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from classroomkd._pieces import make
 from classroomkd.classroom import ClassInfo, Lesson, choose
 from classroomkd.functional import confidence_weights, draw, entropy_weights, gram_weights, kl_gradients, wide
 from classroomkd.methods.pieces.divergences import DIST, KL, Divergence
 from classroomkd.methods.pieces.sharing import shortest, spread
 
-__all__ = ["WEIGHTINGS", "Weighting", "WeightingOption", "make_weighting"]
+__all__ = ["Best", "Confidence", "Entropy", "Gram", "Random", "Uniform", "Weighed", "Weighting"]
 
-WeightingOption = Literal["uniform", "entropy", "confidence", "gram", "random", "best"] | Mapping[str, Any]
+
+class Weighed(NamedTuple):
+    """What a weighting finds: ``(M, B, U)`` each; a temperature of None is the divergence's own."""
+
+    weight: Tensor
+    temperature: Tensor | None = None
 
 
 class Weighting(nn.Module):
@@ -30,11 +34,19 @@ class Weighting(nn.Module):
         mentor_indices: places of the only mentors that are read; None = all.
         order_matters: whether the mentors' order matters.
         whole_batch: whether it compares the samples of a batch with each other, or sums over them.
+        needs_truth: whether it means nothing on units without a label.
+        distributions: whether it reads the distributions of a task's answers, which not every task has.
+        calibration: whether it reads the mentors' held-out scores.
+        bound: how hard all mentors together may pull at a unit, in longest gradients of its label's loss; 0 = no bound.
     """
 
     mentor_indices: tuple[int, ...] | None = None
     order_matters: bool = False
     whole_batch: bool = False
+    needs_truth: bool = False
+    distributions: bool = False
+    calibration: bool = False
+    bound: float = 0.0
 
     def setup(self, info: ClassInfo) -> None:
         """Called once, before the first lesson."""
@@ -43,34 +55,41 @@ class Weighting(nn.Module):
         """Who can have a weight, ``(M, B)`` bool, before anybody is asked; see :meth:`Method.eligible`."""
         return knows_MB
 
-    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
-        """``(M, B, U)``, 0 where ``known_MBU`` is false; sums to 1 over M wherever anybody is known."""
+    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Weighed:
+        """Weights, 0 where ``known_MBU`` is false, that sum to 1 over M wherever anybody is known."""
         raise NotImplementedError
+
+    def strength(self, temperature: Tensor | None) -> Tensor | None:
+        """What multiplies a mentor's weight in the loss at a temperature, beside the divergence's own T²; None = 1."""
+        return None
 
 
 class Uniform(Weighting):
     """Everybody counts the same."""
 
-    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
+    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Weighed:
         """See :class:`Weighting`."""
         weight = known_MBU.to(wide(lesson.student.prediction).dtype)  # a third in bf16 is 0.334
-        return weight / weight.sum(0).clamp_min(1)
+        return Weighed(weight / weight.sum(0).clamp_min(1))
 
 
 class Entropy(Weighting):
     """The surer a mentor (the lower its entropy at T = 1), the more it counts; EBKD's (1 − H_m / Σ H) / (M − 1)."""
 
-    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
+    distributions = True
+
+    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Weighed:
         """See :class:`Weighting`; the mean over the distributions of a unit."""
-        return torch.stack([entropy_weights(z, known_MBU) for z in lesson.task.distributions(mentors)]).mean(0)
+        each = [entropy_weights(z, known_MBU) for z in lesson.task.distributions(mentors)]
+        return Weighed(torch.stack(each).mean(0))
 
 
 class Confidence(Weighting):
     """The likelier a mentor holds the truth, the more it counts; CA-MKD's (1 − softmax_m CE) / (M − 1)."""
 
-    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
+    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Weighed:
         """See :class:`Weighting`."""
-        return confidence_weights(-lesson.task.log_credibility(mentors, lesson.target), known_MBU)
+        return Weighed(confidence_weights(-lesson.task.log_credibility(mentors, lesson.target), known_MBU))
 
 
 class Gram(Weighting):
@@ -83,12 +102,13 @@ class Gram(Weighting):
     """
 
     whole_batch = True
+    distributions = True
 
     def __init__(self, *, cap: Annotated[float, Field(gt=0, le=1)] | None = None) -> None:
         super().__init__()
         self.cap = cap
 
-    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
+    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Weighed:
         """See :class:`Weighting`; by autograd on the student's answer, each unit with coordinates of its own.
 
         In closed form for ``kl`` on ``(M, B, C)``; a task may compare larger answers as it likes.
@@ -99,7 +119,7 @@ class Gram(Weighting):
                 kl_gradients(own, theirs, divergence.temperature, known_MBU, lesson.reduce)
                 for own, theirs in zip(task.distributions(student), task.distributions(mentors), strict=True)
             ]
-            return spread(gram_weights(torch.cat(pulls, 1), self.cap), known_MBU)
+            return Weighed(spread(gram_weights(torch.cat(pulls, 1), self.cap), known_MBU))
         count = known_MBU.flatten(1).sum(1)
         # A student for each mentor, so that one backward pass tells their pulls apart.
         logits = wide(lesson.student.prediction.detach()).expand(mentors.shape).requires_grad_()
@@ -108,7 +128,7 @@ class Gram(Weighting):
             whole = far.dim() == 1  # lives on the batch, so it is a mean already
             far = far if whole else far.where(known_MBU, 0.0)
             sums = torch.autograd.grad(far.sum(), logits)[0].sum(1).flatten(1)
-        return spread(shortest(sums, count, self.cap, lesson.reduce, mean=not whole), known_MBU)
+        return Weighed(spread(shortest(sums, count, self.cap, lesson.reduce, mean=not whole), known_MBU))
 
 
 class Random(Weighting):
@@ -124,9 +144,9 @@ class Random(Weighting):
         super().__init__()
         self.seed = seed
 
-    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Tensor:
+    def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Weighed:
         """See :class:`Weighting`."""
-        return self._drawn(known_MBU, lesson.ids, lesson.step)
+        return Weighed(self._drawn(known_MBU, lesson.ids, lesson.step))
 
     def eligible(self, knows_MB: Tensor, ids: Tensor | None, step: int, divergence: Divergence) -> Tensor | None:
         """Whoever is drawn. DIST compares whole batches, so everybody's answers are read."""
@@ -159,18 +179,3 @@ class Best(Uniform):
     def setup(self, info: ClassInfo) -> None:
         """Find the mentor."""
         self.mentor_indices = choose(info, self.mentor, "weighting best")
-
-
-WEIGHTINGS: dict[str, type[Weighting]] = {
-    "uniform": Uniform,
-    "entropy": Entropy,
-    "confidence": Confidence,
-    "gram": Gram,
-    "random": Random,
-    "best": Best,
-}
-
-
-def make_weighting(value: str | Mapping[str, Any]) -> Weighting:
-    """A weighting by name or mapping."""
-    return make("weighting", WEIGHTINGS, value)
