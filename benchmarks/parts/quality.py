@@ -67,7 +67,7 @@ def losses(folder: Path | None, samples: int, epochs: int) -> list[float]:
     )
     room.train()
     batches = Batches(part, space, 32, seed=0)
-    found = [context.teach(batch).loss.item() for epoch in range(epochs) for batch in batches.epoch(epoch)]
+    found = [context.step(batch).loss.item() for epoch in range(epochs) for batch in batches.epoch(epoch)]
     if bank is not None:
         assert 0 < bank.asked[0] <= samples * epochs
     return found

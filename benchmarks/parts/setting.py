@@ -151,8 +151,8 @@ class Training(Feed):
 
     def step(self) -> None:
         """One step."""
-        self.context.teach(self.next())
-        if self.context.classroom.steps % LOG_EVERY == 0:
+        self.context.step(self.next())
+        if self.context.progress.step % LOG_EVERY == 0:
             self.context.record.flush()
 
     def some(self, count: int) -> None:

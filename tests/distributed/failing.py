@@ -32,19 +32,19 @@ def broken() -> None:
 
 
 def fail_there() -> None:
-    rank, step, how, attempt = os.environ["FAIL"].split(":")
+    rank, at, how, attempt = os.environ["FAIL"].split(":")
     if (os.environ["RANK"], os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) != (rank, attempt):
         return
-    teach, taught = context.StepRunner.teach, 0
+    step, taken = context.StepRunner.step, 0
 
     def counted(self: context.StepRunner, batch: Any) -> Any:
-        nonlocal taught
-        taught += 1
-        if taught == int(step):
+        nonlocal taken
+        taken += 1
+        if taken == int(at):
             {**HOW, "full": full, "broken": broken}[how]()
-        return teach(self, batch)
+        return step(self, batch)
 
-    context.StepRunner.teach = counted  # type: ignore[method-assign]
+    context.StepRunner.step = counted  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def test_it_is_made_again_without_a_training_step(
     harmed = [("student.safetensors", "gone"), ("student-best.safetensors", "flipped"), ("entry.json", "garbage")]
     for seed, (name, harm) in enumerate(harmed):  # the other two are whole
         HARMS[harm](run / "none" / f"seed{seed}" / name)
-    monkeypatch.setattr(StepRunner, "teach", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr(StepRunner, "step", lambda *_: pytest.fail("it was trained"))
     assert main([*words, "--out", str(run), "--resume"]) == 0
     assert capsys.readouterr().err.count("made again from its last checkpoint") == len(harmed)
     assert content(run) == content(whole)

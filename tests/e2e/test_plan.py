@@ -49,7 +49,9 @@ def contexts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
 
     class Watched(step_context.StepRunner):
-        def __init__(self, runtime: Any, room: Any, optimizer: Any, inputs: Any, record: Any, **more: Any) -> None:
+        def __init__(
+            self, runtime: Any, room: Any, optimizer: Any, inputs: Any, record: Any, progress: Any, **more: Any
+        ) -> None:
             compiled = []
 
             def compile(module: nn.Module, **_: Any) -> nn.Module:
@@ -57,7 +59,7 @@ def contexts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
                 return module
 
             monkeypatch.setattr(torch, "compile", compile)
-            super().__init__(runtime, room, optimizer, inputs, record, **more)
+            super().__init__(runtime, room, optimizer, inputs, record, progress, **more)
             pixels = inputs(torch.zeros(2, 3, 8, 8))
             weights = [p for p in room.student.parameters() if p.dim() == 4 and p.shape[1] > 1]
             last = [x.is_contiguous(memory_format=torch.channels_last) for x in (pixels, *weights)]

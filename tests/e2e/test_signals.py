@@ -66,7 +66,7 @@ def test_a_run_stops_within_an_epoch_and_goes_on_to_the_same_students(
     """In the second arm, whose bank is half filled by then."""
     words = ["methods=[none,classroomkd]", "bank=exact", "train.batch_size=16"]
     whole, cut = (run_words(smoke, quick, tmp_path / name, *words) for name in ("whole", "cut"))
-    send(StepRunner, "teach", 2, counted=lambda context, batch: len(context.classroom.mentors) > 0)
+    send(StepRunner, "step", 2, counted=lambda context, batch: len(context.classroom.mentors) > 0)
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
     assert main(cut) == 75
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)] == handlers
@@ -89,7 +89,7 @@ def test_a_run_stops_within_an_epoch_and_goes_on_to_the_same_students(
 def test_each_signal_has_its_exit_code(
     tmp_path: Path, quick: list[str], smoke: str, capsys: Any, send: Any, number: int, code: int, word: str
 ) -> None:
-    send(StepRunner, "teach", 2, number)
+    send(StepRunner, "step", 2, number)
     assert main(run_words(smoke, quick, tmp_path / "run", "method=none")) == code
     said = capsys.readouterr().err
     assert said.startswith(f"{word} at epoch ")
@@ -100,7 +100,7 @@ def test_each_signal_has_its_exit_code(
 def test_a_mentor_in_training_is_kept(tmp_path: Path, quick: list[str], smoke: str, capsys: Any, send: Any) -> None:
     own = [w for w in quick if not w.startswith("cache=")]
     words = run_words(smoke, own, tmp_path / "run", f"cache={tmp_path / 'cache'}", "train.epochs=1")
-    send(StepRunner, "teach", 3)
+    send(StepRunner, "step", 3)
     assert main(words) == 75
     assert "stopped by SIGTERM at epoch" in capsys.readouterr().err
     assert len(list((tmp_path / "cache" / "mentors").glob("*/checkpoints/last.pt"))) == 1
@@ -150,7 +150,7 @@ def test_scoring_mentors_stops_at_once(tmp_path: Path, quick: list[str], smoke: 
 def test_from_python_it_is_an_exception_of_its_own(tmp_path: Path, send: Any) -> None:
     data = {"source": "puppets", "options": {"train": 60, "test": 20, "image_size": 32}}
     settings: dict[str, Any] = {"out": tmp_path / "run", "epochs": 2, "batch_size": 16, "device": "cpu"}
-    send(StepRunner, "teach", 2)
+    send(StepRunner, "step", 2)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match="stopped by SIGTERM at epoch"):
         ck.distill("convnet4", [], data, "none", **settings)

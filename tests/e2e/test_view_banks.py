@@ -47,9 +47,9 @@ def test_a_resumed_run_is_the_same_to_the_bit(
     shown(tmp_path / "whole", smoke, quick, views, *alone)
     keep = students.Training._checkpoint
 
-    def killed(fit: Any, context: Any, epoch: int, cost: Any) -> None:
-        keep(fit, context, epoch, cost)
-        if fit.folder is not None and epoch == 1:
+    def killed(fit: Any) -> None:
+        keep(fit)
+        if fit.folder is not None and fit.progress.epoch == 1:
             raise RunStopped("killed")
 
     with monkeypatch.context() as patch:

@@ -250,8 +250,8 @@ def test_nan_stops_names_the_term_and_keeps_the_last_good_checkpoint(
     with pytest.raises(RunStopped, match=r"the term '(supervised|distilled)' is not finite.*last\.pt"):
         fit(images, runtime, tmp_path, student=student)
     state = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
-    assert state["epoch"] == 1
-    assert all(v.isfinite().all() for v in state["learner"].values() if v.is_floating_point())
+    assert state["progress"]["epoch"] == 1
+    assert all(v.isfinite().all() for v in state["student"].values() if v.is_floating_point())
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

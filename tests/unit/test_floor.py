@@ -138,12 +138,12 @@ def test_the_probe_leaves_nothing_in_the_bank(fit: Callable[..., Training], imag
     room, store = job.classroom, job.classroom.mentors.store
     assert isinstance(store, bank.FillOnMissCache)
     context = step_context(job.runtime, room, job.inputs, SPEC, topics=CLASSES, last=False)
-    batch = next(Batches(job.train, job.views, BATCH, 0).epoch(0))
+    batch = next(Batches(job.part, job.views, BATCH, 0).epoch(0))
     before, random = copy.deepcopy(room.state_dict()), torch.get_rng_state()
     found = probe(context, batch)
     assert found == pytest.approx({"floor_ms": 1000.0, "step_ms": 1000.0, "asked_ms": 6000.0, "cost_ratio": 1.0})
     assert room.mentors.store is store
-    assert (store.asked, room.mentors.forwards, room.mentors.answered, room.steps) == ([0, 0], 0, 0, 0)
+    assert (store.asked, room.mentors.forwards, room.mentors.answered, context.progress.step) == ([0, 0], 0, 0, 0)
     assert [stores[LOGITS].count() for stores in store.stores] == [0, 0]
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(value, before[key]) for key, value in room.state_dict().items())
@@ -167,7 +167,7 @@ def test_a_rehearsed_bank_answers_zeros_where_nothing_is_stored(fit: Callable[..
 
 def test_figures_of_an_older_checkpoint_are_taken_up() -> None:
     cost = Cost({"step_ms": 3.0, "floor_ms": 1.0, "cost_ratio": 3.0}, None)
-    cost.restore({"step_ms": 4.0, "floor_ms": 2.0, "cost_ratio": 2.0})
+    cost.load_state_dict({"step_ms": 4.0, "floor_ms": 2.0, "cost_ratio": 2.0})
     assert cost.whole() == {"step_ms": 4.0, "floor_ms": 2.0, "cost_ratio": 2.0}
     assert Cost({}, None).interval() is None
     assert Cost({}, None).whole() == {}

@@ -25,7 +25,7 @@ from classroomkd.train.inputs import Inputs
 from classroomkd.train.loop import Result, Training
 from classroomkd.train.runtime import Runtime
 
-NEVER: Callable[[Classroom], int | None] = lambda room: None  # noqa: E731
+NEVER: Callable[[Training], int | None] = lambda job: None  # noqa: E731
 TIMES = ("seconds", "data_wait", "x_floor", "crc")  # of a line of the log: clocks, and the sum with them
 
 
@@ -63,7 +63,7 @@ def train(
     spec: TrainSpec,
     name: str,
     options: dict[str, Any] | None = None,
-    stop: Callable[[Classroom], int | None] = NEVER,
+    stop: Callable[[Training], int | None] = NEVER,
     resume: bool = False,
 ) -> tuple[dict[str, torch.Tensor], Result]:
     """Raises ``Interrupted`` where ``stop`` says a signal."""
@@ -79,14 +79,14 @@ def train(
     inputs = Inputs(images.mean, images.std, runtime.device)
     job = Training(
         runtime, room, images.train, images.val, views, inputs, spec, images.classes, 0, folder, measure=False,
-        asked=lambda: stop(room),
+        asked=lambda: stop(job),
     )  # fmt: skip
     result = job.run(resume=resume)
     return {k: v.clone() for k, v in student.state_dict().items()}, result
 
 
-def after(step: int) -> Callable[[Classroom], int | None]:
-    return lambda room: int(signal.SIGTERM) if room.steps >= step else None
+def after(step: int) -> Callable[[Training], int | None]:
+    return lambda job: int(signal.SIGTERM) if job.progress.step >= step else None
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ def test_stopped_within_an_epoch_it_resumes_to_the_bit(
             Interrupted, match=r"stopped by SIGTERM at epoch [\d.]+, step \d+; a checkpoint was written"
         ):
             train(images, runtime, folder, spec, name, options, after(step))
-        state = checkpoint.load(folder / "checkpoints" / "last.pt")
+        state = checkpoint.load(folder / "checkpoints" / "last.pt")["progress"]
         wanted = step if spec.accumulate == 1 else min(-(-(step % 5) // 3) * 3 or 5, 5) + step // 5 * 5
         assert state["step"] == wanted  # no step more than the update needs
         assert state["epoch"] * 5 + state["batch"] == wanted
@@ -141,7 +141,11 @@ def test_a_checkpoint_every_so_many_minutes(
     images: Any, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[tuple[int, int]] = []
-    monkeypatch.setattr(checkpoint, "save", lambda path, state: written.append((state["epoch"], state["batch"])))
+
+    def place(progress: dict[str, Any]) -> tuple[int, int]:
+        return progress["epoch"], progress["batch"]
+
+    monkeypatch.setattr(checkpoint, "save", lambda path, state: written.append(place(state["progress"])))
     spec = TrainSpec(epochs=2, batch_size=16, checkpoint_every=2)
     train(images, runtime, tmp_path, spec, "none")
     assert written == [(2, 0)]
@@ -172,7 +176,7 @@ def test_an_exam_is_not_waited_for(
     monkeypatch.setattr(training, "evaluate", exam)
     with pytest.raises(Interrupted, match="SIGTERM"):
         run(False)
-    state = checkpoint.load(tmp_path / "cut" / "checkpoints" / "last.pt")
+    state = checkpoint.load(tmp_path / "cut" / "checkpoints" / "last.pt")["progress"]
     assert (state["epoch"], state["batch"], state["history"]) == (0, 5, [])
     again, resumed = run(True)
     assert all(torch.equal(value, again[key]) for key, value in whole.items())
@@ -198,19 +202,18 @@ def test_a_term_that_is_not_finite_never_reaches_a_checkpoint(images: Any, runti
     spec, inputs = TrainSpec(epochs=2, batch_size=16, log_every=100), Inputs(images.mean, images.std, runtime.device)
     job = Training(
         runtime, room, images.train, None, views, inputs, spec, images.classes, 0, tmp_path, measure=False,
-        asked=lambda: after(8)(room),
+        asked=lambda: after(8)(job),
     )  # fmt: skip
     with pytest.raises(RunStopped, match="'supervised' is not finite"):
         job.run()
-    assert checkpoint.load(tmp_path / "checkpoints" / "last.pt")["epoch"] == 1
+    assert checkpoint.load(tmp_path / "checkpoints" / "last.pt")["progress"]["epoch"] == 1
 
 
 def test_after_the_end_a_checkpoint_holds_what_the_files_need(images: Any, runtime: Runtime, tmp_path: Path) -> None:
     spec = TrainSpec(epochs=1, batch_size=16)
     weights, result = train(images, runtime, tmp_path, spec, "crd", {"negatives": 20})
     state = checkpoint.load(tmp_path / "checkpoints" / "last.pt")
-    assert state["optimizer"] is None
-    assert not [key for key in state["learner"] if key.startswith("method.")]
+    assert not {"optimizer", "method"} & set(state)
     again, resumed = train(images, runtime, tmp_path, spec, "crd", {"negatives": 20}, resume=True)
     assert all(torch.equal(value, again[key]) for key, value in weights.items())
     assert resumed.teaching == result.teaching
@@ -219,9 +222,57 @@ def test_after_the_end_a_checkpoint_holds_what_the_files_need(images: Any, runti
 def test_checkpoints_of_the_schema_before_are_read(tmp_path: Path) -> None:
     torch.save({"schema": 1, "epoch": 3}, tmp_path / "last.pt")
     assert checkpoint.load(tmp_path / "last.pt") == {"epoch": 3}
-    torch.save({"schema": 3, "epoch": 3}, tmp_path / "last.pt")
-    with pytest.raises(UserError, match="schema 3, this version reads 2"):
+    torch.save({"schema": 4, "epoch": 3}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match="schema 4, this version reads 3"):
         checkpoint.load(tmp_path / "last.pt")
+
+
+def as_one_dictionary(state: dict[str, Any]) -> dict[str, Any]:
+    """What schema 2 wrote in place of components."""
+    progress, runtime = state.pop("progress"), state.pop("runtime")
+    learner = {f"{part}{key}": value for name, part in (("student", "reader.module."), ("method", "method."))
+               for key, value in state.pop(name, {}).items()}  # fmt: skip
+    return {
+        **progress,
+        "learner": learner,
+        "optimizer": state.pop("optimizer", None),
+        "scaler": runtime["scaler"],
+        "ema": state.pop("average", None),
+        "record": state.pop("record"),
+        "rng": runtime["generators"],
+        "threads": runtime["threads"],
+        "seconds": state.pop("timer")["seconds"],
+        "cost": state.pop("cost"),
+        **state,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "more", "stop"),
+    [
+        ("none", {}, {"ema": 0.9}, 4),
+        ("crd", {"negatives": 20}, {}, 7),
+        ("mmkd", {"projector": "linear", "meta_every": 3, "buffer": 32}, {}, 7),
+        ("crd", {"negatives": 20}, {}, 10),  # its training had ended
+    ],
+)
+def test_a_checkpoint_of_one_dictionary_is_taken_up_to_the_bit(
+    images: Any, runtime: Runtime, tmp_path: Path, name: str, options: dict[str, Any], more: dict[str, Any], stop: int
+) -> None:
+    spec = TrainSpec(epochs=2, batch_size=16, log_every=3, **more)
+    whole, result = train(images, runtime, tmp_path / "whole", spec, name, options)
+    with pytest.raises(Interrupted):
+        train(images, runtime, tmp_path / "cut", spec, name, options, after(stop))
+    path = tmp_path / "cut" / "checkpoints" / "last.pt"
+    old = as_one_dictionary(checkpoint.load(path))
+    assert len(old) == 16
+    torch.save({"schema": 2, "sum": checkpoint._digest(old), **old}, path)
+    again, resumed = train(images, runtime, tmp_path / "cut", spec, name, options, resume=True)
+    assert all(torch.equal(value, again[key]) for key, value in whole.items())
+    assert resumed.teaching == result.teaching
+    assert [(s.accuracy, s.loss) for s in resumed.val] == [(s.accuracy, s.loss) for s in result.val]
+    assert all(torch.equal(value, (resumed.ema or {})[key]) for key, value in (result.ema or {}).items())
+    assert log(tmp_path / "cut") == log(tmp_path / "whole")
 
 
 def test_every_flipped_byte_of_a_checkpoint_is_noticed(tmp_path: Path) -> None:

@@ -123,11 +123,11 @@ def test_it_leaves_no_trace(made: Any, images: Any, tmp_path: Path) -> None:
     context, batch = made("classroomkd", store=store)
     room, before = context.classroom, copy.deepcopy(context.learner.state_dict())
     bits, rows = checkpoint.rng_state(torch.device("cpu")), kinds[0][LOGITS].count()
-    room.steps = 5
+    context.progress.step = 5
     assert measure(context, batch) is not None
     assert all(torch.equal(value, before[name]) for name, value in context.learner.state_dict().items())
     assert torch.equal(checkpoint.rng_state(torch.device("cpu"))["cpu"], bits["cpu"])
-    assert (room.steps, room.mentors.forwards, room.mentors.answered, store.asked) == (5, 0, 0, [0, 0])
+    assert (context.progress.step, room.mentors.forwards, room.mentors.answered, store.asked) == (5, 0, 0, [0, 0])
     assert room.mentors.store is store
     assert kinds[0][LOGITS].count() == rows
     assert all(p.grad is None for p in room.parameters())

@@ -8,6 +8,7 @@ from classroomkd.classroom.method import ClassInfo, Composition, Method, Shapes,
 from classroomkd.classroom.needs import Needs
 from classroomkd.classroom.plain_loop import PlainContext, inner_of, substituted
 from classroomkd.classroom.step import Batch, Inner, StepContext
+from classroomkd.classroom.step_info import StepInfo
 from classroomkd.classroom.task import Task
 from classroomkd.taps.taps import TapReader, prediction_of, tap_names
 
@@ -28,6 +29,7 @@ __all__ = [
     "PlainContext",
     "Shapes",
     "StepContext",
+    "StepInfo",
     "TapReader",
     "Task",
     "Terms",

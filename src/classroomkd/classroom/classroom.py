@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from classroomkd.classroom.clock import Clock
 from classroomkd.classroom.lesson import Answers, Calibration, Lesson
 from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool, Sights
 from classroomkd.classroom.method import ClassInfo, Method, Shapes
+from classroomkd.classroom.step_info import StepInfo
 from classroomkd.classroom.task import Task
 from classroomkd.errors import UserError
 from classroomkd.taps.tap_set import TapSet
@@ -209,11 +211,13 @@ class Classroom(nn.Module):
         views: Tensor | None = None,
         answer: Callable[[Tensor], Any] | None = None,
         extra_sizes: Sights | None = None,
+        info: StepInfo | None = None,
     ) -> Lesson:
         """Everybody's answers to a batch as a lesson that is not taught yet.
 
         ``answer`` runs the student in place of its own module (an engine passes its wrapped one); ``extra_sizes`` has
-        the same views at the sizes that mentors want.
+        the same views at the sizes that mentors want; ``info`` says where the training stands, in place of the
+        classroom's own attributes.
         """
         if self.method.needs.ids and ids is None:
             raise UserError(f"method '{type(self.method).__name__}' needs sample ids: call classroom(x, y, ids=...)")
@@ -222,16 +226,12 @@ class Classroom(nn.Module):
                 f"method '{type(self.method).__name__}' with this credibility needs held-out mentor scores: "
                 "set classroom.calibration = classroomkd.calibrate(classroom.mentors, loader)"
             )
-        if self.training and self.steps and not self.clock.quiet and not torch.compiler.is_compiling():
-            asks = type(self.method).__name__ if self.method.needs.epoch else None
-            self.clock.remind(self.method.schedules(), asks)
-        wanted = self.method.needs.mentors > 0
-        gate = partial(self.method.eligible, ids=ids, step=self.steps)
-        mentors = (
-            self._pool.ask(inputs, ids, views, self.method.mentor_indices, gate, target, extra_sizes)
-            if wanted
-            else None
-        )
+        info = self._info() if info is None else info
+        gate = partial(self.method.eligible, ids=ids, step=info.step) if info.skip_rows else None
+        mentors = None
+        if self.method.needs.mentors > 0:
+            only = self.method.mentor_indices
+            mentors = self._pool.ask(inputs, ids, views, only, gate, target, extra_sizes, info.watch)
         student = self._read((self.reader if answer is None else answer)(inputs))
         prediction = student.prediction
         if mentors is not None and mentors.prediction.shape[1:] != prediction.shape:
@@ -247,14 +247,33 @@ class Classroom(nn.Module):
             self._task,
             ids,
             views,
-            self.epoch,
-            self.steps,
+            info.epoch,
+            info.step,
             calibration=self.calibration,
-            reduce=self.reduce,
-            join=self.join,
+            reduce=info.reduce,
+            join=info.join,
             heads=self._head if self.method.needs.heads else None,
-            progress=self.progress,
+            progress=info.progress,
         )
+
+    def _info(self) -> StepInfo:
+        """What a loop of one's own has said by this classroom's attributes."""
+        if self.training and self.steps and not self.clock.quiet and not torch.compiler.is_compiling():
+            asks = type(self.method).__name__ if self.method.needs.epoch else None
+            self.clock.remind(self.method.schedules(), asks)
+        return StepInfo(self.steps, self.epoch, self.progress, self.reduce, self.join)
+
+    @contextmanager
+    def rehearsal(self, method: Method, store: AnswerStore | None) -> Iterator[None]:
+        """Inside, another method teaches and another store answers; afterwards all is as before, counts included."""
+        pool, own = self._pool, self.method
+        before = (pool.store, pool.forwards, pool.answered)
+        self.method, pool.store = method, store
+        try:
+            yield
+        finally:
+            self.method = own
+            pool.store, pool.forwards, pool.answered = before
 
     def _head(self, mentor: int, tap: str, value: Tensor) -> Tensor:
         asks = self.method.mentor_indices

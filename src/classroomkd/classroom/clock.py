@@ -27,7 +27,7 @@ class Clock:
         now: the epoch, from 0, whole or not.
         share: of the training that is over, 0 to 1.
         epochs: how many epochs the training has.
-        quiet: nothing is left to warn of: it was said, or somebody else says it.
+        quiet: the warning was given, so it is not given again.
     """
 
     now: float | None = None
@@ -79,7 +79,7 @@ class Clock:
             warned.insert(0, f"method '{method}' stays in its first epoch, for {_UNTOLD}")
         if warned:
             self.quiet = True
-            warnings.warn(warned[0], UserWarning, stacklevel=4)
+            warnings.warn(warned[0], UserWarning, stacklevel=5)
 
     def _trouble(self, schedule: Schedule) -> str | None:
         if self.now is None and self.share is None:

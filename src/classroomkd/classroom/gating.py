@@ -1,4 +1,4 @@
-"""Gating before the forward pass: a mentor runs on the samples alone where its answer can count."""
+"""Skipping rows: a mentor runs only on the samples for which its answer can count."""
 
 from __future__ import annotations
 

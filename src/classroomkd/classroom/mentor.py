@@ -174,7 +174,6 @@ class MentorPool:
         self.mean, self.std = mean, std
         self.store: AnswerStore | None = None
         self.taps: tuple[str, ...] = ()  # what the method reads
-        self.watch: Watch | None = None  # shown every answer that is given to a lesson
         self.resize: Resize | None = None  # the task's
         # Network passes made so far, and samples that went through them: counts, so that cost can be proved.
         self.forwards, self.answered = 0, 0
@@ -213,12 +212,13 @@ class MentorPool:
         gate: Callable[[Tensor], Tensor | None] | None = None,
         target: Tensor | None = None,
         extra_sizes: Sights | None = None,
+        watch: Watch | None = None,
     ) -> Answers | None:
         """Everyone's answers, ``(M, B, …)``, or those of the mentors in ``only``; None when there are no mentors.
 
         ``gate`` is :meth:`Method.eligible` but for who knows a sample's class; where it says False nobody is asked
-        and the answer is NaN. It acts on a CPU: elsewhere, finding the rows would wait for the device.
-        ``extra_sizes`` has the same views drawn at other sizes, for mentors that have one.
+        and the answer is NaN. None: every mentor runs on every sample. ``extra_sizes`` has the same views drawn at
+        other sizes, for mentors that have one. ``watch`` is shown the answers.
 
         Raises:
             UserError: mentors whose predictions differ in shape, naming them; one that needs views drawn at its size.
@@ -230,12 +230,12 @@ class MentorPool:
             features = {tap: self.store.features(tap, ids, views) for tap in self.taps}
             stored = Answers(self.store.lookup(ids, views), features)
             stored = stored if only is None else stored.of(only)
-            if self.watch is not None:
-                self.watch(stored, places, ids, None)
+            if watch is not None:
+                watch(stored, places, ids, None)
             return stored
         answers = []
         asked = [self.mentors[i] for i in places]
-        where = self._gated(asked, gate, target) if inputs.device.type == "cpu" else None
+        where = self._gated(asked, gate, target)
         for i, mentor in enumerate(asked):
             forward, seen = partial(self._forward, mentor), inputs
             if extra_sizes is not None and mentor.size is not None:
@@ -253,8 +253,8 @@ class MentorPool:
         together = Answers(
             torch.stack([a.prediction for a in answers]), {tap: tuple(a.features[tap] for a in answers) for tap in taps}
         )
-        if self.watch is not None and ids is not None:
-            self.watch(together, places, ids, where)
+        if watch is not None and ids is not None:
+            watch(together, places, ids, where)
         return together
 
     def _forward(self, mentor: Mentor, inputs: Tensor) -> Answers:

@@ -120,8 +120,8 @@ def _arm(networks: Networks, bank_plan: BankPlan, arm: Arm, last: bool, clock: C
 
         columns = [ALONE, AGAIN, ONLINE, STORED] if names else [ALONE, AGAIN]
         # An update comes once a group of batches, a method's own step once a period.
-        whole = {column: math.lcm(runner.classroom.method.period, runner.group) for column in columns}
-        taken = _rounds(clock, whole | dict.fromkeys((ALONE, AGAIN), floor.group), rounds, step)
+        whole = {column: math.lcm(runner.classroom.method.period, runner.accumulation_steps) for column in columns}
+        taken = _rounds(clock, whole | dict.fromkeys((ALONE, AGAIN), floor.accumulation_steps), rounds, step)
     return _summed(arm.label, taken, names)
 
 
@@ -198,7 +198,7 @@ def _step(clock: Clock, context: StepRunner, source: Iterator[Batch], store: Ban
         context.update()
     with clock(LOSS):
         room.method.after_step(context, lesson)
-    room.steps += 1
+    context.progress.step += 1
 
 
 def _mentor(name: str) -> str:

@@ -23,6 +23,7 @@ from classroomkd.run.students import untrained_classroom
 from classroomkd.train import checkpoint
 from classroomkd.train.inputs import Batches, Inputs
 from classroomkd.train.memory_format import settle
+from classroomkd.train.optim import set_learning_rate
 from classroomkd.train.step import StepRunner
 from classroomkd.train.step_context import step_context
 
@@ -69,9 +70,8 @@ def _step_runner(networks: Networks, room: Classroom, last: bool) -> StepRunner:
     context, spec = networks.context, networks.context.recipe.train
     inputs = Inputs(context.inputs.mean, context.inputs.std, context.runtime.device, last)
     runner = step_context(context.runtime, room, inputs, spec, topics=len(context.classes), last=last)
-    for group in runner.raw_optimizer.param_groups:
-        group["lr"] = 1e-6  # the update is timed, and must not carry the networks off
-    runner.group = min(spec.accumulate, len(Batches(context.student_part, context.base_views, spec.batch_size, 0)))
+    set_learning_rate(runner.raw_optimizer, 1e-6)  # the update is timed, and must not carry the networks off
+    runner.progress.batches = len(Batches(context.student_part, context.base_views, spec.batch_size, 0))
     room.train()
     return runner
 

@@ -221,7 +221,7 @@ def _finish(
     if result.best is not None:
         student.load_state_dict(result.best)
         entry["test_best"] = tested().accuracy
-        entry["val_best"] = max(s.accuracy for s in result.val)
+        entry["val_best"] = result.best_value
         files.append("student-best.safetensors")
         if zero:
             models.save_checkpoint(result.best, folder / "student-best.safetensors", about | {"which": "best"})

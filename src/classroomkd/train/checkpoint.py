@@ -1,10 +1,14 @@
-"""Training checkpoints: everything a run needs to go on to the same weights, read with ``weights_only=True``."""
+"""Training checkpoints: the state of named components, from which a run goes on to the same weights.
+
+They are read with ``weights_only=True``.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -12,10 +16,75 @@ from classroomkd._files import atomic_write
 from classroomkd._limits import check_zip
 from classroomkd.errors import UserError
 
-__all__ = ["SCHEMA", "load", "rng_state", "save", "set_rng_state"]
+__all__ = ["SCHEMA", "Checkpoint", "Component", "load", "rng_state", "save", "set_rng_state"]
 
-SCHEMA = 2  # 1 had no batch: it stood at the end of an epoch
-_READ = (1, SCHEMA)
+SCHEMA = 3  # 1 and 2 were one dictionary instead of components; 1 had no batch: it stood at the end of an epoch
+_READ = (1, 2, SCHEMA)
+
+
+class Component(Protocol):
+    """What a checkpoint can keep: networks, optimisers, and what offers the same two methods."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state: tensors, numbers, strings, and lists and dictionaries of them."""
+        ...
+
+    def load_state_dict(self, state_dict: Any, /) -> Any:
+        """Take a state up."""
+        ...
+
+
+class Checkpoint:
+    """The components of a training, and the file that keeps their state.
+
+    Args:
+        path: of the file.
+        components: by the name they have in the file.
+    """
+
+    def __init__(self, path: Path, components: Mapping[str, Component]) -> None:
+        self.path, self.components = path, components
+
+    def state(self, without: Collection[str] = ()) -> dict[str, Any]:
+        """The state of all components but some. All ranks must call it: a component may sum over them."""
+        return {name: one.state_dict() for name, one in self.components.items() if name not in without}
+
+    def restore(self) -> bool:
+        """Take up what the file holds; False where there is none. A component that it does not hold stays as it is.
+
+        Raises:
+            UserError: see :func:`load`.
+        """
+        if not self.path.exists():
+            return False
+        state = load(self.path)
+        if "learner" in state:
+            state = _components_of(state)
+        for name, component in self.components.items():
+            if name in state:
+                component.load_state_dict(state[name])
+        return True
+
+
+def _components_of(state: dict[str, Any]) -> dict[str, Any]:
+    """The components of a checkpoint of schema 1 or 2."""
+    student, method = "reader.module.", "method."
+    learner, progress = state["learner"], ("epoch", "step", "best", "best_weights", "history")
+    components = {
+        "progress": {key: state[key] for key in progress}
+        | {"batch": state.get("batch", 0), "lines": state.get("lines")},
+        "student": {k.removeprefix(student): v for k, v in learner.items() if k.startswith(student)},
+        "method": {k.removeprefix(method): v for k, v in learner.items() if k.startswith(method)},
+        "optimizer": state["optimizer"],
+        "average": state["ema"],
+        "record": state["record"],
+        "timer": {"seconds": state["seconds"]},
+        "cost": state["cost"],
+        "runtime": {"generators": state["rng"], "threads": state["threads"], "scaler": state["scaler"]},
+    }
+    if state["optimizer"] is None:  # of a training that had ended
+        del components["method"]
+    return {name: one for name, one in components.items() if one is not None}
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -63,7 +132,7 @@ def load(path: Path) -> dict[str, Any]:
     schema, told = (state.pop(key, None) for key in ("schema", "sum"))
     if schema not in _READ:
         raise UserError(f"{path} has checkpoint schema {schema}, this version reads {SCHEMA}")
-    if schema == SCHEMA and told != _digest(state):
+    if schema > 1 and told != _digest(state):
         raise UserError(f"{path} is damaged (its content is not what was written); remove it to start this part again")
     return state
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +14,7 @@ from torch import Tensor
 from classroomkd.bank import FillOnMissCache
 from classroomkd.classroom import Batch, Method, Terms
 from classroomkd.classroom.schedule import Constant
-from classroomkd.train import checkpoint
-from classroomkd.train.step_cost import rehearsed
+from classroomkd.train.step_cost import rehearsed, undone
 
 if TYPE_CHECKING:
     from classroomkd.train.step import StepRunner
@@ -78,39 +76,30 @@ def measure(context: StepRunner, batch: Batch) -> Scale | None:
     method = classroom.method
     if method.needs.mentors == 0 or not len(classroom.mentors):
         return None
-    mentors, store, steps = classroom.mentors, classroom.mentors.store, classroom.steps
-    saved, rng = copy.deepcopy(context.learner.state_dict()), checkpoint.rng_state(runtime.device)
-    counts, training = (mentors.forwards, mentors.answered), classroom.training
+    store = classroom.mentors.store
     if isinstance(store, FillOnMissCache):
-        mentors.store = rehearsed(store, stored=None)
+        store = rehearsed(store, stored=None)
     weights = [p for p in classroom.student.parameters() if p.requires_grad]
 
     def norm(loss: Tensor) -> float:
         if not loss.requires_grad:
             return 0.0
-        found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
-        flat = torch.cat(
-            [(torch.zeros_like(w) if g is None else g).flatten() for g, w in zip(found, weights, strict=True)]
-        )
+        gradients = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+        pairs = zip(gradients, weights, strict=True)
+        flat = torch.cat([(torch.zeros_like(w) if g is None else g).flatten() for g, w in pairs])
         return float((runtime.reduce(flat) / runtime.world).norm())
 
-    try:
+    with undone(context), classroom.rehearsal(method, store):
         classroom.train()
         lesson = context.aside(batch)
         terms = method(lesson)
         task, prediction = lesson.task, lesson.student.prediction
         plain = norm(lesson.mean(task.supervised(prediction, lesson.target), task.mask(lesson.target)))
         mine = norm(_weighed(terms, ["supervised"]))
-        taught = norm(_mentors(terms))
-        full = taught
+        full = taught = norm(_mentors(terms))
         with _unscheduled(method) as some:
             if some:
                 full = norm(_mentors(method(lesson)))
-    finally:
-        context.learner.load_state_dict(saved)
-        checkpoint.set_rng_state(rng, runtime.device)
-        (mentors.forwards, mentors.answered), mentors.store, classroom.steps = counts, store, steps
-        classroom.train(training)
     return Scale(*(_over(*pair) for pair in ((taught, plain), (taught, mine), (full, plain))))
 
 

@@ -26,11 +26,20 @@ class Record:
         topics: number of topics K.
         device: where lessons live.
         reduce: sums a tensor over ranks; None on one. Ranks flush at the same steps.
+        rank: this one.
+        watch: counts mentors' answers that are not finite; None where nobody does.
     """
 
     def __init__(
-        self, mentors: int, topics: int, device: torch.device, reduce: Callable[[Tensor], Tensor] | None = None
+        self,
+        mentors: int,
+        topics: int,
+        device: torch.device,
+        reduce: Callable[[Tensor], Tensor] | None = None,
+        rank: int = 0,
+        watch: Watch | None = None,
     ) -> None:
+        self.rank, self.watch = rank, watch
         self._over_ranks: Callable[[Tensor], Tensor] = reduce or (lambda tensor: tensor)
         self.names: list[str] = []
         self.sums: Tensor | None = None
@@ -43,7 +52,6 @@ class Record:
         self.total = torch.zeros(3, mentors, topics, dtype=torch.float64)
         self.total_count = torch.zeros(topics, dtype=torch.float64)
         self.has_mentors = False
-        self.watch: Watch | None = None  # counts mentors' answers that are not finite
 
     @torch.no_grad()
     def add(self, lesson: Lesson) -> None:
@@ -135,7 +143,7 @@ class Record:
             }
         return out
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the totals, and the running interval summed over ranks, all of which must call."""
         open_ = {"taught": self.taught, "count": self.count, "idle": self.idle}
         if self.sums is not None:
@@ -143,19 +151,19 @@ class Record:
         interval: dict[str, Any] = {key: self._over_ranks(value).to("cpu") for key, value in open_.items()}
         interval |= {"names": list(self.names), "steps": self.steps}
         totals = {"total": self.total, "count": self.total_count, "has_mentors": self.has_mentors}
-        not_finite = self.watch.state() if self.watch is not None else {}
+        not_finite = self.watch.state_dict() if self.watch is not None else {}
         return {**totals, "interval": interval, "not_finite": not_finite}
 
-    def restore(self, state: dict[str, Any], first: bool = True) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a checkpoint's totals, and its interval on the first rank: the others' shares are in its sums."""
         self.total, self.total_count = state["total"], state["count"]
         self.has_mentors = bool(state["has_mentors"])
         if self.watch is not None:
-            self.watch.restore(state.get("not_finite", {}))
+            self.watch.load_state_dict(state.get("not_finite", {}))
         interval = state.get("interval")  # older checkpoints stood where there is none
         if interval is None:
             return
-        device, share = self.taught.device, float(first)
+        device, share = self.taught.device, float(self.rank == 0)
         self.names, self.steps = list(interval["names"]), int(interval["steps"])
         self.taught, self.count, self.idle = (interval[k].to(device) * share for k in ("taught", "count", "idle"))
         if "sums" in interval:

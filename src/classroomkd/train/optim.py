@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from classroomkd.classroom import Classroom
     from classroomkd.recipe import TrainSpec
 
-__all__ = ["build_optimizer", "learning_rate", "milestones"]
+__all__ = ["build_optimizer", "learning_rate", "milestones", "set_learning_rate"]
 
 
 def build_optimizer(classroom: Classroom, spec: TrainSpec) -> torch.optim.Optimizer:
@@ -37,6 +37,12 @@ def build_optimizer(classroom: Classroom, spec: TrainSpec) -> torch.optim.Optimi
         weight_decay=spec.weight_decay,
         fused=fused,
     )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give all groups of parameters a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def milestones(spec: TrainSpec) -> list[float]:

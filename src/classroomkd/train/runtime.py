@@ -14,6 +14,7 @@ from torch import Tensor
 from classroomkd.errors import UserError
 from classroomkd.train import ranks
 from classroomkd.train.allocator import is_own_process, keep_large_blocks
+from classroomkd.train.checkpoint import rng_state, set_rng_state
 
 __all__ = ["PRECISIONS", "Runtime", "pick_device"]
 
@@ -137,6 +138,25 @@ class Runtime:
         rows = shares or [len(tensor)] * self.world
         joined: Tensor = _Join.apply(tensor, self.rank, rows)  # type: ignore[no-untyped-call]
         return joined
+
+    @property
+    def skips_rows(self) -> bool:
+        """Whether mentors run only on the samples for which they can count: on a CPU. Elsewhere finding the rows would
+        wait for the device."""
+        return self.device.type == "cpu"
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the generators that dropout and the like draw from, fp16's loss scale, and the
+        number of threads, on which the order of a running sum depends."""
+        scaler = self.scaler.state_dict() if self.scaler is not None else None
+        return {"generators": rng_state(self.device), "threads": torch.get_num_threads(), "scaler": scaler}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what a checkpoint kept."""
+        torch.set_num_threads(state["threads"])
+        if self.scaler is not None and state["scaler"] is not None:
+            self.scaler.load_state_dict(state["scaler"])
+        set_rng_state(state["generators"], self.device)
 
     @property
     def scaler(self) -> Any:

@@ -1,10 +1,4 @@
-"""The engine's side of the step: Fabric's backward, clipping, accumulation, EMA, and the mask for bad updates.
-
-DDP waits for a gradient of every parameter that it watches. Two kinds have none of their own in a step: a method's, in
-a step that does not use them (the student alone, when its cost is measured; a term that comes later), and a student's
-that its forward pass never touches. The first are tied to every loss with a gradient of zero; the second DDP is not
-told of.
-"""
+"""One step of a training: what a method may ask of the engine, on Fabric."""
 
 from __future__ import annotations
 
@@ -13,59 +7,43 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from classroomkd.bank import LOGITS, Bank
-from classroomkd.classroom import Answers, Batch, Classroom, Inner, Lesson, inner_of, substituted
+from classroomkd.classroom import Answers, Batch, Classroom, Inner, Lesson, StepInfo, inner_of, substituted
+from classroomkd.train.checkpoint import Component
 from classroomkd.train.ema import Average
 from classroomkd.train.inputs import Inputs, extra_size_of
+from classroomkd.train.learner import Learner, tied, to_tie
 from classroomkd.train.meter import Record
 from classroomkd.train.padding import pad_batch
+from classroomkd.train.progress import Progress
 from classroomkd.train.runtime import Runtime
 
-__all__ = ["Learner", "StepRunner", "untouched"]
+__all__ = ["StepRunner"]
 
 T = TypeVar("T")
 
 
-class Learner(nn.Module):
-    """What is trained, and so what Fabric wraps: the student and the method's own parameters, never a mentor."""
-
-    _run: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
-
-    def __init__(self, classroom: Classroom, compile: bool = False, untouched: Collection[str] = ()) -> None:
-        super().__init__()
-        self.reader, self.method = classroom.reader, classroom.method
-        # Not as a submodule: the compiled one holds the same parameters under other names.
-        object.__setattr__(self, "_run", torch.compile(self.reader) if compile else self.reader)
-        own = {id(p) for p in classroom.method.meta_parameters()}
-        names = [name for name, p in self.named_parameters() if id(p) in own]
-        # The method updates these by itself; waiting for their gradients would block every rank. Its buffers (a memory
-        # of every sample) are the same on all ranks by its own doing; sending them around at every step is not needed.
-        names += [name for name, _ in self.named_buffers() if name.startswith("method.")]
-        names += [name for name, _ in self.named_parameters() if name.removeprefix("reader.module.") in untouched]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)  # type: ignore[no-untyped-call]
-
-    def forward(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The student's prediction and taps."""
-        return self._run(inputs)
-
-
 class StepRunner:
-    """A :class:`~classroomkd.classroom.StepContext` on Fabric.
+    """Runs a method's steps: a :class:`~classroomkd.classroom.StepContext` on Fabric.
 
     Args:
         runtime: devices, precision, ranks.
         classroom: student, mentors, method.
         optimizer: over the learner's parameters.
         inputs: pixels to inputs.
-        record: where finite flags are.
+        record: takes in every lesson of a step, and knows whether a loss was not finite.
+        progress: where the training stands; counted on by every step.
         accumulate: batches per optimiser step.
         clip: largest gradient norm, or None.
         ema: decay of the averaged student, or None.
         compile: run the student through torch.compile.
-        untouched: names of the student's parameters that no forward pass uses (:func:`untouched`); only under ranks.
+        untouched: names of the student's parameters that no forward pass uses (:func:`.learner.untouched`); only under
+            ranks.
+
+    Attributes:
+        accumulated: backward passes since the last update.
     """
 
     def __init__(
@@ -75,6 +53,7 @@ class StepRunner:
         optimizer: torch.optim.Optimizer,
         inputs: Inputs,
         record: Record,
+        progress: Progress | None = None,
         *,
         accumulate: int = 1,
         clip: float | None = None,
@@ -83,78 +62,69 @@ class StepRunner:
         untouched: Collection[str] = (),
     ) -> None:
         self.runtime, self.classroom, self.inputs, self.record = runtime, classroom, inputs, record
+        self.progress = Progress() if progress is None else progress
         self.learner, self.optimizer = runtime.fabric.setup(Learner(classroom, compile, untouched), optimizer)
         self.raw_optimizer = optimizer
-        # The learner's method, whichever the classroom may be lent: only under ranks.
-        apart = {id(p) for p in classroom.method.meta_parameters()}
-        trained = [p for p in classroom.method.parameters() if p.requires_grad and id(p) not in apart]
-        self._tied = trained if runtime.world > 1 else []
-        self.accumulate, self.clip = accumulate, clip
-        self.group = accumulate  # batches of this update; the last group of an epoch may be smaller
-        self.waiting = 0  # backward passes since the last update
+        # The learner's method, whichever the classroom may be lent.
+        self._tied = to_tie(classroom) if runtime.world > 1 else []
+        self.accumulate, self.clip, self.accumulated = accumulate, clip, 0
         self.averaged = None if ema is None else Average(classroom.student, ema)
-        self._masks = (
-            bool(optimizer.defaults.get("fused")) and runtime.precision != "fp16"
-        )  # fp16's scaler masks itself
+        self._lessons: list[Lesson] | None = None  # of the step under way, not yet recorded; None: no step is
+        fused = bool(optimizer.defaults.get("fused"))
+        self._masks = fused and runtime.precision != "fp16"  # fp16's scaler masks itself
         if runtime.scaler is not None:  # one for all trainings of a process: each begins with a new one's state
             runtime.scaler.load_state_dict(torch.amp.GradScaler(runtime.device.type).state_dict())
 
+    def step(self, batch: Batch) -> Lesson:
+        """One ``method.step`` on ``{"pixels", "target", "ids", "views"}``, whose lessons are recorded."""
+        self._lessons = []
+        lesson = self.classroom.method.step(self, batch)
+        self._lessons = None
+        self.progress.step += 1
+        return lesson
+
+    def components(self) -> dict[str, Component]:
+        """What makes up the state of the steps, by the name it has in a checkpoint."""
+        components: dict[str, Component] = {
+            "progress": self.progress,
+            "student": self.classroom.student,
+            "method": self.classroom.method,
+            "optimizer": self.raw_optimizer,
+            "record": self.record,
+            "runtime": self.runtime,
+        }
+        return components if self.averaged is None else {**components, "average": self.averaged}
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Batches of this update; the last update of an epoch may have fewer."""
+        return min(self.accumulate, self.progress.left_from(self.accumulate))
+
     def lesson(self, batch: Batch) -> Lesson:
-        """Everybody's answers to ``{"pixels", "target", "ids", "views"}``."""
+        """Everybody's answers to a batch."""
         with self._sync(), self.runtime.autocast():
-            return self._gathered(batch, self._answered)
+            lesson = self._collect(batch, self._answered)
+        if self._lessons is not None:
+            self._lessons.append(lesson)
+        return lesson
 
     def aside(self, batch: Batch) -> Lesson:
         """:meth:`lesson` outside DDP and in full precision, for a look at gradients that no update follows."""
-        return self._gathered(batch, None)
-
-    def _answered(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The learner's answer, as views: Fabric lets nobody but its backward pass through what it wraps, and a method
-        may ask for gradients on the way (how hard mentors pull)."""
-        prediction, features = self.learner(inputs)
-        return prediction.view_as(prediction), {tap: value.view_as(value) for tap, value in features.items()}
-
-    def _gathered(self, batch: Batch, answer: Callable[[Tensor], Any] | None) -> Lesson:
-        device = self.runtime.device
-        target, ids, views = (batch[k].to(device, non_blocking=True) for k in ("target", "ids", "views"))
-        inputs = self.inputs(batch["pixels"])
-        extra_sizes = {size: self.inputs(batch[key]) for key in batch if (size := extra_size_of(key)) is not None}
-        if isinstance(self.classroom.mentors.store, Bank):
-            self._stage(self.classroom.mentors.store, batch, inputs, extra_sizes)
-        lesson = self.classroom.collect(
-            inputs, target, ids=ids, views=views, answer=answer, extra_sizes=extra_sizes or None
-        )
-        shares: tuple[int, ...] | None = batch.get("shares")
-        return lesson if shares is None else lesson.without_filling(self.runtime.rank, shares)
-
-    def _stage(self, bank: Bank, batch: Batch, inputs: Tensor, extra_sizes: Mapping[tuple[int, int], Tensor]) -> None:
-        """Let the bank ask what it does not hold of this batch."""
-        mentors = self.classroom.mentors
-
-        def ask(mentor: int, rows: Tensor) -> Mapping[str, Tensor]:
-            said = mentors.one(mentor, inputs, extra_sizes, pad_batch(rows))
-            return {kind: x[: len(rows)] for kind, x in {LOGITS: said.prediction, **said.features}.items()}
-
-        bank.stage(batch["ids"], batch["views"], ask)
-
-    def _sync(self) -> AbstractContextManager[Any]:
-        last = self.waiting + 1 >= self.group
-        context: AbstractContextManager[Any] = self.runtime.fabric.no_backward_sync(self.learner, enabled=not last)
-        return context
+        return self._collect(batch, None)
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulate gradients of the loss over the group's size."""
-        if self._tied:
-            loss = _Tied.apply(loss, *self._tied)  # type: ignore[no-untyped-call]
+        """Accumulate gradients of the loss over the batches of the update, and record the lessons taught so far."""
+        self._take_record()  # before the update, which asks the record whether it may act
+        loss = tied(loss, self._tied)
         with self._sync():
-            self.runtime.fabric.backward(loss / self.group if self.group > 1 else loss)
+            self.runtime.fabric.backward(loss / self.accumulation_steps if self.accumulation_steps > 1 else loss)
 
     def update(self) -> None:
-        """An optimiser step once a group of batches went backward; earlier calls only count."""
-        self.waiting += 1
-        if self.waiting < self.group:
+        """An optimiser step once all batches of the update went backward; earlier calls only count."""
+        self.accumulated += 1
+        if self.accumulated < self.accumulation_steps:
             return
-        self.waiting = 0
+        self.accumulated = 0
         if self.clip is not None:
             self.runtime.fabric.clip_gradients(
                 self.learner, self.optimizer, max_norm=self.clip, error_if_nonfinite=False
@@ -188,64 +158,49 @@ class StepRunner:
         """What the optimiser trains and how."""
         return inner_of(self.classroom, self.raw_optimizer)
 
-    def teach(self, batch: Batch) -> Lesson:
-        """One ``method.step`` and its record."""
-        classroom = self.classroom
-        lesson = classroom.method.step(_Recording(self), batch)
-        classroom.steps += 1
-        return lesson
+    def _take_record(self) -> None:
+        for lesson in self._lessons or ():
+            if lesson.outcome is not None:
+                self.record.add(lesson)
+        if self._lessons is not None:
+            self._lessons = [lesson for lesson in self._lessons if lesson.outcome is None]
 
+    def _sync(self) -> AbstractContextManager[Any]:
+        """Ranks exchange gradients at the last batch of an update."""
+        last = self.accumulated + 1 >= self.accumulation_steps
+        context: AbstractContextManager[Any] = self.runtime.fabric.no_backward_sync(self.learner, enabled=not last)
+        return context
 
-class _Tied(torch.autograd.Function):
-    """A loss as it is, on which parameters depend with a gradient of zero, whatever they hold."""
+    def _answered(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The learner's answer, as views: Fabric lets nobody but its backward pass through what it wraps, and a method
+        may ask for gradients on the way (how hard mentors pull)."""
+        prediction, features = self.learner(inputs)
+        return prediction.view_as(prediction), {tap: value.view_as(value) for tap, value in features.items()}
 
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.likes = [(p.shape, p.dtype, p.device) for p in parameters]
-        return loss.view_as(loss)
+    def _collect(self, batch: Batch, answer: Callable[[Tensor], Any] | None) -> Lesson:
+        device = self.runtime.device
+        target, ids, views = (batch[k].to(device, non_blocking=True) for k in ("target", "ids", "views"))
+        inputs = self.inputs(batch["pixels"])
+        extra_sizes = {size: self.inputs(batch[key]) for key in batch if (size := extra_size_of(key)) is not None}
+        if isinstance(self.classroom.mentors.store, Bank):
+            self._stage(self.classroom.mentors.store, batch, inputs, extra_sizes)
+        lesson = self.classroom.collect(
+            inputs, target, ids=ids, views=views, answer=answer, extra_sizes=extra_sizes or None, info=self._info()
+        )
+        shares: tuple[int, ...] | None = batch.get("shares")
+        return lesson if shares is None else lesson.without_filling(self.runtime.rank, shares)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        zeros = [torch.zeros((), dtype=dtype, device=device).expand(shape) for shape, dtype, device in ctx.likes]
-        return gradients[0], *zeros
+    def _info(self) -> StepInfo:
+        at, runtime = self.progress, self.runtime
+        reduce, join = (runtime.reduce, runtime.join) if runtime.world > 1 else (None, None)
+        return StepInfo(at.step, at.position, at.share, reduce, join, self.record.watch, runtime.skips_rows)
 
+    def _stage(self, bank: Bank, batch: Batch, inputs: Tensor, extra_sizes: Mapping[tuple[int, int], Tensor]) -> None:
+        """Let the bank ask what it does not hold of this batch."""
+        mentors = self.classroom.mentors
 
-def untouched(classroom: Classroom, inputs: Tensor) -> list[str]:
-    """Names of the student's trainable parameters that neither its prediction nor a tap depends on.
+        def ask(mentor: int, rows: Tensor) -> Mapping[str, Tensor]:
+            answers = mentors.one(mentor, inputs, extra_sizes, pad_batch(rows))
+            return {kind: x[: len(rows)] for kind, x in {LOGITS: answers.prediction, **answers.features}.items()}
 
-    Args:
-        classroom: before its first step; weights, buffers and the generators are as before afterwards.
-        inputs: a batch in the student's space.
-    """
-    student, training = classroom.student, classroom.student.training
-    kept = {name: value.clone() for name, value in student.state_dict().items()}
-    with torch.random.fork_rng([inputs.device] if inputs.device.type == "cuda" else []), torch.enable_grad():
-        prediction, features = classroom.reader.train()(inputs)
-        torch.stack([x.float().sum() for x in (prediction, *features.values())]).sum().backward()  # type: ignore[no-untyped-call]
-    found = [name for name, p in student.named_parameters() if p.requires_grad and p.grad is None]
-    student.zero_grad(set_to_none=True)
-    student.load_state_dict(kept)
-    student.train(training)
-    return found
-
-
-class _Recording:
-    """The context with the record filled between the terms and the update, where the mask needs it."""
-
-    def __init__(self, context: StepRunner) -> None:
-        self._context = context
-        self._open: Lesson | None = None
-
-    def lesson(self, batch: Batch) -> Lesson:
-        self._open = self._context.lesson(batch)
-        return self._open
-
-    def backward(self, loss: Tensor) -> None:
-        if self._open is not None and self._open.outcome is not None:
-            self._context.record.add(self._open)
-            self._open = None
-        self._context.backward(loss)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        found: Callable[..., Any] = getattr(self._context, name)
-        return found
+        bank.stage(batch["ids"], batch["views"], ask)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from classroomkd.train.meter import Record
 from classroomkd.train.optim import build_optimizer
 from classroomkd.train.step import StepRunner
+from classroomkd.train.watch import Watch
 
 if TYPE_CHECKING:
     from classroomkd.classroom import Classroom
     from classroomkd.recipe import TrainSpec
     from classroomkd.train.inputs import Inputs
+    from classroomkd.train.progress import Progress
     from classroomkd.train.runtime import Runtime
 
 __all__ = ["step_context"]
@@ -29,7 +30,7 @@ def step_context(
     *,
     topics: int,
     last: bool,
-    reduce: Callable[[Tensor], Tensor] | None = None,
+    progress: Progress | None = None,
     untouched: Collection[str] = (),
 ) -> StepRunner:
     """The context of a classroom's steps, its student in its layout, with a new optimiser and record.
@@ -41,17 +42,22 @@ def step_context(
         spec: optimiser, accumulation, clipping, averaging, compiling.
         topics: K of the record.
         last: whether the student is channels-last.
-        reduce: sums a record over ranks; None on one.
+        progress: where the training stands; None: nothing is trained but tried, and mentors' answers are not watched.
         untouched: names of the student's parameters that no forward pass uses; needed under ranks.
     """
     if last:
         classroom.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    reduce, join = (runtime.reduce, runtime.join) if runtime.world > 1 else (None, None)
+    mentors, watch = classroom.mentors, None
+    if progress is not None and classroom.method.needs.mentors > 0 and len(mentors):
+        watch = Watch(mentors.names, classroom.task, runtime.device, reduce, join)
     return StepRunner(
         runtime,
         classroom,
         build_optimizer(classroom, spec),
         inputs,
-        Record(len(classroom.mentors), topics, runtime.device, reduce),
+        Record(len(mentors), topics, runtime.device, reduce, runtime.rank, watch),
+        progress,
         accumulate=spec.accumulate,
         clip=spec.clip,
         ema=spec.ema,

@@ -9,20 +9,22 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from classroomkd.bank import FillOnMissCache, RowStore
-from classroomkd.classroom import Batch, Lesson, Method
+from classroomkd.classroom import Batch, Method
 from classroomkd.classroom.mentor import AnswerStore
 from classroomkd.train import checkpoint
 
 if TYPE_CHECKING:
     from classroomkd.train.step import StepRunner
 
-__all__ = ["Cost", "probe", "rehearsed"]
+__all__ = ["Cost", "probe", "rehearsed", "undone"]
 
 ENOUGH = 10.0  # seconds after which a round that is measured is the last
 
@@ -43,59 +45,60 @@ def probe(context: StepRunner, batch: Batch, rounds: int = 7) -> dict[str, float
     """
     from classroomkd.methods.none import Alone
 
-    classroom, runtime = context.classroom, context.runtime
-    mentors, store, alone = classroom.mentors, classroom.mentors.store, Alone()
-    saved = copy.deepcopy(context.learner.state_dict())
-    rng = checkpoint.rng_state(runtime.device)
+    runtime, method, store = context.runtime, context.classroom.method, context.classroom.mentors.store
     on_cpu = runtime.device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.process_time if on_cpu else time.perf_counter
-    kinds: dict[str, tuple[Method, AnswerStore | None]] = {
-        "floor_ms": (alone, None),
-        "step_ms": (classroom.method, store),
-    }
+    kinds: dict[str, tuple[Method, AnswerStore | None]] = {"floor_ms": (Alone(), None), "step_ms": (method, store)}
     if isinstance(store, FillOnMissCache):
-        kinds["step_ms"] = classroom.method, rehearsed(store, stored=True)
-        kinds["asked_ms"] = classroom.method, rehearsed(store, stored=False)
+        kinds["step_ms"] = method, rehearsed(store, stored=True)
+        kinds["asked_ms"] = method, rehearsed(store, stored=False)
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
-    counts, steps, period = (mentors.forwards, mentors.answered), classroom.steps, classroom.method.period
-    classroom.train()
-    began = time.perf_counter()
-    for i in range(max(rounds // period, 2) + 1):
-        for kind, (method, kept) in kinds.items():
-            mentors.store, repeat = kept, 1 if method is alone else period
-            runtime.synchronize()
-            start = clock()
-            for _ in range(repeat):
-                _pass(context, method, batch)
-                classroom.steps += 1
-            runtime.synchronize()
-            if i:
-                times[kind].append((clock() - start) / repeat)
-        if i and runtime.any(time.perf_counter() - began > ENOUGH):  # ranks stop together
-            break
-    context.optimizer.zero_grad(set_to_none=True)
-    context.learner.load_state_dict(saved)
-    checkpoint.set_rng_state(rng, runtime.device)
-    (mentors.forwards, mentors.answered), classroom.steps, mentors.store = counts, steps, store
-    found = {kind: 1000 * statistics.median(taken) for kind, taken in times.items()}
-    if isinstance(classroom.method, Alone):
-        found["step_ms"] = found["floor_ms"]
-    return {**found, "cost_ratio": found["step_ms"] / found["floor_ms"]}
+    with undone(context):
+        context.classroom.train()
+        began = time.perf_counter()
+        for i in range(max(rounds // method.period, 2) + 1):
+            for kind, (taught_by, answered_from) in kinds.items():
+                repeat = 1 if kind == "floor_ms" else method.period
+                with context.classroom.rehearsal(taught_by, answered_from):
+                    runtime.synchronize()
+                    start = clock()
+                    for _ in range(repeat):
+                        _pass(context, taught_by, batch)
+                    runtime.synchronize()
+                    took = clock() - start
+                if i:
+                    times[kind].append(took / repeat)
+            if i and runtime.any(time.perf_counter() - began > ENOUGH):  # ranks stop together
+                break
+    milliseconds = {kind: 1000 * statistics.median(taken) for kind, taken in times.items()}
+    if isinstance(method, Alone):
+        milliseconds["step_ms"] = milliseconds["floor_ms"]
+    return {**milliseconds, "cost_ratio": milliseconds["step_ms"] / milliseconds["floor_ms"]}
 
 
-def _pass(context: StepRunner, method: Method, batch: Batch) -> Lesson:
+def _pass(context: StepRunner, method: Method, batch: Batch) -> None:
     """Lesson, terms and backward by a method and what it does after a step, without the student's update."""
-    classroom = context.classroom
-    own = classroom.method
-    classroom.method = method
+    lesson = context.lesson(batch)
+    lesson.conclude(method(lesson))
+    context.backward(lesson.loss)
+    method.after_step(context, lesson)
+    context.progress.step += 1
+
+
+@contextmanager
+def undone(context: StepRunner) -> Iterator[None]:
+    """Inside, steps can be tried; afterwards weights, buffers, gradients, generators and counts are as before."""
+    learner, device, progress = context.learner, context.runtime.device, context.progress
+    saved, rng = copy.deepcopy(learner.state_dict()), checkpoint.rng_state(device)
+    step, training = progress.step, context.classroom.training
     try:
-        lesson = context.lesson(batch)
-        lesson.conclude(method(lesson))
-        context.backward(lesson.loss)
-        method.after_step(context, lesson)
+        yield
     finally:
-        classroom.method = own
-    return lesson
+        context.optimizer.zero_grad(set_to_none=True)
+        learner.load_state_dict(saved)
+        checkpoint.set_rng_state(rng, device)
+        progress.step = step
+        context.classroom.train(training)
 
 
 def rehearsed(bank: FillOnMissCache, stored: bool | None) -> FillOnMissCache:
@@ -153,12 +156,12 @@ class Cost:
         questions, answered = self._counted()
         return self._at(answered / max(questions, 1))
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         asked = self._bank.asked if self._bank is not None else []
         return {**self._measured, "questions": self._questions, "asked": list(asked), "before": list(self._before)}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a checkpoint's figures and counts."""
         counted = {"questions", "asked", "before"}
         self._measured.update({key: value for key, value in state.items() if key not in counted})

@@ -98,11 +98,11 @@ class Watch:
             self.clear()
         return found
 
-    def state(self) -> dict[str, Found]:
+    def state_dict(self) -> dict[str, Found]:
         """What a checkpoint keeps: the total, and the running interval over ranks, all of which must call."""
         return {"total": self.total, "interval": self._interval()}
 
-    def restore(self, state: Mapping[str, Found]) -> None:
+    def load_state_dict(self, state: Mapping[str, Found]) -> None:
         """Take up what a checkpoint kept, the same on every rank."""
         self.total, self._carried = dict(state.get("total", {})), dict(state.get("interval", {}))
 
