@@ -94,7 +94,7 @@ def test_the_same_student_is_the_same_file(run: Path, whole: Path, words: list[s
 def test_what_is_not_as_it_was_written_is_noticed(run: Path, name: str, harm: str) -> None:
     folder, told = run / "none" / "seed0", []
     recipe = load_recipe(str(run / "recipe.yaml"))
-    room: Any = SimpleNamespace(runtime=Runtime("cpu"), recipe=recipe)
+    room: Any = SimpleNamespace(context=SimpleNamespace(runtime=Runtime("cpu"), recipe=recipe))
     asked = (room, recipe.arms()[0], 0, folder, told.append)
     assert read_back(*asked) == json.loads((folder / "entry.json").read_text())
     assert told == []

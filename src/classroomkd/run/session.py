@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from classroomkd.recipe import Recipe
-    from classroomkd.run.bank_choice import BankPlan
     from classroomkd.train.loop import Notify
 
 __all__ = ["Say", "Session"]
@@ -91,7 +91,8 @@ class Session:
             with open_run(self.out, networks.context.recipe, networks.context, resume):
                 runtime.ranks.again = again
                 self.notify({"event": "opened"})
-                work = self._experiment(networks, bank_plan, sizes, resume, command)
+                warn = partial(self._say, "warning")
+                work = Experiment(networks, bank_plan, sizes, self.out, resume, self.notify, warn, command)
                 outcome = work.run()
         if report is not None and runtime.is_zero:
             report(self.out)
@@ -130,7 +131,8 @@ class Session:
                     f"bank: exact filled ahead stores all {views:,} views, {views * mine:,} answers a "
                     f"mentor; a run asks at most {most * mine:,} of them and stores those as it goes",
                 )
-            self._experiment(networks, bank_plan, sizes, False, "").fill(views * mine)
+            work = Experiment(networks, bank_plan, sizes, self.out, notify=self.notify, warn=partial(self._say, "note"))
+            work.fill(views * mine)
         return networks.context.cache / "bank"
 
     def _opened(self, by_torchrun: bool = False) -> Networks:
@@ -143,13 +145,6 @@ class Session:
         for note in context.data.notes:
             self._say("data", note)
         return Networks(context)
-
-    def _experiment(
-        self, networks: Networks, bank_plan: BankPlan, sizes: dict[str, Any], resume: bool, command: str
-    ) -> Experiment:
-        return Experiment(
-            networks, bank_plan, sizes, self.out, resume, self.notify, lambda text: self._say("warning", text), command
-        )
 
     def _say(self, kind: str, text: str) -> None:
         if first_rank():
