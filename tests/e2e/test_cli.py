@@ -16,6 +16,7 @@ from safetensors import safe_open
 from classroomkd import methods
 from classroomkd.cli.app import main
 from classroomkd.data import puppets
+from classroomkd.recipe import load_recipe
 from classroomkd.report import load_summary
 from classroomkd.train.loop import Training
 
@@ -62,6 +63,30 @@ def test_run_folder_is_complete(finished: Path) -> None:
     assert made["mentors"][2]["samples"] < made["mentors"][0]["samples"]
     assert any("more labels" in note for note in made["data"]["notes"])
     assert load_summary(finished).name == "smoke"
+
+
+def test_quiet_hides_progress_and_nothing_else(smoke: str, quick: list[str], tmp_path: Path, capsys: Any) -> None:
+    """A mentor that has learned nothing is worth a warning, whoever wants to see bars."""
+    words = ["run", smoke, *quick, "methods=[none,average]", "mentor_train.epochs=1", "mentor_train.lr=1e-9"]
+    words.append(f"cache={tmp_path / 'cache'}")
+    assert main([*words, "--out", str(tmp_path / "loud")]) == 0
+    loud = capsys.readouterr().err.splitlines()
+    assert main([*words, "--out", str(tmp_path / "quiet"), "--quiet"]) == 0
+    quiet = capsys.readouterr().err.splitlines()
+    assert quiet == [line for line in loud if line.startswith(("note: ", "data: ", "warning: "))]
+    assert any(line.startswith("warning: mentor 'slim' has accuracy") for line in quiet)
+    assert any(" none · seed 0: " in line for line in loud)
+
+
+def test_a_quiet_plan_says_its_notes(smoke: str, quick: list[str], tmp_path: Path, capsys: Any) -> None:
+    words = ["run", smoke, *quick, "methods=[none]", "--dry-run"]
+    notes = load_recipe(smoke, words[2:-1]).notes()
+    assert main([*words, "--out", str(tmp_path / "run"), "--quiet", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["students"] == 1
+    assert notes
+    assert [line for line in captured.err.splitlines() if line.startswith("note: ")] == [f"note: {n}" for n in notes]
+    assert "measuring" not in captured.err
 
 
 def test_arms_differ_at_the_end(finished: Path) -> None:

@@ -45,27 +45,27 @@ def _stores(folder: Path) -> list[Path]:
 
     place = Path(os.path.abspath(folder))
     for root in (place, place / "bank"):
-        if found := bank.stores(root):
-            return found
+        if stores := bank.stores(root):
+            return stores
     if (place / "manifest.json").is_file():
         return [place.resolve()]  # what was typed may be a link; nothing in it may
     raise UserError(f"{folder} holds no stored answers; fill some with: classroomkd bank fill RECIPE")
 
 
 def _each(folder: Path, look: Callable[[Path], _T]) -> tuple[list[_T], list[tuple[Path, str]]]:
-    """What is found by looking at every store, and those that cannot be looked at, with the reason."""
-    found, bad = [], []
+    """What is seen by looking at every store, and those that cannot be looked at, with the reason."""
+    looks, bad = [], []
     for store in _stores(folder):
         try:
-            found.append(look(store))
+            looks.append(look(store))
         except UserError as error:
             bad.append((store, str(error)))
-    return found, bad
+    return looks, bad
 
 
-def _print_json(found: Sequence[Any], keys: Sequence[str], bad: Sequence[tuple[Path, str]]) -> None:
-    told = [{"folder": str(f.folder), **{k: getattr(f, k) for k in keys}} for f in found]
-    print(json.dumps([*told, *({"folder": str(store), "error": why} for store, why in bad)], indent=1))
+def _print_json(stores: Sequence[Any], keys: Sequence[str], bad: Sequence[tuple[Path, str]]) -> None:
+    rows = [{"folder": str(f.folder), **{k: getattr(f, k) for k in keys}} for f in stores]
+    print(json.dumps([*rows, *({"folder": str(store), "error": why} for store, why in bad)], indent=1))
 
 
 def _complain(bad: Sequence[tuple[Path, str]]) -> None:
@@ -111,27 +111,27 @@ def info(folder: Folder, as_json: JsonOutput = False) -> None:
     """What is stored: mentors, views, rows that are there, bytes; exit code 2 when a store cannot be read."""
     from classroomkd import bank
 
-    found, bad = _each(folder, bank.info)
+    infos, bad = _each(folder, bank.info)
     if as_json:
         keys = (
             "kind", "views", "samples", "codec", "parts", "rows", "wanted", "nbytes", "on_disk", "left_out", "key",
             "software",
         )  # fmt: skip
-        _print_json(found, keys, bad)
+        _print_json(infos, keys, bad)
         _complain(bad)
         return
     table = Table()
     for heading in ("store", "answer", "form", "views", "samples", "filled", "on disk", "when full"):
         left = heading in ("store", "answer", "form")
         table.add_column(heading, justify="left" if left else "right", overflow="fold")
-    for f in found:
+    for f in infos:
         filled = f"{f.rows / max(f.wanted, 1):.1%}"
         table.add_row(
             f.folder.name, f.kind, f.codec, f"{f.views}", f"{f.samples:,}", filled, size(f.on_disk), size(f.nbytes)
         )
-    if found:
+    if infos:
         Console().print(table)
-    for f in found:
+    for f in infos:
         if f.left_out is not None:
             form = f.codec.partition(" ")[0]
             print(f"{f.folder.name}: {form} leaves out {f.left_out:.1%} of the probability (T = 1, a sample of rows)")
@@ -147,19 +147,19 @@ def verify(
     """Read every row and compare it with its checksum; exit code 1 when something is damaged and not repaired."""
     from classroomkd import bank
 
-    found, bad = _each(folder, lambda store: bank.verify(store, repair=repair))
+    checks, bad = _each(folder, lambda store: bank.verify(store, repair=repair))
     if as_json:
-        _print_json(found, ("good", "missing", "damaged", "problems"), bad)
+        _print_json(checks, ("good", "missing", "damaged", "problems"), bad)
     else:
-        for f in found:
+        for f in checks:
             gone = " and now forgotten" if repair and f.damaged else ""
             print(f"{f.folder.name}: {f.good:,} rows good, {f.missing:,} not there, {f.damaged:,} damaged{gone}")
             for problem in f.problems:
                 print(f"  {problem}", file=sys.stderr)
     _complain(bad)
-    if not repair and (hurt := sum(not f.sound for f in found)):
+    if not repair and (hurt := sum(not f.sound for f in checks)):
         raise RunStopped(
-            f"{hurt} of {len(found)} stores are damaged; --repair forgets what is, and filling asks it again"
+            f"{hurt} of {len(checks)} stores are damaged; --repair forgets what is, and filling asks it again"
         )
 
 
@@ -178,12 +178,12 @@ def merge(
     into = Path(os.path.abspath(into))
     root = into if into.name == "bank" else refuse_links(into, "bank")
     for name, stores in by_name.items():
-        made = bank.merge(stores, root / name)
+        merged = bank.merge(stores, root / name)
         there = bank.info(root / name)
-        hurt = f", {made.damaged:,} damaged and left out" if made.damaged else ""
-        print(f"{name}: {made.added:,} rows added{hurt}, {there.rows:,} of {there.wanted:,} there")
-    for said in bank.told_apart(root):
-        print(f"note: {said}", file=sys.stderr)
+        hurt = f", {merged.damaged:,} damaged and left out" if merged.damaged else ""
+        print(f"{name}: {merged.added:,} rows added{hurt}, {there.rows:,} of {there.wanted:,} there")
+    for text in bank.told_apart(root):
+        print(f"note: {text}", file=sys.stderr)
 
 
 @app.command("gc")

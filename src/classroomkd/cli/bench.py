@@ -33,22 +33,22 @@ def bench(
     from classroomkd.run.session import Session
 
     wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)
-    made = Session(wanted, Path("runs") / wanted.name, trust_code, say=tell).bench(rounds)
+    timed = Session(wanted, Path("runs") / wanted.name, trust_code, say=tell).bench(rounds)
     if not first_rank():
         return
     if as_json:
-        print(json.dumps(made, indent=1))
+        print(json.dumps(timed, indent=1))
         return
     console = Console()
-    threads = f"{made['threads']} thread{'s' * (made['threads'] != 1)}"
+    threads = f"{timed['threads']} thread{'s' * (timed['threads'] != 1)}"
     print(
-        f"batch of {made['batch']}, {made['device']}, {threads}, {made['clock']}; medians of {made['rounds']} "
+        f"batch of {timed['batch']}, {timed['device']}, {threads}, {timed['clock']}; medians of {timed['rounds']} "
         "interleaved rounds [and quartiles], untrained networks"
     )
-    for arm in made["arms"]:
+    for arm in timed["arms"]:
         _print_arm(console, arm)
-    if made["bank"] is not None:
-        _print_bank(console, made["bank"])
+    if timed["bank"] is not None:
+        _print_bank(console, timed["bank"])
 
 
 def _print_arm(console: Console, arm: dict[str, Any]) -> None:

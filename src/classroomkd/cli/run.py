@@ -63,11 +63,11 @@ def run(
     finish(outcome, as_json=as_json, quiet=quiet)
 
 
-def _print_plan(made: dict[str, Any], as_json: bool) -> None:
+def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(made, indent=1))
+        print(json.dumps(plan, indent=1))
         return
-    console, data = Console(), made["data"]
+    console, data = Console(), plan["data"]
     console.print(
         f"data      {data['name']}: {data['train']:,} training {data['samples']} ({data['student_train']:,} for the "
         f"student), {data['val']:,} for validation, {data['test']:,} for testing; {data['classes']} {data['topics']}, "
@@ -77,25 +77,25 @@ def _print_plan(made: dict[str, Any], as_json: bool) -> None:
     table = Table(title="Networks", title_justify="left")
     for heading in ("", "model", "parameters", "multiply-adds"):
         table.add_column(heading, justify="right" if heading[:1] in "pm" and heading != "model" else "left")
-    for name, network in [("student", made["student"]), *made["mentors"].items()]:
+    for name, network in [("student", plan["student"]), *plan["mentors"].items()]:
         table.add_row(name, network["model"], f"{network['parameters']:,}", f"{network['multiply_adds']:,}")
     console.print(table)
     arms = Table(title="What a step costs (measured here, untrained networks)", title_justify="left")
     for heading in ("arm", "mentor forwards", "ms online", "relative cost", "with the bank", "mentors' gradient"):
         arms.add_column(heading, justify="left" if heading == "arm" else "right")
-    for arm in made["arms"]:
+    for arm in plan["arms"]:
         bank = "–" if arm["x_floor_bank"] is None else f"{arm['x_floor_bank']:.2f}"
         ratio = "–" if arm["gradient_ratio"] is None else f"{arm['gradient_ratio']:.1f}"
         costs = (f"{arm['step_ms']:.1f}", f"{arm['x_floor']:.2f}", bank)
         arms.add_row(arm["label"], str(arm["mentor_forwards"]), *costs, ratio)
     console.print(arms)
     print("mentors' gradient: over that of the labels alone, at the start; – where a mentor is not trained yet")
-    for arm in made["arms"]:
+    for arm in plan["arms"]:
         if arm["loud"]:
             print(f"note: arm '{arm['label']}': {arm['loud']}")
-    students = f"{made['students']} student{'s' * (made['students'] != 1)}"
-    print(f"{students} of {made['steps']:,} steps each, seeds {made['seeds']}, into {made['out']}")
-    bank = made["bank"]
+    students = f"{plan['students']} student{'s' * (plan['students'] != 1)}"
+    print(f"{students} of {plan['steps']:,} steps each, seeds {plan['seeds']}, into {plan['out']}")
+    bank = plan["bank"]
     if bank["kind"] == "off":
         print(f"bank      off: {bank['why']}")
         return
@@ -110,19 +110,19 @@ def _print_plan(made: dict[str, Any], as_json: bool) -> None:
         )
 
 
-def _bank_line(made: dict[str, Any]) -> str:
+def _bank_line(bank: dict[str, Any]) -> str:
     """What a run says of its bank before it starts: counts, and costs in multiply-adds."""
     counted = "in multiply-adds, not measured (--dry-run measures)"
-    if made["kind"] == "off":
-        answers = f"The mentors answer up to {made['mentor_answers_online']:,} times"
-        return f"bank off: {made['why']}. {answers}; relative cost {made['online']:.2f} where all are asked, {counted}"
-    views = "" if made["kind"].startswith("views=") else f", {made['views']:,} views"
-    share = f", {made['total']['all trainings']:.2f} when {made['trainings']} share it"
+    if bank["kind"] == "off":
+        answers = f"The mentors answer up to {bank['mentor_answers_online']:,} times"
+        return f"bank off: {bank['why']}. {answers}; relative cost {bank['online']:.2f} where all are asked, {counted}"
+    views = "" if bank["kind"].startswith("views=") else f", {bank['views']:,} views"
+    share = f", {bank['total']['all trainings']:.2f} when {bank['trainings']} share it"
     return (
-        f"bank {made['kind']}{views}: {made['why']}. The mentors answer about {made['mentor_answers_once']:,} times "
-        f"instead of {made['mentor_answers_online']:,}, less what the cache has; up to {size(made['bytes'])}"
-        f"{' and stored features' if made['features'] else ''}. Relative cost of a training with its share of the "
-        f"filling: {made['total']['one training']:.2f}{share if made['trainings'] > 1 else ''}, {counted}"
+        f"bank {bank['kind']}{views}: {bank['why']}. The mentors answer about {bank['mentor_answers_once']:,} times "
+        f"instead of {bank['mentor_answers_online']:,}, less what the cache has; up to {size(bank['bytes'])}"
+        f"{' and stored features' if bank['features'] else ''}. Relative cost of a training with its share of the "
+        f"filling: {bank['total']['one training']:.2f}{share if bank['trainings'] > 1 else ''}, {counted}"
     )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from classroomkd.recipe import MentorSpec, TrainSpec
     from classroomkd.run.mentor_record import MentorRecord
 
-__all__ = ["check_assistant", "classroom_of", "lineage", "teachers_of", "told", "waves"]
+__all__ = ["check_assistant", "classroom_of", "described", "lineage", "teachers_of", "waves"]
 
 
 def teachers_of(mentors: Sequence[MentorSpec], index: int) -> list[int]:
@@ -36,17 +36,17 @@ def teachers_of(mentors: Sequence[MentorSpec], index: int) -> list[int]:
 
 def waves(mentors: Sequence[MentorSpec]) -> list[list[int]]:
     """Positions of all mentors in the order of their making: everybody's teachers stand in an earlier wave."""
-    found: list[list[int]] = []
-    made: set[int] = set()
-    while len(made) < len(mentors):
-        wave = [i for i in range(len(mentors)) if i not in made and made >= {*teachers_of(mentors, i)}]
+    order: list[list[int]] = []
+    ready: set[int] = set()
+    while len(ready) < len(mentors):
+        wave = [i for i in range(len(mentors)) if i not in ready and ready >= {*teachers_of(mentors, i)}]
         assert wave, "a circle of assistants; the recipe's checks refuse it"
-        found.append(wave)
-        made |= {*wave}
-    return found
+        order.append(wave)
+        ready |= {*wave}
+    return order
 
 
-def told(spec: MentorSpec) -> str:
+def described(spec: MentorSpec) -> str:
     """One phrase for the report: ``taught by big (kd)``; empty for a mentor that nobody taught."""
     if spec.taught_by is None:
         return ""

@@ -64,12 +64,12 @@ def check_batches(networks: Networks, mentor: int | None) -> None:
     name, size = ("student", None) if mentor is None else (recipe.mentors[mentor].name, recipe.mentors[mentor].shape)
     network = networks.blank_student() if mentor is None else networks.mentor(name)
     if (
-        said := _refuses_one(network, torch.zeros(1, context.data.shape[0], *(size or context.data.shape[1:])))
+        reason := _refuses_one(network, torch.zeros(1, context.data.shape[0], *(size or context.data.shape[1:])))
     ) is None:
         return
     what = f"{key}.batch_size={spec.batch_size}" if sizes[0] == 1 else f"{key}.drop_last=false"
     raise UserError(
-        f"{what} gives {name} a batch of one sample, which its batch normalisation cannot work with ({said}); "
+        f"{what} gives {name} a batch of one sample, which its batch normalisation cannot work with ({reason}); "
         + (f"set {key}.batch_size to 2 or more" if sizes[0] == 1 else f"leave {key}.drop_last at auto")
     )
 

@@ -144,7 +144,7 @@ def _rounds(
 
 def _summed(label: str, taken: dict[str, list[dict[str, float]]], names: list[str]) -> dict[str, Any]:
     """Medians and quartiles over rounds; ratios are those of a round."""
-    whole = {column: [sum(took.values()) for took in found] for column, found in taken.items()}
+    whole = {column: [sum(took.values()) for took in rounds] for column, rounds in taken.items()}
 
     def over(column: str) -> list[float] | None:
         if column not in whole:
@@ -166,12 +166,12 @@ def _summed(label: str, taken: dict[str, list[dict[str, float]]], names: list[st
         "parts": {name: {column: ms for column, (_, ms, _) in by.items()} for name, by in parts.items()},
         "mentors": [{"name": name, "ms": asked[name][1], "share": share} for name, share in shares.items()],
         "dearest": max(shares, key=lambda name: shares[name], default=None),
-        **{name: found and found[1] for name, found in ratios.items()},
+        **{name: ratio and ratio[1] for name, ratio in ratios.items()},
         "quartiles": {
             "step_ms": {column: [q1, q3] for column, (q1, _, q3) in step_ms.items()},
             "parts": {name: {column: [q1, q3] for column, (q1, _, q3) in by.items()} for name, by in parts.items()},
             "mentors": {name: [q1, q3] for name, (q1, _, q3) in asked.items()},
-            **{name: found and found[::2] for name, found in ratios.items()},
+            **{name: ratio and ratio[::2] for name, ratio in ratios.items()},
         },
     }
 

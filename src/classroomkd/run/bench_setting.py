@@ -100,9 +100,9 @@ def stand_in(
     for m, mentor in enumerate(room.mentors):
         codecs: dict[str, bank.Codec] = {LOGITS: networks.task_runner.codec(mentor, choice.spec.top)}
         codecs |= {tap: bank.Dense(shapes[m]) for tap, shapes in kinds.items()}
-        made = {}
+        by_kind = {}
         for place, (kind, codec) in enumerate(codecs.items()):
-            made[kind] = bank.RowStore.open(
+            by_kind[kind] = bank.RowStore.open(
                 folder / f"{m}-{place}",
                 {"mentor": mentor.name},
                 kind=kind,
@@ -111,14 +111,14 @@ def stand_in(
                 codec=codec,
                 write=True,
             )
-            made[kind].write(shown.cpu(), torch.arange(len(part)), torch.randn(len(part), *codec.shape))
-        stores.append(made)
+            by_kind[kind].write(shown.cpu(), torch.arange(len(part)), torch.randn(len(part), *codec.shape))
+        stores.append(by_kind)
     slab = 2 * len(context.student_part) * len(room.mentors) * networks.task_runner.answer_size
     if exact or slab > slab_most(context.runtime.device):
         return bank.FillOnMissCache(stores, part.ids, context.runtime.device), space
-    found = bank.EpochCache(stores, part.ids, context.runtime.device, room=0)
-    found.begin(int(shown[0]))
-    return found, space
+    cache = bank.EpochCache(stores, part.ids, context.runtime.device, room=0)
+    cache.begin(int(shown[0]))
+    return cache, space
 
 
 def student_layout(networks: Networks) -> bool:
@@ -128,5 +128,5 @@ def student_layout(networks: Networks) -> bool:
     if spec.channels_last != "auto":
         return bool(spec.channels_last)
     pixels, target, _ = part.batch(torch.arange(min(len(part), spec.batch_size)))
-    pixels, _ = context.base_views.plain(pixels, target)
+    pixels, _ = context.base_views.eval_view(pixels, target)
     return settle(networks.blank_student(), context.inputs(pixels), context.runtime, None, False)

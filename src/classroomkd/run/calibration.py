@@ -28,13 +28,13 @@ def calibrate(mentors: MentorPool, batches: Iterable[tuple[Tensor, Tensor]]) -> 
     Raises:
         UserError: no mentors, or no batches.
     """
-    said, targets = [], []
+    logits, targets = [], []
     for inputs, target in batches:
         answers = mentors.ask(inputs)
         if answers is None:
             raise UserError("calibrate: this classroom has no mentors")
-        said.append(answers.prediction.float())
+        logits.append(answers.prediction.float())
         targets.append(target.to(answers.prediction.device))
-    if not said:
+    if not logits:
         raise UserError("calibrate: the held-out loader gave no batch")
-    return calibration_of(torch.cat(said, 1), torch.cat(targets))
+    return calibration_of(torch.cat(logits, 1), torch.cat(targets))

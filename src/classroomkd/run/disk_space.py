@@ -91,13 +91,13 @@ def _codecs(networks: Networks, bank_plan: BankPlan, mentor: MentorSpec) -> dict
     """The forms of a mentor's answers by kind; its network is built only where its activations are stored."""
     context, top = networks.context, bank_plan.choice.spec.top
     logits = bank.TopK(len(context.classes), top) if top else bank.Dense(networks.task_runner.answer_shape)
-    found: dict[str, bank.Codec] = {LOGITS: logits}
+    codecs: dict[str, bank.Codec] = {LOGITS: logits}
     if bank_plan.taps:
         with torch.random.fork_rng(devices=[]):
             blank = networks.blank_mentor(mentor)
             example = blank.prepare(context.blank(), context.inputs.mean, context.inputs.std)
-            found |= {tap: bank.Dense(shape) for tap, shape in blank.read(bank_plan.taps, example).items()}
-    return found
+            codecs |= {tap: bank.Dense(shape) for tap, shape in blank.read(bank_plan.taps, example).items()}
+    return codecs
 
 
 def _held(context: RunContext, bank_plan: BankPlan, root: Path) -> list[bank.Manifest]:
@@ -107,7 +107,7 @@ def _held(context: RunContext, bank_plan: BankPlan, root: Path) -> list[bank.Man
         "part": context.student_part.digest(),
         "data": context.data.fingerprint,
     }
-    found = []
+    manifests = []
     for folder in bank.stores(root):
         try:
             manifest = bank.Manifest.read(folder)
@@ -115,8 +115,8 @@ def _held(context: RunContext, bank_plan: BankPlan, root: Path) -> list[bank.Man
         except UserError:
             continue  # it is not asked for
         if all(manifest.key.get(name) == value for name, value in wanted.items()):
-            found.append(manifest)
-    return found
+            manifests.append(manifest)
+    return manifests
 
 
 def _same(manifest: bank.Manifest, mentor: str, kind: str, codec: bank.Codec) -> bool:

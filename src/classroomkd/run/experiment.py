@@ -186,10 +186,10 @@ class Experiment:
                 self._warned.add(event["text"])
                 self.warn(event["text"])
         elif event["event"] == "not_finite":
-            name, found = event["mentor"], {key: event[key] for key in ("answers", "ids")}
+            name, which = event["mentor"], {key: event[key] for key in ("answers", "ids")}
             if name not in self._not_finite and self.networks.context.recipe.on_bad_mentor == "skip":
                 self.warn(f"{event['text']}; they are left out ({SKIPPED})")
-            self._not_finite = added(self._not_finite, {name: found})
+            self._not_finite = added(self._not_finite, {name: which})
         else:
             self.notify(event)
 
@@ -214,8 +214,8 @@ class Experiment:
                     if m["samples"] is None
                     else "it was trained by this run and has learned little (epochs, samples, label noise)"
                 )
-                found = f"{metric} {m['val_accuracy']:.1%} on {n} validation {self.networks.task_runner.samples}"
-                text = f"mentor '{m['name']}' has {found}, {words}: {remedy}"
+                scored = f"{metric} {m['val_accuracy']:.1%} on {n} validation {self.networks.task_runner.samples}"
+                text = f"mentor '{m['name']}' has {scored}, {words}: {remedy}"
                 if mode == "error":
                     raise UserError(text + " (check_mentors: warn goes on all the same)")
                 self.warn(text)
@@ -232,7 +232,7 @@ class Experiment:
             failures=self._failures,
             command=self.command,
             seconds=time.perf_counter() - started,
-            heard=self._not_finite,
+            not_finite=self._not_finite,
         )
         if self.networks.context.runtime.is_zero:
             atomic_write_text(self.out / "summary.json", json.dumps(summary, indent=1))

@@ -43,8 +43,8 @@ def network_fingerprint(context: RunContext, module: nn.Module, own: bool) -> st
     probe = torch.linspace(-2, 2, 2 * math.prod(context.data.shape)).view(2, *context.data.shape)
     with as_for_evaluation(module):
         try:
-            said = prediction_of(module(probe.to(context.runtime.device))).float()
-            digest.update(said.to("cpu").contiguous().numpy().tobytes())
+            output = prediction_of(module(probe.to(context.runtime.device))).float()
+            digest.update(output.to("cpu").contiguous().numpy().tobytes())
         except (RuntimeError, ValueError, AssertionError):
             digest.update(b"another input size")  # then its tensors must tell
     return digest.hexdigest()
@@ -53,10 +53,10 @@ def network_fingerprint(context: RunContext, module: nn.Module, own: bool) -> st
 def _packages(module: nn.Module) -> str:
     """Where its layers come from, with versions; torch's is no part of a key, this package's stands in it already."""
     names = {type(layer).__module__.partition(".")[0] for layer in module.modules()} - {"torch", "classroomkd"}
-    told = []
+    versions = []
     for name in sorted(names):
         try:
-            told.append(f"{name} {version(name)}")
+            versions.append(f"{name} {version(name)}")
         except PackageNotFoundError:  # a package of another name, or code that is not installed
-            told.append(name)
-    return ", ".join(told)
+            versions.append(name)
+    return ", ".join(versions)

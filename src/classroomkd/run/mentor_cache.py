@@ -83,7 +83,7 @@ def _stores(
     codecs: dict[str, bank.Codec] = {LOGITS: networks.task_runner.codec(mentor, spec.top)}
     codecs |= {tap: bank.Dense(shape) for tap, shape in shapes.items()}
     about = {**key, "views": bank_plan.views.definition, "part": part.digest(), "shape": list(context.data.shape)}
-    found: dict[str, bank.RowStore] = {}
+    stores: dict[str, bank.RowStore] = {}
     notes = []
     for kind, codec in codecs.items():
         own = about | {"stored": codec.definition, "software": "classroomkd " + __version__.rpartition(".")[0]}
@@ -92,14 +92,14 @@ def _stores(
             own |= {"place": mentor.tapped.places[kind], "as": taps[kind]}
         folder = bank.store_folder(root, mentor.name, own, kind)
         wanted, write = Manifest(own, kind, count, len(part), codec.definition), may_write(folder)
-        if not (folder / MANIFEST).exists() and (said := _told_apart(root, wanted)) is not None:
+        if not (folder / MANIFEST).exists() and (difference := _told_apart(root, wanted)) is not None:
             if not write:
                 raise UserError(
-                    f"bank: {said}, and {root} cannot be written; fill it where it was made (classroomkd bank fill), "
-                    "or give another cache="
+                    f"bank: {difference}, and {root} cannot be written; fill it where it was made (classroomkd bank "
+                    "fill), or give another cache="
                 )
-            notes.append(f"{said}; what is asked now is stored beside them")
-        found[kind] = bank.RowStore.open(
+            notes.append(f"{difference}; what is asked now is stored beside them")
+        stores[kind] = bank.RowStore.open(
             folder,
             own,
             kind=kind,
@@ -112,7 +112,7 @@ def _stores(
         )
     if notes and context.runtime.is_zero:
         notify({"event": "note", "text": f"bank: {notes[0]}"})
-    return found
+    return stores
 
 
 def _told_apart(root: Path, wanted: Manifest) -> str | None:
@@ -164,9 +164,9 @@ def prepare_answers(
                 )
         watch = Watch([mentor.name], networks.task_runner.task, context.runtime.device, *_together(context))
 
-        def heard(said: Mapping[str, Tensor], ids: Tensor) -> None:
-            features = {kind: (x,) for kind, x in said.items() if kind != LOGITS}
-            watch(Answers(said[LOGITS].unsqueeze(0), features), (0,), ids, None)
+        def on_answers(answers: Mapping[str, Tensor], ids: Tensor) -> None:
+            features = {kind: (x,) for kind, x in answers.items() if kind != LOGITS}
+            watch(Answers(answers[LOGITS].unsqueeze(0), features), (0,), ids, None)
             # What is to stop a run does so at once; ranks stop together, when all have filled their share.
             if context.recipe.on_bad_mentor == "stop" and context.runtime.world == 1:
                 _tell_of(context, watch, notify)
@@ -181,7 +181,7 @@ def prepare_answers(
             size=mentor.size,
             device=context.runtime.device,
             progress=progress if context.runtime.is_zero else None,
-            on_answers=heard,
+            on_answers=on_answers,
         )
         _tell_of(context, watch, notify)
         asked = context.runtime.total(asked)  # of all ranks, which all are through then
@@ -192,8 +192,8 @@ def prepare_answers(
         store.close()
     if context.runtime.is_zero and (left_out := bank.info(Path(folders[LOGITS])).left_out) is not None:
         form = stores[LOGITS].codec.definition.partition(" ")[0]
-        said = f"bank: {form} leaves out {left_out:.1%} of the probability (T = 1) that mentor '{mentor.name}' gives"
-        notify({"event": "note", "text": f"{said}, more at a higher temperature"})
+        text = f"bank: {form} leaves out {left_out:.1%} of the probability (T = 1) that mentor '{mentor.name}' gives"
+        notify({"event": "note", "text": f"{text}, more at a higher temperature"})
     return folders, asked, round(before, 2)
 
 
@@ -209,10 +209,10 @@ def _tell_of(context: RunContext, watch: Watch, notify: Callable[[dict[str, Any]
     Raises:
         RunStopped: it was not, and ``on_bad_mentor`` is ``stop``.
     """
-    for name, found in watch.flush().items():
-        notify(told(name, found))
+    for name, broken in watch.flush().items():
+        notify(told(name, broken))
         if context.recipe.on_bad_mentor == "stop":
-            raise RunStopped(f"while its answers were stored, {sentence(name, found)}. {REMEDY}{OR_SKIP}")
+            raise RunStopped(f"while its answers were stored, {sentence(name, broken)}. {REMEDY}{OR_SKIP}")
 
 
 def open_bank(

@@ -112,8 +112,8 @@ def _loudness(networks: Networks, arm: Arm, last: bool, batch: dict[str, Tensor]
     if known:
         with prepared(networks, arm, last, weights=True) as runner:
             scale = measure(runner, batch)
-    found = scale.entry() if scale is not None else {}
-    return {"gradient_ratio": found.get("gradient_ratio"), "loud": loud(scale)}
+    entry = scale.entry() if scale is not None else {}
+    return {"gradient_ratio": entry.get("gradient_ratio"), "loud": loud(scale)}
 
 
 def _bank(networks: Networks, bank_plan: BankPlan, arms: list[dict[str, Any]], features: float) -> dict[str, Any]:
@@ -186,7 +186,9 @@ class _Blank:
         device, self.classroom = context.runtime.device, classroom
         self.answers = torch.zeros(len(classroom.mentors), batch, *networks.task_runner.answer_shape, device=device)
         self.shapes = classroom.shapes.mentors if classroom.shapes is not None else {}
-        self.maps = {tap: [torch.zeros(batch, *x, device=device) for x in found] for tap, found in self.shapes.items()}
+        self.maps = {
+            tap: [torch.zeros(batch, *x, device=device) for x in shapes] for tap, shapes in self.shapes.items()
+        }
         self.rows = len(context.student_part) * (bank_plan.choice.spec.views or bank_plan.choice.count or 0)
 
     def lookup(self, ids: Tensor, views: Tensor) -> Tensor:

@@ -33,11 +33,11 @@ def known(recipe: Recipe, out: Path) -> Precision | None:
     kept = out / "environment.json"
     if kept.exists():
         try:
-            found = read_json(kept, MAPPING, remedy="").get("precision")
+            stored = read_json(kept, MAPPING, remedy="").get("precision")
         except UserError:  # cut by a kill: it is written before anything is trained
-            found = None
-        if found in ("fp32", "bf16"):
-            return "bf16" if found == "bf16" else "fp32"
+            stored = None
+        if stored in ("fp32", "bf16"):
+            return "bf16" if stored == "bf16" else "fp32"
     if not has_bf16(pick_device(recipe.device)):
         return "fp32"
     return "bf16" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
@@ -50,9 +50,9 @@ def decided(networks: Networks) -> Precision:
         size = min(context.recipe.train.batch_size, len(context.student_part))
         pixels, target, _ = context.student_part.batch(torch.arange(size))
         pixels, _ = context.base_views.eval_view(pixels, target)
-        return choose_layout(student, context.inputs(pixels), lambda said: prediction_of(said).float().square().mean())[
-            "precision"
-        ]
+        return choose_layout(
+            student, context.inputs(pixels), lambda output: prediction_of(output).float().square().mean()
+        )["precision"]
 
 
 def with_precision(recipe: Recipe, precision: Precision) -> Recipe:

@@ -102,8 +102,8 @@ class Session:
         """What a run would do and cost, measured; nothing is done. See :func:`~classroomkd.run.plan.plan`."""
         networks = self._opened()
         bank_plan, sizes = check(networks)
-        made = plan(networks, bank_plan, lambda text: self.notify({"event": "measuring", "text": text}))
-        return {"out": str(self.out), **sizes, **made}
+        planned = plan(networks, bank_plan, lambda text: self.notify({"event": "measuring", "text": text}))
+        return {"out": str(self.out), **sizes, **planned}
 
     def bench(self, rounds: int) -> dict[str, Any]:
         """Where the time of a step goes. See :func:`~classroomkd.run.bench.measure`."""

@@ -54,14 +54,14 @@ def summarise(
     failures: Sequence[str],
     command: str,
     seconds: float,
-    heard: Found | None = None,
+    not_finite: Found | None = None,
 ) -> dict[str, Any]:
     """The content of ``summary.json``, schema 1; scores are fractions in 0..1.
 
-    ``heard``: mentors' answers that are not finite as jobs told of them, for mentors of whom no student has an account.
+    ``not_finite``: mentors' answers that are not finite, by the jobs' events, for mentors of whom no entry tells.
     """
     context = networks.context
-    not_finite = {**(heard or {}), **added(*(e.get("not_finite", {}) for e in entries))}
+    broken = {**(not_finite or {}), **added(*(e.get("not_finite", {}) for e in entries))}
     recipe, arms, table = context.recipe, context.recipe.arms(), methods.entries()
     order = {arm.label: i for i, arm in enumerate(arms)}
     return {
@@ -100,7 +100,7 @@ def summarise(
         "entries": sorted(entries, key=lambda e: (order.get(e["method"], len(order)), e["seed"])),
         "mentors": [
             {k: v for k, v in m.items() if k not in ("val_logits", "answers", "fingerprint")}
-            | {"not_finite": not_finite.get(m["name"], {"answers": 0, "ids": []})}
+            | {"not_finite": broken.get(m["name"], {"answers": 0, "ids": []})}
             for m in mentors
         ],
         "bank": _bank(bank_plan, mentors),

@@ -1,0 +1,171 @@
+"""Mentors that the run trains: once for all runs of a cache, which knows them by all that their weights depend on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from classroomkd import __version__, models
+from classroomkd._files import (
+    atomic_write_text,
+    may_write,
+    open_lock,
+    refuse_links,
+    refuse_links_below,
+    writing,
+)
+from classroomkd._sums import write_sums
+from classroomkd.errors import UserError
+from classroomkd.run import assistants
+from classroomkd.run.fingerprint import content_key, network_fingerprint
+from classroomkd.run.kept import load_kept
+from classroomkd.run.mentor_data import mentor_part
+from classroomkd.run.networks import Networks, mentor_seed
+from classroomkd.train.loop import Notify, Training
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+    from classroomkd.recipe.schema import MentorSpec
+    from classroomkd.run.context import RunContext
+    from classroomkd.run.mentor_record import MentorRecord
+
+__all__ = ["train_mentor"]
+
+LOCK = ".lock"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One writer, also between processes; the lock goes with the process."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with open_lock(folder / LOCK) as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+def train_mentor(
+    networks: Networks, index: int, teachers: Sequence[MentorRecord], notify: Notify
+) -> tuple[Path, int, str]:
+    """Train a mentor by its recipe section, or take it from the cache; returns (weights, labels seen, note)."""
+    context, runner = networks.context, networks.task_runner
+    spec = context.recipe.mentors[index]
+    module = networks.untrained(spec.name)
+    part, note = mentor_part(context, index)
+    note = "; ".join(x for x in (note, assistants.described(spec)) if x)
+    key = _key(networks, index, module, part, teachers)
+    folder = refuse_links(context.cache, "mentors", key)
+    refuse_links_below(folder)
+    path = folder / "mentor.safetensors"
+    zero = context.runtime.is_zero
+    # What nobody here can write needs no lock: it is there, or it is not.
+    closed = not (may_write(folder) and may_write(folder / LOCK))
+    with _locked(folder) if zero and not closed else nullcontext():
+        # Rank 0 holds the lock for all; everybody looks between two barriers and so sees the same.
+        context.runtime.barrier()
+        there, wrong = path.exists(), load_kept(module, path, spec.name)
+        context.runtime.barrier()
+        if not context.runtime.any(wrong is not None):
+            notify({"event": "cached", "what": spec.name})
+            networks.loaded(spec.name, str(path))
+            return path, len(part), note
+        if closed:
+            raise UserError(
+                f"mentor '{spec.name}' is not in {context.cache}, which cannot be written: train it where it can, or "
+                "give another cache="
+            )
+        if zero and (there or (folder / "mentor.json").exists()):
+            again = (folder / "checkpoints" / "last.pt").exists()
+            how = (
+                "it is made again from its last checkpoint" if again else "there is no checkpoint: it is trained again"
+            )
+            notify({"event": "note", "text": f"mentor '{spec.name}': {wrong or f'{path} is damaged'}; {how}"})
+        _train(networks, index, module, part, teachers, folder, notify)
+        about = {
+            "model": spec.model,
+            "classes": json.dumps(list(context.classes)),
+            "preprocessing": json.dumps({"mean": context.data.mean, "std": context.data.std}),
+            "classroomkd": __version__,
+            **runner.about(),
+        }
+        if zero:
+            models.save_checkpoint(module, path, about)
+            atomic_write_text(folder / "mentor.json", json.dumps({"name": spec.name, "note": note, **about}, indent=1))
+            write_sums(folder, [path.name, "mentor.json"])
+        context.runtime.barrier()
+        # As it comes back from its file: each rank has running statistics of its own, and another memory format would
+        # change the last bits of what it answers.
+        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        models.load_checkpoint(module, path, what=f"mentor '{spec.name}'")
+    networks.loaded(spec.name, str(path))
+    return path, len(part), note
+
+
+def _key(networks: Networks, index: int, module: nn.Module, part: Part, teachers: Sequence[MentorRecord]) -> str:
+    """What a mentor's weights depend on."""
+    context, runner = networks.context, networks.task_runner
+    spec, train = context.recipe.mentors[index], context.mentor_train(index)
+    return content_key(
+        version=1,
+        model=spec.model,
+        classes=context.classes,
+        train=train.model_dump(mode="json", exclude={"checkpoint_minutes"}),  # it changes no weight
+        data=context.data.fingerprint,
+        parts=[part.digest(), context.data.val.digest()],
+        shape=context.data.shape,
+        mean=context.data.mean,
+        views=context.base_views.definition,
+        seed=mentor_seed(spec),
+        code=network_fingerprint(context, module, True) if spec.model.startswith("py:") else "",
+        **assistants.lineage(spec, teachers, runner.taught_by()),
+        **_own_form(context, spec),
+    )
+
+
+def _train(
+    networks: Networks,
+    index: int,
+    module: nn.Module,
+    part: Part,
+    teachers: Sequence[MentorRecord],
+    folder: Path,
+    notify: Notify,
+) -> None:
+    """Train a mentor's network, from its last checkpoint where there is one."""
+    context, train = networks.context, networks.context.mentor_train(index)
+    spec = context.recipe.mentors[index]
+    seed = mentor_seed(spec)
+    classroom = assistants.classroom_of(networks, index, module, teachers, part, train, seed)
+    training = Training(
+        context.runtime,
+        classroom,
+        part,
+        None,
+        context.base_views,
+        context.inputs,
+        train,
+        context.classes,
+        seed,
+        folder=folder,
+        notify=notify,
+        measure=False,
+        on_bad_mentor=context.recipe.on_bad_mentor,
+        evaluate_fn=networks.task_runner.evaluate,
+        extra_sizes=context.extra_sizes(classroom),
+        size=spec.shape if context.data.people is not None else None,
+    )
+    training.run(resume=True)
+
+
+def _own_form(context: RunContext, spec: MentorSpec) -> dict[str, Any]:
+    """What a pose mentor's own training depends on beside the data: its input size and what is said of its head."""
+    if context.data.people is None:
+        return {}
+    return {**({"size": spec.shape} if spec.shape else {}), **({"head": spec.head} if spec.head else {})}
