@@ -199,7 +199,7 @@ def test_a_detectors_boxes_are_nothing_to_learn_from(home: Path, capsys: pytest.
     [
         (["task={name: pose, per: persons}"], "task.per"),
         (["task={name: pose, loss_: kl}"], "did you mean 'loss'"),
-        (["data=digits"], "no people with joints"),
+        (["data=digits"], "has classes, not persons with joints"),
         (["student=resnet8"], "network for classification"),
         (["student=vitpose:usyd-community/vitpose-base"], "teach"),
         (["train.label_smoothing=0.1"], "label_smoothing"),

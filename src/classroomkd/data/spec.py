@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from classroomkd.errors import UserError, did_you_mean
 
-__all__ = ["ENDLESS_VIEWS", "IMAGE_VIEWS", "PARTS", "PERSON_VIEWS", "SPATIAL_VIEWS", "DataSpec", "parse"]
+__all__ = [
+    "ENDLESS_VIEWS",
+    "IMAGE_VIEWS",
+    "PARTS",
+    "PERSON_VIEWS",
+    "SPATIAL_VIEWS",
+    "DataSpec",
+    "parse",
+    "parts_problem",
+]
+
+Check = Callable[[Any], str | None]
 
 PARTS = ("train", "val", "test")
 # The tables of views need torch; these are their names.
@@ -46,61 +57,76 @@ class DataSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _whole(least: int) -> Callable[[Any], str | None]:
+def _whole(least: int) -> Check:
     def check(value: Any) -> str | None:
-        good = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        return None if good else f"give a whole number of at least {least}"
+        if not isinstance(value, int) or isinstance(value, bool):
+            return "must be a whole number"
+        return None if value >= least else f"must be at least {least}"
 
     return check
 
 
-def _optional(check: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+def _optional(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
 
 
 def _fraction(value: Any) -> str | None:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value < 1
-    return None if good else "give a number from 0 to below 1"
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return "must be a number"
+    if not math.isfinite(value):
+        return "must be a finite number"
+    return "must be at least 0" if value < 0 else None if value < 1 else "must be less than 1"
 
 
-def _choice(*choices: str) -> Callable[[Any], str | None]:
+def _choice(*choices: str) -> Check:
+    *most, last = (f"'{choice}'" for choice in choices)
+    listed = f"{', '.join(most)} or {last}"
+
     def check(value: Any) -> str | None:
-        return None if value in choices else f"give one of {', '.join(choices)}{did_you_mean(str(value), choices)}"
+        return None if value in choices else f"must be {listed}{did_you_mean(str(value), choices)}"
 
     return check
 
 
-def _views(value: Any) -> str | None:
-    return _choice(*dict.fromkeys(IMAGE_VIEWS + PERSON_VIEWS))(value)
-
-
 def _size(value: Any) -> str | None:
-    least = _whole(8)
-    if isinstance(value, (list, tuple)) and len(value) == 2 and not any(least(side) for side in value):
-        return None
-    return "give a whole number of at least 8, or [height, width] for pose" if least(value) else None
+    sides = value if isinstance(value, (list, tuple)) and len(value) == 2 else [value]
+    wrong = next((wrong for side in sides if (wrong := _whole(8)(side))), None)
+    return f"{wrong}, or [height, width] for pose" if wrong == "must be a whole number" else wrong
 
 
 def _mapping(value: Any) -> str | None:
-    return None if isinstance(value, Mapping) else "give a mapping of option: value"
+    return None if isinstance(value, Mapping) else "must be a mapping (key: value)"
 
 
-_CHECKS: dict[str, Callable[[Any], str | None]] = {
+_CHECKS: dict[str, Check] = {
     "val_fraction": _fraction,
     "test_fraction": _fraction,
     "split_seed": _whole(0),
     "limit": _optional(_whole(1)),
     "test_limit": _optional(_whole(1)),
     "size": _optional(_size),
-    "views": _optional(_views),
+    "views": _optional(_choice(*dict.fromkeys(IMAGE_VIEWS + PERSON_VIEWS))),
     "view_seed": _whole(0),
     "unreadable": _choice("refuse", "skip"),
     "options": _mapping,
 }
 
 
+def parts_problem(given: Collection[str]) -> str | None:
+    """What is wrong with naming ``given`` of source, train, val and test, as a sentence about ``data:``."""
+    if not given:
+        return "names no source; write data: puppets, or source: imagefolder:DIR"
+    if "source" in given and len(given) > 1:
+        other = ", ".join(sorted(set(given) - {"source"}))
+        return f"has both 'source' and {other}; use source alone, or train, val and test"
+    if "source" not in given and "train" not in given:
+        return f"has '{min(given)}' but no 'train'; add train: SOURCE"
+    return None
+
+
 def parse(spec: Any) -> DataSpec:
-    """A ``DataSpec`` from a string, a mapping, a pydantic model, a Dataset or a (train, test) pair of Datasets.
+    """A ``DataSpec`` from a string, a mapping, a recipe's section (which was checked), a Dataset or a (train, test)
+    pair of Datasets.
 
     Raises:
         UserError: for unknown keys, wrong types or a missing source; all mistakes in one message.
@@ -108,28 +134,24 @@ def parse(spec: Any) -> DataSpec:
     if isinstance(spec, DataSpec):
         return spec
     if hasattr(spec, "model_dump"):
-        spec = {key: value for key, value in spec.model_dump().items() if value is not None}
+        return DataSpec(**{key: value for key, value in spec.model_dump().items() if value is not None})
     if isinstance(spec, tuple) and len(spec) in (2, 3):
         spec = dict(zip(("train", "test") if len(spec) == 2 else PARTS, spec, strict=True))
     if not isinstance(spec, Mapping):
         spec = {"source": spec}
-    return _from_mapping(spec)
-
-
-def _from_mapping(spec: Mapping[str, Any]) -> DataSpec:
-    known = [entry.name for entry in fields(DataSpec)]
-    wrong = [f"data.{key}: unknown key{did_you_mean(str(key), known)}" for key in spec if key not in known]
-    for key, check in _CHECKS.items():
-        if key in spec:
-            complaint = check(spec[key])
-            if complaint:
-                wrong.append(f"data.{key}: {spec[key]!r} does not fit; {complaint}")
-    named = [part for part in PARTS if spec.get(part) is not None]
-    if spec.get("source") is None and "train" not in named:
-        wrong.append("data: no source; say data: puppets, or {source: imagefolder:DIR}, or {train: …, test: …}")
-    if spec.get("source") is not None and named:
-        wrong.append(f"data: both 'source' and '{named[0]}' are given; use source alone, or train, val and test")
+    wrong = list(_problems(spec))
     if wrong:
         raise UserError("\n".join(wrong))
     size = spec.get("size")
     return DataSpec(**{**spec, "size": tuple(size)} if isinstance(size, list) else spec)
+
+
+def _problems(spec: Mapping[str, Any]) -> Iterator[str]:
+    known = [entry.name for entry in fields(DataSpec)]
+    for key, value in spec.items():
+        if key not in known:
+            yield f"data.{key}: unknown key{did_you_mean(str(key), known)}"
+        elif key in _CHECKS and (sentence := _CHECKS[key](value)) is not None:
+            yield f"data.{key} = {value!r}: {sentence}"
+    if sentence := parts_problem([part for part in ("source", *PARTS) if spec.get(part) is not None]):
+        yield f"data: {sentence}"

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from classroomkd import tasks
-from classroomkd.data.sources.table import entries, entry_names, find_entry, kind_of, source_names
-from classroomkd.errors import UserError, did_you_mean
+from classroomkd.data.sources.table import entries, option_problems, source_problem
+from classroomkd.data.spec import PARTS, parts_problem
+from classroomkd.errors import did_you_mean
 from classroomkd.recipe.nodes import Loc, Node, described_task
 from classroomkd.recipe.paths import data_sources
 from classroomkd.recipe.problems import Problem, problem
@@ -22,72 +23,38 @@ def check_data(tree: Node, trust_code: bool, known_sources: Collection[str] = ()
     """Sources exist and are written in full, their options exist, and exactly one way of naming them is used."""
     task = described_task(tree)
     problems = [
-        problem(tree, loc, sentence)
+        problem(tree, loc, f"{sentence}{_other_task(node.value, task)}")
         for loc, node in data_sources(tree)
-        if node.value not in known_sources and (sentence := _source_problem(node.value, trust_code, task)) is not None
+        if node.value not in known_sources
+        and (sentence := source_problem(node.value, task.reads, trust_code=trust_code, task=task.name))
     ]
     data = tree.child("data")
     if data is None or not isinstance(data.value, dict):
         return problems
-    given = {
-        part for part in ("source", "train", "val", "test") if (node := data.child(part)) and node.value is not None
-    }
-    if not given:
-        problems.append(problem(tree, ("data",), "names no source; write data: puppets, or source: imagefolder:DIR"))
-    elif "source" in given and len(given) > 1:
-        other = ", ".join(sorted(given - {"source"}))
-        problems.append(
-            problem(tree, ("data",), f"has both 'source' and {other}; use source alone, or train, val and test")
-        )
-    elif "source" not in given and "train" not in given:
-        problems.append(problem(tree, ("data",), f"has '{min(given)}' but no 'train'; add train: SOURCE", value=False))
+    given = [part for part in ("source", *PARTS) if (node := data.child(part)) and node.value is not None]
+    if sentence := parts_problem(given):
+        problems.append(problem(tree, ("data",), sentence, value=not given or "source" in given))
     return [*problems, *check_views(tree), *_source_options(tree, task)]
 
 
-def _source_problem(text: str, trust_code: bool, task: TaskDescription) -> str | None:
-    name, colon, argument = text.partition(":")
-    try:
-        entry = find_entry(name)
-    except UserError as error:  # a plug-in that cannot be loaded
-        return str(error)
-    if entry is None:
-        near = did_you_mean(name, entry_names())
-        return f"there is no data source '{name}'{near}; there are {', '.join(source_names())}"
-    if entry.argument is not None and not argument.strip():
-        return f"lacks what follows the colon; write {name}:{entry.argument}"
-    if entry.argument is None and colon:
-        return f"'{name}' takes nothing after it; write {name} (its settings go into data.options)"
-    if entry.trust and not trust_code:
-        return "runs code that is not part of classroomkd; if you trust it, add --trust-code"
-    if task.reads not in entry.opens:
-        others = ", ".join(known for known, one in entries().items() if task.reads in one.opens)
-        reader = next((row for row in tasks.rows() if row.description.reads in entry.opens), None)
-        if task.name == tasks.DEFAULT and reader is not None:  # perhaps nobody named the task
-            wanted = f"{reader.description.samples}; give task: {reader.name}"
-        else:
-            wanted = f"no {task.samples}"
-        return f"has {wanted}; for {task.name} there are {others}"
-    return None
+def _other_task(text: str, task: TaskDescription) -> str:
+    """The task that reads a source which the default one does not: perhaps nobody named the task."""
+    name = text.partition(":")[0]
+    opens = entries()[name].opens if name in entries() else {}
+    if task.name != tasks.DEFAULT or not opens or task.reads in opens:
+        return ""
+    reader = next((row.name for row in tasks.rows() if row.description.reads in opens), None)
+    return "" if reader is None else f" (give task: {reader})"
 
 
 def _source_options(tree: Node, task: TaskDescription) -> list[Problem]:
     data = tree.child("data")
     options = data.child("options") if data is not None else None
-    names = [node.value.partition(":")[0] for _, node in data_sources(tree)]
-    table = entries()
-    tables = [table[name].options_for(task.reads) for name in names if name in table]
-    if options is None or not isinstance(options.value, dict) or not tables or None in tables:
+    if options is None or not isinstance(options.value, dict):
         return []
-    known = {key: kinds for entry in tables for key, kinds in (entry or {}).items()}
-    problems = []
-    for key, node in options.value.items():
-        loc: Loc = ("data", "options", key)
-        if key not in known:
-            there = f"; there are {', '.join(known)}" if known else f"; '{names[0]}' has none"
-            problems.append(problem(tree, loc, f"unknown option of '{names[0]}'{did_you_mean(key, known)}{there}"))
-        elif isinstance(node.value, bool) or not isinstance(node.value, known[key]):
-            problems.append(problem(tree, loc, f"must be {kind_of(known[key])}"))
-    return problems
+    names = [node.value.partition(":")[0] for _, node in data_sources(tree)]
+    wrong = option_problems(names, {key: node.value for key, node in options.value.items()}, task.reads)
+    return [problem(tree, ("data", "options", key), sentence) for key, sentence in wrong.items()]
 
 
 def check_views(tree: Node) -> Iterator[Problem]:

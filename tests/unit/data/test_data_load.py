@@ -15,6 +15,7 @@ from classroomkd.data.images import ImageSet, MemoryPixels, Part
 from classroomkd.data.sources import python
 from classroomkd.data.statistics import mean_std
 from classroomkd.errors import UserError
+from classroomkd.recipe import make_recipe
 
 SMALL = {"train": 200, "test": 50, "image_size": 32}
 
@@ -150,25 +151,25 @@ def test_train_and_test_from_different_sources(puppets: ImageSet) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("pupets", r"no source 'pupets' \(did you mean 'puppets'\?\)"),
+        ("pupets", r"no data source 'pupets' \(did you mean 'puppets'\?\)"),
         ("cifar100", "write cifar100:DIR"),
         ("imagefolder: ", "write imagefolder:DIR"),
         ("digits:here", "takes nothing after it"),
         ("cifar10:/no/such/folder", r"no folder /no/such/folder .*/ exists and holds"),
         ({"source": "puppets", "limitt": 3}, r"data\.limitt: unknown key \(did you mean 'limit'\?\)"),
-        ({"source": "puppets", "val_fraction": 1.0}, r"data\.val_fraction: 1\.0 does not fit"),
-        ({"source": "puppets", "limit": 0}, r"data\.limit: 0 does not fit"),
-        ({"source": "puppets", "limit": True}, r"data\.limit: True does not fit"),
+        ({"source": "puppets", "val_fraction": 1.0}, r"data\.val_fraction = 1\.0: must be less than 1"),
+        ({"source": "puppets", "limit": 0}, r"data\.limit = 0: must be at least 1"),
+        ({"source": "puppets", "limit": True}, r"data\.limit = True: must be a whole number"),
         ({"source": "puppets", "unreadable": "skp"}, r"did you mean 'skip'"),
         ({"source": "puppets", "limit": 5, "options": SMALL}, "5 images cannot cover 10 classes"),
         ({"source": "puppets", "limit": 10, "options": SMALL}, "no image is left for the validation part"),
         ({"source": "puppets", "val_fraction": 0, "options": SMALL}, r"data\.val_fraction: 0"),
-        ({"source": "puppets", "options": {"hrd": 1}}, r"data\.options\.hrd: .*did you mean 'hard'"),
-        ({"source": "puppets", "options": {"train": "many"}}, r"data\.options\.train: 'many' does not fit"),
+        ({"source": "puppets", "options": {"hrd": 1}}, r"data\.options\.hrd = 1: .*did you mean 'hard'"),
+        ({"source": "puppets", "options": {"train": "many"}}, r"data\.options\.train = 'many': must be a whole number"),
         ({"source": "puppets", "options": {"train": 3}}, r"data\.options\.train: 3 puppets"),
-        ({"source": "digits", "options": {"seed": 3}}, "'digits' has no options"),
-        ({"source": "puppets", "test": "puppets"}, "both 'source' and 'test'"),
-        ({"test": "puppets"}, "no source"),
+        ({"source": "digits", "options": {"seed": 3}}, "'digits' has none"),
+        ({"source": "puppets", "test": "puppets"}, "both 'source' and test"),
+        ({"test": "puppets"}, "has 'test' but no 'train'"),
         ({}, "no source"),
         ("py:os:getcwd", "--trust-code"),
     ],
@@ -176,6 +177,43 @@ def test_train_and_test_from_different_sources(puppets: ImageSet) -> None:
 def test_mistakes_are_named(spec: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         data.load(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"source": "pupets"},
+        {"source": "cifar100"},
+        {"source": "puppets:3"},
+        {"source": "mpii:x"},
+        {"source": "py:a.b:c"},
+        {"source": "puppets", "test": "puppets"},
+        {"test": "puppets"},
+        {"limit": 3},
+        {"source": "puppets", "limit": 0},
+        {"source": "puppets", "limit": "x"},
+        {"source": "puppets", "limit": True},
+        {"source": "puppets", "split_seed": -1},
+        {"source": "puppets", "val_fraction": 1},
+        {"source": "puppets", "val_fraction": -0.5},
+        {"source": "puppets", "test_fraction": "x"},
+        {"source": "puppets", "test_fraction": float("nan")},
+        {"source": "puppets", "size": 4},
+        {"source": "puppets", "unreadable": "skp"},
+        {"source": "puppets", "views": "crops"},
+        {"source": "puppets", "options": {"hrd": 1}},
+        {"source": "puppets", "options": {"train": 3.5}},
+        {"source": "digits", "options": {"train": 3}},
+    ],
+)
+def test_a_recipe_and_the_library_say_the_same(spec: Any) -> None:
+    with pytest.raises(UserError) as ours:
+        data.load(spec)
+    with pytest.raises(UserError) as theirs:
+        make_recipe({"data": spec, "student": "convnet8", "method": "none"})
+    sentence = str(ours.value).split(": ", 1)[1]
+    assert sentence in str(theirs.value)
+    assert len(str(ours.value).splitlines()) == 1
 
 
 def test_all_mistakes_at_once() -> None:

@@ -267,7 +267,7 @@ def test_mpii_s_labels_are_those_that_the_official_scorer_counts(tmp_path: Path)
         ({"source": "puppets", "size": [64, 48]}, "classification", "is for pose; whole images are square"),
         ({"source": "puppets", "options": {"rotation": 120}}, "pose", "120 does not fit; give 0 to 90"),
         ({"source": "puppets", "options": {"rotation": 20}}, "classification", "unknown option of 'puppets'"),
-        ({"source": "puppets", "options": {"metric": 3}}, "pose", "3 does not fit; give text"),
+        ({"source": "puppets", "options": {"metric": 3}}, "pose", "data.options.metric = 3: must be text"),
         ("coco-keypoints:/nowhere", "pose", "there is no folder or zip archive /nowhere"),
         ("coco-keypoints:/nowhere.json@/", "pose", "there is no file /nowhere.json"),
         ({"source": "puppets", "size": [64]}, "pose", "or \\[height, width\\] for pose"),

@@ -7,7 +7,7 @@ its value ``module:ENTRY``, an :class:`Entry`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -29,7 +29,9 @@ __all__ = [
     "find_entry",
     "kind_of",
     "open_source",
+    "option_problems",
     "source_names",
+    "source_problem",
 ]
 
 GROUP = "classroomkd.sources"
@@ -205,18 +207,46 @@ def kind_of(types: tuple[type, ...]) -> str:
     return "text" if types == _TEXT else "a whole number" if types == (int,) else "a number"
 
 
-def _check_options(name: str, known: Mapping[str, tuple[type, ...]] | None, options: Mapping[str, Any]) -> None:
-    if known is None:
-        return
-    wrong = []
+def source_problem(text: str, reads: str, *, trust_code: bool, task: str = "") -> str | None:
+    """Why ``text`` (``name`` or ``name:argument``) does not name a source whose samples have ``reads``, as a sentence
+    about the place that says it; None where it does. ``task`` is who wants them."""
+    name, colon, argument = text.partition(":")
+    try:
+        entry = find_entry(name)
+    except UserError as error:  # a plug-in that cannot be loaded
+        return str(error)
+    if entry is None:
+        near = did_you_mean(name, entry_names())
+        return f"there is no data source '{name}'{near}; there are {', '.join(source_names())}"
+    if entry.argument is not None and not argument.strip():
+        return f"lacks what follows the colon; write {_pattern(name, entry)}"
+    if entry.argument is None and colon:
+        return f"'{name}' takes nothing after it; write {name} (its settings go into data.options)"
+    if entry.trust and not trust_code:
+        return "runs code that is not part of classroomkd; if you trust it, add --trust-code"
+    if reads not in entry.opens:
+        able = ", ".join(other for other, row in entries().items() if reads in row.opens)
+        have, wanted = (WORDS.get(word, word) for word in (next(iter(entry.opens)), reads))
+        whom = f"for task: {task} " if task else ""
+        return f"'{name}' has {have}, not {wanted}; {whom}there are {able}"
+    return None
+
+
+def option_problems(names: Iterable[str], options: Mapping[str, Any], reads: str) -> dict[str, str]:
+    """What is wrong with ``data.options`` for the sources ``names``, as sentences by their keys."""
+    names, table = list(names), entries()
+    allowed = [table[name].options_for(reads) for name in names if name in table]
+    if not allowed or None in allowed:
+        return {}
+    known = {key: kinds for row in allowed for key, kinds in (row or {}).items()}
+    wrong = {}
     for key, value in options.items():
         if key not in known:
-            there = f"; there are {', '.join(known)}" if known else f"; '{name}' has no options"
-            wrong.append(f"data.options.{key}: unknown option of '{name}'{did_you_mean(key, known)}{there}")
+            there = f"; there are {', '.join(known)}" if known else f"; '{names[0]}' has none"
+            wrong[key] = f"unknown option of '{names[0]}'{did_you_mean(key, known)}{there}"
         elif isinstance(value, bool) or not isinstance(value, known[key]):
-            wrong.append(f"data.options.{key}: {value!r} does not fit; give {kind_of(known[key])}")
-    if wrong:
-        raise UserError("\n".join(wrong))
+            wrong[key] = f"must be {kind_of(known[key])}"
+    return wrong
 
 
 def open_source(text: str, request: Request) -> Any:
@@ -224,25 +254,15 @@ def open_source(text: str, request: Request) -> Any:
     of persons a ``PersonSource``; a factory may also return a whole ``ImageSet``.
 
     Raises:
-        UserError: for unknown names, a missing argument, samples that have something else, unknown options, code that
-        is not trusted, and what the source finds wrong.
+        UserError: what :func:`source_problem` and :func:`option_problems` say, and what the source finds wrong.
     """
-    name, colon, argument = text.partition(":")
+    if sentence := source_problem(text, request.reads, trust_code=request.trust_code, task=request.task):
+        raise UserError(f"data = {text!r}: {sentence}")
+    name, _, argument = text.partition(":")
+    options = request.options
+    if wrong := option_problems([name], options, request.reads):
+        raise UserError("\n".join(f"data.options.{key} = {options[key]!r}: {said}" for key, said in wrong.items()))
     entry = find_entry(name)
-    if entry is None:
-        near = did_you_mean(name, entry_names())
-        raise UserError(f"data: there is no source '{name}'{near}; there are {', '.join(source_names())}")
-    if entry.argument is not None and not argument.strip():
-        raise UserError(f"data: '{text}' lacks what follows the colon; write {_pattern(name, entry)}")
-    if entry.argument is None and colon:
-        raise UserError(f"data: '{name}' takes nothing after it; write {name} (settings go into data.options)")
-    if entry.trust and not request.trust_code:
-        raise UserError(f"data: '{text}' runs code of yours; say so with --trust-code (in Python: trust_code=True)")
-    if request.reads not in entry.opens:
-        able = ", ".join(other for other, row in entries().items() if request.reads in row.opens)
-        have, wanted = (WORDS.get(word, word) for word in (next(iter(entry.opens)), request.reads))
-        whom = f"for task: {request.task} " if request.task else ""
-        raise UserError(f"data: '{name}' has {have}, not {wanted}; {whom}there are {able}")
-    _check_options(name, entry.options_for(request.reads), request.options)
+    assert entry is not None
     module, function = entry.opens[request.reads].split(":")
     return getattr(importlib.import_module(module), function)(argument, request)
