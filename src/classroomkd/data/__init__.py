@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 from classroomkd.errors import UserError
 
 _LAZY = {
-    "DataSpec": "spec",
+    "DataSettings": "spec",
+    "DataSpec": "spec",  # the old name of DataSettings
     "DatasetPixels": "dataset_pixels",
     "FilePixels": "file_pixels",
     "FixedViews": "views",

@@ -17,7 +17,7 @@ from classroomkd.data import split
 from classroomkd.data.images import ImageSet, Part
 from classroomkd.data.sources.base import Raw, Request, Source
 from classroomkd.data.sources.table import open_source
-from classroomkd.data.spec import PARTS, DataSpec, parse
+from classroomkd.data.spec import PARTS, DataSettings, parse
 from classroomkd.data.statistics import mean_std
 from classroomkd.data.subsets import compact, strata
 from classroomkd.data.targets import CLASS
@@ -26,7 +26,7 @@ from classroomkd.errors import UserError
 __all__ = ["from_dataset", "load_images"]
 
 
-def load_images(wanted: DataSpec, *, trust_code: bool = False, task: str = "") -> ImageSet:
+def load_images(wanted: DataSettings, *, trust_code: bool = False, task: str = "") -> ImageSet:
     """Images with a class each; see :func:`classroomkd.data.load`.
 
     Args:
@@ -66,7 +66,7 @@ def from_dataset(
     return _assemble(dataset_source(parts, request, name=name, classes=classes), wanted)
 
 
-def _side(wanted: DataSpec) -> int | None:
+def _side(wanted: DataSettings) -> int | None:
     if isinstance(wanted.size, tuple):
         raise UserError(f"data.size: {list(wanted.size)} is for pose; whole images are square, give one number")
     return wanted.size
@@ -81,7 +81,7 @@ def _open(source: Any, request: Request) -> Source | ImageSet:
     return from_returned(source, request, "data")
 
 
-def _together(wanted: DataSpec, request: Request) -> Source:
+def _together(wanted: DataSettings, request: Request) -> Source:
     """One source out of several: each part from its own."""
     given = {part: getattr(wanted, part) for part in PARTS if getattr(wanted, part) is not None}
     if not any(isinstance(value, str) for value in given.values()):
@@ -151,7 +151,7 @@ def _parts_with_ids(source: Source) -> dict[str, Part]:
     return parts
 
 
-def _limited(part: Part, limit: int | None, purpose: str, wanted: DataSpec, classes: int) -> Part:
+def _limited(part: Part, limit: int | None, purpose: str, wanted: DataSettings, classes: int) -> Part:
     if limit is None or limit >= len(part):
         return part
     if limit < classes:
@@ -161,7 +161,7 @@ def _limited(part: Part, limit: int | None, purpose: str, wanted: DataSpec, clas
     return part.subset(torch.from_numpy(keep))
 
 
-def _split_off(part: Part, fraction: float, purpose: str, wanted: DataSpec, classes: int) -> tuple[Part, Part]:
+def _split_off(part: Part, fraction: float, purpose: str, wanted: DataSettings, classes: int) -> tuple[Part, Part]:
     """(what stays, what is split off): ``fraction`` of every class."""
     target, ids = strata(part)
     counts = split.counts_for_fraction(np.bincount(target, minlength=classes).astype(np.int64), fraction)
@@ -170,7 +170,7 @@ def _split_off(part: Part, fraction: float, purpose: str, wanted: DataSpec, clas
     return part.subset(torch.from_numpy(stays)), part.subset(torch.from_numpy(away))
 
 
-def _assemble(source: Source, wanted: DataSpec) -> ImageSet:
+def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
     parts = _parts_with_ids(source)
     notes = list(source.notes)
     train = parts["all"] if "all" in parts else parts["train"]

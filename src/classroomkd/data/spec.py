@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from classroomkd._renamed import warn_old_name
 from classroomkd.errors import UserError, did_you_mean
 
 __all__ = [
@@ -15,7 +16,7 @@ __all__ = [
     "PARTS",
     "PERSON_VIEWS",
     "SPATIAL_VIEWS",
-    "DataSpec",
+    "DataSettings",
     "parse",
     "parts_problem",
 ]
@@ -35,7 +36,7 @@ PERSON_VIEWS = ("person", "person_mpii", "person_flip", "none")
 
 
 @dataclass(frozen=True)
-class DataSpec:
+class DataSettings:
     """The keys of ``data:`` in a recipe; see ``docs`` of ``load`` for what each means.
 
     ``source`` or ``train``/``val``/``test`` hold a source's name (or, from Python, a ``torch.utils.data.Dataset``).
@@ -124,17 +125,17 @@ def parts_problem(given: Collection[str]) -> str | None:
     return None
 
 
-def parse(spec: Any) -> DataSpec:
-    """A ``DataSpec`` from a string, a mapping, a recipe's section (which was checked), a Dataset or a (train, test)
+def parse(spec: Any) -> DataSettings:
+    """A ``DataSettings`` from a string, a mapping, a recipe's section (which was checked), a Dataset or a (train, test)
     pair of Datasets.
 
     Raises:
         UserError: for unknown keys, wrong types or a missing source; all mistakes in one message.
     """
-    if isinstance(spec, DataSpec):
+    if isinstance(spec, DataSettings):
         return spec
     if hasattr(spec, "model_dump"):
-        return DataSpec(**{key: value for key, value in spec.model_dump().items() if value is not None})
+        return DataSettings(**{key: value for key, value in spec.model_dump().items() if value is not None})
     if isinstance(spec, tuple) and len(spec) in (2, 3):
         spec = dict(zip(("train", "test") if len(spec) == 2 else PARTS, spec, strict=True))
     if not isinstance(spec, Mapping):
@@ -143,11 +144,11 @@ def parse(spec: Any) -> DataSpec:
     if wrong:
         raise UserError("\n".join(wrong))
     size = spec.get("size")
-    return DataSpec(**{**spec, "size": tuple(size)} if isinstance(size, list) else spec)
+    return DataSettings(**{**spec, "size": tuple(size)} if isinstance(size, list) else spec)
 
 
 def _problems(spec: Mapping[str, Any]) -> Iterator[str]:
-    known = [entry.name for entry in fields(DataSpec)]
+    known = [entry.name for entry in fields(DataSettings)]
     for key, value in spec.items():
         if key not in known:
             yield f"data.{key}: unknown key{did_you_mean(str(key), known)}"
@@ -155,3 +156,10 @@ def _problems(spec: Mapping[str, Any]) -> Iterator[str]:
             yield f"data.{key} = {value!r}: {sentence}"
     if sentence := parts_problem([part for part in ("source", *PARTS) if spec.get(part) is not None]):
         yield f"data: {sentence}"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DataSpec":
+        warn_old_name("classroomkd.data.DataSpec", "DataSettings")
+        return DataSettings
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

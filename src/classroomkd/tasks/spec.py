@@ -12,7 +12,7 @@ from classroomkd.tasks.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from classroomkd.data.images import ImageSet
-    from classroomkd.data.spec import DataSpec
+    from classroomkd.data.spec import DataSettings
 
 __all__ = ["TaskDescription"]
 
@@ -48,7 +48,7 @@ class TaskDescription:
     demos: ClassVar[Mapping[str, Path]] = {}
     next_step: ClassVar[str] = ""
 
-    def load(self, wanted: DataSpec, *, trust_code: bool = False) -> ImageSet:
+    def load(self, wanted: DataSettings, *, trust_code: bool = False) -> ImageSet:
         """The data set that a recipe's ``data:`` describes.
 
         Raises:

@@ -438,3 +438,8 @@ def test_packing_is_gone_and_says_so(puppets: ImageSet, tmp_path: Path) -> None:
     for gone in (data.pack, data.unpack):
         with pytest.raises(UserError, match="give the ImageSet itself"):
             gone(puppets, tmp_path)
+
+
+def test_what_is_said_about_data_has_an_old_name() -> None:
+    with pytest.warns(DeprecationWarning, match="DataSpec is called DataSettings now"):
+        assert data.DataSpec is data.DataSettings

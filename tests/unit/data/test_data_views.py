@@ -9,7 +9,7 @@ from torch import Tensor
 
 from classroomkd.data import FixedViews, MemoryPixels, Part, make_views, view_names
 from classroomkd.data import rng as counter
-from classroomkd.data.spec import ENDLESS_VIEWS, DataSpec, parse
+from classroomkd.data.spec import ENDLESS_VIEWS, DataSettings, parse
 from classroomkd.data.views.base import Views
 from classroomkd.data.views.resized_crop import ResizedCrop
 from classroomkd.errors import UserError
@@ -251,7 +251,7 @@ def test_errors_name_the_remedy() -> None:
 
 def test_the_spec_knows_every_view_by_name() -> None:
     for name in view_names():
-        assert parse({"source": "puppets", "views": name}) == DataSpec(source="puppets", views=name)
+        assert parse({"source": "puppets", "views": name}) == DataSettings(source="puppets", views=name)
     with pytest.raises(UserError, match=r"data\.views.*did you mean 'resized_crop'"):
         parse({"source": "puppets", "views": "resizedcrop"})
 

@@ -26,7 +26,7 @@ from classroomkd.data.keypoints.selections import Selection, limited, lots_of, s
 from classroomkd.data.keypoints.skeleton_union import widened
 from classroomkd.data.sources.base import Request
 from classroomkd.data.sources.table import open_source
-from classroomkd.data.spec import IMAGE_VIEWS, PARTS, PERSON_VIEWS, DataSpec
+from classroomkd.data.spec import IMAGE_VIEWS, PARTS, PERSON_VIEWS, DataSettings
 from classroomkd.data.statistics import mean_std
 from classroomkd.data.targets import KEYPOINTS
 from classroomkd.errors import UserError
@@ -36,7 +36,7 @@ __all__ = ["load_people"]
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def load_people(wanted: DataSpec, *, trust_code: bool = False, task: str = "") -> ImageSet:
+def load_people(wanted: DataSettings, *, trust_code: bool = False, task: str = "") -> ImageSet:
     """The persons that ``wanted`` describes, for the task of that name; see :func:`classroomkd.data.load`.
 
     Raises:
@@ -55,7 +55,7 @@ def load_people(wanted: DataSpec, *, trust_code: bool = False, task: str = "") -
     return _assemble(opened, wanted, options, Canvas((size[0], size[-1]), options.canvas))
 
 
-def _open(wanted: DataSpec, request: Request) -> PersonSource | ImageSet:
+def _open(wanted: DataSettings, request: Request) -> PersonSource | ImageSet:
     if wanted.source is not None:
         return _checked(wanted.source, open_source(_text(wanted.source), request))
     opened: dict[str, PersonSource] = {}
@@ -94,7 +94,7 @@ def _checked(text: str, opened: Any) -> PersonSource | ImageSet:
     raise UserError(f"data: '{text}' gives no persons with joints, which task: pose needs")
 
 
-def _assemble(source: PersonSource, wanted: DataSpec, options: PersonOptions, canvas: Canvas) -> ImageSet:
+def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions, canvas: Canvas) -> ImageSet:
     if wanted.views is None and source.views not in PERSON_VIEWS:
         raise AssertionError(source.views)
     first = source.parts.get("all") or source.parts["train"]
@@ -156,7 +156,7 @@ def _target(people: People, ids: Ints) -> Tensor:
 
 
 def _cut(
-    chosen: dict[str, Selection], canvas: Canvas, options: PersonOptions, wanted: DataSpec, notes: list[str]
+    chosen: dict[str, Selection], canvas: Canvas, options: PersonOptions, wanted: DataSettings, notes: list[str]
 ) -> tuple[dict[str, tuple[Pixels, Tensor]], dict[str, Selection]]:
     """Pixels and rows of every part, and the parts without what could not be decoded."""
     total = sum(len(lot) for lot in chosen.values()) * 3 * canvas.side**2

@@ -14,7 +14,7 @@ from classroomkd.tasks.spec import TaskDescription
 
 if TYPE_CHECKING:
     from classroomkd.data.images import ImageSet
-    from classroomkd.data.spec import DataSpec
+    from classroomkd.data.spec import DataSettings
 
 __all__ = ["ClassificationOptions", "ClassificationSpec"]
 
@@ -38,7 +38,7 @@ class ClassificationSpec(TaskDescription):
     }
     next_step = "classroomkd run own-images data.source=imagefolder:DIR   your own images in folders by class"
 
-    def load(self, wanted: DataSpec, *, trust_code: bool = False) -> ImageSet:
+    def load(self, wanted: DataSettings, *, trust_code: bool = False) -> ImageSet:
         """Images with a class each."""
         from classroomkd.data.loading import load_images
 

@@ -17,7 +17,7 @@ from classroomkd.tasks.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from classroomkd.data.images import ImageSet
-    from classroomkd.data.spec import DataSpec
+    from classroomkd.data.spec import DataSettings
 
 __all__ = ["BY_JOINT", "PoseOptions", "PoseSpec"]
 
@@ -68,7 +68,7 @@ class PoseSpec(TaskDescription):
     demos: ClassVar[Mapping[str, Path]] = {"puppets": Path(__file__).with_name("demo.yaml")}
     next_step = "classroomkd run pose/coco data.source=coco-keypoints:DIR   your own people, annotated as COCO does"
 
-    def load(self, wanted: DataSpec, *, trust_code: bool = False) -> ImageSet:
+    def load(self, wanted: DataSettings, *, trust_code: bool = False) -> ImageSet:
         """Persons, cropped."""
         from classroomkd.data.keypoints.assemble import load_people
 
