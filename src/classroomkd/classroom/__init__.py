@@ -2,9 +2,10 @@
 
 from classroomkd.classroom.choosing import choose
 from classroomkd.classroom.classroom import Classroom
+from classroomkd.classroom.composition import Composition
 from classroomkd.classroom.lesson import Answers, Calibration, Lesson, Terms
 from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool
-from classroomkd.classroom.method import ClassInfo, Composition, Method, Shapes, masked_mean
+from classroomkd.classroom.method import ClassInfo, Method, Shapes, masked_mean
 from classroomkd.classroom.needs import Needs
 from classroomkd.classroom.plain_loop import PlainContext, inner_of, substituted
 from classroomkd.classroom.step import Batch, Inner, StepContext

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from classroomkd._renamed import OldName, adopt_old_names
-from classroomkd.classroom.lesson import Answers, Lesson, Terms
+from classroomkd.classroom.lesson import Lesson, Terms
 from classroomkd.classroom.needs import Needs
 from classroomkd.classroom.schedule import Constant, Schedule
 from classroomkd.classroom.step import Batch, StepContext
 from classroomkd.classroom.task import Task
 from classroomkd.errors import UserError
 
-__all__ = ["ClassInfo", "Composition", "Method", "Shapes", "masked_mean", "union"]
+__all__ = ["ClassInfo", "Method", "Shapes", "masked_mean"]
 
 
 @dataclass(frozen=True)
@@ -175,133 +173,6 @@ class Method(nn.Module):
         """Called after the student's update; a meta-learned weighting does its own update here."""
 
 
-class Composition(Method):
-    """Several methods at once: the first brings the supervised term and the record, the others add their terms.
-
-    Args:
-        methods: the parts.
-        names: theirs, which prefix the terms of all but the first; a name that comes again is numbered (``average-2``).
-    """
-
-    def __init__(self, methods: Sequence[Method], names: Sequence[str]) -> None:
-        super().__init__()
-        self.methods = nn.ModuleList(methods)
-        self.names = [names[0], *_distinct(names[1:])]
-        needs = [m.needs for m in methods]
-        self.needs = Needs(
-            features=union(needs),
-            heads=any(n.heads for n in needs),
-            ids=any(n.ids for n in needs),
-            epoch=any(n.epoch for n in needs),
-            calibration=any(n.calibration for n in needs),
-            mentors=max(n.mentors for n in needs),
-            sgd=any(n.sgd for n in needs),
-            distributions=any(n.distributions for n in needs),
-            whole_batch=any(n.whole_batch for n in needs),
-        )
-        self.order_matters = any(m.order_matters for m in methods)
-        self.period = math.lcm(*(m.period for m in methods))
-        own = [name for name, m in zip(self.names, methods, strict=True) if type(m).step is not Method.step]
-        if own:
-            raise UserError(f"method '{own[0]}' has a step of its own and cannot be combined with others")
-        idle = [name for name, n in zip(names[1:], needs[1:], strict=True) if n.mentors == 0]
-        if idle:
-            raise UserError(
-                f"method '{idle[0]}' has no mentors' terms, so it adds nothing to '{names[0]}'; only the first method "
-                "brings the supervised term"
-            )
-
-    def setup(self, info: ClassInfo) -> None:
-        """Set up every part; all mentors are asked, and each part is handed the answers it reads."""
-        for method in self._parts():
-            shapes = info.shapes
-            if shapes is not None:
-                shapes = replace(
-                    shapes,
-                    student={tap: _as(kind, shapes.student[tap]) for tap, kind in method.needs.features.items()},
-                    mentors={
-                        tap: tuple(_as(kind, shape) for shape in shapes.mentors[tap])
-                        for tap, kind in method.needs.features.items()
-                    },
-                )
-            method.setup(replace(info, shapes=shapes))
-
-    def meta_parameters(self) -> list[nn.Parameter]:
-        """Those of all parts."""
-        return [p for method in self._parts() for p in method.meta_parameters()]
-
-    def schedules(self) -> list[Schedule]:
-        """See the base."""
-        return [schedule for method in self._parts() for schedule in method.schedules()]
-
-    def _parts(self) -> list[Method]:
-        return list(self.methods)  # type: ignore[arg-type]
-
-    def loss(self, lesson: Lesson) -> Terms:
-        """All terms, those of later methods prefixed by their names, without their supervised parts."""
-        first: Terms = self._part(0, lesson)
-        values, coefficients = dict(first.values), dict(first.coefficients)
-        record = first
-        for place, name in enumerate(self.names[1:], start=1):
-            terms: Terms = self._part(place, lesson)
-            for key, value in terms.values.items():
-                if key != "supervised":
-                    values[f"{name}.{key}"] = value
-                    coefficients[f"{name}.{key}"] = terms.coefficients.get(key, 1.0)
-            if record.weight is None:
-                record = terms
-        return Terms(values, coefficients, record.weight, record.temperature, record.active)
-
-    def _part(self, place: int, lesson: Lesson) -> Terms:
-        method = self._parts()[place]
-        assert lesson.mentors is not None or method.needs.mentors == 0
-        student = Answers(lesson.student.prediction, _seen(method, lesson.student.features))
-        mentors, heads, asks = lesson.mentors, lesson.heads, method.mentor_indices
-        if mentors is not None:
-            mentors = Answers(mentors.prediction, _seen(method, mentors.features))
-            mentors = mentors if asks is None else mentors.of(asks)
-        if heads is not None and asks is not None:
-            heads = partial(_asked_head, heads, asks)
-        terms: Terms = method(replace(lesson, student=student, mentors=mentors, heads=heads))
-        return terms
-
-    def after_step(self, context: StepContext, lesson: Lesson) -> None:
-        """Give every part its turn."""
-        for method in self._parts():
-            if method.needs.mentors > 0:
-                method.after_step(context, lesson)
-
-
-def _asked_head(
-    heads: Callable[[int, str, Tensor], Tensor], asks: Sequence[int], mentor: int, tap: str, value: Tensor
-) -> Tensor:
-    return heads(asks[mentor], tap, value)
-
-
-def union(needs: Sequence[Needs]) -> dict[str, Literal["map", "pooled"]]:
-    """Taps that anyone reads; a map where anyone wants the map, since it can still be pooled."""
-    taps: dict[str, Literal["map", "pooled"]] = {}
-    for need in needs:
-        for tap, kind in need.features.items():
-            taps[tap] = "map" if "map" in (kind, taps.get(tap)) else "pooled"
-    return taps
-
-
-def _as(kind: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape[:1] if kind == "pooled" else shape
-
-
-def _seen(method: Method, features: Mapping[str, Any]) -> dict[str, Any]:
-    """The features a part asked for, pooled where it wants them so."""
-
-    def kind(x: Any, want: str) -> Any:
-        if isinstance(x, tuple):
-            return tuple(kind(y, want) for y in x)
-        return x.mean((2, 3)) if want == "pooled" and x.dim() == 4 else x
-
-    return {tap: kind(features[tap], want) for tap, want in method.needs.features.items()}
-
-
 def _total(terms: Terms, name: str, reduce: Callable[[Tensor], Tensor] | None) -> Tensor | None:
     """What the weights in a term sum to over the mentors: the mean over the units that anyone teaches, over ranks."""
     if name in terms.totals:
@@ -311,14 +182,6 @@ def _total(terms: Terms, name: str, reduce: Callable[[Tensor], Tensor] | None) -
     sums = torch.stack([terms.weight.sum(), terms.active.any(0).sum().to(terms.weight.dtype)])
     weight, units = (sums if reduce is None else reduce(sums)).unbind()
     return (weight / units.clamp_min(1)).clamp_min(1e-6)
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    distinct: list[str] = []
-    for name in names:
-        numbered = (name if n == 1 else f"{name}-{n}" for n in range(1, len(names) + 2))
-        distinct.append(next(candidate for candidate in numbered if candidate not in distinct))
-    return distinct
 
 
 def masked_mean(values_BU: Tensor, mask_BU: Tensor) -> Tensor:

@@ -154,6 +154,6 @@ def compose(parts: Sequence[tuple[str, Mapping[str, Any]]], task: str | None = N
     built = [create(name, task=task, **options) for name, options in parts]
     if len(built) == 1:
         return built[0]
-    from classroomkd.classroom.method import Composition
+    from classroomkd.classroom.composition import Composition
 
     return Composition(built, [name for name, _ in parts])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from classroomkd import data, methods
-from classroomkd.classroom.method import union
+from classroomkd.classroom.composition import union
 from classroomkd.errors import UserError
 from classroomkd.recipe.bank_spec import BankSpec
 
