@@ -91,7 +91,7 @@ def test_persons_are_kept_with_what_everybody_says(run: tuple[Networks, Path, li
     assert errors[:12] == sorted(errors[:12], reverse=True)
     assert min(errors[:12]) >= max(errors[12:])
     for person in kept.persons:
-        sage, truth = person.found[2], person.truth
+        sage, truth = person.answers[2], person.truth
         assert sage.joints[-1] is None
         known = [k for k in range(16) if truth[k][2] > 0]
         assert sage.of == sage.right == len(known)

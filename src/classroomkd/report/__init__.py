@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from classroomkd.report.collecting import collect
+from classroomkd.report.rows import mentor_rows, result_rows
 from classroomkd.report.statistics import Difference, Spread, paired, spread, t_quantile
 from classroomkd.report.summary import Summary, load_summary, read_metrics
-from classroomkd.report.table import markdown, mentor_rows, result_rows, rich_figures, rich_mentors, rich_results
+from classroomkd.report.table import markdown, rich_figures, rich_mentors, rich_results
 
 __all__ = [
     "Difference",

@@ -1,6 +1,6 @@
-"""A table that chooses its columns when it learns how wide it may be, and the same table in Markdown.
+"""A table that chooses its columns by the width it is given, and the same table in Markdown.
 
-Columns leave by rank until the rest fits on one line each: nothing wraps.
+Columns are dropped by rank until every row fits on one line: nothing wraps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ ASCII = str.maketrans({"−": "-", "±": "~", "×": "x", "▲": "^", "▼": "v",
 
 @dataclass(frozen=True)
 class Column:
-    """One column: heading, the cell of a row at so many decimals, rank (low leaves first), and the cell's colour.
+    """One column: heading, the cell of a row at so many decimals, rank (the lowest is dropped first), and the cell's
+    colour.
 
     A column with ``foot`` is prose: where it does not fit whole, its cells become lines under the table.
     """
@@ -37,7 +38,7 @@ class Column:
 
 
 class AdaptiveTable:
-    """A rich renderable that chooses its columns when it learns how wide it may be."""
+    """A rich renderable that chooses its columns by the width it is given."""
 
     def __init__(self, rows: Sequence[Row], columns: Sequence[Column], decimals: int, title: str, foot: Sequence[str]):
         self.rows, self.columns, self.decimals = list(rows), list(columns), decimals

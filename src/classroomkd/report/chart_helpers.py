@@ -1,4 +1,7 @@
-"""The small parts charts are made of: inline data, row axes, series colours, the parameter a legend sets."""
+"""The small parts charts are made of: inline data, axes, series colours, the parameter a legend sets.
+
+This imports Altair, so only what draws imports this.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,23 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import altair as alt
+
 from classroomkd.report.vocabulary import shorten
 
-__all__ = ["colour_of", "data", "focus", "in_focus", "row_axis", "row_height", "short_labels", "sized", "unique"]
+__all__ = [
+    "colour_of",
+    "data",
+    "focus",
+    "lit",
+    "row_axis",
+    "row_height",
+    "score_axis",
+    "short_labels",
+    "sized",
+    "tip",
+    "unique",
+]
 
 
 def row_height(classes: int) -> int:
@@ -23,21 +40,17 @@ def unique(names: Sequence[str]) -> list[str]:
 
 def data(rows: Sequence[Mapping[str, Any]]) -> Any:
     """Rows as inline data, numbers rounded to five digits (a page is read, not computed with)."""
-    import altair as alt
-
     return alt.InlineData(values=[{key: _short(value) for key, value in row.items()} for row in rows])
 
 
 def focus() -> Any:
     """The parameter a legend sets to light up one series (``null``: all)."""
-    import altair as alt
-
     return alt.param(name="focus", value=None)
 
 
-def in_focus(field: str) -> str:
-    """The test, in a chart, whether a row belongs to the series in focus."""
-    return f"focus === null || datum.{field} === focus"
+def lit(field: str, bright: float, dim: float) -> Any:
+    """An opacity: ``bright`` for rows of the series in focus, ``dim`` for the others."""
+    return alt.condition(f"focus === null || datum.{field} === focus", alt.value(bright), alt.value(dim))
 
 
 def _short(value: Any) -> Any:
@@ -48,8 +61,6 @@ def _short(value: Any) -> Any:
 
 def row_axis(field: str, labels: Sequence[str], *, grid: bool = True, padding: float = 0.0) -> Any:
     """A y encoding with one labelled row for each of ``labels``, in their order."""
-    import altair as alt
-
     axis = alt.Axis(
         title=None,
         labelExpr=short_labels(labels, 16),
@@ -64,6 +75,17 @@ def row_axis(field: str, labels: Sequence[str], *, grid: bool = True, padding: f
     return alt.Y(field, sort=list(labels), scale=scale, axis=axis)
 
 
+def score_axis(encoding: Any, field: str, ticks: int, *, padding: float | None = 12) -> Any:
+    """An untitled x or y ``encoding`` (``alt.X``, ``alt.Y``) that need not begin at 0."""
+    scale = alt.Scale(zero=False) if padding is None else alt.Scale(zero=False, padding=padding)
+    return encoding(field, title=None, scale=scale, axis=alt.Axis(tickCount=ticks))
+
+
+def tip(field: str, form: str, title: str | None = None) -> Any:
+    """A number in a tooltip, written as the d3 format ``form``."""
+    return alt.Tooltip(field, format=form, **({} if title is None else {"title": title}))
+
+
 def short_labels(labels: Sequence[str], width: int) -> str:
     """An axis label expression that cuts long names in the middle, where two of them are least likely to differ."""
     long = {label: shorten(label, width) for label in labels if len(label) > width}
@@ -72,8 +94,6 @@ def short_labels(labels: Sequence[str], width: int) -> str:
 
 def colour_of(field: str, labels: Sequence[str], colours: Sequence[str], *, legend: bool = False) -> Any:
     """A colour encoding with a fixed colour for each label; the page has its own legends, the picture wants one."""
-    import altair as alt
-
     key = alt.Legend(title=None, orient="bottom", columns=2, symbolType="stroke") if legend else None
     return alt.Color(field, legend=key, scale=alt.Scale(domain=list(labels), range=list(colours)))
 

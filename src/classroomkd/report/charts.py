@@ -1,4 +1,4 @@
-"""Charts of results: scores, differences, learning curves, classes, size. Altair is imported when one is drawn.
+"""Charts of results: scores, differences, learning curves, classes, size.
 
 Every function returns an Altair chart of one view (so it can take its container's width) whose marks carry their
 values in an aria-label; colours come from an :class:`~classroomkd.report.style.Ink`. Percentages are 0..100 here.
@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classroomkd.report.chart_helpers import colour_of, data, focus, in_focus, row_axis, row_height, sized, unique
+import altair as alt
+
+from classroomkd.report.chart_helpers import (
+    colour_of,
+    data,
+    focus,
+    lit,
+    row_axis,
+    row_height,
+    score_axis,
+    sized,
+    tip,
+    unique,
+)
 from classroomkd.report.records import ArmLog, Curve
 from classroomkd.report.rows import Row
 from classroomkd.report.style import Ink
@@ -25,8 +38,6 @@ ROW = 34  # pixels of a row with an arm
 
 def scores(summary: Summary, colours: Sequence[str], ink: Ink) -> Any:
     """One dot a seed and a bar at the mean, a row an arm; x is the test score in percent."""
-    import altair as alt
-
     say = summary.say
     labels = [arm.label for arm in summary.arms]
     dots = [
@@ -37,19 +48,13 @@ def scores(summary: Summary, colours: Sequence[str], ink: Ink) -> Any:
     ]
     y = row_axis("arm:N", labels)
     colour = colour_of("arm:N", labels, colours)
-    x = alt.X(f"{say.key}:Q", title=None, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5))
-    base = alt.Chart(data(dots))
+    score, mean = f"{say.key}:Q", f"mean({say.key}):Q"
+    base = alt.Chart(data(dots)).encode(y=y, color=colour)
     points = base.mark_circle(size=70, opacity=0.55).encode(
-        x=x,
-        y=y,
-        color=colour,
-        tooltip=["arm:N", "seed:N", alt.Tooltip(f"{say.key}:Q", format=".2f", title=f"{say.metric} %")],
+        x=score_axis(alt.X, score, 5), tooltip=["arm:N", "seed:N", tip(score, ".2f", f"{say.metric} %")]
     )
     means = base.mark_tick(thickness=3, size=24).encode(
-        x=alt.X(f"mean({say.key}):Q", scale=alt.Scale(zero=False)),
-        y=y,
-        color=colour,
-        tooltip=["arm:N", alt.Tooltip(f"mean({say.key}):Q", format=".2f", title="mean %")],
+        x=alt.X(mean, scale=alt.Scale(zero=False)), tooltip=["arm:N", tip(mean, ".2f", "mean %")]
     )
     return sized(points + means, ROW * len(labels), f"Test {say.metric} of every seed, with the mean, by arm")
 
@@ -59,10 +64,8 @@ def differences(rows: Sequence[Row], baseline: str, ink: Ink) -> Any | None:
 
     Every arm keeps its row, the baseline an empty one, so that the chart lines up with :func:`scores` beside it.
     """
-    import altair as alt
-
     labels = [row["arm"] for row in rows]
-    found = [
+    gaps = [
         {
             "arm": row["arm"],
             "points": 100 * difference["mean"],
@@ -74,27 +77,16 @@ def differences(rows: Sequence[Row], baseline: str, ink: Ink) -> Any | None:
         for row in rows
         if (difference := row["vs"].get(baseline)) and difference["mean"] is not None
     ]
-    if not found:
+    if not gaps:
         return None
     y = row_axis("arm:N", labels)
-    colour = alt.Color(
-        "says:N",
-        legend=None,
-        scale=alt.Scale(
-            domain=["gain", "loss", "unclear", "one seed"], range=[ink.gain, ink.loss, ink.muted, ink.muted]
-        ),
-    )
-    tip: list[Any] = [
-        "arm:N",
-        *(alt.Tooltip(f"{name}:Q", format="+.2f") for name in ("points", "low", "high")),
-        "seeds:Q",
-        "says:N",
-    ]
+    colour = colour_of("says:N", ["gain", "loss", "unclear", "one seed"], [ink.gain, ink.loss, ink.muted, ink.muted])
+    tips = ["arm:N", *(tip(f"{name}:Q", "+.2f") for name in ("points", "low", "high")), "seeds:Q", "says:N"]
     zero = alt.Chart(data([{"zero": 0}])).mark_rule(color=ink.muted, strokeDash=[3, 3]).encode(x="zero:Q")
-    base = alt.Chart(data(found))
+    base = alt.Chart(data(gaps)).encode(y=y, color=colour)
     x = alt.X("low:Q", title=None, scale=alt.Scale(padding=12), axis=alt.Axis(tickCount=4, labelExpr=SIGNED))
-    spans = base.mark_rule(strokeWidth=3, strokeCap="round").encode(x=x, x2="high:Q", y=y, color=colour, tooltip=tip)
-    dots = base.mark_point(size=80, filled=True, opacity=1).encode(x="points:Q", y=y, color=colour, tooltip=tip)
+    spans = base.mark_rule(strokeWidth=3, strokeCap="round").encode(x=x, x2="high:Q", tooltip=tips)
+    dots = base.mark_point(size=80, filled=True, opacity=1).encode(x="points:Q", tooltip=tips)
     return sized(zero + spans + dots, ROW * len(labels), f"Difference to {baseline} with 95 % interval, by arm")
 
 
@@ -105,8 +97,6 @@ def learning(
 
     ``start`` is the epoch to begin at: a later one brings out the end, where curves lie close.
     """
-    import altair as alt
-
     shown = [(log, colour) for log, colour in zip(logs, colours, strict=True) if log.mean_accuracy is not None]
     if not shown:
         return None
@@ -126,27 +116,17 @@ def learning(
     x = alt.X(
         "epoch:Q", title="epoch", scale=alt.Scale(zero=start == 0, nice=False), axis=alt.Axis(grid=False, tickCount=6)
     )
-    y = alt.Y(f"{say.key}:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
-    faint = (
-        alt.Chart(data(seeds))
-        .mark_line(strokeWidth=1)
-        .encode(
-            x=x,
-            y=y,
-            color=colour,
-            detail="seed:N",
-            opacity=alt.condition(in_focus("arm"), alt.value(0.22), alt.value(0.04)),
-        )
-    )
-    base = alt.Chart(data(means))
-    strong = base.mark_line(strokeWidth=2.5).encode(
-        x=x, y=y, color=colour, opacity=alt.condition(in_focus("arm"), alt.value(1), alt.value(0.12))
-    )
-    tips = base.mark_point(size=60, opacity=0).encode(
-        x=x,
-        y=y,
-        color=colour,
-        tooltip=["arm:N", "epoch:Q", alt.Tooltip(f"{say.key}:Q", format=".1f", title=f"val {say.val} %")],
+    y = score_axis(alt.Y, f"{say.key}:Q", 6, padding=None)
+
+    def lines(points: list[dict[str, Any]]) -> Any:
+        return alt.Chart(data(points)).encode(x=x, y=y, color=colour)
+
+    faint = lines(seeds).mark_line(strokeWidth=1).encode(detail="seed:N", opacity=lit("arm", 0.22, 0.04))
+    strong = lines(means).mark_line(strokeWidth=2.5).encode(opacity=lit("arm", 1, 0.12))
+    tips = (
+        lines(means)
+        .mark_point(size=60, opacity=0)
+        .encode(tooltip=["arm:N", "epoch:Q", tip(f"{say.key}:Q", ".1f", f"val {say.val} %")])
     )
     return sized(faint + strong + tips, 300, f"Validation {say.val} by epoch, by arm").add_params(focus())
 
@@ -163,8 +143,6 @@ def class_changes(
 
     ``pair`` are the two arms the line joins: the student alone and the taught one.
     """
-    import altair as alt
-
     names = unique(classes)
     dots = [
         {say.unit: name, "arm": label, say.key: 100 * float(mean)}
@@ -183,15 +161,11 @@ def class_changes(
         alt.Chart(data(spans))
         .mark_rule(strokeWidth=5, opacity=0.35)
         .encode(
-            x=alt.X("from:Q", title=None, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=6)),
+            x=score_axis(alt.X, "from:Q", 6),
             x2="to:Q",
             y=y,
             color=alt.condition("datum.up", alt.value(ink.gain), alt.value(ink.loss)),
-            tooltip=[
-                f"{say.unit}:N",
-                *(alt.Tooltip(f"{n}:Q", format=".1f") for n in ("from", "to")),
-                alt.Tooltip("change:Q", format="+.1f"),
-            ],
+            tooltip=[f"{say.unit}:N", tip("from:Q", ".1f"), tip("to:Q", ".1f"), tip("change:Q", "+.1f")],
         )
     )
     points = (
@@ -201,8 +175,8 @@ def class_changes(
             x=f"{say.key}:Q",
             y=y,
             color=colour_of("arm:N", list(values), [colours[label] for label in values]),
-            opacity=alt.condition(in_focus("arm"), alt.value(1), alt.value(0.1)),
-            tooltip=[f"{say.unit}:N", "arm:N", alt.Tooltip(f"{say.key}:Q", format=".1f", title=f"{say.by_unit} %")],
+            opacity=lit("arm", 1, 0.1),
+            tooltip=[f"{say.unit}:N", "arm:N", tip(f"{say.key}:Q", ".1f", f"{say.by_unit} %")],
         )
     )
     text = f"Test {say.by_unit} by {say.unit}, alone and taught"
@@ -212,10 +186,8 @@ def class_changes(
 
 def sizes(summary: Summary, colours: Sequence[str], mentors: Sequence[str]) -> Any | None:
     """The score against parameters (log scale): mentors as squares, the student of each arm as a circle."""
-    import altair as alt
-
     say = summary.say
-    found: list[dict[str, Any]] = [
+    networks: list[dict[str, Any]] = [
         {"who": m.name, "role": "mentor", "parameters": m.parameters, say.key: 100 * m.accuracy, "fill": colour}
         for m, colour in zip(summary.mentors, mentors, strict=True)
         if m.parameters and m.accuracy is not None
@@ -223,20 +195,12 @@ def sizes(summary: Summary, colours: Sequence[str], mentors: Sequence[str]) -> A
     for arm, colour in zip(summary.arms, colours, strict=True):
         values = [value for value in summary.scores(arm.label).values() if value is not None]
         if values and summary.student.parameters:
-            score = 100 * sum(values) / len(values)
-            found.append(
-                {
-                    "who": arm.label,
-                    "role": "student",
-                    "parameters": summary.student.parameters,
-                    say.key: score,
-                    "fill": colour,
-                }
-            )
-    if len({row["role"] for row in found}) < 2:
+            size, score = summary.student.parameters, 100 * sum(values) / len(values)
+            networks.append({"who": arm.label, "role": "student", "parameters": size, say.key: score, "fill": colour})
+    if len({row["role"] for row in networks}) < 2:
         return None
     chart = (
-        alt.Chart(data(found))
+        alt.Chart(data(networks))
         .mark_point(filled=True, size=130)
         .encode(
             x=alt.X(
@@ -245,18 +209,13 @@ def sizes(summary: Summary, colours: Sequence[str], mentors: Sequence[str]) -> A
                 scale=alt.Scale(type="log", padding=16, nice=False),
                 axis=alt.Axis(format="~s", tickCount=4, grid=False),
             ),
-            y=alt.Y(f"{say.key}:Q", title=None, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5)),
-            color=colour_of("who:N", [row["who"] for row in found], [row["fill"] for row in found]),
+            y=score_axis(alt.Y, f"{say.key}:Q", 5),
+            color=colour_of("who:N", [row["who"] for row in networks], [row["fill"] for row in networks]),
             shape=alt.Shape(
                 "role:N", legend=None, scale=alt.Scale(domain=["student", "mentor"], range=["circle", "square"])
             ),
-            opacity=alt.condition(in_focus("who"), alt.value(0.95), alt.value(0.1)),
-            tooltip=[
-                "who:N",
-                "role:N",
-                alt.Tooltip("parameters:Q", format=","),
-                alt.Tooltip(f"{say.key}:Q", format=".1f", title=f"{say.metric} %"),
-            ],
+            opacity=lit("who", 0.95, 0.1),
+            tooltip=["who:N", "role:N", tip("parameters:Q", ","), tip(f"{say.key}:Q", ".1f", f"{say.metric} %")],
         )
     )
     return sized(chart, 260, f"Test {say.metric} against parameters, mentors and student").add_params(focus())

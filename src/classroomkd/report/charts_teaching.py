@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import altair as alt
 import numpy as np
 
-from classroomkd.report.chart_helpers import colour_of, data, focus, in_focus, row_axis, row_height, short_labels, sized
+from classroomkd.report.chart_helpers import colour_of, data, focus, lit, row_axis, row_height, short_labels, sized, tip
 from classroomkd.report.charts import MAX_CLASSES
 from classroomkd.report.records import Activity, Array, thin
 from classroomkd.report.style import DASHES, Ink
@@ -34,8 +35,6 @@ def over_time(
 
     ``measure`` is ``active`` (drawn in percent with ``scale=100``), ``weight`` or ``temperature``.
     """
-    import altair as alt
-
     table: Array = getattr(activity, measure)
     limit = max(80, POINTS // max(1, len(table)))
     table, epochs = thin(table, limit), thin(activity.x, limit)
@@ -52,18 +51,13 @@ def over_time(
     )
     colour = colour_of("mentor:N", domain, colours, legend=legend)
     dashes = [DASHES[(index // len(ink.hues)) % len(DASHES)] for index in range(len(domain))]
-    lit = alt.condition(in_focus("mentor"), alt.value(1), alt.value(0.12))
-    base = alt.Chart(data(rows))
+    base = alt.Chart(data(rows)).encode(x=x, y=y, color=colour)
     lines = base.mark_line(strokeWidth=2.2).encode(
-        x=x,
-        y=y,
-        color=colour,
-        opacity=lit,
+        opacity=lit("mentor", 1, 0.12),
         strokeDash=alt.StrokeDash("mentor:N", legend=None, scale=alt.Scale(domain=domain, range=dashes)),
     )
-    tip = ["mentor:N", alt.Tooltip("epoch:Q", format=".1f"), alt.Tooltip("value:Q", format=".2f", title=title)]
-    tips = base.mark_point(size=40, opacity=0).encode(x=x, y=y, color=colour, tooltip=tip)
-    chart = lines + tips
+    tips = ["mentor:N", tip("epoch:Q", ".1f"), tip("value:Q", ".2f", title)]
+    chart = lines + base.mark_point(size=40, opacity=0).encode(tooltip=tips)
     nobody = thin(activity.none_active, limit)
     if measure == "active" and np.isfinite(nobody).any():
         none = [
@@ -74,7 +68,7 @@ def over_time(
         area = alt.Chart(data(none)).mark_area(
             color=ink.alone, opacity=0.25, line={"color": ink.alone, "strokeWidth": 1.2}
         )
-        chart = area.encode(x=x, y=y, tooltip=tip) + chart
+        chart = area.encode(x=x, y=y, tooltip=tips) + chart
     return sized(chart, 210, f"{title} by epoch, one line a mentor").add_params(focus())
 
 
@@ -94,8 +88,6 @@ def heat(
 
     Shades are eight equal steps from 0 to ``top`` (the table's largest value when not given); ``nan`` stays empty.
     """
-    import altair as alt
-
     finite = table[np.isfinite(table)]
     top = top if top is not None else float(finite.max()) if finite.size else 1.0
     top = top if top > 0 else 1.0
@@ -128,13 +120,13 @@ def heat(
     shade = alt.Color(
         "value:Q", title=title, legend=None, scale=alt.Scale(type="quantize", domain=[0, top], range=list(ink.ramp))
     )
-    tip = ["mentor:N", f"{say.unit}:N", alt.Tooltip("value:Q", format=f".{max(decimals, 1)}f", title=title)]
-    chart = base.mark_rect(cornerRadius=2).encode(color=shade, tooltip=tip)
+    tips = ["mentor:N", f"{say.unit}:N", tip("value:Q", f".{max(decimals, 1)}f", title)]
+    chart = base.mark_rect(cornerRadius=2).encode(color=shade, tooltip=tips)
     if written:
         chart += base.mark_text(fontSize=11, aria=False).encode(
             text=alt.Text("value:Q", format=f".{decimals}f"),
             color=alt.condition("datum.high", alt.value(ink.ramp_high), alt.value(ink.ramp_low)),
-            tooltip=tip,
+            tooltip=tips,
         )
     chart = sized(chart, row_height(len(classes)) * len(classes), f"{title}: a row a {say.unit}, a column a mentor")
     return chart.properties(padding={"left": 5, "top": 5, "right": 14, "bottom": 5})  # slanted labels reach out

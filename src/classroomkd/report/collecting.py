@@ -25,13 +25,13 @@ def collect(paths: Iterable[str | Path] | str | Path) -> list[Summary]:
     given: Sequence[str | Path] = [paths] if isinstance(paths, str | Path) else list(paths)
     if not given:
         raise UserError("No run was given. Name one or more run folders, e.g. `classroomkd compare runs/*`.")
-    found: dict[Path, Summary] = {}
+    runs: dict[Path, Summary] = {}
     for item in given:
         for file in _expand(str(item)):
             key = file.resolve()
-            if key not in found:
-                found[key] = load_summary(file)
-    return list(found.values())
+            if key not in runs:
+                runs[key] = load_summary(file)
+    return list(runs.values())
 
 
 def _expand(item: str) -> list[Path]:

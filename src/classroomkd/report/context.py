@@ -20,7 +20,7 @@ __all__ = ["ReportContext"]
 
 @dataclass
 class ReportContext:
-    """One run, ready to be told. ``specs`` collects Vega-Lite specs by element id."""
+    """A run as its page and picture need it. ``specs`` collects Vega-Lite specs by element id."""
 
     summary: Summary
     ink: Ink
@@ -63,10 +63,10 @@ class ReportContext:
         spare = iter(range(len(known), len(known) + len(names)))
         return [self.ink.hues[known.get(name, k) % len(self.ink.hues)] for name, k in zip(names, spare, strict=False)]
 
-    def taught(self) -> list[tuple[ArmLog, Teaching | None]]:
-        """Arms that recorded weights, the headline's first."""
-        found = [(log, log.teaching) for log in self.logs if log.teaching or log.activity]
-        return sorted(found, key=lambda pair: pair[0].label != (self.main or {}).get("arm"))
+    def recorded(self) -> list[tuple[ArmLog, Teaching | None]]:
+        """Arms that recorded their mentors' weights, the headline's first."""
+        recorded = [(log, log.teaching) for log in self.logs if log.teaching or log.activity]
+        return sorted(recorded, key=lambda pair: pair[0].label != (self.main or {}).get("arm"))
 
     def figure(
         self,

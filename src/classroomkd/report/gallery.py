@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from classroomkd.errors import UserError
 from classroomkd.report import vocabulary as words
 from classroomkd.report.context import ReportContext
-from classroomkd.report.html import Html, el, join, prose, table
+from classroomkd.report.html import Html, el, join, lead, section, table
 from classroomkd.report.kept import Gallery, Person, PersonAnswer, read_gallery
-from classroomkd.report.sections import section
 from classroomkd.report.style import DASHES
 
-__all__ = ["Drawn", "pictures", "toggles"]
+__all__ = ["Series", "pictures", "toggles"]
 
 SIDE = 400  # units of a drawing's longer side, so that places are whole numbers
 SURE = 0.2  # answers less sure of a joint than this are drawn hollow
@@ -25,13 +24,14 @@ Places = Sequence[tuple[float, float, float] | None]
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One series over the crops: ``place`` in a person's answers (None: the truth), and whether it is on at first."""
+class Series:
+    """One series over the crops: its ``index`` in a person's answers (None: the truth), and whether it is on at
+    first."""
 
     name: str
     colour: str
     dash: str | None
-    place: int | None
+    index: int | None
     on: bool
 
 
@@ -49,7 +49,7 @@ def pictures(context: ReportContext) -> tuple[Html, int]:
     if kept is None or not kept.persons:
         return Html(""), 0
     series = _series(context, kept)
-    blocks = [el("p", prose(_lead(kept)), class_="lead"), _switches(series)]
+    blocks = [lead(_intro(kept)), _switches(series)]
     for chosen, title in (("worst", f"Worst of {kept.headline}"), ("random", "Drawn at random")):
         persons = [person for person in kept.persons if person.chosen == chosen]
         if persons:
@@ -58,25 +58,27 @@ def pictures(context: ReportContext) -> tuple[Html, int]:
     return section("pictures", "Pictures", *blocks), len(series)
 
 
-def _series(context: ReportContext, kept: Gallery) -> list[Drawn]:
+def _series(context: ReportContext, kept: Gallery) -> list[Series]:
     """Truth, the student alone, the headline's, then every mentor; only those that the run still knows."""
     known = {row["arm"] for row in context.rows}
     shown = [context.alone.label if context.alone else "", kept.headline, (context.main or {}).get("arm", "")]
-    found = [Drawn(TRUTH, context.ink.ink, None, None, True)]
+    series = [Series(TRUTH, context.ink.ink, None, None, True)]
     for arm in dict.fromkeys(shown):
-        for place, who in enumerate(kept.who):
+        for index, who in enumerate(kept.who):
             if who.kind == "student" and who.name == arm and arm in known:
                 name = ALONE if context.alone and arm == context.alone.label else arm
-                found.append(Drawn(name, context.colour(arm), None, place, True))
-    mentors = [(place, who.name) for place, who in enumerate(kept.who) if who.kind == "mentor"]
+                series.append(Series(name, context.colour(arm), None, index, True))
+    mentors = [(index, who.name) for index, who in enumerate(kept.who) if who.kind == "mentor"]
     hues = context.hues([name for _, name in mentors])
-    for k, ((place, name), hue) in enumerate(zip(mentors, hues, strict=True)):
+    for k, ((index, name), hue) in enumerate(zip(mentors, hues, strict=True)):
         dash = DASHES[(k // len(context.ink.hues)) % len(DASHES)]
-        found.append(Drawn(name, hue, None if dash == DASHES[0] else " ".join(str(2 * d) for d in dash), place, False))
-    return found
+        series.append(
+            Series(name, hue, None if dash == DASHES[0] else " ".join(str(2 * d) for d in dash), index, False)
+        )
+    return series
 
 
-def _lead(kept: Gallery) -> str:
+def _intro(kept: Gallery) -> str:
     worst = sum(person.chosen == "worst" for person in kept.persons)
     text = (
         f"Persons of the test part, cropped as the student sees them: the {worst} that {kept.headline} (seed "
@@ -88,7 +90,7 @@ def _lead(kept: Gallery) -> str:
     return text + (" Students are shown with the flip test, mentors without." if kept.flip_test else "")
 
 
-def _switches(series: Sequence[Drawn]) -> Html:
+def _switches(series: Sequence[Series]) -> Html:
     """A checkbox a series: what is ticked is drawn."""
     items = []
     for k, one in enumerate(series):
@@ -98,45 +100,45 @@ def _switches(series: Sequence[Drawn]) -> Html:
     return el("fieldset", el("legend", "Drawn over the crops"), *items, class_="switches")
 
 
-def _person(kept: Gallery, person: Person, series: Sequence[Drawn], number: int) -> Html:
+def _person(kept: Gallery, person: Person, series: Sequence[Series], number: int) -> Html:
     height, width = kept.size
     scale = SIDE / max(height, width)
     box = (round(width * scale), round(height * scale))
     image = el("image", href=person.crop, width=str(box[0]), height=str(box[1]), preserveAspectRatio="none")
     layers = [_layer(kept, person, one, k, scale) for k, one in enumerate(series)]
     layers.append(layers.pop(0))  # the truth over all others, thinner
-    answers = [(one, person.found[one.place]) for one in series if one.place is not None]
-    said = "; ".join(f"{one.name} {_figures(found)}" for one, found in answers)
+    answers = [(one, person.answers[one.index]) for one in series if one.index is not None]
+    figures = "; ".join(f"{one.name} {_figures(answer)}" for one, answer in answers)
     name = f"{number}. {words.shorten(person.image or f'person {person.id}', 24)}"
-    label = f"Person {number} ({person.chosen}), {person.image}: {said}."
+    label = f"Person {number} ({person.chosen}), {person.image}: {figures}."
     drawing = el("svg", image, *layers, viewBox=f"0 0 {box[0]} {box[1]}", role="img", aria_label=label)
-    rows: list[list[str | None]] = [[_key(one), *_cells(found)] for one, found in answers]
+    rows: list[list[str | None]] = [[_key(one), *_cells(answer)] for one, answer in answers]
     cells = table([("who", ""), ("OKS", "num"), ("right", "num")], rows, f"Person {number}: what each network found")
     more = f"error {words.percent(person.error, 0)} % of the box" if person.error is not None else None
     return el("figure", drawing, el("figcaption", name, el("span", more) if more else None), cells, class_="crop")
 
 
-def _key(one: Drawn) -> Html:
+def _key(one: Series) -> Html:
     square = el("i", class_="swatch", style=f"background:{one.colour}", aria_hidden="true")
     return el("span", square, el("span", "alone" if one.name == ALONE else words.shorten(one.name, 18)), class_="name")
 
 
-def _cells(found: PersonAnswer) -> list[str]:
-    right = words.DASH if found.right is None else f"{found.right}/{found.of}"
-    return [words.DASH if found.oks is None else f"{found.oks:.2f}", right]
+def _cells(answer: PersonAnswer) -> list[str]:
+    right = words.DASH if answer.right is None else f"{answer.right}/{answer.of}"
+    return [words.DASH if answer.oks is None else f"{answer.oks:.2f}", right]
 
 
-def _figures(found: PersonAnswer) -> str:
-    oks, right = _cells(found)
+def _figures(answer: PersonAnswer) -> str:
+    oks, right = _cells(answer)
     return f"OKS {oks}, {right.replace('/', ' of ')} joints right"
 
 
-def _layer(kept: Gallery, person: Person, one: Drawn, index: int, scale: float) -> Html:
+def _layer(kept: Gallery, person: Person, one: Series, index: int, scale: float) -> Html:
     """Links, dots and hollow dots of one series, each a path; light or dark behind them, so that any photo will do."""
-    joints: Places = person.truth if one.place is None else person.found[one.place].joints
-    sure = 2.0 if one.place is None else SURE
+    joints: Places = person.truth if one.index is None else person.answers[one.index].joints
+    sure = 2.0 if one.index is None else SURE
     spots = [
-        None if joint is None or (one.place is None and joint[2] == 0) else tuple(_unit(v, scale) for v in joint[:2])
+        None if joint is None or (one.index is None and joint[2] == 0) else tuple(_unit(v, scale) for v in joint[:2])
         for joint in joints
     ]
     bones = [(spots[a], spots[b]) for a, b in kept.skeleton.links]
@@ -154,7 +156,7 @@ def _layer(kept: Gallery, person: Person, one: Drawn, index: int, scale: float) 
         el("path", class_="dot", d=dots) if dots else None,
         el("path", class_="hole", d=holes) if holes else None,
     ]
-    return el("g", join(parts), class_=f"k{index}" + " truth" * (one.place is None), style=f"--c:{one.colour}")
+    return el("g", join(parts), class_=f"k{index}" + " truth" * (one.index is None), style=f"--c:{one.colour}")
 
 
 def _unit(place: float, scale: float) -> int:

@@ -62,46 +62,44 @@ def verdict(row: Row | None) -> list[str]:
     """What the intervals allow one to say, one sentence a baseline."""
     if row is None:
         return []
-    found = []
+    sentences = []
     for name, says in (("none", AGAINST_NONE), ("average", AGAINST_AVERAGE)):
         difference = row["vs"].get(name)
         if difference and difference["verdict"] in says:
-            found.append(says[difference["verdict"]])
+            sentences.append(says[difference["verdict"]])
     if not row["vs"].get("none") and row["method"] != "none":
-        found.append("There is no student alone in this run, so it cannot tell whether the mentors helped.")
-    return found
+        sentences.append("There is no student alone in this run, so it cannot tell whether the mentors helped.")
+    return sentences
 
 
 def cautions(summary: Summary, rows: Sequence[Row]) -> list[str]:
     """What a careful reader should know before believing the headline; the data's own notes come last."""
-    found = []
+    texts = []
     gaps = summary.missing()
     if gaps:
         listed = "; ".join(f"{label} lacks {', '.join(map(str, seeds))}" for label, seeds in gaps.items())
-        found.append(f"Unfinished: some seeds are missing ({listed}). Differences use the seeds both arms have.")
+        texts.append(f"Unfinished: some seeds are missing ({listed}). Differences use the seeds both arms have.")
     if not summary.entries:
-        found.append("Unfinished: no student has finished yet.")
+        texts.append("Unfinished: no student has finished yet.")
     taught = [row for row in rows if row["method"] not in ("none", "average") and row["test_last"]["n"]]
     if len(taught) > 1:
-        found.append(
+        texts.append(
             f"The headline is about the arm that is best on the validation part, of {len(taught)} taught ones."
         )
     seen, own = [m.samples for m in summary.mentors if m.samples], summary.data.student_train
-    told = any(
-        "labels" in note and "student" in note for note in summary.data.notes
-    )  # by whoever ran it, in more detail
-    if seen and own and max(seen) > own and not told:
-        found.append(
+    noted = any("labels" in note and "student" in note for note in summary.data.notes)  # by the run, in more detail
+    if seen and own and max(seen) > own and not noted:
+        texts.append(
             f"Mentors were trained on up to {max(seen):,} {summary.say.seen}, the student on {own:,}: "
             "part of a gain over the student alone may be their extra data."
         )
     unknown = [m.name for m in summary.mentors if m.samples is None]
     if unknown:
         names = ", ".join(unknown[:6]) + (f" and {len(unknown) - 6} more" if len(unknown) > 6 else "")
-        found.append(f"What {names} had been trained on is not known to this run.")
+        texts.append(f"What {names} had been trained on is not known to this run.")
     tests = sum(1 for row in rows for d in row["vs"].values() if d and d["low"] is not None)
     if tests >= 10:
-        found.append(
+        texts.append(
             f"{tests} intervals are shown, each at 95 % by itself: were there no differences at all, "
             f"about {max(1, round(tests / 20))} would exclude 0 by chance."
         )
@@ -111,5 +109,5 @@ def cautions(summary: Summary, rows: Sequence[Row]) -> list[str]:
         if any(d and d["low"] is not None and d["low"] == d["high"] for d in row["vs"].values())
     ]
     if flat:
-        found.append(f"Every seed of {', '.join(flat)} differs by the same amount; check that the seeds really differ.")
-    return found + [note for note in summary.data.notes if note not in found]
+        texts.append(f"Every seed of {', '.join(flat)} differs by the same amount; check that the seeds really differ.")
+    return texts + [note for note in summary.data.notes if note not in texts]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ["Html", "el", "join", "json_for_script", "prose", "table"]
+__all__ = ["Html", "card", "el", "join", "json_for_script", "lead", "prose", "section", "table"]
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -42,6 +42,21 @@ def join(children: Iterable[str | None]) -> Html:
 def prose(text: str) -> str:
     """Text whose numbers keep their signs at the end of a line: no break before ``%`` or around ``±``."""
     return text.replace(" %", "\u00a0%").replace(" ± ", "\u00a0±\u00a0")
+
+
+def section(name: str, title: str, *children: str | None) -> Html:
+    """A part of the page under its heading; ``name`` is its anchor."""
+    return el("section", el("h2", title, id=f"{name}-title"), *children, id=name, aria_labelledby=f"{name}-title")
+
+
+def lead(text: str) -> Html:
+    """The paragraph that begins a section."""
+    return el("p", prose(text), class_="lead")
+
+
+def card(*children: str | None) -> Html:
+    """A box of its own."""
+    return el("div", *children, class_="card")
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str | None]], caption: str) -> Html:

@@ -29,7 +29,7 @@ class Who(_Part):
 
 
 class PersonAnswer(_Part):
-    """What one of them says of a person: (x, y, score) by joint, None where it does not know it.
+    """One network's answer to a person: (x, y, score) by joint, None where it does not know the joint.
 
     ``oks`` is the person's, ``right`` the number of joints that are near enough (None: cannot be said) ``of`` those
     that are labelled and answered.
@@ -42,7 +42,8 @@ class PersonAnswer(_Part):
 
 
 class Person(_Part):
-    """One person: crop as data URI, truth (x, y, v) by joint in input pixels, what everybody found, in order."""
+    """One person: crop as data URI, truth (x, y, v) by joint in input pixels, everybody's answers in the order of
+    ``who``."""
 
     id: int
     image: str
@@ -50,7 +51,7 @@ class Person(_Part):
     error: float | None
     crop: Crop
     truth: list[Joint]
-    found: list[PersonAnswer]
+    answers: list[PersonAnswer] = Field(alias="found")
 
 
 class Bones(_Part):
@@ -80,10 +81,10 @@ class Gallery(_Part):
     def _fits(self) -> Gallery:
         joints = len(self.skeleton.joints)
         rows = [person.truth for person in self.persons]
-        rows += [found.joints for person in self.persons for found in person.found]  # type: ignore[misc]
+        rows += [answer.joints for person in self.persons for answer in person.answers]  # type: ignore[misc]
         if any(len(row) != joints for row in rows) or any(not 0 <= k < joints for k in sum(self.skeleton.links, ())):
             raise ValueError(f"joints that are not those of its skeleton ({joints})")
-        if any(len(person.found) != len(self.who) for person in self.persons):
+        if any(len(person.answers) != len(self.who) for person in self.persons):
             raise ValueError("a person with more or fewer answers than there are networks")
         return self
 

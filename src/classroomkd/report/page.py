@@ -85,8 +85,8 @@ def _page(summary: Summary) -> str:
 def _header(context: ReportContext) -> Html:
     summary = context.summary
     when = summary.created[:16].replace("T", " ")
-    said = verdict(context.main)
-    warned = cautions(summary, context.rows)
+    sentences = verdict(context.main)
+    warnings = cautions(summary, context.rows)
     return el(
         "header",
         el(
@@ -97,15 +97,15 @@ def _header(context: ReportContext) -> Html:
             class_="eyebrow",
         ),
         el("h1", *_quiet(headline(context.main))),
-        el("p", prose(" ".join(said)), class_="verdict") if said else None,
+        el("p", prose(" ".join(sentences)), class_="verdict") if sentences else None,
         _facts(context),
         el(
             "aside",
             el("h2", "Before you quote it"),
-            el("ul", *(el("li", prose(text)) for text in warned)),
+            el("ul", *(el("li", prose(text)) for text in warnings)),
             class_="cautions",
         )
-        if warned
+        if warnings
         else None,
     )
 

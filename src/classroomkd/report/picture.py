@@ -56,7 +56,7 @@ def _spec(context: ReportContext) -> dict[str, Any]:
             charts.scores(context.summary, context.arm_colours, ink), 250, f"Test {say.metric}, %", "a dot is one seed"
         )
     ]
-    for log, taught in context.taught()[:1]:
+    for log, taught in context.recorded()[:1]:
         if log.activity is not None:
             hues = context.hues(log.activity.mentors)
             lines = charts_teaching.over_time(log.activity, "active", "active %", hues, ink, scale=100, legend=True)
@@ -110,11 +110,11 @@ def _panel(chart: Any, width: int, title: str, subtitle: str) -> dict[str, Any]:
 
 def _lines(texts: list[str], width: int) -> list[str]:
     """Each text on lines of at most ``width`` characters, broken after a semicolon where there is one."""
-    found: list[str] = []
+    lines: list[str] = []
     for text in filter(None, texts):
         parts = [text] if len(text) <= width else text.replace("; ", ";\n").split("\n")
-        found += [line for part in parts for line in textwrap.wrap(part, width)]
-    return found
+        lines += [line for part in parts for line in textwrap.wrap(part, width)]
+    return lines
 
 
 def _facts(context: ReportContext) -> str:

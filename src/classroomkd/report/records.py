@@ -111,20 +111,20 @@ def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
     folder = summary.root / (arm.folder or arm.label)
     finished = sorted(summary.scores(arm.label))
     train: list[list[dict[str, Any]]] = []
-    teaching: list[dict[str, Any]] = []
-    for seed, place in _seed_folders(folder, finished):
+    teaching: list[Taught] = []
+    for seed, seed_folder in _seed_folders(folder, finished):
         try:
-            records, damaged = read_log(place / "metrics.jsonl")
+            records, damaged = read_log(seed_folder / "metrics.jsonl")
         except UserError as error:
             log.trouble.append(str(error))
             continue
         if damaged:
             lines = f"line{'s' * (len(damaged) > 1)} {', '.join(map(str, damaged[:5]))}{', …' * (len(damaged) > 5)}"
-            log.trouble.append(f"{place / 'metrics.jsonl'}: {lines} damaged, and left out.")
+            log.trouble.append(f"{seed_folder / 'metrics.jsonl'}: {lines} damaged, and left out.")
         taught: Taught | None = None
         try:
-            if (place / "teaching.json").exists():
-                taught = stored_json(place / "teaching.json", TAUGHT, remedy="remove it to do without")
+            if (seed_folder / "teaching.json").exists():
+                taught = stored_json(seed_folder / "teaching.json", TAUGHT, remedy="remove it to do without")
         except UserError as error:
             log.trouble.append(str(error))
         curve = _accuracy(records)
@@ -132,7 +132,7 @@ def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
             log.accuracy[seed] = curve
         train.append([record for record in records if record.get("kind") == "train" and record.get("mentors")])
         if taught is not None:
-            teaching.append(taught.model_dump())
+            teaching.append(taught)
             scores = _row(taught.test_per_class, len(summary.data.classes))
             if np.isfinite(scores).any():
                 log.per_class[seed] = scores
@@ -177,8 +177,8 @@ def _seed_folders(folder: Path, finished: Sequence[int]) -> list[tuple[int, Path
     """Finished seeds; while there are none, those in progress (their lines would otherwise bend the means)."""
     if finished:
         return [(seed, folder / f"seed{seed}") for seed in finished]
-    found = [(child.name.removeprefix("seed"), child) for child in folder.glob("seed*")] if folder.is_dir() else []
-    return sorted((int(digits), child) for digits, child in found if digits.isdigit())
+    seeds = [(child.name.removeprefix("seed"), child) for child in folder.glob("seed*")] if folder.is_dir() else []
+    return sorted((int(digits), child) for digits, child in seeds if digits.isdigit())
 
 
 def _accuracy(records: Sequence[dict[str, Any]]) -> Curve:
@@ -204,9 +204,9 @@ def _activity(runs: Sequence[Sequence[dict[str, Any]]], names: Sequence[str]) ->
     by_step: dict[float, list[Array]] = {}
     for records in runs:
         for record in records:
-            said = record["mentors"]
-            rows = [_row(said.get(measure), count) for measure in MEASURES]
-            rest = _numbers([record.get("epoch"), said.get("none_active")])
+            mentors = record["mentors"]
+            rows = [_row(mentors.get(measure), count) for measure in MEASURES]
+            rest = _numbers([record.get("epoch"), mentors.get("none_active")])
             by_step.setdefault(float(record["step"]), []).append(np.concatenate([*rows, rest]))
     steps = np.array(sorted(by_step))
     stacked = np.stack([_nanmean(np.stack(by_step[step]), 0) for step in steps], -1)
@@ -215,26 +215,19 @@ def _activity(runs: Sequence[Sequence[dict[str, Any]]], names: Sequence[str]) ->
     return Activity(_names(names, count), stacked[-2], active, weight, temperature, stacked[-1])
 
 
-def _teaching(found: Sequence[dict[str, Any]], classes: Sequence[str]) -> Teaching | None:
-    taught = [one for one in found if one.get("active") and one.get("mentors")]
+def _teaching(records: Sequence[Taught], classes: Sequence[str]) -> Teaching | None:
+    taught = [one for one in records if one.active and one.mentors]
     if not taught:
         return None
-    shape = (len(taught[0]["mentors"]), len(classes) or len(taught[0].get("classes") or []))
-    taught = [one for one in taught if all(_shape(one.get(m) or []) == shape for m in MEASURES)]
+    mentors, names = taught[0].mentors, classes or taught[0].classes
+    shape = (len(mentors), len(names))
+    taught = [one for one in taught if all(_shape(getattr(one, measure)) == shape for measure in MEASURES)]
     if not taught or 0 in shape:
         return None
-    mean = {m: _nanmean(np.stack([_table(one[m]) for one in taught]), 0) for m in MEASURES}
-    counts = [_row(one.get("count"), shape[1]) for one in taught]
-    names = classes or taught[0]["classes"]
-    return Teaching(
-        tuple(map(str, taught[0]["mentors"])),
-        tuple(map(str, names)),
-        mean["active"],
-        mean["weight"],
-        mean["temperature"],
-        _nanmean(np.stack(counts), 0),
-        len(taught),
-    )
+    tables = [np.stack([_table(getattr(one, measure)) for one in taught]) for measure in MEASURES]
+    active, weight, temperature = (_nanmean(table, 0) for table in tables)
+    counts = _nanmean(np.stack([_row(one.count, shape[1]) for one in taught]), 0)
+    return Teaching(tuple(mentors), tuple(names), active, weight, temperature, counts, len(taught))
 
 
 def _shape(rows: list[list[Any]]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ run of the same table if data, student and training are the same, and the row sa
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from classroomkd.report.statistics import paired, spread
@@ -16,13 +17,8 @@ __all__ = ["Row", "find_baseline", "kept_apart", "mentor_rows", "result_rows"]
 
 Row = dict[str, Any]
 BASELINES = ("none", "average")
-BOOKKEEPING = {
-    "log_every",
-    "eval_every",
-    "checkpoint_every",
-    "checkpoint_minutes",
-    "eval_batch_size",
-}  # of train; the student is the same
+# Keys of train that do not change the student.
+BOOKKEEPING = {"log_every", "eval_every", "checkpoint_every", "checkpoint_minutes", "eval_batch_size"}
 
 
 def result_rows(
@@ -89,29 +85,19 @@ def mentor_rows(summaries: Summary | Iterable[Summary]) -> list[Row]:
     rows: dict[tuple[Any, ...], Row] = {}
     for summary, title in zip(runs, _titles(runs), strict=True):
         for mentor in summary.mentors:
-            row = mentor.model_dump(include=set(MENTOR_KEYS))
+            row = {key: getattr(mentor, key) for key in MENTOR_KEYS}
             broken = mentor.not_finite.get("answers")
-            told = (
-                f"{broken:,} of its answers were not finite and left out" if isinstance(broken, int) and broken else ""
-            )
-            row["note"] = "; ".join(text for text in (mentor.note, told) if text)
+            left_out = f"{broken:,} of its answers were not finite and left out" if isinstance(broken, int) else ""
+            row["note"] = "; ".join(text for text in (mentor.note, left_out if broken else "") if text)
             key = tuple(row[name] for name in ("name", "model", "accuracy", "samples"))
             marks = summary.say.marks(summary.task)
-            rows.setdefault(key, {"run": title, **{k: row[k] for k in MENTOR_KEYS}, **marks})
+            rows.setdefault(key, {"run": title, **row, **marks})
     return list(rows.values())
 
 
 MENTOR_KEYS = (
-    "name",
-    "model",
-    "accuracy",
-    "val_accuracy",
-    "parameters",
-    "multiply_adds",
-    "samples",
-    "note",
-    "seconds",
-)
+    "name", "model", "accuracy", "val_accuracy", "parameters", "multiply_adds", "samples", "note", "seconds",
+)  # fmt: skip
 
 
 def find_baseline(summary: Summary, name: str) -> ArmInfo | None:
@@ -147,17 +133,9 @@ def _difference(
         if why is not None:
             refused.append({"arm": base.label, "run": titles[index], "why": why})
             continue
-        found = paired(summary.scores(arm.label, score), run.scores(base.label, score))
-        return {
-            "arm": base.label,
-            "run": titles[index],
-            "n": found.n,
-            "mean": found.mean,
-            "low": found.low,
-            "high": found.high,
-            "verdict": found.verdict,
-            "unpaired": list(found.unpaired),
-        }, []
+        difference = paired(summary.scores(arm.label, score), run.scores(base.label, score))
+        figures = {**asdict(difference), "verdict": difference.verdict, "unpaired": list(difference.unpaired)}
+        return {"arm": base.label, "run": titles[index], **figures}, []
     return None, refused
 
 
@@ -165,15 +143,8 @@ def _same_task(a: Summary, b: Summary) -> bool:
     """Whether two runs are about the same thing by name and number: test part, score and student."""
 
     def what(run: Summary) -> tuple[Any, ...]:
-        return (
-            run.task,
-            run.say.metric,
-            run.data.name,
-            run.data.classes,
-            run.data.test,
-            run.student.model,
-            run.student.parameters,
-        )
+        data, student = run.data, run.student
+        return run.task, run.say.metric, data.name, data.classes, data.test, student.model, student.parameters
 
     return what(a) == what(b)
 
@@ -202,12 +173,14 @@ def _unlike(a: Summary, b: Summary) -> str | None:
 
 def kept_apart(rows: Sequence[Row]) -> list[str]:
     """One line for every baseline that runs without their own were not compared with, and why."""
-    found: dict[tuple[str, str, str], dict[str, None]] = {}
+    refusals: dict[tuple[str, str, str], dict[str, None]] = {}
     for row in rows:
         for refused in row["apart"].values():
             for base in refused:
-                found.setdefault((base["arm"], base["run"], base["why"]), {})[row["run"]] = None
-    return [f"Not compared with '{arm}' of {run}: {', '.join(who)} ({why})." for (arm, run, why), who in found.items()]
+                refusals.setdefault((base["arm"], base["run"], base["why"]), {})[row["run"]] = None
+    return [
+        f"Not compared with '{arm}' of {run}: {', '.join(who)} ({why})." for (arm, run, why), who in refusals.items()
+    ]
 
 
 def _cost(summary: Summary, arm: ArmInfo) -> float | None:
@@ -220,13 +193,12 @@ def _cost(summary: Summary, arm: ArmInfo) -> float | None:
 
 
 def _spread(summary: Summary, arm: ArmInfo, field: str) -> Row:
-    found = spread(summary.scores(arm.label, field).values())
-    return {"n": found.n, "mean": found.mean, "sd": found.sd}
+    return asdict(spread(summary.scores(arm.label, field).values()))
 
 
 def _further(summary: Summary, arm: ArmInfo) -> Row:
-    found = {name: spread(values) for name, values in summary.metrics(arm.label).items()}
-    return {"metrics": {k: {"n": v.n, "mean": v.mean, "sd": v.sd} for k, v in found.items()}} if found else {}
+    metrics = {name: asdict(spread(values)) for name, values in summary.metrics(arm.label).items()}
+    return {"metrics": metrics} if metrics else {}
 
 
 def _mean(summary: Summary, arm: ArmInfo, field: str) -> float | None:

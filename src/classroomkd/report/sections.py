@@ -12,12 +12,12 @@ from classroomkd.errors import UserError
 from classroomkd.report import charts
 from classroomkd.report import vocabulary as words
 from classroomkd.report.context import ReportContext
-from classroomkd.report.html import Html, el, prose, table
+from classroomkd.report.html import Html, card, el, lead, prose, section, table
 from classroomkd.report.records import Array
 from classroomkd.report.rows import Row, mentor_rows
 from classroomkd.report.statistics import Difference, paired, spread
 from classroomkd.report.summary import read_json
-from classroomkd.report.table import figure_rows, notes
+from classroomkd.report.table import figure_columns, figure_rows, notes
 from classroomkd.report.vocabulary import Vocabulary
 
 __all__ = ["classes", "cost", "learning", "mentors", "outcome", "settings"]
@@ -26,8 +26,7 @@ __all__ = ["classes", "cost", "learning", "mentors", "outcome", "settings"]
 def outcome(context: ReportContext) -> Html:
     """The result table, the dots of every seed, and the differences with their intervals."""
     if not context.summary.entries:
-        text = "No student has finished yet, so there is nothing to compare."
-        return section("result", "Result", el("p", text, class_="lead"))
+        return section("result", "Result", lead("No student has finished yet, so there is nothing to compare."))
     named = [name for name in ("none", "average") if any(row["vs"].get(name) for row in context.rows)]
     columns = [("arm", ""), ("n", "num"), (context.say.heading, "num")]
     columns += [(f"vs {words.alone(name)}", "num") for name in named]
@@ -41,6 +40,7 @@ def outcome(context: ReportContext) -> Html:
         charts.scores(context.summary, context.arm_colours, context.ink),
         "The scores are in the table above.",
     )
+    below = notes(context.rows, "reconstructed:")
     spans = []
     for name in named:
         chart = charts.differences(context.rows, name, context.ink)
@@ -51,9 +51,9 @@ def outcome(context: ReportContext) -> Html:
     return section(
         "result",
         "Result",
-        el("p", f"{context.say.title} on {_samples(context)}; nothing was chosen on them.", class_="lead"),
-        el("div", table(columns, rows, "Result of every arm"), _notes(context), class_="card"),
-        el("div", *(el("div", one, class_="card") for one in (dots, *spans)), class_=_grid(1 + len(spans))),
+        lead(f"{context.say.title} on {_samples(context)}; nothing was chosen on them."),
+        card(table(columns, rows, "Result of every arm"), el("p", prose(" ".join(below)), class_="note")),
+        el("div", *map(card, (dots, *spans)), class_=_grid(1 + len(spans))),
         _further(context),
     )
 
@@ -77,31 +77,23 @@ def _result_row(context: ReportContext, row: Row, named: list[str], colour: str)
 
 def _further(context: ReportContext) -> Html | None:
     """The figures beside the score that counts, a row a figure and a column an arm."""
-    found = figure_rows(context.rows)
-    if not found:
+    figures = figure_rows(context.rows)
+    if not figures:
         return None
-    columns = [("test, %", ""), *((str(row["arm"]), "num") for row in context.rows)]
-    rows: list[list[str | None]] = []
-    for row in found:
-        spreads = [row[str(k)] or {"mean": None, "sd": None} for k in range(len(context.rows))]
-        cells = [words.plus_minus(one["mean"], one["sd"], context.decimals) for one in spreads]
-        rows.append([words.figure_name(row["figure"]), *cells])
-    title = "Further figures"
+    columns = figure_columns(context.rows)
+    cells = [[column.cell(row, context.decimals) for column in columns] for row in figures]
+    titles = [(column.title, "" if column.left else "num") for column in columns]
     note = "on the test part, of the last epoch's students; mean ± standard deviation over seeds"
-    caption = el("figcaption", title, el("span", note))
-    return el("div", el("figure", caption, table(columns, rows, title)), class_="card")
-
-
-def _notes(context: ReportContext) -> Html:
-    return el("p", prose(" ".join(notes(context.rows, "reconstructed:"))), class_="note")
+    caption = el("figcaption", "Further figures", el("span", note))
+    return card(el("figure", caption, table(titles, cells, "Further figures")))
 
 
 def mentors(context: ReportContext) -> Html:
     """Who the mentors are, what they had seen, and how large they are beside the student."""
-    found = mentor_rows(context.summary)
-    if not found:
-        return section("mentors", "Mentors", el("p", "This run has no mentors.", class_="lead"))
-    noted = any(row["note"] for row in found)
+    known = mentor_rows(context.summary)
+    if not known:
+        return section("mentors", "Mentors", lead("This run has no mentors."))
+    noted = any(row["note"] for row in known)
     columns = [
         ("mentor", ""),
         ("model", ""),
@@ -113,18 +105,16 @@ def mentors(context: ReportContext) -> Html:
     ]
     columns += [("note", "wrap")] if noted else []
     rows: list[list[str | None]] = []
-    for row, colour in zip(found, context.mentor_colours, strict=False):
+    for row, colour in zip(known, context.mentor_colours, strict=False):
         cells: list[str | None] = [context.named(colour, row["name"]), row["model"] or words.DASH]
         cells += [words.percent(row[key]) for key in ("accuracy", "val_accuracy")]
         cells += [words.count(row[key]) for key in ("parameters", "multiply_adds")]
         cells.append(words.DASH if row["samples"] is None else f"{row['samples']:,}")
         rows.append(cells + ([row["note"] or words.DASH] if noted else []))
     own, student = context.summary.data.student_train, context.summary.student
-    lead = f"The student, {student.model or 'unnamed'}, has {words.count(student.parameters)} parameters"
-    lead += f" and saw {own:,} {context.say.seen}." if own else "."
-    return section(
-        "mentors", "Mentors", el("p", lead, class_="lead"), el("div", table(columns, rows, "Mentors"), class_="card")
-    )
+    text = f"The student, {student.model or 'unnamed'}, has {words.count(student.parameters)} parameters"
+    text += f" and saw {own:,} {context.say.seen}." if own else "."
+    return section("mentors", "Mentors", lead(text), card(table(columns, rows, "Mentors")))
 
 
 def learning(context: ReportContext) -> Html:
@@ -134,8 +124,7 @@ def learning(context: ReportContext) -> Html:
         (log, c) for log, c in zip(context.logs, context.arm_colours, strict=True) if log.mean_accuracy is not None
     ]
     if not shown:
-        text = f"No validation {context.say.val} has been logged."
-        return section("learning", "Learning", el("p", text, class_="lead"), *warnings)
+        return section("learning", "Learning", lead(f"No validation {context.say.val} has been logged."), *warnings)
     ends = [(log.label, log.mean_accuracy) for log, _ in shown if log.mean_accuracy is not None]
     last = max(float(curve.x[-1]) for _, curve in ends)
     listed = ", ".join(f"{label} {words.percent(float(curve.y[-1]))} %" for label, curve in ends)
@@ -146,9 +135,9 @@ def learning(context: ReportContext) -> Html:
     return section(
         "learning",
         "Learning",
-        el("p", prose(f"On the validation part, at the last epoch: {listed}."), class_="lead"),
+        lead(f"On the validation part, at the last epoch: {listed}."),
         context.legend([log.label for log, _ in shown], [colour for _, colour in shown]),
-        el("div", *(el("div", figure, class_="card") for figure in figures), class_="grid two"),
+        el("div", *map(card, figures), class_="grid two"),
         *warnings,
     )
 
@@ -177,8 +166,7 @@ def classes(context: ReportContext) -> Html:
     text = _changes(names, changes, pair, say)
     if len(keep) < len(names):
         text += f" Drawn are the {len(keep)} {say.units} that changed most."
-    lead = el("p", prose(text), class_="lead")
-    return section("classes", f"What changed, {say.unit} by {say.unit}", lead, el("div", figure, class_="card"))
+    return section("classes", f"What changed, {say.unit} by {say.unit}", lead(text), card(figure))
 
 
 def _change(logs: dict[str, dict[int, Array]], pair: tuple[str, str], index: int) -> Difference:
@@ -209,7 +197,7 @@ def cost(context: ReportContext) -> Html:
         numbers = [words.DASH if value is None else f"{value:.2f}" for value in (row["step_ms"], floor)]
         name = context.named(colour, row["arm"])
         rows.append([name, *numbers, words.ratio(row["cost_ratio"]), words.duration(row["seconds"])])
-    cards = [el("div", table(columns, rows, "Cost of every arm"), class_="card")]
+    cards = [card(table(columns, rows, "Cost of every arm"))]
     chart = charts.sizes(context.summary, context.arm_colours, context.mentor_colours)
     if chart is not None:
         names = [row["arm"] for row in context.rows] + [mentor.name for mentor in context.summary.mentors]
@@ -220,9 +208,10 @@ def cost(context: ReportContext) -> Html:
             f"{context.say.scores} and parameter counts are in the tables above.",
             context.legend(names, context.arm_colours + context.mentor_colours),
         )
-        cards.append(el("div", figure, class_="card"))
-    lead = el("p", " ".join(_spent(context)), class_="lead")
-    return section("cost", "Cost", lead, el("div", *cards, class_=_grid(len(cards)) + " start"))
+        cards.append(card(figure))
+    return section(
+        "cost", "Cost", lead(" ".join(_spent(context))), el("div", *cards, class_=_grid(len(cards)) + " start")
+    )
 
 
 def _spent(context: ReportContext) -> list[str]:
@@ -268,17 +257,12 @@ def settings(context: ReportContext) -> Html:
         environment: Any = read_json(root / "environment.json") if (root / "environment.json").exists() else None
     except ValueError:
         environment = None
-    for title, found in (("Bank", context.summary.bank), ("Environment", environment)):
-        if found:
-            rows = [[key, value] for key, value in _flat(found)]
+    for title, content in (("Bank", context.summary.bank), ("Environment", environment)):
+        if content:
+            rows = [[key, value] for key, value in _flat(content)]
             names = [("setting", ""), ("value", "wrap")]
             parts.append(el("details", el("summary", title), table(names, rows, title)))
     return section("settings", "Settings", *parts)
-
-
-def section(name: str, title: str, *children: str | None) -> Html:
-    """A part of the page under its heading; ``name`` is its anchor."""
-    return el("section", el("h2", title, id=f"{name}-title"), *children, id=name, aria_labelledby=f"{name}-title")
 
 
 def _samples(context: ReportContext) -> str:

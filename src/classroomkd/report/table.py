@@ -1,7 +1,7 @@
 """The result table and the mentors table in a terminal and in Markdown.
 
-A terminal is 80 columns more often than not, and columns that do not fit leave; what a
-dropped one would have warned of (a rule that is a reconstruction) stays as a footnote.
+A terminal often has 80 columns, and columns that do not fit are dropped; what a dropped one would have warned of (a
+rule that is a reconstruction) stays as a footnote.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from collections.abc import Sequence
 
 from classroomkd.report import vocabulary as words
 from classroomkd.report.adaptive_table import AdaptiveTable, Column, markdown_lines
-from classroomkd.report.rows import Row, mentor_rows, result_rows
+from classroomkd.report.rows import Row
 
 __all__ = [
+    "figure_columns",
     "figure_rows",
     "markdown",
-    "mentor_rows",
-    "mentors_markdown",
     "notes",
-    "result_rows",
     "rich_figures",
     "rich_mentors",
     "rich_results",
@@ -71,13 +69,14 @@ def _mentor_columns(rows: Sequence[Row]) -> list[Column]:
 
 
 def rich_results(rows: Sequence[Row], *, title: str = "") -> AdaptiveTable:
-    """The result table for ``rich.print``; fits the width it is given. ``rows`` come from :func:`result_rows`."""
+    """The result table for ``rich.print``; fits the width it is given. ``rows`` come from
+    :func:`classroomkd.report.result_rows`."""
     decimals = words.decimals_for(min((row["test"] or 0 for row in rows), default=0))
     return AdaptiveTable(rows, _result_columns(rows), decimals, title, notes(rows) if rows else ["No results yet."])
 
 
 def rich_mentors(rows: Sequence[Row], *, title: str = "") -> AdaptiveTable:
-    """The mentors table for ``rich.print``; ``rows`` come from :func:`mentor_rows`."""
+    """The mentors table for ``rich.print``; ``rows`` come from :func:`classroomkd.report.mentor_rows`."""
     return AdaptiveTable(rows, _mentor_columns(rows), 1, title, [] if rows else ["No mentors."])
 
 
@@ -91,7 +90,9 @@ def figure_rows(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _figure_columns(rows: Sequence[Row]) -> list[Column]:
+def figure_columns(rows: Sequence[Row]) -> list[Column]:
+    """The columns of :func:`figure_rows`: the figure, and each row of the result table."""
+
     def column(place: str, title: str, rank: int) -> Column:
         return Column(title, lambda row, d: _spread(row, place, d) if row[place] else words.DASH, rank)
 
@@ -103,8 +104,8 @@ def _figure_columns(rows: Sequence[Row]) -> list[Column]:
 
 def rich_figures(rows: Sequence[Row], *, title: str = "") -> AdaptiveTable | None:
     """The further figures for ``rich.print``, a column an arm; None where there are none."""
-    found = figure_rows(rows)
-    return AdaptiveTable(found, _figure_columns(rows), 1, title, []) if found else None
+    figures = figure_rows(rows)
+    return AdaptiveTable(figures, figure_columns(rows), 1, title, []) if figures else None
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -112,13 +113,8 @@ def markdown(rows: Sequence[Row]) -> str:
     decimals = words.decimals_for(min((row["test"] or 0 for row in rows), default=0))
     lines = markdown_lines(rows, _result_columns(rows), decimals) if rows else []
     more = figure_rows(rows)
-    below = ["", *markdown_lines(more, _figure_columns(rows), decimals)] if more else []
+    below = ["", *markdown_lines(more, figure_columns(rows), decimals)] if more else []
     return "\n".join([*lines, "", *(f"{line}  " for line in notes(rows)), *below, ""]) if rows else "No results yet.\n"
-
-
-def mentors_markdown(rows: Sequence[Row]) -> str:
-    """The mentors table as GitHub Markdown."""
-    return "\n".join([*markdown_lines(rows, _mentor_columns(rows), 1), ""]) if rows else "No mentors.\n"
 
 
 def notes(rows: Sequence[Row], mark: str = DAGGER) -> list[str]:
@@ -126,31 +122,31 @@ def notes(rows: Sequence[Row], mark: str = DAGGER) -> list[str]:
 
     ``mark`` is what stands beside the arms that are reconstructions.
     """
-    found = _students(rows)
+    lines = _students(rows)
     if any(row["test_last"]["n"] > 1 for row in rows):
-        found.append("± is the standard deviation over n seeds.")
+        lines.append("± is the standard deviation over n seeds.")
     differences = [d for row in rows for d in row["vs"].values() if d]
     if any(d["low"] is not None for d in differences):
-        found.append("vs: points, paired by seed, with a 95 % interval; ▲ ▼ where it excludes 0.")
+        lines.append("vs: points, paired by seed, with a 95 % interval; ▲ ▼ where it excludes 0.")
     if any(d["verdict"] == "one seed" for d in differences):
-        found.append("A difference of one seed has no interval and shows nothing; run more: seeds=[0,1,2,3,4].")
+        lines.append("A difference of one seed has no interval and shows nothing; run more: seeds=[0,1,2,3,4].")
     if any(d["low"] is not None and d["low"] == d["high"] for d in differences):
-        found.append("An interval without width (all seeds differ equally) is not marked.")
+        lines.append("An interval without width (all seeds differ equally) is not marked.")
     if any(row["cost_ratio"] is not None for row in rows):
-        found.append("step: time of a training step over the student's alone.")
-    found += _gaps(rows)
+        lines.append("step: time of a training step over the student's alone.")
+    lines += _gaps(rows)
     borrowed = sorted(
         {(d["arm"], d["run"]) for row in rows for d in row["vs"].values() if d and d["run"] != row["run"]}
     )
-    found += [f"Runs without their own are compared with '{arm}' of {run}." for arm, run in borrowed]
+    lines += [f"Runs without their own are compared with '{arm}' of {run}." for arm, run in borrowed]
     if any(_reconstructed(row) for row in rows):
-        found.append(f"{mark} {words.vocabulary_of(rows).rebuilt}.")
-    return found
+        lines.append(f"{mark} {words.vocabulary_of(rows).rebuilt}.")
+    return lines
 
 
 def _students(rows: Sequence[Row]) -> list[str]:
     """Who was taught and tested on what: one line where all rows agree, as they do within a run."""
-    found = []
+    lines = []
     samples = words.vocabulary_of(rows).samples
     for student, parameters, data, test in dict.fromkeys(
         (row["student"], row["parameters"], row["data"], row["test"]) for row in rows
@@ -158,8 +154,8 @@ def _students(rows: Sequence[Row]) -> list[str]:
         parts = [f"{student}, {words.count(parameters)} parameters" if student and parameters else student]
         parts.append(f"{test:,} test {samples}" + (f" of {data}" if data else "") if test else data)
         if any(parts):
-            found.append(f"Student: {'; '.join(part for part in parts if part)}.")
-    return found if len(found) == 1 else []
+            lines.append(f"Student: {'; '.join(part for part in parts if part)}.")
+    return lines if len(lines) == 1 else []
 
 
 def _gaps(rows: Sequence[Row]) -> list[str]:

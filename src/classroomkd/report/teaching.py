@@ -8,9 +8,8 @@ from classroomkd.report import charts_teaching as draw
 from classroomkd.report import vocabulary as words
 from classroomkd.report.chart_helpers import unique
 from classroomkd.report.context import ReportContext
-from classroomkd.report.html import Html, el, join, prose, table
+from classroomkd.report.html import Html, card, el, join, lead, prose, section, table
 from classroomkd.report.records import Activity, ArmLog, Array, Teaching
-from classroomkd.report.sections import section
 from classroomkd.report.vocabulary import Vocabulary
 
 __all__ = ["teaching"]
@@ -21,23 +20,23 @@ OPEN = 3  # arms whose charts are drawn at once; the others unfold
 
 def teaching(context: ReportContext) -> Html:
     """One block an arm that recorded weights; says so when there is none."""
-    found = context.taught()
-    if not found:
-        return section("teaching", TITLE, el("p", _why_nothing(context), class_="lead"))
-    lead = (
+    recorded = context.recorded()
+    if not recorded:
+        return section("teaching", TITLE, lead(_why_nothing(context)))
+    text = (
         f"A mentor is active on a {context.say.spot} where the method lets it teach. "
         "Its weight is how strongly it then pulls, its temperature how softly: hotter means a wider gap to the student."
     )
     blocks = []
-    for index, (log, taught) in enumerate(found):
+    for index, (log, taught) in enumerate(recorded):
         body = _constant(context, log) or join(
             [_over_time(context, log), _by_class(context, taught) if taught else None]
         )
         if index < OPEN:
-            blocks.append(join([el("h3", log.label) if len(found) > 1 else None, body]))
+            blocks.append(join([el("h3", log.label) if len(recorded) > 1 else None, body]))
         else:
             blocks.append(el("details", el("summary", log.label), body))
-    return section("teaching", TITLE, el("p", lead, class_="lead"), *blocks)
+    return section("teaching", TITLE, lead(text), *blocks)
 
 
 def _why_nothing(context: ReportContext) -> str:
@@ -50,15 +49,15 @@ def _why_nothing(context: ReportContext) -> str:
 
 def _constant(context: ReportContext, log: ArmLog) -> Html | None:
     """One sentence for a method that treats every mentor, sample and moment alike: its charts would be flat."""
-    activity, said = log.activity, []
+    activity, values = log.activity, []
     if activity is None:
         return None
     for measure in ("active", "weight", "temperature"):
         known = getattr(activity, measure)[np.isfinite(getattr(activity, measure))]
         if known.size == 0 or float(np.ptp(known)) > 1e-6 * max(1.0, float(np.abs(known).max())):
             return None
-        said.append(float(known[0]))
-    share, weight, temperature = said
+        values.append(float(known[0]))
+    share, weight, temperature = values
     text = (
         f"Every mentor alike, throughout: active on {100 * share:.0f} % of {context.say.spots}, weight {weight:.2f}, "
     )
@@ -82,15 +81,11 @@ def _over_time(context: ReportContext, log: ArmLog) -> Html | None:
             continue
         chart = draw.over_time(activity, measure, title, colours, context.ink, scale=scale)
         note = subtitle if measure != "active" or has_nobody else ""
-        figures.append(
-            el("div", context.figure(title, note, chart, "Start and end are in the table below."), class_="card")
-        )
+        figures.append(card(context.figure(title, note, chart, "Start and end are in the table below.")))
     cells = table(*_start_and_end(context, activity, colours), "Mentors over time, first and last tenth of training")
     text = _who(activity, say)
     legend = context.legend(activity.mentors, colours, dashes=True)
-    return el(
-        "div", el("p", prose(text)), legend, el("div", *figures, class_="grid three"), el("div", cells, class_="card")
-    )
+    return el("div", el("p", prose(text)), legend, el("div", *figures, class_="grid three"), card(cells))
 
 
 def _start_and_end(
