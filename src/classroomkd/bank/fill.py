@@ -1,4 +1,4 @@
-"""Answering ahead: every question of a view space that is not stored yet, view by view."""
+"""Filling stores before a training: every answer of a view space that is not stored yet, view by view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking after stores: what is in them, whether it is whole, and what may go."""
+"""Inspecting, verifying and removing stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bringing together what several machines filled."""
+"""Merging stores that several machines filled."""
 
 from __future__ import annotations
 

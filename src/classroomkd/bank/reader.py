@@ -20,7 +20,8 @@ Ask = Callable[[int, Tensor], Mapping[str, Tensor]]  # mentor and rows (B,) of t
 
 
 class Bank(ABC):
-    """Stored answers of all mentors; an :class:`~classroomkd.classroom.AnswerStore` that is told what comes.
+    """Stored answers of all mentors; an :class:`~classroomkd.classroom.AnswerStore` that is told of each epoch
+    and batch before it is taught.
 
     Args:
         stores: by mentor and kind.
@@ -132,32 +133,32 @@ class EpochCache(Bank):
         """Bring the view's answers into memory, checked, and have the system read the next one's ahead."""
         assert view is not None, "fixed views are shown epoch by epoch"
         if self.held[view] < 0:
-            self._load(view, self._place(coming))
+            self._load(view, self._choose_slab(coming))
         if coming and self.held[coming[0]] < 0:
             _read_ahead((stores[LOGITS] for stores in self.stores), coming[0])
 
-    def _place(self, coming: Sequence[int]) -> int:
+    def _choose_slab(self, coming: Sequence[int]) -> int:
         """A slab that is free, or that of the view which is shown again last."""
-        shown = {place: view for view, place in enumerate(self.held) if place >= 0}
+        shown = {slab: view for view, slab in enumerate(self.held) if slab >= 0}
         if len(shown) < self.slabs.shape[1]:
             return len(shown)
         soon = {view: when for when, view in reversed(list(enumerate(coming)))}
-        return max(shown, key=lambda place: soon.get(shown[place], len(coming)))
+        return max(shown, key=lambda slab: soon.get(shown[slab], len(coming)))
 
     def _load(self, view: int, slab: int) -> None:
-        self.held = [-1 if place == slab else place for place in self.held]
+        self.held = [-1 if other == slab else other for other in self.held]
         for m, stores in enumerate(self.stores):
             ok = stores[LOGITS].slab(view, self.slabs[m, slab, : self.samples])
             if not bool(ok.all()):
                 self._refuse(m, LOGITS, int((~ok).sum()))
         self.held[view] = slab
         each, beyond = self.samples + 1, self._rows.shape[1]
-        self._first.copy_(torch.tensor([place * each if place >= 0 else beyond for place in self.held]))
+        self._first.copy_(torch.tensor([slab * each if slab >= 0 else beyond for slab in self.held]))
 
     def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
         """See :meth:`Bank.lookup`."""
-        place = self._first.index_select(0, views).add_(self._row.index_select(0, ids))
-        return self._rows.index_select(1, place.clamp_max_(self._rows.shape[1] - 1)).float()
+        row = self._first.index_select(0, views).add_(self._row.index_select(0, ids))
+        return self._rows.index_select(1, row.clamp_max_(self._rows.shape[1] - 1)).float()
 
     def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
         """See :meth:`Bank.features`."""

@@ -22,8 +22,9 @@ def create(
 
     ``name`` is one of the zoo (``resnet20``), ``timm:resnet50``, ``torchvision:resnet50`` or
     ``py:package.module:factory`` (needs ``trust_code``; gets ``num_classes`` and ``in_channels`` if it takes them).
-    ``options`` go to the library's or the user's factory; the zoo takes none. Activations that work in place are told
-    not to, so that what a tap before one keeps stays; ``summary`` marks what a network still overwrites itself.
+    ``options`` go to the library's or the user's factory; the zoo takes none. In-place activations are
+    made to keep their input, so that a tap before one keeps its value; ``summary`` marks what a network still
+    overwrites.
 
     Raises:
         UserError: an unknown name (with the nearest right one), a package that is not installed, code that is not

@@ -1,6 +1,6 @@
 """Folding: batch normalisations of a frozen network into the convolutions before them, in any network.
 
-Nothing of the network need be known: a dry run finds the pairs (``models.pairs``), every pair is checked on the spot,
+It needs no knowledge of the network: a dry run finds the pairs (``models.pairs``), every pair is checked on the spot,
 and the whole network once more afterwards.
 """
 

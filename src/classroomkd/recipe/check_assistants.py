@@ -1,4 +1,5 @@
-"""Checks of assistants, mentors that other mentors teach: who teaches whom, how, and that nobody waits for himself."""
+"""Checks of assistants, mentors that other mentors teach: who teaches whom, how, and that no chain of them is a
+circle."""
 
 from __future__ import annotations
 
