@@ -90,7 +90,7 @@ def fill(
     from classroomkd.run.folder import first_rank
     from classroomkd.run.session import Session
 
-    wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)
+    wanted = load_recipe(recipe, overrides or [], trust_code=trust_code, writes=True)
     chosen = [*([] if shard == "0/1" else ["--shard", shard]), *(["--trust-code"] if trust_code else [])]
     resume_with(shlex.join(["classroomkd", "bank", "fill", recipe, *(overrides or []), *chosen]))
     with Watch(quiet=quiet or not first_rank()) as watch:

@@ -32,7 +32,7 @@ def bench(
     from classroomkd.run.folder import first_rank
     from classroomkd.run.session import Session
 
-    wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)
+    wanted = load_recipe(recipe, overrides or [], trust_code=trust_code, writes=True)
     timed = Session(wanted, Path("runs") / wanted.name, trust_code, say=tell).bench(rounds)
     if not first_rank():
         return

@@ -43,7 +43,7 @@ def run(
     """
     from classroomkd.recipe import load_recipe
 
-    wanted = load_recipe(recipe, overrides or [], trust_code=trust_code)
+    wanted = load_recipe(recipe, overrides or [], trust_code=trust_code, writes=True, out=out)
     folder = out or Path("runs") / wanted.name
     typed = ["classroomkd", "run", recipe, *(overrides or []), "--out", str(folder), "--resume"]
     again = shlex.join([*typed, "--trust-code"] if trust_code else typed)

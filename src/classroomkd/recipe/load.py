@@ -6,7 +6,7 @@ and everything that no schema can know. Nothing is downloaded, built or trained 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from classroomkd.recipe.find import find_recipe
 from classroomkd.recipe.nodes import Loc, Node, Origin, from_python
 from classroomkd.recipe.old_options import renew_options
 from classroomkd.recipe.overrides import apply_overrides
-from classroomkd.recipe.paths import check_places
+from classroomkd.recipe.paths import check_leads_out, check_places
 from classroomkd.recipe.problems import Problem, from_pydantic, problem, raise_if_any
 from classroomkd.recipe.resolve import resolve, training_layers
 from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, Recipe, StudentSpec, TaughtBy
@@ -38,13 +38,23 @@ _LARGEST = 1_000_000  # bytes; a recipe is a page
 SMALLEST = "the smallest recipe is: data: puppets, student: resnet8, method: none"
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, trust_code: bool = False) -> Recipe:
+def load_recipe(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    trust_code: bool = False,
+    writes: bool = False,
+    out: Path | None = None,
+) -> Recipe:
     """The recipe in a YAML file, or by its short name (``smoke`` for ``recipes/smoke.yaml``), checked and resolved.
 
     Args:
         path: the file.
         overrides: ``key=value`` texts, applied in order.
         trust_code: whether ``py:`` models and data may be used.
+        writes: whether it is going to be run: then what the file says of ``name`` and ``cache`` must stay in the run
+            folder's parent; what ``overrides`` say may lead anywhere.
+        out: the run folder, where the user named it; ``runs/NAME`` otherwise.
 
     Raises:
         UserError: no such file, or a file that is not readable as text.
@@ -65,7 +75,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, trust_code: 
     if not isinstance(tree.value, dict):
         kind = "a list" if isinstance(tree.value, list) else f"the text {str(tree.value)[:40]!r}"
         raise UserError(f"{file} holds {kind}, but a recipe is a mapping of keys; {SMALLEST}")
-    return _finish(tree, problems, overrides, file.stem, file.parent, trust_code, (), ())
+    contain = (lambda tree: check_leads_out(tree, file, out)) if writes else None
+    return _finish(tree, problems, overrides, file.stem, file.parent, trust_code, (), (), contain)
 
 
 def make_recipe(
@@ -105,6 +116,7 @@ def _finish(
     trust_code: bool,
     known_models: Collection[str],
     known_sources: Collection[str],
+    contain: Callable[[Node], list[Problem]] | None = None,
 ) -> Recipe:
     write_out(tree)
     problems += apply_overrides(tree, overrides)
@@ -113,6 +125,7 @@ def _finish(
     name_mentors(tree)
     tree.value.setdefault("name", Node(name, tree.origin))
     problems += check_places(tree, folder)
+    problems += contain(tree) if contain is not None else []
     recipe, schema_problems = _validate(tree)
     problems += schema_problems
     problems += _check_task(tree)

@@ -16,7 +16,7 @@ from classroomkd.errors import did_you_mean
 from classroomkd.recipe.nodes import Loc, Node
 from classroomkd.recipe.problems import Problem, problem
 
-__all__ = ["DATA_VARIABLE", "check_places", "checkpoints", "data_sources"]
+__all__ = ["DATA_VARIABLE", "check_leads_out", "check_places", "checkpoints", "data_sources"]
 
 DATA_VARIABLE = "CLASSROOMKD_DATA"
 DATA_PARTS = ("source", "train", "val", "test")
@@ -66,6 +66,36 @@ def check_places(tree: Node, folder: Path) -> list[Problem]:
     if cache is not None and isinstance(cache.value, str) and cache.value:
         cache.value = os.path.abspath(os.path.expanduser(os.path.expandvars(cache.value)))
     return problems
+
+
+def check_leads_out(tree: Node, file: Path, out: Path | None) -> list[Problem]:
+    """Whether the ``name`` and ``cache`` that a recipe's file says stay where its run goes.
+
+    The file may be somebody else's. What is typed (``name=…``, ``cache=…``, ``--out``) may lead anywhere.
+
+    Args:
+        tree: the recipe, after :func:`check_places`.
+        file: it was read from.
+        out: the run folder, where it was typed; ``runs/NAME`` otherwise.
+    """
+    problems: list[Problem] = []
+    name, cache = tree.child("name"), tree.child("cache")
+    runs = Path("runs")
+    if out is None and name is not None and isinstance(name.value, str):
+        out = runs / name.value
+        if _from_file(name, file) and runs.resolve() not in out.resolve().parents:
+            sentence = f"leads out of the folder {runs}, where the run goes; type where to: --out DIR"
+            return [problem(tree, ("name",), sentence)]
+    if out is not None and cache is not None and isinstance(cache.value, str) and _from_file(cache, file):
+        parent, place = out.resolve().parent, Path(cache.value).resolve()
+        if parent not in (place, *place.parents):
+            sentence = f"leads out of {parent}, where the run goes; if it is meant, type it: cache={cache.value}"
+            problems.append(problem(tree, ("cache",), sentence))
+    return problems
+
+
+def _from_file(node: Node, file: Path) -> bool:
+    return node.origin.place == str(file)
 
 
 def _roots(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 def load(tmp_path: Path) -> Callable[..., Recipe]:
     """Load a recipe given as text, with overrides, from ``a.yaml`` in the current folder."""
 
-    def do(text: str = GOOD, *overrides: str, **more: bool) -> Recipe:
+    def do(text: str = GOOD, *overrides: str, **more: Any) -> Recipe:
         (tmp_path / "a.yaml").write_text(text)
         return load_recipe("a.yaml", overrides, **more)
 
@@ -39,7 +40,7 @@ def load(tmp_path: Path) -> Callable[..., Recipe]:
 def mistakes(load: Callable[..., Recipe]) -> Callable[..., list[str]]:
     """What is wrong with a recipe, one line each."""
 
-    def do(text: str = GOOD, *overrides: str, **more: bool) -> list[str]:
+    def do(text: str = GOOD, *overrides: str, **more: Any) -> list[str]:
         with pytest.raises(RecipeError) as caught:
             load(text, *overrides, **more)
         return [str(problem) for problem in caught.value.problems]

@@ -299,11 +299,11 @@ def test_recipes_that_are_not_there() -> None:
 
 
 def test_a_file_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, encoding: str) -> str:
+    def refuse(self: Path) -> bytes:
         raise PermissionError(errno.EACCES, "Permission denied", str(self))
 
     Path("a.yaml").write_text("data: puppets\n")
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(UserError, match=r"a\.yaml cannot be read: Permission denied"):
         load_recipe("a.yaml")
 

@@ -77,3 +77,41 @@ def test_an_unset_variable_and_none(mistakes: Mistakes) -> None:
         "or write the path itself",
         "a.yaml:2: student.checkpoint = 'None': there is no such file (nothing is written null)",
     ]
+
+
+OUT = "data: puppets\nstudent: convnet8\nmethod: none\n"
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x", ".", "a/..", "~x/../../../y", "link/x"])
+def test_a_files_name_does_not_lead_out(load: Load, mistakes: Mistakes, tmp_path: Path, name: str) -> None:
+    """Of the folder that runs go to; what is typed may."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "runs" / "link").symlink_to(tmp_path / "home")
+    text = f"name: {name}\n{OUT}"
+    (said,) = mistakes(text, writes=True)
+    assert (
+        said == f"a.yaml:1: name = '{name}': leads out of the folder runs, where the run goes; type where to: --out DIR"
+    )
+    assert load(text).name == name  # it is only read
+    assert load(text, writes=True, out=tmp_path / "elsewhere").name == name
+    assert load(text, f"name={name}", writes=True).name == name
+    assert load(f"name: a/b\n{OUT}", writes=True).name == "a/b"
+
+
+@pytest.mark.parametrize("cache", ["../x", "/tmp/x", "runs/../x", "$HOME/x", "runs/link/x", "x"])
+def test_a_files_cache_does_not_lead_out(
+    load: Load, mistakes: Mistakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "link").symlink_to("/tmp")
+    text = f"cache: {cache}\n{OUT}"
+    (said,) = mistakes(text, writes=True)
+    assert said.startswith("a.yaml:1: cache = ")
+    assert f"leads out of {tmp_path / 'runs'}, where the run goes; if it is meant, type it: cache=/" in said
+    assert load(text).cache
+    assert load(text, f"cache={cache}", writes=True).cache
+    assert load(f"cache: runs/mine\n{OUT}", writes=True).cache == str(tmp_path / "runs" / "mine")
+    assert mistakes(f"cache: runs/mine\n{OUT}", writes=True, out=tmp_path / "else" / "where")
+    assert make_recipe({"data": "puppets", "student": "convnet8", "method": "none", "cache": cache}).cache
