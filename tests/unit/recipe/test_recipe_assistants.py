@@ -11,7 +11,7 @@ import yaml
 
 from classroomkd.recipe import MentorSpec, Recipe, TaughtBy, json_schema, make_recipe, recipe_yaml
 from classroomkd.recipe.yaml_source import read_yaml
-from classroomkd.run.assistants import lineage, teachers_of, told, waves
+from classroomkd.run.assistants import described, lineage, teachers_of, waves
 
 Load = Callable[..., Recipe]
 Mistakes = Callable[..., list[str]]
@@ -52,7 +52,7 @@ def test_forms(load: Load, written: str, mentors: tuple[str, ...], method: str, 
 def test_two_methods_are_added_up(load: Load) -> None:
     recipe = load(assistant("{mentors: wide, method: [kd, {average: {weight: 0.5}}]}"))
     assert [name for name, _ in taught(recipe).parts] == ["kd", "average"]
-    assert told(recipe.mentors[2]) == "taught by wide (kd + average)"
+    assert described(recipe.mentors[2]) == "taught by wide (kd + average)"
 
 
 def test_overrides(load: Load) -> None:
