@@ -27,7 +27,7 @@ from classroomkd.report.records import ArmLog, Curve
 from classroomkd.report.rows import Row
 from classroomkd.report.style import Ink
 from classroomkd.report.summary import Summary
-from classroomkd.report.vocabulary import CLASSES, Vocabulary
+from classroomkd.report.vocabulary import CLASSES, Vocabulary, vocabulary_of
 
 __all__ = ["MAX_CLASSES", "class_changes", "differences", "learning", "scores", "sizes"]
 
@@ -41,7 +41,7 @@ def scores(summary: Summary, colours: Sequence[str], ink: Ink) -> Any:
     say = summary.say
     labels = [arm.label for arm in summary.arms]
     dots = [
-        {"arm": arm, "seed": seed, say.key: 100 * value}
+        {"arm": arm, "seed": seed, say.key: say.measure.factor * value}
         for arm in labels
         for seed, value in summary.scores(arm).items()
         if value is not None
@@ -51,10 +51,10 @@ def scores(summary: Summary, colours: Sequence[str], ink: Ink) -> Any:
     score, mean = f"{say.key}:Q", f"mean({say.key}):Q"
     base = alt.Chart(data(dots)).encode(y=y, color=colour)
     points = base.mark_circle(size=70, opacity=0.55).encode(
-        x=score_axis(alt.X, score, 5), tooltip=["arm:N", "seed:N", tip(score, ".2f", f"{say.metric} %")]
+        x=score_axis(alt.X, score, 5), tooltip=["arm:N", "seed:N", tip(score, ".2f", say.metric_and_sign)]
     )
     means = base.mark_tick(thickness=3, size=24).encode(
-        x=alt.X(mean, scale=alt.Scale(zero=False)), tooltip=["arm:N", tip(mean, ".2f", "mean %")]
+        x=alt.X(mean, scale=alt.Scale(zero=False)), tooltip=["arm:N", tip(mean, ".2f", f"mean {say.measure.sign}")]
     )
     return sized(points + means, ROW * len(labels), f"Test {say.metric} of every seed, with the mean, by arm")
 
@@ -65,12 +65,13 @@ def differences(rows: Sequence[Row], baseline: str, ink: Ink) -> Any | None:
     Every arm keeps its row, the baseline an empty one, so that the chart lines up with :func:`scores` beside it.
     """
     labels = [row["arm"] for row in rows]
+    factor = vocabulary_of(rows).measure.factor
     gaps = [
         {
             "arm": row["arm"],
-            "points": 100 * difference["mean"],
-            "low": 100 * (difference["mean"] if difference["low"] is None else difference["low"]),
-            "high": 100 * (difference["mean"] if difference["high"] is None else difference["high"]),
+            "points": factor * difference["mean"],
+            "low": factor * (difference["mean"] if difference["low"] is None else difference["low"]),
+            "high": factor * (difference["mean"] if difference["high"] is None else difference["high"]),
             "seeds": difference["n"],
             "says": difference["verdict"],
         }
@@ -104,13 +105,13 @@ def learning(
         point | {"arm": log.label, "seed": seed}
         for log, _ in shown
         for seed, curve in log.accuracy.items()
-        for point in _points(curve, 100, start, say.key)
+        for point in _points(curve, 100, start, say)
     ]
     means = [
         p | {"arm": log.label}
         for log, _ in shown
         if log.mean_accuracy
-        for p in _points(log.mean_accuracy, 300, start, say.key)
+        for p in _points(log.mean_accuracy, 300, start, say)
     ]
     colour = colour_of("arm:N", [log.label for log, _ in shown], [c for _, c in shown])
     x = alt.X(
@@ -126,7 +127,7 @@ def learning(
     tips = (
         lines(means)
         .mark_point(size=60, opacity=0)
-        .encode(tooltip=["arm:N", "epoch:Q", tip(f"{say.key}:Q", ".1f", f"val {say.val} %")])
+        .encode(tooltip=["arm:N", "epoch:Q", tip(f"{say.key}:Q", ".1f", f"val {say.val} {say.measure.sign}")])
     )
     return sized(faint + strong + tips, 300, f"Validation {say.val} by epoch, by arm").add_params(focus())
 
@@ -143,16 +144,22 @@ def class_changes(
 
     ``pair`` are the two arms the line joins: the student alone and the taught one.
     """
-    names = unique(classes)
+    names, factor = unique(classes), say.measure.factor
     dots = [
-        {say.unit: name, "arm": label, say.key: 100 * float(mean)}
+        {say.unit: name, "arm": label, say.key: factor * float(mean)}
         for label, means in values.items()
         for name, mean in zip(names, means, strict=True)
         if mean == mean
     ]
     before, after = (values[label] for label in pair)
     spans = [
-        {say.unit: name, "from": 100 * float(a), "to": 100 * float(b), "change": 100 * float(b - a), "up": bool(b >= a)}
+        {
+            say.unit: name,
+            "from": factor * float(a),
+            "to": factor * float(b),
+            "change": factor * float(b - a),
+            "up": bool(say.measure.rank(b) >= say.measure.rank(a)),
+        }
         for name, a, b in zip(names, before, after, strict=True)
         if a == a and b == b
     ]
@@ -176,7 +183,7 @@ def class_changes(
             y=y,
             color=colour_of("arm:N", list(values), [colours[label] for label in values]),
             opacity=lit("arm", 1, 0.1),
-            tooltip=[f"{say.unit}:N", "arm:N", tip(f"{say.key}:Q", ".1f", f"{say.by_unit} %")],
+            tooltip=[f"{say.unit}:N", "arm:N", tip(f"{say.key}:Q", ".1f", f"{say.by_unit} {say.measure.sign}")],
         )
     )
     text = f"Test {say.by_unit} by {say.unit}, alone and taught"
@@ -187,15 +194,16 @@ def class_changes(
 def sizes(summary: Summary, colours: Sequence[str], mentors: Sequence[str]) -> Any | None:
     """The score against parameters (log scale): mentors as squares, the student of each arm as a circle."""
     say = summary.say
+    factor = say.measure.factor
     networks: list[dict[str, Any]] = [
-        {"who": m.name, "role": "mentor", "parameters": m.parameters, say.key: 100 * m.accuracy, "fill": colour}
+        {"who": m.name, "role": "mentor", "parameters": m.parameters, say.key: factor * m.accuracy, "fill": colour}
         for m, colour in zip(summary.mentors, mentors, strict=True)
         if m.parameters and m.accuracy is not None
     ]
     for arm, colour in zip(summary.arms, colours, strict=True):
         values = [value for value in summary.scores(arm.label).values() if value is not None]
         if values and summary.student.parameters:
-            size, score = summary.student.parameters, 100 * sum(values) / len(values)
+            size, score = summary.student.parameters, factor * sum(values) / len(values)
             networks.append({"who": arm.label, "role": "student", "parameters": size, say.key: score, "fill": colour})
     if len({row["role"] for row in networks}) < 2:
         return None
@@ -215,14 +223,14 @@ def sizes(summary: Summary, colours: Sequence[str], mentors: Sequence[str]) -> A
                 "role:N", legend=None, scale=alt.Scale(domain=["student", "mentor"], range=["circle", "square"])
             ),
             opacity=lit("who", 0.95, 0.1),
-            tooltip=["who:N", "role:N", tip("parameters:Q", ","), tip(f"{say.key}:Q", ".1f", f"{say.metric} %")],
+            tooltip=["who:N", "role:N", tip("parameters:Q", ","), tip(f"{say.key}:Q", ".1f", say.metric_and_sign)],
         )
     )
     return sized(chart, 260, f"Test {say.metric} against parameters, mentors and student").add_params(focus())
 
 
-def _points(curve: Curve, limit: int, start: float, key: str) -> list[dict[str, float]]:
+def _points(curve: Curve, limit: int, start: float, say: Vocabulary) -> list[dict[str, float]]:
     step = max(1, -(-len(curve) // limit))
     keep = sorted({*range(0, len(curve), step), len(curve) - 1}) if len(curve) else []
-    pairs = [(float(curve.x[k]), 100 * float(curve.y[k])) for k in keep]
-    return [{"epoch": x, key: y} for x, y in pairs if y == y and x >= start]
+    pairs = [(float(curve.x[k]), say.measure.factor * float(curve.y[k])) for k in keep]
+    return [{"epoch": x, say.key: y} for x, y in pairs if y == y and x >= start]

@@ -41,7 +41,8 @@ class ReportContext:
         index = labels.index(main["arm"]) if main else None
         hues = [ink.hues[k % len(ink.hues)] for k in range(len(summary.mentors))]
         colours = arm_colours([row["method"] for row in rows], ink, index)
-        return cls(summary, ink, rows, read_run(summary), main, colours, hues, words.decimals_for(summary.data.test))
+        decimals = words.decimals_for(summary.data.test, summary.say.measure)
+        return cls(summary, ink, rows, read_run(summary), main, colours, hues, decimals)
 
     @property
     def say(self) -> Vocabulary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from classroomkd.report import vocabulary as words
@@ -33,9 +34,11 @@ def main_arm(rows: Sequence[Row], summary: Summary) -> Row | None:
     if not taught:
         return None
 
+    rank = summary.say.measure.rank
+
     def on_validation(row: Row) -> float:
         values = [v for v in summary.scores(row["arm"], "val_last").values() if v is not None]
-        return sum(values) / len(values) if values else -1.0
+        return rank(sum(values) / len(values)) if values else -math.inf
 
     return max(taught, key=on_validation)
 
@@ -44,16 +47,17 @@ def headline(row: Row | None) -> str:
     """``classroomkd 81.2 ± 0.9 %, +5.1 [4.0, 6.2] points over the student alone; −0.3 [−1.1, 0.5] against …``."""
     if row is None:
         return "No student has finished yet."
-    decimals = words.decimals_for(row["test"])
-    score = words.plus_minus(row["test_last"]["mean"], row["test_last"]["sd"], decimals)
-    score += f" %{words.vocabulary_of([row]).suffix}"
+    say = words.vocabulary_of([row])
+    decimals = words.decimals_for(row["test"], say.measure)
+    score = words.plus_minus(row["test_last"]["mean"], row["test_last"]["sd"], decimals, say.measure)
+    score += f" {say.measure.sign}{say.suffix}"
     text = f"The student alone: {score}" if row["method"] == "none" else f"{row['arm']} {score}"
     parts: list[str] = []
     for index, (name, preposition) in enumerate((("none", "over"), ("average", "against"))):
         difference = row["vs"].get(name)
         if difference and difference["mean"] is not None:
-            unit = " points" if index == 0 or not parts else ""
-            number = words.points(difference, decimals, mark=False)
+            unit = f" {say.measure.difference_sign}" if index == 0 or not parts else ""
+            number = words.points(difference, decimals, say.measure, mark=False)
             parts.append(f"{number}{unit} {preposition} {words.baseline_name(name)}")
     return f"{text}, {'; '.join(parts)}." if parts else f"{text}."
 

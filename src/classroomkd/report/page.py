@@ -125,11 +125,12 @@ def _facts(context: ReportContext) -> Html:
     facts.append(("Student", student.model or words.DASH, f"{size} parameters{seen}"))
     known = [mentor for mentor in summary.mentors if mentor.accuracy is not None]
     if known:
-        best = max(known, key=lambda mentor: mentor.accuracy or 0.0)
+        measure = context.say.measure
+        best = max(known, key=lambda mentor: measure.rank(mentor.accuracy or 0.0))
         facts.append(
             (
                 "Best mentor",
-                f"{best.name} {words.percent(best.accuracy)} %{context.say.suffix}",
+                f"{best.name} {words.percent(best.accuracy, measure=measure)} {measure.sign}{context.say.suffix}",
                 f"{words.count(best.parameters)} parameters",
             )
         )

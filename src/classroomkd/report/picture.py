@@ -53,7 +53,10 @@ def _spec(context: ReportContext) -> dict[str, Any]:
     ink, say = context.ink, context.say
     panels = [
         _panel(
-            charts.scores(context.summary, context.arm_colours, ink), 250, f"Test {say.metric}, %", "a dot is one seed"
+            charts.scores(context.summary, context.arm_colours, ink),
+            250,
+            f"Test {say.metric}, {say.measure.sign}",
+            "a dot is one seed",
         )
     ]
     for log, taught in context.recorded()[:1]:

@@ -32,7 +32,8 @@ def result_rows(
     with its 95 % t interval; ``apart`` = ``{baseline: [{arm, run, why}]}``, where there is none though a run on data
     and a student of the same name has it; ``parameters``, ``multiply_adds`` (student), ``cost_ratio`` (step time over
     the student alone: 1 for ``none``, whatever was measured), ``step_ms``, ``seconds``, ``test`` (samples),
-    ``student``, ``data``. Where scores are no accuracies, also ``task`` and ``metric``; where further figures were
+    ``student``, ``data``. Where scores are no accuracies, also ``task`` and ``metric``, where they are no
+    fractions or less is better, ``metric_unit`` and ``higher_is_better``; where further figures were
     measured, ``metrics`` = ``{name: {n, mean, sd}}``.
     """
     runs = [summaries] if isinstance(summaries, Summary) else list(summaries)
@@ -133,8 +134,10 @@ def _difference(
         if why is not None:
             refused.append({"arm": base.label, "run": titles[index], "why": why})
             continue
-        difference = paired(summary.scores(arm.label, score), run.scores(base.label, score))
-        figures = {**asdict(difference), "verdict": difference.verdict, "unpaired": list(difference.unpaired)}
+        up = summary.say.measure.higher_is_better
+        difference = paired(summary.scores(arm.label, score), run.scores(base.label, score), higher_is_better=up)
+        figures = {key: getattr(difference, key) for key in ("n", "mean", "low", "high", "verdict")}
+        figures["unpaired"] = list(difference.unpaired)
         return {"arm": base.label, "run": titles[index], **figures}, []
     return None, refused
 

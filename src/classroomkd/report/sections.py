@@ -30,7 +30,7 @@ def outcome(context: ReportContext) -> Html:
     named = [name for name in ("none", "average") if any(row["vs"].get(name) for row in context.rows)]
     columns = [("arm", ""), ("n", "num"), (context.say.heading, "num")]
     columns += [(f"vs {words.alone(name)}", "num") for name in named]
-    columns += [("at best val %", "num"), ("step", "num"), ("params", "num")]
+    columns += [(f"at best val {context.say.measure.sign}", "num"), ("step", "num"), ("params", "num")]
     rows = [
         _result_row(context, row, named, colour) for row, colour in zip(context.rows, context.arm_colours, strict=True)
     ]
@@ -45,7 +45,7 @@ def outcome(context: ReportContext) -> Html:
     for name in named:
         chart = charts.differences(context.rows, name, context.ink)
         if chart is not None:
-            title = f"Against {words.baseline_name(name)}, points"
+            title = f"Against {words.baseline_name(name)}, {context.say.measure.difference_sign}"
             text = "paired by seed, with 95 % interval"
             spans.append(context.figure(title, text, chart, "The differences are in the table above."))
     return section(
@@ -63,13 +63,14 @@ def _result_row(context: ReportContext, row: Row, named: list[str], colour: str)
     shown = "" if tag in ("baseline", "paper") else tag
     cells: list[str | None] = [context.named(colour, row["arm"], shown), str(row["test_last"]["n"])]
     last, best = (
-        words.plus_minus(row[key]["mean"], row[key]["sd"], context.decimals) for key in ("test_last", "test_best")
+        words.plus_minus(row[key]["mean"], row[key]["sd"], context.decimals, context.say.measure)
+        for key in ("test_last", "test_best")
     )
     cells.append(last)
     for baseline in named:
         difference = row["vs"].get(baseline)
         verdict = difference["verdict"] if difference else ""
-        text = words.points(difference, context.decimals)
+        text = words.points(difference, context.decimals, context.say.measure)
         style = verdict if verdict in ("gain", "loss") else "dim" if text == words.DASH else None
         cells.append(el("span", text, class_=style))
     return [*cells, best, words.ratio(row["cost_ratio"]), words.count(row["parameters"])]
@@ -98,7 +99,7 @@ def mentors(context: ReportContext) -> Html:
         ("mentor", ""),
         ("model", ""),
         (context.say.heading, "num"),
-        ("val %", "num"),
+        (f"val {context.say.measure.sign}", "num"),
         ("parameters", "num"),
         ("multiply-adds", "num"),
         (f"{context.say.seen} trained on", "num"),
@@ -107,7 +108,7 @@ def mentors(context: ReportContext) -> Html:
     rows: list[list[str | None]] = []
     for row, colour in zip(known, context.mentor_colours, strict=False):
         cells: list[str | None] = [context.named(colour, row["name"]), row["model"] or words.DASH]
-        cells += [words.percent(row[key]) for key in ("accuracy", "val_accuracy")]
+        cells += [words.percent(row[key], measure=context.say.measure) for key in ("accuracy", "val_accuracy")]
         cells += [words.count(row[key]) for key in ("parameters", "multiply_adds")]
         cells.append(words.DASH if row["samples"] is None else f"{row['samples']:,}")
         rows.append(cells + ([row["note"] or words.DASH] if noted else []))
@@ -127,9 +128,12 @@ def learning(context: ReportContext) -> Html:
         return section("learning", "Learning", lead(f"No validation {context.say.val} has been logged."), *warnings)
     ends = [(log.label, log.mean_accuracy) for log, _ in shown if log.mean_accuracy is not None]
     last = max(float(curve.x[-1]) for _, curve in ends)
-    listed = ", ".join(f"{label} {words.percent(float(curve.y[-1]))} %" for label, curve in ends)
+    measure = context.say.measure
+    listed = ", ".join(
+        f"{label} {words.percent(float(curve.y[-1]), measure=measure)} {measure.sign}" for label, curve in ends
+    )
     figures = []
-    for title, start in ((f"Validation {context.say.val}, %", 0.0), ("The second half, larger", last / 2)):
+    for title, start in ((f"Validation {context.say.val}, {measure.sign}", 0.0), ("The second half, larger", last / 2)):
         chart = charts.learning(context.logs, context.arm_colours, start, context.say)
         figures.append(context.figure(title, "mean over seeds; single seeds faint", chart, f"At the end: {listed}."))
     return section(
@@ -151,13 +155,13 @@ def classes(context: ReportContext) -> Html:
     pair = (alone.label, main["arm"])
     average = [row["arm"] for row in context.rows if row["method"] == "average" and row["arm"] in logs]
     labels = list(dict.fromkeys([pair[0], *average, pair[1]]))
-    changes = [_change(logs, pair, index) for index in range(len(names))]
+    changes = [_change(logs, pair, index, say) for index in range(len(names))]
     size = [abs(change.mean or 0.0) for change in changes]
     keep = sorted(sorted(range(len(names)), key=lambda index: -size[index])[: charts.MAX_CLASSES])
     means = {label: np.stack(list(logs[label].values())).mean(0)[keep] for label in labels}
     colours = {label: context.colour(label) for label in labels}
     figure = context.figure(
-        f"Test {say.by_unit} on each {say.unit}, %",
+        f"Test {say.by_unit} on each {say.unit}, {say.measure.sign}",
         f"the bar runs from {pair[0]} to {pair[1]}: green where the {say.unit} gained, red where it lost",
         charts.class_changes([names[k] for k in keep], means, colours, pair, context.ink, say),
         f"The figures of all {say.units} are in teaching.json of every seed.",
@@ -169,14 +173,19 @@ def classes(context: ReportContext) -> Html:
     return section("classes", f"What changed, {say.unit} by {say.unit}", lead(text), card(figure))
 
 
-def _change(logs: dict[str, dict[int, Array]], pair: tuple[str, str], index: int) -> Difference:
+def _change(logs: dict[str, dict[int, Array]], pair: tuple[str, str], index: int, say: Vocabulary) -> Difference:
     """Of one class or joint, from the first arm of ``pair`` to the second, paired by seed."""
     alone, taught = ({seed: float(values[index]) for seed, values in logs[label].items()} for label in pair)
-    return paired(taught, alone)
+    return paired(taught, alone, higher_is_better=say.measure.higher_is_better)
 
 
 def _changes(names: list[str], changes: list[Difference], pair: tuple[str, str], say: Vocabulary) -> str:
-    known = [(change.mean, name) for change, name in zip(changes, names, strict=True) if change.mean is not None]
+    measure = say.measure
+    known = [
+        (measure.rank(change.mean), name)
+        for change, name in zip(changes, names, strict=True)
+        if change.mean is not None
+    ]
     if not known:
         return f"{pair[0]} and {pair[1]} share no seed, so {say.units} cannot be compared."
     gained, lost = (sum(1 for mean, _ in known if sign * mean > 0) for sign in (1, -1))
@@ -185,7 +194,8 @@ def _changes(names: list[str], changes: list[Difference], pair: tuple[str, str],
     text = f"From {pair[0]} to {pair[1]}, {gained} of {len(names)} {say.units} gained {say.by_unit} and {lost} lost it"
     if any(change.low is not None for change in changes):
         text += f"; beyond chance between seeds (a 95 % interval each): {sure[0]} gained, {sure[1]} lost"
-    return f"{text}. Most: {best} {words.signed(top)} points; least: {worst} {words.signed(bottom)}."
+    most, least = (words.signed(measure.rank(ranked), measure=measure) for ranked in (top, bottom))
+    return f"{text}. Most: {best} {most} {measure.difference_sign}; least: {worst} {least}."
 
 
 def cost(context: ReportContext) -> Html:

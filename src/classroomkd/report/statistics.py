@@ -35,6 +35,7 @@ class Difference:
     """Mean of ``a - b`` over the ``n`` seeds both arms have, with its interval (same unit as the values).
 
     ``low`` and ``high`` are ``None`` below two shared seeds. ``unpaired`` are the seeds only one of them has.
+    ``higher_is_better`` is of the values.
     """
 
     n: int
@@ -42,6 +43,7 @@ class Difference:
     low: float | None
     high: float | None
     unpaired: tuple[int, ...] = ()
+    higher_is_better: bool = True
 
     @property
     def verdict(self) -> str:
@@ -56,9 +58,9 @@ class Difference:
             return "one seed"
         if self.low == self.high:
             return "unclear"
-        if self.low > 0:
-            return "gain"
-        return "loss" if self.high < 0 else "unclear"
+        if self.low <= 0 <= self.high:
+            return "unclear"
+        return "gain" if (self.low > 0) == self.higher_is_better else "loss"
 
 
 def spread(values: Iterable[float | None]) -> Spread:
@@ -72,10 +74,17 @@ def spread(values: Iterable[float | None]) -> Spread:
     return Spread(len(kept), float(array.mean()), float(array.std(ddof=1)))
 
 
-def paired(a: Mapping[int, float | None], b: Mapping[int, float | None], level: float = LEVEL) -> Difference:
+def paired(
+    a: Mapping[int, float | None],
+    b: Mapping[int, float | None],
+    level: float = LEVEL,
+    *,
+    higher_is_better: bool = True,
+) -> Difference:
     """Paired difference ``a - b`` over the seeds in which both have a finite score.
 
-    ``level`` is the coverage of the two-sided t interval of the mean, in (0, 1).
+    ``level`` is the coverage of the two-sided t interval of the mean, in (0, 1); ``higher_is_better`` says of which
+    sign a gain is.
     """
     have_a = {seed for seed, value in a.items() if _finite([value])}
     have_b = {seed for seed, value in b.items() if _finite([value])}
@@ -85,9 +94,9 @@ def paired(a: Mapping[int, float | None], b: Mapping[int, float | None], level: 
     gaps = [round(float(a[seed] or 0.0) - float(b[seed] or 0.0), 12) for seed in shared]
     centre = spread(gaps)
     if centre.mean is None or centre.sd is None:
-        return Difference(centre.n, centre.mean, None, None, unpaired)
+        return Difference(centre.n, centre.mean, None, None, unpaired, higher_is_better)
     half = t_quantile(0.5 + level / 2, centre.n - 1) * centre.sd / math.sqrt(centre.n)
-    return Difference(centre.n, centre.mean, centre.mean - half, centre.mean + half, unpaired)
+    return Difference(centre.n, centre.mean, centre.mean - half, centre.mean + half, unpaired, higher_is_better)
 
 
 def t_cdf(t: float, df: float) -> float:

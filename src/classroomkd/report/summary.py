@@ -18,6 +18,7 @@ from classroomkd import tasks
 from classroomkd.errors import UserError
 from classroomkd.report.files import read_json, read_metrics
 from classroomkd.report.vocabulary import Vocabulary, vocabulary
+from classroomkd.tasks.metric import Metric
 
 __all__ = [
     "ArmInfo",
@@ -148,6 +149,8 @@ class Summary(_Part):
     task: str = tasks.DEFAULT
     metric: str = ""
     val_metric: str = ""
+    metric_unit: str = ""
+    higher_is_better: bool = True
     created: str = ""
     command: str = ""
     seconds: Number = None
@@ -180,7 +183,8 @@ class Summary(_Part):
         by_unit = self.metric
         with suppress(UserError):  # a task that is not installed here
             by_unit = tasks.describe(self.task).by_unit(self.metric, figures)
-        say = vocabulary(self.task, self.metric, by_unit)
+        measure = Metric(self.metric, self.metric_unit, self.higher_is_better) if self.metric_unit else None
+        say = vocabulary(self.task, self.metric, by_unit, measure)
         return replace(say, on_val=self.val_metric) if self.val_metric not in ("", self.metric) else say
 
     def seeds(self) -> list[int]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from classroomkd import tasks
 from classroomkd.report import vocabulary as words
 from classroomkd.report.adaptive_table import AdaptiveTable, Column, markdown_lines
 from classroomkd.report.rows import Row
+from classroomkd.tasks.metric import Metric
 
 __all__ = [
     "figure_columns",
@@ -33,10 +35,12 @@ def _result_columns(rows: Sequence[Row]) -> list[Column]:
     columns.append(Column("n", lambda row, _: str(row["test_last"]["n"]), 70))
     if len({row.get("metric") for row in rows}) > 1:
         columns.append(Column("score", lambda row, _: row.get("metric", "accuracy"), 98, left=True))
-    columns.append(Column(words.vocabulary_of(rows).heading, lambda row, d: _spread(row, "test_last", d), 99))
-    columns.append(Column("at best val %", lambda row, d: _spread(row, "test_best", d), 40))
+    say = words.vocabulary_of(rows)
+    sign = say.measure.sign
+    columns.append(Column(say.heading, lambda row, d: _spread(row, "test_last", d), 99))
+    columns.append(Column(f"at best val {sign}".rstrip(), lambda row, d: _spread(row, "test_best", d), 40))
     if any(row["test_ema"]["n"] for row in rows):
-        columns.append(Column("EMA %", lambda row, d: _spread(row, "test_ema", d), 35))
+        columns.append(Column(f"EMA {sign}".rstrip(), lambda row, d: _spread(row, "test_ema", d), 35))
     for rank, name in enumerate(list(rows[0]["vs"]) if rows else []):
         if any(row["vs"][name] for row in rows):
             columns.append(_difference_column(name, 90 - rank))
@@ -51,7 +55,9 @@ def _difference_column(name: str, rank: int) -> Column:
     def style(row: Row) -> str:
         return STYLES.get(row["vs"][name]["verdict"], "") if row["vs"][name] else ""
 
-    return Column(f"vs {words.alone(name)}", lambda row, d: words.points(row["vs"][name], d), rank, style=style)
+    return Column(
+        f"vs {words.alone(name)}", lambda row, d: words.points(row["vs"][name], d, _measure(row)), rank, style=style
+    )
 
 
 def _mentor_columns(rows: Sequence[Row]) -> list[Column]:
@@ -59,8 +65,10 @@ def _mentor_columns(rows: Sequence[Row]) -> list[Column]:
     return [
         Column("mentor", lambda row, _: row["name"], 100, left=True),
         Column("model", lambda row, _: row["model"] or words.DASH, 60, left=True),
-        Column(say.heading, lambda row, d: words.percent(row["accuracy"], d), 99),
-        Column("val %", lambda row, d: words.percent(row["val_accuracy"], d), 40),
+        Column(say.heading, lambda row, d: words.percent(row["accuracy"], d, _measure(row)), 99),
+        Column(
+            f"val {say.measure.sign}".rstrip(), lambda row, d: words.percent(row["val_accuracy"], d, _measure(row)), 40
+        ),
         Column("params", lambda row, _: words.count(row["parameters"]), 80),
         Column("mult-adds", lambda row, _: words.count(row["multiply_adds"]), 50),
         Column(f"{say.seen} seen", lambda row, _: _thousands(row["samples"]), 90),
@@ -71,7 +79,7 @@ def _mentor_columns(rows: Sequence[Row]) -> list[Column]:
 def rich_results(rows: Sequence[Row], *, title: str = "") -> AdaptiveTable:
     """The result table for ``rich.print``; fits the width it is given. ``rows`` come from
     :func:`classroomkd.report.result_rows`."""
-    decimals = words.decimals_for(min((row["test"] or 0 for row in rows), default=0))
+    decimals = _decimals(rows)
     return AdaptiveTable(rows, _result_columns(rows), decimals, title, notes(rows) if rows else ["No results yet."])
 
 
@@ -92,13 +100,20 @@ def figure_rows(rows: Sequence[Row]) -> list[Row]:
 
 def figure_columns(rows: Sequence[Row]) -> list[Column]:
     """The columns of :func:`figure_rows`: the figure, and each row of the result table."""
+    task = str(rows[0].get("task", tasks.DEFAULT)) if rows else tasks.DEFAULT
 
     def column(place: str, title: str, rank: int) -> Column:
-        return Column(title, lambda row, d: _spread(row, place, d) if row[place] else words.DASH, rank)
+        def cell(row: Row, decimals: int) -> str:
+            if not row[place]:
+                return words.DASH
+            measure = words.measure_of(task, row["figure"])
+            return words.plus_minus(row[place]["mean"], row[place]["sd"], decimals, measure)
+
+        return Column(title, cell, rank)
 
     several = len({row["run"] for row in rows}) > 1
     titles = [f"{row['run']}: {row['arm']}" if several else str(row["arm"]) for row in rows]
-    first = Column("test, %", lambda row, _: words.figure_name(row["figure"]), 100, left=True)
+    first = Column("test, %", lambda row, _: words.figure_name(row["figure"], task), 100, left=True)
     return [first, *(column(str(k), title, 90 - k) for k, title in enumerate(titles))]
 
 
@@ -110,7 +125,7 @@ def rich_figures(rows: Sequence[Row], *, title: str = "") -> AdaptiveTable | Non
 
 def markdown(rows: Sequence[Row]) -> str:
     """The result table as GitHub Markdown with every column, the notes under it, and further figures if there are."""
-    decimals = words.decimals_for(min((row["test"] or 0 for row in rows), default=0))
+    decimals = _decimals(rows)
     lines = markdown_lines(rows, _result_columns(rows), decimals) if rows else []
     more = figure_rows(rows)
     below = ["", *markdown_lines(more, figure_columns(rows), decimals)] if more else []
@@ -172,7 +187,15 @@ def _reconstructed(row: Row) -> bool:
 
 
 def _spread(row: Row, key: str, decimals: int) -> str:
-    return words.plus_minus(row[key]["mean"], row[key]["sd"], decimals)
+    return words.plus_minus(row[key]["mean"], row[key]["sd"], decimals, _measure(row))
+
+
+def _measure(row: Row) -> Metric:
+    return words.vocabulary_of([row]).measure
+
+
+def _decimals(rows: Sequence[Row]) -> int:
+    return words.decimals_for(min((row["test"] or 0 for row in rows), default=0), words.vocabulary_of(rows).measure)
 
 
 def _list(seeds: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ from classroomkd.report.context import ReportContext
 from classroomkd.report.html import Html, card, el, join, lead, prose, section, table
 from classroomkd.report.records import Activity, ArmLog, Array, Teaching
 from classroomkd.report.vocabulary import Vocabulary
+from classroomkd.tasks.metric import FRACTION
 
 __all__ = ["teaching"]
 
@@ -126,20 +127,22 @@ def _by_class(context: ReportContext, taught: Teaching) -> Html:
     names = unique(taught.classes)
     shown = [names[k] for k in keep]
     own, say = _own_accuracy(context, taught), context.say
+    sign, factor = say.measure.sign, say.measure.factor
+    top, decimals = (100.0, 0) if say.measure.unit == FRACTION else (None, 1)
     panels = [
         (f"Active, % of the {say.unit}", say.share_of, 100 * taught.active, 100.0, 0),
         ("Mean weight", f"over all {say.whole}", taught.weight, None, 2),
-        (f"Own test {say.by_unit}, %", f"of the mentor on the {say.unit}", 100 * own, 100.0, 0),
+        (f"Own test {say.by_unit}, {sign}", f"of the mentor on the {say.unit}", factor * own, top, decimals),
     ]
     figures = []
-    for title, subtitle, values, top, decimals in panels:
+    for title, subtitle, values, most, digits in panels:
         if not np.isfinite(values).any():
             continue
         chart = draw.heat(
-            values[:, keep], taught.mentors, shown, title, context.ink, top=top, decimals=decimals, say=say
+            values[:, keep], taught.mentors, shown, title, context.ink, top=most, decimals=digits, say=say
         )
-        largest = float(np.nanmax(values)) if top is None else top
-        key = _ramp(context, largest, decimals)
+        largest = float(np.nanmax(values)) if most is None else most
+        key = _ramp(context, largest, digits)
         figures.append(
             el(
                 "div",

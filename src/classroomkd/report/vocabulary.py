@@ -10,6 +10,7 @@ from typing import Any
 
 from classroomkd import tasks
 from classroomkd.errors import UserError
+from classroomkd.tasks.metric import FRACTION, Metric
 from classroomkd.tasks.vocabulary import Vocabulary
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "duration",
     "figure_name",
     "interval",
+    "measure_of",
     "percent",
     "plus_minus",
     "points",
@@ -39,37 +41,65 @@ COLUMN = {"none": "alone", "average": "average"}
 
 
 CLASSES = Vocabulary()
+FRACTIONS = Metric("score")  # shown in percent
 
 
-def vocabulary(task: str, metric: str = "", by_unit: str = "") -> Vocabulary:
+def measure_of(task: str, metric: str) -> Metric:
+    """Unit and direction of a task's metric; a fraction, and more is better, of a task that is not installed here."""
+    with suppress(UserError):
+        return tasks.describe(task).measure(metric)
+    return Metric(metric)
+
+
+def vocabulary(task: str, metric: str = "", by_unit: str = "", measure: Metric | None = None) -> Vocabulary:
     """The words of a task; without a ``metric`` (runs of earlier versions) scores are accuracies.
 
-    Of a task that is not installed here, those of classification.
+    Of a task that is not installed here, those of classification. ``measure``: the metric's unit and direction, where
+    they are known otherwise than from the task.
     """
     known = CLASSES
     with suppress(UserError):
         known = tasks.describe(task).vocabulary
     if metric in ("", "accuracy"):
         return known
+    measure = measure or measure_of(task, metric)
     return replace(
         known,
         metric=metric,
         by_unit=by_unit or metric,
         key="score",
-        heading=f"{metric} %",
+        heading=f"{metric} {measure.sign}",
         suffix=f" {metric}",
+        measure=measure,
         scores="Scores",
     )
 
 
 def vocabulary_of(rows: Iterable[Mapping[str, Any]]) -> Vocabulary:
     """The words for a table: those of its rows, or the least that rows of several tasks have in common."""
-    found = {vocabulary(row.get("task", ""), row.get("metric", "")) for row in rows}
-    return found.pop() if len(found) == 1 else CLASSES
+    found = {_of_row(row) for row in rows}
+    if len(found) == 1:
+        return found.pop()
+    signs = {say.measure.sign for say in found}
+    return CLASSES if len(signs) < 2 else replace(CLASSES, heading="test", measure=Metric("score", unit=""))
 
 
-def figure_name(name: str) -> str:
-    """``AP50_gtbox`` for ``AP_gtbox:AP50``, and ``AP_gtbox, visible joints alone`` for ``AP_gtbox:visible``."""
+def _of_row(row: Mapping[str, Any]) -> Vocabulary:
+    task, metric = row.get("task", ""), row.get("metric", "")
+    measure = None
+    if "metric_unit" in row:
+        measure = Metric(metric, row["metric_unit"], bool(row.get("higher_is_better", True)))
+    return vocabulary(task, metric, measure=measure)
+
+
+def figure_name(name: str, task: str = "") -> str:
+    """``AP50_gtbox`` for ``AP_gtbox:AP50``, and ``AP_gtbox, visible joints alone`` for ``AP_gtbox:visible``.
+
+    A figure of ``task`` that is not a fraction is followed by its unit: ``PSNR (dB)``.
+    """
+    unit = measure_of(task, name).unit if task else FRACTION
+    if unit != FRACTION:
+        return f"{name} ({unit})"
     first, _, what = name.partition(":")
     if not what:
         return name
@@ -87,39 +117,49 @@ def alone(name: str) -> str:
     return COLUMN.get(name, name)
 
 
-def decimals_for(test: int | None) -> int:
-    """Decimals a percentage deserves: two from 5,000 test samples on, where 0.01 points is a half sample or more."""
+def decimals_for(test: int | None, measure: Metric = FRACTIONS) -> int:
+    """Decimals a score deserves: of a percentage two from 5,000 test samples on, where 0.01 points is a half sample or
+    more."""
+    if measure.unit != FRACTION:
+        return 2
     return 2 if test is not None and test >= 5000 else 1
 
 
-def percent(fraction: float | None, decimals: int = 1) -> str:
-    """``81.2`` for 0.812; a dash for a missing one."""
-    return DASH if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.{decimals}f}"
+def percent(value: float | None, decimals: int = 1, measure: Metric = FRACTIONS) -> str:
+    """``81.2`` for 0.812, or a score in its own unit; a dash for a missing one."""
+    return DASH if value is None or not math.isfinite(value) else f"{measure.factor * value:.{decimals}f}"
 
 
-def plus_minus(mean: float | None, sd: float | None, decimals: int = 1) -> str:
+def plus_minus(mean: float | None, sd: float | None, decimals: int = 1, measure: Metric = FRACTIONS) -> str:
     """``81.2 ± 0.9`` in percent of fractions; only the mean where there is no standard deviation."""
     if mean is None or sd is None:
-        return percent(mean, decimals)
-    return f"{percent(mean, decimals)} ± {percent(sd, decimals)}"
+        return percent(mean, decimals, measure)
+    return f"{percent(mean, decimals, measure)} ± {percent(sd, decimals, measure)}"
 
 
-def signed(fraction: float, decimals: int = 1) -> str:
-    """``+5.1``, ``−0.3``, ``0.0`` in percentage points, with a true minus sign."""
-    text = f"{100 * fraction:.{decimals}f}"
+def signed(difference: float, decimals: int = 1, measure: Metric = FRACTIONS) -> str:
+    """``+5.1``, ``−0.3``, ``0.0`` in percentage points or the score's unit, with a true minus sign."""
+    text = f"{measure.factor * difference:.{decimals}f}"
     if float(text) == 0:
         return text.removeprefix("-")
     return "−" + text[1:] if text.startswith("-") else "+" + text
 
 
-def interval(low: float | None, high: float | None, decimals: int = 1) -> str:
-    """``[4.0, 6.2]`` in percentage points; empty where there is no interval."""
+def interval(low: float | None, high: float | None, decimals: int = 1, measure: Metric = FRACTIONS) -> str:
+    """``[4.0, 6.2]`` in percentage points or the score's unit; empty where there is no interval."""
     if low is None or high is None:
         return ""
-    return f"[{signed(low, decimals).removeprefix('+')}, {signed(high, decimals).removeprefix('+')}]"
+    ends = (signed(end, decimals, measure).removeprefix("+") for end in (low, high))
+    return f"[{', '.join(ends)}]"
 
 
-def points(difference: dict[str, float | int | str | None] | None, decimals: int = 1, *, mark: bool = True) -> str:
+def points(
+    difference: dict[str, float | int | str | None] | None,
+    decimals: int = 1,
+    measure: Metric = FRACTIONS,
+    *,
+    mark: bool = True,
+) -> str:
     """``▲ +5.1 [4.0, 6.2]``: a difference as :func:`classroomkd.report.rows.result_rows` gives it.
 
     The triangle stands where the interval excludes 0, up for a gain and down for a loss; with one seed there is no
@@ -127,9 +167,9 @@ def points(difference: dict[str, float | int | str | None] | None, decimals: int
     """
     if difference is None or difference["mean"] is None:
         return DASH
-    parts = [signed(_float(difference["mean"]), decimals)]
+    parts = [signed(_float(difference["mean"]), decimals, measure)]
     if difference["low"] is not None:
-        parts.append(interval(_float(difference["low"]), _float(difference["high"]), decimals))
+        parts.append(interval(_float(difference["low"]), _float(difference["high"]), decimals, measure))
     symbol = MARKS.get(str(difference["verdict"])) if mark else None
     return " ".join([symbol, *parts] if symbol else parts)
 

@@ -22,3 +22,26 @@ class Metric:
     name: str
     unit: str = FRACTION
     higher_is_better: bool = True
+
+    @property
+    def factor(self) -> float:
+        """What a value is multiplied by to be shown."""
+        return 100.0 if self.unit == FRACTION else 1.0
+
+    @property
+    def sign(self) -> str:
+        """What stands behind a value that is shown: ``%``, ``dB``."""
+        return "%" if self.unit == FRACTION else self.unit
+
+    @property
+    def difference_sign(self) -> str:
+        """What stands behind a difference: percentage ``points``, ``dB``."""
+        return "points" if self.unit == FRACTION else self.unit
+
+    def rank(self, value: float) -> float:
+        """A number that is larger for the better of two scores."""
+        return value if self.higher_is_better else -value
+
+    def text(self, value: float, decimals: int = 1) -> str:
+        """``81.2%``, ``31.2 dB``."""
+        return f"{self.factor * value:.{decimals}f}{'' if self.unit == FRACTION else ' '}{self.sign}"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from classroomkd.tasks.metric import Metric
+
 __all__ = ["Vocabulary"]
+
+ACCURACY = Metric("accuracy")
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class Vocabulary:
         key: of a score in the data behind charts, where a metric's own name could not stand.
         heading: of a column of test scores.
         suffix: what stands after ``81.2 %`` so that nobody takes it for accuracy.
+        measure: unit and direction of the scores.
         scores: several of them.
         unit, units: what a sample's answer is about.
         samples: what a part consists of.
@@ -33,6 +38,7 @@ class Vocabulary:
     key: str = "accuracy"
     heading: str = "test %"
     suffix: str = ""
+    measure: Metric = ACCURACY
     scores: str = "Accuracies"
     unit: str = "class"
     units: str = "classes"
@@ -51,10 +57,20 @@ class Vocabulary:
         return self.on_val or self.metric
 
     @property
+    def metric_and_sign(self) -> str:
+        """The score that counts with what stands behind its values: ``accuracy %``, ``PSNR dB``."""
+        return f"{self.metric} {self.measure.sign}"
+
+    @property
     def title(self) -> str:
         """The metric at the start of a sentence; one that has a capital (``mAP``) keeps its letters."""
         return self.metric if self.metric != self.metric.lower() else self.metric.capitalize()
 
-    def marks(self, task: str) -> dict[str, str]:
+    def marks(self, task: str) -> dict[str, str | bool]:
         """What a row of a table says of its task; nothing where its scores are accuracies."""
-        return {} if self == Vocabulary() else {"task": task, "metric": self.metric}
+        if self == Vocabulary():
+            return {}
+        marks: dict[str, str | bool] = {"task": task, "metric": self.metric}
+        if self.measure != Metric(self.measure.name):
+            marks |= {"metric_unit": self.measure.unit, "higher_is_better": self.measure.higher_is_better}
+        return marks

@@ -142,5 +142,11 @@ def calibration_of(logits_MNC: Tensor, target: Tensor) -> Calibration:
 
 def as_json(value: Score) -> dict[str, Any]:
     """A score as plain data."""
-    made = {"accuracy": value.value, "loss": value.loss, "per_class": value.per_class, "samples": value.samples}
+    made = {
+        "accuracy": value.value,
+        "score": value.value,
+        "loss": value.loss,
+        "per_class": value.per_class,
+        "samples": value.samples,
+    }
     return made | ({"metrics": dict(value.more)} if value.more else {})
