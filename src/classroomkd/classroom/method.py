@@ -42,7 +42,7 @@ class ClassInfo:
     Attributes:
         task: the task.
         mentors: mentors' names, in the order of the M axis.
-        scores: each mentor's held-out score (validation accuracy), or None where nobody measured it.
+        scores: each mentor's held-out score, more is better (validation accuracy), or None where nobody measured it.
         shapes: what a dry run found; None while a recipe is checked, when nothing is built yet.
         ids, labels: ``(N,)`` of the training samples, where known, for methods that remember every sample.
         taught: by mentor, whether another mentor taught it (an assistant); None where nobody said.

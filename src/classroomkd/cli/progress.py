@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from classroomkd.tasks.metric import Metric
+
 __all__ = ["Watch"]
 
 # Seconds between plain lines: at first, as a share of the time so far, at most. Ten hours are some 300 lines.
@@ -63,6 +65,7 @@ class Watch:
         self._idle = 0.0  # seconds in which work could not be done
         self._finished = 0
         self._work, self._total = 0.0, 0.0
+        self._metric = Metric("score")
 
     def __enter__(self) -> Watch:
         if self.live:
@@ -91,6 +94,7 @@ class Watch:
                 handler(event)
 
     def _on_plan(self, event: dict[str, Any]) -> None:
+        self._metric = Metric(**event["metric"]) if "metric" in event else self._metric
         self._jobs = {j["job"]: dict(j, done=0.0, skipped=0, began=0.0) for j in event["jobs"]}
         self._total, self._planned = float(sum(j["work"] for j in event["jobs"])), time.perf_counter()
         self._whole = self._progress.add_task("all together", total=1, say=f"0 of {len(self._jobs)}")
@@ -164,9 +168,9 @@ class Watch:
         if event.get("error"):
             self.say(f"{took}  {name}: {event['error']}", "red")
         elif event.get("mentor"):
-            self.say(f"{took}  mentor {name}: {event['mentor']['accuracy']:.1%} on test")
+            self.say(f"{took}  mentor {name}: {self._metric.text(event['mentor']['accuracy'])} on test")
         elif event.get("entry"):
-            self.say(f"{took}  {name}: {event['entry']['test_last']:.1%} on test{self._left()}")
+            self.say(f"{took}  {name}: {self._metric.text(event['entry']['test_last'])} on test{self._left()}")
         elif event.get("answers") is not None:
             self.say(f"{took}  mentor {name}: {event['answers']:,} samples answered now{self._left()}")
 

@@ -26,18 +26,21 @@ from classroomkd.errors import UserError
 __all__ = ["from_dataset", "load_images"]
 
 
-def load_images(wanted: DataSettings, *, trust_code: bool = False, task: str = "") -> ImageSet:
-    """Images with a class each; see :func:`classroomkd.data.load`.
+def load_images(
+    wanted: DataSettings, *, trust_code: bool = False, task: str = "", reads: str = "classes"
+) -> ImageSet:
+    """Whole images with a class each, or with targets that lie on the pixels; see :func:`classroomkd.data.load`.
 
     Args:
         wanted: what the user said about data.
         trust_code: whether ``py:`` sources may run.
         task: whom they are for, in messages.
+        reads: what the source is to give: a key of its ``opens``.
 
     Raises:
         UserError: for anything wrong with the spec or the data, naming the place and the remedy.
     """
-    request = Request(_side(wanted), wanted.options, wanted.unreadable, trust_code, task=task)
+    request = Request(_side(wanted), wanted.options, wanted.unreadable, trust_code, reads, task)
     if wanted.source is not None or (wanted.val is None and wanted.test is None):
         opened = _open(wanted.source if wanted.source is not None else wanted.train, request)
         return _assemble(opened, wanted) if isinstance(opened, Source) else opened

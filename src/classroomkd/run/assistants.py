@@ -111,7 +111,8 @@ def classroom_of(
         return Classroom(module, (), "none", task=runner.task_for(train, spec, module))
     teachers = [load_mentor(networks, record) for record in records]
     torch.manual_seed(seed + 104729)  # of what the method builds, as for a student
-    classroom = _classroom(networks, index, module, teachers, part, train, [record.val_accuracy for record in records])
+    scores = [networks.task_runner.measure.rank(record.val_accuracy) for record in records]
+    classroom = _classroom(networks, index, module, teachers, part, train, scores)
     if classroom.method.needs.calibration:
         logits = torch.stack([torch.from_numpy(load_answers(r.val_logits)) for r in records])
         device = context.runtime.device

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,8 @@ class Experiment:
             for seed in recipe.seeds
             for i, arm in enumerate(arms)
         ]
-        self.notify({"event": "plan", "jobs": self._work(mentor_jobs, student_jobs)})
+        measure = asdict(self.networks.task_runner.measure)
+        self.notify({"event": "plan", "jobs": self._work(mentor_jobs, student_jobs), "metric": measure})
         with ExitStack() as stack:
             run = self._runner(stack, len(mentor_jobs), len(student_jobs))
             self._make_ready(run, mentor_jobs, self._mentor_done)
@@ -207,14 +208,15 @@ class Experiment:
         """A mentor near chance is usually a wrong checkpoint or another class order."""
         mode, n = self.networks.context.recipe.check_mentors, len(self.networks.context.data.val)
         (limit, words), metric = self.networks.task_runner.chance(), self.networks.task_runner.val_metric
+        measure, samples = self.networks.task_runner.measure, self.networks.task_runner.samples
         for m in mentors:
-            if mode != "off" and m["val_accuracy"] <= limit:
+            if mode != "off" and measure.rank(m["val_accuracy"]) <= measure.rank(limit):
                 remedy = (
                     "wrong weights, another class order, or another normalisation?"
                     if m["samples"] is None
                     else "it was trained by this run and has learned little (epochs, samples, label noise)"
                 )
-                scored = f"{metric} {m['val_accuracy']:.1%} on {n} validation {self.networks.task_runner.samples}"
+                scored = f"{metric} {measure.text(m['val_accuracy'])} on {n} validation {samples}"
                 text = f"mentor '{m['name']}' has {scored}, {words}: {remedy}"
                 if mode == "error":
                     raise UserError(text + " (check_mentors: warn goes on all the same)")

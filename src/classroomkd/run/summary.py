@@ -56,7 +56,7 @@ def summarise(
     seconds: float,
     not_finite: Found | None = None,
 ) -> dict[str, Any]:
-    """The content of ``summary.json``, schema 1; scores are fractions in 0..1.
+    """The content of ``summary.json``, schema 1; scores are in ``metric_unit``, of most tasks fractions in 0..1.
 
     ``not_finite``: mentors' answers that are not finite, by the jobs' events, for mentors of whom no entry tells.
     """
@@ -70,6 +70,8 @@ def summarise(
         "task": recipe.task.name,
         "metric": networks.task_runner.metric,
         "val_metric": networks.task_runner.val_metric,
+        "metric_unit": networks.task_runner.measure.unit,
+        "higher_is_better": networks.task_runner.measure.higher_is_better,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "seconds": round(seconds, 2),
@@ -100,6 +102,7 @@ def summarise(
         "entries": sorted(entries, key=lambda e: (order.get(e["method"], len(order)), e["seed"])),
         "mentors": [
             {k: v for k, v in m.items() if k not in ("val_logits", "answers", "fingerprint")}
+            | {"score": m["accuracy"], "val_score": m["val_accuracy"]}
             | {"not_finite": broken.get(m["name"], {"answers": 0, "ids": []})}
             for m in mentors
         ],

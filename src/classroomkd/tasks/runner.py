@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from classroomkd import bank
+from classroomkd import bank, tasks
 from classroomkd.classroom import Calibration, Mentor, Task, prediction_of
 from classroomkd.errors import UserError
 from classroomkd.models.measuring import as_for_evaluation
+from classroomkd.tasks.metric import Metric
 from classroomkd.train.scoring import Score, answers
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class TaskRunner(ABC):
     @abstractmethod
     def metric(self) -> str:
         """What ``Score.accuracy`` is, by its name in the field."""
+
+    @property
+    def measure(self) -> Metric:
+        """Its unit, and whether more of it is better."""
+        return tasks.describe(self.context.recipe.task.name).measure(self.metric)
 
     @property
     def val_metric(self) -> str:
