@@ -10,9 +10,8 @@ from people_pieces import body
 from torch import Tensor
 
 from classroomkd.data import ImageSet, MemoryPixels, Part, make_views
-from classroomkd.data.keypoints.annotation_file import annotated
 from classroomkd.data.keypoints.crops import Canvas, crop, render
-from classroomkd.data.keypoints.people import People, Picture
+from classroomkd.data.keypoints.people import People, Persons, Picture
 from classroomkd.data.skeleton import COCO
 from classroomkd.data.targets import KEYPOINTS
 from classroomkd.data.views.keypoints import PersonViews
@@ -48,10 +47,11 @@ def image_set(
     canvas = Canvas(size, stored)
     origin, step = crop(regions, size)
     made = [render(dots(joints[i, joint], 200, 260, sigma), origin[i], float(step[i]), canvas) for i in range(COUNT)]
-    persons = annotated(np.arange(COUNT), np.zeros((COUNT, 4)), np.concatenate([joints, np.full((COUNT, 17, 1), 2)], 2))
+    flagged = np.concatenate([joints, np.full((COUNT, 17, 1), 2)], 2)
+    persons = Persons.of(np.arange(COUNT), np.zeros((COUNT, 4)), flagged, regions, origin=origin, step=step)
     people = People(
-        canvas, tuple(Picture(i, f"{i}.png", 200, 260) for i in range(COUNT)), np.arange(COUNT), persons, origin, step,
-        np.ones(COUNT), persons.take(np.zeros(0, int)), np.zeros(0, np.int64), "gt", options,
+        canvas, tuple(Picture(i, f"{i}.png", 200, 260) for i in range(COUNT)), np.arange(COUNT), persons,
+        persons.take(np.zeros(0, int)), np.zeros(0, np.int64), "gt", options,
     )  # fmt: skip
     target = torch.from_numpy(people.to_input(np.arange(COUNT), persons.joints)).float()
     part = Part(

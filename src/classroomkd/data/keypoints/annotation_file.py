@@ -11,41 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classroomkd.data.keypoints.files import Store
-from classroomkd.data.keypoints.people import Annotations, Floats, Picture
+from classroomkd.data.keypoints.people import Floats, Persons, Picture
 from classroomkd.data.skeleton import Skeleton
 from classroomkd.errors import UserError
 
-__all__ = ["AREA_SHARE", "AnnotationFile", "Detections", "PersonSource", "annotated", "boxed", "read_json"]
-
-AREA_SHARE = 0.53
-"""Of a box, where an annotation has no area: about what a segment covers of its box in COCO."""
-
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """A detector's boxes: ``picture`` (n,) places in the listing's pictures, ``box`` (n, 4), ``score`` (n,)."""
-
-    picture: NDArray[np.int64]
-    box: Floats
-    score: Floats
+__all__ = ["AnnotationFile", "PersonSource", "boxed", "read_json"]
 
 
 @dataclass(frozen=True, eq=False)
 class AnnotationFile:
-    """One part: n annotations in the file's order and their ``regions`` (n, 4): centre x and y, width and height,
-    between pixel centres, before they are widened to the input's aspect.
+    """One part: n persons in the file's order.
 
-    ``where`` names the file in messages; ``digest`` is the SHA-256 of the annotations; with ``found``, the samples are
-    a detector's boxes and the annotations are truth alone.
+    ``where`` names the file in messages; ``digest`` is the SHA-256 of the annotations; with ``detected``, the samples
+    are a detector's boxes and the annotations are truth alone.
     """
 
     where: str
     pictures: tuple[Picture, ...]
-    persons: Annotations
-    regions: Floats
+    persons: Persons
     store: Store
     digest: str
-    found: Detections | None = None
+    detected: Persons | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,35 +60,6 @@ def boxed(box: Floats, pictures: Sequence[Picture], place: NDArray[np.int64]) ->
     span = np.where(box[:, 2:] < 1, -1.0, box[:, 2:] - 1)  # NaN stays; not a pixel wide: high < low
     high = np.minimum(box[:, :2] + span, last)
     return np.concatenate([(low + high) / 2, high - low], 1)
-
-
-def annotated(
-    picture: Any,
-    box: Any,
-    joints: Any,
-    *,
-    area: Any = None,
-    crowd: Any = None,
-    annotation: Any = None,
-    head: Any = None,
-) -> Annotations:
-    """Annotations from lists or arrays; what is not given is filled in: ``AREA_SHARE`` of the box, no crowd, numbers
-    from 0, no head."""
-    places = np.asarray(picture, np.int64).reshape(-1)
-    n = len(places)
-    boxes = np.asarray(box, np.float64).reshape(n, 4)
-    share = boxes[:, 2] * boxes[:, 3] * AREA_SHARE
-    order = np.arange(n, dtype=np.int64)
-    return Annotations(
-        places,
-        boxes,
-        np.asarray(joints, np.float64),
-        share if area is None else np.asarray(area, np.float64).reshape(n),
-        np.zeros(n, bool) if crowd is None else np.asarray(crowd, bool).reshape(n),
-        order if annotation is None else np.asarray(annotation, np.int64).reshape(n),
-        order,
-        np.full(n, np.nan) if head is None else np.asarray(head, np.float64).reshape(n),
-    )
 
 
 def read_json(data: bytes, where: str) -> Any:

@@ -164,7 +164,7 @@ def _cut(
     found: dict[str, tuple[Pixels, Tensor]] = {}
     left: dict[str, Selection] = {}
     for name, lot in chosen.items():
-        origin, step = crop(lot.regions, canvas.size, options.padding)
+        origin, step = crop(lot.persons.region, canvas.size, options.padding)
         pictures = [lot.pictures[place] for place in lot.persons.picture]
         jobs: list[Job] = [(p, o, float(s)) for p, o, s in zip(pictures, origin, step, strict=True)]
         if not keep:
@@ -213,9 +213,6 @@ def _people(chosen: dict[str, Selection], lots: dict[str, Selection], canvas: Ca
         pictures=tuple(pictures),
         ids=ids[order],
         persons=join(*(lot.persons for lot in moved)).take(order),
-        origin=np.concatenate([lot.origin for lot in moved])[order],
-        step=np.concatenate([lot.step for lot in moved])[order],
-        score=np.concatenate([lot.score for lot in moved])[order],
         others=join(*others.values()),
         bare=moved[-1].bare,
         boxes="detector" if moved[-1].detected else "gt",
@@ -231,6 +228,6 @@ def _fingerprint(source: PersonSource, canvas: Canvas, options: PersonOptions) -
             names = listing.store.names()
             there = [file for file in there if file in names]
         total.update(f"|{name} {listing.digest} {listing.store.digest(there)}".encode())
-        if listing.found is not None:
-            total.update(listing.found.box.tobytes() + listing.found.score.tobytes())
+        if listing.detected is not None:
+            total.update(listing.detected.box.tobytes() + listing.detected.score.tobytes())
     return total.hexdigest()

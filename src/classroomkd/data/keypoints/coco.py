@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from classroomkd.data.keypoints.annotation_file import AnnotationFile, Detections, annotated, boxed, read_json
+from classroomkd.data.keypoints.annotation_file import AnnotationFile, boxed, read_json
 from classroomkd.data.keypoints.checks import count_skips
 from classroomkd.data.keypoints.files import Store
-from classroomkd.data.keypoints.people import Floats, Picture
+from classroomkd.data.keypoints.people import AREA_SHARE, Floats, Persons, Picture
 from classroomkd.data.skeleton import Skeleton, from_category
 from classroomkd.errors import UserError
 
@@ -60,19 +60,20 @@ def read_coco(data: bytes, store: Store, where: str, notes: list[str]) -> tuple[
     areas = _numbers([[_or_nan(entry.get("area"))] for entry in mine], 1, mine, "area", where)[:, 0]
     if np.isnan(areas).any():
         notes.append(f"{where}: {int(np.isnan(areas).sum())} annotations have no area; 0.53 of their box is taken")
-    persons = annotated(
+    persons = Persons.of(
         rows,
         boxes,
         _joints(mine, skeleton, where),
-        area=np.where(np.isnan(areas), boxes[:, 2] * boxes[:, 3] * 0.53, areas),
+        boxed(boxes, pictures, rows),
+        area=np.where(np.isnan(areas), boxes[:, 2] * boxes[:, 3] * AREA_SHARE, areas),
         crowd=[bool(entry.get("iscrowd", 0)) for entry in mine],
         annotation=numbers,
     )
     digest = hashlib.sha256(data).hexdigest()
-    return skeleton, AnnotationFile(where, pictures, persons, boxed(boxes, pictures, rows), store, digest), person
+    return skeleton, AnnotationFile(where, pictures, persons, store, digest), person
 
 
-def read_detections(data: bytes, where: str, person: int, listing: AnnotationFile, notes: list[str]) -> Detections:
+def read_detections(data: bytes, where: str, person: int, listing: AnnotationFile, notes: list[str]) -> Persons:
     """A detector's boxes of the pictures of ``listing``: [{bbox, score, image_id, category_id}].
 
     Raises:
@@ -112,7 +113,9 @@ def read_detections(data: bytes, where: str, person: int, listing: AnnotationFil
     count_skips(
         where, "boxes that are not finite", [str(known[row]["image_id"]) for row in np.flatnonzero(broken)], notes
     )
-    return Detections(rows[~broken], boxes[~broken], score[~broken])
+    rows, boxes, score = rows[~broken], boxes[~broken], score[~broken]
+    region = boxed(boxes, listing.pictures, rows)
+    return Persons.detected(rows, boxes, score, region, listing.persons.joints.shape[1])
 
 
 def _category(categories: Sequence[Any], where: str) -> tuple[int, Skeleton]:

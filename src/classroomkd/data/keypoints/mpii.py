@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from classroomkd._limits import check_unpacked
 from classroomkd.data import decode
-from classroomkd.data.keypoints.annotation_file import AnnotationFile, annotated, read_json
+from classroomkd.data.keypoints.annotation_file import AnnotationFile, read_json
 from classroomkd.data.keypoints.files import Files
 from classroomkd.data.keypoints.heads import head_from_scale
-from classroomkd.data.keypoints.people import Floats, Picture
+from classroomkd.data.keypoints.people import Floats, Persons, Picture
 from classroomkd.data.skeleton import MPII
 from classroomkd.errors import UserError
 
@@ -87,11 +87,11 @@ def read_mpii(
         heads = official.heads
         _take_official(joints, official, where, notes)
     box = np.concatenate([region[:, :2] - region[:, 2:] / 2, region[:, 2:]], 1)
-    persons = annotated(rows, box, joints, area=_AREA * (200 * scale) ** 2, head=heads)
     inside = (region[:, :2] > -region[:, 2:] / 2).all(1) & (region[:, :2] < limits + region[:, 2:] / 2).all(1)
     region[~inside, 2:] = -1  # nothing of it is in the picture
+    persons = Persons.of(rows, box, joints, region, area=_AREA * (200 * scale) ** 2, head=heads)
     truth = data + (b"" if official is None else official.data)
-    return AnnotationFile(where, pictures, persons, region, store, hashlib.sha256(truth).hexdigest())
+    return AnnotationFile(where, pictures, persons, store, hashlib.sha256(truth).hexdigest())
 
 
 def _person(entry: Any, row: int, where: str) -> tuple[Floats, Floats, float]:

@@ -16,10 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from classroomkd.data.keypoints.crops import Canvas
 
-__all__ = ["Annotations", "People", "Picture", "join"]
+__all__ = ["AREA_SHARE", "People", "Persons", "Picture", "join"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+AREA_SHARE = 0.53
+"""Of a box, where an annotation has no area: about what a segment covers of its box in COCO."""
 
 
 class Picture(NamedTuple):
@@ -32,13 +35,23 @@ class Picture(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Annotations:
-    """n annotated persons (or crowds), as their file has them.
+class Persons:
+    """n persons (or crowds), from the file that lists them to the score: one row each in every array.
 
-    ``picture`` (n,) places in :attr:`People.pictures`; ``box`` (n, 4) x, y, width, height; ``joints`` (n, K, 3) x, y, v
-    in image pixels; ``area`` (n,) the segment's, pixels²; ``crowd`` (n,) bool; ``annotation`` (n,) the file's ids, -1
-    for a detector's box; ``place`` (n,) in the source's stable order; ``head`` (n,) diagonal of the head's box in
-    pixels, NaN where nothing says it.
+    Attributes:
+        picture: (n,) places in the pictures of the file, or in :attr:`People.pictures`.
+        box: (n, 4) x, y, width, height.
+        joints: (n, K, 3) x, y, v in image pixels.
+        area: (n,) the segment's, pixels².
+        crowd: (n,) bool.
+        annotation: (n,) the file's ids, -1 for a detector's box.
+        place: (n,) in the source's stable order.
+        head: (n,) diagonal of the head's box in pixels, NaN where nothing says it.
+        score: (n,) of the box: a detector's, or 1.
+        region: (n, 4) what is cropped: centre x and y, width and height, between pixel centres, before it is widened
+            to the input's aspect.
+        origin: (n, 2) image place (x, y) of input pixel (0, 0); NaN before the crops are known.
+        step: (n,) image pixels per input pixel; NaN before the crops are known.
     """
 
     picture: Ints
@@ -49,19 +62,50 @@ class Annotations:
     annotation: Ints
     place: Ints
     head: Floats
+    score: Floats
+    region: Floats
+    origin: Floats
+    step: Floats
 
     def __len__(self) -> int:
         return len(self.picture)
 
-    def take(self, index: NDArray[Any]) -> Annotations:
-        """The annotations ``index`` (places or a mask)."""
-        return Annotations(**{entry.name: getattr(self, entry.name)[index] for entry in fields(self)})
+    @staticmethod
+    def of(picture: Any, box: Any, joints: Any, region: Any = None, **more: Any) -> Persons:
+        """Persons from lists or arrays; what is not given of ``more`` is filled in: ``AREA_SHARE`` of the box, no
+        crowd, numbers from 0, no head, a score of 1."""
+        places = np.asarray(picture, np.int64).reshape(-1)
+        n = len(places)
+        boxes = np.asarray(box, np.float64).reshape(n, 4)
+        order = np.arange(n, dtype=np.int64)
+        unknown = np.full((n, 4), np.nan)
+        filled = {
+            "area": boxes[:, 2] * boxes[:, 3] * AREA_SHARE, "crowd": np.zeros(n, bool), "annotation": order,
+            "head": unknown[:, 0], "score": np.ones(n), "origin": unknown[:, :2], "step": unknown[:, 0],
+        }  # fmt: skip
+        given = {
+            name: value if more.get(name) is None else np.asarray(more[name], value.dtype).reshape(value.shape)
+            for name, value in filled.items()
+        }
+        regions = unknown if region is None else np.asarray(region, np.float64).reshape(n, 4)
+        assert more.keys() <= filled.keys(), more.keys()
+        return Persons(places, boxes, np.asarray(joints, np.float64), place=order, region=regions, **given)
+
+    @staticmethod
+    def detected(picture: Ints, box: Floats, score: Floats, region: Floats, joints: int) -> Persons:
+        """A detector's boxes, of which nobody knows the ``joints`` joints."""
+        nobody = np.zeros((len(box), joints, 3))
+        return Persons.of(picture, box, nobody, region, annotation=np.full(len(box), -1), score=score)
+
+    def take(self, index: NDArray[Any]) -> Persons:
+        """The persons ``index`` (places or a mask)."""
+        return Persons(**{entry.name: getattr(self, entry.name)[index] for entry in fields(self)})
 
 
-def join(*parts: Annotations) -> Annotations:
+def join(*parts: Persons) -> Persons:
     """All of them, one after the other."""
-    names = [entry.name for entry in fields(Annotations)]
-    return Annotations(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    names = [entry.name for entry in fields(Persons)]
+    return Persons(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +116,7 @@ class People:
         canvas: how samples are stored; its ``size`` (H, W) is the input's.
         pictures: every picture, of all parts.
         ids: (N,) the samples' ids, ascending.
-        persons: N annotations, row by row.
-        origin: (N, 2) image place (x, y) of input pixel (0, 0).
-        step: (N,) image pixels per input pixel.
-        score: (N,) of the box: a detector's, or 1.
+        persons: N persons, row by row, with their crops.
         others: annotations that are no samples: crowds, persons without joints, those that could not be cropped.
         bare: places of pictures of the test part that have no sample.
         boxes: where the test part's boxes come from: ``gt`` or ``detector``.
@@ -85,11 +126,8 @@ class People:
     canvas: Canvas
     pictures: tuple[Picture, ...]
     ids: Ints
-    persons: Annotations
-    origin: Floats
-    step: Floats
-    score: Floats
-    others: Annotations
+    persons: Persons
+    others: Persons
     bare: Ints
     boxes: str = "gt"
     view_options: Mapping[str, float] = field(default_factory=dict)
@@ -102,6 +140,21 @@ class People:
         """(H, W) of the input."""
         return self.canvas.size
 
+    @property
+    def origin(self) -> Floats:
+        """(N, 2) image place (x, y) of input pixel (0, 0)."""
+        return self.persons.origin
+
+    @property
+    def step(self) -> Floats:
+        """(N,) image pixels per input pixel."""
+        return self.persons.step
+
+    @property
+    def score(self) -> Floats:
+        """(N,) of the box: a detector's, or 1."""
+        return self.persons.score
+
     def rows(self, ids: ArrayLike) -> Ints:
         """The rows (B,) of the samples ``ids`` (B,)."""
         wanted = np.asarray(ids, dtype=np.int64).reshape(-1)
@@ -111,7 +164,7 @@ class People:
         assert found.all(), "ids that are no samples"
         return place
 
-    def of(self, ids: ArrayLike) -> Annotations:
+    def of(self, ids: ArrayLike) -> Persons:
         """The annotations of the samples ``ids`` (B,), in that order."""
         return self.persons.take(self.rows(ids))
 
@@ -150,7 +203,7 @@ class People:
         middle = (1,) * (place.ndim - 2)
         return self.origin[row].reshape(-1, *middle, 2), self.step[row].reshape(-1, *middle, 1), place
 
-    def truth(self, ids: ArrayLike, *, bare: bool = False) -> Annotations:
+    def truth(self, ids: ArrayLike, *, bare: bool = False) -> Persons:
         """Every annotation of the pictures that the samples ``ids`` come from, by picture and in its file's order.
 
         ``bare``: also of the test part's pictures without a sample, where whatever is annotated was missed: what the

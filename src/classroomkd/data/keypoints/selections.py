@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from classroomkd.data import rng, split
 from classroomkd.data.keypoints import checks
-from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource, annotated, boxed
+from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource
 from classroomkd.data.keypoints.files import Files, Store
-from classroomkd.data.keypoints.people import Annotations, Floats, Ints, Picture
+from classroomkd.data.keypoints.people import Floats, Ints, Persons, Picture
 from classroomkd.errors import UserError
 
 __all__ = ["Selection", "limited", "lots_of", "split_off"]
@@ -23,37 +23,28 @@ def _no_places() -> Ints:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Samples of one listing: ``ids`` (n,), ``persons``, ``regions`` (n, 4), ``score`` (n,); ``others`` are annotations
-    of the listing that are no samples of any part; ``bare`` places of pictures of this part without a sample."""
+    """Samples of one listing: ``ids`` (n,) and ``persons``; ``others`` are annotations of the listing that are no
+    samples of any part; ``bare`` places of pictures of this part without a sample."""
 
     where: str
     pictures: tuple[Picture, ...]
     store: Store
     ids: Ints
-    persons: Annotations
-    regions: Floats
-    score: Floats
-    others: Annotations
+    persons: Persons
+    others: Persons
     detected: bool
     bare: Ints = field(default_factory=_no_places)
-    origin: Floats = field(default_factory=lambda: np.zeros((0, 2)))
-    step: Floats = field(default_factory=lambda: np.zeros(0))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def placed(self, origin: Floats, step: Floats) -> Selection:
         """The same samples, and where their inputs are."""
-        return replace(self, origin=origin, step=step)
+        return replace(self, persons=replace(self.persons, origin=origin, step=step))
 
     def take(self, index: NDArray[np.bool_]) -> Selection:
         """The samples ``index`` (n,) bool."""
-        placed = len(self.step) > 0
-        return replace(
-            self, ids=self.ids[index], persons=self.persons.take(index), regions=self.regions[index],
-            score=self.score[index], origin=self.origin[index] if placed else self.origin,
-            step=self.step[index] if placed else self.step,
-        )  # fmt: skip
+        return replace(self, ids=self.ids[index], persons=self.persons.take(index))
 
     def without(self, pictures: Ints) -> Selection:
         """The same, without anything that is annotated in ``pictures``, which nobody could read."""
@@ -80,7 +71,7 @@ def lots_of(source: PersonSource, notes: list[str], *, refuse: bool) -> dict[str
         assert listing.persons.joints.shape[1:] == (len(source.skeleton), 3), listing.persons.joints.shape
         checks.check_flags(listing)
         lots[name] = _lot(listing, start, learn=name in ("all", "train"), notes=notes, refuse=refuse)
-        start += len(listing.persons) if listing.found is None else len(listing.found.score)
+        start += len(listing.persons if listing.detected is None else listing.detected)
         if name in ("val", "test"):
             every = np.arange(len(listing.pictures))
             lots[name] = replace(lots[name], bare=np.setdiff1d(every, lots[name].persons.picture))
@@ -89,28 +80,25 @@ def lots_of(source: PersonSource, notes: list[str], *, refuse: bool) -> dict[str
 
 def _lot(listing: AnnotationFile, start: int, *, learn: bool, notes: list[str], refuse: bool) -> Selection:
     broken = checks.sanitize(listing, notes)
-    persons, regions = listing.persons, listing.regions
-    if listing.found is None:
+    persons = listing.persons
+    if listing.detected is None:
         jointless = np.asarray((persons.joints[..., 2] > 0).sum(1) == 0)
         able: NDArray[np.bool_] = np.logical_not(persons.crowd)
         names = [str(number) for number in persons.annotation]
         able[able] = checks.usable(
-            listing, regions[able], [names[row] for row in np.flatnonzero(able)],
+            listing, persons.region[able], [names[row] for row in np.flatnonzero(able)],
             learn=learn, notes=notes, jointless=jointless[able], broken=broken[able],
             area=persons.area[able],
         )  # fmt: skip
-        samples, others, score = persons, persons.take(~able), np.ones(len(persons))
+        samples, others = persons, persons.take(~able)
     else:
-        found = listing.found
-        nobody = np.zeros((len(found.score), *persons.joints.shape[1:]))
-        samples = annotated(found.picture, found.box, nobody, annotation=np.full(len(found.score), -1))
-        regions, score, others = boxed(found.box, listing.pictures, found.picture), found.score, persons
-        names = [f"in image {listing.pictures[place].id}" for place in found.picture]
-        able = checks.usable(listing, regions, names, learn=learn, notes=notes)
+        samples, others = listing.detected, persons
+        names = [f"in image {listing.pictures[place].id}" for place in samples.picture]
+        able = checks.usable(listing, samples.region, names, learn=learn, notes=notes)
     ids = start + np.flatnonzero(able)
     lot = Selection(
-        listing.where, listing.pictures, listing.store, ids, samples.take(able), regions[able], score[able], others,
-        listing.found is not None,
+        listing.where, listing.pictures, listing.store, ids, samples.take(able), others,
+        listing.detected is not None,
     )  # fmt: skip
     return _present(lot, notes, refuse)
 

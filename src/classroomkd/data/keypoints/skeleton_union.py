@@ -50,7 +50,9 @@ def widened(source: PersonSource, text: str) -> PersonSource:
     for name, listing in source.parts.items():
         joints = np.zeros((len(listing.persons), len(skeleton), 3))
         joints[:, known] = listing.persons.joints[:, taken]
-        parts[name] = replace(listing, persons=replace(listing.persons, joints=joints))
+        boxes = listing.detected
+        nobody = None if boxes is None else replace(boxes, joints=np.zeros((len(boxes), len(skeleton), 3)))
+        parts[name] = replace(listing, persons=replace(listing.persons, joints=joints), detected=nobody)
     without = [skeleton.joints[k] for k in range(len(skeleton)) if k not in known]
     lost = [joint for k, joint in enumerate(source.skeleton.joints) if k not in taken]
     notes = [f"{len(without)} joints have no label here, so only mentors can teach them: {', '.join(without)}"] * bool(

@@ -10,6 +10,7 @@ and a validation part is split off train. ``boxes`` names a detector's boxes for
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource
@@ -38,7 +39,6 @@ def open_coco(argument: str, request: Request) -> PersonSource:
             raise UserError(f"data: coco-keypoints:{argument}: there is no file {path}")
         store = Files(Path(images).expanduser(), str(request.options.get("images", "")))
         skeletons["all"], parts["all"], person["all"] = read_coco(path.read_bytes(), store, path.name, notes)
-        parts["all"] = _with_store(parts["all"], store)
         title = path.stem
     else:
         store = Files(Path(argument).expanduser())
@@ -46,7 +46,7 @@ def open_coco(argument: str, request: Request) -> PersonSource:
         for part, file in part_files(store, f"coco-keypoints:{argument}", request, "person_keypoints", notes).items():
             skeletons[part], listing, person[part] = read_coco(store.read(file), store, PurePosixPath(file).name, notes)
             inside = _images(store, file, listing, request)
-            parts[part] = _with_store(listing, store.below(inside))
+            parts[part] = replace(listing, store=store.below(inside))
     first = next(iter(skeletons))
     for part, skeleton in skeletons.items():
         if skeleton.joints != skeletons[first].joints:
@@ -63,15 +63,11 @@ def open_coco(argument: str, request: Request) -> PersonSource:
                 "annotations with data.options.test: FILE"
             )
         data = store.read(boxes) if boxes in store else _outside(boxes)
-        found = read_detections(data, PurePosixPath(boxes).name, person[part], parts[part], notes)
-        parts[part] = AnnotationFile(**{**vars(parts[part]), "found": found})
+        detected = read_detections(data, PurePosixPath(boxes).name, person[part], parts[part], notes)
+        parts[part] = replace(parts[part], detected=detected)
     return PersonSource(
         title, skeletons[first], parts, SIZE, "person", notes=tuple(notes), category=person.get("test", person[first])
     )
-
-
-def _with_store(listing: AnnotationFile, store: Files) -> AnnotationFile:
-    return AnnotationFile(**{**vars(listing), "store": store})
 
 
 def _outside(boxes: str) -> bytes:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classroomkd.data import puppets
-from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource, annotated, boxed
-from classroomkd.data.keypoints.people import Picture
+from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource, boxed
+from classroomkd.data.keypoints.people import Persons, Picture
 from classroomkd.data.skeleton import COCO
 from classroomkd.data.sources.base import Request, Source, fingerprint, memory
 from classroomkd.errors import UserError
@@ -82,8 +82,7 @@ def open_puppet_people(argument: str, request: Request) -> PersonSource:
         parts[part] = AnnotationFile(
             f"puppets ({part})",
             pictures,
-            annotated(place, boxes, joints),
-            boxed(boxes, pictures, place),
+            Persons.of(place, boxes, joints, boxed(boxes, pictures, place)),
             _Drawn(drawn.images, start),
             fingerprint(f"puppets {puppets.VERSION} {part} {counts[part]} {seed=} {hard=} {size=}"),
         )

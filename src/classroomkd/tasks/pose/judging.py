@@ -16,7 +16,7 @@ from classroomkd.tasks.pose.oks import by_visibility, keypoint_ap, oks_nms
 from classroomkd.tasks.pose.truth import Floats, Found, Ints, Truth
 
 if TYPE_CHECKING:
-    from classroomkd.data.keypoints.people import Annotations, People
+    from classroomkd.data.keypoints.people import People, Persons
 
 __all__ = ["METRICS", "answered", "as_truth", "check_metric", "judge", "truth_of"]
 
@@ -53,7 +53,7 @@ def truth_of(people: People, ids: ArrayLike, *, bare: bool = False) -> Truth:
     return as_truth(people.truth(ids, bare=bare), people.numbers, people.numbers[looked_at])
 
 
-def as_truth(known: Annotations, numbers: Ints, looked_at: Ints) -> Truth:
+def as_truth(known: Persons, numbers: Ints, looked_at: Ints) -> Truth:
     """Annotations as a scorer takes them.
 
     Args:

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from classroomkd._files import atomic_write, refuse_links
 from classroomkd.classroom import prediction_of
-from classroomkd.data.keypoints.annotation_file import AnnotationFile, annotated, boxed
+from classroomkd.data.keypoints.annotation_file import AnnotationFile, boxed
 from classroomkd.data.keypoints.checks import usable
 from classroomkd.data.keypoints.crops import crop
 from classroomkd.data.keypoints.files import cut_all
-from classroomkd.data.keypoints.people import Annotations, Floats, People
+from classroomkd.data.keypoints.people import Floats, People, Persons
 from classroomkd.data.views.keypoints import PersonViews
 from classroomkd.errors import UserError
 from classroomkd.tasks.files import PredictRequest
@@ -79,14 +79,14 @@ def _check_apart(folder: Path, images: Path, root: Path) -> None:
 
 def _look(asked: PredictRequest, pose: PoseAnswers, boxes: Boxes, skipped: list[str]) -> tuple[People, Floats]:
     """Whoever could be cropped, and the decoded answers (n, K, 3) in pixels of their crops."""
-    regions = boxed(boxes.box, boxes.pictures, boxes.picture)
-    nobody = np.zeros((len(regions), len(pose.skeleton), 3))
-    detected = np.full(len(boxes.picture), -1) if boxes.detected else None
-    persons = annotated(boxes.picture, boxes.box, nobody, annotation=detected)
+    region = boxed(boxes.box, boxes.pictures, boxes.picture)
+    persons = Persons.detected(boxes.picture, boxes.box, boxes.score, region, len(pose.skeleton))
+    if not boxes.detected:
+        persons = replace(persons, annotation=persons.place)
     names = [boxes.pictures[place].file for place in boxes.picture]
-    listing = AnnotationFile(boxes.where, boxes.pictures, persons, regions, boxes.store, "")
-    rows = np.flatnonzero(usable(listing, regions, names, learn=False, notes=skipped))
-    origin, step = crop(regions[rows], pose.canvas.size, pose.padding)
+    listing = AnnotationFile(boxes.where, boxes.pictures, persons, boxes.store, "")
+    rows = np.flatnonzero(usable(listing, region, names, learn=False, notes=skipped))
+    origin, step = crop(region[rows], pose.canvas.size, pose.padding)
     views = PersonViews("none", skeleton=pose.skeleton, canvas=pose.canvas, view_seed=0)
     taught = asked.student
     module, inputs = taught.module.to(asked.device), Inputs(taught.mean, taught.std, asked.device)
@@ -104,7 +104,8 @@ def _look(asked: PredictRequest, pose: PoseAnswers, boxes: Boxes, skipped: list[
             good.append(chosen[able])
     left = np.concatenate(good) if good else np.zeros(0, np.int64)
     answers = torch.cat(said).cpu().double().numpy() if said else np.zeros((0, len(pose.skeleton), 3))
-    return _people(boxes, pose, persons.take(rows[left]), origin[left], step[left], boxes.score[rows[left]]), answers
+    persons = replace(persons.take(rows[left]), origin=origin[left], step=step[left])
+    return _people(boxes, pose, persons), answers
 
 
 @torch.no_grad()
@@ -117,13 +118,11 @@ def _ask(module: torch.nn.Module, inputs: Inputs, shown: Tensor, pose: PoseAnswe
     return pose.coding.decode(answer)
 
 
-def _people(
-    boxes: Boxes, pose: PoseAnswers, persons: Annotations, origin: Floats, step: Floats, score: Floats
-) -> People:
+def _people(boxes: Boxes, pose: PoseAnswers, persons: Persons) -> People:
     """The persons as an image set has them, so that they are scored alike."""
     return People(
-        canvas=pose.canvas, pictures=boxes.pictures, ids=np.arange(len(persons)), persons=persons, origin=origin,
-        step=step, score=score, others=persons.take(np.zeros(len(persons), bool)), bare=np.zeros(0, np.int64),
+        canvas=pose.canvas, pictures=boxes.pictures, ids=np.arange(len(persons)), persons=persons,
+        others=persons.take(np.zeros(len(persons), bool)), bare=np.zeros(0, np.int64),
         boxes="detector" if boxes.detected else "gt",
     )  # fmt: skip
 
