@@ -42,10 +42,9 @@ def _beside_weights(tree: Node, loc: Loc) -> Iterator[Problem]:
 
 def _teachers(tree: Node, loc: Loc, name: str, names: list[str]) -> tuple[list[str], list[Problem]]:
     """The teachers' names that are right, and what is wrong with the others."""
-    given, rest = tree.find((*loc, "mentors"))
     teachers: list[str] = []
     wrong: list[str] = []
-    for item in given.value if not rest and isinstance(given.value, list) else []:
+    for item in tree.items(*loc, "mentors"):
         if not isinstance(item.value, str) or not item.value:
             continue  # the schema says what it must be
         if item.value == name:
@@ -65,15 +64,15 @@ def _teachers(tree: Node, loc: Loc, name: str, names: list[str]) -> tuple[list[s
 def _method(tree: Node, loc: Loc, teachers: list[str]) -> Iterator[Problem]:
     from classroomkd import methods
 
-    section, rest = tree.find((*loc, "method"))
-    for index, entry in enumerate(section.value if not rest and isinstance(section.value, list) else []):
+    for index, entry in enumerate(tree.items(*loc, "method")):
         place: Loc = (*loc, "method", index)
         lonely: list[str] = []
         yield from check_entry(tree, place, entry, staff(tree, teachers), lonely)
         name = entry.child("name")
-        known = name is not None and isinstance(name.value, str) and name.value in methods.entries()
+        if name is None or not isinstance(name.value, str) or name.value not in methods.entries():
+            continue  # check_entry says so
         try:
-            if known and methods.method_class(name.value).needs.mentors == 0:
+            if methods.method_class(name.value).needs.mentors == 0:
                 sentence = "has no mentors' terms, so nobody would teach; leave taught_by out, or name another method"
                 yield problem(tree, place, sentence, value=False)
         except UserError:  # a plug-in that cannot be loaded; said above

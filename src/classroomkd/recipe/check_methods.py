@@ -28,8 +28,7 @@ class Staff:
 
 def staff(tree: Node, only: Collection[str] | None = None) -> Staff:
     """The recipe's mentors in its order, or those called ``only``, in that order; a name that is missing is empty."""
-    mentors = tree.child("mentors")
-    items = mentors.value if mentors is not None and isinstance(mentors.value, list) else []
+    items = tree.items("mentors")
     names = [str(node.value) if (node := item.child("name")) is not None else "" for item in items]
     taught = [(node := item.child("taught_by")) is not None and node.value is not None for item in items]
     if only is None:
@@ -40,8 +39,7 @@ def staff(tree: Node, only: Collection[str] | None = None) -> Staff:
 def entry_locs(tree: Node) -> Iterator[tuple[Loc, Node]]:
     """Every method entry of ``method`` and ``methods`` with its place."""
     for top in ("method", "methods"):
-        section = tree.child(top)
-        for index, item in enumerate(section.value if section is not None and isinstance(section.value, list) else []):
+        for index, item in enumerate(tree.items(top)):
             if isinstance(item.value, list):
                 yield from (((top, index, inner), entry) for inner, entry in enumerate(item.value))
             else:

@@ -68,9 +68,7 @@ def check_views(tree: Node) -> Iterator[Problem]:
 
 
 def _models(tree: Node) -> Iterator[tuple[Loc, Node]]:
-    mentors = tree.child("mentors")
-    count = len(mentors.value) if mentors is not None and isinstance(mentors.value, list) else 0
-    for loc in [("student",), *(("mentors", index) for index in range(count))]:
+    for loc in [("student",), *(("mentors", index) for index in range(len(tree.items("mentors"))))]:
         node, rest = tree.find((*loc, "model"))
         if not rest and isinstance(node.value, str) and node.value:
             yield (*loc, "model"), node
@@ -78,30 +76,27 @@ def _models(tree: Node) -> Iterator[tuple[Loc, Node]]:
 
 def check_models(tree: Node, trust_code: bool, known_models: Collection[str]) -> list[Problem]:
     """Every model exists, in the zoo or in an installed library; ``py:`` is trusted."""
-    said: dict[str, str | None] = {}
+    by_name: dict[str, str | None] = {}
     problems = []
     task = described_task(tree)
     for loc, node in _models(tree):
         name = node.value
         if name in known_models:
             continue
-        if name not in said:
-            said[name] = task.model_problem(name, trust_code)
+        if name not in by_name:
+            by_name[name] = task.model_problem(name, trust_code)
         if loc[0] == "student" and task.mentor_only(name):
             problems.append(problem(tree, loc, "can teach, not be taught; choose another student"))
-        elif (sentence := said[name]) is not None:
+        elif (sentence := by_name[name]) is not None:
             problems.append(problem(tree, loc, sentence))
     return problems
 
 
 def check_mentors(tree: Node) -> list[Problem]:
     """Names are unique; a mentor is loaded or trained, not both; preprocessing is complete."""
-    mentors = tree.child("mentors")
-    if mentors is None or not isinstance(mentors.value, list):
-        return []
     problems = []
     first: dict[str, int] = {}
-    for index, item in enumerate(mentors.value):
+    for index, item in enumerate(tree.items("mentors")):
         loc: Loc = ("mentors", index)
         given = {key: node for key in ("name", "checkpoint", "train", "mean", "std") if (node := item.child(key))}
         values = {key: node.value for key, node in given.items() if node.value is not None}

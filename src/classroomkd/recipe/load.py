@@ -24,7 +24,7 @@ from classroomkd.recipe.find import find_recipe
 from classroomkd.recipe.nodes import Loc, Node, Origin, from_python
 from classroomkd.recipe.old_options import renew_options
 from classroomkd.recipe.overrides import apply_overrides
-from classroomkd.recipe.paths import check_leads_out, check_places
+from classroomkd.recipe.paths import check_leads_out, resolve_paths
 from classroomkd.recipe.problems import Problem, from_pydantic, problem, raise_if_any
 from classroomkd.recipe.resolve import resolve, training_layers
 from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, Recipe, StudentSpec, TaughtBy
@@ -124,7 +124,7 @@ def _finish(
     renewed = renew_options(tree)
     name_mentors(tree)
     tree.value.setdefault("name", Node(name, tree.origin))
-    problems += check_places(tree, folder)
+    problems += resolve_paths(tree, folder)
     problems += contain(tree) if contain is not None else []
     recipe, schema_problems = _validate(tree)
     problems += schema_problems
@@ -268,8 +268,7 @@ def _section(tree: Node, loc: Loc, model: type[S]) -> S | None:
 
 def _training_problems(tree: Node) -> Iterator[Problem]:
     """Check every training section with what it inherits."""
-    mentors = tree.child("mentors")
-    count = len(mentors.value) if mentors is not None and isinstance(mentors.value, list) else 0
+    count = len(tree.items("mentors"))
     own = [_section(tree, ("mentors", index, "train"), MentorTrain) for index in range(count)]
     train, shared = _section(tree, ("train",), TrainSpec), _section(tree, ("mentor_train",), TrainSpec)
     defaults, trained = training_layers(train or TrainSpec(), shared, [*own])

@@ -68,6 +68,11 @@ class Node:
             return node
         return None
 
+    def items(self, *loc: str | int) -> list[Node]:
+        """The entries of the list at ``loc``; none where there is no list."""
+        node, rest = self.find(loc)
+        return node.value if not rest and isinstance(node.value, list) else []
+
     def find(self, loc: Loc) -> tuple[Node, Loc]:
         """The deepest node on the way to ``loc``, and the part of ``loc`` that does not exist."""
         node = self

@@ -16,7 +16,7 @@ from classroomkd.errors import did_you_mean
 from classroomkd.recipe.nodes import Loc, Node
 from classroomkd.recipe.problems import Problem, problem
 
-__all__ = ["DATA_VARIABLE", "check_leads_out", "check_places", "checkpoints", "data_sources"]
+__all__ = ["DATA_VARIABLE", "check_leads_out", "checkpoints", "data_sources", "resolve_paths"]
 
 DATA_VARIABLE = "CLASSROOMKD_DATA"
 DATA_PARTS = ("source", "train", "val", "test")
@@ -32,36 +32,34 @@ def data_sources(tree: Node) -> Iterator[tuple[Loc, Node]]:
 
 def checkpoints(tree: Node) -> Iterator[tuple[Loc, Node]]:
     """Every place of the tree that names a checkpoint."""
-    mentors = tree.child("mentors")
-    count = len(mentors.value) if mentors is not None and isinstance(mentors.value, list) else 0
-    for loc in [("student",), *(("mentors", index) for index in range(count))]:
+    for loc in [("student",), *(("mentors", index) for index in range(len(tree.items("mentors"))))]:
         node, rest = tree.find((*loc, "checkpoint"))
         if not rest and isinstance(node.value, str) and node.value:
             yield (*loc, "checkpoint"), node
 
 
-def check_places(tree: Node, folder: Path) -> list[Problem]:
+def resolve_paths(tree: Node, folder: Path) -> list[Problem]:
     """Find every file and folder the recipe names and write its absolute path into the tree.
 
     ``folder`` is the recipe's own. Returns what cannot be found.
     """
     problems: list[Problem] = []
     for loc, node in checkpoints(tree):
-        found, wrong = _find(node.value, folder, Path.is_file)
-        if found is None:
+        path, wrong = _find(node.value, folder, Path.is_file)
+        if path is None:
             problems.append(problem(tree, loc, wrong or _no_checkpoint(node.value, folder)))
         else:
-            node.value = str(found)
+            node.value = str(path)
     table = entries()
     for loc, node in data_sources(tree):
-        name, _, place = node.value.partition(":")
-        if name not in table or table[name].argument != "DIR" or not place.strip():
+        name, _, given = node.value.partition(":")
+        if name not in table or table[name].argument != "DIR" or not given.strip():
             continue  # check_data says what is wrong with these
-        found, wrong = _find(place, folder, Path.is_dir)
-        if found is None:
-            problems.append(problem(tree, loc, wrong or _no_folder(name, place, folder, loc)))
+        path, wrong = _find(given, folder, Path.is_dir)
+        if path is None:
+            problems.append(problem(tree, loc, wrong or _no_folder(name, given, folder, loc)))
         else:
-            node.value = f"{name}:{found}"
+            node.value = f"{name}:{path}"
     cache = tree.child("cache")
     if cache is not None and isinstance(cache.value, str) and cache.value:
         cache.value = os.path.abspath(os.path.expanduser(os.path.expandvars(cache.value)))
@@ -74,7 +72,7 @@ def check_leads_out(tree: Node, file: Path, out: Path | None) -> list[Problem]:
     The file may be somebody else's. What is typed (``name=…``, ``cache=…``, ``--out``) may lead anywhere.
 
     Args:
-        tree: the recipe, after :func:`check_places`.
+        tree: the recipe, after :func:`resolve_paths`.
         file: it was read from.
         out: the run folder, where it was typed; ``runs/NAME`` otherwise.
     """
@@ -137,9 +135,9 @@ def _near(text: str, folder: Path, fits: Callable[[Path], bool]) -> str:
 
 
 def _no_checkpoint(text: str, folder: Path) -> str:
-    found, _ = _find(text, folder, Path.is_dir)
-    if found is not None:
-        inside = sorted(p.name for p in found.iterdir() if p.suffix in (".safetensors", ".pth", ".pt"))
+    directory, _ = _find(text, folder, Path.is_dir)
+    if directory is not None:
+        inside = sorted(p.name for p in directory.iterdir() if p.suffix in (".safetensors", ".pth", ".pt"))
         held = f"; it holds {', '.join(inside[:4])}" if inside else ""
         return f"is a folder; give the file{held}"
     if text.strip().lower() == "none":
@@ -147,12 +145,12 @@ def _no_checkpoint(text: str, folder: Path) -> str:
     return f"there is no such file{_near(text, folder, Path.is_file) or _looked_in(text, folder)}"
 
 
-def _no_folder(name: str, place: str, folder: Path, loc: Loc) -> str:
-    found, _ = _find(place, folder, Path.is_file)
-    if found is not None:
-        return f"'{place}' is a file; give the folder it lies in"
+def _no_folder(name: str, given: str, folder: Path, loc: Loc) -> str:
+    file, _ = _find(given, folder, Path.is_file)
+    if file is not None:
+        return f"'{given}' is a file; give the folder it lies in"
     key = ".".join(map(str, loc))
     return (
-        f"there is no folder '{place}'{_near(place, folder, Path.is_dir) or _looked_in(place, folder)}; "
+        f"there is no folder '{given}'{_near(given, folder, Path.is_dir) or _looked_in(given, folder)}; "
         f"give the folder: {key}={name}:DIR"
     )

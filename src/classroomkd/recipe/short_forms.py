@@ -106,8 +106,7 @@ def derived_name(model: str) -> str:
 
 def name_mentors(tree: Node) -> None:
     """Give every mentor without ``name`` the one derived from its model, in place; done after all overrides."""
-    mentors = tree.child("mentors")
-    for mentor in mentors.value if mentors is not None and isinstance(mentors.value, list) else []:
+    for mentor in tree.items("mentors"):
         model = mentor.child("model")
         if model is not None and isinstance(model.value, str) and mentor.child("name") is None:
             mentor.value["name"] = Node(derived_name(model.value), model.origin)

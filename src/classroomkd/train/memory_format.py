@@ -27,7 +27,7 @@ from classroomkd.train.optimize import has_bf16
 if TYPE_CHECKING:
     from classroomkd.train.runtime import Runtime
 
-__all__ = ["Layout", "choose_layout", "settle"]
+__all__ = ["LayoutChoice", "choose_layout", "settle"]
 
 _ROWS = 8  # of the batch on a CPU, enough to tell the layouts apart; on a GPU so few would time the launches
 _SPAN = 0.01  # seconds; shorter steps are repeated until one reading of the clock takes as long
@@ -45,7 +45,7 @@ class Kept(BaseModel, extra="allow"):
 _KEPT = TypeAdapter(Kept)
 
 
-class Layout(TypedDict):
+class LayoutChoice(TypedDict):
     """What was chosen; ``ratios``: of forward and backward to NCHW float32, empty where nothing was measured."""
 
     channels_last: bool
@@ -61,7 +61,7 @@ def choose_layout(
     bf16: bool | None = None,
     under: torch.dtype | None = None,
     seconds: float = 1.0,
-) -> Layout:
+) -> LayoutChoice:
     """Time forward and backward in NCHW, channels-last and bf16 with channels-last, interleaved, and choose.
 
     A copy of the student is timed, so weights, buffers, gradients and generators stay as they are. On a CPU the clock
@@ -81,7 +81,7 @@ def choose_layout(
         layout by a tenth and the noise. ``ratios``: medians over rounds of ``channels_last``, ``bf16`` (where it may
         be chosen) and ``again``, NCHW once more, which says what the clock can resolve.
     """
-    fallback: Layout = {"channels_last": True, "precision": "fp32", "ratios": {}}
+    fallback: LayoutChoice = {"channels_last": True, "precision": "fp32", "ratios": {}}
     device = batch_inputs.device
     if batch_inputs.dim() != 4:
         return {"channels_last": False, "precision": "fp32", "ratios": {}}
@@ -153,7 +153,7 @@ def _time(step: Callable[[], None], device: torch.device, repeats: int) -> float
     return clock() - start
 
 
-def _choice(rounds: list[dict[str, float]]) -> Layout:
+def _choice(rounds: list[dict[str, float]]) -> LayoutChoice:
     """The choice from times by round."""
     ratios = {name: [took[name] / max(took["nchw"], 1e-9) for took in rounds] for name in rounds[0] if name != "nchw"}
     middle = {name: statistics.median(values) for name, values in ratios.items()}

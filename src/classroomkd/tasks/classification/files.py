@@ -57,7 +57,7 @@ class ClassificationFiles(TaskFiles):
 
 
 def _card(student: Student, target: Path) -> str:
-    from classroomkd.export.words import made_by, numbers, sizes
+    from classroomkd.export.card import made_by, numbers, sizes
 
     channels, height, width = student.shape
     names = ", ".join(student.classes[:20]) + (", …" if len(student.classes) > 20 else "")

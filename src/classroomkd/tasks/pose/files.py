@@ -14,9 +14,9 @@ from classroomkd._stored import MAPPING, Damaged, parse_json, trusted
 from classroomkd.classroom import prediction_of
 from classroomkd.data.keypoints.crops import PADDING, Canvas
 from classroomkd.errors import UserError
+from classroomkd.export.card import made_by, numbers, sizes
 from classroomkd.export.graph import Graph, Prediction
 from classroomkd.export.student import own_recipe
-from classroomkd.export.words import made_by, numbers, sizes
 from classroomkd.models.about import REMEDY
 from classroomkd.models.measuring import as_for_evaluation, example
 from classroomkd.tasks.files import EvaluateRequest, PredictRequest, Shown, TaskFiles

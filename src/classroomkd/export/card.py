@@ -1,4 +1,4 @@
-"""Sentences that every model card has."""
+"""Lines that every model card has."""
 
 from __future__ import annotations
 
