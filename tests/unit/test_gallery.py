@@ -15,7 +15,7 @@ from PIL import Image
 
 from classroomkd import models
 from classroomkd.recipe import Recipe, load_recipe
-from classroomkd.report.kept import NAME, read_gallery
+from classroomkd.report.gallery_file import NAME, read_gallery
 from classroomkd.run.networks import Networks
 from classroomkd.run.opening import open_context
 from classroomkd.tasks.pose import prediction_samples as gallery

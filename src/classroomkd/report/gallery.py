@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from classroomkd.errors import UserError
 from classroomkd.report import vocabulary as words
 from classroomkd.report.context import ReportContext
+from classroomkd.report.gallery_file import Gallery, Person, PersonAnswer, read_gallery
 from classroomkd.report.html import Html, el, join, lead, section, table
-from classroomkd.report.kept import Gallery, Person, PersonAnswer, read_gallery
 from classroomkd.report.style import DASHES
 
 __all__ = ["Series", "pictures", "toggles"]
