@@ -64,7 +64,7 @@ def load_recipe(
     try:
         if file.stat().st_size > _LARGEST:
             raise UserError(f"{file} is not a recipe: it has more than {_LARGEST:,} bytes")
-        text = file.read_text(encoding="utf-8-sig")
+        text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not a recipe: not text in UTF-8 (byte {error.start})") from error
     except OSError as error:
