@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from spoken import ending
 
 from classroomkd import _files
 from classroomkd.cli.app import main
@@ -78,7 +79,7 @@ def test_one_sentence_and_the_command(
     with monkeypatch.context():
         fill_up(name)
         assert main(words) == 1
-        said = capsys.readouterr().err
+        said = ending(capsys)
         monkeypatch.undo()
     assert said.startswith(f"error: no space left on the disk while writing {tmp_path}/run/none/seed0/")
     assert f"{name}: it takes " in said

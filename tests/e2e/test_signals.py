@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from spoken import ending
 
 import classroomkd as ck
 from classroomkd import bank
@@ -70,7 +71,7 @@ def test_a_run_stops_within_an_epoch_and_goes_on_to_the_same_students(
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
     assert main(cut) == 75
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)] == handlers
-    said = capsys.readouterr().err
+    said = ending(capsys)
     assert said.startswith("stopped by SIGTERM at epoch 0.")
     assert "; a checkpoint was written; to go on: classroomkd run " in said
     assert said.rstrip().endswith("--resume")
@@ -91,7 +92,7 @@ def test_each_signal_has_its_exit_code(
 ) -> None:
     send(StepRunner, "step", 2, number)
     assert main(run_words(smoke, quick, tmp_path / "run", "method=none")) == code
-    said = capsys.readouterr().err
+    said = ending(capsys)
     assert said.startswith(f"{word} at epoch ")
     assert said.rstrip().endswith("--resume")
     assert (tmp_path / "run" / "none" / "seed0" / "checkpoints" / "last.pt").exists()
@@ -129,7 +130,7 @@ def test_filling_a_bank_stops_at_once_and_rows_stay(
     with monkeypatch.context() as patch:
         patch.setattr(answering, "asker", asker)
         assert main(words) == 75
-    said = capsys.readouterr().err
+    said = ending(capsys)
     assert said.startswith("stopped by SIGTERM; to go on: classroomkd bank fill ")
     store = bank.stores(tmp_path / "cache" / "bank")[0]
     assert bank.info(store).rows == sum(asked[:4])
@@ -142,7 +143,7 @@ def test_scoring_mentors_stops_at_once(tmp_path: Path, quick: list[str], smoke: 
     words = run_words(smoke, quick, tmp_path / "run", "train.epochs=1")
     send(mentors, "_logits", 1, signal.SIGHUP)
     assert main(words) == 75
-    said = capsys.readouterr().err
+    said = ending(capsys)
     assert said.startswith("stopped by SIGHUP; to go on: classroomkd run ")
     assert main([*words, "--resume"]) == 0
 
