@@ -39,6 +39,7 @@ from classroomkd import models
 from classroomkd.bank import LOGITS, Dense, FillOnMissCache, RowStore, TopK
 from classroomkd.bank.table import Table
 from classroomkd.classroom import Answers, Classroom, Lesson
+from classroomkd.train.allocator import keep_large_blocks
 from classroomkd.train.meter import Record
 
 __all__ = ["ALARMS", "FILE", "TRIES", "compare", "counts", "limits", "timings"]
@@ -237,6 +238,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ALARMS, help="where repeats are counted; results/guard.json")
     given = parser.parse_args(words)
     torch.set_num_threads(1)
+    keep_large_blocks()  # as the command line does
     alarms, load = 0, os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         if given.write:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from dataclasses import replace
@@ -15,15 +16,17 @@ from torch import Tensor, nn
 
 from classroomkd import bank, data, methods, tasks
 from classroomkd.bank import LOGITS
-from classroomkd.classroom import Classroom
+from classroomkd.classroom import Batch, Classroom, Lesson, Method, StepContext
 from classroomkd.errors import RunStopped, UserError
+from classroomkd.methods.none import Alone
 from classroomkd.recipe import TrainSpec
 from classroomkd.train import step_cost as floor
 from classroomkd.train.inputs import Batches, Inputs
 from classroomkd.train.loop import Result, Training
 from classroomkd.train.optim import learning_rate
+from classroomkd.train.progress import Progress
 from classroomkd.train.runtime import Runtime
-from classroomkd.train.scoring import answers, calibration_of, evaluate
+from classroomkd.train.scoring import Score, answers, calibration_of, evaluate
 
 CLASSES = 10
 
@@ -460,3 +463,54 @@ def test_answers_leave_the_mode_alone(images: Any, runtime: Runtime) -> None:
     answers(module, images.test, Inputs(images.mean, images.std, runtime.device))
     assert module.training
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+def in_halves(self: Method, context: StepContext, batch: Batch) -> Lesson:
+    """A step of two lessons, one by one backward, and one update."""
+    half = len(batch["ids"]) // 2
+    for rows in (slice(half), slice(half, None)):
+        lesson = context.lesson({key: value[rows] for key, value in batch.items()})
+        lesson.conclude(self(lesson))
+        context.backward(0.5 * lesson.loss)
+    context.update()
+    return lesson
+
+
+def test_a_step_may_have_several_lessons(
+    images: Any, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are recorded, and the student is that of whole batches."""
+
+    def linear() -> nn.Module:
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, CLASSES))
+
+    spec = TrainSpec(epochs=2, batch_size=32, lr=0.01, drop_last=True, log_every=2, schedule="constant")
+    part = images_with(images, images.train.subset(torch.arange(64)))
+    whole, expected = fit(part, runtime, tmp_path / "whole", spec=spec, method="none", student=linear())
+    monkeypatch.setattr(Alone, "step", in_halves)
+    halved, result = fit(part, runtime, tmp_path / "halves", spec=spec, method="none", student=linear())
+    assert result is not None
+    assert expected is not None
+    assert (result.steps, expected.steps) == (4, 4)
+    for a, b in zip(whole.parameters(), halved.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    lines = [
+        [json.loads(text)["loss"] for text in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "halves")
+    ]
+    assert lines[0] == pytest.approx(lines[1], rel=1e-4)
+
+
+def test_the_best_score_has_a_direction() -> None:
+    weights = {"a": torch.zeros(1)}
+    for higher, values, best in (
+        (True, (math.nan, -5.0, -3.0, -3.0, -4.0), (-3.0, 3)),
+        (False, (2.5, math.nan, 1.5, 3.0), (1.5, 3)),
+    ):
+        progress = Progress(higher_is_better=higher)
+        for epoch, value in enumerate(values, start=1):
+            progress.score(Score(value, 0.0, [], 1), epoch, weights)
+        assert progress.best == best
+        assert [s.accuracy for s in progress.history[2:]] == list(values[2:])
+    assert Progress().best_weights is None

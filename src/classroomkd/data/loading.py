@@ -26,9 +26,7 @@ from classroomkd.errors import UserError
 __all__ = ["from_dataset", "load_images"]
 
 
-def load_images(
-    wanted: DataSettings, *, trust_code: bool = False, task: str = "", reads: str = "classes"
-) -> ImageSet:
+def load_images(wanted: DataSettings, *, trust_code: bool = False, task: str = "", reads: str = "classes") -> ImageSet:
     """Whole images with a class each, or with targets that lie on the pixels; see :func:`classroomkd.data.load`.
 
     Args:
