@@ -144,7 +144,7 @@ class ClassroomKD(Method):
         """Supervised and distilled terms, with who taught whom."""
         task, student, mask = lesson.task, lesson.student.prediction, lesson.task.mask(lesson.target)
         own = task.supervised(student, lesson.target)
-        grades, answers = self.weighting.grades(lesson, self.supervised)
+        grades, answers = self.weighting.grades(lesson, mask, self.supervised)
         divergence = task.divergence(student, answers, grades.temperature)
         pull = (grades.weight * grades.strength * divergence).sum(0)
         if self.weighting.bound and task.steepest is not None:

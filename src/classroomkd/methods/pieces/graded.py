@@ -79,24 +79,27 @@ class Graded(Weighting):
         return knows_MB if strict and self.credibility == "train" else None
 
     @torch.no_grad()
-    def grades(self, lesson: Lesson, supervised: Literal["credibility", "one"] | None = None) -> tuple[Grades, Tensor]:
+    def grades(
+        self, lesson: Lesson, mask_BU: Tensor, supervised: Literal["credibility", "one"] | None = None
+    ) -> tuple[Grades, Tensor]:
         """The mentors' grades, and their answers with zeros where they must not be read.
 
         Args:
             lesson: one with mentors.
+            mask_BU: the task's mask.
             supervised: what multiplies the student's own loss; None = the rule's own.
         """
         assert lesson.mentors is not None
-        task, answers, mask = lesson.task, lesson.mentors.prediction, lesson.task.mask(lesson.target)
+        task, answers = lesson.task, lesson.mentors.prediction
         student_log = task.log_credibility(lesson.student.prediction, lesson.target)
         mentor_log = credited(self.credibility, lesson, answers).to(student_log.dtype)
         answers = task.blanked(answers, mentor_log.isnan())
-        apart = self.rule != "sample" and mask.shape[-1] > 1
+        apart = self.rule != "sample" and mask_BU.shape[-1] > 1
         silent = partly(~(mentor_log > -torch.inf)) if apart else None
         grades = grade(
             student_log,
             mentor_log if silent is None else torch.where(silent, student_log, mentor_log),
-            mask,
+            mask_BU,
             tau=TAU if self.tau is None else self.tau,
             rule=self.rule,
             gate=self.gate,
@@ -111,7 +114,7 @@ class Graded(Weighting):
 
     def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Weighed:
         """See :class:`Weighting`; weights are the rule's own, and sum to 1 only with ``normalise: unit``."""
-        grades, _ = self.grades(lesson)
+        grades, _ = self.grades(lesson, lesson.task.mask(lesson.target))
         return Weighed(grades.weight.where(known_MBU, 0.0), grades.temperature)
 
     def strength(self, temperature: Tensor | None) -> Tensor | None:
