@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import classroomkd as ck
-from classroomkd.classroom import Answers, Calibration, TapReader, prediction_of
+from classroomkd.classroom import Answers, Calibration, Composition, TapReader, prediction_of
 from classroomkd.errors import UserError
 
 
@@ -322,3 +323,15 @@ def test_compiled_student_is_a_student() -> None:
     compiled = torch.compile(room.reader, backend="aot_eager")
     lesson = room.collect(*batch(), answer=compiled)
     assert lesson.conclude(room.method(lesson)).loss.item() == pytest.approx(plain, rel=1e-5)
+
+
+def test_a_method_with_a_step_of_its_own_is_not_combined() -> None:
+    """Whoever overrides ``step`` would not be asked for it by the composition."""
+
+    class Own(ck.Method):
+        def step(self, context: Any, batch: Any) -> ck.Lesson:
+            raise NotImplementedError
+
+    parts = [ck.methods.create("average"), Own()]
+    with pytest.raises(UserError, match="'own' has a step of its own and cannot be combined"):
+        Composition(parts, ["average", "own"])

@@ -126,23 +126,17 @@ def dist_by_mentor(
     def of_columns(x: Tensor) -> Tensor:
         return (x - x.sum(1, keepdim=True) / rows[:, None, None]) * keep
 
-    # softmax turns a small step of a logit into 1 / (tau C) of it
-    least = _FLAT / (tau * student.shape[-1])
-    if isinstance(tau, Tensor):
-        mean = torch.where(counted, tau, 0.0).sum(1) / rows
-        square = torch.where(counted, tau**2, 0.0)
-        of_column: float | Tensor = _FLAT / (mean.clamp_min(1e-3)[:, None] * student.shape[-1])
-    else:
-        of_column = least
+    least = _FLAT / (tau * student.shape[-1])  # softmax turns a small step of a logit into 1 / (tau C) of it
     by_row = _correlation(student - student.mean(-1, keepdim=True), mentors - mentors.mean(-1, keepdim=True), -1, least)
-    by_column = _correlation(of_columns(student), of_columns(mentors), 1, of_column)
+    of_column = least.mean(1, keepdim=True) if isinstance(least, Tensor) else least
+    within = 1 - _correlation(of_columns(student), of_columns(mentors), 1, of_column).mean(-1)
     if isinstance(tau, Tensor):
-        between = (square * (1 - by_row)).sum(1) / rows
-        within = square.sum(1) / rows * (1 - by_column.mean(-1))
-        return torch.where(counted.any(1), beta * between + gamma * within, 0.0)
-    between = 1 - by_row.sum(1) / rows
-    within = 1 - by_column.mean(-1)
-    return torch.where(counted.any(1), tau**2 * (beta * between + gamma * within), 0.0)
+        square = torch.where(counted, tau**2, 0.0)
+        far = (beta * (square * (1 - by_row)).sum(1) + gamma * square.sum(1) * within) / rows
+    else:
+        between = 1 - by_row.sum(1) / rows
+        far = tau**2 * (beta * between + gamma * within)
+    return torch.where(counted.any(1), far, 0.0)
 
 
 def dist(
