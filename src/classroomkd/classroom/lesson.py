@@ -50,7 +50,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a held-out part says about the mentors, so that one who memorised the training set is not trusted blindly.
+    """Statistics of the mentors on held-out data, for credibilities that memorised training samples do not inflate.
 
     Attributes:
         temperature: ``(M,)``, the temperature at which each mentor's held-out likelihood is highest.
@@ -69,8 +69,8 @@ class Terms:
         values: scalar loss terms, unweighted.
         coefficients: the factor of each term in the loss, a number or a scalar tensor; missing names count 1.
         weight, temperature, active: ``(M, B, U)`` or None for a method without mentors.
-        totals: by term, what the weights inside it sum to over the mentors, a scalar without gradient; a mentors' term
-            that is missing has the sum of ``weight``. ``strength: matched`` divides by it.
+        totals: by term, the sum over the mentors of the weights inside it, a scalar without gradient, by which
+            ``strength: matched`` divides; for a mentors' term that is missing it is the sum of ``weight``.
     """
 
     values: dict[str, Tensor]
