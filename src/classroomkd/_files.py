@@ -19,7 +19,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -151,12 +151,17 @@ def open_lock(path: str | os.PathLike[str]) -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str], mode: str = "wb", need: int | None = None) -> Iterator[IO[Any]]:
+def atomic_write(
+    path: str | os.PathLike[str],
+    mode: str = "wb",
+    need: int | None = None,
+    ready: Callable[[Path], None] | None = None,
+) -> Iterator[IO[Any]]:
     """An open file whose content becomes ``path`` when the block ends without an exception, and vanishes otherwise.
 
     ``mode`` is ``"wb"`` or ``"w"`` (UTF-8, newlines as written). Missing parent folders are made. A link in the
     file's place is refused: what it leads to may be anybody's. ``need``: the bytes it takes, for the error where there
-    is no room.
+    is no room. ``ready`` is called with the temporary file when it is whole, just before it is renamed.
     """
     assert mode in ("wb", "w"), mode
     target = Path(path)
@@ -172,6 +177,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", need: int | Non
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            if ready is not None:
+                ready(temporary)
             os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):

@@ -1,7 +1,8 @@
 """Reading what a run, a cache or a student's file says: of the right form, or refused in one sentence.
 
 Such files may be cut, changed, or somebody else's. They are plain files of bounded length, JSON of bounded depth with
-numbers that fit into 64 bits and text that can be written again; what they hold is checked once, where it is read.
+numbers that fit into 64 bits and text that can be written again; what they hold is checked once, where it is read, and
+whether they are what was written (``SHA256SUMS``), too.
 Imports nothing heavy.
 """
 
@@ -14,16 +15,19 @@ import re
 import stat
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from classroomkd._sums import DIFFERS, as_written
 from classroomkd.errors import UserError
 
 __all__ = [
     "MAPPING",
     "MOST_LOG",
     "Damaged",
+    "checked",
     "log_line",
     "parse_json",
     "parse_log_line",
@@ -92,7 +96,7 @@ def read_json(path: str | os.PathLike[str], form: TypeAdapter[T], *, remedy: str
         UserError: it is no such file.
     """
     with trusted(path, remedy):
-        return parse_json(plain(path), form)
+        return parse_json(checked(path), form)
 
 
 def read_text(path: str | os.PathLike[str], *, remedy: str) -> str:
@@ -102,7 +106,7 @@ def read_text(path: str | os.PathLike[str], *, remedy: str) -> str:
         UserError: it cannot be read, is too large, or no text in UTF-8.
     """
     with trusted(path, remedy):
-        return _text(plain(path))
+        return _text(checked(path))
 
 
 def read_yaml(path: str | os.PathLike[str], *, remedy: str) -> dict[str, Any]:
@@ -114,7 +118,7 @@ def read_yaml(path: str | os.PathLike[str], *, remedy: str) -> dict[str, Any]:
     import yaml
 
     with trusted(path, remedy):
-        text = _text(plain(path))
+        text = _text(checked(path))
         if len(text) > MOST_YAML or _depth(text) > DEEPEST:  # its reader would take for ever
             raise Damaged("was not written by a run (too large, or too many brackets inside each other)")
         try:
@@ -193,6 +197,19 @@ def plain(path: str | os.PathLike[str], most: int = MOST) -> bytes:
     if len(content) > most:
         raise Damaged(f"is larger than {most // 2**20} MiB")
     return content
+
+
+def checked(path: str | os.PathLike[str], most: int = MOST) -> bytes:
+    """The bytes of a plain file, as they were written where ``SHA256SUMS`` beside it has its checksum.
+
+    Raises:
+        Damaged: as for :func:`plain`, or its checksum differs.
+    """
+    for _ in range(3):  # another process may write it between the two looks
+        content = plain(path, most)
+        if as_written(Path(path), content):
+            return content
+    raise Damaged(DIFFERS)
 
 
 def _text(content: bytes) -> str:

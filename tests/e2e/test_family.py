@@ -161,18 +161,24 @@ def test_a_folder_from_before_a_key_was_there(tmp_path: Path, pair: list[str], c
         (stored["mentors"][0], "note"),
     ):
         del section[key]
-    recipe.write_text(yaml.safe_dump(stored))
-    arm.write_text(json.dumps([[name, options, version]]))
+
+    def written(options: dict[str, Any]) -> None:
+        """Both files as they would stand in a folder of an earlier version, without checksums."""
+        recipe.write_text(yaml.safe_dump(stored))
+        arm.write_text(json.dumps([[name, options, version]]))
+        for folder in (out, arm.parent):
+            (folder / "SHA256SUMS").unlink(missing_ok=True)
+
+    written(options)
     before = (out / "average" / "seed0" / "student.safetensors").stat().st_mtime_ns
     assert main([*run, "--resume"]) == 0
     assert (out / "average" / "seed0" / "student.safetensors").stat().st_mtime_ns == before
-    arm.write_text(json.dumps([[name, {**options, "temperature": 2.0}, version]]))
+    written({**options, "temperature": 2.0})
     capsys.readouterr()
     assert main([*run, "--resume"]) == 2
     assert "the arm 'average'" in capsys.readouterr().err
-    arm.write_text(json.dumps([[name, options, version]]))
     stored["mentors"][0]["model"] = "convnet16"
-    recipe.write_text(yaml.safe_dump(stored))
+    written(options)
     assert main([*run, "--resume"]) == 2
     assert "mentors differ(s)" in capsys.readouterr().err
 

@@ -91,7 +91,10 @@ JSON: dict[str, Damage] = TEXT | {
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
+    """As one of an earlier version, without checksums: what the values say alone tells."""
     shutil.copytree(finished, tmp_path / "run")
+    for sums in (tmp_path / "run").rglob("SHA256SUMS"):
+        sums.unlink()
     return tmp_path / "run"
 
 

@@ -145,7 +145,7 @@ def test_a_checkpoint_every_so_many_minutes(
     def place(progress: dict[str, Any]) -> tuple[int, int]:
         return progress["epoch"], progress["batch"]
 
-    monkeypatch.setattr(checkpoint, "save", lambda path, state: written.append(place(state["progress"])))
+    monkeypatch.setattr(checkpoint, "save", lambda path, state, keep: written.append(place(state["progress"])))
     spec = TrainSpec(epochs=2, batch_size=16, checkpoint_every=2)
     train(images, runtime, tmp_path, spec, "none")
     assert written == [(2, 0)]

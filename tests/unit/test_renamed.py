@@ -99,5 +99,5 @@ def test_the_old_name_of_the_engine() -> None:
         assert ck.engine.calibrate is ck.calibrate
     with pytest.raises(AttributeError, match="has no attribute 'anything'"):
         _ = ck.engine.anything
-    with pytest.raises(AttributeError, match="is gone: what a run is given is classroomkd.run.context.RunContext"):
+    with pytest.raises(AttributeError, match=r"is gone: what a run is given is classroomkd.run.context.RunContext"):
         _ = ck.engine.Setup

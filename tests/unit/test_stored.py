@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -177,11 +178,15 @@ def test_answers_and_every_bit_of_them(tmp_path: Path) -> None:
     save_answers(path, answers)
     assert np.array_equal(load_answers(path, 4), answers)
     assert np.array_equal(np.load(path), answers)  # any reader of the format
-    whole = path.read_bytes()
-    for at in range(len(whole)):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        with pytest.raises(UserError, match=r"a\.npy .*; remove it, and the mentor is asked again"):
-            load_answers(path, 4)
+    whole, sums = path.read_bytes(), (tmp_path / "SHA256SUMS").read_bytes()
+    for listed in (True, False):  # without the list, the checksum in the file tells
+        for at in range(len(whole)):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+            with pytest.raises(UserError, match=r"a\.npy .*; remove it, and the mentor is asked again"):
+                load_answers(path, 4)
+        if listed:
+            (tmp_path / "SHA256SUMS").unlink()
+    assert hashlib.sha256(whole).hexdigest() in sums.decode()
     for at in range(0, len(whole), 7):
         path.write_bytes(whole[:at])
         if at == len(whole) - 39:

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from classroomkd.cli.options import note_unlisted
+
 __all__ = ["compare"]
 
 
@@ -22,7 +24,10 @@ def compare(
     from classroomkd import report as report_
     from classroomkd.report.rows import kept_apart
 
-    rows = report_.result_rows(report_.collect(runs))
+    summaries = report_.collect(runs)
+    for summary in summaries:
+        note_unlisted(summary.root / "summary.json")
+    rows = report_.result_rows(summaries)
     if as_json:
         print(json.dumps(rows, indent=1))
     elif markdown:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from classroomkd.cli.options import note_unlisted
 from classroomkd.errors import UserError
 
 __all__ = ["StudentPath", "Which", "evaluate"]
@@ -61,6 +62,7 @@ def evaluate(
     from classroomkd.train.runtime import pick_device
 
     path = find_student(student, which)
+    note_unlisted(path)
     taught = load_student(path, trust_code=trust_code)
     recipe = own_recipe(path) if data is None else None
     where = pick_device(device)

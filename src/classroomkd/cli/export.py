@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from classroomkd.cli.evaluate import StudentPath, Which
+from classroomkd.cli.options import note_unlisted
 from classroomkd.errors import UserError
 
 __all__ = ["export"]
@@ -46,6 +47,7 @@ def export(
     if place.exists() and not force:
         raise UserError(f"{place} exists already; add --force to replace it")
     source = find_student(student, which)
+    note_unlisted(source)
     result = _onnx(source, place, decode, trust_code) if place.suffix == ".onnx" else _copy(source, place, decode)
     print(json.dumps(result) if as_json else result["note"])
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["JsonOutput", "interrupted", "resume_with", "tell"]
+__all__ = ["JsonOutput", "interrupted", "note_unlisted", "resume_with", "tell"]
 
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -35,3 +36,12 @@ def resume_with(command: str | None) -> None:
 def interrupted() -> str | None:
     """The command that continues the interrupted work, or None where nothing is left to continue."""
     return _RESUME.get()
+
+
+def note_unlisted(path: Path) -> None:
+    """Say on stderr that a run's file has no checksum, where it has none; files that lie in no run need none."""
+    from classroomkd._sums import SUMS, unlisted
+
+    ours = (path.parent / SUMS).exists() or any((folder / "recipe.yaml").exists() for folder in path.resolve().parents)
+    if ours and (sentence := unlisted(path)) is not None:
+        print(f"note: {sentence}", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from classroomkd.cli.evaluate import StudentPath, Which
+from classroomkd.cli.options import note_unlisted
 from classroomkd.errors import UserError
 
 __all__ = ["predict"]
@@ -57,7 +58,9 @@ def predict(
         raise UserError(f"--out {out}: there is no folder {out.parent}; make it first")
     files = _files(images)
     where = pick_device(device)
-    taught = load_student(find_student(student, which), trust_code=trust_code)
+    path = find_student(student, which)
+    note_unlisted(path)
+    taught = load_student(path, trust_code=trust_code)
     lines = as_json or (out is not None and out.suffix == ".jsonl")
     task_files = files_of(taught.task)
     options = {"--top": top, "--boxes": boxes, "--draw": draw, "--flip-test": flip_test}

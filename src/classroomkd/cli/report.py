@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from classroomkd.cli.options import note_unlisted
+
 __all__ = ["report"]
 
 
@@ -20,6 +22,7 @@ def report(
     from classroomkd import report as report_
 
     made = {"report": str(report_.write_report(run))}
+    note_unlisted(Path(made["report"]).with_name("summary.json"))
     if picture is not None:
         made["picture"] = str(report_.write_picture(run, picture))
     print(json.dumps(made) if as_json else "\n".join(made.values()))

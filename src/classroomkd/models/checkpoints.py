@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from classroomkd._files import atomic_write_bytes
 from classroomkd._limits import TooLarge, check_zip
+from classroomkd._sums import SUMS, damage, is_listed, write_listed
 from classroomkd.data.skeleton import SKELETONS
 from classroomkd.errors import UserError, did_you_mean
 
@@ -102,6 +103,11 @@ def read_checkpoint(path: str | os.PathLike[str], *, what: str = "student") -> t
         raise UserError(f"{place} does not exist{near}") from error
     except OSError as error:
         raise UserError(f"{place} cannot be read: {error.strerror or error}") from error
+    if is_listed(path) and (wrong := damage(path)) is not None:
+        raise UserError(
+            f"{place} {wrong}: copy it again (a file that you have changed yourself: take its line out of "
+            f"{path.parent / SUMS})"
+        )
     # By content before suffix: people rename files, and hubs call both kinds .bin.
     zipped = head.startswith(b"PK")
     header = int.from_bytes(head[:8], "little")
@@ -113,8 +119,12 @@ def save_checkpoint(
     module_or_state: nn.Module | Mapping[str, Tensor],
     path: str | os.PathLike[str],
     metadata: Mapping[str, str] | None = None,
+    *,
+    listed: bool = False,
 ) -> None:
     """Write the weights as safetensors, whole or not at all; ``metadata`` (strings) travels in the file.
+
+    ``listed``: its checksum goes into ``SHA256SUMS`` beside it.
 
     Tensors that share memory (tied weights) are each stored in full, so the file loads strictly. Equal tensors and
     metadata give equal bytes.
@@ -137,7 +147,8 @@ def save_checkpoint(
         tensors[key] = tensor
     strings = {key: str(value) for key, value in (metadata or {}).items()}
     strings |= {"format": "pt", "classroomkd_schema": SCHEMA}
-    atomic_write_bytes(path, _in_order(safetensors.torch.save(tensors, strings)))
+    content = _in_order(safetensors.torch.save(tensors, strings))
+    (write_listed if listed else atomic_write_bytes)(Path(path), content)
 
 
 def _in_order(content: bytes) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from classroomkd import tasks
+from classroomkd._sums import DIFFERS, SUMS, as_written
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.recipe.arms import same_labels
 from classroomkd.recipe.check_assistants import check_assistants
@@ -64,7 +65,13 @@ def load_recipe(
     try:
         if file.stat().st_size > _LARGEST:
             raise UserError(f"{file} is not a recipe: it has more than {_LARGEST:,} bytes")
-        text = file.read_bytes().decode("utf-8-sig")
+        content = file.read_bytes()
+        if not as_written(file, content):
+            raise UserError(
+                f"{file} {DIFFERS}; put it back (a file that you have changed yourself: take its line out of "
+                f"{file.parent / SUMS})"
+            )
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not a recipe: not text in UTF-8 (byte {error.start})") from error
     except OSError as error:

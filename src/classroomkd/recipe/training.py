@@ -78,6 +78,12 @@ class TrainSpec(Section):
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Minutes between checkpoints within an epoch; null: none but at a signal."
     )
+    keep_checkpoints: int = Field(
+        default=2,
+        ge=1,
+        le=99,
+        description="Checkpoints kept as it trains: where the last is damaged, the one before is taken.",
+    )
 
 
 class MentorTrain(TrainSpec):

@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 from classroomkd import __version__
-from classroomkd._files import atomic_write_text
+from classroomkd._sums import write_listed
 from classroomkd.report import sections
 from classroomkd.report import vocabulary as words
 from classroomkd.report.context import ReportContext
@@ -38,7 +38,7 @@ def write_report(run_folder: str | Path) -> Path:
     """
     summary = load_summary(run_folder)
     path = summary.root / "report.html"
-    atomic_write_text(path, _page(summary))
+    write_listed(path, _page(summary))
     return path
 
 

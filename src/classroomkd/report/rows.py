@@ -18,7 +18,9 @@ __all__ = ["Row", "find_baseline", "kept_apart", "mentor_rows", "result_rows"]
 Row = dict[str, Any]
 BASELINES = ("none", "average")
 # Keys of train that do not change the student.
-BOOKKEEPING = {"log_every", "eval_every", "checkpoint_every", "checkpoint_minutes", "eval_batch_size"}
+BOOKKEEPING = {
+    "log_every", "eval_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "eval_batch_size",
+}  # fmt: skip
 
 
 def result_rows(

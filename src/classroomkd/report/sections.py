@@ -265,8 +265,9 @@ def settings(context: ReportContext) -> Html:
     parts.append(el("details", el("summary", "Arms and their options"), table(titles, options, "Options of every arm")))
     try:
         environment: Any = read_json(root / "environment.json") if (root / "environment.json").exists() else None
-    except ValueError:
+    except UserError as error:
         environment = None
+        parts.append(el("p", str(error), class_="note"))
     for title, content in (("Bank", context.summary.bank), ("Environment", environment)):
         if content:
             rows = [[key, value] for key, value in _flat(content)]

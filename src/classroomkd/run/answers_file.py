@@ -9,8 +9,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classroomkd._files import atomic_write
 from classroomkd._stored import Damaged, trusted
+from classroomkd._sums import damage, is_listed, writing_listed
 
 __all__ = ["load_answers", "save_answers"]
 
@@ -21,7 +21,7 @@ _PIECE = 2**20
 
 def save_answers(path: Path, answers: NDArray[Any]) -> None:
     """Store answers (N, …), whole or not at all."""
-    with atomic_write(path) as file:
+    with writing_listed(path) as file:
         np.save(file, answers, allow_pickle=False)
         file.flush()
         with open(file.name, "rb") as written:
@@ -41,6 +41,8 @@ def load_answers(path: str | Path, samples: int | None = None) -> NDArray[np.flo
     with trusted(path, "remove it, and the mentor is asked again"):
         if not Path(path).is_file():
             raise Damaged("is no plain file" if Path(path).exists() else "is not there")
+        if is_listed(Path(path)) and (wrong := damage(Path(path))) is not None:
+            raise Damaged(wrong)
         with open(path, "rb") as file:
             length = file.seek(0, 2) - _TAIL
             file.seek(max(length, 0))

@@ -68,7 +68,8 @@ def _students(networks: Networks, out: Path) -> int:
     files = one * (1 + (len(context.data.val) > 0) + (train.ema is not None))
     moments = one * {"sgd": 1, "adamw": 2}[train.optimizer]
     at_once = min(left, context.recipe.workers if isinstance(context.recipe.workers, int) else cores())
-    return 2 * files * left + 2 * (files + moments) * at_once  # files and a last checkpoint; an old and a new one
+    # Files and a last checkpoint; those that are kept as it trains, and the next.
+    return 2 * files * left + (train.keep_checkpoints + 1) * (files + moments) * at_once
 
 
 def _answers(networks: Networks, bank_plan: BankPlan, root: Path) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classroomkd import data, methods, tasks
-from classroomkd._files import atomic_write_text
+from classroomkd._sums import write_listed
 from classroomkd.errors import RunStopped, UserError
 from classroomkd.run import assistants
 from classroomkd.run.summary import environment, summarise
@@ -82,7 +82,7 @@ class Experiment:
         started = time.perf_counter()
         context, recipe = self.networks.context, self.networks.context.recipe
         if context.runtime.is_zero:
-            atomic_write_text(self.out / "environment.json", json.dumps(environment(context, self.command), indent=1))
+            write_listed(self.out / "environment.json", json.dumps(environment(context, self.command), indent=1))
         arms = recipe.arms()
         needed = any(methods.method_class(e.name).needs.mentors > 0 for arm in arms for e in arm.entries)
         mentor_jobs = [Job("mentor", m.name, i) for i, m in enumerate(recipe.mentors) if needed]
@@ -237,5 +237,5 @@ class Experiment:
             not_finite=self._not_finite,
         )
         if self.networks.context.runtime.is_zero:
-            atomic_write_text(self.out / "summary.json", json.dumps(summary, indent=1))
+            write_listed(self.out / "summary.json", json.dumps(summary, indent=1))
         return summary

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classroomkd import models
-from classroomkd._files import atomic_write_text
-from classroomkd._sums import SUMS, damage, is_listed, write_sums
+from classroomkd._sums import SUMS, damage, is_listed, write_listed
 from classroomkd.errors import UserError
+from classroomkd.train.checkpoint import can_go_on
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from classroomkd.recipe import Arm
     from classroomkd.run.networks import Networks
     from classroomkd.train.loop import Notify
@@ -31,11 +29,9 @@ LAST, BEST, EMA, TEACHING = (
 NUMBERS = ("test_last", "test_best", "steps", "seconds", "best_epoch")  # what every entry has
 
 
-def keep_entry(folder: Path, entry: dict[str, Any], files: Sequence[str]) -> None:
-    """Write a student's entry, last of all: with it the student is finished. The checksums come before it."""
-    text = json.dumps(entry, indent=1)
-    write_sums(folder, files, {ENTRY: text.encode()})
-    atomic_write_text(folder / ENTRY, text)
+def keep_entry(folder: Path, entry: dict[str, Any]) -> None:
+    """Write a student's entry, last of all: with it the student is finished."""
+    write_listed(folder / ENTRY, json.dumps(entry, indent=1))
 
 
 def read_back(networks: Networks, arm: Arm, seed: int, folder: Path, notify: Notify) -> dict[str, Any] | None:
@@ -44,16 +40,20 @@ def read_back(networks: Networks, arm: Arm, seed: int, folder: Path, notify: Not
     What is damaged is said, and where the student is taken up again. All ranks find the same.
     """
     runtime = networks.context.runtime
-    if not runtime.any((folder / ENTRY).exists() or (folder / SUMS).exists()):
+    if not runtime.any((folder / ENTRY).exists() or is_listed(folder / ENTRY)):
         return None
     entry, wrong = _entry(folder, arm, seed)
     if entry is not None:
         wrong = next((said for name in _files(entry) if (said := _wrong(networks, folder / name)) is not None), None)
     runtime.barrier()  # nobody writes while another one looks
     if not runtime.any(wrong is not None):
+        if runtime.is_zero and not (folder / SUMS).exists():
+            text = f"{folder} has no {SUMS}, as those of earlier versions: its files were read through instead"
+            notify({"event": "note", "text": text})
         return entry
-    again = (folder / "checkpoints" / "last.pt").exists()
+    again = can_go_on(folder / "checkpoints" / "last.pt", runtime.is_zero)
     how = "it is made again from its last checkpoint" if again else "there is no checkpoint: it is trained again"
+    runtime.barrier()
     if runtime.is_zero:
         notify({"event": "note", "text": f"{wrong or f'{folder} is damaged'}; {how}"})
     return None
@@ -74,6 +74,8 @@ def _entry(folder: Path, arm: Arm, seed: int) -> tuple[dict[str, Any] | None, st
     path = folder / ENTRY
     if (said := damage(path)) is not None:
         return None, f"{path} {said}"
+    if (folder / SUMS).exists() and not is_listed(path):
+        return None, f"{path} is not listed in {SUMS}"
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -94,6 +96,8 @@ def _wrong(networks: Networks, path: Path) -> str | None:
         return f"{path} {said}"
     if is_listed(path):
         return None
+    if (path.parent / SUMS).exists():
+        return f"{path} is not listed in {SUMS}"
     try:
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))

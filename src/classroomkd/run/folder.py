@@ -15,8 +15,9 @@ import yaml
 from pydantic import BaseModel, Field, TypeAdapter
 
 from classroomkd import methods
-from classroomkd._files import atomic_write_text, open_lock, refuse_links_below, writing
+from classroomkd._files import open_lock, refuse_links_below, writing
 from classroomkd._stored import read_json, read_yaml
+from classroomkd._sums import SUMS, write_listed
 from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,10 +83,10 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
 
 def _begun(out: Path) -> bool:
     """Whether there is more in a folder than what a start leaves that was stopped before it had written anything."""
-    return out.exists() and any(p.name != ".lock" and not _UNFINISHED.fullmatch(p.name) for p in out.iterdir())
+    return out.exists() and not all(_STARTED.fullmatch(path.name) for path in out.iterdir())
 
 
-_UNFINISHED = re.compile(r"\.recipe\.yaml\.[0-9a-f]+\.tmp")
+_STARTED = re.compile(rf"\.lock|{SUMS}|\.(recipe\.yaml|{SUMS})\.[0-9a-f]+\.tmp")
 
 
 def check_data(out: Path, context: RunContext) -> None:
@@ -126,10 +127,10 @@ def open_run(out: Path, recipe: Recipe, context: RunContext, resume: bool) -> It
         check_run(out, recipe, resume)
         if resume:
             check_data(out, context)
-        atomic_write_text(out / "recipe.yaml", recipe_yaml(recipe))
-        atomic_write_text(out / "data.json", json.dumps(data_identity(context), indent=1))
+        write_listed(out / "recipe.yaml", recipe_yaml(recipe))
+        write_listed(out / "data.json", json.dumps(data_identity(context), indent=1))
         for arm in recipe.arms():
-            atomic_write_text(out / arm.slug / "arm.json", json.dumps(_identity(arm), indent=1))
+            write_listed(out / arm.slug / "arm.json", json.dumps(_identity(arm), indent=1))
         yield
 
 
@@ -199,7 +200,9 @@ def first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-_CLOCKS = {"train.checkpoint_minutes", "mentor_train.checkpoint_minutes"}  # of no weight
+_OF_NO_WEIGHT = {
+    f"{part}.{key}" for part in ("train", "mentor_train") for key in ("checkpoint_minutes", "keep_checkpoints")
+}
 _FREE = {
     "workers",
     "threads",
@@ -227,7 +230,7 @@ def _differences(stored: Path, recipe: Recipe) -> list[str]:
         for key in (set(before) | set(now)) - _FREE
         for inner in _inner(before.get(key), now.get(key))
     }
-    return sorted(found - _CLOCKS)
+    return sorted(found - _OF_NO_WEIGHT)
 
 
 def _inner(a: Any, b: Any) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd import models
-from classroomkd._sums import damage
+from classroomkd._sums import damage, is_listed
 from classroomkd.errors import UserError
 from classroomkd.run.answers_file import load_answers
 
@@ -17,8 +17,10 @@ __all__ = ["kept_logits", "load_kept"]
 
 def load_kept(module: nn.Module, path: Path, name: str) -> str | None:
     """Load a mentor's kept weights; None, or what is wrong with them, and then the network is as it was."""
-    if (said := damage(path)) is not None:
-        return f"{path} {said}"
+    about = path.with_name("mentor.json")
+    for file in [path, about] if is_listed(about) else [path]:
+        if (wrong := damage(file)) is not None:
+            return f"{file} {wrong}"
     try:
         models.load_checkpoint(module, path, what=f"mentor '{name}'")
     except UserError as error:

@@ -13,8 +13,9 @@ from pydantic import BaseModel, Field, TypeAdapter
 from torch import Tensor
 
 from classroomkd import __version__, bank
-from classroomkd._files import atomic_write_text, refuse_links, writing
+from classroomkd._files import refuse_links, writing
 from classroomkd._stored import read_json
+from classroomkd._sums import write_listed
 from classroomkd.bank import LOGITS
 from classroomkd.bank.locks import may_write
 from classroomkd.bank.manifest import MANIFEST, Manifest, differences, nearest
@@ -187,7 +188,7 @@ def prepare_answers(
         asked = context.runtime.total(asked)  # of all ranks, which all are through then
         if asked and context.runtime.is_zero:
             before += time.perf_counter() - started
-            atomic_write_text(about, json.dumps({"mentor": mentor.name, "seconds": round(before, 2)}))
+            write_listed(about, json.dumps({"mentor": mentor.name, "seconds": round(before, 2)}))
     for store in stores.values():
         store.close()
     if context.runtime.is_zero and (left_out := bank.info(Path(folders[LOGITS])).left_out) is not None:

@@ -14,20 +14,20 @@ from torch import nn
 
 from classroomkd import __version__, models
 from classroomkd._files import (
-    atomic_write_text,
     may_write,
     open_lock,
     refuse_links,
     refuse_links_below,
     writing,
 )
-from classroomkd._sums import write_sums
+from classroomkd._sums import write_listed
 from classroomkd.errors import UserError
 from classroomkd.run import assistants
 from classroomkd.run.fingerprint import content_key, network_fingerprint
 from classroomkd.run.kept import load_kept
 from classroomkd.run.mentor_data import mentor_part
 from classroomkd.run.networks import Networks, mentor_seed
+from classroomkd.train.checkpoint import can_go_on
 from classroomkd.train.loop import Notify, Training
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def train_mentor(
                 "give another cache="
             )
         if zero and (there or (folder / "mentor.json").exists()):
-            again = (folder / "checkpoints" / "last.pt").exists()
+            again = can_go_on(folder / "checkpoints" / "last.pt")
             how = (
                 "it is made again from its last checkpoint" if again else "there is no checkpoint: it is trained again"
             )
@@ -96,9 +96,8 @@ def train_mentor(
             **runner.about(),
         }
         if zero:
-            models.save_checkpoint(module, path, about)
-            atomic_write_text(folder / "mentor.json", json.dumps({"name": spec.name, "note": note, **about}, indent=1))
-            write_sums(folder, [path.name, "mentor.json"])
+            models.save_checkpoint(module, path, about, listed=True)
+            write_listed(folder / "mentor.json", json.dumps({"name": spec.name, "note": note, **about}, indent=1))
         context.runtime.barrier()
         # As it comes back from its file: each rank has running statistics of its own, and another memory format would
         # change the last bits of what it answers.
@@ -116,7 +115,7 @@ def _key(networks: Networks, index: int, module: nn.Module, part: Part, teachers
         version=1,
         model=spec.model,
         classes=context.classes,
-        train=train.model_dump(mode="json", exclude={"checkpoint_minutes"}),  # it changes no weight
+        train=train.model_dump(mode="json", exclude={"checkpoint_minutes", "keep_checkpoints"}),  # of no weight
         data=context.data.fingerprint,
         parts=[part.digest(), context.data.val.digest()],
         shape=context.data.shape,

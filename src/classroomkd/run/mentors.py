@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from classroomkd import models
 from classroomkd._files import refuse_links
+from classroomkd._sums import SUMS, unlisted
 from classroomkd.classroom import Mentor
 from classroomkd.run.answers_file import save_answers
 from classroomkd.run.fingerprint import content_key, network_fingerprint
@@ -131,6 +132,8 @@ def _with_weights(networks: Networks, index: int, teachers: Sequence[MentorRecor
     elif spec.checkpoint is not None:
         weights = str(spec.checkpoint)
         mean, std, size = load_checkpoint(networks, spec)
+        if (Path(weights).parent / SUMS).exists() and (sentence := unlisted(Path(weights))) is not None:
+            notify({"event": "note", "text": f"mentor '{spec.name}': {sentence}"})
         module = networks.mentor(spec.name)
     elif networks.has_weights(spec):
         module = networks.mentor(spec.name)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd import __version__, bank, methods, models
-from classroomkd._files import atomic_write_text
+from classroomkd._sums import write_listed
 from classroomkd.classroom import Classroom, Mentor
 from classroomkd.run.answers_file import load_answers
 from classroomkd.run.finished import keep_entry, read_back
@@ -194,12 +194,11 @@ def _finish(
         with context.runtime.autocast():
             return runner.evaluate(student, context.data.test, context.inputs, size)
 
-    files = ["student.safetensors"]
     last = {k: v.detach().clone() for k, v in student.state_dict().items()}
     last_score = tested()
     zero = context.runtime.is_zero
     if zero:
-        models.save_checkpoint(last, folder / "student.safetensors", about | {"which": "last"})
+        models.save_checkpoint(last, folder / "student.safetensors", about | {"which": "last"}, listed=True)
     entry: dict[str, Any] = {
         "method": arm.label,
         "seed": seed,
@@ -223,20 +222,22 @@ def _finish(
         student.load_state_dict(result.best)
         entry["test_best"] = tested().accuracy
         entry["val_best"] = result.best_value
-        files.append("student-best.safetensors")
         if zero:
-            models.save_checkpoint(result.best, folder / "student-best.safetensors", about | {"which": "best"})
+            models.save_checkpoint(
+                result.best, folder / "student-best.safetensors", about | {"which": "best"}, listed=True
+            )
     if result.ema is not None:
         student.load_state_dict(result.ema)
         entry["test_ema"] = tested().accuracy
-        files.append("student-ema.safetensors")
         if zero:
-            models.save_checkpoint(result.ema, folder / "student-ema.safetensors", about | {"which": "ema"})
+            models.save_checkpoint(
+                result.ema, folder / "student-ema.safetensors", about | {"which": "ema"}, listed=True
+            )
     student.load_state_dict(last)
     if zero:
         teaching = result.teaching | {"test_per_class": last_score.per_class}
-        atomic_write_text(folder / "teaching.json", json.dumps(teaching))
+        write_listed(folder / "teaching.json", json.dumps(teaching))
         # The last checkpoint stays: the files can be made again from it without training.
-        keep_entry(folder, entry, [*files, "teaching.json"])
+        keep_entry(folder, entry)
     context.runtime.barrier()
     return entry

@@ -150,10 +150,11 @@ class Training(Prepared):
             self.not_finite.terms(["weights"])
         self.not_finite.terms(self.record.bad_terms())
         self.progress.lines = self.log.stored()
-        state = kept.state(ONLY_FOR_TRAINING if self.progress.epoch == self.spec.epochs else ())
+        ended = self.progress.epoch == self.spec.epochs  # nothing is taught any more: this one is enough
+        state = kept.state(ONLY_FOR_TRAINING if ended else ())
         self.timer.saved = time.perf_counter()
         if self.runtime.is_zero:
-            checkpoint.save(kept.path, state)
+            checkpoint.save(kept.path, state, 1 if ended else self.spec.keep_checkpoints)
 
     def _stop(self, signal: int | None) -> NoReturn:
         self._checkpoint()

@@ -19,8 +19,8 @@ import torch
 from pydantic import BaseModel, TypeAdapter
 from torch import Tensor, nn
 
-from classroomkd._files import atomic_write_text
 from classroomkd._stored import read_json
+from classroomkd._sums import write_listed
 from classroomkd.classroom import prediction_of
 from classroomkd.train.optimize import has_bf16
 
@@ -191,5 +191,5 @@ def settle(student: nn.Module, inputs: Tensor, runtime: Runtime, folder: Path | 
     last = torch.tensor(float(chosen["channels_last"] and runtime.is_zero), device=runtime.device)
     if kept is not None and runtime.is_zero:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(kept, json.dumps(chosen))
+        write_listed(kept, json.dumps(chosen))
     return bool(runtime.reduce(last) > 0)

@@ -148,7 +148,8 @@ class Prepared:
         """Take up the last checkpoint where there is one, and open the log behind what it has counted."""
         self.timer = Timer()
         if resume and self.state is not None:
-            self.state.restore()
+            self.runtime.barrier()  # nobody removes a damaged one while another reads
+            self.state.restore(self.runtime.is_zero, self.notify)
         kept = self.folder if self.runtime.is_zero else None
         self.log = open_log(kept, self.progress.step, self.progress.lines, self.notify)
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from classroomkd import models
-from classroomkd._files import atomic_write_text
+from classroomkd._sums import write_listed
 from classroomkd.errors import UserError
 from classroomkd.report import load_summary, result_rows
 from classroomkd.report.headline import main_arm
@@ -118,7 +118,7 @@ def write_prediction_samples(
         "persons": persons,
     }
     text = json.dumps(made, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    atomic_write_text(out / NAME, text)
+    write_listed(out / NAME, text)
     return out / NAME
 
 
