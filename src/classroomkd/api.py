@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from classroomkd._printable import printable
 from classroomkd.classroom import Mentor, Method
 from classroomkd.errors import UserError
 from classroomkd.run.session import Session
@@ -131,7 +132,8 @@ def distill(
 
 
 def _log(kind: str, text: str) -> None:
-    log.warning(text)
+    """Log a sentence for the user, control characters of names written out."""
+    log.warning(printable(text))
 
 
 def _named(mentors: Sequence[Network]) -> dict[str, Network]:

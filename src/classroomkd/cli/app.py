@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from classroomkd import __version__
+from classroomkd._terminal import printable_streams
 from classroomkd.cli.options import interrupted, resume_with
 from classroomkd.errors import Interrupted, RunStopped, StoppedElsewhere, UserError, did_you_mean
 from classroomkd.train.allocator import claim_process
@@ -65,6 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a sign (±) gets a ? instead of a traceback
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    with printable_streams():
+        return _run(words, debug)
+
+
+def _run(words: list[str], debug: bool) -> int:
     try:
         with _all_ranks():
             code = _dispatch(words)

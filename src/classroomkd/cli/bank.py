@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from classroomkd._files import refuse_links
+from classroomkd._terminal import Console
 from classroomkd.cli.options import JsonOutput, resume_with
 from classroomkd.cli.progress import Watch
 from classroomkd.cli.run import size

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from classroomkd._terminal import Console
 from classroomkd.cli.options import JsonOutput, tell
 
 __all__ = ["bench"]

@@ -6,8 +6,8 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from classroomkd._terminal import Console
 from classroomkd.cli.options import note_unlisted
 
 __all__ = ["compare"]

@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from classroomkd import tasks
+from classroomkd._terminal import Console
 from classroomkd.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:

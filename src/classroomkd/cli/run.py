@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from classroomkd._terminal import Console
 from classroomkd.cli.options import resume_with, tell
 from classroomkd.cli.progress import Watch
 from classroomkd.errors import RunStopped

@@ -12,6 +12,7 @@ from torch import nn
 
 from classroomkd import models
 from classroomkd._files import atomic_write_bytes, atomic_write_text
+from classroomkd._printable import printable
 from classroomkd.errors import UserError
 from classroomkd.export.student import files_of, load_student, read_student
 
@@ -71,7 +72,8 @@ def export_student(
     else:
         atomic_write_bytes(target, source.read_bytes())
     if student is not None:
-        atomic_write_text(card, f"{files_of(student.metadata, source).card(student, target)}\n{CARD}\n")
+        text = printable(files_of(student.metadata, source).card(student, target))
+        atomic_write_text(card, f"{text}\n{CARD}\n")
     return target
 
 

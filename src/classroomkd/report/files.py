@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, TypeAdapter
 
+from classroomkd._printable import printable
 from classroomkd._stored import MOST_LOG, Damaged, parse_log_line, plain, trusted
 from classroomkd._stored import read_json as stored_json
 
@@ -29,10 +30,10 @@ LINE = TypeAdapter(Line)
 
 
 def read_json(file: Path) -> Any:
-    """Parse one JSON file; :class:`UserError` when it cannot be read or ends in the middle."""
-    return stored_json(
-        file, ANYTHING, remedy="go on with the run by the same command and --resume, which writes it anew"
-    )
+    """Parse one JSON file, control characters in text written out; :class:`UserError` when it cannot be read or ends in
+    the middle."""
+    remedy = "go on with the run by the same command and --resume, which writes it anew"
+    return printable(stored_json(file, ANYTHING, remedy=remedy))
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Building HTML without a template language: text is escaped unless it was built here.
+"""Building HTML without a template language: text is escaped, control characters included, unless it was built here.
 
 ``el("td", name, class_="num")`` is an element; plain strings among the children are text and come out escaped, only
 :class:`Html` (what ``el`` returns) goes in as it is. So a class folder called ``<script>`` is shown, not run.
@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
+
+from classroomkd._printable import printable
 
 __all__ = ["Html", "card", "el", "join", "json_for_script", "lead", "prose", "section", "table"]
 
@@ -29,14 +31,14 @@ def el(name: str, /, *children: str | None, **attributes: str | bool | None) -> 
         if value is None or value is False:
             continue
         key = key.rstrip("_").replace("_", "-")
-        parts.append(key if value is True else f'{key}="{escape(str(value), quote=True)}"')
+        parts.append(key if value is True else f'{key}="{escape(printable(str(value)), quote=True)}"')
     opening = "<" + " ".join(parts) + ">"
     return Html(opening if name in VOID else f"{opening}{join(children)}</{name}>")
 
 
 def join(children: Iterable[str | None]) -> Html:
     """Children one after the other, text escaped."""
-    return Html("".join(c if isinstance(c, Html) else escape(c) for c in children if c is not None))
+    return Html("".join(c if isinstance(c, Html) else escape(printable(c)) for c in children if c is not None))
 
 
 def prose(text: str) -> str:
@@ -79,7 +81,7 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str | None
 
 def json_for_script(value: Any) -> Html:
     """JSON that may stand in a ``<script>`` element: no ``<`` can end it, and ``nan`` is refused."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(printable(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Html(text)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from classroomkd._files import atomic_write_bytes
+from classroomkd._printable import printable
 from classroomkd.errors import UserError
 from classroomkd.report import charts, charts_teaching
 from classroomkd.report import vocabulary as words
@@ -37,7 +38,7 @@ def write_picture(run_folder: str | Path, path: str | Path, *, theme: str = "lig
     if theme not in THEMES:
         raise UserError(f"theme {theme!r}: choose one of {', '.join(THEMES)}.")
     summary = load_summary(run_folder)
-    spec = _spec(ReportContext.of(summary, THEMES[theme]))
+    spec = printable(_spec(ReportContext.of(summary, THEMES[theme])))
     import vl_convert
 
     if target.suffix.lower() == ".svg":

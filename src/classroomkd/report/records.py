@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, TypeAdapter
 
+from classroomkd._printable import printable
 from classroomkd._stored import read_json as stored_json
 from classroomkd.errors import UserError
 from classroomkd.report.files import read_log
@@ -132,7 +133,7 @@ def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
             log.accuracy[seed] = curve
         train.append([record for record in records if record.get("kind") == "train" and record.get("mentors")])
         if taught is not None:
-            teaching.append(taught)
+            teaching.append(type(taught).model_validate(printable(taught.model_dump())))
             scores = _row(taught.test_per_class, len(summary.data.classes))
             if np.isfinite(scores).any():
                 log.per_class[seed] = scores

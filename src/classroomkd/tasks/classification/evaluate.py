@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from classroomkd import data as data_
+from classroomkd._terminal import Console
 from classroomkd.errors import UserError
 from classroomkd.tasks.files import EvaluateRequest, Shown
 from classroomkd.train.inputs import Inputs

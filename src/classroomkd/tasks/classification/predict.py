@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from classroomkd._files import atomic_write
+from classroomkd._terminal import data_stream
 from classroomkd.classroom import prediction_of
 from classroomkd.data.decode import DecodeError, decode
 from classroomkd.errors import UserError
@@ -37,7 +38,7 @@ def predict_classes(asked: PredictRequest) -> list[str]:
     skipped: list[str] = []
     rows = _begun(_rows(asked, top, skipped), skipped, asked.images)
     if out is None:
-        _write(sys.stdout, rows, lines, top)
+        _write(data_stream(), rows, lines, top)
     else:
         with atomic_write(out, "w") as file:
             _write(file, rows, lines, top)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from classroomkd import data as data_
+from classroomkd._terminal import Console
 from classroomkd.data.images import ImageSet, Part
 from classroomkd.data.keypoints.crops import PADDING
 from classroomkd.data.keypoints.people import People

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from classroomkd._terminal import Console
 from classroomkd.data.keypoints import checks
 from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource
 from classroomkd.data.keypoints.people import join

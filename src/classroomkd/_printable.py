@@ -1,0 +1,34 @@
+"""Text from elsewhere (names of classes, files, mentors, arms) made safe to show. Imports nothing heavy.
+
+An escape sequence in a name moves a terminal's cursor or recolours it, a bidirectional override turns a line round:
+both hide what is said. They are shown as they are written in a program: ``\\x1b``, ``\\u202e``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["printable"]
+
+# Control characters but the tab and the end of a line; direction marks, overrides and isolates; separators of lines;
+# blanks of no width (joiners stay: scripts and emoji need them); halves of characters; tags.
+_RANGES = (
+    (0x00, 0x08), (0x0B, 0x1F), (0x7F, 0x9F), (0x61C, 0x61C), (0x200B, 0x200B), (0x200E, 0x200F), (0x2028, 0x202E),
+    (0x2060, 0x206F), (0xD800, 0xDFFF), (0xFEFF, 0xFEFF), (0xFFF9, 0xFFFB), (0xE0000, 0xE007F),
+)  # fmt: skip
+
+
+def _written(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_TABLE = {code: _written(code) for first, last in _RANGES for code in range(first, last + 1)}
+
+
+def printable(value: Any) -> Any:
+    """Text whose control characters are written out; of lists and mappings all text in them, anything else as it is."""
+    if isinstance(value, str):
+        return value if value.isascii() and value.isprintable() else value.translate(_TABLE)
+    if isinstance(value, dict):
+        return {printable(key): printable(item) for key, item in value.items()}
+    return [printable(item) for item in value] if isinstance(value, list) else value
