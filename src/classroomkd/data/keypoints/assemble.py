@@ -22,7 +22,7 @@ from classroomkd.data.keypoints.crops import Canvas, crop
 from classroomkd.data.keypoints.files import CropPixels, Files, Job, cut_all, look_at_all
 from classroomkd.data.keypoints.options import PersonOptions, metric_for, person_options
 from classroomkd.data.keypoints.people import Ints, People, join
-from classroomkd.data.keypoints.selections import Selection, limited, lots_of, split_off
+from classroomkd.data.keypoints.selections import Selection, limited, selections_of, split_off
 from classroomkd.data.keypoints.skeleton_union import widened
 from classroomkd.data.sources.base import Request
 from classroomkd.data.sources.table import open_source
@@ -103,19 +103,19 @@ def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions
     if options.skeleton is not None:
         source = widened(source, options.skeleton)
     notes = list(source.notes)
-    lots = lots_of(source, notes, refuse=wanted.unreadable == "refuse")
+    selections = selections_of(source, notes, refuse=wanted.unreadable == "refuse")
     pick = {"seed": wanted.split_seed}
-    train = lots["all"] if "all" in lots else lots["train"]
-    if "test" in lots:
-        test = lots["test"]
+    train = selections["all"] if "all" in selections else selections["train"]
+    if "test" in selections:
+        test = selections["test"]
         train = limited(train, wanted.limit, "limit", **pick)
     else:
         if wanted.test_fraction == 0:
             raise UserError("data.test_fraction: 0, but the source has no test part; give a fraction or data.test")
         train, test = split_off(train, wanted.test_fraction, "test", **pick)
         train = limited(train, wanted.limit, "limit", **pick)
-    if "val" in lots:
-        val = lots["val"]
+    if "val" in selections:
+        val = selections["val"]
     elif wanted.val_fraction == 0:
         raise UserError(
             "data.val_fraction: 0, but the best epoch is chosen on a validation part; give a fraction or data.val"
@@ -133,10 +133,12 @@ def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions
                 + (f" ({'; '.join(skipped)}); mend these, or " if skipped else "; ")
                 + "raise data.limit or add some"
             )
-    people = _people(chosen, lots, canvas, options)
+    people = _people(chosen, selections, canvas, options)
     parts = {
-        name: Part(pixels[name][0], _target(people, lot.ids), torch.from_numpy(lot.ids), pixels[name][1], KEYPOINTS)
-        for name, lot in chosen.items()
+        name: Part(
+            pixels[name][0], _target(people, selection.ids), torch.from_numpy(selection.ids), pixels[name][1], KEYPOINTS
+        )
+        for name, selection in chosen.items()
     }
     (left, top), (height, width) = canvas.offset, canvas.size
     window = [slice(start, start + round((n - 1) * canvas.scale) + 1) for start, n in ((top, height), (left, width))]
@@ -159,60 +161,64 @@ def _cut(
     chosen: dict[str, Selection], canvas: Canvas, options: PersonOptions, wanted: DataSettings, notes: list[str]
 ) -> tuple[dict[str, tuple[Pixels, Tensor]], dict[str, Selection]]:
     """Pixels and rows of every part, and the parts without what could not be decoded."""
-    total = sum(len(lot) for lot in chosen.values()) * 3 * canvas.side**2
+    total = sum(len(selection) for selection in chosen.values()) * 3 * canvas.side**2
     keep = total <= options.memory_gib * 2**30
     found: dict[str, tuple[Pixels, Tensor]] = {}
     left: dict[str, Selection] = {}
-    for name, lot in chosen.items():
-        origin, step = crop(lot.persons.region, canvas.size, options.padding)
-        pictures = [lot.pictures[place] for place in lot.persons.picture]
+    for name, selection in chosen.items():
+        origin, step = crop(selection.persons.region, canvas.size, options.padding)
+        pictures = [selection.pictures[place] for place in selection.persons.picture]
         jobs: list[Job] = [(p, o, float(s)) for p, o, s in zip(pictures, origin, step, strict=True)]
         if not keep:
-            if not isinstance(lot.store, Files):
+            if not isinstance(selection.store, Files):
                 raise UserError(
                     f"data: {total / 2**30:.1f} GiB of crops exceed data.options.memory_gib"
                     f" ({options.memory_gib:g}); raise it, or take a smaller data.size or fewer samples"
                 )
-            made, bad = None, look_at_all(lot.store, jobs)
+            made, bad = None, look_at_all(selection.store, jobs)
         else:
-            made, bad = cut_all(lot.store, jobs, canvas)
+            made, bad = cut_all(selection.store, jobs, canvas)
         if bad and wanted.unreadable == "refuse":
             file, reason = pictures[min(bad)].file, bad[min(bad)]
             raise UserError(
-                f"data: {lot.where}: {len({pictures[row].file for row in bad})} images cannot be used, e.g. {file}:"
-                f" {reason}. Mend or remove them, or set data.unreadable: skip"
+                f"data: {selection.where}: {len({pictures[row].file for row in bad})} images cannot be used, e.g."
+                f" {file}: {reason}. Mend or remove them, or set data.unreadable: skip"
             )
-        checks.count_skips(lot.where, "people on unreadable images", [pictures[row].file for row in sorted(bad)], notes)
-        good = np.array([row not in bad for row in range(len(lot))], bool)
-        gone = np.unique(lot.persons.picture[~good])
-        left[name] = lot.placed(origin, step).take(good).without(gone)
+        checks.count_skips(
+            selection.where, "people on unreadable images", [pictures[row].file for row in sorted(bad)], notes
+        )
+        good = np.array([row not in bad for row in range(len(selection))], bool)
+        gone = np.unique(selection.persons.picture[~good])
+        left[name] = selection.placed(origin, step).take(good).without(gone)
         rows = np.flatnonzero(good)
         if made is not None:
             cut: Pixels = MemoryPixels(made[torch.from_numpy(rows)] if bad else made)
         else:
-            assert isinstance(lot.store, Files)
-            cut = CropPixels(lot.store, [pictures[row] for row in rows], origin[rows], step[rows], canvas)
+            assert isinstance(selection.store, Files)
+            cut = CropPixels(selection.store, [pictures[row] for row in rows], origin[rows], step[rows], canvas)
         found[name] = cut, torch.arange(len(rows))
     return found, left
 
 
-def _people(chosen: dict[str, Selection], lots: dict[str, Selection], canvas: Canvas, options: PersonOptions) -> People:
+def _people(
+    chosen: dict[str, Selection], selections: dict[str, Selection], canvas: Canvas, options: PersonOptions
+) -> People:
     """Everything about the samples in use, in the order of their ids; pictures of all parts are numbered through."""
     pictures: list[Any] = []
     starts: dict[int, int] = {}
-    for lot in lots.values():
-        starts[id(lot.pictures)] = len(pictures)
-        pictures += lot.pictures
-    moved = [lot.shifted(starts[id(lot.pictures)]) for lot in chosen.values()]
-    ids = np.concatenate([lot.ids for lot in moved])
+    for selection in selections.values():
+        starts[id(selection.pictures)] = len(pictures)
+        pictures += selection.pictures
+    moved = [selection.shifted(starts[id(selection.pictures)]) for selection in chosen.values()]
+    ids = np.concatenate([selection.ids for selection in moved])
     order = np.argsort(ids)
     # Parts split off one listing share its other annotations.
-    others = {id(lot.pictures): lot.others for lot in moved}
+    others = {id(selection.pictures): selection.others for selection in moved}
     return People(
         canvas=canvas,
         pictures=tuple(pictures),
         ids=ids[order],
-        persons=join(*(lot.persons for lot in moved)).take(order),
+        persons=join(*(selection.persons for selection in moved)).take(order),
         others=join(*others.values()),
         bare=moved[-1].bare,
         boxes="detector" if moved[-1].detected else "gt",

@@ -14,7 +14,7 @@ from classroomkd.data.keypoints.files import Files, Store
 from classroomkd.data.keypoints.people import Floats, Ints, Persons, Picture
 from classroomkd.errors import UserError
 
-__all__ = ["Selection", "limited", "lots_of", "split_off"]
+__all__ = ["Selection", "limited", "selections_of", "split_off"]
 
 
 def _no_places() -> Ints:
@@ -48,9 +48,9 @@ class Selection:
 
     def without(self, pictures: Ints) -> Selection:
         """The same, without anything that is annotated in ``pictures``, which nobody could read."""
-        lot = self.take(~np.isin(self.persons.picture, pictures))
+        selection = self.take(~np.isin(self.persons.picture, pictures))
         others = self.others.take(~np.isin(self.others.picture, pictures))
-        return replace(lot, others=others, bare=np.setdiff1d(self.bare, pictures))
+        return replace(selection, others=others, bare=np.setdiff1d(self.bare, pictures))
 
     def shifted(self, start: int) -> Selection:
         """The same, with pictures counted from ``start``."""
@@ -59,26 +59,26 @@ class Selection:
         return replace(self, persons=persons, others=others, bare=self.bare + start)
 
 
-def lots_of(source: PersonSource, notes: list[str], *, refuse: bool) -> dict[str, Selection]:
+def selections_of(source: PersonSource, notes: list[str], *, refuse: bool) -> dict[str, Selection]:
     """The samples of every part; ids count through the parts, over everything they list.
 
     Raises:
         UserError: for what makes a file useless, and for missing images where they are to be refused.
     """
-    lots: dict[str, Selection] = {}
+    selections: dict[str, Selection] = {}
     start = 0
     for name, listing in source.parts.items():
         assert listing.persons.joints.shape[1:] == (len(source.skeleton), 3), listing.persons.joints.shape
         checks.check_flags(listing)
-        lots[name] = _lot(listing, start, learn=name in ("all", "train"), notes=notes, refuse=refuse)
+        selections[name] = _selection_of(listing, start, learn=name in ("all", "train"), notes=notes, refuse=refuse)
         start += len(listing.persons if listing.detected is None else listing.detected)
         if name in ("val", "test"):
             every = np.arange(len(listing.pictures))
-            lots[name] = replace(lots[name], bare=np.setdiff1d(every, lots[name].persons.picture))
-    return lots
+            selections[name] = replace(selections[name], bare=np.setdiff1d(every, selections[name].persons.picture))
+    return selections
 
 
-def _lot(listing: AnnotationFile, start: int, *, learn: bool, notes: list[str], refuse: bool) -> Selection:
+def _selection_of(listing: AnnotationFile, start: int, *, learn: bool, notes: list[str], refuse: bool) -> Selection:
     broken = checks.sanitize(listing, notes)
     persons = listing.persons
     if listing.detected is None:
@@ -96,54 +96,54 @@ def _lot(listing: AnnotationFile, start: int, *, learn: bool, notes: list[str], 
         names = [f"in image {listing.pictures[place].id}" for place in samples.picture]
         able = checks.usable(listing, samples.region, names, learn=learn, notes=notes)
     ids = start + np.flatnonzero(able)
-    lot = Selection(
+    selection = Selection(
         listing.where, listing.pictures, listing.store, ids, samples.take(able), others,
         listing.detected is not None,
     )  # fmt: skip
-    return _present(lot, notes, refuse)
+    return _present(selection, notes, refuse)
 
 
-def _present(lot: Selection, notes: list[str], refuse: bool) -> Selection:
-    """The lot without samples on pictures whose files are not there."""
-    if not isinstance(lot.store, Files):
-        return lot
-    names = lot.store.names()
-    missing = [place for place in np.unique(lot.persons.picture) if lot.pictures[place].file not in names]
+def _present(selection: Selection, notes: list[str], refuse: bool) -> Selection:
+    """The selection without samples on pictures whose files are not there."""
+    if not isinstance(selection.store, Files):
+        return selection
+    names = selection.store.names()
+    missing = [place for place in np.unique(selection.persons.picture) if selection.pictures[place].file not in names]
     if not missing:
-        return lot
-    files = [lot.pictures[place].file for place in missing]
+        return selection
+    files = [selection.pictures[place].file for place in missing]
     if refuse:
         raise UserError(
-            f"data: {lot.where}: {len(missing)} images are not in {lot.store.path}"
-            f"{'/' + lot.store.inside if lot.store.inside else ''}, e.g. {files[0]}; add them, set data.options.images,"
-            " or data.unreadable: skip"
+            f"data: {selection.where}: {len(missing)} images are not in {selection.store.path}"
+            f"{'/' + selection.store.inside if selection.store.inside else ''}, e.g. {files[0]}; add them, set"
+            " data.options.images, or data.unreadable: skip"
         )
-    checks.count_skips(lot.where, "images that are missing were", files, notes)
-    return lot.without(np.array(missing, np.int64))
+    checks.count_skips(selection.where, "images that are missing were", files, notes)
+    return selection.without(np.array(missing, np.int64))
 
 
-def _order(lot: Selection, purpose: str, seed: int) -> Ints:
-    """Places of the lot's pictures, with samples or bare, in the order of (seed, purpose, the picture's id)."""
-    places = np.union1d(lot.persons.picture, lot.bare)
-    numbers = np.array([lot.pictures[place].id for place in places], np.int64)
+def _order(selection: Selection, purpose: str, seed: int) -> Ints:
+    """Places of the selection's pictures, with samples or bare, in the order of (seed, purpose, the picture's id)."""
+    places = np.union1d(selection.persons.picture, selection.bare)
+    numbers = np.array([selection.pictures[place].id for place in places], np.int64)
     keys = rng.keys(seed, np.int64(split.PURPOSES[purpose]), numbers)
     return np.asarray(places[np.lexsort((numbers, keys))], np.int64)
 
 
-def limited(lot: Selection, limit: int | None, purpose: str, *, seed: int) -> Selection:
+def limited(selection: Selection, limit: int | None, purpose: str, *, seed: int) -> Selection:
     """Whole pictures with at most ``limit`` samples together (one picture at least)."""
-    if limit is None or limit >= len(lot):
-        return lot
-    order = _order(lot, purpose, seed)
-    counts = np.bincount(lot.persons.picture, minlength=len(lot.pictures))[order].cumsum()
+    if limit is None or limit >= len(selection):
+        return selection
+    order = _order(selection, purpose, seed)
+    counts = np.bincount(selection.persons.picture, minlength=len(selection.pictures))[order].cumsum()
     kept = order[: max(1, int((counts <= limit).sum()), int(np.argmax(counts > 0)) + 1)]
-    lot = lot.take(np.isin(lot.persons.picture, kept))
-    return replace(lot, bare=np.intersect1d(lot.bare, kept))
+    selection = selection.take(np.isin(selection.persons.picture, kept))
+    return replace(selection, bare=np.intersect1d(selection.bare, kept))
 
 
-def split_off(lot: Selection, fraction: float, purpose: str, *, seed: int) -> tuple[Selection, Selection]:
+def split_off(selection: Selection, fraction: float, purpose: str, *, seed: int) -> tuple[Selection, Selection]:
     """(what stays, what is split off): ``fraction`` of the pictures."""
-    order = _order(lot, purpose, seed)
+    order = _order(selection, purpose, seed)
     count = int(split.counts_for_fraction(np.array([len(order)]), fraction)[0])
-    away = np.isin(lot.persons.picture, order[:count])
-    return lot.take(~away), lot.take(away)
+    away = np.isin(selection.persons.picture, order[:count])
+    return selection.take(~away), selection.take(away)
