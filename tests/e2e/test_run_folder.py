@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +91,30 @@ def test_another_recipes_run_meanwhile(
     assert "was made by another recipe" in said
     assert "train.lr" in said
     assert bytes_of(out) == bytes_of(finished)
+
+
+HOLDER = """
+import sys
+from classroomkd._files import open_lock
+from classroomkd._locks import hold
+with open_lock(sys.argv[1]) as file, hold(file, None):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_who_works_in_it_is_said(
+    tmp_path: Path, quick: list[str], smoke: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, pipe = tmp_path / "run", subprocess.PIPE
+    out.mkdir()
+    words = [sys.executable, "-c", HOLDER, str(out / ".lock"), "one that came before"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, env=env) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert main(["run", smoke, *quick, "method=none", "--out", str(out), "--quiet"]) == 2
+        other.kill()
+    said = capsys.readouterr().err
+    assert f"another process is working in {out} (process {other.pid} on " in said
+    assert "'one that came before'); wait for it, or choose another --out" in said

@@ -14,20 +14,8 @@ SOURCE = Path(classroomkd.__file__).parent
 # From the ground up; a module belongs to the longest prefix that fits. What stands on one line is one floor.
 FLOORS = (
     ("errors", "__init__"),
-    (
-        "_renamed",
-        "_pieces",
-        "_section",
-        "_compat",
-        "_files",
-        "_foreign",
-        "_limits",
-        "_printable",
-        "_stored",
-        "_splitmix",
-        "_sums",
-        "_terminal",
-    ),
+    ("_printable", "_renamed", "_pieces", "_section", "_compat", "_files", "_foreign", "_limits", "_splitmix"),
+    ("_locks", "_stored", "_sums", "_terminal"),
     ("functional",),
     ("taps",),
     ("classroom",),

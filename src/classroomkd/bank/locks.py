@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from classroomkd._files import open_inside, refuse_links
+from classroomkd._locks import hold
 from classroomkd.errors import RunStopped, UserError
 
 __all__ = ["LOCK", "locked", "may_write", "storing", "touch"]
 
 LOCK = ".lock"
+
+log = logging.getLogger("classroomkd")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
@@ -59,8 +62,7 @@ def locked(folder: Path) -> Iterator[None]:
     with storing(path):
         folder.mkdir(parents=True, exist_ok=True)
         file = os.fdopen(open_inside(path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
-    with file:
-        fcntl.lockf(file, fcntl.LOCK_EX)
+    with file, hold(file, lambda holder: log.warning("bank: waiting for %s: %s", folder, holder or "another process")):
         yield
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from classroomkd import methods
 from classroomkd._files import open_lock, refuse_links_below, writing
+from classroomkd._locks import Held, hold
 from classroomkd._stored import read_json, read_yaml
 from classroomkd._sums import SUMS, write_listed
 from classroomkd.errors import UserError
@@ -119,11 +119,12 @@ def open_run(out: Path, recipe: Recipe, context: RunContext, resume: bool) -> It
         return
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    with open_lock(out / ".lock") as lock:
+    with open_lock(out / ".lock") as lock, ExitStack() as stack:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another process is working in {out}; wait for it, or choose another --out") from error
+            stack.enter_context(hold(lock, None))
+        except Held as held:
+            who = f" ({held})" if str(held) else ""
+            raise UserError(f"another process is working in {out}{who}; wait for it, or choose another --out") from held
         check_run(out, recipe, resume)
         if resume:
             check_data(out, context)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,6 +19,7 @@ from classroomkd._files import (
     refuse_links_below,
     writing,
 )
+from classroomkd._locks import hold
 from classroomkd._sums import write_listed
 from classroomkd.errors import UserError
 from classroomkd.run import assistants
@@ -42,12 +42,16 @@ LOCK = ".lock"
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One writer, also between processes; the lock goes with the process."""
+def _locked(folder: Path, name: str, notify: Notify) -> Iterator[None]:
+    """One writer, also between processes; the lock goes with the process. Who is waited for is said."""
+
+    def wait(holder: str) -> None:
+        text = f"mentor '{name}': waiting for {holder or 'another process'}, which trains it"
+        notify({"event": "note", "text": text})
+
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with open_lock(folder / LOCK) as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)
+    with open_lock(folder / LOCK) as file, hold(file, wait):
         yield
 
 
@@ -67,7 +71,7 @@ def train_mentor(
     zero = context.runtime.is_zero
     # What nobody here can write needs no lock: it is there, or it is not.
     closed = not (may_write(folder) and may_write(folder / LOCK))
-    with _locked(folder) if zero and not closed else nullcontext():
+    with _locked(folder, spec.name, notify) if zero and not closed else nullcontext():
         # Rank 0 holds the lock for all; everybody looks between two barriers and so sees the same.
         context.runtime.barrier()
         there, wrong = path.exists(), load_kept(module, path, spec.name)
