@@ -19,8 +19,11 @@ OLD_NAMES = {"classify": "classification"}  # what --task was called
 
 def demo(
     data: Annotated[
-        str, typer.Option(help="puppets (drawn figures) or digits (scikit-learn's handwritten ones).")
-    ] = "puppets",
+        str | None,
+        typer.Option(
+            help="puppets (drawn figures; the default) or digits (scikit-learn's handwritten ones).", show_default=False
+        ),
+    ] = None,
     task: Annotated[str, typer.Option(help="classification, or pose (17 joints of drawn figures).")] = tasks.DEFAULT,
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes to its recipe.", metavar="KEY=VALUE")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/demo or the next free name.")] = None,
@@ -39,6 +42,7 @@ def demo(
     if task not in able:
         raise UserError(f"--task {task}: choose one of {', '.join(able)}")
     recipes = able[task].demos
+    data = data or next(iter(recipes))
     if data not in recipes:
         raise UserError(f"--data {data}: choose one of {', '.join(recipes)}")
     if resume and out is None:
