@@ -18,8 +18,8 @@ from classroomkd._files import atomic_write, refuse_links
 from classroomkd.classroom import prediction_of
 from classroomkd.data.decode import DecodeError, decode
 from classroomkd.errors import UserError
+from classroomkd.export.card import made_by, numbers, sizes
 from classroomkd.export.graph import Graph, Prediction
-from classroomkd.export.words import made_by, numbers, sizes
 from classroomkd.tasks.files import EvaluateRequest, PredictRequest, Shown, TaskFiles
 from classroomkd.train.inputs import Inputs
 from classroomkd.train.scoring import answers, as_json
