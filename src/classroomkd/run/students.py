@@ -165,7 +165,7 @@ def teach_student(
         higher_is_better=networks.task_runner.measure.higher_is_better,
         extra_sizes=context.extra_sizes(classroom),
         on_bad_mentor=context.recipe.on_bad_mentor,
-        told=f"arm '{arm.label}'" if seed == context.recipe.seeds[0] else "",
+        label=f"arm '{arm.label}'" if seed == context.recipe.seeds[0] else "",
     )
     result = fit.run(resume=resume)
     return _finish(networks, arm, seed, classroom, result, folder)

@@ -238,10 +238,10 @@ def load(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict):
         raise _DamagedCheckpoint(f"{path} is no checkpoint of a training; remove it to start this part again")
-    schema, told = (state.pop(key, None) for key in ("schema", "sum"))
+    schema, digest = (state.pop(key, None) for key in ("schema", "sum"))
     if schema not in _READ:
         raise UserError(f"{path} has checkpoint schema {schema}, this version reads {SCHEMA}")
-    if schema > 1 and told != _digest(state):
+    if schema > 1 and digest != _digest(state):
         raise _DamagedCheckpoint(
             f"{path} is damaged (its content is not what was written); remove it to start this part again"
         )

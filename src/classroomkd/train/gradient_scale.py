@@ -41,10 +41,10 @@ class Scale:
     def entry(self) -> dict[str, float]:
         """What a student's entry in ``summary.json`` holds: ``gradient_ratio`` and, where it is another number,
         ``gradient_ratio_unscheduled``."""
-        found = {"gradient_ratio": self.ratio}
+        ratios = {"gradient_ratio": self.ratio}
         if self.unscheduled != self.ratio:
-            found["gradient_ratio_unscheduled"] = self.unscheduled
-        return {name: round(value, 4) for name, value in found.items() if math.isfinite(value)}
+            ratios["gradient_ratio_unscheduled"] = self.unscheduled
+        return {name: round(value, 4) for name, value in ratios.items() if math.isfinite(value)}
 
 
 def loud(scale: Scale | None) -> str:

@@ -159,9 +159,9 @@ class Batches:
         starts = list(itertools.accumulate(self.sizes, initial=0))
         shares = [shared(size, self.world) for size in self.sizes]
         places = [self._place(order, start, own) for start, own in zip(starts, shares, strict=False)]
-        for own, (found, space) in zip(shares[done:], self._fetched(places[done:], epoch), strict=True):
-            device = self.device or found[0].device
-            pixels, target, ids, views = (value.to(device, non_blocking=True) for value in found)
+        for own, (fetched, space) in zip(shares[done:], self._fetched(places[done:], epoch), strict=True):
+            device = self.device or fetched[0].device
+            pixels, target, ids, views = (value.to(device, non_blocking=True) for value in fetched)
             shown, moved = space.render(pixels, target, ids, views, self.size)
             batch: dict[str, Any] = {"pixels": shown, "target": moved, "ids": ids, "views": views}
             if len(ids) > own[self.rank] or len(set(own)) > 1:
@@ -192,8 +192,8 @@ class Batches:
         def fetch(place: Tensor) -> _Found:
             pixels, target, ids = self.part.batch(place)
             views = self.views.pick(self.seed, ids, epoch)
-            found = (self._pinned(pixels), self._pinned(target), self._pinned(ids), self._pinned(views))
-            return found, self.views.prefetch(ids, views)
+            fetched = (self._pinned(pixels), self._pinned(target), self._pinned(ids), self._pinned(views))
+            return fetched, self.views.prefetch(ids, views)
 
         if not self.part.pixels.decodes:
             yield from map(fetch, places)

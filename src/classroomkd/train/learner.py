@@ -78,8 +78,8 @@ def untouched(classroom: Classroom, inputs: Tensor) -> list[str]:
     with torch.random.fork_rng([inputs.device] if inputs.device.type == "cuda" else []), torch.enable_grad():
         prediction, features = classroom.reader.train()(inputs)
         torch.stack([x.float().sum() for x in (prediction, *features.values())]).sum().backward()  # type: ignore[no-untyped-call]
-    found = [name for name, p in student.named_parameters() if p.requires_grad and p.grad is None]
+    names = [name for name, p in student.named_parameters() if p.requires_grad and p.grad is None]
     student.zero_grad(set_to_none=True)
     student.load_state_dict(kept)
     student.train(training)
-    return found
+    return names

@@ -185,7 +185,7 @@ def settle(student: nn.Module, inputs: Tensor, runtime: Runtime, folder: Path | 
     chosen = choose_layout(
         student,
         inputs,
-        lambda said: prediction_of(said).float().square().mean(),
+        lambda output: prediction_of(output).float().square().mean(),
         under={"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.precision),
     )
     last = torch.tensor(float(chosen["channels_last"] and runtime.is_zero), device=runtime.device)

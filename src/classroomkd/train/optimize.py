@@ -65,8 +65,8 @@ class FastMentor(Mentor):
         inputs = inputs.to(self._kind(inputs))
         if inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        said = super().forward(inputs)
-        return Answers(wide(said.prediction), {tap: wide(x) for tap, x in said.features.items()})
+        answers = super().forward(inputs)
+        return Answers(wide(answers.prediction), {tap: wide(x) for tap, x in answers.features.items()})
 
     def read(self, taps: Mapping[str, Kind], example: Tensor, heads: bool = False) -> dict[str, tuple[int, ...]]:
         """See :meth:`Mentor.read`.
@@ -95,7 +95,7 @@ class FastMentor(Mentor):
 def optimize_for_inference(
     mentor: Mentor, example: Tensor, *, precision: Precision = "fp32", compile: bool = False
 ) -> Mentor:
-    """A mentor that says what ``mentor`` says, faster. Best made after :meth:`Mentor.read`.
+    """A mentor that gives the answers of ``mentor``, faster. Best made after :meth:`Mentor.read`.
 
     Float32 answers differ by rounding alone. Cost: a copy of the weights and a few passes of two samples. A mentor of
     a class of its own, one that is fast already, and one whose network cannot be copied come back as they are.
@@ -142,10 +142,10 @@ def _in_bf16(network: nn.Module, example: Tensor) -> tuple[nn.Module, Precision]
         return network, "fp32"  # its first parameter says what precision its inputs have
     pixels = probe(example, torch.float32)
     try:
-        expected, said = prediction_of(network(pixels)), prediction_of(low(pixels.bfloat16())).float()
+        expected, rounded = prediction_of(network(pixels)), prediction_of(low(pixels.bfloat16())).float()
     except (RuntimeError, UserError):  # a tensor that its code makes in float32 meets bf16 weights
         return network, "fp32"
-    if bool((said - expected).norm() <= _BF16_ERROR * expected.norm()):
+    if bool((rounded - expected).norm() <= _BF16_ERROR * expected.norm()):
         return low, "bf16"
     return network, "fp32"
 

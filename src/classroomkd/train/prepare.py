@@ -58,7 +58,7 @@ class Prepared:
         folder: where metrics and checkpoints go; None = nowhere.
         notify: called with progress events.
         measure: whether the step is timed against the student alone first, and the mentors' gradient is.
-        told: what sentences for the user call this training; empty: what is said once for all seeds is left to others.
+        label: what sentences for the user call this training; empty: what is said once for all seeds is left out.
         on_bad_mentor: what to do where a mentor's answer is not finite: leave it out, or stop.
         evaluate_fn: scores a network on a part; None: accuracy by class.
         extra_sizes: (H, W) at which mentors want the views drawn, beside the student's own.
@@ -79,7 +79,7 @@ class Prepared:
     folder: Path | None = None
     notify: Notify = _silent
     measure: bool = True
-    told: str = ""
+    label: str = ""
     on_bad_mentor: Literal["skip", "stop"] = "skip"
     evaluate_fn: EvaluateFn | None = None
     extra_sizes: Sequence[tuple[int, int]] = ()
@@ -140,8 +140,8 @@ class Prepared:
         self.cost = Cost(measured, self.classroom.mentors.store)
         if self.record.watch is not None:
             self.record.watch.clear()  # what was only tried
-        if self.told and (sentence := loud(scale)):
-            self.notify({"event": "note", "text": f"{self.told}: {sentence}"})
+        if self.label and (sentence := loud(scale)):
+            self.notify({"event": "note", "text": f"{self.label}: {sentence}"})
         return scale
 
     def begin(self, resume: bool) -> None:

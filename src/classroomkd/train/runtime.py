@@ -121,9 +121,9 @@ class Runtime:
         """Whether any rank says so; every rank must ask. The devices are not waited for."""
         if self.world == 1:
             return flag
-        said = torch.tensor([int(flag)])
-        torch.distributed.all_reduce(said, op=torch.distributed.ReduceOp.MAX, group=self._beside)
-        return bool(said)
+        flags = torch.tensor([int(flag)])
+        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX, group=self._beside)
+        return bool(flags)
 
     def join(self, tensor: Tensor, shares: Sequence[int] | None = None) -> Tensor:
         """``tensor`` of all ranks, concatenated along its first dimension.

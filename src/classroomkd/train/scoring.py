@@ -71,16 +71,16 @@ def each_answer(
     def ask(pixels: Tensor) -> Tensor:
         x = inputs(pixels)
         if isinstance(network, Mentor):
-            said: Tensor = network(network.prepare(x, inputs.mean, inputs.std)).prediction
-            return said.float()
+            prediction: Tensor = network(network.prepare(x, inputs.mean, inputs.std)).prediction
+            return prediction.float()
         return prediction_of(network(x)).float()
 
     try:
         for pixels, target in _batches(part, batch_size):
             if views is not None:
                 pixels, target = views.eval_view(pixels, target, network.size if isinstance(network, Mentor) else None)
-            said = ask(pixels)
-            yield said, ask(pixels.flip(-1)) if mirror else None, target.to(said.device)
+            answer = ask(pixels)
+            yield answer, ask(pixels.flip(-1)) if mirror else None, target.to(answer.device)
     finally:
         network.train(was_training)
 
@@ -89,8 +89,8 @@ def answers(
     network: nn.Module, part: Part, inputs: Inputs, batch_size: int = 256, views: Views | None = None
 ) -> tuple[Tensor, Tensor]:
     """A network's answers ``(N, …)`` (float32) and the targets ``(N, …)`` of a whole part; see :func:`each_answer`."""
-    said, _, targets = zip(*each_answer(network, part, inputs, batch_size, views), strict=True)
-    return torch.cat(said), torch.cat(targets)
+    predictions, _, targets = zip(*each_answer(network, part, inputs, batch_size, views), strict=True)
+    return torch.cat(predictions), torch.cat(targets)
 
 
 def score(logits: Tensor, target: Tensor, classes: int) -> Score:
@@ -142,11 +142,11 @@ def calibration_of(logits_MNC: Tensor, target: Tensor) -> Calibration:
 
 def as_json(value: Score) -> dict[str, Any]:
     """A score as plain data."""
-    made = {
+    plain = {
         "accuracy": value.value,
         "score": value.value,
         "loss": value.loss,
         "per_class": value.per_class,
         "samples": value.samples,
     }
-    return made | ({"metrics": dict(value.more)} if value.more else {})
+    return plain | ({"metrics": dict(value.more)} if value.more else {})

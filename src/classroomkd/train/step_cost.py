@@ -104,10 +104,10 @@ def undone(context: StepRunner) -> Iterator[None]:
 def rehearsed(bank: FillOnMissCache, stored: bool | None) -> FillOnMissCache:
     """The bank as it is (None), or as if it held every answer or none: it reads as the real one does, writes nothing
     and counts apart."""
-    made = copy.copy(bank)
-    made.asked = [0] * len(bank.asked)
-    made.stores = [{kind: cast(RowStore, _Rows(store, stored)) for kind, store in row.items()} for row in bank.stores]
-    return made
+    copied = copy.copy(bank)
+    copied.asked = [0] * len(bank.asked)
+    copied.stores = [{kind: cast(RowStore, _Rows(store, stored)) for kind, store in row.items()} for row in bank.stores]
+    return copied
 
 
 class _Rows:
@@ -176,10 +176,10 @@ class Cost:
         return self._questions, sum(self._bank.asked) if self._bank is not None else 0
 
     def _at(self, share: float) -> dict[str, float]:
-        found: dict[str, float] = {
+        cost: dict[str, float] = {
             key: self._measured[key] for key in ("step_ms", "floor_ms", "cost_ratio") if key in self._measured
         }
-        if "asked_ms" in self._measured and found:
-            found["step_ms"] += share * (self._measured["asked_ms"] - found["step_ms"])
-            found["cost_ratio"] = found["step_ms"] / found["floor_ms"]
-        return found
+        if "asked_ms" in self._measured and cost:
+            cost["step_ms"] += share * (self._measured["asked_ms"] - cost["step_ms"])
+            cost["cost_ratio"] = cost["step_ms"] / cost["floor_ms"]
+        return cost

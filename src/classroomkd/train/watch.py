@@ -57,11 +57,11 @@ class Watch:
         self._ids = torch.full((len(self.names), NAMED), NOBODY, device=device)
 
     @torch.no_grad()
-    def __call__(self, said: Answers, places: Sequence[int], ids: Tensor, asked: Tensor | None) -> None:
+    def __call__(self, answers: Answers, places: Sequence[int], ids: Tensor, asked: Tensor | None) -> None:
         """Look at answers ``(M', B, …)`` of the mentors at ``places`` to the samples ``ids`` (B,); of those that were
         not asked (``asked`` (M', B), None = everybody was) nothing is looked at."""
-        broken = self._task.broken(said.prediction)
-        for features in said.features.values():
+        broken = self._task.broken(answers.prediction)
+        for features in answers.features.values():
             # A sum is finite exactly where all of it is.
             sums = [x.flatten(1).sum(1, dtype=torch.float32) for x in features]
             broken = broken | ~torch.stack(sums).isfinite()
