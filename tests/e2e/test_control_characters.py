@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from rich.table import Table
 
+import classroomkd
 from classroomkd._printable import printable
 from classroomkd._terminal import Console
 from classroomkd.cli.app import main
@@ -43,6 +44,12 @@ def test_a_console_keeps_its_own_sequences(capsys: pytest.CaptureFixture[str]) -
     assert "[red]x[/red] \\x1b[31m :smile:" in shown
     lengths = {len(line) for line in shown.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()}
     assert len(lengths) == 1  # laid out as wide as it is shown
+
+
+def test_no_other_console_is_made() -> None:
+    for path in Path(classroomkd.__file__).parent.rglob("*.py"):
+        text = path.read_text()
+        assert "rich.console" not in text or "Console(" not in text or path.name == "terminal.py", path
 
 
 def test_from_images_to_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
