@@ -13,7 +13,7 @@ __all__ = ["RELEASED_PLACES", "ZOO", "ZooEntry", "names", "released_places", "ta
 class ZooEntry:
     """One network of the zoo.
 
-    ``target`` is ``module:function`` inside ``classroomkd.models.zoo``; it is called with ``arguments`` plus
+    ``target`` is ``module:class`` (or function) inside ``classroomkd.models.zoo``; it is called with ``arguments`` plus
     ``num_classes`` and ``in_channels``. ``parameters`` is the exact count at 100 classes and 3 input channels.
     """
 
@@ -24,29 +24,25 @@ class ZooEntry:
 
 
 def _resnet(depth: int, parameters: int, widths: tuple[int, int, int, int] = (16, 16, 32, 64)) -> ZooEntry:
-    return ZooEntry("resnet:cifar_resnet", "CIFAR ResNet", parameters, {"depth": depth, "widths": widths})
+    return ZooEntry("resnet:CifarResNet", "CIFAR ResNet", parameters, {"depth": depth, "widths": widths})
 
 
 def _wide(depth: int, width: int, parameters: int) -> ZooEntry:
-    return ZooEntry("wide_resnet:wide_resnet", "Wide ResNet", parameters, {"depth": depth, "width": width})
+    return ZooEntry("wide_resnet:WideResNet", "Wide ResNet", parameters, {"depth": depth, "width": width})
 
 
 def _vgg(convolutions: tuple[int, ...], parameters: int) -> ZooEntry:
     widths = (64, 128, 256, 512, 512)
     stages = tuple((width,) * count for width, count in zip(widths, convolutions, strict=True))
-    return ZooEntry("vgg:vgg", "VGG", parameters, {"stages": stages})
+    return ZooEntry("vgg:VGG", "VGG", parameters, {"stages": stages})
 
 
 def _resnet_c(block: str, blocks: tuple[int, int, int, int], parameters: int) -> ZooEntry:
-    return ZooEntry("imagenet_resnet:imagenet_resnet", "ResNet", parameters, {"block": block, "blocks": blocks})
+    return ZooEntry("imagenet_resnet:ImageNetResNet", "ResNet", parameters, {"block": block, "blocks": blocks})
 
 
-def _convnet(width: int, parameters: int) -> ZooEntry:
-    return ZooEntry("tiny:convnet", "tiny ConvNet", parameters, {"width": width})
-
-
-def _dwnet(width: int, parameters: int) -> ZooEntry:
-    return ZooEntry("tiny:dwnet", "tiny DepthwiseNet", parameters, {"width": width})
+def _tiny(function: str, family: str, width: int, parameters: int) -> ZooEntry:
+    return ZooEntry(f"tiny:{function}", family, parameters, {"width": width})
 
 
 ZOO: dict[str, ZooEntry] = {
@@ -70,24 +66,24 @@ ZOO: dict[str, ZooEntry] = {
     "vgg13": _vgg((2, 2, 2, 2, 2), 9_462_180),
     "vgg16": _vgg((2, 2, 3, 3, 3), 14_774_436),
     "vgg19": _vgg((2, 2, 4, 4, 4), 20_086_692),
-    "mobilenetv2": ZooEntry("mobilenetv2:mobilenetv2", "MobileNetV2", 812_836, {"width": 0.5, "expansion": 6}),
+    "mobilenetv2": ZooEntry("mobilenetv2:MobileNetV2", "MobileNetV2", 812_836, {"width": 0.5, "expansion": 6}),
     "shufflenetv1": ZooEntry(
-        "shufflenetv1:shufflenetv1", "ShuffleNet V1", 949_258, {"widths": (240, 480, 960), "groups": 3}
+        "shufflenetv1:ShuffleNetV1", "ShuffleNet V1", 949_258, {"widths": (240, 480, 960), "groups": 3}
     ),
     "shufflenetv2": ZooEntry(
-        "shufflenetv2:shufflenetv2", "ShuffleNet V2", 1_355_528, {"widths": (116, 232, 464, 1024)}
+        "shufflenetv2:ShuffleNetV2", "ShuffleNet V2", 1_355_528, {"widths": (116, 232, 464, 1024)}
     ),
     "resnet18c": _resnet_c("plain", (2, 2, 2, 2), 11_220_132),
     "resnet34c": _resnet_c("plain", (3, 4, 6, 3), 21_328_292),
     "resnet50c": _resnet_c("bottleneck", (3, 4, 6, 3), 23_705_252),
-    "convnet4": _convnet(4, 3_896),
-    "convnet8": _convnet(8, 11_724),
-    "convnet12": _convnet(12, 23_584),
-    "convnet16": _convnet(16, 39_476),
-    "convnet32": _convnet(32, 143_364),
-    "dwnet8": _dwnet(8, 6_436),
-    "dwnet16": _dwnet(16, 16_612),
-    "dwnet32": _dwnet(32, 48_484),
+    "convnet4": _tiny("convnet", "tiny ConvNet", 4, 3_896),
+    "convnet8": _tiny("convnet", "tiny ConvNet", 8, 11_724),
+    "convnet12": _tiny("convnet", "tiny ConvNet", 12, 23_584),
+    "convnet16": _tiny("convnet", "tiny ConvNet", 16, 39_476),
+    "convnet32": _tiny("convnet", "tiny ConvNet", 32, 143_364),
+    "dwnet8": _tiny("dwnet", "tiny DepthwiseNet", 8, 6_436),
+    "dwnet16": _tiny("dwnet", "tiny DepthwiseNet", 16, 16_612),
+    "dwnet32": _tiny("dwnet", "tiny DepthwiseNet", 32, 48_484),
 }
 
 

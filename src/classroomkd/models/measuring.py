@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from classroomkd.errors import UserError
+from classroomkd.taps.trace import dry_run
 
 __all__ = ["class_count", "multiply_adds", "parameters", "summary"]
 
@@ -122,8 +122,9 @@ def _dry_run(module: nn.Module, shape: Sequence[int]) -> dict[str, dict[str, Any
         rows[name]["overwritten"] = False
         watch(layer, rows[name])
     try:
-        with as_for_evaluation(module), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            module(example(module, shape))
+        pixels = example(module, shape)
+        with dry_run(module, pixels.device):
+            module(pixels)
     except Exception as error:
         size = "x".join(str(side) for side in shape)
         raise UserError(
@@ -142,15 +143,3 @@ def example(module: nn.Module, shape: Sequence[int], batch: int = 1) -> Tensor:
     """Zeros ``(batch, *shape)`` where the module's first parameter lives, in its precision."""
     first = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), None)
     return torch.zeros(batch, *shape) if first is None else first.new_zeros(batch, *shape)
-
-
-@contextlib.contextmanager
-def as_for_evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every submodule's own mode is back afterwards."""
-    modes = [(layer, layer.training) for layer in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for layer, mode in modes:
-            layer.training = mode

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from classroomkd.classroom import prediction_of
-from classroomkd.models.measuring import as_for_evaluation
+from classroomkd.taps.trace import at_rest
 
 if TYPE_CHECKING:
     from classroomkd.run.context import RunContext
@@ -41,7 +41,7 @@ def network_fingerprint(context: RunContext, module: nn.Module, own: bool) -> st
         digest.update(f"{module} {_packages(module)}".encode())
         return digest.hexdigest()
     probe = torch.linspace(-2, 2, 2 * math.prod(context.data.shape)).view(2, *context.data.shape)
-    with as_for_evaluation(module):
+    with at_rest(module):
         try:
             output = prediction_of(module(probe.to(context.runtime.device))).float()
             digest.update(output.to("cpu").contiguous().numpy().tobytes())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from classroomkd.errors import UserError
 from classroomkd.taps.taps import first_tensor, is_compiled, prediction_of, submodules, unwrapped
 
-__all__ = ["Node", "at_rest", "watch"]
+__all__ = ["Node", "at_rest", "dry_run", "watch"]
 
 
 @dataclass(eq=False)
@@ -135,9 +135,8 @@ def watch(module: nn.Module, example: Tensor, what: str) -> tuple[Node, dict[str
             node.layer.register_forward_pre_hook(lambda _, a, k, node=node: enter(node, a, k), with_kwargs=True)
         )
         handles.append(node.layer.register_forward_hook(lambda _, __, output, node=node: leave(node, output)))
-    devices = [example.device] if example.device.type == "cuda" else []
     try:
-        with at_rest(network), torch.no_grad(), torch.random.fork_rng(devices=devices):
+        with dry_run(network, example.device):
             prediction = prediction_of(network(example))
     except Exception as error:
         size = "x".join(str(side) for side in example.shape[1:])
@@ -146,6 +145,14 @@ def watch(module: nn.Module, example: Tensor, what: str) -> tuple[Node, dict[str
         for handle in handles:
             handle.remove()
     return root, nodes, prediction
+
+
+@contextlib.contextmanager
+def dry_run(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """:func:`at_rest`, without gradients; the random state is as before afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    with at_rest(module), torch.no_grad(), torch.random.fork_rng(devices=devices):
+        yield
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from classroomkd import bank, tasks
 from classroomkd.classroom import Calibration, Mentor, Task, prediction_of
 from classroomkd.errors import UserError
-from classroomkd.models.measuring import as_for_evaluation
+from classroomkd.taps.trace import at_rest
 from classroomkd.tasks.metric import Metric
 from classroomkd.train.scoring import Score, answers
 
@@ -165,7 +165,7 @@ class TaskRunner(ABC):
         context = self.context
         shape = (2, context.data.shape[0], *(size or context.data.shape[1:]))
         try:
-            with as_for_evaluation(module):
+            with at_rest(module):
                 answer = prediction_of(module(torch.zeros(shape, device=context.runtime.device)))
         except UserError as error:
             raise UserError(f"{role}: {error}") from error

@@ -9,15 +9,15 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from classroomkd._compat import import_timm
 from classroomkd.errors import UserError
-from classroomkd.models.measuring import as_for_evaluation, example
+from classroomkd.models.measuring import example
 from classroomkd.models.pose.heads import SPLIT, DeconvHead, PoseNet, SimCCHead, deconvolutions, quiet
 from classroomkd.models.zoo._blocks import conv_1x1
+from classroomkd.taps.trace import dry_run
 
 __all__ = ["FEWEST_CELLS", "JOINED", "SimpleBaseline", "TimmBody", "features", "on_timm", "simple_baseline"]
 
@@ -77,7 +77,7 @@ class TimmBody(nn.Module):
     def _shapes(self, spec: str, size: tuple[int, int], in_channels: int) -> list[tuple[int, ...]]:
         """The shapes of the network's maps."""
         pixels = example(self, (in_channels, *size))
-        with as_for_evaluation(self), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with dry_run(self, pixels.device):
             try:
                 return [tuple(value.shape) for value in self.features(pixels)]
             except (RuntimeError, ValueError, AssertionError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-import torch
 from torch import nn
 
 from classroomkd._compat import import_timm, installed
@@ -13,10 +12,11 @@ from classroomkd._foreign import call_factory, load_factory
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.catalogue import ZOO
 from classroomkd.models.libraries import SOURCES, library_names
-from classroomkd.models.measuring import as_for_evaluation, example
+from classroomkd.models.measuring import example
 from classroomkd.models.pairs import tensors_in
 from classroomkd.models.pose.catalogue import FORMS, POSE
 from classroomkd.models.pose.vitpose import check_vitpose
+from classroomkd.taps.trace import dry_run
 
 __all__ = ["SMALLEST", "check_pose", "resolve_pose"]
 
@@ -143,7 +143,7 @@ def _build_python(spec: str, asked: dict[str, Any]) -> nn.Module:
     shape = (asked["in_channels"], *asked["size"])
     pixels = example(network, shape)
     try:
-        with as_for_evaluation(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with dry_run(network, pixels.device):
             tensors = tensors_in(network(pixels))
     except Exception as error:
         crop = "x".join(map(str, shape))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from classroomkd.errors import UserError
 from classroomkd.models.pose.heads import SPLIT, HeatmapHead, PoseNet, SimCCHead
-from classroomkd.models.zoo._blocks import conv_1x1, conv_3x3
+from classroomkd.models.zoo._blocks import conv_1x1, conv_3x3, stage
 from classroomkd.models.zoo.resnet import BasicBlock
 
 __all__ = ["TinyBody", "tiny_pose"]
@@ -39,7 +39,7 @@ class TinyBody(nn.Module):
         stem = widths[0]
         self.stem = nn.Sequential(conv_3x3(in_channels, stem, 2), nn.MaxPool2d(2), nn.BatchNorm2d(stem), nn.ReLU())
         self.levels = nn.ModuleList(
-            _level(inputs, outputs, count, 1 if place == 0 else 2)
+            stage(BasicBlock, inputs, outputs, count, 1 if place == 0 else 2)
             for place, ((inputs, outputs), count) in enumerate(zip(pairwise(widths), blocks, strict=True))
         )
         first = {4: 1, 8: 2}[stride]  # the level, counted from one, whose stride it is
@@ -69,11 +69,6 @@ class _Join(nn.Module):
 
     def forward(self, x: Tensor, fine: Tensor) -> Tensor:
         return F.relu(fine + F.interpolate(self.bn(self.conv(x)), size=fine.shape[-2:]))
-
-
-def _level(inputs: int, outputs: int, count: int, stride: int) -> nn.Sequential:
-    rest = [BasicBlock(outputs, outputs, 1) for _ in range(count - 1)]
-    return nn.Sequential(BasicBlock(inputs, outputs, stride), *rest)
 
 
 def tiny_pose(

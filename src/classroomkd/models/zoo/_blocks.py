@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import nn
 
-__all__ = ["conv_1x1", "conv_3x3", "initialise"]
+__all__ = ["conv_1x1", "conv_3x3", "initialise", "stage"]
 
 
 def conv_3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -15,6 +18,14 @@ def conv_3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> nn.
 def conv_1x1(inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A 1x1 convolution without bias: ``(B, inputs, H, W) -> (B, outputs, ceil(H/stride), ceil(W/stride))``."""
     return nn.Conv2d(inputs, outputs, 1, stride, groups=groups, bias=False)
+
+
+def stage(
+    block: Callable[..., nn.Module], inputs: int, outputs: int, count: int, stride: int, *options: Any
+) -> nn.Sequential:
+    """``count`` blocks in a row, the first of which changes width and stride: ``block(inputs, outputs, stride)``."""
+    rest = [block(outputs, outputs, 1, *options) for _ in range(count - 1)]  # made first: published seeds count on it
+    return nn.Sequential(block(inputs, outputs, stride, *options), *rest)
 
 
 def initialise(module: nn.Module, *, linear_std: float | None = None) -> None:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from classroomkd.models.zoo._blocks import conv_1x1, conv_3x3, initialise
 
-__all__ = ["ImageNetResNet", "imagenet_resnet"]
+__all__ = ["ImageNetResNet"]
 
 
 class Plain(nn.Module):
@@ -51,24 +51,28 @@ class Bottleneck(nn.Module):
         return F.relu(self.bn3(self.conv3(inside)) + self.shortcut(x))
 
 
-class ImageNetResNet(nn.Module):
-    """``(B, in_channels, H, W)`` to logits ``(B, num_classes)``; the stages work at H, H/2, H/4 and H/8."""
+_BLOCKS: dict[str, type[Plain] | type[Bottleneck]] = {"plain": Plain, "bottleneck": Bottleneck}
 
-    def __init__(
-        self,
-        block: type[Plain] | type[Bottleneck],
-        blocks: tuple[int, int, int, int],
-        num_classes: int,
-        in_channels: int,
-    ) -> None:
+
+class ImageNetResNet(nn.Module):
+    """``(B, in_channels, H, W)`` to logits ``(B, num_classes)``; the stages work at H, H/2, H/4 and H/8.
+
+    Args:
+        block: "plain" or "bottleneck".
+        blocks: how many in each of the four stages.
+        num_classes, in_channels: of the logits and the images.
+    """
+
+    def __init__(self, block: str, blocks: tuple[int, int, int, int], num_classes: int, in_channels: int) -> None:
         super().__init__()
+        kind = _BLOCKS[block]
         self.conv1 = conv_3x3(in_channels, 64)
         self.bn1 = nn.BatchNorm2d(64)
-        wide = block.expansion
-        self.layer1 = _stage(block, 64, 64, blocks[0], stride=1)
-        self.layer2 = _stage(block, 64 * wide, 128, blocks[1], stride=2)
-        self.layer3 = _stage(block, 128 * wide, 256, blocks[2], stride=2)
-        self.layer4 = _stage(block, 256 * wide, 512, blocks[3], stride=2)
+        wide = kind.expansion
+        self.layer1 = _stage(kind, 64, 64, blocks[0], stride=1)
+        self.layer2 = _stage(kind, 64 * wide, 128, blocks[1], stride=2)
+        self.layer3 = _stage(kind, 128 * wide, 256, blocks[2], stride=2)
+        self.layer4 = _stage(kind, 256 * wide, 512, blocks[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(512 * wide, num_classes)
         initialise(self)
@@ -90,13 +94,3 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     if stride == 1 and inputs == outputs:
         return nn.Identity()
     return nn.Sequential(conv_1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
-
-
-_BLOCKS: dict[str, type[Plain] | type[Bottleneck]] = {"plain": Plain, "bottleneck": Bottleneck}
-
-
-def imagenet_resnet(
-    *, block: str, blocks: tuple[int, int, int, int], num_classes: int, in_channels: int
-) -> ImageNetResNet:
-    """A ResNet of ``block`` ("plain" or "bottleneck") with so many ``blocks`` in each of four stages."""
-    return ImageNetResNet(_BLOCKS[block], blocks, num_classes, in_channels)

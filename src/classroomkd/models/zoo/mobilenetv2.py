@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from classroomkd.models.zoo._blocks import conv_1x1, conv_3x3, initialise
 
-__all__ = ["MobileNetV2", "mobilenetv2"]
+__all__ = ["MobileNetV2"]
 
 # channels at width 1, blocks, stride of the first block
 _STAGES = ((24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
@@ -42,7 +42,13 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """``(B, in_channels, H, W)`` to logits ``(B, num_classes)``; the last features are at H/16."""
+    """``(B, in_channels, H, W)`` to logits ``(B, num_classes)``; the last features are at H/16.
+
+    Args:
+        width: scales all channels but the last 1280.
+        expansion: widens the blocks inside.
+        num_classes, in_channels: of the logits and the images.
+    """
 
     def __init__(self, width: float, expansion: int, num_classes: int, in_channels: int) -> None:
         super().__init__()
@@ -67,8 +73,3 @@ class MobileNetV2(nn.Module):
         x = self.conv2(self.blocks(self.conv1(x)))
         logits: Tensor = self.classifier(self.avgpool(x).flatten(1))
         return logits
-
-
-def mobilenetv2(*, width: float, expansion: int, num_classes: int, in_channels: int) -> MobileNetV2:
-    """MobileNetV2 with channels scaled by ``width`` (but for the last 1280) and blocks widened by ``expansion``."""
-    return MobileNetV2(width, expansion, num_classes, in_channels)

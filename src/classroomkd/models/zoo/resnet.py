@@ -9,9 +9,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from classroomkd.models.zoo._blocks import conv_1x1, conv_3x3, initialise
+from classroomkd.models.zoo._blocks import conv_1x1, conv_3x3, initialise, stage
 
-__all__ = ["CifarResNet", "cifar_resnet"]
+__all__ = ["BasicBlock", "CifarResNet"]
 
 
 class BasicBlock(nn.Module):
@@ -34,19 +34,25 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """``(B, in_channels, H, W)`` to logits ``(B, num_classes)``; the stages work at H, H/2 and H/4."""
+    """``(B, in_channels, H, W)`` to logits ``(B, num_classes)``; the stages work at H, H/2 and H/4.
+
+    Args:
+        depth: 6n+2 layers.
+        widths: channels of the stem and of the three stages.
+        num_classes, in_channels: of the logits and the images.
+    """
 
     def __init__(self, depth: int, widths: tuple[int, int, int, int], num_classes: int, in_channels: int) -> None:
         super().__init__()
         assert depth % 6 == 2, depth
-        blocks, (stem, *stages) = (depth - 2) // 6, widths
+        blocks, (stem, first, second, third) = (depth - 2) // 6, widths
         self.conv1 = conv_3x3(in_channels, stem)
         self.bn1 = nn.BatchNorm2d(stem)
-        self.layer1 = _stage(stem, stages[0], blocks, stride=1)
-        self.layer2 = _stage(stages[0], stages[1], blocks, stride=2)
-        self.layer3 = _stage(stages[1], stages[2], blocks, stride=2)
+        self.layer1 = stage(BasicBlock, stem, first, blocks, stride=1)
+        self.layer2 = stage(BasicBlock, first, second, blocks, stride=2)
+        self.layer3 = stage(BasicBlock, second, third, blocks, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(stages[2], num_classes)
+        self.fc = nn.Linear(third, num_classes)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,13 +61,3 @@ class CifarResNet(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.fc(self.avgpool(x).flatten(1))
         return logits
-
-
-def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    rest = [BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
-    return nn.Sequential(BasicBlock(inputs, outputs, stride), *rest)
-
-
-def cifar_resnet(*, depth: int, widths: tuple[int, int, int, int], num_classes: int, in_channels: int) -> CifarResNet:
-    """A CIFAR ResNet of ``depth`` = 6n+2 layers; ``widths`` are the channels of the stem and of the three stages."""
-    return CifarResNet(depth, widths, num_classes, in_channels)

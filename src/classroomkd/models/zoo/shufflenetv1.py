@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from classroomkd.models.zoo._blocks import conv_1x1, conv_3x3
+from classroomkd.models.zoo._blocks import conv_1x1, conv_3x3, stage
 
-__all__ = ["ShuffleNetV1", "channel_shuffle", "shufflenetv1"]
+__all__ = ["ShuffleNetV1", "channel_shuffle"]
 
 _STEM = 24
 
@@ -48,16 +48,22 @@ class ShuffleUnit(nn.Module):
 
 
 class ShuffleNetV1(nn.Module):
-    """``(B, in_channels, H, W)`` to logits ``(B, num_classes)``; the stages work at H/2, H/4 and H/8."""
+    """``(B, in_channels, H, W)`` to logits ``(B, num_classes)``; the stages work at H/2, H/4 and H/8.
+
+    Args:
+        widths: channels of the stages, each divisible by four times ``groups``.
+        groups: of the 1x1 convolutions.
+        num_classes, in_channels: of the logits and the images.
+    """
 
     def __init__(self, widths: tuple[int, int, int], groups: int, num_classes: int, in_channels: int) -> None:
         super().__init__()
         self.conv1 = conv_1x1(in_channels, _STEM)
         self.bn1 = nn.BatchNorm2d(_STEM)
         self.relu1 = nn.ReLU()
-        self.layer1 = _stage(_STEM, widths[0], 4, groups)
-        self.layer2 = _stage(widths[0], widths[1], 8, groups)
-        self.layer3 = _stage(widths[1], widths[2], 4, groups)
+        self.layer1 = stage(ShuffleUnit, _STEM, widths[0], 4, 2, groups)
+        self.layer2 = stage(ShuffleUnit, widths[0], widths[1], 8, 2, groups)
+        self.layer3 = stage(ShuffleUnit, widths[1], widths[2], 4, 2, groups)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(widths[2], num_classes)
 
@@ -67,13 +73,3 @@ class ShuffleNetV1(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.linear(self.avgpool(x).flatten(1))
         return logits
-
-
-def _stage(inputs: int, outputs: int, units: int, groups: int) -> nn.Sequential:
-    rest = [ShuffleUnit(outputs, outputs, 1, groups) for _ in range(units - 1)]
-    return nn.Sequential(ShuffleUnit(inputs, outputs, 2, groups), *rest)
-
-
-def shufflenetv1(*, widths: tuple[int, int, int], groups: int, num_classes: int, in_channels: int) -> ShuffleNetV1:
-    """ShuffleNet V1 with the stages' channels ``widths``, each divisible by four times ``groups``."""
-    return ShuffleNetV1(widths, groups, num_classes, in_channels)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from classroomkd.models.zoo._blocks import conv_1x1, conv_3x3
 from classroomkd.models.zoo.shufflenetv1 import channel_shuffle
 
-__all__ = ["ShuffleNetV2", "shufflenetv2"]
+__all__ = ["ShuffleNetV2"]
 
 _STEM = 24
 
@@ -64,7 +64,10 @@ class DownUnit(nn.Module):
 
 
 class ShuffleNetV2(nn.Module):
-    """``(B, in_channels, H, W)`` to logits ``(B, num_classes)``; the stages work at H/2, H/4 and H/8."""
+    """``(B, in_channels, H, W)`` to logits ``(B, num_classes)``; the stages work at H/2, H/4 and H/8.
+
+    ``widths`` are the channels of the three stages and of the last 1x1 convolution.
+    """
 
     def __init__(self, widths: tuple[int, int, int, int], num_classes: int, in_channels: int) -> None:
         super().__init__()
@@ -92,8 +95,3 @@ class ShuffleNetV2(nn.Module):
 
 def _stage(inputs: int, outputs: int, units: int) -> nn.Sequential:
     return nn.Sequential(DownUnit(inputs, outputs), *(SplitUnit(outputs) for _ in range(units - 1)))
-
-
-def shufflenetv2(*, widths: tuple[int, int, int, int], num_classes: int, in_channels: int) -> ShuffleNetV2:
-    """ShuffleNet V2; ``widths`` are the channels of the three stages and of the last 1x1 convolution."""
-    return ShuffleNetV2(widths, num_classes, in_channels)

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from classroomkd.models.zoo._blocks import initialise
 
-__all__ = ["VGG", "vgg"]
+__all__ = ["VGG"]
 
 
 class VGG(nn.Module):
     """``(B, in_channels, H, W)`` to logits ``(B, num_classes)``.
 
-    The stages work at H, H/2, H/4, H/8 and then H/8 below 64 pixels, H/16 from there on.
+    The stages work at H, H/2, H/4, H/8 and then H/8 below 64 pixels, H/16 from there on. Each of
+    the five ``stages`` lists the channels of its convolutions.
     """
 
     def __init__(self, stages: tuple[tuple[int, ...], ...], num_classes: int, in_channels: int) -> None:
@@ -52,8 +53,3 @@ def _stage(inputs: int, widths: tuple[int, ...]) -> nn.Sequential:
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
         inputs = outputs
     return nn.Sequential(*layers[:-1])
-
-
-def vgg(*, stages: tuple[tuple[int, ...], ...], num_classes: int, in_channels: int) -> VGG:
-    """A VGG whose five ``stages`` each list the channels of their convolutions."""
-    return VGG(stages, num_classes, in_channels)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from classroomkd.models.zoo._blocks import conv_1x1, conv_3x3, initialise
+from classroomkd.models.zoo._blocks import conv_1x1, conv_3x3, initialise, stage
 
-__all__ = ["WideResNet", "wide_resnet"]
+__all__ = ["WideResNet"]
 
 
 class WideBlock(nn.Module):
@@ -38,8 +38,7 @@ class WideStage(nn.Module):
 
     def __init__(self, blocks: int, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        rest = [WideBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
-        self.layer = nn.Sequential(WideBlock(inputs, outputs, stride), *rest)
+        self.layer = stage(WideBlock, inputs, outputs, blocks, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, inputs, H, W)`` to ``(B, outputs, H/stride, W/stride)``."""
@@ -48,7 +47,10 @@ class WideStage(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """``(B, in_channels, H, W)`` to logits ``(B, num_classes)``; the stages work at H, H/2 and H/4."""
+    """WRN-``depth``-``width`` without dropout, ``depth`` = 6n+4; the stages work at H, H/2 and H/4.
+
+    ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``.
+    """
 
     def __init__(self, depth: int, width: int, num_classes: int, in_channels: int) -> None:
         super().__init__()
@@ -70,8 +72,3 @@ class WideResNet(nn.Module):
         x = self.block3(self.block2(self.block1(self.conv1(x))))
         logits: Tensor = self.fc(self.avgpool(self.relu(self.bn1(x))).flatten(1))
         return logits
-
-
-def wide_resnet(*, depth: int, width: int, num_classes: int, in_channels: int) -> WideResNet:
-    """WRN-``depth``-``width`` without dropout; ``depth`` = 6n+4."""
-    return WideResNet(depth, width, num_classes, in_channels)

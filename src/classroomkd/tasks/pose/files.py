@@ -18,7 +18,8 @@ from classroomkd.export.card import made_by, numbers, sizes
 from classroomkd.export.graph import Graph, Prediction
 from classroomkd.export.student import own_recipe
 from classroomkd.models.about import REMEDY
-from classroomkd.models.measuring import as_for_evaluation, example
+from classroomkd.models.measuring import example
+from classroomkd.taps.trace import at_rest
 from classroomkd.tasks.files import EvaluateRequest, PredictRequest, Shown, TaskFiles
 from classroomkd.tasks.pose.coding import Coding, Heatmap, SimCC, coding_of
 from classroomkd.tasks.pose.written import PoseAnswers, written_coding, written_skeleton
@@ -52,7 +53,7 @@ class PoseFiles(TaskFiles):
     @torch.no_grad()
     def head(self, module: nn.Module, model: str, shape: tuple[int, int, int]) -> str | None:
         """See the base: the kind of answer and its shape."""
-        with as_for_evaluation(module):
+        with at_rest(module):
             coding = coding_of(module, prediction_of(module(example(module, shape))), shape[1:], model)
         return f"{coding.kind}, {' x '.join(map(str, coding.answer_shape))}"
 

@@ -17,7 +17,7 @@ from classroomkd.data.keypoints.skeleton_union import named_skeleton
 from classroomkd.data.skeleton import Skeleton
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.checkpoints import read_checkpoint
-from classroomkd.models.measuring import as_for_evaluation
+from classroomkd.taps.trace import at_rest
 from classroomkd.tasks.pose.calibration import calibrate
 from classroomkd.tasks.pose.coding import Coding, coding_of
 from classroomkd.tasks.pose.judging import check_metric, judge
@@ -94,7 +94,7 @@ class PoseRunner(TaskRunner):
     def _coding(
         self, network: nn.Module, size: tuple[int, int], joints: int, role: str, device: torch.device
     ) -> Coding:
-        with as_for_evaluation(network):
+        with at_rest(network):
             try:
                 answer = prediction_of(network(torch.zeros(2, self.context.data.shape[0], *size, device=device)))
             except (RuntimeError, ValueError, AssertionError) as error:
