@@ -10,11 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from classroomkd.data import decode, geometry
+from classroomkd.data.images import Device, ReadPixels
 from classroomkd.errors import UserError
 
 __all__ = ["DatasetPixels", "item_pixels"]
-
-Device = torch.device | str
 
 
 def item_pixels(image: Any, size: int | None, where: str) -> Tensor:
@@ -52,7 +51,7 @@ def item_pixels(image: Any, size: int | None, where: str) -> Tensor:
     return geometry.fit(image.reshape(1, -1, *image.shape[-2:]), size, where=where)[0]
 
 
-class DatasetPixels:
+class DatasetPixels(ReadPixels):
     """The images of ``dataset``, read in the calling thread each time they are asked for (a foreign dataset need not
     bear threads)."""
 
@@ -67,21 +66,10 @@ class DatasetPixels:
         where: str = "data",
         device: Device = "cpu",
     ) -> None:
+        super().__init__(shape, device)
         self.dataset = dataset
         self.size = size
         self.where = where
-        self._shape = shape
-        self._device = torch.device(device)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image as fetched."""
-        return self._shape
-
-    @property
-    def device(self) -> torch.device:
-        """Where fetched images are."""
-        return self._device
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -89,19 +77,14 @@ class DatasetPixels:
     def fetch(self, index: Tensor) -> Tensor:
         """The images ``index`` (B,) int64 -> (B, C, H, W) uint8 on ``device``."""
         images = [self.image(row, self.dataset[row][0]) for row in index.tolist()]
-        return (torch.stack(images) if images else torch.empty((0, *self._shape), dtype=torch.uint8)).to(self._device)
+        return self._moved(torch.stack(images) if images else torch.empty((0, *self.shape), dtype=torch.uint8))
 
     def image(self, row: int, image: Any) -> Tensor:
         """``image``, item ``row`` of the dataset, as (C, H, W) uint8; refused when its shape is not the others'."""
         pixels = item_pixels(image, self.size, f"{self.where}: item {row}")
-        if tuple(pixels.shape) != self._shape:
+        if tuple(pixels.shape) != self.shape:
             raise UserError(
                 f"{self.where}: item {row} is {'x'.join(map(str, pixels.shape))}, the first is"
-                f" {'x'.join(map(str, self._shape))};"
-                " set data.size to one size for all"
+                f" {'x'.join(map(str, self.shape))}; set data.size to one size for all"
             )
         return pixels
-
-    def to(self, device: Device) -> DatasetPixels:
-        """The same dataset, fetched onto ``device``."""
-        return DatasetPixels(self.dataset, size=self.size, shape=self._shape, where=self.where, device=device)

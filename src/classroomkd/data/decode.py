@@ -11,6 +11,8 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from classroomkd._limits import MOST_PICTURE, MOST_PIXELS, TooLarge, check_pixels
 from classroomkd.data import geometry
 
-__all__ = ["ENDINGS", "DecodeError", "decode", "oriented_size", "quiet", "reason", "small_enough", "to_rgb_or_grey"]
+__all__ = ["ENDINGS", "DecodeError", "decode", "decoding", "oriented_size", "reason", "small_enough", "to_rgb_or_grey"]
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -40,16 +42,24 @@ def decode(path: str | Path, size: int | None) -> NDArray[np.uint8]:
     Raises:
         DecodeError: when it cannot be read.
     """
+    with decoding(), Image.open(io.BytesIO(_content(Path(path)))) as image:
+        small_enough(image)
+        if image.format == "JPEG" and size is not None:
+            # Lets the decoder halve the picture while it still is at least twice as large as asked for.
+            image.draft(None, (2 * size, 2 * size))
+        return geometry.fit_image(to_rgb_or_grey(ImageOps.exif_transpose(image)), size)
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Around whatever opens and decodes a picture.
+
+    Raises:
+        DecodeError: for anything that goes wrong inside.
+    """
     try:
-        data = _content(Path(path))
-        quiet()
-        with Image.open(io.BytesIO(data)) as image:
-            small_enough(image)
-            if image.format == "JPEG" and size is not None:
-                # Lets the decoder halve the picture while it still is at least twice as large as asked for.
-                image.draft(None, (2 * size, 2 * size))
-            turned = ImageOps.exif_transpose(image)
-            return geometry.fit_image(to_rgb_or_grey(turned), size)
+        _silence_warnings()
+        yield
     except DecodeError:
         raise
     except Exception as error:
@@ -90,7 +100,7 @@ def reason(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def quiet() -> None:
+def _silence_warnings() -> None:
     """Silence Pillow's warnings about odd metadata and very large pictures: only what it cannot decode matters here.
 
     Once, for the process: ``warnings.catch_warnings`` is not for threads, and decoding runs beside the training.
@@ -106,16 +116,10 @@ def oriented_size(path: str | Path | IO[bytes]) -> tuple[int, int]:
     Raises:
         DecodeError: when it cannot be read.
     """
-    try:
-        quiet()
-        with Image.open(path) as image:
-            small_enough(image)
-            width, height = image.size
-            return (width, height) if image.getexif().get(_ORIENTATION) in _TURNED else (height, width)
-    except DecodeError:
-        raise
-    except Exception as error:
-        raise DecodeError(reason(error)) from error
+    with decoding(), Image.open(path) as image:
+        small_enough(image)
+        width, height = image.size
+        return (width, height) if image.getexif().get(_ORIENTATION) in _TURNED else (height, width)
 
 
 def to_rgb_or_grey(image: Image.Image) -> Image.Image:

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from classroomkd.data import decode
+from classroomkd.data.images import Device, ReadPixels
 from classroomkd.errors import UserError
 
 __all__ = ["FilePixels", "pool_size"]
-
-Device = torch.device | str
 
 
 def pool_size() -> int:
@@ -28,7 +27,7 @@ def pool_size() -> int:
     return max(1, min(16, cores))
 
 
-class FilePixels:
+class FilePixels(ReadPixels):
     """The images in ``paths`` (relative to ``root``), each brought to ``shape`` (C, H, W) by the geometry rule with
     ``size``."""
 
@@ -43,22 +42,11 @@ class FilePixels:
         shape: tuple[int, int, int],
         device: Device = "cpu",
     ) -> None:
+        super().__init__(shape, device)
         self.root = Path(root)
         self.paths = tuple(paths)
         self.size = size
-        self._shape = shape
-        self._device = torch.device(device)
         self._pool: ThreadPoolExecutor | None = None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image as fetched."""
-        return self._shape
-
-    @property
-    def device(self) -> torch.device:
-        """Where fetched images are."""
-        return self._device
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -70,19 +58,12 @@ class FilePixels:
             UserError: naming the file, when one cannot be decoded.
         """
         rows = index.tolist()
-        batch = np.empty((len(rows), *self._shape), np.uint8)
+        batch = np.empty((len(rows), *self.shape), np.uint8)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(pool_size(), thread_name_prefix="decode")
         for _ in self._pool.map(lambda slot: self._into(batch, slot, rows[slot]), range(len(rows))):
             pass
-        images = torch.from_numpy(batch)
-        if self._device.type == "cuda":
-            return images.pin_memory().to(self._device, non_blocking=True)
-        return images.to(self._device)
-
-    def to(self, device: Device) -> FilePixels:
-        """The same files, fetched onto ``device``."""
-        return FilePixels(self.root, self.paths, size=self.size, shape=self._shape, device=device)
+        return self._moved(torch.from_numpy(batch))
 
     def _into(self, batch: np.ndarray, slot: int, row: int) -> None:
         path = self.root / self.paths[row]
@@ -91,12 +72,11 @@ class FilePixels:
         except decode.DecodeError as error:
             raise UserError(
                 f"data: {path} cannot be decoded: {error}. Mend or remove it (data.unreadable: skip leaves such"
-                f" files out when they"
-                " are found before training)"
+                " files out when they are found before training)"
             ) from error
-        if image.shape != self._shape:
+        if image.shape != self.shape:
             raise UserError(
-                f"data: {path} is now {image.shape}, it was {self._shape} when the folder was read; set data.size"
+                f"data: {path} is now {image.shape}, it was {self.shape} when the folder was read; set data.size"
             )
         batch[slot] = image
 

@@ -7,11 +7,12 @@ Shapes: N images of a part, B of a batch, C channels (3), H and W the sides afte
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from classroomkd.data.skeleton import Skeleton
     from classroomkd.data.targets import TargetKind
 
-__all__ = ["ImageSet", "MemoryPixels", "Part", "Pixels"]
+__all__ = ["ImageSet", "MemoryPixels", "Part", "Pixels", "ReadPixels"]
 
 Device = torch.device | str
 
@@ -100,6 +101,26 @@ class MemoryPixels:
 
     def __reduce__(self) -> tuple[type[MemoryPixels], tuple[Tensor]]:
         return MemoryPixels, (self.images,)
+
+
+class ReadPixels:
+    """Pixels of ``shape`` (C, H, W) that are read each time they are fetched, and given on ``device``."""
+
+    def __init__(self, shape: tuple[int, int, int], device: Device) -> None:
+        self.shape = shape
+        self.device = torch.device(device)
+
+    def to(self, device: Device) -> Self:
+        """The same pixels, fetched onto ``device``."""
+        moved = copy.copy(self)
+        moved.device = torch.device(device)
+        return moved
+
+    def _moved(self, images: Tensor) -> Tensor:
+        """``images`` on ``device``, without waiting for a GPU."""
+        if self.device.type == "cuda":
+            return images.pin_memory().to(self.device, non_blocking=True)
+        return images.to(self.device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from torch import Tensor
 from classroomkd._limits import MOST_PICTURE, TooLarge
 from classroomkd.data import decode
 from classroomkd.data.file_pixels import pool_size
+from classroomkd.data.images import Device, ReadPixels
 from classroomkd.data.keypoints.archive import UNREADABLE, Archive
 from classroomkd.data.keypoints.crops import Canvas, render
 from classroomkd.data.keypoints.people import Floats, Picture
@@ -29,7 +30,6 @@ from classroomkd.errors import UserError
 
 __all__ = ["CropPixels", "Files", "Store", "cut_all", "look_at_all"]
 
-Device = torch.device | str
 Job = tuple[Picture, Floats, float]  # a picture, and origin and step of a crop in it
 
 _EDGE = 4096  # bytes of a file that enter the fingerprint, from its start and from its end
@@ -75,9 +75,7 @@ class Files:
         }
 
     def __contains__(self, name: str) -> bool:
-        if self.archive:
-            return self._member(name) in self.archive
-        return (self.path / self.inside / name).is_file()
+        return self._member(name) in self.archive if self.archive else self._plain(name).is_file()
 
     def read(self, name: str) -> bytes:
         """The bytes of the file ``name``.
@@ -98,15 +96,9 @@ class Files:
         Raises:
             DecodeError: when it is no picture.
         """
-        try:
-            decode.quiet()
-            with self._head(name) as file, Image.open(file) as image:
-                decode.small_enough(image)
-                return image.height, image.width
-        except decode.DecodeError:
-            raise
-        except Exception as error:
-            raise decode.DecodeError(decode.reason(error)) from error
+        with decode.decoding(), self._head(name) as file, Image.open(file) as image:
+            decode.small_enough(image)
+            return image.height, image.width
 
     def picture(self, picture: Picture) -> NDArray[np.uint8]:
         """The picture (height, width, 3) uint8, as large as the annotation says; turned by its EXIF note only when that
@@ -115,21 +107,13 @@ class Files:
         Raises:
             DecodeError: when it cannot be read, or has another size.
         """
-        try:
-            decode.quiet()
-            with Image.open(io.BytesIO(self.packed(picture.file))) as image:
-                decode.small_enough(image)
-                wanted = (picture.width, picture.height)
-                shown = image if image.size == wanted else ImageOps.exif_transpose(image)
-                if shown.size != wanted:
-                    raise decode.DecodeError(
-                        f"it is {image.width}x{image.height} pixels, its annotation says {wanted[0]}x{wanted[1]}"
-                    )
-                return np.asarray(decode.to_rgb_or_grey(shown).convert("RGB"))
-        except decode.DecodeError:
-            raise
-        except Exception as error:
-            raise decode.DecodeError(decode.reason(error)) from error
+        with decode.decoding(), Image.open(io.BytesIO(self.packed(picture.file))) as image:
+            decode.small_enough(image)
+            wanted = (picture.width, picture.height)
+            shown = image if image.size == wanted else ImageOps.exif_transpose(image)
+            if shown.size != wanted:
+                raise decode.DecodeError(_other_size(image.height, image.width, picture))
+            return np.asarray(decode.to_rgb_or_grey(shown).convert("RGB"))
 
     def packed(self, name: str) -> bytes:
         """The bytes of a picture's file; no more than a picture has.
@@ -155,7 +139,7 @@ class Files:
             return str(error)
         if turned == (picture.height, picture.width):
             return None
-        return f"it is {width}x{height} pixels, its annotation says {picture.width}x{picture.height}"
+        return _other_size(height, width, picture)
 
     def _head(self, name: str) -> IO[bytes]:
         """The file, opened: only what is read of it is unpacked."""
@@ -171,7 +155,7 @@ class Files:
                 length, checksum = self.archive.mark(self._member(name))
                 total.update(f"|{name} {length} {checksum}".encode())
                 continue
-            path = self.path / self.inside / name
+            path = self._plain(name)
             length = path.stat().st_size
             total.update(f"|{name} {length}|".encode())
             if place % step == 0:
@@ -188,6 +172,10 @@ class Files:
         return self.path / self.inside / name
 
 
+def _other_size(height: int, width: int, picture: Picture) -> str:
+    return f"it is {width}x{height} pixels, its annotation says {picture.width}x{picture.height}"
+
+
 def _in_threads(work: Callable[[list[int]], None], jobs: Sequence[Job]) -> None:
     """Give ``work`` the places of the jobs, those of one picture together, in several threads."""
     together: dict[str, list[int]] = {}
@@ -200,7 +188,7 @@ def _in_threads(work: Callable[[list[int]], None], jobs: Sequence[Job]) -> None:
 
 def cut_all(store: Store, jobs: Sequence[Job], canvas: Canvas) -> tuple[Tensor, dict[int, str]]:
     """The canvases (n, 3, S, S) uint8 of ``jobs``, and why some could not be made, by their place."""
-    made = np.zeros((len(jobs), 3, canvas.side, canvas.side), np.uint8)
+    canvases = np.zeros((len(jobs), 3, canvas.side, canvas.side), np.uint8)
     bad: dict[int, str] = {}
 
     def work(places: list[int]) -> None:
@@ -210,10 +198,10 @@ def cut_all(store: Store, jobs: Sequence[Job], canvas: Canvas) -> tuple[Tensor, 
             bad.update(dict.fromkeys(places, str(error)))
             return
         for place in places:
-            made[place] = render(image, jobs[place][1], jobs[place][2], canvas)
+            canvases[place] = render(image, jobs[place][1], jobs[place][2], canvas)
 
     _in_threads(work, jobs)
-    return torch.from_numpy(made), bad
+    return torch.from_numpy(canvases), bad
 
 
 def look_at_all(store: Files, jobs: Sequence[Job]) -> dict[int, str]:
@@ -228,7 +216,7 @@ def look_at_all(store: Files, jobs: Sequence[Job]) -> dict[int, str]:
     return bad
 
 
-class CropPixels:
+class CropPixels(ReadPixels):
     """Canvases that are cut out of their picture files each time they are asked for: ``origin`` (N, 2), ``step`` (N,)
     and one picture for each."""
 
@@ -244,19 +232,9 @@ class CropPixels:
         device: Device = "cpu",
     ) -> None:
         assert len(pictures) == len(origin) == len(step)
+        super().__init__((3, canvas.side, canvas.side), device)
         self.store, self.pictures, self.canvas = store, tuple(pictures), canvas
         self.origin, self.step = origin, step
-        self._device = torch.device(device)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(3, S, S) of every canvas."""
-        return 3, self.canvas.side, self.canvas.side
-
-    @property
-    def device(self) -> torch.device:
-        """Where fetched canvases are."""
-        return self._device
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -268,14 +246,8 @@ class CropPixels:
             UserError: naming the file, when one cannot be decoded.
         """
         jobs: list[Job] = [(self.pictures[row], self.origin[row], float(self.step[row])) for row in index.tolist()]
-        made, bad = cut_all(self.store, jobs, self.canvas)
+        canvases, bad = cut_all(self.store, jobs, self.canvas)
         if bad:
             place = min(bad)
             raise UserError(f"data: {self.store.path}: {jobs[place][0].file} cannot be used: {bad[place]}. Mend it")
-        if self._device.type == "cuda":
-            return made.pin_memory().to(self._device, non_blocking=True)
-        return made.to(self._device)
-
-    def to(self, device: Device) -> CropPixels:
-        """The same canvases, fetched onto ``device``."""
-        return CropPixels(self.store, self.pictures, self.origin, self.step, self.canvas, device)
+        return self._moved(canvases)

@@ -55,15 +55,9 @@ class _Upright(Files):
 
     def picture(self, picture: Picture) -> NDArray[np.uint8]:
         """See :class:`Files`."""
-        try:
-            decode.quiet()
-            with Image.open(io.BytesIO(self.packed(picture.file))) as image:
-                decode.small_enough(image)
-                return np.asarray(decode.to_rgb_or_grey(ImageOps.exif_transpose(image)).convert("RGB"))
-        except decode.DecodeError:
-            raise
-        except Exception as error:  # decoders raise errors of many kinds
-            raise decode.DecodeError((str(error) or type(error).__name__).splitlines()[0]) from error
+        with decode.decoding(), Image.open(io.BytesIO(self.packed(picture.file))) as image:
+            decode.small_enough(image)
+            return np.asarray(decode.to_rgb_or_grey(ImageOps.exif_transpose(image)).convert("RGB"))
 
 
 def whole_images(files: Sequence[Path], root: Path) -> Boxes:
