@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +38,22 @@ class Views:
     target_kind: TargetKind = CLASS
 
     look, plain, ready = OldName("render"), OldName("eval_view"), OldName("prefetch")
+
+    def __init__(
+        self,
+        name: str,
+        view_seed: int,
+        image_size: tuple[int, int],
+        *,
+        count: int | None = None,
+        identity: int = 0,
+        target_kind: TargetKind = CLASS,
+        tables: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.name, self.view_seed, self.image_size = name, view_seed, image_size
+        self.count, self.identity, self.target_kind = count, identity, target_kind
+        self._tables = dict(tables or {})
+        self._tables_on: dict[torch.device, dict[str, Tensor]] = {}
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -82,6 +99,12 @@ class Views:
         """The same space with all pixels at hand that :meth:`render` needs beside the samples' own at ``ids`` (B,) and
         ``views`` (B,); may be called in a thread ahead."""
         return self
+
+    def _table(self, name: str, device: torch.device) -> Tensor:
+        """The table ``name`` on ``device``; all of them are copied there once."""
+        if device not in self._tables_on:
+            self._tables_on[device] = {key: table.to(device) for key, table in self._tables.items()}
+        return self._tables_on[device][name]
 
     def _draw(self, key: Tensor) -> Tensor:
         """A view id for every key; the unbounded space's 0 (the untouched image) is never drawn."""

@@ -30,18 +30,16 @@ class CropFlip(Views):
         flip: bool,
         target_kind: TargetKind = CLASS,
     ) -> None:
-        self.name = name
-        self.view_seed = view_seed
-        self.target_kind = target_kind
         self.pad = pad
         self.flips = 2 if flip else 1
-        self.image_size = image_size
         side = 2 * pad + 1
-        self.count = side * side * self.flips
-        self.identity = (pad * side + pad) * self.flips
+        untouched = (pad * side + pad) * self.flips
+        super().__init__(
+            name, view_seed, image_size, count=side * side * self.flips, identity=untouched, target_kind=target_kind
+        )
         height, width = image_size
         self.definition = f"{name} pad={pad} fill=0 flip={int(flip)} size={height}x{width} count={self.count} code=1"
-        self._tables: dict[tuple[torch.device, int], Tensor] = {}
+        self._places: dict[tuple[torch.device, int], Tensor] = {}
 
     def apply(self, pixels: Tensor, ids: Tensor, views: Tensor) -> Tensor:
         """See ``Views.apply``. ``ids`` are not used: the view says it all."""
@@ -59,8 +57,7 @@ class CropFlip(Views):
         if self.count == 1:
             return pixels.clone()
         batch, channels, height, width = pixels.shape
-        table = self._table(pixels.device, times)
-        place = table[views.to(pixels.device)]  # B, H·W
+        place = self._places_on(pixels.device, times)[views.to(pixels.device)]  # B, H·W
         if self.pad:
             pixels = torch.nn.functional.pad(pixels, [self.pad * times] * 4, value=fill)
         flat = pixels.flatten(2)
@@ -68,10 +65,10 @@ class CropFlip(Views):
         moved = flat.gather(2, place.unsqueeze(1).expand(-1, channels, -1))
         return moved.view(batch, channels, height, width)
 
-    def _table(self, device: torch.device, times: int) -> Tensor:
+    def _places_on(self, device: torch.device, times: int) -> Tensor:
         """(count, H·W) int64: for each view, the place in the padded image of every pixel of the result, where both
         have ``times`` the images' sides."""
-        if (device, times) not in self._tables:
+        if (device, times) not in self._places:
             height, width = (times * side for side in self.image_size)
             side, padded = 2 * self.pad + 1, width + 2 * self.pad * times
             offset = times * torch.arange(side)
@@ -79,5 +76,5 @@ class CropFlip(Views):
             column = torch.arange(width)
             columns = torch.stack([column, column.flip(0)])[: self.flips]
             x = offset.view(1, -1, 1, 1, 1) + columns.view(1, 1, self.flips, 1, width)
-            self._tables[device, times] = (y * padded + x).reshape(self.count or 0, height * width).to(device)
-        return self._tables[device, times]
+            self._places[device, times] = (y * padded + x).reshape(self.count or 0, height * width).to(device)
+        return self._places[device, times]

@@ -71,8 +71,6 @@ class PersonViews(Views):
     View 0 is the untouched input. Unbounded, but for ``flip`` 0.5 alone (view 1 is the mirror image) and for nothing.
     """
 
-    target_kind = KEYPOINTS
-
     def __init__(
         self,
         name: str,
@@ -86,25 +84,21 @@ class PersonViews(Views):
         half_body: float = 0.0,
         flip: float = 0.0,
     ) -> None:
-        self.name = name
-        self.view_seed = view_seed
-        self.identity = 0
         self.canvas = canvas
-        self.image_size = canvas.size
         turns = rotation > 0 and rotation_p > 0
         half_body = half_body if len(skeleton) > _MOST_VISIBLE and skeleton.upper else 0.0
         drawn = scale > 0 or turns or half_body > 0 or flip not in (0.0, 0.5)
-        self.count = None if drawn else 2 if flip else 1
         self.rotation_p, self.half_body, self.flip = rotation_p if turns else 0.0, half_body, flip
         angle = math.radians(rotation) if turns else 0.0
-        self._tables = {
+        tables = {
             "scale": _table(scale, scale, _one_more),
             "cos": _table(angle, 2 * angle, math.cos),
             "sin": _table(angle, 2 * angle, math.sin),
             "swap": torch.tensor(skeleton.swap),
             "upper": torch.tensor([k in skeleton.upper for k in range(len(skeleton))]),
         }
-        self._on: dict[torch.device, dict[str, Tensor]] = {}
+        count = None if drawn else 2 if flip else 1
+        super().__init__(name, view_seed, canvas.size, count=count, target_kind=KEYPOINTS, tables=tables)
         height, width = canvas.size
         drawing = (
             f" scale={scale:g} rotation={rotation:g} rotation_p={rotation_p:g} half_body={half_body:g}"
@@ -140,7 +134,7 @@ class PersonViews(Views):
         y = (away[..., 1] * cos[:, None] - away[..., 0] * sin[:, None]) / (step * zoom)[:, None]
         moved = torch.stack([x + (size[1] - 1) / 2, y + (size[0] - 1) / 2, target[..., 2]], -1)
         moved = torch.where(target[..., 2:] > 0, moved, 0.0)
-        swapped = moved.index_select(1, self._there(pixels.device)["swap"])
+        swapped = moved.index_select(1, self._table("swap", pixels.device))
         return shown, torch.where(mirrored[:, None, None], swapped, moved)
 
     def eval_view(self, pixels: Tensor, target: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
@@ -159,23 +153,19 @@ class PersonViews(Views):
         moved = torch.stack([(target[..., 0] - x0) / zoom, (target[..., 1] - y0) / zoom, target[..., 2]], -1)
         return shown, torch.where(target[..., 2:] > 0, moved, 0.0)
 
-    def _there(self, device: torch.device) -> dict[str, Tensor]:
-        if device not in self._on:
-            self._on[device] = {name: value.to(device) for name, value in self._tables.items()}
-        return self._on[device]
-
     def _parameters(self, target: Tensor, ids: Tensor, views: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Centre (B, 2) in input pixels, step, cosine, sine and mirror (B,) of every view."""
         height, width = self.image_size
-        table, key = self._there(target.device), rng.tensor_keys(self.view_seed, ids, views)
+        key = rng.tensor_keys(self.view_seed, ids, views)
         touched = views != self.identity
 
         def happens(stream: int, probability: float) -> Tensor:
             return touched & (rng.draw(key, stream, 2**20) < round(probability * 2**20))
 
         def look_up(stream: int, *names: str) -> list[Tensor]:
-            place = rng.draw(key, stream, len(table[names[0]]))
-            return [table[name][place] for name in names]
+            tables = [self._table(name, target.device) for name in names]
+            place = rng.draw(key, stream, len(tables[0]))
+            return [table[place] for table in tables]
 
         mirrored = touched if self.count == 2 else happens(_FLIP, self.flip)
         (step,) = look_up(_SCALE, "scale")
@@ -186,7 +176,7 @@ class PersonViews(Views):
         centre = torch.stack([torch.full_like(step, (width - 1) / 2), torch.full_like(step, (height - 1) / 2)], -1)
         if self.half_body:
             upper = rng.draw(key, _UPPER, 2) == 1
-            middle, share, able = self._half(target, upper, table["upper"])
+            middle, share, able = self._half(target, upper, self._table("upper", target.device))
             able = able & happens(_HALF, self.half_body)
             centre = torch.where(able[:, None], middle, centre)
             step = torch.where(able, step * share, step)
@@ -226,8 +216,8 @@ class PersonViews(Views):
         x, y = self.canvas.offset
         last = (self.canvas.side - 1) / 2
         grid = torch.stack([(column * self.canvas.scale + x) / last, (row * self.canvas.scale + y) / last], -1) - 1
-        made = F.grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
-        return made.round_().clamp_(0, 255).to(torch.uint8)
+        sampled = F.grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+        return sampled.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def person_views(name: str, images: ImageSet, *, view_seed: int, image_size: tuple[int, int]) -> PersonViews:
@@ -244,7 +234,7 @@ def person_views(name: str, images: ImageSet, *, view_seed: int, image_size: tup
     if options and name == "none":
         raise UserError(
             f"data.options.{next(iter(options))}: data.views is none, so there is nothing to set; take another space"
-            f" of views or leave it out"
+            " of views or leave it out"
         )
     return PersonViews(
         name,

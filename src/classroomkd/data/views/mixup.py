@@ -14,6 +14,7 @@ image: the pair (a, b) at λ is the pair (b, a) at 1 − λ.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,14 +46,10 @@ class Mixup(Views):
     mixes = True
 
     def __init__(self, name: str, *, view_seed: int, image_size: tuple[int, int], part: Part | None = None) -> None:
-        self.name = name
-        self.view_seed = view_seed
-        self.image_size = image_size
-        self.count = None
-        self.identity = 0
+        super().__init__(name, view_seed, image_size)
         self.part = part
         self._crop = CropFlip("crop_flip", view_seed=view_seed, image_size=image_size, pad=4, flip=True)
-        self._brought: Tensor | None = None
+        self._partners: Tensor | None = None
         partners = "" if part is None else f" part={part.digest()}"
         self.definition = (
             f"{name} alpha=1 folded label=own view_seed={view_seed}{partners} code=1 of [{self._crop.definition}]"
@@ -64,10 +61,9 @@ class Mixup(Views):
 
     def prefetch(self, ids: Tensor, views: Tensor) -> Views:
         """See ``Views.prefetch``: the partners' pixels are fetched."""
-        made = Mixup.__new__(Mixup)
-        made.__dict__ |= self.__dict__
-        made._brought = self._fetched(ids, views)
-        return made
+        ready = copy.copy(self)
+        ready._partners = self._fetched(ids, views)
+        return ready
 
     def pairs(self, ids: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
         """The partners' places (B,) in the part and the sample's own share (B,) of ``WHOLE``, both int64, for ``ids``
@@ -87,7 +83,7 @@ class Mixup(Views):
 
     def apply(self, pixels: Tensor, ids: Tensor, views: Tensor) -> Tensor:
         """See ``Views.apply``."""
-        others = self._fetched(ids, views) if self._brought is None else self._brought
+        others = self._fetched(ids, views) if self._partners is None else self._partners
         assert others.shape == pixels.shape, (tuple(others.shape), tuple(pixels.shape))
         ids, views = ids.to(pixels.device), views.to(pixels.device)
         key, count = rng.tensor_keys(self.view_seed, ids, views), self._crop.count

@@ -65,13 +65,9 @@ class RandAugment(Views):
                 f"{name}: num_ops={num_ops}, magnitude={magnitude}; give at least 1 operation and a magnitude of 0 to"
                 f" {STEPS}"
             )
-        self.name = name
-        self.view_seed = view_seed
-        self.target_kind = target_kind
-        self.image_size = image_size
+        tables = {"places": _places(image_size, magnitude), "levels": _levels(magnitude)}
+        super().__init__(name, view_seed, image_size, target_kind=target_kind, tables=tables)
         self.num_ops = num_ops
-        self.count = None
-        self.identity = 0
         self._crop = CropFlip(
             "crop_flip", view_seed=view_seed, image_size=image_size, pad=4, flip=True, target_kind=target_kind
         )
@@ -79,8 +75,6 @@ class RandAugment(Views):
             f"{name} num_ops={num_ops} magnitude={magnitude}/{STEPS} view_seed={view_seed} code=1"
             f" of [{self._crop.definition}]"
         )
-        self._tables = {"places": _places(image_size, magnitude), "levels": _levels(magnitude)}
-        self._on: dict[torch.device, dict[str, Tensor]] = {}
         change = round(0.9 * magnitude / STEPS * _ONE)
         self._factors = (_ONE + change, _ONE - change)
 
@@ -99,10 +93,10 @@ class RandAugment(Views):
         """See ``Views.apply``; one channel or three."""
         assert pixels.shape[1] in (1, 3), tuple(pixels.shape)
         crop, variants = self.operations(ids.to(pixels.device), views.to(pixels.device))
-        made = self._crop.apply(pixels, ids, crop)
+        changed = self._crop.apply(pixels, ids, crop)
         for variant in variants:
-            made = self.operate(made, variant)
-        return made
+            changed = self.operate(changed, variant)
+        return changed
 
     def move(self, target: Tensor, ids: Tensor, views: Tensor) -> Tensor:
         """See ``Views.move``; masks: the crop and the operations that move pixels."""
@@ -128,14 +122,9 @@ class RandAugment(Views):
                 if len(rows):
                     result.index_copy_(0, rows, operation(self, pixels.index_select(0, rows), turn[rows]))
             else:
-                done = operation(self, pixels, turn.clamp(0, 2 * (end - first) - 1))
-                result = torch.where(chosen.view(-1, 1, 1, 1), done, result)
+                changed = operation(self, pixels, turn.clamp(0, 2 * (end - first) - 1))
+                result = torch.where(chosen.view(-1, 1, 1, 1), changed, result)
         return result
-
-    def _table(self, name: str, device: torch.device) -> Tensor:
-        if device not in self._on:
-            self._on[device] = {key: table.to(device) for key, table in self._tables.items()}
-        return self._on[device][name]
 
     def _moved(self, pixels: Tensor, variant: Tensor) -> Tensor:
         place = self._table("places", pixels.device)[variant].unsqueeze(1).expand(-1, pixels.shape[1], -1)
@@ -143,21 +132,6 @@ class RandAugment(Views):
 
     def _looked_up(self, pixels: Tensor, variant: Tensor) -> Tensor:
         return self._table("levels", pixels.device).take(pixels.int() + 256 * variant.view(-1, 1, 1, 1))
-
-    def _contrast(self, pixels: Tensor, variant: Tensor) -> Tensor:
-        return self._enhanced(pixels, _mean_grey(pixels), variant)
-
-    def _color(self, pixels: Tensor, variant: Tensor) -> Tensor:
-        return self._enhanced(pixels, _grey(pixels), variant)
-
-    def _sharpness(self, pixels: Tensor, variant: Tensor) -> Tensor:
-        return self._enhanced(pixels, _smooth(pixels), variant)
-
-    def _autocontrast(self, pixels: Tensor, variant: Tensor) -> Tensor:
-        return _stretched(pixels)
-
-    def _equalize(self, pixels: Tensor, variant: Tensor) -> Tensor:
-        return _equalized(pixels)
 
     def _enhanced(self, pixels: Tensor, base: Tensor, variant: Tensor) -> Tensor:
         """Away from ``base`` for variant 0, towards it for 1."""
@@ -171,11 +145,11 @@ _MOVES = (1, 6)  # the operations that move pixels
 _GROUPS: dict[tuple[int, int], Callable[[RandAugment, Tensor, Tensor], Tensor]] = {
     _MOVES: RandAugment._moved,
     (6, 9): RandAugment._looked_up,
-    (9, 10): RandAugment._contrast,
-    (10, 11): RandAugment._color,
-    (11, 12): RandAugment._sharpness,
-    (12, 13): RandAugment._autocontrast,
-    (13, 14): RandAugment._equalize,
+    (9, 10): lambda views, pixels, variant: views._enhanced(pixels, _mean_grey(pixels), variant),  # contrast
+    (10, 11): lambda views, pixels, variant: views._enhanced(pixels, _grey(pixels), variant),  # colour
+    (11, 12): lambda views, pixels, variant: views._enhanced(pixels, _smooth(pixels), variant),  # sharpness
+    (12, 13): lambda views, pixels, variant: _stretched(pixels),  # autocontrast
+    (13, 14): lambda views, pixels, variant: _equalized(pixels),  # equalize
 }
 
 
@@ -251,7 +225,7 @@ def _places(image_size: tuple[int, int], magnitude: int) -> Tensor:
     # Twice the pixels' centres, from the corner and, to turn, from the middle; times _ONE.
     y, x = torch.meshgrid(2 * torch.arange(height) + 1, 2 * torch.arange(width) + 1, indexing="ij")
     across, along = x - width, y - height
-    found = [
+    looked_at = [  # columns and rows, twice and times _ONE
         (
             (x * _ONE + sign * shear * y, y * _ONE),
             (x * _ONE, y * _ONE + sign * shear * x),
@@ -262,7 +236,7 @@ def _places(image_size: tuple[int, int], magnitude: int) -> Tensor:
         for sign in (1, -1)
     ]
     tables = []
-    for columns, rows in (pair for both in zip(*found, strict=True) for pair in both):
+    for columns, rows in (pair for both in zip(*looked_at, strict=True) for pair in both):
         column, row = columns // (2 * _ONE), rows // (2 * _ONE)
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
         tables.append(torch.where(inside, row * width + column, height * width).flatten())

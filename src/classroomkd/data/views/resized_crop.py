@@ -33,27 +33,18 @@ class ResizedCrop(Views):
     def __init__(
         self, name: str, *, view_seed: int, image_size: tuple[int, int], target_kind: TargetKind = CLASS
     ) -> None:
-        self.name = name
-        self.view_seed = view_seed
-        self.target_kind = target_kind
-        self.image_size = image_size
-        self.count = None
-        self.identity = 0
+        sizes = _crop_sizes(image_size, self.scale, self.ratio)
+        super().__init__(name, view_seed, image_size, target_kind=target_kind, tables={"sizes": sizes})
         height, width = image_size
         self.definition = (
             f"{name} scale={self.scale[0]:g}..{self.scale[1]:g} ratio={self.ratio[0]:g}..{self.ratio[1]:g}"
-            f" flip=1 bilinear"
-            f" size={height}x{width} view_seed={view_seed} code=1"
+            f" flip=1 bilinear size={height}x{width} view_seed={view_seed} code=1"
         )
-        self._sizes = _crop_sizes(image_size, self.scale, self.ratio)
-        self._on: dict[torch.device, Tensor] = {}
 
     def boxes(self, ids: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
         """The crops of ``ids``, ``views`` (B,): (B, 4) int64 top, left, height, width, and flip (B,) bool."""
         height, width = self.image_size
-        if views.device not in self._on:
-            self._on[views.device] = self._sizes.to(views.device)
-        sizes = self._on[views.device]
+        sizes = self._table("sizes", views.device)
         key = rng.tensor_keys(self.view_seed, ids, views)
         crop = sizes[rng.draw(key, _BOX, len(sizes))]
         top = rng.draw(key, _TOP, height + 1 - crop[:, 0])
