@@ -92,8 +92,8 @@ def test_a_task_and_a_source_come_as_plug_ins(capsys: pytest.CaptureFixture[str]
     assert [row.name for row in tasks.rows()] == ["classification", "pose", "far"]
     assert isinstance(tasks.find_row("far"), TaskRow)
     assert "there is no such task" in complaint(task="farr")
-    assert "has no pictures with a distance; for far there are ruler" in complaint(task="far")
-    assert "has pictures with a distance; give task: far" in complaint(data="ruler")
+    assert "has classes, not distances; for task: far there are ruler" in complaint(task="far")
+    assert "(give task: far)" in complaint(data="ruler")
     assert make_recipe({**RECIPE, "task": "far", "data": {"source": "ruler", "options": {"count": 2}}}).name == "x"
     assert "unknown option of 'ruler'" in complaint(task="far", data={"source": "ruler", "options": {"many": 2}})
     assert main(["list", "tasks", "--json"]) == 0
