@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from classroomkd.data import split
 from classroomkd.data.images import ImageSet, Part
 from classroomkd.data.sources.base import Raw, Request, Source
+from classroomkd.data.sources.python import dataset_source, from_returned
 from classroomkd.data.sources.table import open_source
 from classroomkd.data.spec import PARTS, DataSettings, parse
 from classroomkd.data.statistics import mean_std
@@ -59,8 +61,6 @@ def from_dataset(
     Images may be PIL images, ``uint8`` arrays or tensors, or float tensors within 0..1 (without Normalize and without
     random augmentation, which belong to ``views``). Without ``test`` (or ``val``) a stratified part is split off.
     """
-    from classroomkd.data.sources.python import dataset_source
-
     wanted = parse({"source": "dataset", **keys})
     request = Request(_side(wanted), wanted.options, wanted.unreadable)
     parts = {part: value for part, value in zip(PARTS, (train, val, test), strict=True) if value is not None}
@@ -77,8 +77,6 @@ def _open(source: Any, request: Request) -> Source | ImageSet:
     if isinstance(source, str):
         opened: Source | ImageSet = open_source(source, request)
         return opened
-    from classroomkd.data.sources.python import from_returned
-
     return from_returned(source, request, "data")
 
 
@@ -86,15 +84,13 @@ def _together(wanted: DataSettings, request: Request) -> Source:
     """One source out of several: each part from its own."""
     given = {part: getattr(wanted, part) for part in PARTS if getattr(wanted, part) is not None}
     if not any(isinstance(value, str) for value in given.values()):
-        from classroomkd.data.sources.python import dataset_source
-
         return dataset_source(given, request, name=type(given["train"]).__name__)
     opened: dict[str, Source] = {}
     for part, value in given.items():
-        got = _open(value, request)
-        if not isinstance(got, Source):
+        source = _open(value, request)
+        if not isinstance(source, Source):
             raise UserError(f"data.{part}: a factory that returns a whole ImageSet cannot be one part; use data.source")
-        opened[part] = got
+        opened[part] = source
     train = opened["train"]
     parts: dict[str, Raw] = {}
     for part, source in opened.items():
@@ -113,11 +109,8 @@ def _together(wanted: DataSettings, request: Request) -> Source:
     for part in ("val", "test"):
         if part not in parts and part in train.parts:
             parts[part] = train.parts[part]
-    name = (
-        train.name
-        if len({source.name for source in opened.values()}) == 1
-        else " + ".join(s.name for s in opened.values())
-    )
+    names = [source.name for source in opened.values()]
+    name = train.name if len(set(names)) == 1 else " + ".join(names)
     whole = hashlib.sha256(" ".join(f"{part}={source.fingerprint}" for part, source in opened.items()).encode())
     notes = tuple(dict.fromkeys(note for source in opened.values() for note in source.notes))
     return Source(name, train.classes, parts, train.views, whole.hexdigest(), notes)
@@ -152,21 +145,21 @@ def _parts_with_ids(source: Source) -> dict[str, Part]:
     return parts
 
 
-def _limited(part: Part, limit: int | None, purpose: str, wanted: DataSettings, classes: int) -> Part:
+def _limited(part: Part, limit: int | None, purpose: str, *, seed: int, classes: int) -> Part:
     if limit is None or limit >= len(part):
         return part
     if limit < classes:
         raise UserError(f"data.{purpose}: {limit} images cannot cover {classes} classes; give at least {classes}")
     target, ids = strata(part)
-    keep = split.stratified(target, ids, limit, seed=wanted.split_seed, purpose=purpose, classes=classes)
+    keep = split.stratified(target, ids, limit, seed=seed, purpose=purpose, classes=classes)
     return part.subset(torch.from_numpy(keep))
 
 
-def _split_off(part: Part, fraction: float, purpose: str, wanted: DataSettings, classes: int) -> tuple[Part, Part]:
+def _split_off(part: Part, fraction: float, purpose: str, *, seed: int, classes: int) -> tuple[Part, Part]:
     """(what stays, what is split off): ``fraction`` of every class."""
     target, ids = strata(part)
     counts = split.counts_for_fraction(np.bincount(target, minlength=classes).astype(np.int64), fraction)
-    away = split.take(target, ids, counts, seed=wanted.split_seed, purpose=purpose)
+    away = split.take(target, ids, counts, seed=seed, purpose=purpose)
     stays = np.setdiff1d(np.arange(len(part)), away)
     return part.subset(torch.from_numpy(stays)), part.subset(torch.from_numpy(away))
 
@@ -180,29 +173,14 @@ def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
         if classes < 2:
             raise UserError(f"data: '{source.name}' has {classes} class; a classifier needs at least two")
         _check_class_sizes(train, source.classes, splits="all" in parts or "test" not in parts, notes=notes)
-    if "test" in parts:
-        test = parts["test"]
-        train = _limited(train, wanted.limit, "limit", wanted, classes)
-    else:
-        if wanted.test_fraction == 0:
-            raise UserError("data.test_fraction: 0, but the source has no test part; give a fraction or data.test")
-        train, test = _split_off(train, wanted.test_fraction, "test", wanted, classes)
-        train = _limited(train, wanted.limit, "limit", wanted, classes)
-    if "val" in parts:
-        val = parts["val"]
-    elif wanted.val_fraction == 0:
-        raise UserError(
-            "data.val_fraction: 0, but the best epoch is chosen on a validation part; give a fraction or data.val"
-        )
-    else:
-        train, val = _split_off(train, wanted.val_fraction, "val", wanted, classes)
-    test = _limited(test, wanted.test_limit, "test_limit", wanted, classes)
-    for name, part in (("training", train), ("validation", val), ("test", test)):
-        if len(part) == 0:
+    limited = partial(_limited, seed=wanted.split_seed, classes=classes)
+    chosen = split.three_parts(parts, wanted, limited, partial(_split_off, seed=wanted.split_seed, classes=classes))
+    for name, part in (("training", "train"), ("validation", "val"), ("test", "test")):
+        if len(chosen[part]) == 0:
             raise UserError(
                 f"data: no image is left for the {name} part of '{source.name}'; raise data.limit or add images"
             )
-    train, val, test = compact(train, val, test)
+    train, val, test = compact(*chosen.values())
     mean, std, measured = mean_std(train)
     if measured < len(train):
         notes.append(f"mean and standard deviation were measured on {measured} of {len(train)} training images")
@@ -224,10 +202,10 @@ def _check_class_sizes(train: Part, classes: tuple[str, ...], *, splits: bool, n
             f"{' to be split' if splits else ''}; too few in {', '.join(hopeless[:8])}{_more(hopeless[7:])}."
             " Add images or remove the class"
         )
-    for limit, sentence in (
-        (5, "will hardly be learned, and scores on them mean little"),
-        (10, "are small: scores on them are uncertain"),
+    for least, below, sentence in (
+        (0, 5, "will hardly be learned, and scores on them mean little"),
+        (5, 10, "are small: scores on them are uncertain"),
     ):
-        tiny = [f"{name} ({count})" for name, count in sizes.items() if (0 if limit == 5 else 5) <= count < limit]
+        tiny = [f"{name} ({count})" for name, count in sizes.items() if least <= count < below]
         if tiny:
-            notes.append(f"classes with fewer than {limit} images {sentence}: {', '.join(tiny[:8])}{_more(tiny[7:])}")
+            notes.append(f"classes with fewer than {below} images {sentence}: {', '.join(tiny[:8])}{_more(tiny[7:])}")

@@ -7,13 +7,19 @@ rounding, and skipping an unreadable file does not reshuffle the rest. Does not 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from classroomkd.data import rng
+from classroomkd.data.spec import DataSettings
+from classroomkd.errors import UserError
 
-__all__ = ["PURPOSES", "counts_for_fraction", "counts_for_total", "stratified", "take"]
+__all__ = ["PURPOSES", "counts_for_fraction", "counts_for_total", "stratified", "take", "three_parts"]
 
+Samples = TypeVar("Samples")
 Ints = NDArray[np.int64]
 
 PURPOSES = {"test": 1, "val": 2, "limit": 3, "test_limit": 4, "student": 5, "mentor": 6}
@@ -69,3 +75,33 @@ def stratified(target: Ints, ids: Ints, total: int, *, seed: int, purpose: str, 
     """Places (ascending) of a stratified subset of ``total`` samples; all of them when there are not more."""
     per_class = np.bincount(target, minlength=classes or 0).astype(np.int64)
     return take(target, ids, counts_for_total(per_class, total), seed=seed, purpose=purpose)
+
+
+def three_parts(
+    parts: Mapping[str, Samples],
+    wanted: DataSettings,
+    limited: Callable[[Samples, int | None, str], Samples],
+    split_off: Callable[[Samples, float, str], tuple[Samples, Samples]],
+) -> dict[str, Samples]:
+    """Train, val and test out of ``all`` or ``train`` and what else the source has; what it lacks is split off.
+
+    ``limited`` takes samples, a limit and its purpose; ``split_off`` samples, a fraction and its purpose, and gives
+    (what stays, what is split off).
+
+    Raises:
+        UserError: a part would be split off, and its fraction is 0.
+    """
+    train = parts["all"] if "all" in parts else parts["train"]
+    test, val = parts.get("test"), parts.get("val")
+    if test is None:
+        if wanted.test_fraction == 0:
+            raise UserError("data.test_fraction: 0, but the source has no test part; give a fraction or data.test")
+        train, test = split_off(train, wanted.test_fraction, "test")
+    train = limited(train, wanted.limit, "limit")
+    if val is None:
+        if wanted.val_fraction == 0:
+            raise UserError(
+                "data.val_fraction: 0, but the best epoch is chosen on a validation part; give a fraction or data.val"
+            )
+        train, val = split_off(train, wanted.val_fraction, "val")
+    return {"train": train, "val": val, "test": limited(test, wanted.test_limit, "test_limit")}

@@ -9,12 +9,14 @@ can be scored by COCO's rules, which see everybody in a picture.
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from classroomkd.data import split
 from classroomkd.data.images import ImageSet, MemoryPixels, Part, Pixels
 from classroomkd.data.keypoints import checks
 from classroomkd.data.keypoints.annotation_file import PersonSource
@@ -62,10 +64,10 @@ def _open(wanted: DataSettings, request: Request) -> PersonSource | ImageSet:
     for part in PARTS:
         text = getattr(wanted, part)
         if text is not None:
-            got = _checked(text, open_source(_text(text), request))
-            if isinstance(got, ImageSet):
+            source = _checked(text, open_source(_text(text), request))
+            if isinstance(source, ImageSet):
                 raise UserError(f"data.{part}: '{text}' gives a whole set, which cannot be one part; use data.source")
-            opened[part] = got
+            opened[part] = source
     train = opened["train"]
     alone = len(opened) == 1
     parts = dict(train.parts) if alone or "all" not in train.parts else {"train": train.parts["all"]}
@@ -95,8 +97,7 @@ def _checked(text: str, opened: Any) -> PersonSource | ImageSet:
 
 
 def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions, canvas: Canvas) -> ImageSet:
-    if wanted.views is None and source.views not in PERSON_VIEWS:
-        raise AssertionError(source.views)
+    assert wanted.views is not None or source.views in PERSON_VIEWS, source.views
     first = source.parts.get("all") or source.parts["train"]
     checks.check_flags(first)
     checks.check_flip_pairs(source.skeleton, first.persons.joints, first.where)
@@ -104,26 +105,8 @@ def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions
         source = widened(source, options.skeleton)
     notes = list(source.notes)
     selections = selections_of(source, notes, refuse=wanted.unreadable == "refuse")
-    pick = {"seed": wanted.split_seed}
-    train = selections["all"] if "all" in selections else selections["train"]
-    if "test" in selections:
-        test = selections["test"]
-        train = limited(train, wanted.limit, "limit", **pick)
-    else:
-        if wanted.test_fraction == 0:
-            raise UserError("data.test_fraction: 0, but the source has no test part; give a fraction or data.test")
-        train, test = split_off(train, wanted.test_fraction, "test", **pick)
-        train = limited(train, wanted.limit, "limit", **pick)
-    if "val" in selections:
-        val = selections["val"]
-    elif wanted.val_fraction == 0:
-        raise UserError(
-            "data.val_fraction: 0, but the best epoch is chosen on a validation part; give a fraction or data.val"
-        )
-    else:
-        train, val = split_off(train, wanted.val_fraction, "val", **pick)
-    test = limited(test, wanted.test_limit, "test_limit", **pick)
-    chosen: dict[str, Selection] = {"train": train, "val": val, "test": test}
+    seed = wanted.split_seed
+    chosen = split.three_parts(selections, wanted, partial(limited, seed=seed), partial(split_off, seed=seed))
     pixels, chosen = _cut(chosen, canvas, options, wanted, notes)
     for name, part in (("training", "train"), ("validation", "val"), ("test", "test")):
         if len(chosen[part]) == 0:
@@ -162,22 +145,23 @@ def _cut(
 ) -> tuple[dict[str, tuple[Pixels, Tensor]], dict[str, Selection]]:
     """Pixels and rows of every part, and the parts without what could not be decoded."""
     total = sum(len(selection) for selection in chosen.values()) * 3 * canvas.side**2
-    keep = total <= options.memory_gib * 2**30
-    found: dict[str, tuple[Pixels, Tensor]] = {}
-    left: dict[str, Selection] = {}
+    in_memory = total <= options.memory_gib * 2**30
+    pixels: dict[str, tuple[Pixels, Tensor]] = {}
+    readable: dict[str, Selection] = {}
     for name, selection in chosen.items():
         origin, step = crop(selection.persons.region, canvas.size, options.padding)
         pictures = [selection.pictures[place] for place in selection.persons.picture]
         jobs: list[Job] = [(p, o, float(s)) for p, o, s in zip(pictures, origin, step, strict=True)]
-        if not keep:
-            if not isinstance(selection.store, Files):
-                raise UserError(
-                    f"data: {total / 2**30:.1f} GiB of crops exceed data.options.memory_gib"
-                    f" ({options.memory_gib:g}); raise it, or take a smaller data.size or fewer samples"
-                )
-            made, bad = None, look_at_all(selection.store, jobs)
+        canvases: Tensor | None = None
+        if in_memory:
+            canvases, bad = cut_all(selection.store, jobs, canvas)
+        elif isinstance(selection.store, Files):
+            bad = look_at_all(selection.store, jobs)
         else:
-            made, bad = cut_all(selection.store, jobs, canvas)
+            raise UserError(
+                f"data: {total / 2**30:.1f} GiB of crops exceed data.options.memory_gib"
+                f" ({options.memory_gib:g}); raise it, or take a smaller data.size or fewer samples"
+            )
         if bad and wanted.unreadable == "refuse":
             file, reason = pictures[min(bad)].file, bad[min(bad)]
             raise UserError(
@@ -189,15 +173,15 @@ def _cut(
         )
         good = np.array([row not in bad for row in range(len(selection))], bool)
         gone = np.unique(selection.persons.picture[~good])
-        left[name] = selection.placed(origin, step).take(good).without(gone)
+        readable[name] = selection.placed(origin, step).take(good).without(gone)
         rows = np.flatnonzero(good)
-        if made is not None:
-            cut: Pixels = MemoryPixels(made[torch.from_numpy(rows)] if bad else made)
+        if canvases is not None:
+            cut: Pixels = MemoryPixels(canvases[torch.from_numpy(rows)] if bad else canvases)
         else:
             assert isinstance(selection.store, Files)
             cut = CropPixels(selection.store, [pictures[row] for row in rows], origin[rows], step[rows], canvas)
-        found[name] = cut, torch.arange(len(rows))
-    return found, left
+        pixels[name] = cut, torch.arange(len(rows))
+    return pixels, readable
 
 
 def _people(
