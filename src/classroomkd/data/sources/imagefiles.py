@@ -56,22 +56,30 @@ def read(
     parts, start = {}, 0
     for part, listed in files.items():
         keep = [place for place, (name, _) in enumerate(listed) if name not in bad]
-        kept: Pixels
+        pixels: Pixels
         if in_memory:
             mine = images[start : start + len(listed)]
-            kept = MemoryPixels(torch.from_numpy(mine if len(keep) == len(listed) else mine[keep]))
+            pixels = MemoryPixels(torch.from_numpy(mine if len(keep) == len(listed) else mine[keep]))
         else:
-            kept = FilePixels(root, [listed[place][0] for place in keep], size=size, shape=shape)
+            pixels = FilePixels(root, [listed[place][0] for place in keep], size=size, shape=shape)
         start += len(listed)
         target = torch.tensor([listed[place][1] for place in keep], dtype=torch.int64)
-        parts[part] = Raw(kept, target, torch.tensor(keep, dtype=torch.int64), len(listed))
+        parts[part] = Raw(pixels, target, torch.tensor(keep, dtype=torch.int64), len(listed))
     views = "crop_flip" if max(shape[1:]) <= SMALL else "resized_crop"
     return Source(root.resolve().name, classes, parts, views, _fingerprint(root, files, classes, size), tuple(notes))
 
 
-def _parallel(work: Callable[[str], None], names: Iterable[str]) -> None:
+def _parallel(work: Callable[[str], None], names: Iterable[str], bad: dict[str, str]) -> None:
+    """Do ``work`` on every file; those that cannot be decoded go to ``bad`` with their reason."""
+
+    def tried(name: str) -> None:
+        try:
+            work(name)
+        except decode.DecodeError as error:
+            bad[name] = str(error)
+
     with ThreadPoolExecutor(pool_size(), thread_name_prefix="decode") as pool:
-        for _ in pool.map(work, names, chunksize=1):
+        for _ in pool.map(tried, names):
             pass
 
 
@@ -80,12 +88,9 @@ def _scan(root: Path, names: Sequence[str], bad: dict[str, str]) -> dict[str, tu
     sizes: dict[str, tuple[int, int]] = {}
 
     def look(name: str) -> None:
-        try:
-            sizes[name] = decode.oriented_size(root / name)
-        except decode.DecodeError as error:
-            bad[name] = str(error)
+        sizes[name] = decode.oriented_size(root / name)
 
-    _parallel(look, names)
+    _parallel(look, names, bad)
     return sizes
 
 
@@ -113,12 +118,9 @@ def _decode_all(
     rows = {name: row for row, name in enumerate(names)}
 
     def work(name: str) -> None:
-        try:
-            images[rows[name]] = decode.decode(root / name, size)
-        except decode.DecodeError as error:
-            bad[name] = str(error)
+        images[rows[name]] = decode.decode(root / name, size)
 
-    _parallel(work, [name for name in names if name not in bad])
+    _parallel(work, [name for name in names if name not in bad], bad)
 
 
 def _report(root: Path, bad: dict[str, str], request: Request, notes: list[str]) -> None:

@@ -1,6 +1,6 @@
 """Source ``imagefolder:DIR``: your own images, one folder per class.
 
-``DIR/class/*.jpg`` is one lot, to be split by ``load``. ``DIR/train/class/…`` with ``DIR/val`` (or ``valid``,
+``DIR/class/*.jpg`` is one part, to be split by ``load``. ``DIR/train/class/…`` with ``DIR/val`` (or ``valid``,
 ``validation``) and ``DIR/test`` beside it are taken as they are; with train and val only, val is what the final score
 is measured on (as everybody does with ImageNet) and a validation part is split off train. Class names are the
 folders' names, sorted; files are listed recursively, in sorted order, and a file's place in that list is its id.
@@ -10,7 +10,6 @@ Images are decoded once into memory when they fit ``options.memory_gib`` (2), el
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from classroomkd.data.decode import ENDINGS
@@ -22,15 +21,7 @@ __all__ = ["open_imagefolder"]
 
 _PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
-
-@dataclass(frozen=True)
-class _Listing:
-    """What one part's folder holds: class names, files by class (relative to the root) and how many other files were
-    passed by."""
-
-    classes: tuple[str, ...]
-    files: tuple[tuple[str, ...], ...]
-    others: tuple[str, ...]
+Listing = dict[str, list[str]]  # the images of one part by class, relative to the folder that was named
 
 
 def open_imagefolder(argument: str, request: Request) -> Source:
@@ -40,12 +31,12 @@ def open_imagefolder(argument: str, request: Request) -> Source:
         raise UserError(f"data: imagefolder:{argument} is a file; give the folder that holds one folder per class")
     notes: list[str] = []
     places = _part_folders(folder)
-    listings = {part: _list(folder, place, notes) for part, place in places.items()}
+    others: list[str] = []
+    listings = {part: _list(folder, place, others) for part, place in places.items()}
     first = next(iter(listings))
-    classes = _without_empty(folder, listings[first], places[first], request, notes)
+    classes = _without_empty(listings[first], places[first], request, notes)
     for part, listing in listings.items():
-        _same_classes(classes, listing, part, places[part])
-    others = [name for listing in listings.values() for name in listing.others]
+        _check_classes(classes, listing, places[part])
     if others:
         notes.append(f"{len(others)} files are no images by their name and were left out, e.g. {others[0]}")
     if "test" not in listings and "val" in listings:
@@ -55,18 +46,15 @@ def open_imagefolder(argument: str, request: Request) -> Source:
             f"{places['val'].name}/ is used as the test part (there is no test/); a validation part is split off train/"
         )
     files = {
-        part: [
-            (name, label) for label, kind in enumerate(classes) for name in listing.files[listing.classes.index(kind)]
-        ]
-        for part, listing in ((p, _complete(entry, classes)) for p, entry in listings.items())
+        part: [(file, label) for label, name in enumerate(classes) for file in listing.get(name, ())]
+        for part, listing in listings.items()
     }
     return imagefiles.read(folder.path, files, classes, request, notes)
 
 
 def _visible(path: Path) -> list[Path]:
-    return sorted(
-        (entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")), key=lambda e: e.name
-    )
+    folders = (entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(folders, key=lambda folder: folder.name)
 
 
 def _part_folders(folder: Folder) -> dict[str, Path]:
@@ -87,32 +75,27 @@ def _part_folders(folder: Folder) -> dict[str, Path]:
     return {part: places[part] for part in ("train", "val", "test") if part in places}
 
 
-def _list(folder: Folder, place: Path, notes: list[str]) -> _Listing:
+def _list(folder: Folder, place: Path, others: list[str]) -> Listing:
+    """The images of one part; files that are none by their name go to ``others``."""
     kinds = _visible(place)
     if not kinds:
         loose = [entry.name for entry in place.iterdir() if entry.suffix.lower() in ENDINGS]
-        found = f"{len(loose)} images that lie in it directly" if loose else Folder.inside(place)
+        content = f"{len(loose)} images that lie in it directly" if loose else Folder.inside(place)
         raise UserError(
             f"data: imagefolder:{place}: looked for one folder per class (such as {place.name}/cat/1.jpg);"
-            f" found {found}."
-            " Put the images of each class into a folder with the class's name"
+            f" found {content}. Put the images of each class into a folder with the class's name"
         )
-    files: list[tuple[str, ...]] = []
-    others: list[str] = []
+    listing: Listing = {kind.name: [] for kind in kinds}
     for kind in kinds:
-        images: list[str] = []
         for path in sorted(kind.rglob("*")):
-            if path.name.startswith(".") or not path.is_file():
-                continue
-            (images if path.suffix.lower() in ENDINGS else others).append(path.relative_to(folder.path).as_posix())
-        files.append(tuple(images))
-    return _Listing(tuple(kind.name for kind in kinds), tuple(files), tuple(others))
+            if path.is_file() and not path.name.startswith("."):
+                names = listing[kind.name] if path.suffix.lower() in ENDINGS else others
+                names.append(path.relative_to(folder.path).as_posix())
+    return listing
 
 
-def _without_empty(
-    folder: Folder, listing: _Listing, place: Path, request: Request, notes: list[str]
-) -> tuple[str, ...]:
-    empty = [name for name, files in zip(listing.classes, listing.files, strict=True) if not files]
+def _without_empty(listing: Listing, place: Path, request: Request, notes: list[str]) -> tuple[str, ...]:
+    empty = [name for name, files in listing.items() if not files]
     if empty:
         where = ", ".join(str(place / name) for name in empty[:5])
         if request.unreadable != "skip":
@@ -121,19 +104,13 @@ def _without_empty(
                 " data.unreadable: skip to leave such classes out"
             )
         notes.append(f"empty class folders were left out: {', '.join(empty)}")
-    return tuple(name for name in listing.classes if name not in empty)
+    return tuple(name for name in listing if name not in empty)
 
 
-def _same_classes(classes: tuple[str, ...], listing: _Listing, part: str, place: Path) -> None:
-    extra = [name for name, files in zip(listing.classes, listing.files, strict=True) if files and name not in classes]
+def _check_classes(classes: tuple[str, ...], listing: Listing, place: Path) -> None:
+    extra = [name for name, files in listing.items() if files and name not in classes]
     if extra:
         raise UserError(
             f"data: {place / extra[0]} is a class that the train folder lacks; both must have the same class folders"
             + (f" (and {len(extra) - 1} more)" if len(extra) > 1 else "")
         )
-
-
-def _complete(listing: _Listing, classes: tuple[str, ...]) -> _Listing:
-    """The listing with an empty entry for every class it lacks."""
-    have = dict(zip(listing.classes, listing.files, strict=True))
-    return _Listing(classes, tuple(have.get(name, ()) for name in classes), listing.others)
