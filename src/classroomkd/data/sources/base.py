@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from classroomkd.data.images import MemoryPixels, Pixels
 from classroomkd.data.targets import CLASS, TargetKind
 from classroomkd.errors import UserError
 
-__all__ = ["Folder", "Raw", "Request", "Source", "fingerprint", "memory"]
+__all__ = ["Folder", "Raw", "Request", "Source", "fingerprint", "first_of", "memory"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,11 @@ def fingerprint(definition: str, *arrays: NDArray[Any] | Tensor) -> str:
     return total.hexdigest()
 
 
+def first_of(names: Sequence[str], most: int = 8) -> str:
+    """The first names of a list and how many follow, for a message; nothing for none."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 class Folder:
     """A folder the user named, and the sentences for what is not in it."""
 
@@ -92,19 +97,16 @@ class Folder:
                 near = near.parent
             raise UserError(
                 f"data: {source}:{argument}: there is no folder {self.path} (looked from {Path.cwd()}; {near}"
-                f" exists and holds"
-                f" {self.inside(near)}). Give the path of a folder that exists"
+                f" exists and holds {self.inside(near)}). Give the path of a folder that exists"
             )
 
     @staticmethod
-    def inside(path: Path, most: int = 8) -> str:
+    def inside(path: Path) -> str:
         """The first names in a folder, for an error message."""
         if not path.is_dir():
             return "(a file)"
         names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in path.iterdir())
-        if not names:
-            return "nothing"
-        return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+        return first_of(names) or "nothing"
 
     def missing(self, wanted: str) -> UserError:
         """The error for a folder that lacks ``wanted``."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from classroomkd._limits import TooLarge
 from classroomkd.data.sources import cifar_strips, restricted_pickle
-from classroomkd.data.sources.base import Folder, Raw, Request, Source, fingerprint, memory
+from classroomkd.data.sources.base import Folder, Raw, Request, Source, fingerprint, first_of, memory
 from classroomkd.errors import UserError
 
 __all__ = ["open_cifar10", "open_cifar100"]
@@ -35,35 +35,47 @@ _MEMBER = 60_000 * (_PIXELS + 64)  # bytes of a file in an archive: all images o
 
 
 @dataclass(frozen=True)
+class _Layout:
+    """One of the two official forms of a data set: how its files are called, by part, and where they lie."""
+
+    files: Mapping[str, tuple[str, ...]]
+    names: str  # the file of class names
+    folder: str
+    archive: str
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Every file that is read of an archive."""
+        return frozenset(name for files in self.files.values() for name in files) | {self.names}
+
+
+@dataclass(frozen=True)
 class _Kind:
     """What is particular to one of the two data sets."""
 
     name: str
     classes: int
-    stem: str  # of the archives and folders
-    binary: Mapping[str, tuple[str, ...]]
-    binary_names: str
-    label_bytes: int  # bytes before the pixels of a record; the last one is the class
-    python: Mapping[str, tuple[str, ...]]
-    python_names: tuple[str, str]  # file, key
+    binary: _Layout
+    label_bytes: int  # bytes before the pixels of a binary record; the last one is the class
+    python: _Layout
+    python_names: str  # the key of the class names
     python_label: str
-
-    @staticmethod
-    def wanted(parts: Mapping[str, tuple[str, ...]], names: str) -> frozenset[str]:
-        """Every file that is read of an archive."""
-        return frozenset(name for files in parts.values() for name in files) | {names}
 
 
 _BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
 _CIFAR10 = _Kind(
-    "cifar10", 10, "cifar-10",
-    {"train": tuple(f"{name}.bin" for name in _BATCHES), "test": ("test_batch.bin",)}, "batches.meta.txt", 1,
-    {"train": _BATCHES, "test": ("test_batch",)}, ("batches.meta", "label_names"), "labels",
+    "cifar10", 10,
+    _Layout({"train": tuple(f"{name}.bin" for name in _BATCHES), "test": ("test_batch.bin",)}, "batches.meta.txt",
+            "cifar-10-batches-bin", "cifar-10-binary.tar.gz"), 1,
+    _Layout({"train": _BATCHES, "test": ("test_batch",)}, "batches.meta",
+            "cifar-10-batches-py", "cifar-10-python.tar.gz"), "label_names", "labels",
 )  # fmt: skip
 _CIFAR100 = _Kind(
-    "cifar100", 100, "cifar-100",
-    {"train": ("train.bin",), "test": ("test.bin",)}, "fine_label_names.txt", 2,
-    {"train": ("train",), "test": ("test",)}, ("meta", "fine_label_names"), "fine_labels",
+    "cifar100", 100,
+    _Layout({"train": ("train.bin",), "test": ("test.bin",)}, "fine_label_names.txt",
+            "cifar-100-binary", "cifar-100-binary.tar.gz"), 2,
+    _Layout({"train": ("train",), "test": ("test",)}, "meta",
+            "cifar-100-python", "cifar-100-python.tar.gz"), "fine_label_names", "fine_labels",
 )  # fmt: skip
 
 
@@ -96,10 +108,10 @@ def _open(kind: _Kind, argument: str, request: Request) -> Source:
     count = int(request.options.get("classes", kind.classes))
     if not 2 <= count <= kind.classes:
         raise UserError(f"data.options.classes = {count}: {kind.name} has {kind.classes}; give a number from 2 to that")
-    kept = [number * kind.classes // count for number in range(count)]  # evenly spaced over the official order
-    names = tuple(names[number] for number in kept)
+    chosen = [number * kind.classes // count for number in range(count)]  # evenly spaced over the official order
+    names = tuple(names[number] for number in chosen)
     place = np.full(kind.classes, -1, np.int64)
-    place[kept] = np.arange(count)
+    place[chosen] = np.arange(count)
     parts: dict[str, Raw] = {}
     arrays: list[NDArray[Any]] = []
     for part, (images, target) in content.parts.items():
@@ -119,30 +131,22 @@ def _open(kind: _Kind, argument: str, request: Request) -> Source:
 def _find(kind: _Kind, folder: Folder) -> _Content:
     path = folder.path
     if path.is_file():
-        if path.name.endswith((".tar.gz", ".tgz", ".tar")):
-            if "python" in path.name:
-                return _python(kind, _archive(path, kind.wanted(kind.python, kind.python_names[0])), path)
-            return _binary(kind, _archive(path, kind.wanted(kind.binary, kind.binary_names)), path)
-        raise UserError(f"data: {path} is a file; give the official .tar.gz or the folder that holds the data")
-    first_binary, first_python = kind.binary["train"][0], kind.python["train"][0]
-    unpacked_python = f"{kind.stem}-batches-py" if kind.classes == 10 else f"{kind.stem}-python"
-    unpacked_binary = f"{kind.stem}-batches-bin" if kind.classes == 10 else f"{kind.stem}-binary"
-    for inner in (path, path / unpacked_binary):
-        if (inner / first_binary).is_file():
-            return _binary(kind, _files(inner), inner)
-    binary_archive = path / f"{kind.stem}-binary.tar.gz"
-    if binary_archive.is_file():
-        return _binary(kind, _archive(binary_archive, kind.wanted(kind.binary, kind.binary_names)), binary_archive)
-    for inner in (path, path / unpacked_python):
-        if (inner / first_python).is_file():
-            return _python(kind, _files(inner), inner)
-    python_archive = path / f"{kind.stem}-python.tar.gz"
-    if python_archive.is_file():
-        return _python(kind, _archive(python_archive, kind.wanted(kind.python, kind.python_names[0])), python_archive)
+        if not path.name.endswith((".tar.gz", ".tgz", ".tar")):
+            raise UserError(f"data: {path} is a file; give the official .tar.gz or the folder that holds the data")
+        layout, decoded = (kind.python, _python) if "python" in path.name else (kind.binary, _binary)
+        return decoded(kind, _archive(path, layout.wanted), path)
+    for layout, decoded in ((kind.binary, _binary), (kind.python, _python)):
+        for inner in (path, path / layout.folder):
+            if (inner / layout.files["train"][0]).is_file():
+                return decoded(kind, _files(inner), inner)
+        archive = path / layout.archive
+        if archive.is_file():
+            return decoded(kind, _archive(archive, layout.wanted), archive)
     if kind.classes == 100 and cifar_strips.present(path):
         names, parts = cifar_strips.read(path)
         return _Content(names, parts)
-    wanted = f"{first_binary}, {unpacked_binary}/, {binary_archive.name}, {unpacked_python}/, {python_archive.name}"
+    binary, python = kind.binary, kind.python
+    wanted = f"{binary.files['train'][0]}, {binary.folder}/, {binary.archive}, {python.folder}/, {python.archive}"
     raise folder.missing(wanted + (" or cifar100_train_0.zip" if kind.classes == 100 else ""))
 
 
@@ -184,7 +188,7 @@ def _archive(path: Path, wanted: frozenset[str]) -> Read:
     """Reads members by their last name, whatever folder the archive puts them in; those ``wanted`` are read into memory
     once, others are skipped."""
     members: dict[str, bytes] = {}
-    others: list[str] = []
+    others: set[str] = set()
     try:
         with path.open("rb") as packed:
             zipped = packed.read(2) == b"\x1f\x8b"
@@ -195,8 +199,10 @@ def _archive(path: Path, wanted: frozenset[str]) -> Read:
             ):
                 while (member := archive.next()) is not None:
                     name = Path(member.name).name
-                    if not member.isfile() or name not in wanted:
-                        others += [name] if member.isfile() else []
+                    if not member.isfile():
+                        continue
+                    if name not in wanted:
+                        others.add(name)
                         continue
                     if member.size > _MEMBER:
                         raise TooLarge(f"{member.name} declares {member.size:,} bytes, more than {_MEMBER:,}")
@@ -210,9 +216,7 @@ def _archive(path: Path, wanted: frozenset[str]) -> Read:
 
     def read(name: str) -> bytes:
         if name not in members:
-            there = sorted({*members, *others})
-            shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
-            raise UserError(f"data: {path} lacks {name}; it holds {shown or 'nothing'}")
+            raise UserError(f"data: {path} lacks {name}; it holds {first_of(sorted({*members, *others})) or 'nothing'}")
         return members[name]
 
     return read
@@ -228,25 +232,25 @@ def _names(read: Read, name: str) -> tuple[str, ...] | None:
 def _binary(kind: _Kind, read: Read, where: Path) -> _Content:
     record = kind.label_bytes + _PIXELS
     parts = {}
-    for part, files in kind.binary.items():
+    for part, files in kind.binary.files.items():
         images, targets = [], []
         for name in files:
             data = np.frombuffer(read(name), np.uint8)
             if data.size == 0 or data.size % record:
                 raise UserError(
                     f"data: {where}/{name} has {data.size} bytes, not a multiple of {record}: it is cut off;"
-                    f" fetch it again"
+                    " fetch it again"
                 )
             rows = data.reshape(-1, record)
             targets.append(rows[:, kind.label_bytes - 1].astype(np.int64))
             images.append(rows[:, kind.label_bytes :].reshape(-1, 3, 32, 32))
         parts[part] = (np.concatenate(images), np.concatenate(targets))
-    return _Content(_checked_names(kind, _names(read, kind.binary_names)), parts)
+    return _Content(_checked_names(kind, _names(read, kind.binary.names)), parts)
 
 
 def _python(kind: _Kind, read: Read, where: Path) -> _Content:
     parts = {}
-    for part, files in kind.python.items():
+    for part, files in kind.python.files.items():
         images, targets = [], []
         for name in files:
             place = f"{where}/{name}"
@@ -260,14 +264,14 @@ def _python(kind: _Kind, read: Read, where: Path) -> _Content:
             images.append(rows.reshape(-1, 3, 32, 32))
             targets.append(np.array(labels, np.int64))
         parts[part] = (np.concatenate(images), np.concatenate(targets))
-    file, key = kind.python_names
+    file = kind.python.names
     try:
         meta = restricted_pickle.load(io.BytesIO(read(file)), f"{where}/{file}")
-    except UserError as error:
-        if not isinstance(error, restricted_pickle.RefusedError):
-            return _Content(None, parts)
+    except restricted_pickle.RefusedError:
         raise
-    names = meta.get(key)
+    except UserError:
+        return _Content(None, parts)
+    names = meta.get(kind.python_names)
     return _Content(_checked_names(kind, tuple(map(str, names)) if isinstance(names, list) else None), parts)
 
 

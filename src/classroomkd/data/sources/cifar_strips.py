@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from classroomkd._limits import MOST_PICTURE, check_pixels, check_unpacked, read_exactly
+from classroomkd.data.keypoints.archive import UNREADABLE
 from classroomkd.errors import UserError
 
 __all__ = ["present", "read"]
@@ -64,7 +64,7 @@ def read(folder: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
 
 
 def _strips(path: Path) -> list[tuple[int, str, NDArray[np.uint8]]]:
-    found = []
+    strips = []
     try:
         with zipfile.ZipFile(path) as archive:
             for member in sorted(archive.infolist(), key=lambda member: member.filename):
@@ -76,15 +76,7 @@ def _strips(path: Path) -> list[tuple[int, str, NDArray[np.uint8]]]:
                     check_pixels(*picture.size)
                     strip = np.asarray(picture.convert("RGB"))
                     images = strip.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
-                    found.append((int(match[1]), match[2], np.ascontiguousarray(images)))
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        UnidentifiedImageError,
-        OSError,
-        ValueError,
-        EOFError,
-        RuntimeError,  # a member that is encrypted, or packed in an unknown way
-    ) as error:
+                    strips.append((int(match[1]), match[2], np.ascontiguousarray(images)))
+    except UNREADABLE as error:
         raise UserError(f"data: {path} is damaged ({error}); fetch it again") from error
-    return found
+    return strips

@@ -17,11 +17,11 @@ from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSou
 from classroomkd.data.keypoints.coco import read_coco, read_detections
 from classroomkd.data.keypoints.files import Files
 from classroomkd.data.skeleton import Skeleton
-from classroomkd.data.sources.base import Request
+from classroomkd.data.sources.base import Request, first_of
 from classroomkd.data.spec import PARTS
 from classroomkd.errors import UserError
 
-__all__ = ["find_parts", "open_coco", "part_files"]
+__all__ = ["open_coco", "part_files"]
 
 SIZE = (256, 192)
 
@@ -79,7 +79,7 @@ def _outside(boxes: str) -> bytes:
 
 def part_files(store: Files, text: str, request: Request, prefer: str, notes: list[str]) -> dict[str, str]:
     """The annotation file of every part: {"train": …, "test": …} or {"all": …}."""
-    files = find_parts(store, text, request, prefer)
+    files = _find_parts(store, text, request, prefer)
     if "test" not in files and "val" in files:
         files = {"train": files["train"], "test": files["val"]}
         notes.append(
@@ -89,7 +89,7 @@ def part_files(store: Files, text: str, request: Request, prefer: str, notes: li
     return files
 
 
-def find_parts(store: Files, text: str, request: Request, prefer: str) -> dict[str, str]:
+def _find_parts(store: Files, text: str, request: Request, prefer: str) -> dict[str, str]:
     """The annotation files by part, as they are called."""
     named = {part: str(request.options[part]) for part in PARTS if part in request.options}
     if named:
@@ -98,29 +98,29 @@ def find_parts(store: Files, text: str, request: Request, prefer: str) -> dict[s
             wrong = (
                 f"{missing[0]} is not in {store.path}" if missing else "data.options: 'train' is not among the files"
             )
-            raise UserError(f"{wrong}; there are {_shown(_jsons(store))}")
+            raise UserError(f"{wrong}; there are {first_of(_jsons(store), 6)}")
         return named
     every = _jsons(store)
     preferred = [file for file in every if PurePosixPath(file).name.startswith(prefer)] if prefer else []
     files = preferred or every
-    found: dict[str, str] = {}
+    by_part: dict[str, str] = {}
     for part in PARTS:
         exact = [file for file in files if PurePosixPath(file).name == f"{prefer}_{part}2017.json"]
         loose = exact or [file for file in files if re.search(_CALLED[part], PurePosixPath(file).stem)]
         if len(loose) > 1:
             raise UserError(
-                f"data: {text}: {len(loose)} annotation files could be the {part} part ({_shown(loose)}); say which:"
-                f" data.options.{part}: {loose[0]}"
+                f"data: {text}: {len(loose)} annotation files could be the {part} part ({first_of(loose, 6)}); say"
+                f" which: data.options.{part}: {loose[0]}"
             )
         if loose:
-            found[part] = loose[0]
-    if "train" in found:
-        return found
+            by_part[part] = loose[0]
+    if "train" in by_part:
+        return by_part
     if len(files) == 1:
         return {"all": files[0]}
     raise UserError(
-        f"data: {text}: looked for annotation files (*train*.json, *val*.json); found {_shown(every) or 'none'}. Say"
-        " which: data.options.train: FILE"
+        f"data: {text}: looked for annotation files (*train*.json, *val*.json); found {first_of(every, 6) or 'none'}."
+        " Say which: data.options.train: FILE"
     )
 
 
@@ -129,10 +129,6 @@ _CALLED = {"train": r"train(?!val)", "val": r"(?<!train)val", "test": r"test"}
 
 def _jsons(store: Files) -> list[str]:
     return sorted(name for name in store.names() if name.endswith(".json"))
-
-
-def _shown(files: list[str]) -> str:
-    return ", ".join(files[:6]) + (f" and {len(files) - 6} more" if len(files) > 6 else "")
 
 
 def _images(store: Files, file: str, listing: AnnotationFile, request: Request) -> str:
