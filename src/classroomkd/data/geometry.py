@@ -76,8 +76,7 @@ def fit(images: Tensor | NDArray[np.uint8], size: int | None = None, *, where: s
     if images.dim() != 4 or images.shape[1] not in (1, 3):
         raise UserError(
             f"{where}: images have shape {tuple(images.shape[1:])} (channels, height, width); only 1 or 3"
-            f" channels fit the networks:"
-            " convert the images to grey or RGB first"
+            f" channels fit the networks: convert the images to grey or RGB first"
         )
     if 0 in images.shape[-2:]:
         raise UserError(f"{where}: images have shape {tuple(images.shape[1:])}, a side without pixels")

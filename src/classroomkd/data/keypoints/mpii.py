@@ -119,8 +119,7 @@ def _sizes(store: Files, names: list[str], where: str, refuse: bool) -> dict[str
     if missing and refuse:
         raise UserError(
             f"data: {where}: {len(missing)} of {len(names)} images are not in {store.path}/{store.inside}, e.g."
-            f" {missing[0]}; data.options.images names their folder; or set"
-            " data.unreadable: skip"
+            f" {missing[0]}; data.options.images names their folder; or set data.unreadable: skip"
         )
     sizes = dict.fromkeys(missing, _UNKNOWN)
     for name in (name for name in names if name not in sizes):

@@ -112,8 +112,7 @@ def _read(dataset: Any, size: int | None, where: str) -> tuple[Raw, str]:
     if not torch.equal(first, item_pixels(_item(dataset, 0, where)[0], size, f"{where}: item 0")):
         raise UserError(
             f"{where}: the dataset gives another image each time it is asked for item 0; take random"
-            f" augmentation out of it"
-            " (data.views does that, so that it can be replayed)"
+            f" augmentation out of it (data.views does that, so that it can be replayed)"
         )
     channels, height, width = first.shape
     reader = DatasetPixels(dataset, size=size, shape=(channels, height, width), where=where)
