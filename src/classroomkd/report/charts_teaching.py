@@ -11,7 +11,7 @@ import numpy as np
 from classroomkd.report.chart_helpers import colour_of, data, focus, lit, row_axis, row_height, short_labels, sized, tip
 from classroomkd.report.charts import MAX_CLASSES
 from classroomkd.report.records import Activity, Array, thin
-from classroomkd.report.style import DASHES, Ink
+from classroomkd.report.style import Ink, dash_of
 from classroomkd.report.vocabulary import CLASSES, Vocabulary
 
 __all__ = ["CELLS_WITH_TEXT", "heat", "over_time", "pick_classes"]
@@ -38,19 +38,19 @@ def over_time(
     table: Array = getattr(activity, measure)
     limit = max(80, POINTS // max(1, len(table)))
     table, epochs = thin(table, limit), thin(activity.x, limit)
-    rows = [
-        {"epoch": float(x), "mentor": name, "value": scale * float(y)}
-        for name, line in zip(activity.mentors, table, strict=True)
-        for x, y in zip(epochs, line, strict=True)
-        if y == y
-    ]
+
+    def points(name: str, line: Array) -> list[dict[str, Any]]:
+        pairs = zip(epochs, line, strict=True)
+        return [{"epoch": float(x), "mentor": name, "value": scale * float(y)} for x, y in pairs if y == y]
+
+    rows = [point for name, line in zip(activity.mentors, table, strict=True) for point in points(name, line)]
     domain = list(activity.mentors)
     x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(grid=False, tickCount=5))
     y = alt.Y(
         "value:Q", title=title, axis=alt.Axis(title=None, tickCount=5), scale=alt.Scale(zero=measure != "temperature")
     )
     colour = colour_of("mentor:N", domain, colours, legend=legend)
-    dashes = [DASHES[(index // len(ink.hues)) % len(DASHES)] for index in range(len(domain))]
+    dashes = [dash_of(index, ink) for index in range(len(domain))]
     base = alt.Chart(data(rows)).encode(x=x, y=y, color=colour)
     lines = base.mark_line(strokeWidth=2.2).encode(
         opacity=lit("mentor", 1, 0.12),
@@ -60,14 +60,8 @@ def over_time(
     chart = lines + base.mark_point(size=40, opacity=0).encode(tooltip=tips)
     nobody = thin(activity.none_active, limit)
     if measure == "active" and np.isfinite(nobody).any():
-        none = [
-            {"epoch": float(x), "mentor": NOBODY, "value": scale * float(y)}
-            for x, y in zip(epochs, nobody, strict=True)
-            if y == y
-        ]
-        area = alt.Chart(data(none)).mark_area(
-            color=ink.alone, opacity=0.25, line={"color": ink.alone, "strokeWidth": 1.2}
-        )
+        grey = {"color": ink.alone, "strokeWidth": 1.2}
+        area = alt.Chart(data(points(NOBODY, nobody))).mark_area(color=ink.alone, opacity=0.25, line=grey)
         chart = area.encode(x=x, y=y, tooltip=tips) + chart
     return sized(chart, 210, f"{title} by epoch, one line a mentor").add_params(focus())
 

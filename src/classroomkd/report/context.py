@@ -8,10 +8,10 @@ from typing import Any
 
 from classroomkd.report import vocabulary as words
 from classroomkd.report.headline import main_arm
-from classroomkd.report.html import Html, el
+from classroomkd.report.html import Html, el, stroke, swatch
 from classroomkd.report.records import ArmLog, Teaching, read_run
 from classroomkd.report.rows import Row, find_baseline, result_rows
-from classroomkd.report.style import DASHES, Ink, arm_colours
+from classroomkd.report.style import Ink, arm_colours, svg_dash
 from classroomkd.report.summary import ArmInfo, Summary
 from classroomkd.report.vocabulary import Vocabulary
 
@@ -95,24 +95,12 @@ class ReportContext:
         """Buttons that name the series; with scripts on, one lights up its series in the charts beside it."""
         items = []
         for index, (name, colour) in enumerate(zip(names, colours, strict=True)):
-            dash = DASHES[(index // len(self.ink.hues)) % len(DASHES)] if dashes else DASHES[0]
-            stroke = f"stroke:{colour};stroke-width:5" if dash == DASHES[0] else f"stroke:{colour};stroke-width:4"
-            line = el(
-                "line",
-                x1="0",
-                y1="6",
-                x2="24",
-                y2="6",
-                style=stroke,
-                stroke_dasharray=" ".join(map(str, dash)) if dash != DASHES[0] else None,
-            )
-            key = el("svg", line, viewBox="0 0 24 12", aria_hidden="true")
-            items.append(
-                el("li", el("button", key, name, type="button", disabled=True, aria_pressed="false", data_name=name))
-            )
+            dash = svg_dash(index, self.ink) if dashes else None
+            key = stroke(f"stroke:{colour};stroke-width:{4 if dash else 5}", dash)
+            button = el("button", key, name, type="button", disabled=True, aria_pressed="false", data_name=name)
+            items.append(el("li", button))
         return el("ul", *items, class_="legend", aria_label="Legend")
 
     def named(self, colour: str, name: str, tag: str = "") -> Html:
         """The heading of a table row: a small square of the series' colour, the name, and a tag if there is one."""
-        square = el("i", class_="swatch", style=f"background:{colour}", aria_hidden="true")
-        return el("span", square, el("span", name, el("span", tag, class_="tag") if tag else None), class_="name")
+        return swatch(colour, name, el("span", tag, class_="tag") if tag else None)

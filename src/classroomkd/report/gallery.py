@@ -12,8 +12,8 @@ from classroomkd.errors import UserError
 from classroomkd.report import vocabulary as words
 from classroomkd.report.context import ReportContext
 from classroomkd.report.gallery_file import Gallery, Person, PersonAnswer, read_gallery
-from classroomkd.report.html import Html, el, join, lead, section, table
-from classroomkd.report.style import DASHES
+from classroomkd.report.html import Html, el, lead, note, section, stroke, swatch, table
+from classroomkd.report.style import svg_dash
 
 __all__ = ["Series", "pictures", "toggles"]
 
@@ -45,7 +45,7 @@ def pictures(context: ReportContext) -> tuple[Html, int]:
     try:
         kept = read_gallery(context.summary.root)
     except UserError as error:
-        return section("pictures", "Pictures", el("p", str(error), class_="note")), 0
+        return section("pictures", "Pictures", note(str(error))), 0
     if kept is None or not kept.persons:
         return Html(""), 0
     series = _series(context, kept)
@@ -71,10 +71,7 @@ def _series(context: ReportContext, kept: Gallery) -> list[Series]:
     mentors = [(index, who.name) for index, who in enumerate(kept.who) if who.kind == "mentor"]
     hues = context.hues([name for _, name in mentors])
     for k, ((index, name), hue) in enumerate(zip(mentors, hues, strict=True)):
-        dash = DASHES[(k // len(context.ink.hues)) % len(DASHES)]
-        series.append(
-            Series(name, hue, None if dash == DASHES[0] else " ".join(str(2 * d) for d in dash), index, False)
-        )
+        series.append(Series(name, hue, svg_dash(k, context.ink, 2), index, False))
     return series
 
 
@@ -94,9 +91,8 @@ def _switches(series: Sequence[Series]) -> Html:
     """A checkbox a series: what is ticked is drawn."""
     items = []
     for k, one in enumerate(series):
-        line = el("line", x1="0", y1="6", x2="24", y2="6", style=f"stroke:{one.colour}", stroke_dasharray=one.dash)
         box = el("input", type="checkbox", id=f"show-{k}", checked=one.on)
-        items.append(el("label", box, el("svg", line, viewBox="0 0 24 12", aria_hidden="true"), one.name))
+        items.append(el("label", box, stroke(f"stroke:{one.colour}", one.dash), one.name))
     return el("fieldset", el("legend", "Drawn over the crops"), *items, class_="switches")
 
 
@@ -112,15 +108,13 @@ def _person(kept: Gallery, person: Person, series: Sequence[Series], number: int
     name = f"{number}. {words.shorten(person.image or f'person {person.id}', 24)}"
     label = f"Person {number} ({person.chosen}), {person.image}: {figures}."
     drawing = el("svg", image, *layers, viewBox=f"0 0 {box[0]} {box[1]}", role="img", aria_label=label)
-    rows: list[list[str | None]] = [[_key(one), *_cells(answer)] for one, answer in answers]
+    rows = []
+    for one, answer in answers:
+        key = swatch(one.colour, "alone" if one.name == ALONE else words.shorten(one.name, 18))
+        rows.append([key, *_cells(answer)])
     cells = table([("who", ""), ("OKS", "num"), ("right", "num")], rows, f"Person {number}: what each network found")
     more = f"error {words.percent(person.error, 0)} % of the box" if person.error is not None else None
     return el("figure", drawing, el("figcaption", name, el("span", more) if more else None), cells, class_="crop")
-
-
-def _key(one: Series) -> Html:
-    square = el("i", class_="swatch", style=f"background:{one.colour}", aria_hidden="true")
-    return el("span", square, el("span", "alone" if one.name == ALONE else words.shorten(one.name, 18)), class_="name")
 
 
 def _cells(answer: PersonAnswer) -> list[str]:
@@ -142,21 +136,16 @@ def _layer(kept: Gallery, person: Person, one: Series, index: int, scale: float)
         for joint in joints
     ]
     bones = [(spots[a], spots[b]) for a, b in kept.skeleton.links]
+    unsure = [spot if joint and joint[2] < sure else None for spot, joint in zip(spots, joints, strict=True)]
     links = "".join(f"M{a[0]} {a[1]}L{b[0]} {b[1]}" for a, b in bones if a and b)
-    dots = "".join(f"M{spot[0]} {spot[1]}h0" for spot in spots if spot)
-    holes = "".join(
-        f"M{spot[0]} {spot[1]}h0"
-        for spot, joint in zip(spots, joints, strict=True)
-        if spot and joint and joint[2] < sure
-    )
-    parts = [
-        el("path", class_="halo", d=links) if links else None,
-        el("path", class_="rim", d=dots) if dots else None,
-        el("path", class_="bone", d=links, stroke_dasharray=one.dash) if links else None,
-        el("path", class_="dot", d=dots) if dots else None,
-        el("path", class_="hole", d=holes) if holes else None,
+    dots, holes = ("".join(f"M{spot[0]} {spot[1]}h0" for spot in drawn if spot) for drawn in (spots, unsure))
+    shapes = (("halo", links), ("rim", dots), ("bone", links), ("dot", dots), ("hole", holes))
+    paths = [
+        el("path", class_=kind, d=path, stroke_dasharray=one.dash if kind == "bone" else None)
+        for kind, path in shapes
+        if path
     ]
-    return el("g", join(parts), class_=f"k{index}" + " truth" * (one.index is None), style=f"--c:{one.colour}")
+    return el("g", *paths, class_=f"k{index}" + " truth" * (one.index is None), style=f"--c:{one.colour}")
 
 
 def _unit(place: float, scale: float) -> int:

@@ -13,7 +13,21 @@ from typing import Any
 
 from classroomkd._printable import printable
 
-__all__ = ["Html", "card", "el", "join", "json_for_script", "lead", "prose", "section", "table"]
+__all__ = [
+    "Html",
+    "card",
+    "details",
+    "el",
+    "join",
+    "json_for_script",
+    "lead",
+    "note",
+    "prose",
+    "section",
+    "stroke",
+    "swatch",
+    "table",
+]
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -56,9 +70,31 @@ def lead(text: str) -> Html:
     return el("p", prose(text), class_="lead")
 
 
+def note(text: str) -> Html:
+    """A remark in small print."""
+    return el("p", text, class_="note")
+
+
+def details(title: str, *children: str | None) -> Html:
+    """A part that unfolds under its title."""
+    return el("details", el("summary", title), *children)
+
+
 def card(*children: str | None) -> Html:
     """A box of its own."""
     return el("div", *children, class_="card")
+
+
+def stroke(style: str, dash: str | None) -> Html:
+    """A short line as it is drawn in a chart, the key of a series."""
+    line = el("line", x1="0", y1="6", x2="24", y2="6", style=style, stroke_dasharray=dash)
+    return el("svg", line, viewBox="0 0 24 12", aria_hidden="true")
+
+
+def swatch(colour: str, *label: str | None) -> Html:
+    """The name of a series in a table: a small square of its colour and the label."""
+    square = el("i", class_="swatch", style=f"background:{colour}", aria_hidden="true")
+    return el("span", square, el("span", *label), class_="name")
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str | None]], caption: str) -> Html:
@@ -69,12 +105,9 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str | None
     """
     head = el("tr", *(el("th", title, scope="col", class_=kind or None) for title, kind in columns))
     body = []
-    for row in rows:
-        first, *rest = (
-            el("td", cell, class_=kind or None) if index else el("th", cell, scope="row")
-            for index, (cell, (_, kind)) in enumerate(zip(row, columns, strict=True))
-        )
-        body.append(el("tr", first, *rest))
+    for first, *others in rows:
+        cells = (el("td", cell, class_=kind or None) for cell, (_, kind) in zip(others, columns[1:], strict=True))
+        body.append(el("tr", el("th", first, scope="row"), *cells))
     inner = el("table", el("caption", caption), el("thead", head), el("tbody", *body))
     return el("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption)
 

@@ -21,7 +21,7 @@ from classroomkd.report import vocabulary as words
 from classroomkd.report.context import ReportContext
 from classroomkd.report.gallery import pictures, toggles
 from classroomkd.report.headline import cautions, headline, verdict
-from classroomkd.report.html import Html, el, join, json_for_script, prose
+from classroomkd.report.html import Html, el, json_for_script, prose
 from classroomkd.report.licences import NOTICE
 from classroomkd.report.style import config, css_variables, page_ink
 from classroomkd.report.summary import Summary, load_summary
@@ -55,7 +55,7 @@ def _page(summary: Summary) -> str:
         sections.cost(context),
         sections.settings(context),
     ]
-    body = join([_header(context), _navigation(context, parts), el("main", *parts), _footer(summary)])
+    body = [_header(context), _navigation(context, parts), el("main", *parts), _footer(summary)]
     library, script = _library(), _asset("page.js")
     blocks = [
         el("script", json_for_script(context.specs), type="application/json", id="charts"),
@@ -79,35 +79,22 @@ def _page(summary: Summary) -> str:
         el("title", f"{summary.name or summary.root.name} · classroomkd"),
         el("style", Html(_style(series))),
     )
-    return "<!doctype html>\n" + el("html", head, el("body", body, *blocks), lang="en") + "\n"
+    return "<!doctype html>\n" + el("html", head, el("body", *body, *blocks), lang="en") + "\n"
 
 
 def _header(context: ReportContext) -> Html:
     summary = context.summary
-    when = summary.created[:16].replace("T", " ")
-    sentences = verdict(context.main)
-    warnings = cautions(summary, context.rows)
-    return el(
-        "header",
-        el(
-            "p",
-            el("b", "classroomkd"),
-            f" · {summary.name or summary.root.name}",
-            f" · {when}" if when else None,
-            class_="eyebrow",
-        ),
-        el("h1", *_quiet(headline(context.main))),
-        el("p", prose(" ".join(sentences)), class_="verdict") if sentences else None,
-        _facts(context),
-        el(
-            "aside",
-            el("h2", "Before you quote it"),
-            el("ul", *(el("li", prose(text)) for text in warnings)),
-            class_="cautions",
-        )
-        if warnings
-        else None,
-    )
+    title = f" · {summary.name or summary.root.name}"
+    if summary.created:
+        title += f" · {summary.created[:16].replace('T', ' ')}"
+    parts = [el("p", el("b", "classroomkd"), title, class_="eyebrow"), el("h1", *_quiet(headline(context.main)))]
+    if sentences := verdict(context.main):
+        parts.append(el("p", prose(" ".join(sentences)), class_="verdict"))
+    parts.append(_facts(context))
+    if warnings := cautions(summary, context.rows):
+        listed = el("ul", *(el("li", prose(text)) for text in warnings))
+        parts.append(el("aside", el("h2", "Before you quote it"), listed, class_="cautions"))
+    return el("header", *parts)
 
 
 def _quiet(sentence: str) -> list[str]:
@@ -127,13 +114,8 @@ def _facts(context: ReportContext) -> Html:
     if known:
         measure = context.say.measure
         best = max(known, key=lambda mentor: measure.rank(mentor.accuracy or 0.0))
-        facts.append(
-            (
-                "Best mentor",
-                f"{best.name} {words.percent(best.accuracy, measure=measure)} {measure.sign}{context.say.suffix}",
-                f"{words.count(best.parameters)} parameters",
-            )
-        )
+        score = f"{words.percent(best.accuracy, measure=measure)} {measure.sign}{context.say.suffix}"
+        facts.append(("Best mentor", f"{best.name} {score}", f"{words.count(best.parameters)} parameters"))
     if summary.seeds():
         arms, seeds = len(summary.arms), len(summary.seeds())
         text = f"{len(summary.entries)} of {arms * seeds} students finished"
@@ -142,14 +124,10 @@ def _facts(context: ReportContext) -> Html:
         facts.append(("Cost of a step", words.ratio(context.main["cost_ratio"]), "the student's step alone"))
     if summary.seconds:
         facts.append(("Whole run", words.duration(summary.seconds), ""))
-    return el(
-        "dl",
-        *(
-            el("div", el("dt", title), el("dd", text, el("span", more) if more else None))
-            for title, text, more in facts
-        ),
-        class_="facts",
-    )
+    items = [
+        el("div", el("dt", title), el("dd", text, el("span", more) if more else None)) for title, text, more in facts
+    ]
+    return el("dl", *items, class_="facts")
 
 
 def _navigation(context: ReportContext, parts: list[Html]) -> Html:
@@ -164,15 +142,13 @@ def _navigation(context: ReportContext, parts: list[Html]) -> Html:
         "settings": "Settings",
     }
     there = [name for name in titles if any(f'id="{name}"' in part for part in parts)]
-    return el(
-        "nav", el("ul", *(el("li", el("a", titles[name], href=f"#{name}")) for name in there)), aria_label="Sections"
-    )
+    links = [el("li", el("a", titles[name], href=f"#{name}")) for name in there]
+    return el("nav", el("ul", *links), aria_label="Sections")
 
 
 def _footer(summary: Summary) -> Html:
-    text = (
-        f"Written by classroomkd {__version__} from {summary.root.name or 'the run folder'}/summary.json and its logs."
-    )
+    folder = summary.root.name or "the run folder"
+    text = f"Written by classroomkd {__version__} from {folder}/summary.json and its logs."
     return el("footer", f"{text} This file needs no network; charts by Vega-Lite (BSD-3-Clause).")
 
 

@@ -7,13 +7,16 @@ contrast of 3 or more to the surface (the tests measure both); from the seventh 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["DASHES", "THEMES", "Ink", "arm_colours", "config", "css_variables", "page_ink"]
+__all__ = ["THEMES", "Ink", "arm_colours", "config", "css_variables", "dash_of", "page_ink", "svg_dash"]
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
-DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
+SOLID = [1, 0]
+DASHES = (SOLID, [6, 3], [2, 2], [8, 3, 2, 3])
 
 
 @dataclass(frozen=True)
@@ -84,43 +87,49 @@ THEMES = {
 
 def page_ink() -> Ink:
     """The colours as references to the page's custom properties."""
-    light = THEMES["light"]
-    values = {
-        field.name: tuple(f"var(--{_css(field.name)}-{k})" for k in range(len(getattr(light, field.name))))
-        if isinstance(getattr(light, field.name), tuple)
-        else f"var(--{_css(field.name)})"
-        for field in fields(Ink)
-    }
-    return Ink(**values)  # type: ignore[arg-type]  # names and kinds are the dataclass's own
+    values: dict[str, Any] = {}
+    for name, colours in vars(THEMES["light"]).items():
+        variable = name.replace("_", "-")
+        several = isinstance(colours, tuple)
+        values[name] = tuple(f"var(--{variable}-{k})" for k in range(len(colours))) if several else f"var(--{variable})"
+    return Ink(**values)
 
 
 def css_variables(theme: str) -> str:
     """The declarations of one theme: ``--page: #f6f7f9; …``."""
-    ink, parts = THEMES[theme], []
-    for field in fields(Ink):
-        value = getattr(ink, field.name)
+    parts = []
+    for name, value in vars(THEMES[theme]).items():
+        variable = name.replace("_", "-")
         if isinstance(value, tuple):
-            parts += [f"--{_css(field.name)}-{k}: {colour};" for k, colour in enumerate(value)]
+            parts += [f"--{variable}-{k}: {colour};" for k, colour in enumerate(value)]
         else:
-            parts.append(f"--{_css(field.name)}: {value};")
+            parts.append(f"--{variable}: {value};")
     return " ".join(parts)
+
+
+def dash_of(index: int, ink: Ink) -> list[int]:
+    """The dash of series ``index``: solid for the first six, then one more pattern for every six; ends at the fourth
+    and begins anew."""
+    return DASHES[(index // len(ink.hues)) % len(DASHES)]
+
+
+def svg_dash(index: int, ink: Ink, times: int = 1) -> str | None:
+    """:func:`dash_of` as SVG writes it, so many times as long; ``None`` for a solid line."""
+    dash = dash_of(index, ink)
+    return None if dash == SOLID else " ".join(str(times * part) for part in dash)
 
 
 def arm_colours(methods: Sequence[str], ink: Ink, main: int | None = None) -> list[str]:
     """One colour an arm: the baselines are greys, the arm of the headline is the accent, the rest take the hues."""
     fixed = {"none": ink.alone, "average": ink.average}
     spare = [ink.hues[k] for k in (4, 3, 5, 0, 2, 1)]  # those that also mean gain and loss come last
-    seen: set[str] = set()
-    colours, used = [], 0
+    others = itertools.cycle(spare)
+    colours = []
     for index, method in enumerate(methods):
         if index == main:
             colours.append(ink.accent)
-        elif method in fixed and method not in seen:
-            colours.append(fixed[method])
-            seen.add(method)
         else:
-            colours.append(spare[used % len(spare)])
-            used += 1
+            colours.append(fixed.pop(method) if method in fixed else next(others))
     return colours
 
 
@@ -145,7 +154,3 @@ def config(ink: Ink) -> dict[str, object]:
         "title": {"color": ink.ink, "fontSize": 13, "fontWeight": 600, "anchor": "start", "offset": 10},
         "text": {"color": ink.ink, "fontSize": 12},
     }
-
-
-def _css(name: str) -> str:
-    return name.replace("_", "-")
