@@ -38,16 +38,9 @@ __all__ = [
 ]
 
 _LAZY = {
-    "check": "building",
-    "class_count": "measuring",
-    "create": "building",
-    "load_checkpoint": "checkpoints",
-    "multiply_adds": "measuring",
-    "parameters": "measuring",
-    "preprocessing": "building",
-    "resolve": "building",
-    "save_checkpoint": "checkpoints",
-    "summary": "measuring",
+    **dict.fromkeys(("check", "create", "preprocessing", "resolve"), "building"),
+    **dict.fromkeys(("load_checkpoint", "save_checkpoint"), "checkpoints"),
+    **dict.fromkeys(("class_count", "multiply_adds", "parameters", "summary"), "measuring"),
 }
 
 

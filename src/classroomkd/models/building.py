@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from torch import nn
 
 from classroomkd._compat import installed
 from classroomkd.errors import UserError, did_you_mean
-from classroomkd.models.catalogue import ZOO
-from classroomkd.models.libraries import SOURCES, ModelRequest, library_names, timm_preprocessing
+from classroomkd.models.catalogue import ZOO, build
+from classroomkd.models.libraries import SOURCES, ModelRequest, library_names, out_of_place, timm_preprocessing
 
-__all__ = ["check", "create", "preprocessing", "resolve"]
+__all__ = ["check", "check_counts", "create", "preprocessing", "resolve"]
 
 
 def create(
@@ -30,17 +29,17 @@ def create(
         UserError: an unknown name (with the nearest right one), a package that is not installed, code that is not
             trusted, or options that the network does not take.
     """
-    for key, value in (("num_classes", num_classes), ("in_channels", in_channels)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"model '{name}': {key} must be a whole number of at least 1, not {value!r}")
+    check_counts(name, num_classes=num_classes, in_channels=in_channels)
     check(name, trust_code=trust_code)
     prefix, separator, _ = name.partition(":")
-    if not separator:
-        return _build_zoo(name, num_classes, in_channels, options)
-    module = SOURCES[prefix].build(ModelRequest(name, num_classes, in_channels, trust_code, options))
-    for layer in module.modules():
-        if getattr(layer, "inplace", False) is True:
-            layer.inplace = False  # type: ignore[assignment]  # same numbers; the layer before keeps its output
+    module: nn.Module
+    if separator:
+        module = out_of_place(SOURCES[prefix].build(ModelRequest(name, num_classes, in_channels, trust_code, options)))
+        return module
+    if options:
+        raise UserError(f"model '{name}' takes no options, but got {', '.join(sorted(options))}")
+    entry = ZOO[name]
+    module = build("zoo", entry.target, num_classes=num_classes, in_channels=in_channels, **entry.arguments)
     return module
 
 
@@ -78,13 +77,11 @@ def preprocessing(module_or_spec: nn.Module | str) -> dict[str, Any] | None:
     return SOURCES[prefix].preprocessing(module_or_spec) if separator and prefix in SOURCES else None
 
 
-def _build_zoo(name: str, num_classes: int, in_channels: int, options: dict[str, Any]) -> nn.Module:
-    if options:
-        raise UserError(f"model '{name}' takes no options, but got {', '.join(sorted(options))}")
-    file, _, function = ZOO[name].target.partition(":")
-    builder = getattr(importlib.import_module(f"classroomkd.models.zoo.{file}"), function)
-    module: nn.Module = builder(num_classes=num_classes, in_channels=in_channels, **ZOO[name].arguments)
-    return module
+def check_counts(name: str, **counts: Any) -> None:
+    """Raise ``UserError`` where one of ``counts`` is no whole number of at least 1."""
+    for key, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"model '{name}': {key} must be a whole number of at least 1, not {value!r}")
 
 
 def _nearest(name: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["RELEASED_PLACES", "ZOO", "ZooEntry", "names", "released_places", "table"]
+__all__ = ["RELEASED_PLACES", "ZOO", "ZooEntry", "build", "names", "released_places", "table"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ RELEASED_PLACES: dict[str, tuple[str, ...]] = {
 def released_places(name: str) -> tuple[str, ...]:
     """The places of a network's maps in released code, from image to prediction; empty where there is none."""
     return RELEASED_PLACES.get(ZOO[name].family, ()) if name in ZOO else ()
+
+
+def build(package: str, target: str, **arguments: Any) -> Any:
+    """The network that ``target``, ``module:class`` inside ``classroomkd.models.<package>``, makes of ``arguments``."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(f"classroomkd.models.{package}.{module}"), name)(**arguments)
 
 
 def names() -> list[str]:

@@ -32,19 +32,8 @@ SCHEMA = "1"
 
 # Where training scripts keep the weights, the first that is there wins; averaged weights only when there are no others.
 _ENTRIES = (
-    "state_dict",
-    "model",
-    "model_state",
-    "model_state_dict",
-    "net",
-    "network",
-    "student",
-    "module",
-    "weights",
-    "params",
-    "model_ema",
-    "state_dict_ema",
-    "ema",
+    *("state_dict", "model", "model_state", "model_state_dict", "net", "network", "student", "module", "weights"),
+    *("params", "model_ema", "state_dict_ema", "ema"),
 )
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "student.", "backbone.")
 _SHOWN = 4
@@ -206,8 +195,8 @@ def _read_torch(path: Path, place: str) -> tuple[dict[str, Any], dict[str, str]]
         if "TorchScript" in text:
             raise UserError(f"{place} is a TorchScript program, not weights: save its state_dict instead") from error
         if "Unsupported" in text and (head == b"PK" or head[:1] == b"\x80"):  # a zip or a pickle, not just any bytes
-            found = re.search(r"GLOBAL (\S+)", text)
-            culprit = found[1] if found else "a form of pickle that is not torch's"
+            named = re.search(r"GLOBAL (\S+)", text)
+            culprit = named[1] if named else "a form of pickle that is not torch's"
             raise UserError(_REFUSED.format(place=place, culprit=culprit, name=path, stem=path.stem)) from error
         raise UserError(f"{place} is damaged or not a checkpoint: copy or download it again") from error
     if not isinstance(content, Mapping):
@@ -236,21 +225,23 @@ def _unwrap(content: Mapping[str, Any], own: set[str], place: str) -> tuple[dict
         notes.append(f"used the entry '{entry}'")
         content = content[entry]
     state: dict[str, Tensor] = {str(key): value for key, value in content.items()}
-    stripped = True
-    while stripped and set(state) != own:
-        stripped = False
-        for prefix in _PREFIXES:
-            shorter = {key.removeprefix(prefix): value for key, value in state.items()}
-            if len(shorter) == len(state) and len(own & set(shorter)) > len(own & set(state)):
-                state, stripped = shorter, True
-                notes.append(f"took the prefix '{prefix}' off")
-                break
-            # Two wrappers on top of each other: the outer one alone matches nothing yet.
-            if state and all(key.startswith(prefix) for key in state) and not own & set(state):
-                state, stripped = shorter, True
-                notes.append(f"took the prefix '{prefix}' off")
-                break
+    while set(state) != own and (prefix := _needless_prefix(state, own)):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+        notes.append(f"took the prefix '{prefix}' off")
     return state, notes
+
+
+def _needless_prefix(state: Mapping[str, Tensor], own: set[str]) -> str | None:
+    """The first prefix without which more of the names are among ``own``."""
+    known = len(own & set(state))
+    for prefix in _PREFIXES:
+        shorter = {key.removeprefix(prefix) for key in state}
+        if len(shorter) == len(state) and len(own & shorter) > known:
+            return prefix
+        # Two wrappers on top of each other: the outer one alone matches nothing yet.
+        if state and not known and all(key.startswith(prefix) for key in state):
+            return prefix
+    return None
 
 
 def _is_state(content: Mapping[str, Any]) -> bool:
@@ -266,18 +257,17 @@ def _compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor], place: str,
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     different = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if not missing and not unexpected and not different:
-        return
-    if not missing and not unexpected and (joints := _joint_counts(own, state, different)):
-        known = " or ".join(f"'{s.name}'" for s in SKELETONS.values() if len(s) == joints[0])
-        raise UserError(
-            f"{place}: the checkpoint answers {joints[0]} joints, {joints[1]} are wanted. Say whose they are with"
-            f" `skeleton:` beside the mentor ({known or 'the file or list of its joints'}); a student's file must have"
-            " the data's joints"
-        )
     if not missing and not unexpected:
-        classes = _class_counts(own, state, different)
-        if classes is not None:
+        if not different:
+            return
+        if joints := _joint_counts(own, state, different):
+            known = " or ".join(f"'{s.name}'" for s in SKELETONS.values() if len(s) == joints[0])
+            raise UserError(
+                f"{place}: the checkpoint answers {joints[0]} joints, {joints[1]} are wanted. Say whose they are with"
+                f" `skeleton:` beside the mentor ({known or 'the file or list of its joints'}); a student's file must"
+                " have the data's joints"
+            )
+        if classes := _class_counts(own, state, different):
             raise UserError(
                 f"{place}: the checkpoint has {classes[0]} classes, the data {classes[1]} (last layer {different[0]})"
             )

@@ -16,7 +16,17 @@ from classroomkd._foreign import call_factory, load_factory
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.catalogue import ZOO
 
-__all__ = ["SOURCES", "ModelRequest", "ModelSource", "library_names", "timm_preprocessing"]
+__all__ = [
+    "SOURCES",
+    "ModelRequest",
+    "ModelSource",
+    "library_names",
+    "out_of_place",
+    "python_network",
+    "timm_preprocessing",
+]
+
+_IMPORTS: dict[str, Callable[[str], Any]] = {"timm": import_timm, "torchvision": import_torchvision}
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class ModelSource:
     ``classroomkd.models.preprocessing``.
     """
 
-    check: Callable[[str, bool], None]
+    check: Callable[[str, bool], object]
     build: Callable[[ModelRequest], nn.Module]
     preprocessing: Callable[[str], dict[str, Any] | None]
 
@@ -55,7 +65,10 @@ def library_names(prefix: str) -> frozenset[str]:
     Raises:
         UserError: the library is not installed or cannot be imported.
     """
-    return _LISTS[prefix]()
+    library = _IMPORTS[prefix](f"{prefix}:")
+    if prefix == "torchvision":
+        return frozenset(library.models.list_models(module=library.models))
+    return frozenset(library.list_models())
 
 
 def timm_preprocessing(config: Any) -> dict[str, Any] | None:
@@ -70,21 +83,9 @@ def timm_preprocessing(config: Any) -> dict[str, Any] | None:
     return {"mean": tuple(get("mean")), "std": tuple(get("std")), "size": int(size[-1]) if size else None}
 
 
-def _timm_list() -> frozenset[str]:
-    return frozenset(import_timm("timm:").list_models())
-
-
-def _torchvision_list() -> frozenset[str]:
-    models = import_torchvision("torchvision:").models
-    return frozenset(models.list_models(module=models))
-
-
-_LISTS: dict[str, Callable[[], frozenset[str]]] = {"timm": _timm_list, "torchvision": _torchvision_list}
-
-
 def _check_listed(spec: str, trust_code: bool) -> None:
     prefix, _, name = spec.partition(":")
-    {"timm": import_timm, "torchvision": import_torchvision}[prefix](f"'{spec}'")
+    _IMPORTS[prefix](f"'{spec}'")
     known = library_names(prefix)
     if name.partition(".")[0] in known:  # what follows the dot is timm's name of a set of weights
         return
@@ -131,17 +132,29 @@ def _call(spec: str, builder: Callable[..., Any], name: str, options: dict[str, 
     return module
 
 
-def _check_python(spec: str, trust_code: bool) -> None:
-    load_factory(spec, trust_code=trust_code, what="model")
-
-
 def _build_python(request: ModelRequest) -> nn.Module:
-    factory = load_factory(request.spec, trust_code=request.trust_code, what="model")
     offered = {"num_classes": request.num_classes, "in_channels": request.in_channels}
-    module = call_factory(request.spec, factory, request.options, offered)
+    return python_network(request.spec, request.trust_code, request.options, offered)
+
+
+def python_network(spec: str, trust_code: bool, options: dict[str, Any], offered: dict[str, Any]) -> nn.Module:
+    """What the factory ``py:package.module:factory`` makes of ``options`` and those of ``offered`` that it takes.
+
+    Raises:
+        UserError: code that is not trusted or fails, or no network.
+    """
+    module = call_factory(spec, load_factory(spec, trust_code=trust_code), options, offered)
     if not isinstance(module, nn.Module):
-        raise UserError(f"'{request.spec}' made a {type(module).__name__}, not a torch.nn.Module")
+        raise UserError(f"'{spec}' made a {type(module).__name__}, not a torch.nn.Module")
     return module
+
+
+def out_of_place(network: Any) -> Any:
+    """The network with its in-place activations made to keep their input: same numbers, and taps keep their values."""
+    for layer in network.modules():
+        if getattr(layer, "inplace", False) is True:
+            layer.inplace = False
+    return network
 
 
 def _describe_timm(spec: str) -> dict[str, Any] | None:
@@ -157,12 +170,10 @@ def _describe_torchvision(spec: str) -> dict[str, Any] | None:
     return {"mean": tuple(transforms.mean), "std": tuple(transforms.std), "size": int(transforms.crop_size[0])}
 
 
-def _describe_nothing(spec: str) -> dict[str, Any] | None:
-    return None
-
-
 SOURCES: dict[str, ModelSource] = {
     "timm": ModelSource(_check_listed, _build_timm, _describe_timm),
     "torchvision": ModelSource(_check_listed, _build_torchvision, _describe_torchvision),
-    "py": ModelSource(_check_python, _build_python, _describe_nothing),
+    "py": ModelSource(
+        lambda spec, trust_code: load_factory(spec, trust_code=trust_code), _build_python, lambda spec: None
+    ),
 }

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from classroomkd._compat import import_timm
 from classroomkd.errors import UserError
+from classroomkd.models.libraries import out_of_place
 from classroomkd.models.measuring import example
 from classroomkd.models.pose.heads import SPLIT, DeconvHead, PoseNet, SimCCHead, deconvolutions, quiet
 from classroomkd.models.zoo._blocks import conv_1x1
@@ -92,15 +93,11 @@ def features(spec: str, name: str, options: dict[str, Any]) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the library's remarks about its own defaults
-            network: Any = timm.create_model(name, features_only=True, **options)
+            return out_of_place(timm.create_model(name, features_only=True, **options))
     except (TypeError, ValueError, KeyError, RuntimeError, AssertionError, AttributeError) as error:
         raise UserError(
             f"'{spec}': timm's {name} cannot give its maps ({type(error).__name__}: {error}); choose another"
         ) from error
-    for layer in network.modules():
-        if getattr(layer, "inplace", False) is True:
-            layer.inplace = False  # same numbers; the layer before keeps its output
-    return network
 
 
 def on_timm(*, spec: str, kind: str, name: str, joints: int, size: tuple[int, int], in_channels: int) -> PoseNet:

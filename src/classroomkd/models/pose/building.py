@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from torch import nn
 
 from classroomkd._compat import import_timm, installed
-from classroomkd._foreign import call_factory, load_factory
+from classroomkd._foreign import load_factory
 from classroomkd.errors import UserError, did_you_mean
-from classroomkd.models.catalogue import ZOO
-from classroomkd.models.libraries import SOURCES, library_names
+from classroomkd.models.building import check_counts
+from classroomkd.models.catalogue import ZOO, build
+from classroomkd.models.libraries import SOURCES, library_names, python_network
 from classroomkd.models.measuring import example
 from classroomkd.models.pairs import tensors_in
 from classroomkd.models.pose.catalogue import FORMS, POSE
@@ -50,27 +50,24 @@ def resolve_pose(
     size = _checked(spec, joints, size, in_channels)
     check_pose(spec, trust_code=trust_code)
     prefix, separator, rest = spec.partition(":")
-    asked: dict[str, Any] = {"joints": joints, "size": size, "in_channels": in_channels}
+    wanted: dict[str, Any] = {"joints": joints, "size": size, "in_channels": in_channels}
     if not separator:
-        entry = POSE[spec]
-        file, _, function = entry.target.partition(":")
-        builder = getattr(importlib.import_module(f"classroomkd.models.pose.{file}"), function)
-        network: nn.Module = builder(**asked, **entry.arguments)
+        network: nn.Module = build("pose", POSE[spec].target, **wanted, **POSE[spec].arguments)
         return network
     if prefix == "py":
-        return _build_python(spec, asked)
+        return _build_python(spec, wanted)
     if prefix == "vitpose":
         from classroomkd.models.pose.vitpose import vitpose
 
-        return vitpose(spec=spec, **asked)
+        return vitpose(spec=spec, **wanted)
     name = rest.partition(":")[2]
     if prefix == "heatmap" and name.startswith("hrnet_"):
         from classroomkd.models.pose.hrnet import hrnet
 
-        return hrnet(name=name, **asked)
+        return hrnet(name=name, **wanted)
     from classroomkd.models.pose.backbones import on_timm
 
-    return on_timm(spec=spec, kind=prefix, name=name, **asked)
+    return on_timm(spec=spec, kind=prefix, name=name, **wanted)
 
 
 def check_pose(spec: str, *, trust_code: bool = False) -> None:
@@ -135,12 +132,10 @@ def _check_body(spec: str, head: str, rest: str) -> None:
         raise UserError(f"'{spec}': HRNets make maps of stride 4; take heatmap:timm:{name}")
 
 
-def _build_python(spec: str, asked: dict[str, Any]) -> nn.Module:
-    factory = load_factory(spec, trust_code=True, what="model")
-    network = call_factory(spec, factory, {}, {"num_joints": asked["joints"], **asked})
-    if not isinstance(network, nn.Module):
-        raise UserError(f"'{spec}' made a {type(network).__name__}, not a torch.nn.Module")
-    shape = (asked["in_channels"], *asked["size"])
+def _build_python(spec: str, wanted: dict[str, Any]) -> nn.Module:
+    joints = wanted["joints"]
+    network = python_network(spec, True, {}, {"num_joints": joints, **wanted})
+    shape = (wanted["in_channels"], *wanted["size"])
     pixels = example(network, shape)
     try:
         with dry_run(network, pixels.device):
@@ -149,19 +144,17 @@ def _build_python(spec: str, asked: dict[str, Any]) -> nn.Module:
         crop = "x".join(map(str, shape))
         raise UserError(f"'{spec}' cannot take one crop of {crop}: {type(error).__name__}: {error}") from error
     answer = tuple(tensors[0].shape) if tensors else ()
-    if len(answer) not in (3, 4) or answer[:2] != (1, asked["joints"]):
+    if len(answer) not in (3, 4) or answer[:2] != (1, joints):
         shown = f"shape (B, {', '.join(map(str, answer[1:]))})" if answer else "no tensor"
         raise UserError(
-            f"'{spec}' answers with {shown}; a pose network of {asked['joints']} joints answers "
-            f"(B, {asked['joints']}, x-bins + y-bins) or (B, {asked['joints']}, rows, columns)"
+            f"'{spec}' answers with {shown}; a pose network of {joints} joints answers "
+            f"(B, {joints}, x-bins + y-bins) or (B, {joints}, rows, columns)"
         )
     return network
 
 
 def _checked(spec: str, joints: Any, size: Any, in_channels: Any) -> tuple[int, int]:
-    for key, value in (("joints", joints), ("in_channels", in_channels)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"model '{spec}': {key} must be a whole number of at least 1, not {value!r}")
+    check_counts(spec, joints=joints, in_channels=in_channels)
     sides = tuple(size) if isinstance(size, list | tuple) else ()
     whole = all(isinstance(side, int) and not isinstance(side, bool) and side >= SMALLEST for side in sides)
     if len(sides) != 2 or not whole:
