@@ -49,41 +49,31 @@ def adapter(
             f"mentor's {_size(mentor)}; both must be maps (channels x height x width) or both vectors, so choose other "
             "taps, or read both pooled"
         )
-    inputs, outputs = student[0], mentor[0]
-    layers: list[nn.Module] = [Resize(mentor[1:])] if student[1:] != mentor[1:] else []
-    if len(student) == 1:
-        layers += _vector_layers(kind, inputs, outputs)
-    else:
-        layers += _map_layers(kind, inputs, outputs)
-    return _Adapter(*layers)
+    resize = [Resize(mentor[1:])] if student[1:] != mentor[1:] else []
+    return _Adapter(*resize, *_layers(kind, student[0], mentor[0], maps=len(student) == 3))
 
 
 def _size(shape: tuple[int, ...]) -> str:
     return "x".join(str(side) for side in shape) if len(shape) != 1 else f"a vector of {shape[0]}"
 
 
-def _map_layers(kind: AdapterKind, inputs: int, outputs: int) -> list[nn.Module]:
-    if kind == "linear":
-        return [nn.Conv2d(inputs, outputs, 1)]
-    if kind == "conv":
-        return [nn.Conv2d(inputs, outputs, 1), BatchNorm(outputs), nn.ReLU()]
-    inside = max(1, inputs // _NARROWER)
-    layers: list[nn.Module] = []
-    for before, after, window in ((inputs, inside, 1), (inside, inside, 3), (inside, outputs, 1)):
-        convolution = nn.Conv2d(before, after, window, padding=window // 2, bias=False)
-        layers += [convolution, BatchNorm(after), nn.ReLU()]
-    return layers
+def _layers(kind: AdapterKind, inputs: int, outputs: int, maps: bool) -> list[nn.Module]:
+    """Convolutions of maps, linear layers of vectors; but for ``linear`` each is normalised and rectified."""
 
+    def weights(before: int, after: int, window: int = 1, bias: bool = True) -> nn.Module:
+        if maps:
+            return nn.Conv2d(before, after, window, padding=window // 2, bias=bias)
+        return nn.Linear(before, after, bias=bias)
 
-def _vector_layers(kind: AdapterKind, inputs: int, outputs: int) -> list[nn.Module]:
     if kind == "linear":
-        return [nn.Linear(inputs, outputs)]
-    if kind == "conv":
-        return [nn.Linear(inputs, outputs), BatchNorm(outputs), nn.ReLU()]
-    inside = max(1, inputs // _NARROWER)
+        return [weights(inputs, outputs)]
+    steps = [(inputs, outputs, 1)]
+    if kind == "bottleneck":
+        inside = max(1, inputs // _NARROWER)
+        steps = [(inputs, inside, 1), *[(inside, inside, 3)] * maps, (inside, outputs, 1)]
     layers: list[nn.Module] = []
-    for before, after in ((inputs, inside), (inside, outputs)):
-        layers += [nn.Linear(before, after, bias=False), BatchNorm(after), nn.ReLU()]
+    for before, after, window in steps:
+        layers += [weights(before, after, window, bias=kind == "conv"), BatchNorm(after), nn.ReLU()]
     return layers
 
 
@@ -92,10 +82,8 @@ class _Adapter(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, …)`` of the student to ``(B, …)`` of the mentor's shape."""
-        x = x.to(next(self.parameters()).dtype)
-        for layer in self:
-            x = layer(x)
-        return x
+        output: Tensor = super().forward(x.to(next(self.parameters()).dtype))
+        return output
 
 
 class Resize(nn.Module):

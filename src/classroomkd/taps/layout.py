@@ -122,21 +122,21 @@ def layout_of(
     """
     shape = tuple(example.shape if isinstance(example, Tensor) else example)
     height, width = (int(side) for side in image) if image is not None else (0, 0)
-    found = None
+    layout = None
     if len(shape) == 2:
-        found = Layout("vector", shape[1], 1, 1)
+        layout = Layout("vector", shape[1], 1, 1)
     elif len(shape) == 3:
-        found = _tokens(shape[1], shape[2], height, width)
+        layout = _tokens(shape[1], shape[2], height, width)
     elif len(shape) == 4:
         _, a, b, c = shape
         first, last = _misfit(b, c, height, width), _misfit(a, b, height, width)
-        found = Layout("nchw", a, b, c) if first <= last else Layout("nhwc", c, a, b)
-    if found is None:
+        layout = Layout("nchw", a, b, c) if first <= last else Layout("nhwc", c, a, b)
+    if layout is None:
         raise UserError(
             f"{what} has shape {shape}, which is no map (B, channels, H, W) or (B, H, W, channels), no tokens "
             "(B, a grid behind 0, 1, 2, 4 or 5 others, channels) and no vector (B, channels); choose another tap"
         )
-    return found
+    return layout
 
 
 def _misfit(rows: int, columns: int, height: int, width: int) -> float:

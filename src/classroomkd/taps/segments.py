@@ -6,11 +6,13 @@ the tap costs a single sample and what lies behind it runs on the whole batch. N
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from classroomkd.errors import UserError
 from classroomkd.taps.layout import Layout, image_size, layout_of
@@ -53,39 +55,20 @@ def forward_from_tap(
     """
     network = unwrapped(module)
     layer, is_input = locate(module, place)
-    said = f"tap '{place}' of {what or type(network).__name__}"
+    named = f"tap '{place}' of {what or type(network).__name__}"
     token = object()
     done = False
 
-    def swap(own: Tensor | None) -> Tensor:
+    def swap(own: Tensor | None) -> Tensor | None:
         nonlocal done
-        done = True
-        if own is None:
-            raise UserError(f"{said} holds no tensor; choose another")
-        return _fitted(value, own, layout_of(own, image=image_size(example), what=said), prefix, said)
-
-    def on_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if done or _running.get() is not token:  # another pass through the same network, inside this one
             return None
-        own = first_tensor((*args, *kwargs.values()))
-        new = swap(own)
-        return (
-            tuple(new if a is own else a for a in args),
-            {key: new if a is own else a for key, a in kwargs.items()},
-        )
+        done = True
+        if own is None:
+            raise UserError(f"{named} holds no tensor; choose another")
+        return _fitted(value, own, layout_of(own, image=image_size(example), what=named), prefix, named)
 
-    def on_output(_: nn.Module, args: Any, output: Any) -> Any:
-        if done or _running.get() is not token:
-            return None
-        if type(output) in (tuple, list) and output and isinstance(output[0], Tensor):
-            return type(output)((swap(output[0]), *output[1:]))
-        return swap(output if isinstance(output, Tensor) else None)
-
-    handle = (
-        layer.register_forward_pre_hook(on_input, with_kwargs=True)
-        if is_input
-        else layer.register_forward_hook(on_output)
-    )
+    handle = _hook(layer, is_input, swap)
     blank = example[:1] if thin else example[:1].expand(value.shape[0], *example.shape[1:])
     before = _running.set(token)
     try:
@@ -95,16 +78,39 @@ def forward_from_tap(
         _running.reset(before)
         handle.remove()
     if not done:
-        raise UserError(f"{said} exists but did not run in this forward pass; choose another")
+        raise UserError(f"{named} exists but did not run in this forward pass; choose another")
     return prediction
 
 
-def _fitted(value: Tensor, own: Tensor, layout: Layout, prefix: Tensor | None, said: str) -> Tensor:
+def _hook(layer: nn.Module, is_input: bool, on_value: Callable[[Tensor | None], Tensor | None]) -> RemovableHandle:
+    """Have ``on_value`` called with the activation, None where it is no tensor; what it gives takes its place."""
+
+    def on_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        own = first_tensor((*args, *kwargs.values()))
+        if (new := on_value(own)) is None:
+            return None
+        return (
+            tuple(new if a is own else a for a in args),
+            {key: new if a is own else a for key, a in kwargs.items()},
+        )
+
+    def on_output(_: nn.Module, args: Any, output: Any) -> Any:
+        if type(output) in (tuple, list) and output and isinstance(output[0], Tensor):
+            new = on_value(output[0])
+            return None if new is None else type(output)((new, *output[1:]))
+        return on_value(output if isinstance(output, Tensor) else None)
+
+    if is_input:
+        return layer.register_forward_pre_hook(on_input, with_kwargs=True)
+    return layer.register_forward_hook(on_output)
+
+
+def _fitted(value: Tensor, own: Tensor, layout: Layout, prefix: Tensor | None, named: str) -> Tensor:
     """The value as the network holds its activations here, copied, in the precision it has here."""
     wanted = layout.map_shape
     given = (*value.shape[1:], 1, 1) if layout.kind == "vector" and value.dim() == 2 else tuple(value.shape[1:])
     if given != wanted:
-        raise UserError(f"{said} holds {_size(wanted)} a sample, the given activation {_size(given)}")
+        raise UserError(f"{named} holds {_size(wanted)} a sample, the given activation {_size(given)}")
     front = layout.prefix_of(own) if prefix is None else prefix.to(own.dtype)
     return layout.restore(value.to(own.dtype).clone(), front)
 
@@ -154,14 +160,7 @@ def check_forward_from_tap(module: nn.Module, place: str, example: Tensor, what:
 def _activation(network: nn.Module, place: str, images: Tensor) -> tuple[Tensor, Tensor]:
     """The activation at a place, and the prediction, of a batch."""
     caught: list[Tensor | None] = []
-    layer, is_input = locate(network, place)
-    handle = (
-        layer.register_forward_pre_hook(
-            lambda _, args, kwargs: caught.append(_copy(first_tensor((*args, *kwargs.values())))), with_kwargs=True
-        )
-        if is_input
-        else layer.register_forward_hook(lambda _, __, output: caught.append(_copy(first_tensor((output,)))))
-    )
+    handle = _hook(*locate(network, place), lambda value: caught.append(None if value is None else value.clone()))
     try:
         with at_rest(network):
             prediction = prediction_of(network(images))
@@ -171,10 +170,6 @@ def _activation(network: nn.Module, place: str, images: Tensor) -> tuple[Tensor,
         times = f"runs {len(caught)} times in one pass" if len(caught) != 1 else "holds no tensor"
         raise UserError(f"tap '{place}' of {type(network).__name__} {times}; choose another")
     return caught[0], prediction
-
-
-def _copy(value: Tensor | None) -> Tensor | None:
-    return None if value is None else value.clone()
 
 
 def _same(
@@ -187,15 +182,15 @@ def _same(
     expected: Tensor,
 ) -> bool:
     try:
-        said = forward_from_tap(network, place, value, example, prefix=prefix, thin=thin)
+        prediction = forward_from_tap(network, place, value, example, prefix=prefix, thin=thin)
     except UserError:
         raise
     except RuntimeError:  # shapes that do not fit: the network counted its batch before the tap
         return False
-    if said.shape != expected.shape:
+    if prediction.shape != expected.shape:
         return False
     if not bool(expected.isfinite().all()):
         return True  # a broken mentor says nothing whatever it is shown; methods leave it out
     eps = torch.finfo(expected.dtype).eps
     scale = max(_TOLERANCE, eps**0.5) * expected.abs().max()
-    return bool(torch.all((said - expected).abs() <= scale))
+    return bool(torch.all((prediction - expected).abs() <= scale))

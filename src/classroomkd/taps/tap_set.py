@@ -73,11 +73,11 @@ class TapSet:
 
     def read(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Activations as the method sees them: ``(B, channels, H, W)`` or ``(B, channels)``; others as they are."""
-        found = dict(features)
+        read = dict(features)
         for tap, kind in self.kinds.items():
             layout = self.layouts[tap]
-            found[tap] = layout.as_map(found[tap]) if kind == "map" else layout.as_pooled(found[tap])
-        return found
+            read[tap] = layout.as_map(read[tap]) if kind == "map" else layout.as_pooled(read[tap])
+        return read
 
     def forward_from_tap(self, module: nn.Module, tap: str, value: Tensor) -> Tensor:
         """The network's prediction with its activation at a tap replaced."""

@@ -51,9 +51,9 @@ def prediction_of(output: Any) -> Tensor:
 def first_tensor(values: Iterable[Any]) -> Tensor | None:
     """The first tensor among the arguments of a call, looked for inside tuples and lists too."""
     for value in values:
-        found = first_tensor(value) if isinstance(value, tuple | list) else value
-        if isinstance(found, Tensor):
-            return found
+        tensor = first_tensor(value) if isinstance(value, tuple | list) else value
+        if isinstance(tensor, Tensor):
+            return tensor
     return None
 
 
@@ -116,7 +116,7 @@ def canonical(module: nn.Module, place: str) -> str:
         UserError: as :func:`locate`.
     """
     layer, is_input = locate(module, place)
-    own = (name for name, found in submodules(module).items() if unwrapped(found) is unwrapped(layer))
+    own = (name for name, other in submodules(module).items() if unwrapped(other) is unwrapped(layer))
     return next(own, place.partition(":")[0]) + (":input" if is_input else "")
 
 
@@ -191,14 +191,14 @@ class TapReader(nn.Module):
         for tap, place in self.places.items():
             if place in caught:
                 continue
-            said = f"tap '{tap}'" if tap == place else f"tap '{tap}' ({place})"
+            named = f"tap '{tap}'" if tap == place else f"tap '{tap}' ({place})"
             if is_compiled(self.module.modules()):
                 raise UserError(
-                    f"{said} was not read: torch.compile had already compiled {type(unwrapped(self.module)).__name__} "
+                    f"{named} was not read: torch.compile had already compiled {type(unwrapped(self.module)).__name__} "
                     "when the tap was set, and compiled code ignores later hooks, or the tap does not run; make the "
                     "classroom before the network's first compiled call, or call torch.compiler.reset() after making it"
                 )
-            raise UserError(f"{said} exists but did not run in this forward pass; choose another")
+            raise UserError(f"{named} exists but did not run in this forward pass; choose another")
 
 
 def remove_readers(network: nn.Module) -> None:
