@@ -28,23 +28,13 @@ def extended(folder: Path, manifest: Manifest, row_bytes: int, first: int, last:
         return manifest
     need = sum((b - a) * manifest.views * (row_bytes + 4) for a, b in gaps)
     check_space(folder, need)
-    number = _next_number(manifest)
-    spans = [_named(a, b, number + i) for i, (a, b) in enumerate(gaps)]
+    number = 1 + max((int(span.rows[5:10]) for span in manifest.parts), default=-1)  # of files that no part names
+    spans = [Span(a, b, f"rows-{n:05d}.bin", f"sums-{n:05d}.bin") for n, (a, b) in enumerate(gaps, number)]
     for span in spans:
         PartFiles(folder, span, manifest.views, row_bytes, write=True, fresh=True).close()
     manifest = replace(manifest, parts=tuple(sorted((*manifest.parts, *spans), key=lambda span: span.first)))
     manifest.write(folder)  # last: files that no manifest names are nobody's, and are emptied when their turn comes
     return manifest
-
-
-def _next_number(manifest: Manifest) -> int:
-    """The number of the next part's files; those of a part that is named are never taken."""
-    return 1 + max((int(span.rows[5:10]) for span in manifest.parts), default=-1)
-
-
-def _named(first: int, last: int, number: int) -> Span:
-    """A span with files of this number."""
-    return Span(first, last, f"rows-{number:05d}.bin", f"sums-{number:05d}.bin")
 
 
 def check_space(folder: Path, need: int) -> None:

@@ -22,35 +22,25 @@ _MOST = 2**31  # numbers of an answer
 
 
 class Codec(Protocol):
-    """Turns answers ``(B, *shape)`` into rows ``(B, row_bytes)`` uint8 and back."""
+    """Turns answers ``(B, *shape)`` into rows ``(B, row_bytes)`` uint8 and back.
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one decoded answer."""
-        ...
+    Attributes:
+        shape: of one decoded answer.
+        row_bytes: of one row.
+        dtype: of decoded answers.
+        definition: text from which :func:`codec` makes the same codec again.
+    """
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of decoded answers."""
-        ...
-
-    @property
-    def definition(self) -> str:
-        """Text from which :func:`codec` makes the same codec again."""
-        ...
+    shape: tuple[int, ...]
+    row_bytes: int
+    dtype: torch.dtype
+    definition: str
 
     def encode(self, values: Tensor) -> Tensor:
         """(B, *shape) floating -> (B, row_bytes) uint8, contiguous, on the values' device."""
-        ...
 
     def decode(self, rows: Tensor) -> Tensor:
         """(B, row_bytes) uint8 -> (B, *shape); may share memory with ``rows``."""
-        ...
 
 
 class Dense:
@@ -62,11 +52,7 @@ class Dense:
         self.shape = tuple(shape)
         assert all(side > 0 for side in self.shape), self.shape
         self.row_bytes = 2 * math.prod(self.shape)
-
-    @property
-    def definition(self) -> str:
-        """``fp16 (100,)``."""
-        return f"fp16 {self.shape}"
+        self.definition = f"fp16 {self.shape}"
 
     def encode(self, values: Tensor) -> Tensor:
         """See ``Codec.encode``."""
@@ -102,15 +88,11 @@ class TopK:
         self.row_bytes = 4 + k * (2 + self._index.itemsize)
         count = classes if self.known is None else len(self.known)
         self._others = max(count - k, 0)
+        self.definition = f"top-{k} of {classes}"
         if self.known is not None:
+            self.definition += f" knowing {_ranges(self.known)}"
             self._unknown = torch.ones(classes, dtype=torch.bool)
             self._unknown[list(self.known)] = False
-
-    @property
-    def definition(self) -> str:
-        """``top-50 of 1000``, or ``top-50 of 1000 knowing 0-99,200``."""
-        text = f"top-{self.k} of {self.classes}"
-        return text if self.known is None else f"{text} knowing {_ranges(self.known)}"
 
     def encode(self, values: Tensor) -> Tensor:
         """See ``Codec.encode``. A row: the others' logit (4 bytes), the k classes, the k logits in falling order."""

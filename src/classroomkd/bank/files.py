@@ -94,7 +94,8 @@ class PartFiles:
         self.fds = fds
         self._reserved = np.zeros(-(-self.sizes[0] // RESERVE), bool)
         if fresh:
-            self._create()
+            self._resize()
+            self._take_space(*self._sums, 0, self.sizes[1])
         elif write:
             self._mend()
         else:
@@ -195,11 +196,11 @@ class PartFiles:
     def _sums(self) -> tuple[int, Path]:
         return self.fds[1], self.paths[1]
 
-    def _create(self) -> None:
+    def _resize(self) -> None:
         for path, fd, size in zip(self.paths, self.fds, self.sizes, strict=True):
-            with storing(path):
-                os.ftruncate(fd, size)
-        self._take_space(*self._sums, 0, self.sizes[1])
+            if os.fstat(fd).st_size != size:
+                with storing(path):
+                    os.ftruncate(fd, size)
 
     def _measure(self, lenient: bool) -> None:
         for path, fd, size in zip(self.paths, self.fds, self.sizes, strict=True):
@@ -212,13 +213,9 @@ class PartFiles:
 
     def _mend(self) -> None:
         """Give both files their sizes again; rows that were cut off count as not there."""
-        cut = self.count
-        for path, fd, size, each in zip(self.paths, self.fds, self.sizes, (self.row_bytes, 4), strict=True):
-            actual = os.fstat(fd).st_size
-            if actual != size:
-                cut = min(cut, actual // each)
-                with storing(path):
-                    os.ftruncate(fd, size)
+        sizes = zip(self.fds, (self.row_bytes, 4), strict=True)
+        cut = min(self.count, *(os.fstat(fd).st_size // each for fd, each in sizes))
+        self._resize()
         if cut < self.count:
             sums = np.zeros(self.count - cut, np.int32)
             _pread(self.fds[1], sums.data.cast("B"), cut * 4)

@@ -45,6 +45,13 @@ _NOUNS = {
     "stored": "another form",
     "software": "another version",
 }
+# The same of what stands beside the key.
+_FIELDS = {
+    "kind": "for another kind of answer",
+    "views": "for another number of views",
+    "samples": "for another number of samples",
+    "codec": "in another form",
+}
 
 
 @dataclass(frozen=True)
@@ -153,11 +160,6 @@ def store_folder(root: Path, mentor: str, key: Mapping[str, Any], kind: str = "l
     return root / f"{name[:60]}-{digest({'key': key, 'kind': kind})[:16]}"
 
 
-def differences(mine: Manifest, theirs: Manifest) -> str:
-    """What sets ``theirs`` (stored) apart from ``mine`` (wanted), in one clause; empty when rows can be shared."""
-    return ", ".join(_differences(mine, theirs))
-
-
 def nearest(mine: Manifest, folders: Iterable[Path]) -> tuple[Path, Manifest] | None:
     """Of the stores in ``folders``, the one of the same mentor and kind in which the fewest entries differ."""
     candidates = []
@@ -168,26 +170,27 @@ def nearest(mine: Manifest, folders: Iterable[Path]) -> tuple[Path, Manifest] | 
             continue  # it is not asked for
         if (theirs.key.get("mentor"), theirs.kind) == (mine.key.get("mentor"), mine.kind):
             candidates.append((folder, theirs))
-    return min(candidates, key=lambda pair: len(_differences(mine, pair[1])), default=None)
+    return min(candidates, key=lambda pair: len(_clauses(mine, pair[1])), default=None)
 
 
-def _differences(mine: Manifest, theirs: Manifest) -> list[str]:
+def differences(mine: Manifest, theirs: Manifest) -> str:
+    """What sets ``theirs`` (stored) apart from ``mine`` (wanted), in one clause; empty when rows can be shared."""
+    return ", ".join(_clauses(mine, theirs))
+
+
+def _clauses(mine: Manifest, theirs: Manifest) -> list[str]:
     clauses = []
-    for name, here, there in _unequal(_plain(mine.key), _plain(theirs.key)):
+    for name, here, there in _unequal(*(json.loads(json.dumps(m.key)) for m in (mine, theirs))):  # tuples are lists
         top, _, rest = name.partition(".")
         noun = _NOUNS.get(top, f"another '{name}'") + (f" ({rest})" if rest and top in _NOUNS else "")
         if top == "weights" and mine.key.get("mentor") == theirs.key.get("mentor") is not None:
             noun += f" of mentor '{mine.key['mentor']}'"
         text_there, text_here = _shortened(there, here)
         clauses.append(f"for {noun} ({text_there} there, {text_here} here)")
-    if mine.kind != theirs.kind:
-        clauses.append(f"for another kind of answer ({theirs.kind} there, {mine.kind} here)")
-    if mine.views != theirs.views:
-        clauses.append(f"for another number of views ({theirs.views} there, {mine.views} here)")
-    if mine.samples != theirs.samples:
-        clauses.append(f"for another number of samples ({theirs.samples} there, {mine.samples} here)")
-    if mine.codec != theirs.codec:
-        clauses.append(f"in another form ({theirs.codec} there, {mine.codec} here)")
+    for name, what in _FIELDS.items():
+        here, there = getattr(mine, name), getattr(theirs, name)
+        if here != there:
+            clauses.append(f"{what} ({there} there, {here} here)")
     return clauses
 
 
@@ -195,12 +198,6 @@ def refuse(folder: Path, mine: Manifest, theirs: Manifest) -> None:
     """Raise ``UserError`` unless the store ``theirs`` in ``folder`` holds the answers that ``mine`` asks for."""
     if clauses := differences(mine, theirs):
         raise UserError(f"bank {folder}: stored {clauses}; remove this folder or give another cache=")
-
-
-def _plain(key: Mapping[str, Any]) -> dict[str, Any]:
-    """A key as it comes back from JSON (tuples are lists)."""
-    plain: dict[str, Any] = json.loads(json.dumps(key))
-    return plain
 
 
 _ABSENT = object()

@@ -34,7 +34,7 @@ class RowStore:
 
     Attributes:
         folder: where it lies.
-        manifest: what it is.
+        manifest: what it is; ``key``, ``kind``, ``views`` and ``samples`` are its.
         codec: the form of its rows.
         writable: rows can be added.
     """
@@ -49,6 +49,7 @@ class RowStore:
         mapped: bool | None,
     ) -> None:
         self.folder, self.manifest, self.writable = folder, manifest, write
+        self.key, self.kind, self.views, self.samples = manifest.key, manifest.kind, manifest.views, manifest.samples
         self.codec: Codec = codec_of(manifest.codec)
         self.table = Table(parts, manifest.views, manifest.samples, self.codec.row_bytes, manifest.salt)
         self._mapped = mapped
@@ -123,26 +124,6 @@ class RowStore:
             PartFiles(folder, span, manifest.views, row_bytes, write=write, mapped=mapped) for span in manifest.parts
         ]
         return cls(folder, manifest, parts, write=write, mapped=mapped)
-
-    @property
-    def key(self) -> Mapping[str, Any]:
-        """Everything the answers depend on."""
-        return self.manifest.key
-
-    @property
-    def kind(self) -> str:
-        """``logits`` or a tap."""
-        return self.manifest.kind
-
-    @property
-    def views(self) -> int:
-        """V."""
-        return self.manifest.views
-
-    @property
-    def samples(self) -> int:
-        """N."""
-        return self.manifest.samples
 
     @property
     def nbytes(self) -> int:
