@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from classroomkd.recipe import Recipe, make_recipe
-from classroomkd.run import opening, precision
+from classroomkd.run import opening
 
 RECIPE = {
     "data": {"source": "puppets", "options": {"train": 40, "test": 20, "image_size": 32}},
@@ -34,8 +34,8 @@ def hardware(monkeypatch: pytest.MonkeyPatch, has: bool, faster: str = "fp32") -
         asked.append("probe")
         return {"precision": faster}
 
-    monkeypatch.setattr(precision, "has_bf16", lambda device: has)
-    monkeypatch.setattr(precision, "choose_layout", probe)
+    monkeypatch.setattr(opening, "has_bf16", lambda device: has)
+    monkeypatch.setattr(opening, "choose_layout", probe)
     return asked
 
 
@@ -66,5 +66,5 @@ def test_a_resumed_run_keeps_its_precision(recipe: Recipe, tmp_path: Path, monke
 def test_ranks_do_not_probe(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = hardware(monkeypatch, True)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert precision.known(recipe, tmp_path) == "bf16"
+    assert opening.known_precision(recipe, tmp_path) == "bf16"
     assert not asked

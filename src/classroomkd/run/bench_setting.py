@@ -124,9 +124,8 @@ def stand_in(
 def student_layout(networks: Networks) -> bool:
     """Whether the student works channels-last, decided as a training decides it."""
     context = networks.context
-    spec, part = context.recipe.train, context.student_part
+    spec = context.recipe.train
     if spec.channels_last != "auto":
         return bool(spec.channels_last)
-    pixels, target, _ = part.batch(torch.arange(min(len(part), spec.batch_size)))
-    pixels, _ = context.base_views.eval_view(pixels, target)
-    return settle(networks.blank_student(), context.inputs(pixels), context.runtime, None, False)
+    inputs = context.inputs(context.eval_batch(spec.batch_size))
+    return settle(networks.blank_student(), inputs, context.runtime, None, False)

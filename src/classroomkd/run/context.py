@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -78,10 +78,9 @@ class RunContext:
     @property
     def mentor_precision(self) -> Precision:
         """Of the mentors' weights when they teach."""
-        wanted = self.recipe.mentor_precision
-        if wanted == "auto":
-            return "bf16" if has_bf16(self.runtime.device) else "fp32"
-        return wanted
+        if self.recipe.mentor_precision != "auto":
+            return self.recipe.mentor_precision
+        return "bf16" if has_bf16(self.runtime.device) else "fp32"
 
     def mentor(self, name: str) -> MentorSpec:
         """What the recipe says of a mentor."""
@@ -91,6 +90,13 @@ class RunContext:
         """How mentor ``index`` is trained when it has no checkpoint."""
         return self.recipe.mentors[index].train or self.recipe.mentor_train or self.recipe.train
 
+    def eval_batch(self, size: int) -> Tensor:
+        """Un-augmented pixels of the first samples that the student sees, ``size`` of them where there are so many."""
+        part = self.student_part
+        pixels, target, _ = part.batch(torch.arange(min(len(part), size)))
+        pixels, _ = self.base_views.eval_view(pixels, target)
+        return pixels
+
     def blank(self) -> Tensor:
         """Two blank images in the student's space."""
         return torch.zeros(2, *self.data.shape, device=self.runtime.device)
@@ -99,14 +105,13 @@ class RunContext:
         """At which (H, W) the mentors want views drawn; none where pixels can only be resized, or none are asked."""
         if self.data.people is None or isinstance(classroom.mentors.store, bank.EpochCache):
             return []
-        own = self.data.shape[1:]
-        return sorted(
-            {(m.size[0], m.size[1]) for m in classroom.mentors if m.size is not None and tuple(m.size) != own}
-        )
+        return self._other_sizes(mentor.size for mentor in classroom.mentors)
 
     @property
     def known_extra_sizes(self) -> list[tuple[int, int]]:
         """Those of :meth:`extra_sizes` that the recipe itself names; for dry runs."""
-        own = self.data.shape[1:]
-        shapes = {m.shape for m in self.recipe.mentors if m.shape is not None and m.shape != own}
-        return sorted(shapes) if self.data.people is not None else []
+        return self._other_sizes(spec.shape for spec in self.recipe.mentors) if self.data.people is not None else []
+
+    def _other_sizes(self, sizes: Iterable[Sequence[int] | None]) -> list[tuple[int, int]]:
+        """Those (H, W) that are not the student's, each once."""
+        return sorted({(s[0], s[1]) for s in sizes if s is not None and tuple(s) != self.data.shape[1:]})
