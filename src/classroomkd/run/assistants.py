@@ -16,14 +16,13 @@ from classroomkd.classroom import Classroom
 from classroomkd.errors import UserError
 from classroomkd.run.answers_file import load_answers
 from classroomkd.run.batch_check import check_optimizer
-from classroomkd.run.loading import load_mentor
 from classroomkd.run.mentor_data import mentor_part
+from classroomkd.run.mentor_record import MentorRecord, calibration_of, load_mentor
 from classroomkd.run.networks import Networks
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.recipe import MentorSpec, TrainSpec
-    from classroomkd.run.mentor_record import MentorRecord
 
 __all__ = ["check_assistant", "classroom_of", "described", "lineage", "teachers_of", "waves"]
 
@@ -114,9 +113,7 @@ def classroom_of(
     scores = [networks.task_runner.measure.rank(record.val_accuracy) for record in records]
     classroom = _classroom(networks, index, module, teachers, part, train, scores)
     if classroom.method.needs.calibration:
-        logits = torch.stack([torch.from_numpy(load_answers(r.val_logits)) for r in records])
-        device = context.runtime.device
-        classroom.calibration = runner.calibration(logits.to(device), context.data.val.target.to(device))
+        classroom.calibration = calibration_of(networks, records)
     return classroom.to(context.runtime.device)
 
 

@@ -1,11 +1,23 @@
-"""What is known of a mentor that is ready to teach."""
+"""A mentor that is ready to teach: what is known of it, and its network with the weights that it has."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["MentorRecord"]
+import torch
+
+from classroomkd import models
+from classroomkd.classroom import Calibration, Mentor
+from classroomkd.models.about import preprocessing
+from classroomkd.run.answers_file import load_answers
+
+if TYPE_CHECKING:
+    from classroomkd.recipe.schema import MentorSpec
+    from classroomkd.run.networks import Networks
+
+__all__ = ["MentorRecord", "calibration_of", "load_mentor", "load_weights", "ready_mentor"]
 
 
 @dataclass(frozen=True)
@@ -35,3 +47,50 @@ class MentorRecord:
     def plain(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self)
+
+
+def load_weights(
+    networks: Networks, spec: MentorSpec
+) -> tuple[list[float] | None, list[float] | None, list[int] | None]:
+    """Load a mentor's checkpoint, where it has one; returns the mean, std and (H, W) of its inputs.
+
+    What the recipe says of them holds, then what the checkpoint or the library says; None: as the student's.
+    """
+    context, mean, std, size = networks.context, None, None, None
+    known: Any = None
+    if spec.checkpoint is not None:
+        metadata = networks.load(spec.name, str(spec.checkpoint))
+        if "preprocessing" in metadata:
+            written = preprocessing(str(spec.checkpoint), metadata["preprocessing"])
+            known = written.model_dump(exclude_none=True)
+            if "shape" in known:
+                own = [int(n) for n in known["shape"][1:]]  # a student of ours says which size it was taught at
+                size = own if own != list(context.data.shape[1:]) else None
+        known = known or models.preprocessing(spec.model)
+    elif networks.has_weights(spec) and spec.name not in context.given:
+        known = getattr(networks.mentor(spec.name), "preprocessing", None)
+    if known:
+        mean, std = list(known["mean"]), list(known["std"])
+    if spec.mean is not None:
+        mean, std = list(spec.mean), list(spec.std or context.data.std)
+    return mean, std, size if spec.shape is None else list(spec.shape)
+
+
+def ready_mentor(networks: Networks, spec: MentorSpec) -> Mentor:
+    """A mentor that has weights, as a run would have it, without scoring or storing anything."""
+    mean, std, size = load_weights(networks, spec)
+    return networks.wrap(spec, networks.mentor(spec.name), mean, std, size)
+
+
+def load_mentor(networks: Networks, record: MentorRecord) -> Mentor:
+    """The mentor of a record, on the training device."""
+    module = networks.with_weights(record.name, record.weights)
+    return networks.wrap(networks.context.mentor(record.name), module, record.mean, record.std, record.size)
+
+
+def calibration_of(networks: Networks, records: Sequence[MentorRecord]) -> Calibration:
+    """What the mentors' answers on the validation part say about them."""
+    context, val = networks.context, networks.context.data.val
+    logits = torch.stack([torch.from_numpy(load_answers(record.val_logits, len(val))) for record in records])
+    device = context.runtime.device
+    return networks.task_runner.calibration(logits.to(device), val.target.to(device))

@@ -20,11 +20,10 @@ from classroomkd._files import (
     writing,
 )
 from classroomkd._locks import hold
-from classroomkd._sums import write_listed
+from classroomkd._sums import damage, is_listed, write_listed
 from classroomkd.errors import UserError
 from classroomkd.run import assistants
 from classroomkd.run.fingerprint import content_key, network_fingerprint
-from classroomkd.run.kept import load_kept
 from classroomkd.run.mentor_data import mentor_part
 from classroomkd.run.networks import Networks, mentor_seed
 from classroomkd.train.checkpoint import can_go_on
@@ -74,7 +73,7 @@ def train_mentor(
     with _locked(folder, spec.name, notify) if zero and not closed else nullcontext():
         # Rank 0 holds the lock for all; everybody looks between two barriers and so sees the same.
         context.runtime.barrier()
-        there, wrong = path.exists(), load_kept(module, path, spec.name)
+        there, wrong = path.exists(), _load_trained(module, path, spec.name)
         context.runtime.barrier()
         if not context.runtime.any(wrong is not None):
             notify({"event": "cached", "what": spec.name})
@@ -109,6 +108,19 @@ def train_mentor(
         models.load_checkpoint(module, path, what=f"mentor '{spec.name}'")
     networks.loaded(spec.name, str(path))
     return path, len(part), note
+
+
+def _load_trained(module: nn.Module, path: Path, name: str) -> str | None:
+    """Load a mentor's weights from the cache; None, or what is wrong with them, and then the network is as it was."""
+    about = path.with_name("mentor.json")
+    for file in [path, about] if is_listed(about) else [path]:
+        if (wrong := damage(file)) is not None:
+            return f"{file} {wrong}"
+    try:
+        models.load_checkpoint(module, path, what=f"mentor '{name}'")
+    except UserError as error:
+        return str(error).partition("\n")[0]
+    return None
 
 
 def _key(networks: Networks, index: int, module: nn.Module, part: Part, teachers: Sequence[MentorRecord]) -> str:

@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from classroomkd import __version__, bank, methods, models
 from classroomkd._sums import write_listed
 from classroomkd.classroom import Classroom, Mentor
-from classroomkd.run.answers_file import load_answers
 from classroomkd.run.finished import keep_entry, read_back
-from classroomkd.run.loading import load_mentor, ready_mentor
 from classroomkd.run.mentor_cache import open_bank
-from classroomkd.run.mentor_record import MentorRecord
+from classroomkd.run.mentor_record import MentorRecord, calibration_of, load_mentor, ready_mentor
 from classroomkd.run.networks import Networks
 from classroomkd.train import scoring as ev
 from classroomkd.train.loop import Notify, Result, Training
@@ -81,9 +79,7 @@ def build_classroom(
     fast = [mentor.name for mentor in classroom.mentors if isinstance(mentor, FastMentor)]
     networks.park(None if alone else fast)
     if method.needs.calibration:
-        logits = torch.stack([torch.from_numpy(load_answers(m.val_logits, len(context.data.val))) for m in mentors])
-        device = context.runtime.device
-        classroom.calibration = runner.calibration(logits.to(device), context.data.val.target.to(device))
+        classroom.calibration = calibration_of(networks, mentors)
     return classroom.to(context.runtime.device)
 
 
