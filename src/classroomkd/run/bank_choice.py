@@ -7,21 +7,23 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
-from classroomkd import data, methods
+from classroomkd import bank, data, methods
+from classroomkd.bank import LOGITS
 from classroomkd.classroom.composition import union
 from classroomkd.errors import UserError
 from classroomkd.recipe.bank_spec import BankSpec
 
 if TYPE_CHECKING:
-    from classroomkd.classroom import Needs
+    from classroomkd.classroom import Mentor, Needs
     from classroomkd.data.views.base import Views
     from classroomkd.recipe import Recipe
     from classroomkd.run.context import RunContext
     from classroomkd.run.networks import Networks
+    from classroomkd.taps.tap_set import Kind
 
 __all__ = ["DEFAULT_VIEWS", "BankPlan", "Choice", "choose", "distinct", "plan_bank"]
 
@@ -34,7 +36,7 @@ def distinct(count: int, draws: float) -> float:
     return count * (1.0 - math.pow(1.0 - 1.0 / count, draws))
 
 
-Widths = Callable[[Mapping[str, Literal["map", "pooled"]]], int]
+Widths = Callable[["Mapping[str, Kind]"], int]
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class BankPlan:
 
     choice: Choice
     views: Views
-    taps: Mapping[str, Literal["map", "pooled"]]
+    taps: Mapping[str, Kind]
     share: tuple[int, int] = (0, 1)
     ahead: bool = False
 
@@ -166,6 +168,12 @@ class BankPlan:
         k, shards = self.share
         return range(k * count // shards, (k + 1) * count // shards)
 
+    def codecs(self, networks: Networks, mentor: Mentor) -> dict[str, bank.Codec]:
+        """How a mentor's answers are stored, by kind (logits, taps); it reads the taps from now on."""
+        shapes = networks.read(mentor, self.taps) if self.taps else {}
+        logits = networks.task_runner.codec(mentor, self.choice.spec.top)
+        return {LOGITS: logits, **{tap: bank.Dense(shape) for tap, shape in shapes.items()}}
+
 
 def plan_bank(networks: Networks, share: tuple[int, int] = (0, 1), ahead: bool = False) -> BankPlan:
     """Decide on a run's bank; see :func:`choose` and :class:`BankPlan`."""
@@ -176,12 +184,11 @@ def plan_bank(networks: Networks, share: tuple[int, int] = (0, 1), ahead: bool =
     return BankPlan.of(choice, context, share, ahead)
 
 
-def activation_size(networks: Networks, taps: Mapping[str, Literal["map", "pooled"]]) -> int:
+def activation_size(networks: Networks, taps: Mapping[str, Kind]) -> int:
     """How many numbers all mentors' activations of one sample at ``taps`` are; 0 where a mentor cannot be built or
     lacks a tap, which the check of the run says."""
-    context, total = networks.context, 0
+    total = 0
     with suppress(UserError), torch.random.fork_rng(devices=[]):
-        for mentor in map(networks.blank_mentor, context.recipe.mentors):
-            example = mentor.prepare(context.blank(), context.inputs.mean, context.inputs.std)
-            total += sum(map(math.prod, mentor.read(taps, example).values()))
+        for mentor in map(networks.blank_mentor, networks.context.recipe.mentors):
+            total += sum(map(math.prod, networks.read(mentor, taps).values()))
     return total

@@ -17,7 +17,7 @@ from classroomkd.bank import LOGITS
 from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews
 from classroomkd.methods.none import Alone
-from classroomkd.run.mentor_cache import slab_most
+from classroomkd.run.mentor_cache import fits_in_slabs
 from classroomkd.run.networks import Networks
 from classroomkd.run.students import untrained_classroom
 from classroomkd.train import checkpoint
@@ -113,8 +113,7 @@ def stand_in(
             )
             by_kind[kind].write(shown.cpu(), torch.arange(len(part)), torch.randn(len(part), *codec.shape))
         stores.append(by_kind)
-    slab = 2 * len(context.student_part) * len(room.mentors) * networks.task_runner.answer_size
-    if exact or slab > slab_most(context.runtime.device):
+    if exact or not fits_in_slabs(networks, len(room.mentors)):
         return bank.FillOnMissCache(stores, part.ids, context.runtime.device), space
     cache = bank.EpochCache(stores, part.ids, context.runtime.device, room=0)
     cache.begin(int(shown[0]))

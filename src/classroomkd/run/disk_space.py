@@ -9,10 +9,8 @@ import torch
 
 from classroomkd import bank, methods
 from classroomkd._files import amount
-from classroomkd.bank import LOGITS
 from classroomkd.bank.allocate import check_space as check_bytes
 from classroomkd.errors import UserError
-from classroomkd.recipe.schema import MentorSpec
 from classroomkd.run.bank_choice import BankPlan
 from classroomkd.run.context import RunContext
 from classroomkd.run.networks import Networks
@@ -81,24 +79,12 @@ def _answers(networks: Networks, bank_plan: BankPlan, root: Path) -> int:
     share = bank_plan.samples(len(context.student_part))
     views, need = bank_plan.views.count or 0, 0
     held = _held(context, bank_plan, root)
-    for mentor in context.recipe.mentors:
-        for kind, codec in _codecs(networks, bank_plan, mentor).items():
-            there = max((_inside(m, share) for m in held if _same(m, mentor.name, kind, codec)), default=0)
-            need += (len(share) - there) * views * (codec.row_bytes + 4)
+    with torch.random.fork_rng(devices=[]):
+        for mentor in map(networks.blank_mentor, context.recipe.mentors):
+            for kind, codec in bank_plan.codecs(networks, mentor).items():
+                there = max((_inside(m, share) for m in held if _same(m, mentor.name, kind, codec)), default=0)
+                need += (len(share) - there) * views * (codec.row_bytes + 4)
     return need
-
-
-def _codecs(networks: Networks, bank_plan: BankPlan, mentor: MentorSpec) -> dict[str, bank.Codec]:
-    """The forms of a mentor's answers by kind; its network is built only where its activations are stored."""
-    context, top = networks.context, bank_plan.choice.spec.top
-    logits = bank.TopK(len(context.classes), top) if top else bank.Dense(networks.task_runner.answer_shape)
-    codecs: dict[str, bank.Codec] = {LOGITS: logits}
-    if bank_plan.taps:
-        with torch.random.fork_rng(devices=[]):
-            blank = networks.blank_mentor(mentor)
-            example = blank.prepare(context.blank(), context.inputs.mean, context.inputs.std)
-            codecs |= {tap: bank.Dense(shape) for tap, shape in blank.read(bank_plan.taps, example).items()}
-    return codecs
 
 
 def _held(context: RunContext, bank_plan: BankPlan, root: Path) -> list[bank.Manifest]:

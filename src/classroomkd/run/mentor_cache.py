@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from classroomkd.run.mentor_record import MentorRecord
     from classroomkd.run.networks import Networks
 
-__all__ = ["asker", "open_bank", "prepare_answers", "slab_most"]
+__all__ = ["asker", "fits_in_slabs", "open_bank", "prepare_answers", "slab_most"]
 
 
 class Filled(BaseModel):
@@ -76,21 +76,17 @@ def _stores(
     root = refuse_links(context.cache, "bank")
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
-    part, taps, spec = context.student_part, bank_plan.taps, bank_plan.choice.spec
-    example = mentor.prepare(context.blank(), context.inputs.mean, context.inputs.std)
-    shapes = mentor.read(taps, example) if taps else {}
-    count, share = bank_plan.views.count, bank_plan.samples(len(part))
+    part, count = context.student_part, bank_plan.views.count
     assert count is not None
-    codecs: dict[str, bank.Codec] = {LOGITS: networks.task_runner.codec(mentor, spec.top)}
-    codecs |= {tap: bank.Dense(shape) for tap, shape in shapes.items()}
+    share = bank_plan.samples(len(part))
     about = {**key, "views": bank_plan.views.definition, "part": part.digest(), "shape": list(context.data.shape)}
     stores: dict[str, bank.RowStore] = {}
     notes = []
-    for kind, codec in codecs.items():
+    for kind, codec in bank_plan.codecs(networks, mentor).items():
         own = about | {"stored": codec.definition, "software": "classroomkd " + __version__.rpartition(".")[0]}
         if kind != LOGITS:
             assert mentor.tapped is not None
-            own |= {"place": mentor.tapped.places[kind], "as": taps[kind]}
+            own |= {"place": mentor.tapped.places[kind], "as": bank_plan.taps[kind]}
         folder = bank.store_folder(root, mentor.name, own, kind)
         wanted, write = Manifest(own, kind, count, len(part), codec.definition), may_write(folder)
         if not (folder / MANIFEST).exists() and (difference := _told_apart(root, wanted)) is not None:
@@ -163,7 +159,9 @@ def prepare_answers(
                     f"bank: {store.folder} lacks {store.views * store.samples - store.count():,} answers and cannot be "
                     "written; fill it where it was made (classroomkd bank fill), or give another cache="
                 )
-        watch = Watch([mentor.name], networks.task_runner.task, context.runtime.device, *_together(context))
+        runtime = context.runtime
+        together = (runtime.reduce, runtime.join) if runtime.world > 1 else (None, None)
+        watch = Watch([mentor.name], networks.task_runner.task, runtime.device, *together)
 
         def on_answers(answers: Mapping[str, Tensor], ids: Tensor) -> None:
             features = {kind: (x,) for kind, x in answers.items() if kind != LOGITS}
@@ -198,12 +196,6 @@ def prepare_answers(
     return folders, asked, round(before, 2)
 
 
-def _together(context: RunContext) -> tuple[Any, Any]:
-    """How sums and tensors come together over ranks; None on one."""
-    runtime = context.runtime
-    return (runtime.reduce, runtime.join) if runtime.world > 1 else (None, None)
-
-
 def _tell_of(context: RunContext, watch: Watch, notify: Callable[[dict[str, Any]], None]) -> None:
     """Whether what a mentor has just been asked was answered in numbers.
 
@@ -223,8 +215,7 @@ def open_bank(
     context, kinds = networks.context, (LOGITS, *needs.features)
     if not bank_plan.choice.keeps(needs) or not all(kind in m.answers for m in mentors for kind in kinds):
         return None
-    slab = 2 * len(context.student_part) * len(mentors) * networks.task_runner.answer_size
-    slabs = bank_plan.choice.spec.kind == "views" and slab <= slab_most(context.runtime.device)
+    slabs = bank_plan.choice.spec.kind == "views" and fits_in_slabs(networks, len(mentors))
     # Single rows are read through a map: its pages are the system's cache, which it takes back when it needs to.
     stores = [
         {kind: bank.RowStore.at(folder, write=may_write(folder), mapped=not slabs) for kind, folder in folders.items()}
@@ -235,6 +226,12 @@ def open_bank(
     if slabs:
         return bank.EpochCache(stores, ids, device, pooled, room=_room(device))
     return bank.FillOnMissCache(stores, ids, device, pooled)
+
+
+def fits_in_slabs(networks: Networks, mentors: int) -> bool:
+    """Whether an epoch's answers of so many mentors are held at hand."""
+    part, size = networks.context.student_part, networks.task_runner.answer_size
+    return 2 * len(part) * mentors * size <= slab_most(networks.context.runtime.device)
 
 
 def slab_most(device: torch.device) -> int:

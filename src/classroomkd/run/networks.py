@@ -17,10 +17,11 @@ from classroomkd.tasks.runners import open_runner
 from classroomkd.train.optimize import FastMentor, optimize_for_inference
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Hashable, Iterable, Mapping
 
     from classroomkd.recipe.schema import MentorSpec
     from classroomkd.run.context import RunContext
+    from classroomkd.taps.tap_set import Kind
 
 __all__ = ["Networks", "mentor_seed"]
 
@@ -128,6 +129,10 @@ class Networks:
         """A mentor with whatever weights its network has; for dry runs."""
         return self.wrap(spec, self.mentor(spec.name), spec.mean, spec.std, spec.shape)
 
+    def read(self, mentor: Mentor, taps: Mapping[str, Kind], heads: bool = False) -> dict[str, tuple[int, ...]]:
+        """Have a mentor read these taps from now on; the shapes of its activations there, by tap."""
+        return mentor.read(taps, self._blank_inputs(mentor), heads)
+
     def optimized(self, mentor: Mentor) -> Mentor:
         """The same mentor, faster; for whoever is going to be asked often. Read its taps before.
 
@@ -137,10 +142,8 @@ class Networks:
         known = self._fast.setdefault(mentor.name, {})
         if (fast := known.get(key)) is not None:
             return fast
-        context = self.context
-        blank = mentor.prepare(context.blank(), context.inputs.mean, context.inputs.std)
-        precision, compiled = context.mentor_precision, context.recipe.mentor_compile
-        fast = optimize_for_inference(mentor, blank, precision=precision, compile=compiled)
+        precision, compiled = self.context.mentor_precision, self.context.recipe.mentor_compile
+        fast = optimize_for_inference(mentor, self._blank_inputs(mentor), precision=precision, compile=compiled)
         if isinstance(fast, FastMentor):
             known[key] = fast
             if len(known) > FAST_KEPT:
@@ -165,6 +168,10 @@ class Networks:
                 self._mentors[name].to("cpu")
         if names is None:
             self._fast.clear()
+
+    def _blank_inputs(self, mentor: Mentor) -> Tensor:
+        """Two blank images in a mentor's own space."""
+        return mentor.prepare(self.context.blank(), self.context.inputs.mean, self.context.inputs.std)
 
     def _changed(self, name: str) -> None:
         """A mentor's weights are about to change."""

@@ -72,8 +72,7 @@ def build_classroom(
     )
     for teacher in classroom.mentors:
         if isinstance(store, bank.FillOnMissCache) and bank_plan.taps:  # what it is asked for is stored for every arm
-            blank = teacher.prepare(context.blank(), context.inputs.mean, context.inputs.std)
-            teacher.read(bank_plan.taps, blank, needs.heads)
+            networks.read(teacher, bank_plan.taps, needs.heads)
     if not alone:
         classroom.mentors.mentors = [networks.optimized(mentor) for mentor in classroom.mentors]
     fast = [mentor.name for mentor in classroom.mentors if isinstance(mentor, FastMentor)]
