@@ -13,18 +13,15 @@ from torch import nn
 
 from classroomkd import methods
 from classroomkd.classroom import Classroom
-from classroomkd.errors import UserError
 from classroomkd.run.answers_file import load_answers
-from classroomkd.run.batch_check import check_optimizer
-from classroomkd.run.mentor_data import mentor_part
 from classroomkd.run.mentor_record import MentorRecord, calibration_of, load_mentor
-from classroomkd.run.networks import Networks
+from classroomkd.run.networks import Networks, mentor_seed
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
-    from classroomkd.recipe import MentorSpec, TrainSpec
+    from classroomkd.recipe import MentorSpec
 
-__all__ = ["check_assistant", "classroom_of", "described", "lineage", "teachers_of", "waves"]
+__all__ = ["classroom_of", "described", "lineage", "taught_classroom", "teachers_of", "waves"]
 
 
 def teachers_of(mentors: Sequence[MentorSpec], index: int) -> list[int]:
@@ -64,7 +61,7 @@ def lineage(
     if spec.taught_by is None:
         return {}
     assert [t.name for t in teachers] == [*spec.taught_by.mentors]
-    who = [{"is": _weights(t), "mean": t.mean, "std": t.std, "size": t.size, "model": t.model} for t in teachers]
+    who = [{"is": _identity(t), "mean": t.mean, "std": t.std, "size": t.size, "model": t.model} for t in teachers]
     about: dict[str, Any] = {"mentors": who, "method": spec.taught_by.parts}
     if versions := methods.raised(spec.taught_by.parts):
         about["versions"] = versions
@@ -78,54 +75,44 @@ def lineage(
     return {"taught_by": about}
 
 
-def _weights(record: MentorRecord) -> str:
+def _identity(record: MentorRecord) -> str:
     """A hash of its tensors. What code of the user's makes of them shows in the key of its answers alone.
 
     That key also holds a forward pass, whose last bits depend on the machine, so it is not used where weights suffice.
     They do not for a mentor that knows some classes: the same weights say something else in another order of classes.
     """
-    if not record.weights or record.model.startswith("py:") or _knows_some(record):
-        return Path(record.val_logits).stem
-    return record.fingerprint
-
-
-def _knows_some(record: MentorRecord) -> bool:
-    """Whether it rules out classes, ``-inf``; one answer shows which."""
-    return bool(np.isneginf(load_answers(record.val_logits)[:1]).any())
+    suffices = record.weights and not record.model.startswith("py:")
+    if suffices and not np.isneginf(load_answers(record.val_logits)[:1]).any():  # -inf: a class that it rules out
+        return record.fingerprint
+    return Path(record.val_logits).stem
 
 
 def classroom_of(
-    networks: Networks,
-    index: int,
-    module: nn.Module,
-    records: Sequence[MentorRecord],
-    part: Part,
-    train: TrainSpec,
-    seed: int,
+    networks: Networks, index: int, module: nn.Module, records: Sequence[MentorRecord], part: Part
 ) -> Classroom:
     """What mentor ``index`` is trained in: alone with its labels, or with its teachers, who are asked online."""
     context, runner = networks.context, networks.task_runner
     spec = context.recipe.mentors[index]
     if spec.taught_by is None:
-        return Classroom(module, (), "none", task=runner.task_for(train, spec, module))
+        return Classroom(module, (), "none", task=runner.task_for(context.mentor_train(index), spec, module))
     teachers = [load_mentor(networks, record) for record in records]
-    torch.manual_seed(seed + 104729)  # of what the method builds, as for a student
-    scores = [networks.task_runner.measure.rank(record.val_accuracy) for record in records]
-    classroom = _classroom(networks, index, module, teachers, part, train, scores)
+    torch.manual_seed(mentor_seed(spec) + 104729)  # of what the method builds, as for a student
+    scores = [runner.measure.rank(record.val_accuracy) for record in records]
+    classroom = taught_classroom(networks, index, module, teachers, part, scores)
     if classroom.method.needs.calibration:
         classroom.calibration = calibration_of(networks, records)
     return classroom.to(context.runtime.device)
 
 
-def _classroom(
+def taught_classroom(
     networks: Networks,
     index: int,
     module: nn.Module,
     teachers: Sequence[nn.Module],
     part: Part,
-    train: TrainSpec,
     scores: Sequence[float],
 ) -> Classroom:
+    """Mentor ``index`` with its teachers, of these scores on the validation part."""
     context, mentors = networks.context, networks.context.recipe.mentors
     spec = mentors[index]
     assert spec.taught_by is not None
@@ -133,7 +120,7 @@ def _classroom(
         module,
         teachers,
         methods.compose(spec.taught_by.parts),
-        task=networks.task_runner.task_for(train),
+        task=networks.task_runner.task_for(context.mentor_train(index)),
         mean=context.data.mean,
         std=context.data.std,
         taps=dict(spec.taps),
@@ -142,22 +129,3 @@ def _classroom(
         register=(part.ids, part.target),
         taught=[mentors[i].taught_by is not None for i in teachers_of(mentors, index)],
     )
-
-
-def check_assistant(networks: Networks, index: int) -> None:
-    """Whether mentor ``index`` can be taught as its recipe says: a dry run with networks as they are built, untrained.
-
-    Raises:
-        UserError: methods that do not fit together, mentors or taps that cannot be found.
-    """
-    context, mentors = networks.context, networks.context.recipe.mentors
-    spec = mentors[index]
-    teachers = [networks.blank_mentor(mentors[i]) for i in teachers_of(mentors, index)]
-    module, train = networks.mentor(spec.name), context.mentor_train(index)
-    assert spec.taught_by is not None
-    taught = methods.compose(spec.taught_by.parts)
-    check_optimizer(taught, train, f"mentors.{index}.taught_by", f"mentors.{index}.train")
-    try:
-        _classroom(networks, index, module, teachers, mentor_part(context, index)[0], train, [0.0] * len(teachers))
-    except UserError as error:
-        raise UserError(f"mentors.{index}.taught_by: {error}") from error

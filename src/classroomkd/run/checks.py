@@ -6,24 +6,26 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import nn
+
 from classroomkd import methods, models
 from classroomkd._files import writing
 from classroomkd.classroom import ClassInfo
 from classroomkd.errors import UserError
-from classroomkd.run import assistants
+from classroomkd.run.assistants import taught_classroom, teachers_of
 from classroomkd.run.bank_choice import BankPlan, plan_bank
-from classroomkd.run.batch_check import check_batches, check_optimizer
 from classroomkd.run.folder import check_data
 from classroomkd.run.mentor_data import mentor_part
 from classroomkd.run.students import untrained_classroom
+from classroomkd.train.inputs import batch_sizes, uneven
 from classroomkd.train.optimize import check_compiler
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import nn
-
-    from classroomkd.recipe import Arm
+    from classroomkd.classroom import Method
+    from classroomkd.recipe import Arm, TrainSpec
     from classroomkd.recipe.schema import MentorSpec
     from classroomkd.run.networks import Networks
 
@@ -73,13 +75,13 @@ def check(
     attempt(partial(_check_places, networks))
     attempt(bank)
     attempt(student)
-    attempt(partial(check_batches, networks, None))
+    attempt(partial(_check_batches, networks, None))
     for index, spec in enumerate(recipe.mentors):
         attempt(partial(mentor, index, spec))
         if not networks.has_weights(spec):
             attempt(partial(_check_training, networks, index))
         if spec.taught_by is not None:
-            attempt(partial(assistants.check_assistant, networks, index))
+            attempt(partial(_check_assistant, networks, index))
     if len(sizes) == 1 + len(recipe.mentors):  # a network that is wrong by itself has been named
         problems += _arm_problems(networks)
     if problems:
@@ -133,7 +135,22 @@ def _check_training(networks: Networks, index: int) -> None:
         raise UserError(f"mentors.{index}: nothing in '{spec.model}' can be trained; give checkpoint: FILE")
     if len(part) < 2:
         raise UserError(f"mentors.{index}.train leaves {len(part)} samples to train on; it needs at least 2")
-    check_batches(networks, index)
+    _check_batches(networks, index)
+
+
+def _check_assistant(networks: Networks, index: int) -> None:
+    """Whether mentor ``index`` can be taught as its recipe says: a dry run with networks as they are built."""
+    context, mentors = networks.context, networks.context.recipe.mentors
+    spec, train = mentors[index], context.mentor_train(index)
+    assert spec.taught_by is not None
+    teachers = [networks.blank_mentor(mentors[i]) for i in teachers_of(mentors, index)]
+    module, method = networks.mentor(spec.name), methods.compose(spec.taught_by.parts)
+    _check_optimizer(method, train, f"mentors.{index}.taught_by", f"mentors.{index}.train")
+    try:
+        part, _ = mentor_part(context, index)
+        taught_classroom(networks, index, module, teachers, part, [0.0] * len(teachers))
+    except UserError as error:
+        raise UserError(f"mentors.{index}.taught_by: {error}") from error
 
 
 def _arm_problems(networks: Networks) -> list[str]:
@@ -149,10 +166,77 @@ def _arm_problems(networks: Networks) -> list[str]:
 
 def _check_arm(networks: Networks, arm: Arm) -> None:
     method, recipe = methods.compose(arm.parts), networks.context.recipe
-    check_optimizer(method, recipe.train, f"arm '{arm.label}'", "train")
+    _check_optimizer(method, recipe.train, f"arm '{arm.label}'", "train")
     if method.needs.features:
         untrained_classroom(networks, arm)  # every tap is found and every pair of shapes matched
         return
     names = [m.name for m in recipe.mentors]
     taught = [m.taught_by is not None for m in recipe.mentors]
     method.setup(ClassInfo(networks.task_runner.task, names, [0.0] * len(names), taught=taught))
+
+
+def _check_optimizer(method: Method, train: TrainSpec, who: str, where: str) -> None:
+    """Refuse an optimiser that the method cannot follow.
+
+    Raises:
+        UserError: virtual steps with anything but SGD.
+    """
+    if method.needs.sgd and train.optimizer != "sgd":
+        raise UserError(
+            f"{who}: its virtual steps are SGD's, {where}.optimizer is {train.optimizer}; set "
+            f"{where}.optimizer=sgd and an lr for it (0.05 is usual)"
+        )
+
+
+def _check_batches(networks: Networks, mentor: int | None) -> None:
+    """Whether the ranks can share a batch, and the network train on the smallest.
+
+    Args:
+        networks: of the run.
+        mentor: whose training is meant; None: the student's.
+
+    Raises:
+        UserError: a size that does not divide by the ranks; a batch of one sample under batch normalisation that has
+            nothing else to take a mean over.
+    """
+    context = networks.context
+    recipe, world = context.recipe, context.runtime.world
+    spec, part, key = recipe.train, context.student_part, "train"
+    if mentor is not None:
+        spec, part = context.mentor_train(mentor), mentor_part(context, mentor)[0]
+        own = recipe.mentors[mentor].train
+        key = f"mentors.{mentor}.train" if own else "mentor_train" if recipe.mentor_train else "train"
+    if spec.batch_size % world:
+        raise UserError(uneven(spec.batch_size, world).replace("train.batch_size", f"{key}.batch_size"))
+    if world > 1 or len(part) < 1:
+        return  # every rank is filled up to two samples
+    whole = mentor is None and all(methods.compose(arm.parts).needs.whole_batch for arm in recipe.arms())
+    drop = None if spec.drop_last == "auto" else bool(spec.drop_last)
+    sizes, _ = batch_sizes(len(part), min(spec.batch_size, len(part)), drop, whole)
+    if min(sizes) > 1:
+        return
+    name, size = ("student", None) if mentor is None else (recipe.mentors[mentor].name, recipe.mentors[mentor].shape)
+    network = networks.blank_student() if mentor is None else networks.mentor(name)
+    reason = _refuses_one(network, torch.zeros(1, context.data.shape[0], *(size or context.data.shape[1:])))
+    if reason is None:
+        return
+    what = f"{key}.batch_size={spec.batch_size}" if sizes[0] == 1 else f"{key}.drop_last=false"
+    raise UserError(
+        f"{what} gives {name} a batch of one sample, which its batch normalisation cannot work with ({reason}); "
+        + (f"set {key}.batch_size to 2 or more" if sizes[0] == 1 else f"leave {key}.drop_last at auto")
+    )
+
+
+def _refuses_one(network: nn.Module, image: torch.Tensor) -> str | None:
+    """What torch says against training on one sample; None where it does not mind. The network stays as it is."""
+    kept, training = {k: v.clone() for k, v in network.state_dict().items()}, network.training
+    first = next(network.parameters(), image)
+    try:
+        with torch.no_grad(), torch.random.fork_rng([]):
+            network.train()(image.to(first.device, first.dtype))
+    except ValueError as error:
+        return str(error).partition(",")[0] if "more than 1 value per channel" in str(error) else None
+    finally:
+        network.load_state_dict(kept)
+        network.train(training)
+    return None

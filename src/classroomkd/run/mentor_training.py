@@ -156,8 +156,7 @@ def _train(
     """Train a mentor's network, from its last checkpoint where there is one."""
     context, train = networks.context, networks.context.mentor_train(index)
     spec = context.recipe.mentors[index]
-    seed = mentor_seed(spec)
-    classroom = assistants.classroom_of(networks, index, module, teachers, part, train, seed)
+    classroom = assistants.classroom_of(networks, index, module, teachers, part)
     training = Training(
         context.runtime,
         classroom,
@@ -167,7 +166,7 @@ def _train(
         context.inputs,
         train,
         context.classes,
-        seed,
+        mentor_seed(spec),
         folder=folder,
         notify=notify,
         measure=False,
