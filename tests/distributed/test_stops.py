@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from classroomkd.errors import RunStopped, StoppedElsewhere, UserError
-from classroomkd.run.attempts import restarted
+from classroomkd.run.folder import restarted
 from classroomkd.train import ranks
 from classroomkd.train.ranks import Ranks
 
@@ -138,7 +138,7 @@ def test_which_folder_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / "environment.json").write_text(json.dumps({"torchelastic": stored} if stored else {}))
         return tmp_path
 
-    from classroomkd.run.attempts import attempt
+    from classroomkd.run.folder import attempt
 
     assert attempt() is None
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "seven")

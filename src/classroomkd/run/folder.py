@@ -1,9 +1,10 @@
-"""The run folder: opening it, and whether it may be gone on with."""
+"""The run folder: opening it, whether it may be gone on with, and whether torchrun starts it again."""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from classroomkd.run.context import RunContext
 
 __all__ = [
+    "attempt",
     "check_data",
     "check_run",
     "data_identity",
     "first_rank",
     "open_run",
+    "restarted",
     "stored_data",
 ]
 
@@ -58,8 +61,7 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
             "another --out, or put its recipe.yaml back"
         )
     changed = _differences(stored, recipe)
-    old: list[str] = []
-    task = recipe.task.name
+    old, task = list[str](), recipe.task.name
     for arm in recipe.arms():
         made = out / arm.slug / "arm.json"
         if not os.path.lexists(made):
@@ -67,8 +69,8 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
         before = read_json(made, _ARM, remedy=f"put it back, or remove {made.parent} to teach this arm anew")
         if _today(before, task) != _today(_identity(arm), task):
             changed.append(f"the arm '{arm.label}'")
-        elif said := _told_versions(before, arm):
-            old.append(f"the arm '{arm.label}' was made with {said}")
+        elif versions := _other_versions(before, arm):
+            old.append(f"the arm '{arm.label}' was made with {versions}")
     if changed:
         raise UserError(
             f"{out} was made by another recipe: {', '.join(changed)} differ(s). Resume with the recipe it was "
@@ -162,20 +164,16 @@ def stored_data(out: Path) -> StoredData | None:
 
 def data_identity(context: RunContext) -> dict[str, Any]:
     """What images a run saw: the source's fingerprint and which samples each part holds."""
-    parts = {
-        "train": context.data.train,
-        "student": context.student_part,
-        "val": context.data.val,
-        "test": context.data.test,
-    }
-    return {"fingerprint": context.data.fingerprint, "parts": {name: part.digest() for name, part in parts.items()}}
+    images = context.data
+    parts = {"train": images.train, "student": context.student_part, "val": images.val, "test": images.test}
+    return {"fingerprint": images.fingerprint, "parts": {name: part.digest() for name, part in parts.items()}}
 
 
 def _identity(arm: Arm) -> list[Any]:
     """``[method, options]`` of every part, and the method's version as a third where it is above 1."""
     raised = methods.raised(arm.parts)
-    found = [[name, options, raised[name]] if name in raised else [name, options] for name, options in arm.parts]
-    return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+    parts = [[name, options, raised[name]] if name in raised else [name, options] for name, options in arm.parts]
+    return json.loads(json.dumps(parts))  # type: ignore[no-any-return]
 
 
 def _today(identity: Any, task: str) -> Any:
@@ -186,14 +184,11 @@ def _today(identity: Any, task: str) -> Any:
         return identity  # not what this version would write: it differs
 
 
-def _told_versions(identity: Any, arm: Arm) -> str:
+def _other_versions(identity: Any, arm: Arm) -> str:
     """``version 1 of kd, this is 2`` for the methods of a stored arm whose version was another; 1 where none stands."""
-    raised, told = methods.raised(arm.parts), []
-    for name, _, *version in identity:
-        made, now = version[0] if version else 1, raised.get(name, 1)
-        if made != now:
-            told.append(f"version {made} of {name}, this is {now}")
-    return ", ".join(told)
+    raised = methods.raised(arm.parts)
+    versions = [(name, version[0] if version else 1, raised.get(name, 1)) for name, _, *version in identity]
+    return ", ".join(f"version {made} of {name}, this is {now}" for name, made, now in versions if made != now)
 
 
 def first_rank() -> bool:
@@ -201,21 +196,33 @@ def first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def attempt() -> dict[str, str] | None:
+    """What torchrun calls this run, and who keeps its processes: the same in every attempt. None without torchrun."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    return None if name is None else {"run_id": name, "agent": f"{platform.node()}:{os.getppid()}"}
+
+
+def restarted(out: Path) -> bool:
+    """Whether torchrun (``--max-restarts``) has begun the run of this folder before, which is then to be resumed.
+
+    Only the first rank looks; the others are told. A run that was given no name (``none``) is known by its agent.
+    """
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0 or os.environ.get("RANK", "0") != "0":
+        return False
+    try:
+        stored, own = json.loads((out / "environment.json").read_text()).get("torchelastic"), attempt()
+    except (OSError, ValueError):
+        return False
+    if own is None or not isinstance(stored, dict) or stored.get("run_id") != own["run_id"]:
+        return False
+    return own["run_id"] != "none" or stored.get("agent") == own["agent"]
+
+
 _OF_NO_WEIGHT = {
     f"{part}.{key}" for part in ("train", "mentor_train") for key in ("checkpoint_minutes", "keep_checkpoints")
 }
-_FREE = {
-    "workers",
-    "threads",
-    "device",
-    "devices",
-    "cache",
-    "seeds",
-    "methods",
-    "method",
-    "name",
-    "on_bad_mentor",
-}  # may change
+# What may change.
+_FREE = {"workers", "threads", "device", "devices", "cache", "seeds", "methods", "method", "name", "on_bad_mentor"}
 
 
 def _differences(stored: Path, recipe: Recipe) -> list[str]:
@@ -226,12 +233,12 @@ def _differences(stored: Path, recipe: Recipe) -> list[str]:
     now = yaml.safe_load(recipe_yaml(recipe))
     with suppress(Exception):  # keys that have come since count as their defaults; of values of any kind
         before = yaml.safe_load(recipe_yaml(Recipe.model_validate(before)))
-    found = {
+    changed = {
         f"{key}.{inner}" if inner else key
         for key in (set(before) | set(now)) - _FREE
         for inner in _inner(before.get(key), now.get(key))
     }
-    return sorted(found - _OF_NO_WEIGHT)
+    return sorted(changed - _OF_NO_WEIGHT)
 
 
 def _inner(a: Any, b: Any) -> list[str]:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classroomkd.errors import UserError
-from classroomkd.run.attempts import restarted
 from classroomkd.run.bench import measure
 from classroomkd.run.checks import check
 from classroomkd.run.disk_space import check_space
 from classroomkd.run.experiment import Experiment, Outcome
-from classroomkd.run.folder import check_run, first_rank, open_run
+from classroomkd.run.folder import check_run, first_rank, open_run, restarted
 from classroomkd.run.networks import Networks
 from classroomkd.run.opening import open_context
 from classroomkd.run.plan import forecast, plan

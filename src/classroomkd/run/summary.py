@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from classroomkd import __version__, methods
-from classroomkd.run.attempts import attempt
-from classroomkd.run.folder import data_identity
+from classroomkd.run.folder import attempt, data_identity
 from classroomkd.run.workers import cores
 from classroomkd.train.watch import Found, added
 
