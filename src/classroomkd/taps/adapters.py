@@ -82,7 +82,7 @@ class _Adapter(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, …)`` of the student to ``(B, …)`` of the mentor's shape."""
-        output: Tensor = super().forward(x.to(next(self.parameters()).dtype))
+        output: Tensor = super().forward(x.to(next(self.parameters()).dtype))  # type: ignore[no-untyped-call]
         return output
 
 
