@@ -60,7 +60,7 @@ class Pixels(Protocol):
 
 
 class MemoryPixels:
-    """Pixels held in one ``uint8`` tensor (N, C, H, W); small sets live on the training device."""
+    """Pixels held in one ``uint8`` tensor (N, C, H, W), of ``shape`` (C, H, W) each, on the tensor's ``device``."""
 
     decodes = False
 
@@ -68,36 +68,27 @@ class MemoryPixels:
         assert images.dtype == torch.uint8, images.dtype
         assert images.dim() == 4, images.shape
         self.images = images
+        _, channels, height, width = images.shape
+        self.shape = channels, height, width
+        self.device = images.device
         self._moved: weakref.WeakValueDictionary[str, MemoryPixels] = weakref.WeakValueDictionary()
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
-        _, channels, height, width = self.images.shape
-        return channels, height, width
-
-    @property
-    def device(self) -> torch.device:
-        """Where the images are."""
-        return self.images.device
 
     def __len__(self) -> int:
         return len(self.images)
 
     def fetch(self, index: Tensor) -> Tensor:
         """The images ``index`` (B,) int64 -> (B, C, H, W) uint8; a new tensor."""
-        return self.images.index_select(0, index.to(self.images.device))
+        return self.images.index_select(0, index.to(self.device))
 
     def to(self, device: Device) -> MemoryPixels:
         """The same pixels on ``device``; parts that share pixels get one copy between them."""
-        moved = self.images.device if str(device) == str(self.images.device) else torch.device(device)
-        if moved == self.images.device:
+        name = str(torch.device(device))
+        if name == str(self.device):
             return self
-        known = self._moved.get(str(moved))
-        if known is None:
-            known = MemoryPixels(self.images.to(moved))
-            self._moved[str(moved)] = known
-        return known
+        moved = self._moved.get(name)
+        if moved is None:
+            moved = self._moved[name] = MemoryPixels(self.images.to(device))
+        return moved
 
     def __reduce__(self) -> tuple[type[MemoryPixels], tuple[Tensor]]:
         return MemoryPixels, (self.images,)

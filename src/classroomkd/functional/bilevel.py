@@ -232,13 +232,12 @@ def _gradients(
     create_graph: bool = False,
 ) -> list[Tensor | None]:
     """``autograd.grad``, with None for what does not matter and for outputs that depend on nothing."""
-    kept = [i for i, x in enumerate(outputs) if x.requires_grad]
-    if not kept:
+    places = [i for i, x in enumerate(outputs) if x.requires_grad]
+    if not places:
         return [None] * len(inputs)
-    chosen = None if weights is None else [weights[i] for i in kept]
-    return list(
-        torch.autograd.grad([outputs[i] for i in kept], inputs, chosen, create_graph=create_graph, allow_unused=True)
-    )
+    given = None if weights is None else [weights[i] for i in places]
+    some = [outputs[i] for i in places]
+    return list(torch.autograd.grad(some, inputs, given, create_graph=create_graph, allow_unused=True))
 
 
 def _filled(gradients: Sequence[Tensor | None], like: Iterable[Tensor]) -> list[Tensor]:

@@ -124,9 +124,9 @@ def _category(categories: Sequence[Any], where: str) -> tuple[int, Skeleton]:
         c for c in categories if isinstance(c, Mapping) and c.get("keypoints") and isinstance(c["keypoints"], list)
     ]
     if len(jointed) != 1:
-        found = f"{len(jointed)} of them ({', '.join(str(c.get('name')) for c in jointed)})" if jointed else "none"
+        count = f"{len(jointed)} of them ({', '.join(str(c.get('name')) for c in jointed)})" if jointed else "none"
         raise UserError(
-            f"data: {where}: exactly one category must have keypoints, there is {found}; the file of keypoints is"
+            f"data: {where}: exactly one category must have keypoints, there is {count}; the file of keypoints is"
             " called person_keypoints_…, not instances_…"
         )
     if not _is_id(jointed[0].get("id")):

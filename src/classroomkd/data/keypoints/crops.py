@@ -84,9 +84,9 @@ def render(image: NDArray[np.uint8], origin: Floats, step: float, canvas: Canvas
     across = sum(piece[row_place[k]] * row_weight[k][:, None, None] for k in range(taps + 1))
     assert isinstance(across, np.ndarray)
     across = np.ascontiguousarray(across.transpose(2, 1, 0))  # channel, source column, canvas row
-    made = sum(across[:, column_place[k]] * column_weight[k][None, :, None] for k in range(taps + 1))
-    assert isinstance(made, np.ndarray)
-    return np.ascontiguousarray(np.floor(made + np.float32(0.5)).astype(np.uint8).transpose(0, 2, 1))
+    canvas_pixels = sum(across[:, column_place[k]] * column_weight[k][None, :, None] for k in range(taps + 1))
+    assert isinstance(canvas_pixels, np.ndarray)
+    return np.ascontiguousarray(np.floor(canvas_pixels + np.float32(0.5)).astype(np.uint8).transpose(0, 2, 1))
 
 
 def _weights(

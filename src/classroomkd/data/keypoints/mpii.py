@@ -214,11 +214,11 @@ def read_official(data: bytes, where: str) -> Official:
         raise UserError(f"data: {where} is a Matlab file: pip install scipy, or take it away to do without") from error
     try:
         _check_mat(data)
-        found: Mapping[str, Any] = loadmat(io.BytesIO(data), variable_names=_OFFICIAL)
-        boxes = np.asarray(found["headboxes_src"], np.float64)
+        content: Mapping[str, Any] = loadmat(io.BytesIO(data), variable_names=_OFFICIAL)
+        boxes = np.asarray(content["headboxes_src"], np.float64)
         if boxes.shape[:2] != (2, 2) or boxes.ndim != 3:
             raise ValueError(f"headboxes_src has the shape {boxes.shape}")
-        missing, place = found.get("jnt_missing"), found.get("pos_gt_src")
+        missing, place = content.get("jnt_missing"), content.get("pos_gt_src")
         if missing is not None and np.shape(missing) != (_JOINTS, boxes.shape[2]):
             raise ValueError(f"jnt_missing has the shape {np.shape(missing)}")
         if place is not None and np.shape(place) != (_JOINTS, 2, boxes.shape[2]):

@@ -159,9 +159,7 @@ class People:
         """The rows (B,) of the samples ``ids`` (B,)."""
         wanted = np.asarray(ids, dtype=np.int64).reshape(-1)
         place = np.searchsorted(self.ids, wanted)
-        found = place < len(self.ids)
-        assert (self.ids[place[found]] == wanted[found]).all(), "ids that are no samples"
-        assert found.all(), "ids that are no samples"
+        assert np.array_equal(self.ids.take(place, mode="clip"), wanted), "ids that are no samples"
         return place
 
     def of(self, ids: ArrayLike) -> Persons:
@@ -213,5 +211,5 @@ class People:
         if bare:
             places = np.union1d(places, self.bare)
         real = self.persons.take((self.persons.annotation >= 0) & np.isin(self.persons.picture, places))
-        found = join(real, self.others.take(np.isin(self.others.picture, places)))
-        return found.take(np.lexsort((found.place, found.picture)))
+        annotated = join(real, self.others.take(np.isin(self.others.picture, places)))
+        return annotated.take(np.lexsort((annotated.place, annotated.picture)))

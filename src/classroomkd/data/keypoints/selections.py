@@ -17,10 +17,6 @@ from classroomkd.errors import UserError
 __all__ = ["Selection", "limited", "selections_of", "split_off"]
 
 
-def _no_places() -> Ints:
-    return np.zeros(0, np.int64)
-
-
 @dataclass(frozen=True, eq=False)
 class Selection:
     """Samples of one listing: ``ids`` (n,) and ``persons``; ``others`` are annotations of the listing that are no
@@ -33,7 +29,7 @@ class Selection:
     persons: Persons
     others: Persons
     detected: bool
-    bare: Ints = field(default_factory=_no_places)
+    bare: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -136,9 +132,9 @@ def limited(selection: Selection, limit: int | None, purpose: str, *, seed: int)
         return selection
     order = _order(selection, purpose, seed)
     counts = np.bincount(selection.persons.picture, minlength=len(selection.pictures))[order].cumsum()
-    kept = order[: max(1, int((counts <= limit).sum()), int(np.argmax(counts > 0)) + 1)]
-    selection = selection.take(np.isin(selection.persons.picture, kept))
-    return replace(selection, bare=np.intersect1d(selection.bare, kept))
+    chosen = order[: max(1, int((counts <= limit).sum()), int(np.argmax(counts > 0)) + 1)]
+    selection = selection.take(np.isin(selection.persons.picture, chosen))
+    return replace(selection, bare=np.intersect1d(selection.bare, chosen))
 
 
 def split_off(selection: Selection, fraction: float, purpose: str, *, seed: int) -> tuple[Selection, Selection]:

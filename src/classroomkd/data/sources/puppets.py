@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,19 +24,19 @@ TEST_START = 10_000_000
 _STARTS = {"train": 0, "test": TEST_START}
 
 
-def _options(request: Request, image_size: int) -> tuple[dict[str, Any], dict[str, int]]:
+def _options(request: Request, image_size: int) -> tuple[dict[str, int], int, float, int]:
+    """How many scenes each part has, their size, how hard they are, and the seed."""
     options = {"train": 4000, "test": 2000, "hard": 0.7, "seed": 0, "image_size": image_size, **request.options}
     counts = {part: int(options[part]) for part in ("train", "test")}
     for part, count in counts.items():
         if not 20 <= count <= 1_000_000:
             raise UserError(f"data.options.{part}: {count} puppets; give 20 to 1,000,000")
-    return options, counts
+    return counts, int(options["image_size"]), float(options["hard"]), int(options["seed"])
 
 
 def open_puppets(argument: str, request: Request) -> Source:
     """``options``: train (4000), test (2000) scenes, hard (0.7), seed (0), image_size (48)."""
-    options, counts = _options(request, 48)
-    size, hard, seed = int(options["image_size"]), float(options["hard"]), int(options["seed"])
+    counts, size, hard, seed = _options(request, 48)
     definition = f"puppets {puppets.VERSION} seed={seed} hard={hard!r} image_size={size} size={request.size}"
     parts = {}
     for part, start in _STARTS.items():
@@ -67,8 +66,7 @@ class _Drawn:
 
 def open_puppet_people(argument: str, request: Request) -> PersonSource:
     """The same scenes as one person each, with COCO's 17 joints; ``options`` as above, image_size (64)."""
-    options, counts = _options(request, 64)
-    size, hard, seed = int(options["image_size"]), float(options["hard"]), int(options["seed"])
+    counts, size, hard, seed = _options(request, 64)
     parts = {}
     for part, start in _STARTS.items():
         index = np.arange(start, start + counts[part])

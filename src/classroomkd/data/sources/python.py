@@ -142,9 +142,9 @@ def _item(dataset: Any, row: int, where: str) -> tuple[Any, int]:
 def _label(value: Any, row: int, where: str) -> int:
     try:
         whole = int(value)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: the label of item {row} is {value!r}; give a whole number") from error
-    if whole != value:
+    except (TypeError, ValueError):
+        whole = None
+    if whole is None or whole != value:
         raise UserError(f"{where}: the label of item {row} is {value!r}; give a whole number")
     return whole
 
@@ -155,7 +155,7 @@ def _labels(dataset: Any, where: str) -> Tensor:
     if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
         return _labels(dataset.dataset, where)[torch.as_tensor(np.asarray(dataset.indices), dtype=torch.int64)]
     for name in ("targets", "labels"):
-        found = getattr(dataset, name, None)
-        if found is not None and len(found) == len(dataset):
-            return torch.tensor([_label(value, row, where) for row, value in enumerate(found)], dtype=torch.int64)
+        labels = getattr(dataset, name, None)
+        if labels is not None and len(labels) == len(dataset):
+            return torch.tensor([_label(value, row, where) for row, value in enumerate(labels)], dtype=torch.int64)
     return torch.tensor([_item(dataset, row, where)[1] for row in range(len(dataset))], dtype=torch.int64)

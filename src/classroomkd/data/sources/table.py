@@ -79,13 +79,7 @@ TABLE: dict[str, Entry] = {
     "puppets": Entry(
         {"classes": f"{_HERE}.puppets:open_puppets", "persons": f"{_HERE}.puppets:open_puppet_people"},
         "jointed figures in ten postures, drawn on the spot; for demos and tests",
-        options={
-            "train": (int,),
-            "test": (int,),
-            "hard": _NUMBER,
-            "seed": (int,),
-            "image_size": (int,),
-        },
+        options={"train": (int,), "test": (int,), "hard": _NUMBER, "seed": (int,), "image_size": (int,)},
         more={"persons": PERSON_OPTIONS},
     ),
     "digits": Entry(
@@ -177,12 +171,12 @@ def find_entry(name: str) -> Entry | None:
 
 def entries() -> dict[str, Entry]:
     """Every row that can be loaded, by name."""
-    found: dict[str, Entry] = {}
+    rows: dict[str, Entry] = {}
     for name in entry_names():
         with suppress(UserError):  # whoever asks for that source by its name is told why
-            entry = find_entry(name)
-            found |= {} if entry is None else {name: entry}
-    return found
+            if (entry := find_entry(name)) is not None:
+                rows[name] = entry
+    return rows
 
 
 def source_names() -> list[str]:
@@ -261,7 +255,7 @@ def open_source(text: str, request: Request) -> Any:
     name, _, argument = text.partition(":")
     options = request.options
     if wrong := option_problems([name], options, request.reads):
-        raise UserError("\n".join(f"data.options.{key} = {options[key]!r}: {said}" for key, said in wrong.items()))
+        raise UserError("\n".join(f"data.options.{key} = {options[key]!r}: {text}" for key, text in wrong.items()))
     entry = find_entry(name)
     assert entry is not None
     module, function = entry.opens[request.reads].split(":")
