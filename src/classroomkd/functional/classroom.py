@@ -67,7 +67,6 @@ class _Standing(NamedTuple):
 class _RuleSpec:
     stand: Callable[[Tensor, Tensor, Tensor, Reduce | None], _Standing]
     gate: Gate
-    own_supervised: Literal["credibility", "one"]
     shift: float  # the divergence is multiplied by (T - shift)²
     neutral: Callable[[int], float]  # every mentor's weight when filtering is off
     fixed: Callable[[float], float]  # the temperature when mentoring is off, from tau
@@ -131,9 +130,9 @@ def _rank(student: Tensor, mentors: Tensor, mask: Tensor, reduce: Reduce | None)
 
 
 _RULES: dict[str, _RuleSpec] = {
-    "sample": _RuleSpec(_sample, "strict", "credibility", 0.0, lambda n: 1.0 / max(n, 1), lambda tau: 4.0, BOUND),
-    "batch": _RuleSpec(_batch, "hard", "credibility", 0.0, lambda n: 1.0, lambda tau: 1.0, 0.0),
-    "rank": _RuleSpec(_rank, "strict", "credibility", 1.0, lambda n: 1.0, lambda tau: 1.0 + 0.1 * tau, 0.0),
+    "sample": _RuleSpec(_sample, "strict", 0.0, lambda n: 1.0 / max(n, 1), lambda tau: 4.0, BOUND),
+    "batch": _RuleSpec(_batch, "hard", 0.0, lambda n: 1.0, lambda tau: 1.0, 0.0),
+    "rank": _RuleSpec(_rank, "strict", 1.0, lambda n: 1.0, lambda tau: 1.0 + 0.1 * tau, 0.0),
 }
 
 
@@ -197,7 +196,7 @@ def grade(
         mentoring: False replaces the gap's temperature by ``fixed_temperature``.
         fixed_temperature: None = 4 (``sample``), 1 (``batch``), 1 + 0.1 tau (``rank``). With ``rank``, whose
             strength is (T - 1)², a temperature of 1 (or ``tau=0``) distils nothing.
-        supervised_weight: what multiplies the student's own loss: its credibility or one; None = the rule's own.
+        supervised_weight: what multiplies the student's own loss: its credibility (None too) or one.
         reduce: sums a tensor over ranks, so that batch scores do not depend on the number of machines.
         old: ``strict``, which ``gate`` says now; ``gate=True`` and ``gate=False`` are read for one more version too.
 
@@ -236,7 +235,7 @@ def grade(
         fixed = spec.fixed(tau) if fixed_temperature is None else fixed_temperature
         temperature = torch.full(shape, fixed, dtype=dtype, device=known.device)
     supervised = stand.supervised.to(dtype).expand(student_log_BU.shape)
-    if (supervised_weight or spec.own_supervised) == "one":
+    if supervised_weight == "one":
         supervised = torch.ones_like(supervised)
     return Grades(weight, temperature, (temperature - spec.shift) ** 2, active, supervised)
 

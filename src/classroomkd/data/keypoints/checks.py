@@ -18,7 +18,7 @@ SMALLEST = 8.0
 """A person whose box is nowhere as long as this many pixels shows nothing to learn."""
 
 FURTHEST = 1e7
-"""Pixels; a joint further out than this is a slip of the pen."""
+"""Pixels; a joint further out than this is a mistake."""
 
 _SHOWN = 20  # of what was left out, by name
 _ENOUGH = 20  # people that have both joints of a distance, before anything is concluded from it

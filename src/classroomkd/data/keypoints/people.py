@@ -93,9 +93,9 @@ class Persons:
 
     @staticmethod
     def detected(picture: Ints, box: Floats, score: Floats, region: Floats, joints: int) -> Persons:
-        """A detector's boxes, of which nobody knows the ``joints`` joints."""
-        nobody = np.zeros((len(box), joints, 3))
-        return Persons.of(picture, box, nobody, region, annotation=np.full(len(box), -1), score=score)
+        """A detector's boxes; none of the ``joints`` joints has a label."""
+        unlabelled = np.zeros((len(box), joints, 3))
+        return Persons.of(picture, box, unlabelled, region, annotation=np.full(len(box), -1), score=score)
 
     def take(self, index: NDArray[Any]) -> Persons:
         """The persons ``index`` (places or a mask)."""

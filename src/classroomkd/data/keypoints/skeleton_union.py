@@ -43,19 +43,21 @@ def widened(source: PersonSource, text: str) -> PersonSource:
     skeleton = named_skeleton(text)
     places = skeleton.places(source.skeleton)
     known = [k for k, place in enumerate(places) if place is not None]
+    taken = [place for place in places if place is not None]
     if not known:
         raise UserError(f"data.options.skeleton: '{text}' has none of the joints of '{source.name}'")
-    taken = [place for place in places if place is not None]
     parts = {}
     for name, listing in source.parts.items():
         joints = np.zeros((len(listing.persons), len(skeleton), 3))
         joints[:, known] = listing.persons.joints[:, taken]
         boxes = listing.detected
-        nobody = None if boxes is None else replace(boxes, joints=np.zeros((len(boxes), len(skeleton), 3)))
-        parts[name] = replace(listing, persons=replace(listing.persons, joints=joints), detected=nobody)
+        detected = None if boxes is None else replace(boxes, joints=np.zeros((len(boxes), len(skeleton), 3)))
+        parts[name] = replace(listing, persons=replace(listing.persons, joints=joints), detected=detected)
     without = [skeleton.joints[k] for k in range(len(skeleton)) if k not in known]
     lost = [joint for k, joint in enumerate(source.skeleton.joints) if k not in taken]
-    notes = [f"{len(without)} joints have no label here, so only mentors can teach them: {', '.join(without)}"] * bool(
-        without
-    ) + [f"annotated joints that skeleton '{text}' does not have are left out: {', '.join(lost)}"] * bool(lost)
-    return replace(source, skeleton=skeleton, parts=parts, notes=(*source.notes, *notes))
+    notes = list(source.notes)
+    if without:
+        notes.append(f"{len(without)} joints have no label here, so only mentors can teach them: {', '.join(without)}")
+    if lost:
+        notes.append(f"annotated joints that skeleton '{text}' does not have are left out: {', '.join(lost)}")
+    return replace(source, skeleton=skeleton, parts=parts, notes=tuple(notes))

@@ -66,7 +66,7 @@ def dataset_source(
     classes: tuple[str, ...] | None = None,
     where: str = "data",
 ) -> Source:
-    """A source from datasets by part; a lone ``train`` is one lot to be split.
+    """A source from datasets by part; a lone ``train`` is to be split.
 
     Raises:
         UserError: for objects that are no datasets, items that do not fit, and labels outside the classes.

@@ -70,11 +70,10 @@ def make_views(
         from classroomkd.data.views.keypoints import person_views
 
         return person_views(name, images, view_seed=view_seed, image_size=image_size)
-    if not kind.spatial:
-        return _TABLE[name](name, view_seed=view_seed, image_size=image_size)
-    if name not in SPATIAL_VIEWS[kind.name]:
+    if kind.spatial and name not in SPATIAL_VIEWS[kind.name]:
         raise UserError(
             f"data.views: '{name}' cannot move a target that is {_ARTICLE[kind.name]} with the pixels; there are"
             f" {', '.join(SPATIAL_VIEWS[kind.name])}"
         )
-    return _TABLE[name](name, view_seed=view_seed, image_size=image_size, target_kind=kind)
+    moving = {"target_kind": kind} if kind.spatial else {}
+    return _TABLE[name](name, view_seed=view_seed, image_size=image_size, **moving)

@@ -20,6 +20,8 @@ class CropFlip(Views):
     """Zero padding by ``pad``, a crop of the old size at (dy, dx), and a mirror image when ``flip``; all combinations
     enumerated."""
 
+    count: int
+
     def __init__(
         self,
         name: str,
@@ -76,5 +78,5 @@ class CropFlip(Views):
             column = torch.arange(width)
             columns = torch.stack([column, column.flip(0)])[: self.flips]
             x = offset.view(1, -1, 1, 1, 1) + columns.view(1, 1, self.flips, 1, width)
-            self._places[device, times] = (y * padded + x).reshape(self.count or 0, height * width).to(device)
+            self._places[device, times] = (y * padded + x).reshape(self.count, height * width).to(device)
         return self._places[device, times]

@@ -27,6 +27,8 @@ class FixedViews(Views):
     equal arcs of the enumeration, turned by a random offset per sample, so each slot by itself is uniform.
     """
 
+    count: int
+
     def __init__(self, base: Views, V: int) -> None:
         if V < 1:
             raise UserError(f"views={V}: give at least 1 view per sample")
@@ -49,7 +51,6 @@ class FixedViews(Views):
         key = rng.tensor_keys(self.view_seed, _SLOT, ids, slots)
         if self.base.count is None:
             return self.base._draw(key)
-        assert self.count is not None
         turn = rng.below(rng.tensor_keys(self.view_seed, _SLOT, ids), self.base.count)
         start = slots * self.base.count // self.count
         length = (slots + 1) * self.base.count // self.count - start
@@ -59,7 +60,6 @@ class FixedViews(Views):
         """The slot of an epoch: every one once per round of V epochs, in an order of its own for every (run seed,
         round). All samples share it, so that an epoch's stored answers lie in one piece; the views behind it are
         each sample's own."""
-        assert self.count is not None
         turn, place = divmod(epoch, self.count)
         order = rng.tensor_keys(run_seed, _ROUND, turn, torch.arange(self.count)).argsort(stable=True)
         return int(order[place])
@@ -91,10 +91,8 @@ class FixedViews(Views):
 
     def over(self, part: Part) -> Views:
         """See ``Views.over``."""
-        assert self.count is not None
         return FixedViews(self.base.over(part), self.count) if self.mixes else self
 
     def prefetch(self, ids: Tensor, views: Tensor) -> Views:
         """See ``Views.prefetch``; ``views`` (B,) are slots."""
-        assert self.count is not None
         return FixedViews(self.base.prefetch(ids, self.base_views(ids, views)), self.count) if self.mixes else self

@@ -86,11 +86,10 @@ class Mixup(Views):
         others = self._fetched(ids, views) if self._partners is None else self._partners
         assert others.shape == pixels.shape, (tuple(others.shape), tuple(pixels.shape))
         ids, views = ids.to(pixels.device), views.to(pixels.device)
-        key, count = rng.tensor_keys(self.view_seed, ids, views), self._crop.count
-        assert count is not None
-        own = torch.where(views == self.identity, self._crop.identity, rng.draw(key, _CROP, count))
+        key = rng.tensor_keys(self.view_seed, ids, views)
+        own = torch.where(views == self.identity, self._crop.identity, rng.draw(key, _CROP, self._crop.count))
         mine = self._crop.apply(pixels, ids, own).int()
-        theirs = rng.draw(key, _PARTNER_CROP, count)
+        theirs = rng.draw(key, _PARTNER_CROP, self._crop.count)
         other = self._crop.apply(others.to(pixels.device), ids, theirs).int()
         share = self.pairs(ids, views)[1].int().view(-1, 1, 1, 1)
         return (((mine - other) * share + other * WHOLE + WHOLE // 2) >> 16).to(torch.uint8)

@@ -82,7 +82,6 @@ class RandAugment(Views):
         """What is done to ``ids``, ``views`` (B,): the view of ``crop_flip`` (B,), and ``num_ops`` variants
         (num_ops, B), each twice the place in ``OPERATIONS`` and 1 more for the other direction; all int64."""
         key = rng.tensor_keys(self.view_seed, ids, views)
-        assert self._crop.count is not None
         crop = rng.draw(key, _CROP, self._crop.count)
         turns = torch.arange(self.num_ops, device=ids.device)[:, None]
         variants = rng.below(rng.tensor_keys(self.view_seed, ids, views, turns), 2 * len(OPERATIONS))
