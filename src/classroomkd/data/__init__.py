@@ -14,7 +14,7 @@ from classroomkd.errors import UserError
 _LAZY = {
     "DataSettings": "spec",
     "DataSpec": "spec",  # the old name of DataSettings
-    "DatasetPixels": "dataset_pixels",
+    "DatasetPixels": "sources.python",
     "FilePixels": "file_pixels",
     "FixedViews": "views",
     "ImageSet": "images",

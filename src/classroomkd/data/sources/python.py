@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from classroomkd._foreign import call_factory, load_factory
-from classroomkd.data.dataset_pixels import DatasetPixels, item_pixels
-from classroomkd.data.images import ImageSet, MemoryPixels, Pixels
+from classroomkd.data import decode, geometry
+from classroomkd.data.images import Device, ImageSet, MemoryPixels, Pixels, ReadPixels
 from classroomkd.data.sources.base import Raw, Request, Source, fingerprint
 from classroomkd.data.spec import PARTS
 from classroomkd.errors import UserError
 
-__all__ = ["BUDGET", "dataset_source", "from_returned", "open_python"]
+__all__ = ["BUDGET", "DatasetPixels", "dataset_source", "from_returned", "open_python"]
 
 BUDGET = 2 * 2**30
 """Bytes of pixels up to which a dataset is kept in memory."""
@@ -108,8 +109,8 @@ def _read(dataset: Any, size: int | None, where: str) -> tuple[Raw, str]:
     count = len(dataset)
     if count == 0:
         raise UserError(f"{where}: the dataset is empty")
-    first = item_pixels(_item(dataset, 0, where)[0], size, f"{where}: item 0")
-    if not torch.equal(first, item_pixels(_item(dataset, 0, where)[0], size, f"{where}: item 0")):
+    first = _item_pixels(_item(dataset, 0, where)[0], size, f"{where}: item 0")
+    if not torch.equal(first, _item_pixels(_item(dataset, 0, where)[0], size, f"{where}: item 0")):
         raise UserError(
             f"{where}: the dataset gives another image each time it is asked for item 0; take random"
             f" augmentation out of it (data.views does that, so that it can be replayed)"
@@ -159,3 +160,77 @@ def _labels(dataset: Any, where: str) -> Tensor:
         if labels is not None and len(labels) == len(dataset):
             return torch.tensor([_label(value, row, where) for row, value in enumerate(labels)], dtype=torch.int64)
     return torch.tensor([_item(dataset, row, where)[1] for row in range(len(dataset))], dtype=torch.int64)
+
+
+def _item_pixels(image: Any, size: int | None, where: str) -> Tensor:
+    """One item's image -> (3, H, W) uint8 by the geometry rule.
+
+    PIL images of any mode that ``decode`` knows; ``uint8`` or 0..1 float tensors (H, W), (C, H, W); arrays likewise,
+    also (H, W, C).
+
+    Raises:
+        UserError: naming ``where`` and what would fit.
+    """
+    if isinstance(image, Image.Image):
+        try:
+            return torch.from_numpy(geometry.fit_image(decode.to_rgb_or_grey(image), size))
+        except decode.DecodeError as error:
+            raise UserError(f"{where}: {error}") from error
+    if isinstance(image, np.ndarray):
+        if image.ndim == 3 and image.shape[-1] in (1, 3) and image.shape[0] not in (1, 3):
+            image = image.transpose(2, 0, 1)
+        image = torch.from_numpy(np.require(image, requirements=("C", "W")))
+    if not isinstance(image, Tensor):
+        raise UserError(f"{where}: the image is a {type(image).__name__}; give a PIL image, an array or a tensor")
+    if image.is_floating_point():
+        low, high = (float(value) for value in image.aminmax()) if image.numel() else (0.0, 0.0)
+        if not (low >= 0.0 and high <= 1.0):
+            raise UserError(
+                f"{where}: float pixels go from {low:.3g} to {high:.3g}; give 0 to 1, without Normalize"
+                " (the run normalises by the training set's own mean and standard deviation)"
+            )
+        image = (image * 255).round().to(torch.uint8)
+    if image.dim() not in (2, 3):
+        raise UserError(
+            f"{where}: the image has shape {tuple(image.shape)}; give (height, width) or (channels, height, width)"
+        )
+    return geometry.fit(image.reshape(1, -1, *image.shape[-2:]), size, where=where)[0]
+
+
+class DatasetPixels(ReadPixels):
+    """The images of ``dataset``, read in the calling thread each time they are asked for (a foreign dataset need not
+    bear threads)."""
+
+    decodes = False  # that is the dataset's own affair
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        size: int | None,
+        shape: tuple[int, int, int],
+        where: str = "data",
+        device: Device = "cpu",
+    ) -> None:
+        super().__init__(shape, device)
+        self.dataset = dataset
+        self.size = size
+        self.where = where
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """The images ``index`` (B,) int64 -> (B, C, H, W) uint8 on ``device``."""
+        images = [self.image(row, self.dataset[row][0]) for row in index.tolist()]
+        return self._moved(torch.stack(images) if images else torch.empty((0, *self.shape), dtype=torch.uint8))
+
+    def image(self, row: int, image: Any) -> Tensor:
+        """``image``, item ``row`` of the dataset, as (C, H, W) uint8; refused when its shape is not the others'."""
+        pixels = _item_pixels(image, self.size, f"{self.where}: item {row}")
+        if tuple(pixels.shape) != self.shape:
+            raise UserError(
+                f"{self.where}: item {row} is {'x'.join(map(str, pixels.shape))}, the first is"
+                f" {'x'.join(map(str, self.shape))}; set data.size to one size for all"
+            )
+        return pixels
