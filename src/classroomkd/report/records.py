@@ -24,7 +24,7 @@ from classroomkd.errors import UserError
 from classroomkd.report.files import read_log
 from classroomkd.report.summary import ArmInfo, Summary
 
-__all__ = ["Activity", "ArmLog", "Curve", "Teaching", "read_arm", "read_run", "thin"]
+__all__ = ["MEASURES", "Activity", "ArmLog", "Curve", "Teaching", "nan_mean", "read_arm", "read_run", "thin"]
 
 Array = npt.NDArray[np.float64]
 POINTS = 300  # of one line in the page: more than a screen has room for, few enough to stay small
@@ -110,38 +110,38 @@ def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
     """The logs of one arm. Damaged files are named in ``trouble`` and left out."""
     log = ArmLog(arm)
     folder = summary.root / (arm.folder or arm.label)
-    finished = sorted(summary.scores(arm.label))
     train: list[list[dict[str, Any]]] = []
-    teaching: list[Taught] = []
-    for seed, seed_folder in _seed_folders(folder, finished):
+    tables: list[Taught] = []
+    for seed, seed_folder in _seed_folders(folder, sorted(summary.scores(arm.label))):
+        metrics, teaching = seed_folder / "metrics.jsonl", seed_folder / "teaching.json"
         try:
-            records, damaged = read_log(seed_folder / "metrics.jsonl")
+            records, damaged = read_log(metrics)
         except UserError as error:
             log.trouble.append(str(error))
             continue
         if damaged:
             lines = f"line{'s' * (len(damaged) > 1)} {', '.join(map(str, damaged[:5]))}{', …' * (len(damaged) > 5)}"
-            log.trouble.append(f"{seed_folder / 'metrics.jsonl'}: {lines} damaged, and left out.")
-        taught: Taught | None = None
+            log.trouble.append(f"{metrics}: {lines} damaged, and left out.")
+        if len(curve := _accuracy(records)):
+            log.accuracy[seed] = curve
+        if steps := [record for record in records if record.get("kind") == "train" and record.get("mentors")]:
+            train.append(steps)
         try:
-            if (seed_folder / "teaching.json").exists():
-                taught = stored_json(seed_folder / "teaching.json", TAUGHT, remedy="remove it to do without")
+            if not teaching.exists():
+                continue
+            taught = stored_json(teaching, TAUGHT, remedy="remove it to do without")
         except UserError as error:
             log.trouble.append(str(error))
-        curve = _accuracy(records)
-        if len(curve):
-            log.accuracy[seed] = curve
-        train.append([record for record in records if record.get("kind") == "train" and record.get("mentors")])
-        if taught is not None:
-            teaching.append(type(taught).model_validate(printable(taught.model_dump())))
-            scores = _row(taught.test_per_class, len(summary.data.classes))
-            if np.isfinite(scores).any():
-                log.per_class[seed] = scores
+            continue
+        tables.append(Taught.model_validate(printable(taught.model_dump())))
+        scores = _row(taught.test_per_class, len(summary.data.classes))
+        if np.isfinite(scores).any():
+            log.per_class[seed] = scores
     if log.accuracy:
         log.mean_accuracy = _mean_curve(list(log.accuracy.values()))
-    names = [mentor.name for mentor in summary.mentors]
-    log.teaching = _teaching(teaching, summary.data.classes)
-    log.activity = _activity([records for records in train if records], log.teaching.mentors if log.teaching else names)
+    log.teaching = _teaching(tables, summary.data.classes)
+    names = log.teaching.mentors if log.teaching else [mentor.name for mentor in summary.mentors]
+    log.activity = _activity(train, names)
     return log
 
 
@@ -151,7 +151,7 @@ def thin(values: Array, limit: int = POINTS) -> Array:
     if points <= limit:
         return values
     edges = np.linspace(0, points, limit + 1).round().astype(int)
-    return np.stack([_nanmean(values[..., a:b], -1) for a, b in itertools.pairwise(edges)], -1)
+    return np.stack([nan_mean(values[..., a:b], -1) for a, b in itertools.pairwise(edges)], -1)
 
 
 def _even(steps: Array, values: Array) -> Array:
@@ -193,7 +193,7 @@ def _mean_curve(curves: Sequence[Curve]) -> Curve:
     """Mean over the curves at the longest curve's epochs, over those that reach so far."""
     longest = max(curves, key=len)
     y = np.stack([np.interp(longest.x, c.x, c.y, right=np.nan) for c in curves])
-    return Curve(longest.x, _nanmean(y, 0))
+    return Curve(longest.x, nan_mean(y, 0))
 
 
 def _activity(runs: Sequence[Sequence[dict[str, Any]]], names: Sequence[str]) -> Activity | None:
@@ -210,10 +210,12 @@ def _activity(runs: Sequence[Sequence[dict[str, Any]]], names: Sequence[str]) ->
             rest = _numbers([record.get("epoch"), mentors.get("none_active")])
             by_step.setdefault(float(record["step"]), []).append(np.concatenate([*rows, rest]))
     steps = np.array(sorted(by_step))
-    stacked = np.stack([_nanmean(np.stack(by_step[step]), 0) for step in steps], -1)
+    stacked = np.stack([nan_mean(np.stack(by_step[step]), 0) for step in steps], -1)
     stacked = thin(_even(steps, stacked), POINTS)
     active, weight, temperature = stacked[:-2].reshape(3, count, -1)
-    return Activity(_names(names, count), stacked[-2], active, weight, temperature, stacked[-1])
+    if len(names) != count:
+        names = [f"mentor {k + 1}" for k in range(count)]
+    return Activity(tuple(names), stacked[-2], active, weight, temperature, stacked[-1])
 
 
 def _teaching(records: Sequence[Taught], classes: Sequence[str]) -> Teaching | None:
@@ -225,9 +227,12 @@ def _teaching(records: Sequence[Taught], classes: Sequence[str]) -> Teaching | N
     taught = [one for one in taught if all(_shape(getattr(one, measure)) == shape for measure in MEASURES)]
     if not taught or 0 in shape:
         return None
-    tables = [np.stack([_table(getattr(one, measure)) for one in taught]) for measure in MEASURES]
-    active, weight, temperature = (_nanmean(table, 0) for table in tables)
-    counts = _nanmean(np.stack([_row(one.count, shape[1]) for one in taught]), 0)
+
+    def mean(measure: str) -> Array:
+        return nan_mean(np.stack([[_numbers(row) for row in getattr(one, measure)] for one in taught]), 0)
+
+    active, weight, temperature = map(mean, MEASURES)
+    counts = nan_mean(np.stack([_row(one.count, shape[1]) for one in taught]), 0)
     return Teaching(tuple(mentors), tuple(names), active, weight, temperature, counts, len(taught))
 
 
@@ -235,10 +240,6 @@ def _shape(rows: list[list[Any]]) -> tuple[int, int]:
     """Of a table whose rows are equally long; else one that no table has."""
     widths = {len(row) for row in rows}
     return len(rows), widths.pop() if len(widths) == 1 else -1
-
-
-def _names(names: Sequence[str], count: int) -> tuple[str, ...]:
-    return tuple(names) if len(names) == count else tuple(f"mentor {k + 1}" for k in range(count))
 
 
 def _list(values: Any) -> list[Any]:
@@ -250,19 +251,13 @@ def _row(values: Any, length: int) -> Array:
     return np.concatenate([numbers, np.full(length - len(numbers), np.nan)])
 
 
-def _table(rows: Any) -> Array:
-    return np.stack([_numbers(row) for row in rows])
-
-
 def _numbers(values: Sequence[Any]) -> Array:
-    return np.array([_number(value) for value in values], dtype=np.float64)
+    known = (isinstance(value, int | float) and math.isfinite(value) for value in values)
+    return np.array([float(value) if is_known else math.nan for value, is_known in zip(values, known, strict=True)])
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
-
-
-def _nanmean(values: Array, axis: int) -> Array:
+def nan_mean(values: Array, axis: int) -> Array:
+    """The mean of what is not ``nan`` along ``axis``; ``nan`` where nothing else is there."""
     with warnings.catch_warnings():  # an all-nan slice stays nan, as it should
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.asarray(np.nanmean(values, axis=axis))

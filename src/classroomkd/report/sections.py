@@ -12,11 +12,11 @@ from classroomkd.errors import UserError
 from classroomkd.report import charts
 from classroomkd.report import vocabulary as words
 from classroomkd.report.context import ReportContext
-from classroomkd.report.html import Html, card, el, lead, prose, section, table
+from classroomkd.report.files import read_json
+from classroomkd.report.html import Html, card, details, el, lead, note, prose, section, table
 from classroomkd.report.records import Array
 from classroomkd.report.rows import Row, mentor_rows
 from classroomkd.report.statistics import Difference, paired, spread
-from classroomkd.report.summary import read_json
 from classroomkd.report.table import figure_columns, figure_rows, notes
 from classroomkd.report.vocabulary import Vocabulary
 
@@ -43,16 +43,17 @@ def outcome(context: ReportContext) -> Html:
     below = notes(context.rows, "reconstructed:")
     spans = []
     for name in named:
-        chart = charts.differences(context.rows, name, context.ink)
-        if chart is not None:
+        if (chart := charts.differences(context.rows, name, context.ink)) is not None:
             title = f"Against {words.baseline_name(name)}, {context.say.measure.difference_sign}"
             text = "paired by seed, with 95 % interval"
             spans.append(context.figure(title, text, chart, "The differences are in the table above."))
+    test, samples = context.summary.data.test, context.say.samples
+    tested = f"{test:,} test {samples}" if test else f"the test {samples}"
     return section(
         "result",
         "Result",
-        lead(f"{context.say.title} on {_samples(context)}; nothing was chosen on them."),
-        card(table(columns, rows, "Result of every arm"), el("p", prose(" ".join(below)), class_="note")),
+        lead(f"{context.say.title} on {tested}; nothing was chosen on them."),
+        card(table(columns, rows, "Result of every arm"), note(prose(" ".join(below)))),
         el("div", *map(card, (dots, *spans)), class_=_grid(1 + len(spans))),
         _further(context),
     )
@@ -61,12 +62,11 @@ def outcome(context: ReportContext) -> Html:
 def _result_row(context: ReportContext, row: Row, named: list[str], colour: str) -> list[str | None]:
     tag = "student alone" if row["method"] == "none" else row["status"]
     shown = "" if tag in ("baseline", "paper") else tag
-    cells: list[str | None] = [context.named(colour, row["arm"], shown), str(row["test_last"]["n"])]
     last, best = (
         words.plus_minus(row[key]["mean"], row[key]["sd"], context.decimals, context.say.measure)
         for key in ("test_last", "test_best")
     )
-    cells.append(last)
+    cells: list[str | None] = [context.named(colour, row["arm"], shown), str(row["test_last"]["n"]), last]
     for baseline in named:
         difference = row["vs"].get(baseline)
         verdict = difference["verdict"] if difference else ""
@@ -84,8 +84,8 @@ def _further(context: ReportContext) -> Html | None:
     columns = figure_columns(context.rows)
     cells = [[column.cell(row, context.decimals) for column in columns] for row in figures]
     titles = [(column.title, "" if column.left else "num") for column in columns]
-    note = "on the test part, of the last epoch's students; mean ± standard deviation over seeds"
-    caption = el("figcaption", "Further figures", el("span", note))
+    text = "on the test part, of the last epoch's students; mean ± standard deviation over seeds"
+    caption = el("figcaption", "Further figures", el("span", text))
     return card(el("figure", caption, table(titles, cells, "Further figures")))
 
 
@@ -95,42 +95,38 @@ def mentors(context: ReportContext) -> Html:
     if not known:
         return section("mentors", "Mentors", lead("This run has no mentors."))
     noted = any(row["note"] for row in known)
-    columns = [
-        ("mentor", ""),
-        ("model", ""),
-        (context.say.heading, "num"),
-        (f"val {context.say.measure.sign}", "num"),
-        ("parameters", "num"),
-        ("multiply-adds", "num"),
-        (f"{context.say.seen} trained on", "num"),
-    ]
+    say = context.say
+    scores = (say.heading, f"val {say.measure.sign}")
+    numbers = (*scores, "parameters", "multiply-adds", f"{say.seen} trained on")
+    columns = [("mentor", ""), ("model", ""), *((title, "num") for title in numbers)]
     columns += [("note", "wrap")] if noted else []
-    rows: list[list[str | None]] = []
+    rows = []
     for row, colour in zip(known, context.mentor_colours, strict=False):
-        cells: list[str | None] = [context.named(colour, row["name"]), row["model"] or words.DASH]
-        cells += [words.percent(row[key], measure=context.say.measure) for key in ("accuracy", "val_accuracy")]
+        cells = [context.named(colour, row["name"]), row["model"] or words.DASH]
+        cells += [words.percent(row[key], measure=say.measure) for key in ("accuracy", "val_accuracy")]
         cells += [words.count(row[key]) for key in ("parameters", "multiply_adds")]
-        cells.append(words.DASH if row["samples"] is None else f"{row['samples']:,}")
+        cells.append(words.thousands(row["samples"]))
         rows.append(cells + ([row["note"] or words.DASH] if noted else []))
     own, student = context.summary.data.student_train, context.summary.student
     text = f"The student, {student.model or 'unnamed'}, has {words.count(student.parameters)} parameters"
-    text += f" and saw {own:,} {context.say.seen}." if own else "."
+    text += f" and saw {own:,} {say.seen}." if own else "."
     return section("mentors", "Mentors", lead(text), card(table(columns, rows, "Mentors")))
 
 
 def learning(context: ReportContext) -> Html:
     """The validation score over epochs."""
-    warnings = [el("p", text, class_="note") for log in context.logs for text in log.trouble]
+    warnings = [note(text) for log in context.logs for text in log.trouble]
     shown = [
-        (log, c) for log, c in zip(context.logs, context.arm_colours, strict=True) if log.mean_accuracy is not None
+        (log.label, log.mean_accuracy, colour)
+        for log, colour in zip(context.logs, context.arm_colours, strict=True)
+        if log.mean_accuracy is not None
     ]
     if not shown:
         return section("learning", "Learning", lead(f"No validation {context.say.val} has been logged."), *warnings)
-    ends = [(log.label, log.mean_accuracy) for log, _ in shown if log.mean_accuracy is not None]
-    last = max(float(curve.x[-1]) for _, curve in ends)
+    last = max(float(curve.x[-1]) for _, curve, _ in shown)
     measure = context.say.measure
     listed = ", ".join(
-        f"{label} {words.percent(float(curve.y[-1]), measure=measure)} {measure.sign}" for label, curve in ends
+        f"{label} {words.percent(float(curve.y[-1]), measure=measure)} {measure.sign}" for label, curve, _ in shown
     )
     figures = []
     for title, start in ((f"Validation {context.say.val}, {measure.sign}", 0.0), ("The second half, larger", last / 2)):
@@ -140,7 +136,7 @@ def learning(context: ReportContext) -> Html:
         "learning",
         "Learning",
         lead(f"On the validation part, at the last epoch: {listed}."),
-        context.legend([log.label for log, _ in shown], [colour for _, colour in shown]),
+        context.legend([label for label, _, _ in shown], [colour for _, _, colour in shown]),
         el("div", *map(card, figures), class_="grid two"),
         *warnings,
     )
@@ -201,15 +197,14 @@ def _changes(names: list[str], changes: list[Difference], pair: tuple[str, str],
 def cost(context: ReportContext) -> Html:
     """What a step, a student and the mentors cost, and what size buys."""
     columns = [("arm", ""), ("step, ms", "num"), ("alone, ms", "num"), ("step", "num"), ("a student", "num")]
-    rows: list[list[str | None]] = []
+    rows = []
     for row, colour in zip(context.rows, context.arm_colours, strict=True):
         floor = spread(context.summary.scores(row["arm"], "floor_ms").values()).mean
         numbers = [words.DASH if value is None else f"{value:.2f}" for value in (row["step_ms"], floor)]
         name = context.named(colour, row["arm"])
         rows.append([name, *numbers, words.ratio(row["cost_ratio"]), words.duration(row["seconds"])])
     cards = [card(table(columns, rows, "Cost of every arm"))]
-    chart = charts.sizes(context.summary, context.arm_colours, context.mentor_colours)
-    if chart is not None:
+    if (chart := charts.sizes(context.summary, context.arm_colours, context.mentor_colours)) is not None:
         names = [row["arm"] for row in context.rows] + [mentor.name for mentor in context.summary.mentors]
         figure = context.figure(
             f"{context.say.title} and size, test %",
@@ -219,9 +214,8 @@ def cost(context: ReportContext) -> Html:
             context.legend(names, context.arm_colours + context.mentor_colours),
         )
         cards.append(card(figure))
-    return section(
-        "cost", "Cost", lead(" ".join(_spent(context))), el("div", *cards, class_=_grid(len(cards)) + " start")
-    )
+    grid = el("div", *cards, class_=_grid(len(cards)) + " start")
+    return section("cost", "Cost", lead(" ".join(_spent(context))), grid)
 
 
 def _spent(context: ReportContext) -> list[str]:
@@ -229,9 +223,8 @@ def _spent(context: ReportContext) -> list[str]:
     text = [f"The whole run took {words.duration(summary.seconds)}."] if summary.seconds else []
     trained = sum(mentor.seconds or 0.0 for mentor in summary.mentors)
     if trained:
-        text.append(
-            f"Of the work, {words.duration(trained)} went into training mentors, which are kept for later runs."
-        )
+        spent = words.duration(trained)
+        text.append(f"Of the work, {spent} went into training mentors, which are kept for later runs.")
     if summary.mentors:
         bank = "came from the bank" if summary.bank else "were computed in every step (no bank)"
         text.append(f"The mentors' answers {bank}.")
@@ -249,36 +242,24 @@ def settings(context: ReportContext) -> Html:
         try:
             text = el("pre", read_text(recipe, remedy="it is not shown"), tabindex="0")
         except UserError as error:
-            text = el("p", str(error), class_="note")
-        parts.append(el("details", el("summary", "Recipe, resolved"), text))
-    options = [
-        [
-            arm.label,
-            arm.method,
-            arm.status or words.DASH,
-            _flat_text(_own(arm.options)) or words.DASH,
-            _flat_text(arm.cost) or words.DASH,
-        ]
-        for arm in context.summary.arms
-    ]
+            text = note(str(error))
+        parts.append(details("Recipe, resolved", text))
+    options = []
+    for arm in context.summary.arms:
+        texts = (arm.status, _flat_text(_own(arm.options)), _flat_text(arm.cost))
+        options.append([arm.label, arm.method, *(text or words.DASH for text in texts)])
     titles = [("arm", ""), ("method", ""), ("status", ""), ("options", "wrap"), ("cost, as planned", "wrap")]
-    parts.append(el("details", el("summary", "Arms and their options"), table(titles, options, "Options of every arm")))
+    parts.append(details("Arms and their options", table(titles, options, "Options of every arm")))
+    environment: Any = None
     try:
-        environment: Any = read_json(root / "environment.json") if (root / "environment.json").exists() else None
+        if (root / "environment.json").exists():
+            environment = read_json(root / "environment.json")
     except UserError as error:
-        environment = None
-        parts.append(el("p", str(error), class_="note"))
+        parts.append(note(str(error)))
     for title, content in (("Bank", context.summary.bank), ("Environment", environment)):
         if content:
-            rows = [[key, value] for key, value in _flat(content)]
-            names = [("setting", ""), ("value", "wrap")]
-            parts.append(el("details", el("summary", title), table(names, rows, title)))
+            parts.append(details(title, table([("setting", ""), ("value", "wrap")], _flat(content), title)))
     return section("settings", "Settings", *parts)
-
-
-def _samples(context: ReportContext) -> str:
-    test, samples = context.summary.data.test, context.say.samples
-    return f"{test:,} test {samples}" if test else f"the test {samples}"
 
 
 def _grid(count: int) -> str:

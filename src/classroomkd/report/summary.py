@@ -44,19 +44,21 @@ def _empty_if_none(value: Any) -> Any:
     return {} if value is None else value
 
 
-def _known(value: Any) -> Any:
+def _measured(value: Any) -> Any:
     """Figures that were measured: not ``nan``, and not the -1 of a COCO figure without anybody to count."""
     if not isinstance(value, dict):
-        return {} if value is None else value
-    return {str(k): v for k, v in value.items() if _finite_or_none(v) is not None and not (_is_number(v) and v < 0)}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+        return _empty_if_none(value)
+    numbers = {str(name): _finite_or_none(figure) for name, figure in value.items()}
+    return {
+        name: figure
+        for name, figure in numbers.items()
+        if figure is not None and not (isinstance(figure, int | float) and figure < 0)
+    }
 
 
 Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
 Count = Annotated[int | None, BeforeValidator(_finite_or_none)]
+Options = Annotated[dict[str, Any], BeforeValidator(_empty_if_none)]
 
 
 class _Part(BaseModel):
@@ -95,9 +97,9 @@ class ArmInfo(_Part):
     label: str
     folder: str = ""
     method: str = ""
-    options: Annotated[dict[str, Any], BeforeValidator(_empty_if_none)] = {}
+    options: Options = {}
     status: str = ""
-    cost: Annotated[dict[str, Any], BeforeValidator(_empty_if_none)] = {}
+    cost: Options = {}
 
 
 class FinishedStudent(_Part):
@@ -111,7 +113,7 @@ class FinishedStudent(_Part):
     test_last: Number = None
     test_best: Number = None
     test_ema: Number = None
-    test_metrics: Annotated[dict[str, float], BeforeValidator(_known)] = {}
+    test_metrics: Annotated[dict[str, float], BeforeValidator(_measured)] = {}
     best_epoch: Number = None
     val_last: Number = None
     val_best: Number = None
@@ -135,7 +137,7 @@ class MentorInfo(_Part):
     samples: Count = None
     note: str | None = ""
     seconds: Number = None
-    not_finite: Annotated[dict[str, Any], BeforeValidator(_empty_if_none)] = {}
+    not_finite: Options = {}
 
 
 class Summary(_Part):
@@ -156,7 +158,7 @@ class Summary(_Part):
     seconds: Number = None
     data: Data = Data()
     student: StudentInfo = StudentInfo()
-    train: Annotated[dict[str, Any], BeforeValidator(_empty_if_none)] = {}
+    train: Options = {}
     arms: list[ArmInfo] = []
     planned: list[int] = Field(default=[], alias="seeds")
     entries: list[FinishedStudent] = []
@@ -170,11 +172,11 @@ class Summary(_Part):
 
     def metrics(self, label: str) -> dict[str, list[float]]:
         """``figure -> values`` of one arm's finished seeds: what was measured beside the score that counts."""
-        found: dict[str, list[float]] = {}
+        figures: dict[str, list[float]] = {}
         for entry in self.entries:
             for name, value in entry.test_metrics.items() if entry.method == label else ():
-                found.setdefault(name, []).append(value)
-        return found
+                figures.setdefault(name, []).append(value)
+        return figures
 
     @property
     def say(self) -> Vocabulary:

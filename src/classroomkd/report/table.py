@@ -71,7 +71,7 @@ def _mentor_columns(rows: Sequence[Row]) -> list[Column]:
         ),
         Column("params", lambda row, _: words.count(row["parameters"]), 80),
         Column("mult-adds", lambda row, _: words.count(row["multiply_adds"]), 50),
-        Column(f"{say.seen} seen", lambda row, _: _thousands(row["samples"]), 90),
+        Column(f"{say.seen} seen", lambda row, _: words.thousands(row["samples"]), 90),
         Column("note", lambda row, _: row["note"] or words.DASH, 70, left=True, foot=True),
     ]
 
@@ -149,7 +149,10 @@ def notes(rows: Sequence[Row], mark: str = DAGGER) -> list[str]:
         lines.append("An interval without width (all seeds differ equally) is not marked.")
     if any(row["cost_ratio"] is not None for row in rows):
         lines.append("step: time of a training step over the student's alone.")
-    lines += _gaps(rows)
+    if unfinished := [
+        f"{row['arm']} lacks seed {', '.join(map(str, row['missing']))}" for row in rows if row["missing"]
+    ]:
+        lines.append(f"Unfinished: {'; '.join(unfinished)}. Differences use shared seeds only.")
     borrowed = sorted(
         {(d["arm"], d["run"]) for row in rows for d in row["vs"].values() if d and d["run"] != row["run"]}
     )
@@ -173,11 +176,6 @@ def _students(rows: Sequence[Row]) -> list[str]:
     return lines if len(lines) == 1 else []
 
 
-def _gaps(rows: Sequence[Row]) -> list[str]:
-    unfinished = [f"{row['arm']} lacks seed {_list(row['missing'])}" for row in rows if row["missing"]]
-    return [f"Unfinished: {'; '.join(unfinished)}. Differences use shared seeds only."] if unfinished else []
-
-
 def _label(row: Row) -> str:
     return f"{row['arm']} {DAGGER}" if _reconstructed(row) else str(row["arm"])
 
@@ -196,11 +194,3 @@ def _measure(row: Row) -> Metric:
 
 def _decimals(rows: Sequence[Row]) -> int:
     return words.decimals_for(min((row["test"] or 0 for row in rows), default=0), words.vocabulary_of(rows).measure)
-
-
-def _list(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))
-
-
-def _thousands(number: int | None) -> str:
-    return words.DASH if number is None else f"{number:,}"

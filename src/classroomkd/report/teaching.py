@@ -8,8 +8,8 @@ from classroomkd.report import charts_teaching as draw
 from classroomkd.report import vocabulary as words
 from classroomkd.report.chart_helpers import unique
 from classroomkd.report.context import ReportContext
-from classroomkd.report.html import Html, card, el, join, lead, prose, section, table
-from classroomkd.report.records import Activity, ArmLog, Array, Teaching
+from classroomkd.report.html import Html, card, details, el, join, lead, prose, section, table
+from classroomkd.report.records import MEASURES, Activity, ArmLog, Array, Teaching, nan_mean
 from classroomkd.report.vocabulary import Vocabulary
 from classroomkd.tasks.metric import FRACTION
 
@@ -36,7 +36,7 @@ def teaching(context: ReportContext) -> Html:
         if index < OPEN:
             blocks.append(join([el("h3", log.label) if len(recorded) > 1 else None, body]))
         else:
-            blocks.append(el("details", el("summary", log.label), body))
+            blocks.append(details(log.label, body))
     return section("teaching", TITLE, lead(text), *blocks)
 
 
@@ -53,8 +53,9 @@ def _constant(context: ReportContext, log: ArmLog) -> Html | None:
     activity, values = log.activity, []
     if activity is None:
         return None
-    for measure in ("active", "weight", "temperature"):
-        known = getattr(activity, measure)[np.isfinite(getattr(activity, measure))]
+    for measure in MEASURES:
+        table_ = getattr(activity, measure)
+        known = table_[np.isfinite(table_)]
         if known.size == 0 or float(np.ptp(known)) > 1e-6 * max(1.0, float(np.abs(known).max())):
             return None
         values.append(float(known[0]))
@@ -83,39 +84,32 @@ def _over_time(context: ReportContext, log: ArmLog) -> Html | None:
         chart = draw.over_time(activity, measure, title, colours, context.ink, scale=scale)
         note = subtitle if measure != "active" or has_nobody else ""
         figures.append(card(context.figure(title, note, chart, "Start and end are in the table below.")))
-    cells = table(*_start_and_end(context, activity, colours), "Mentors over time, first and last tenth of training")
-    text = _who(activity, say)
+    text, cells = _who(activity, say), _start_and_end(context, activity, colours)
     legend = context.legend(activity.mentors, colours, dashes=True)
     return el("div", el("p", prose(text)), legend, el("div", *figures, class_="grid three"), card(cells))
 
 
-def _start_and_end(
-    context: ReportContext, activity: Activity, colours: list[str]
-) -> tuple[list[tuple[str, str]], list[list[str | None]]]:
-    columns = [
-        ("mentor", ""),
-        ("active %, start → end", "num"),
-        ("weight, start → end", "num"),
-        ("temperature, start → end", "num"),
-    ]
-    rows: list[list[str | None]] = []
+def _start_and_end(context: ReportContext, activity: Activity, colours: list[str]) -> Html:
+    titles = ("active %, start → end", "weight, start → end", "temperature, start → end")
+    rows = []
     for m, (name, colour) in enumerate(zip(activity.mentors, colours, strict=True)):
         cells = [_arrow(activity.active[m] * 100, 0), _arrow(activity.weight[m], 2), _arrow(activity.temperature[m], 1)]
         rows.append([context.named(colour, name), *cells])
     if np.isfinite(activity.none_active).any():
         nobody = context.named(context.ink.alone, draw.NOBODY)
         rows.append([nobody, _arrow(activity.none_active * 100, 0), words.DASH, words.DASH])
-    return columns, rows
+    columns = [("mentor", ""), *((title, "num") for title in titles)]
+    return table(columns, rows, "Mentors over time, first and last tenth of training")
 
 
 def _who(activity: Activity, say: Vocabulary) -> str:
-    share = _mean(activity.active)
+    share = nan_mean(activity.active, -1)
     if not np.isfinite(share).any():
         return ""
     order = [int(m) for m in np.argsort(-np.nan_to_num(share, nan=-1.0)) if np.isfinite(share[m])]
     listed = ", ".join(f"{activity.mentors[m]} on {100 * share[m]:.0f} %" for m in order[:6])
     text = f"Over the whole training, active were: {listed}" + (" and others less." if len(order) > 6 else ".")
-    nobody = _mean(activity.none_active[None])[0]
+    nobody = nan_mean(activity.none_active, -1)
     if np.isfinite(nobody):
         end = _ends(activity.none_active)[1]
         text += f" On {100 * nobody:.0f} % of {say.spots} no mentor was active ({100 * end:.0f} % at the end)."
@@ -142,24 +136,13 @@ def _by_class(context: ReportContext, taught: Teaching) -> Html:
             values[:, keep], taught.mentors, shown, title, context.ink, top=most, decimals=digits, say=say
         )
         largest = float(np.nanmax(values)) if most is None else most
-        key = _ramp(context, largest, digits)
-        figures.append(
-            el(
-                "div",
-                context.figure(title, subtitle, chart, _strongest(values, taught.mentors, names, say), after=key),
-                class_="card",
-            )
-        )
-    more = (
-        f" Drawn are the {len(keep)} of {len(names)} {say.units} on which the mentors' shares differ most."
-        if len(keep) < len(names)
-        else ""
-    )
-    text = (
-        _agreement(taught.active, own, say)
-        + f" Averaged over training and {taught.seeds} seed{'s' if taught.seeds != 1 else ''}."
-        + more
-    )
+        strongest = _strongest(values, taught.mentors, names, say)
+        ramp = _ramp(context, largest, digits)
+        figures.append(card(context.figure(title, subtitle, chart, strongest, after=ramp)))
+    text = _agreement(taught.active, own, say)
+    text += f" Averaged over training and {taught.seeds} seed{'s' * (taught.seeds != 1)}."
+    if len(keep) < len(names):
+        text += f" Drawn are the {len(keep)} of {len(names)} {say.units} on which the mentors' shares differ most."
     return el("div", el("p", prose(text.strip())), el("div", *figures, class_="grid three"))
 
 
@@ -180,15 +163,10 @@ def _agreement(active: Array, own: Array, say: Vocabulary) -> str:
     if both.sum() < 6 or np.std(active[both]) < 1e-9 or np.std(own[both]) < 1e-9:
         return ""
     r = float(np.corrcoef(active[both], own[both])[0, 1])
-    how = (
-        "taught where they are good"
-        if r > 0.5
-        else "taught somewhat more where they are good"
-        if r > 0.2
-        else "did not teach where they are good"
-    )
+    how = "taught" if r > 0.5 else "taught somewhat more" if r > 0.2 else "did not teach"
     number = f"{r:.2f}".replace("-", "−")
-    return f"Mentors {how}: over mentor × {say.unit} pairs, active share and own {say.by_unit} correlate at {number}."
+    pairs = f"mentor × {say.unit} pairs"
+    return f"Mentors {how} where they are good: over {pairs}, active share and own {say.by_unit} correlate at {number}."
 
 
 def _strongest(values: Array, mentors: tuple[str, ...], classes: list[str], say: Vocabulary) -> str:
@@ -207,17 +185,9 @@ def _ramp(context: ReportContext, top: float, decimals: int) -> Html:
 def _ends(values: Array) -> tuple[float, float]:
     """Means of the first and the last tenth (at least one point) of a line."""
     part = max(1, len(values) // 10)
-    first, last = _mean(values[None, :part])[0], _mean(values[None, -part:])[0]
-    return float(first), float(last)
+    return float(nan_mean(values[:part], -1)), float(nan_mean(values[-part:], -1))
 
 
 def _arrow(values: Array, decimals: int) -> str:
     first, last = _ends(values)
     return " → ".join(words.DASH if value != value else f"{value:.{decimals}f}" for value in (first, last))
-
-
-def _mean(table: Array) -> Array:
-    """Row means without ``nan``; ``nan`` for a row of nothing else."""
-    known = np.isfinite(table)
-    total = np.where(known, table, 0.0).sum(-1)
-    return np.where(known.any(-1), total / np.maximum(known.sum(-1), 1), np.nan)

@@ -30,6 +30,7 @@ __all__ = [
     "ratio",
     "shorten",
     "signed",
+    "thousands",
     "vocabulary",
     "vocabulary_of",
 ]
@@ -154,7 +155,7 @@ def interval(low: float | None, high: float | None, decimals: int = 1, measure: 
 
 
 def points(
-    difference: dict[str, float | int | str | None] | None,
+    difference: Mapping[str, Any] | None,
     decimals: int = 1,
     measure: Metric = FRACTIONS,
     *,
@@ -167,10 +168,10 @@ def points(
     """
     if difference is None or difference["mean"] is None:
         return DASH
-    parts = [signed(_float(difference["mean"]), decimals, measure)]
+    parts = [signed(difference["mean"], decimals, measure)]
     if difference["low"] is not None:
-        parts.append(interval(_float(difference["low"]), _float(difference["high"]), decimals, measure))
-    symbol = MARKS.get(str(difference["verdict"])) if mark else None
+        parts.append(interval(difference["low"], difference["high"], decimals, measure))
+    symbol = MARKS.get(difference["verdict"]) if mark else None
     return " ".join([symbol, *parts] if symbol else parts)
 
 
@@ -183,6 +184,11 @@ def count(number: float | None) -> str:
             scaled = number / size
             return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f} {letter}"
     return f"{number:.0f}"
+
+
+def thousands(number: int | None) -> str:
+    """``12,345``; a dash for a missing one."""
+    return DASH if number is None else f"{number:,}"
 
 
 def ratio(number: float | None) -> str:
@@ -215,8 +221,3 @@ def shorten(text: str, width: int) -> str:
         return text[:width]
     tail = (width - 1) // 2
     return text[: width - 1 - tail] + "…" + text[len(text) - tail :]
-
-
-def _float(value: float | int | str | None) -> float:
-    assert isinstance(value, int | float), value
-    return float(value)
