@@ -43,26 +43,15 @@ __all__ = [
     "save_recipe",
 ]
 
+_SCHEMA = ("SCHEMA", "DataSpec", "MentorSpec", "MethodSpec", "Recipe", "StudentSpec", "TaughtBy")
 _LAZY = {
-    "SCHEMA": "schema",
     "Arm": "arms",
-    "DataSpec": "schema",
-    "MentorSpec": "schema",
-    "MentorTrain": "training",
-    "MethodSpec": "schema",
-    "Problem": "problems",
-    "Recipe": "schema",
-    "RecipeError": "problems",
-    "StudentSpec": "schema",
-    "TaughtBy": "schema",
-    "TrainSpec": "training",
-    "find_recipe": "find",
-    "json_schema": "dump",
-    "load_recipe": "load",
-    "make_recipe": "load",
-    "recipe_files": "find",
-    "recipe_yaml": "dump",
-    "save_recipe": "dump",
+    **dict.fromkeys(_SCHEMA, "schema"),
+    **dict.fromkeys(("MentorTrain", "TrainSpec"), "training"),
+    **dict.fromkeys(("Problem", "RecipeError"), "problems"),
+    **dict.fromkeys(("find_recipe", "recipe_files"), "find"),
+    **dict.fromkeys(("json_schema", "recipe_yaml", "save_recipe"), "dump"),
+    **dict.fromkeys(("load_recipe", "make_recipe"), "load"),
 }
 
 

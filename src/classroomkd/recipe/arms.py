@@ -37,12 +37,11 @@ class Arm:
 
 def arms(recipe: RecipeKeys) -> list[Arm]:
     """The arms in the recipe's order."""
-    grid = recipe.methods if recipe.methods is not None else ((recipe.method,) if recipe.method is not None else ())
-    labels = _labels(grid, recipe.task.name)
+    labels = _labels(recipe.grid, recipe.task.name)
     slugs: list[str] = []
     for label in labels:
         slugs.append(_free(_slug(label), slugs))
-    return [Arm(*arm) for arm in zip(labels, slugs, grid, strict=True)]
+    return [Arm(*arm) for arm in zip(labels, slugs, recipe.grid, strict=True)]
 
 
 def same_labels(recipe: RecipeKeys) -> list[tuple[str, list[int]]]:

@@ -9,7 +9,7 @@ from classroomkd import tasks
 from classroomkd.data.sources.table import entries, option_problems, source_problem
 from classroomkd.data.spec import PARTS, parts_problem
 from classroomkd.errors import did_you_mean
-from classroomkd.recipe.nodes import Loc, Node, described_task
+from classroomkd.recipe.nodes import Loc, Node, described_task, of_networks
 from classroomkd.recipe.paths import data_sources
 from classroomkd.recipe.problems import Problem, problem
 
@@ -48,8 +48,7 @@ def _other_task(text: str, task: TaskDescription) -> str:
 
 
 def _source_options(tree: Node, task: TaskDescription) -> list[Problem]:
-    data = tree.child("data")
-    options = data.child("options") if data is not None else None
+    options = tree.at("data", "options")
     if options is None or not isinstance(options.value, dict):
         return []
     names = [node.value.partition(":")[0] for _, node in data_sources(tree)]
@@ -59,19 +58,12 @@ def _source_options(tree: Node, task: TaskDescription) -> list[Problem]:
 
 def check_views(tree: Node) -> Iterator[Problem]:
     """The views' name is one of some task; the task's own loader says what it does not allow."""
-    node, rest = tree.find(("data", "views"))
+    views = tree.text("data", "views")
     known = dict.fromkeys(name for row in tasks.rows() for name in row.description.views)
-    if not rest and isinstance(node.value, str) and node.value not in known:
+    if views is not None and views not in known:
         *most, last = (f"'{name}'" for name in known)
-        near = did_you_mean(node.value, known)
+        near = did_you_mean(views, known)
         yield problem(tree, ("data", "views"), f"must be {', '.join(most)} or {last}{near}")
-
-
-def _models(tree: Node) -> Iterator[tuple[Loc, Node]]:
-    for loc in [("student",), *(("mentors", index) for index in range(len(tree.items("mentors"))))]:
-        node, rest = tree.find((*loc, "model"))
-        if not rest and isinstance(node.value, str) and node.value:
-            yield (*loc, "model"), node
 
 
 def check_models(tree: Node, trust_code: bool, known_models: Collection[str]) -> list[Problem]:
@@ -79,11 +71,11 @@ def check_models(tree: Node, trust_code: bool, known_models: Collection[str]) ->
     by_name: dict[str, str | None] = {}
     problems = []
     task = described_task(tree)
-    for loc, node in _models(tree):
+    for loc, node in of_networks(tree, "model"):
         name = node.value
         if name in known_models:
             continue
-        if name not in by_name:
+        if name not in by_name:  # a library may be slow to ask
             by_name[name] = task.model_problem(name, trust_code)
         if loc[0] == "student" and task.mentor_only(name):
             problems.append(problem(tree, loc, "can teach, not be taught; choose another student"))
@@ -98,8 +90,8 @@ def check_mentors(tree: Node) -> list[Problem]:
     first: dict[str, int] = {}
     for index, item in enumerate(tree.items("mentors")):
         loc: Loc = ("mentors", index)
-        given = {key: node for key in ("name", "checkpoint", "train", "mean", "std") if (node := item.child(key))}
-        values = {key: node.value for key, node in given.items() if node.value is not None}
+        keys = ("name", "checkpoint", "train", "mean", "std")
+        values = {key: node.value for key in keys if (node := item.child(key)) and node.value is not None}
         name = values.get("name")
         if isinstance(name, str) and name in first:
             sentence = f"is called '{name}' like mentors.{first[name]}; give each its own name: {{name: …, model: …}}"
@@ -110,7 +102,7 @@ def check_mentors(tree: Node) -> list[Problem]:
             sentence = "has both 'checkpoint' and 'train'; keep one: a mentor with a checkpoint is used as it is"
             problems.append(problem(tree, loc, sentence, value=False))
         problems += _preprocessing(tree, loc, values)
-        problems += _specialist(tree, loc, given.get("train"))
+        problems += _specialist(tree, (*loc, "train"))
     return problems
 
 
@@ -132,8 +124,7 @@ def _preprocessing(tree: Node, loc: Loc, values: dict[str, object]) -> Iterator[
             yield problem(tree, (*loc, key), "is for pixels scaled to 0..1; divide by 255")
 
 
-def _specialist(tree: Node, loc: Loc, train: Node | None) -> Iterator[Problem]:
-    others = train.child("others") if train is not None else None
-    classes = train.child("classes") if train is not None else None
+def _specialist(tree: Node, loc: Loc) -> Iterator[Problem]:
+    others, classes = tree.at(*loc, "others"), tree.at(*loc, "classes")
     if others is not None and others.value and (classes is None or classes.value is None):
-        yield problem(tree, (*loc, "train", "others"), "acts only on a specialist; add classes: [NAME, …] beside it")
+        yield problem(tree, (*loc, "others"), "acts only on a specialist; add classes: [NAME, …] beside it")

@@ -24,12 +24,10 @@ def check_training(tree: Node, loc: Loc, spec: TrainSpec, given: frozenset[str])
         """The key to blame: the first of ``keys`` the section sets itself, else the section."""
         return next(((*loc, key) for key in keys if key in given), loc)
 
-    def stated(key: str, value: object) -> str:
-        return f"{key} is {value}" if key in given else f"{key} is {value} here"
-
     if spec.warmup_epochs >= spec.epochs:
+        here = "" if "epochs" in given else " here"
         sentence = (
-            f"the warm-up of {spec.warmup_epochs:g} epochs must end before the last; {stated('epochs', spec.epochs)}"
+            f"the warm-up of {spec.warmup_epochs:g} epochs must end before the last; epochs is {spec.epochs}{here}"
         )
         yield problem(tree, at("warmup_epochs", "epochs"), sentence, value=False)
     if spec.milestones is not None:

@@ -17,8 +17,7 @@ from classroomkd import tasks
 from classroomkd._sums import DIFFERS, SUMS, as_written
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.recipe.arms import same_labels
-from classroomkd.recipe.check_assistants import check_assistants
-from classroomkd.recipe.check_methods import check_methods
+from classroomkd.recipe.check_methods import check_assistants, check_methods
 from classroomkd.recipe.check_parts import check_data, check_mentors, check_models
 from classroomkd.recipe.check_training import check_bank, check_machine, check_seeds, check_training
 from classroomkd.recipe.find import find_recipe
@@ -238,9 +237,9 @@ def _with_example(given: Problem) -> Problem:
 
 def _check_task(tree: Node) -> Iterator[Problem]:
     node = tree.child("task")
-    name = node.child("name") if node is not None else None
     if node is None or not isinstance(node.value, dict):
         return
+    name = node.child("name")
     wanted = name.value if name is not None and isinstance(name.value, str) else tasks.DEFAULT
     loc: Loc = ("task",) if name is not None and name.origin.path == "task" else ("task", "name")
     if wanted not in tasks.names():
@@ -264,8 +263,8 @@ S = TypeVar("S", bound=TrainSpec)
 
 def _section(tree: Node, loc: Loc, model: type[S]) -> S | None:
     """A training section on its own, or None when it is absent or wrong (then the schema has said so)."""
-    node, rest = tree.find(loc)
-    if rest or not isinstance(node.value, dict):
+    node = tree.at(*loc)
+    if node is None or not isinstance(node.value, dict):
         return None
     try:
         return model.model_validate(node.plain())

@@ -8,7 +8,7 @@ the file, the line and the path as the user wrote them.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from classroomkd.errors import UserError
 if TYPE_CHECKING:
     from classroomkd.tasks.spec import TaskDescription
 
-__all__ = ["Loc", "Node", "Origin", "described_task", "from_python", "task_name"]
+__all__ = ["Loc", "Node", "Origin", "described_task", "from_python", "of_networks", "task_name"]
 
 Loc = tuple[str | int, ...]
 
@@ -70,8 +70,18 @@ class Node:
 
     def items(self, *loc: str | int) -> list[Node]:
         """The entries of the list at ``loc``; none where there is no list."""
+        node = self.at(*loc)
+        return node.value if node is not None and isinstance(node.value, list) else []
+
+    def at(self, *loc: str | int) -> Node | None:
+        """The node at ``loc``, or None where there is none."""
         node, rest = self.find(loc)
-        return node.value if not rest and isinstance(node.value, list) else []
+        return None if rest else node
+
+    def text(self, *loc: str | int) -> str | None:
+        """The text at ``loc``, or None where there is nothing or something else."""
+        node = self.at(*loc)
+        return node.value if node is not None and isinstance(node.value, str) else None
 
     def find(self, loc: Loc) -> tuple[Node, Loc]:
         """The deepest node on the way to ``loc``, and the part of ``loc`` that does not exist."""
@@ -95,9 +105,16 @@ def from_python(value: Any, origin: Origin) -> Node:
 
 def task_name(tree: Node) -> str | None:
     """The recipe's task, or None where it says none or an unknown one, which is reported by itself."""
-    node = tree.child("task")
-    name = node.child("name") if node is not None and isinstance(node.value, dict) else None
-    return name.value if name is not None and isinstance(name.value, str) and name.value in tasks.names() else None
+    name = tree.text("task", "name")
+    return name if name in tasks.names() else None
+
+
+def of_networks(tree: Node, key: str) -> Iterator[tuple[Loc, Node]]:
+    """Every text, but empty ones, that ``key`` has in the student's section and in the mentors', with its place."""
+    for loc in [("student", key), *(("mentors", index, key) for index in range(len(tree.items("mentors"))))]:
+        node = tree.at(*loc)
+        if node is not None and isinstance(node.value, str) and node.value:
+            yield loc, node
 
 
 def described_task(tree: Node) -> TaskDescription:

@@ -23,12 +23,13 @@ def notes(recipe: RecipeKeys) -> list[str]:
                 sentences.append(f"{where}.{key} has no effect{reason}")
     if recipe.mentor_train not in (None, recipe.train) and all(mentor.train is None for mentor in recipe.mentors):
         sentences.append("mentor_train has no effect: no mentor is trained by the run")
-    arms = recipe.methods or ((recipe.method,) if recipe.method is not None else ())
-    if recipe.mentors and all(entry.name == "none" for arm in arms for entry in arm):
+    if recipe.mentors and all(entry.name == "none" for arm in recipe.grid for entry in arm):
         sentences.append("the mentors have no effect: the only method is 'none'")
     usual = recipe.mentor_train or recipe.train
     taught = [(mentor.taught_by.method or (), mentor.train or usual) for mentor in recipe.mentors if mentor.taught_by]
-    entries = [(entry, train) for arm, train in (*((arm, recipe.train) for arm in arms), *taught) for entry in arm]
+    entries = [
+        (entry, train) for arm, train in (*((arm, recipe.train) for arm in recipe.grid), *taught) for entry in arm
+    ]
     sentences += _idle_taps(recipe, [entry for entry, _ in entries])
     for entry, train in entries:
         sentences += [*_idle_options(entry, recipe.task.name), *_odd_schedule(entry, train.epochs)]

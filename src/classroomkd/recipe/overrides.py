@@ -107,11 +107,9 @@ def _names(item: Node) -> set[str]:
     """What an entry of ``mentors``, ``method`` or ``methods`` may be called by."""
     if isinstance(item.value, list):  # an arm of the grid goes by its first entry
         return _names(item.value[0]) if item.value else set()
-    given = {child.value for key in ("name", "label") if (child := item.child(key)) and isinstance(child.value, str)}
-    model = item.child("model")
-    if not given and model is not None and isinstance(model.value, str):
-        given.add(derived_name(model.value))
-    return given
+    given = {text for key in ("name", "label") if (text := item.text(key)) is not None}
+    model = item.text("model")
+    return {derived_name(model)} if not given and model is not None else given
 
 
 def _named(here: Node, part: str) -> list[int]:
@@ -124,14 +122,8 @@ def _index(here: Node, part: str, walked: str, origin: Origin) -> int:
         if -len(here.value) <= index < len(here.value):
             return index
         count = len(here.value)
-        held = (
-            "is an empty list"
-            if not count
-            else f"has {count} entries, counted from 0"
-            if count > 1
-            else "has one entry, 0"
-        )
-        raise RecipeError([Problem(origin, f"'{walked}' {held}")])
+        holds = {0: "is an empty list", 1: "has one entry, 0"}.get(count, f"has {count} entries, counted from 0")
+        raise RecipeError([Problem(origin, f"'{walked}' {holds}")])
     indices = _named(here, part)
     if len(indices) == 1:
         return indices[0]
@@ -140,6 +132,6 @@ def _index(here: Node, part: str, walked: str, origin: Origin) -> int:
         shown = ", ".join(map(str, indices))
         sentence = f"'{walked}' has {len(indices)} entries called '{part}'; use an index ({shown})"
     else:
-        held = f" or a name ({', '.join(names)})" if names else ""
-        sentence = f"'{walked}' is a list: '{part}' must be an index{held}{did_you_mean(part, names)}"
+        listed = f" or a name ({', '.join(names)})" if names else ""
+        sentence = f"'{walked}' is a list: '{part}' must be an index{listed}{did_you_mean(part, names)}"
     raise RecipeError([Problem(origin, sentence)])

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from classroomkd.data.sources.table import entries
 from classroomkd.errors import did_you_mean
-from classroomkd.recipe.nodes import Loc, Node
+from classroomkd.recipe.nodes import Loc, Node, of_networks
 from classroomkd.recipe.problems import Problem, problem
 
-__all__ = ["DATA_VARIABLE", "check_leads_out", "checkpoints", "data_sources", "resolve_paths"]
+__all__ = ["DATA_VARIABLE", "check_leads_out", "data_sources", "resolve_paths"]
 
 DATA_VARIABLE = "CLASSROOMKD_DATA"
 DATA_PARTS = ("source", "train", "val", "test")
@@ -25,17 +25,9 @@ DATA_PARTS = ("source", "train", "val", "test")
 def data_sources(tree: Node) -> Iterator[tuple[Loc, Node]]:
     """Every place of the tree that names a data source as text."""
     for part in DATA_PARTS:
-        node, rest = tree.find(("data", part))
-        if not rest and isinstance(node.value, str):
+        node = tree.at("data", part)
+        if node is not None and isinstance(node.value, str):
             yield ("data", part), node
-
-
-def checkpoints(tree: Node) -> Iterator[tuple[Loc, Node]]:
-    """Every place of the tree that names a checkpoint."""
-    for loc in [("student",), *(("mentors", index) for index in range(len(tree.items("mentors"))))]:
-        node, rest = tree.find((*loc, "checkpoint"))
-        if not rest and isinstance(node.value, str) and node.value:
-            yield (*loc, "checkpoint"), node
 
 
 def resolve_paths(tree: Node, folder: Path) -> list[Problem]:
@@ -44,7 +36,7 @@ def resolve_paths(tree: Node, folder: Path) -> list[Problem]:
     ``folder`` is the recipe's own. Returns what cannot be found.
     """
     problems: list[Problem] = []
-    for loc, node in checkpoints(tree):
+    for loc, node in of_networks(tree, "checkpoint"):
         path, wrong = _find(node.value, folder, Path.is_file)
         if path is None:
             problems.append(problem(tree, loc, wrong or _no_checkpoint(node.value, folder)))

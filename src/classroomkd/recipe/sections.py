@@ -90,18 +90,20 @@ class StudentSpec(Section):
     taps: Taps = Field(default_factory=dict)
 
 
-class MethodSpec(Section):
-    """One method and its options, which stand beside ``name`` and ``label``."""
-
+class _WithOptions(Section):
     model_config = ConfigDict(extra="allow")
-
-    name: Text
-    label: Text | None = Field(default=None, description="What tables and the run folder call this arm.")
 
     @property
     def options(self) -> dict[str, Any]:
-        """The method's options by name."""
+        """The keys that stand beside those of the section, by name."""
         return dict(self.__pydantic_extra__ or {})
+
+
+class MethodSpec(_WithOptions):
+    """One method and its options, which stand beside ``name`` and ``label``."""
+
+    name: Text
+    label: Text | None = Field(default=None, description="What tables and the run folder call this arm.")
 
 
 Entries = Annotated[tuple[MethodSpec, ...], Field(strict=False, min_length=1)]
@@ -110,9 +112,7 @@ Entries = Annotated[tuple[MethodSpec, ...], Field(strict=False, min_length=1)]
 class TaughtBy(Section):
     """Mentors of the recipe who teach a mentor that the run trains, which makes it an assistant; and how they do it."""
 
-    mentors: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] = Field(
-        description="Names of the mentors who teach it; they are made ready first."
-    )
+    mentors: Names = Field(description="Names of the mentors who teach it; they are made ready first.")
     method: Entries | None = Field(
         default=None, description="How they teach it; null: kd from one, average from several."
     )
@@ -165,10 +165,8 @@ class MentorSpec(Section):
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
 
-class TaskSpec(Section):
+class TaskSpec(_WithOptions):
     """What an answer is; the task's options stand beside ``name``."""
-
-    model_config = ConfigDict(extra="allow")
 
     name: Text = DEFAULT
 
@@ -177,11 +175,6 @@ class TaskSpec(Section):
     def _named(cls, value: Any) -> Any:
         """A name alone, as recipes are written down where there are no options."""
         return {"name": value} if isinstance(value, str) else value
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The task's options by name."""
-        return dict(self.__pydantic_extra__ or {})
 
 
 class RecipeKeys(Section):
@@ -227,3 +220,8 @@ class RecipeKeys(Section):
     cache: Text | None = Field(
         default=None, description="Folder of trained mentors and banks; null: beside the run folder."
     )
+
+    @property
+    def grid(self) -> tuple[Entries, ...]:
+        """The arms' entries: of ``methods``, or of the one ``method``."""
+        return self.methods or ((self.method,) if self.method is not None else ())

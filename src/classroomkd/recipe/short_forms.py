@@ -95,7 +95,7 @@ def write_out(tree: Node) -> None:
         if key in tree.value and tree.value[key].value is None:
             del tree.value[key]
     for key, write in _SECTIONS.items():
-        if key in tree.value and (tree.value[key].value is not None):
+        if key in tree.value and tree.value[key].value is not None:
             tree.value[key] = write(tree.value[key])
 
 
@@ -107,6 +107,6 @@ def derived_name(model: str) -> str:
 def name_mentors(tree: Node) -> None:
     """Give every mentor without ``name`` the one derived from its model, in place; done after all overrides."""
     for mentor in tree.items("mentors"):
-        model = mentor.child("model")
-        if model is not None and isinstance(model.value, str) and mentor.child("name") is None:
-            mentor.value["name"] = Node(derived_name(model.value), model.origin)
+        model = mentor.text("model")
+        if model is not None and mentor.child("name") is None:
+            mentor.value["name"] = Node(derived_name(model), mentor.value["model"].origin)
