@@ -25,7 +25,7 @@ from classroomkd.bank import LOGITS, Bank, EpochCache
 from classroomkd.classroom import Classroom, Mentor, PlainContext
 from classroomkd.classroom.lesson import Lesson
 from classroomkd.data.images import Part
-from classroomkd.models.folding import fold_batch_norms
+from classroomkd.models.folding import fold
 from classroomkd.train.inputs import Inputs
 from classroomkd.train.meter import Record
 from peers.rounds import Owing, Step
@@ -108,7 +108,7 @@ class InPrecision(nn.Module):
 
 def quick(network: nn.Module, precision: str) -> nn.Module:
     """A mentor as we run it: evaluation, folded, channels-last, and bf16 where asked."""
-    folded = fold_batch_norms(copy.deepcopy(network), torch.randn(2, 3, 32, 32))[0].to(memory_format=LAST)
+    folded = fold(copy.deepcopy(network), torch.randn(2, 3, 32, 32)).module.to(memory_format=LAST)
     return InPrecision(folded, torch.bfloat16) if precision == "bf16" else folded
 
 

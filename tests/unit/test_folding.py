@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from classroomkd import _compat, models
-from classroomkd.models.folding import fold, fold_batch_norms
+from classroomkd.models.folding import fold
 from classroomkd.models.pairs import TOLERANCE, relative_error, tensors_in
 from classroomkd.taps.taps import TapReader
 
@@ -46,14 +46,16 @@ def check(module: nn.Module, expected: int, pixels: Tensor = PIXELS, **options: 
     In float32 the answers may differ as much as :func:`fold` promises, in float64 by no more than :data:`EXACT`.
     """
     double = copy.deepcopy(module).double()
-    folded, count = fold_batch_norms(double, torch.zeros(1, *pixels.shape[1:]), **options)  # type: ignore[arg-type]
+    copied = fold(double, torch.zeros(1, *pixels.shape[1:]), **options)  # type: ignore[arg-type]
+    folded, count = copied.module, copied.count
     assert count == expected
     said, wanted = (tensors_in(m(pixels.double())) for m in (folded, double.eval()))
     assert relative_error(said, wanted) <= EXACT
 
     before = copy.deepcopy(module.state_dict())
     random = torch.get_rng_state()
-    folded, count = fold_batch_norms(module, torch.zeros(1, *pixels.shape[1:]), **options)  # type: ignore[arg-type]
+    copied = fold(module, torch.zeros(1, *pixels.shape[1:]), **options)  # type: ignore[arg-type]
+    folded, count = copied.module, copied.count
     assert count == expected
     assert relative_error(tensors_in(folded(pixels)), tensors_in(module.eval()(pixels))) <= TOLERANCE
     norms = [sum(isinstance(layer, _BatchNorm) for layer in m.modules()) for m in (module, folded)]
@@ -239,24 +241,25 @@ def test_aliases_hooks_and_weights_in_common() -> None:
     assert folded.also["norm"] is folded.bn
     held = Net("plain")
     held.__dict__["plain"] = nn.Sequential(held.conv, held.bn)  # a way past the names: the copy keeps its BatchNorm
-    assert fold_batch_norms(stirred(held), PIXELS)[1] == 0
+    assert fold(stirred(held), PIXELS).count == 0
     seen: list[int] = []
     hooked = stirred(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
     hooked[0].register_forward_hook(lambda _, __, output: seen.append(len(output)))
-    assert fold_batch_norms(hooked, PIXELS)[1] == 0
+    assert fold(hooked, PIXELS).count == 0
 
 
 def test_broken_halves_and_refusals() -> None:
     broken = stirred(models.create("resnet8", 10))
     with torch.no_grad():
         broken.fc.bias[0] = float("nan")
-    assert fold_batch_norms(broken, PIXELS)[1] == 0
+    assert fold(broken, PIXELS).count == 0
     half = stirred(models.create("resnet8", 10)).bfloat16()
-    folded, count = fold_batch_norms(half, PIXELS.bfloat16())
+    copied = fold(half, PIXELS.bfloat16())
+    folded, count = copied.module, copied.count
     assert count == 9
     assert {p.dtype for p in folded.parameters()} == {torch.bfloat16}
-    assert fold_batch_norms(models.create("vgg8", 10), torch.zeros(1, 5, 32, 32))[1] == 0  # it takes no such inputs
+    assert fold(models.create("vgg8", 10), torch.zeros(1, 5, 32, 32)).count == 0  # it takes no such inputs
     training = models.create("resnet8", 10)
     assert training.training
-    assert not fold_batch_norms(training, PIXELS)[0].training
+    assert not fold(training, PIXELS).module.training
     assert training.training

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from classroomkd import _compat, models
 from classroomkd.cli.app import main
 from classroomkd.errors import UserError
-from classroomkd.taps.layout import Layout, as_map, as_pooled, layout_of
+from classroomkd.taps.layout import Layout, layout_of
 from classroomkd.taps.roles import find_place, stages, survey
 
 vision = pytest.mark.skipif(
@@ -283,9 +283,9 @@ def test_layouts_are_undone_and_restored(dtype: torch.dtype) -> None:
         assert torch.equal(layout.as_map(held), map_BCHW)
         assert torch.equal(layout.restore(layout.as_map(held), layout.prefix_of(held)), held)
         torch.testing.assert_close(layout.as_pooled(held), map_BCHW.mean((2, 3)))
-        assert torch.equal(as_map(held), map_BCHW)
+        assert torch.equal(layout_of(held).as_map(held), map_BCHW)
         assert layout.as_map(held).dtype == layout.as_pooled(held).dtype == dtype
     vector = map_BCHW[:, :, 0, 0]
-    assert as_map(vector).shape == (2, 8, 1, 1)
-    assert torch.equal(layout_of(vector).restore(as_map(vector)), vector)
-    assert torch.equal(as_pooled(vector), vector)
+    assert layout_of(vector).as_map(vector).shape == (2, 8, 1, 1)
+    assert torch.equal(layout_of(vector).restore(layout_of(vector).as_map(vector)), vector)
+    assert torch.equal(layout_of(vector).as_pooled(vector), vector)

@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from classroomkd._splitmix import GAMMA, mix
 
-__all__ = ["checksums", "row_sums"]
+__all__ = ["row_sums"]
 
 _TOP = np.int32(-(2**31))
 
@@ -37,7 +35,16 @@ _ADDRESS = np.int64(0x5851F42D4C957F2D)
 
 
 def row_sums(rows: npt.NDArray[np.uint8], addresses: npt.NDArray[np.int64], salt: int = 0) -> npt.NDArray[np.int32]:
-    """:func:`checksums` on arrays: rows (B, n) uint8, contiguous; addresses (B,) -> (B,) int32."""
+    """The checksums of encoded rows.
+
+    Args:
+        rows: (B, n); each row contiguous.
+        addresses: (B,), where each row belongs: ``view * samples + position``.
+        salt: int64 that sets one store's rows apart from another's.
+
+    Returns:
+        (B,); never 0.
+    """
     size = rows.shape[1]
     pieces: npt.NDArray[Any] = rows.view(np.int32 if size % 4 == 0 else np.int16 if size % 2 == 0 else np.uint8)
     # einsum casts piece by piece through a small buffer: three times faster than a product of int64 copies.
@@ -46,17 +53,3 @@ def row_sums(rows: npt.NDArray[np.uint8], addresses: npt.NDArray[np.int64], salt
     total += np.int64(salt)
     upper: npt.NDArray[np.int32] = total.view(np.int32)[1::2] | _TOP
     return upper
-
-
-def checksums(rows: Tensor, addresses: Tensor, salt: int = 0) -> Tensor:
-    """The checksums of encoded rows.
-
-    Args:
-        rows: (B, n) uint8 on the CPU; each row contiguous.
-        addresses: (B,) int64, where each row belongs: ``view * samples + position``.
-        salt: int64 that sets one store's rows apart from another's.
-
-    Returns:
-        (B,) int32; never 0.
-    """
-    return torch.from_numpy(row_sums(rows.numpy(), addresses.numpy(), salt))

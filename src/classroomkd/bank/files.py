@@ -80,9 +80,7 @@ class PartFiles:
         self.mended = 0
         self.problems: list[str] = []
         self.mapped = self.sizes[0] <= MAPPED if mapped is None else mapped
-        self._maps: list[mmap.mmap] = []
-        self._row_map: Bytes | None = None
-        self._sum_map: Checksums | None = None
+        self._maps: dict[int, tuple[mmap.mmap, Bytes]] = {}  # of rows (0) and checksums (1), made when they are read
         fds: list[int] = []
         self._close = weakref.finalize(self, _close, fds)
         for path in self.paths:
@@ -103,11 +101,11 @@ class PartFiles:
 
     def close(self) -> None:
         """Give files and maps back."""
-        self._row_map = self._sum_map = None
-        for file_map in self._maps:
+        file_maps = [file_map for file_map, _ in self._maps.values()]
+        self._maps.clear()
+        for file_map in file_maps:
             with contextlib.suppress(BufferError):
                 file_map.close()
-        self._maps.clear()
         self._close()
 
     def flush(self) -> None:
@@ -120,18 +118,12 @@ class PartFiles:
 
     def checksums(self, at: Indices) -> Checksums:
         """The checksums (k,) of the rows ``at`` (k,)."""
-        if self._sum_map is None:
-            self._sum_map = self._map(1).view(np.int32)
-        self._whole(1)
-        return self._sum_map.take(at)
+        return self._map(1).view(np.int32).take(at)
 
     def rows(self, at: Indices) -> Bytes:
         """The rows ``at`` (k,) -> (k, row_bytes); a row that the file no longer has reads as zeros."""
         if self.mapped:
-            if self._row_map is None:
-                self._row_map = self._map(0).reshape(-1, self.row_bytes)
-            self._whole(0)
-            return self._row_map.take(at, axis=0)
+            return self._map(0).reshape(-1, self.row_bytes).take(at, axis=0)
         size = self.row_bytes
         content = bytearray().join(map(os.pread, repeat(self.fds[0]), repeat(size), (at * size).tolist()))
         if len(content) != len(at) * size:
@@ -232,9 +224,10 @@ class PartFiles:
 
     def _map(self, which: int) -> Bytes:
         self._whole(which)
-        file_map = mmap.mmap(self.fds[which], self.sizes[which], access=mmap.ACCESS_READ)
-        self._maps.append(file_map)
-        return np.frombuffer(file_map, np.uint8)
+        if which not in self._maps:
+            file_map = mmap.mmap(self.fds[which], self.sizes[which], access=mmap.ACCESS_READ)
+            self._maps[which] = file_map, np.frombuffer(file_map, np.uint8)
+        return self._maps[which][1]
 
     def _runs(self, at: Indices) -> list[tuple[int, int]]:
         """[start, end) of each stretch of neighbouring rows."""

@@ -72,11 +72,11 @@ def _copy(folder: Path, span: Span, into: Path, target: Manifest) -> tuple[int, 
             wanted[source.table.missing(view)] = False
             if not wanted.any():
                 continue
-            for positions, rows, sums, good in source.table.blocks(view, wanted):
-                if good.any():
-                    here.table.put(np.full(int(good.sum()), view), positions[good], rows[good], sums[good])
-                added += int(good.sum())
-                damaged += int((~good).sum())
+            for positions, rows, _, good in source.table.blocks(view, wanted):
+                count = int(good.sum())
+                if count:
+                    here.table.put(np.full(count, view), positions[good], rows[good])
+                added, damaged = added + count, damaged + len(good) - count
         here.flush()
     return added, damaged
 

@@ -38,11 +38,10 @@ class Bank(ABC):
         self.at = torch.full((int(at.max()) + 1,), -1, dtype=torch.int64)
         self.at[at] = torch.arange(len(at))
         self.shapes: Mapping[str, tuple[tuple[int, ...], ...]] = {
-            kind: tuple(self._shape(kind, s[kind].codec.shape) for s in stores) for kind in stores[0] if kind != LOGITS
+            kind: tuple(s[kind].codec.shape[:1] if kind in self.pooled else s[kind].codec.shape for s in stores)
+            for kind in stores[0]
+            if kind != LOGITS
         }
-
-    def _shape(self, kind: str, stored: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(stored[:1] if kind in self.pooled else stored)
 
     @property
     def nbytes(self) -> int:
@@ -64,33 +63,8 @@ class Bank(ABC):
     def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
         """All mentors' float32 activations at a tap, ``(B, channels, H, W)`` or ``(B, channels)``."""
 
-    def _read(self, kind: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
-        rows, views = self.at[ids.to("cpu")], views.to("cpu")
-        answers = []
-        for m, stores in enumerate(self.stores):
-            values, ok = stores[kind].read(views, rows.clamp_min(0))
-            if not bool(ok.all()):
-                self._refuse(m, kind, int((~ok).sum()))
-            values = values.float().masked_fill((rows < 0).view(-1, *[1] * (values.dim() - 1)), torch.nan)
-            answers.append(self._given(kind, values.to(self.device)))
-        return tuple(answers)
-
     def _given(self, kind: str, values: Tensor) -> Tensor:
         return values.mean((2, 3)) if kind in self.pooled and values.dim() == 4 else values
-
-    def _refuse(self, mentor: int, kind: str, bad: int) -> None:
-        store = self.stores[mentor][kind]
-        answers, they = ("answer", "is") if bad == 1 else ("answers", "are")
-        problem = f"bank: {bad} stored {answers} in {store.folder} {they} missing or damaged"
-        repair = f"classroomkd bank verify {store.folder} --repair"
-        if store.writable:
-            raise RunStopped(
-                f"{problem}. Run again with --resume: what was found damaged is asked again ({repair} finds the rest "
-                "at once)"
-            )
-        raise RunStopped(
-            f"{problem}, and the store cannot be written here. Where it can: {repair}, then bank fill RECIPE"
-        )
 
 
 class EpochCache(Bank):
@@ -162,7 +136,29 @@ class EpochCache(Bank):
 
     def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
         """See :meth:`Bank.features`."""
-        return self._read(tap, ids, views)
+        rows, views = self.at[ids.to("cpu")], views.to("cpu")
+        answers = []
+        for m, stores in enumerate(self.stores):
+            values, ok = stores[tap].read(views, rows.clamp_min(0))
+            if not bool(ok.all()):
+                self._refuse(m, tap, int((~ok).sum()))
+            values = values.float().masked_fill((rows < 0).view(-1, *[1] * (values.dim() - 1)), torch.nan)
+            answers.append(self._given(tap, values.to(self.device)))
+        return tuple(answers)
+
+    def _refuse(self, mentor: int, kind: str, bad: int) -> None:
+        store = self.stores[mentor][kind]
+        answers, they = ("answer", "is") if bad == 1 else ("answers", "are")
+        problem = f"bank: {bad} stored {answers} in {store.folder} {they} missing or damaged"
+        repair = f"classroomkd bank verify {store.folder} --repair"
+        if store.writable:
+            raise RunStopped(
+                f"{problem}. Run again with --resume: what was found damaged is asked again ({repair} finds the rest "
+                "at once)"
+            )
+        raise RunStopped(
+            f"{problem}, and the store cannot be written here. Where it can: {repair}, then bank fill RECIPE"
+        )
 
 
 class FillOnMissCache(Bank):

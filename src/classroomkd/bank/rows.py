@@ -169,7 +169,7 @@ class RowStore:
         assert self.writable, f"{self.folder} is open for reading"
         v, p = views.numpy(), positions.numpy()
         rows = self.codec.encode(values).to("cpu").numpy()
-        self.table.put(v, p, rows, self.table.checksums_of(v, p, rows))
+        self.table.put(v, p, rows)
 
     # Whole views
 

@@ -66,14 +66,10 @@ class Table:
             self.mark(~ok & (sums != 0), v, p)
         return content, ok
 
-    def checksums_of(self, v: Indices, p: Indices, rows: Bytes) -> Checksums:
-        """The checksums (B,) of encoded rows (B, row_bytes) at their addresses."""
-        return row_sums(rows, v * self.samples + p, self._salt)
-
-    def put(self, v: Indices, p: Indices, rows: Bytes, sums: Checksums) -> None:
-        """Store ``rows`` (B, row_bytes) and then their checksums ``sums`` (B,)."""
+    def put(self, v: Indices, p: Indices, rows: Bytes) -> None:
+        """Store ``rows`` (B, row_bytes) and then their checksums."""
         self._check(v, p)
-        written = 0
+        sums, written = row_sums(rows, v * self.samples + p, self._salt), 0
         for part, which, at in self._addresses(v, p):
             order = np.argsort(at, kind="stable")
             part.put(at[order], rows[which][order], sums[which][order])

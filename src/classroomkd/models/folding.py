@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from classroomkd.models.pairs import TOLERANCE, find_pairs, relative_error, tensors_in
 
-__all__ = ["Folded", "fold", "fold_batch_norms", "probe"]
+__all__ = ["Folded", "fold", "probe"]
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,6 @@ class Folded:
     module: nn.Module
     count: int
     changed: frozenset[str]
-
-
-def fold_batch_norms(module: nn.Module, example: Tensor, keep: Iterable[str] = ()) -> tuple[nn.Module, int]:
-    """The copy and the count of :func:`fold`."""
-    folded = fold(module, example, keep)
-    return folded.module, folded.count
 
 
 def fold(module: nn.Module, example: Tensor, keep: Iterable[str] = ()) -> Folded:

@@ -118,9 +118,9 @@ def _dry_run(module: nn.Module, shape: Sequence[int]) -> dict[str, dict[str, Any
         handles.append(layer.register_forward_hook(hook))
 
     for name, layer in module.named_modules():
-        rows[name] = {"type": type(layer).__name__, "output_shape": None, "multiply_adds": 0, "calls": 0}
-        rows[name]["overwritten"] = False
-        watch(layer, rows[name])
+        row = rows[name] = {"type": type(layer).__name__, "output_shape": None}
+        row |= {"multiply_adds": 0, "calls": 0, "overwritten": False}
+        watch(layer, row)
     try:
         pixels = example(module, shape)
         with dry_run(module, pixels.device):
@@ -139,7 +139,7 @@ def _dry_run(module: nn.Module, shape: Sequence[int]) -> dict[str, dict[str, Any
     return rows
 
 
-def example(module: nn.Module, shape: Sequence[int], batch: int = 1) -> Tensor:
-    """Zeros ``(batch, *shape)`` where the module's first parameter lives, in its precision."""
+def example(module: nn.Module, shape: Sequence[int]) -> Tensor:
+    """Zeros ``(1, *shape)`` where the module's first parameter lives, in its precision."""
     first = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), None)
-    return torch.zeros(batch, *shape) if first is None else first.new_zeros(batch, *shape)
+    return torch.zeros(1, *shape) if first is None else first.new_zeros(1, *shape)

@@ -11,7 +11,7 @@ from typing import Any
 from classroomkd.recipe.problems import show
 from classroomkd.recipe.sections import MethodSpec, RecipeKeys
 
-__all__ = ["Arm", "arms", "same_labels"]
+__all__ = ["Arm", "arms"]
 
 # Names the run folder uses for other things.
 _TAKEN = ("mentors", "bank", "cache", "checkpoints", "environment", "recipe", "report", "summary")
@@ -42,16 +42,6 @@ def arms(recipe: RecipeKeys) -> list[Arm]:
     for label in labels:
         slugs.append(_free(_slug(label), slugs))
     return [Arm(*arm) for arm in zip(labels, slugs, recipe.grid, strict=True)]
-
-
-def same_labels(recipe: RecipeKeys) -> list[tuple[str, list[int]]]:
-    """Labels that several arms share, with the arms' positions; empty in a recipe that is right."""
-    labels = [arm.label for arm in arms(recipe)]
-    return [
-        (label, [index for index, other in enumerate(labels) if other == label])
-        for label in dict.fromkeys(labels)
-        if labels.count(label) > 1
-    ]
 
 
 def _labels(grid: Sequence[Sequence[MethodSpec]], task: str) -> list[str]:

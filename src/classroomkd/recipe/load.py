@@ -16,7 +16,6 @@ from pydantic import BaseModel, ValidationError
 from classroomkd import tasks
 from classroomkd._sums import DIFFERS, SUMS, as_written
 from classroomkd.errors import UserError, did_you_mean
-from classroomkd.recipe.arms import same_labels
 from classroomkd.recipe.check_methods import check_assistants, check_methods
 from classroomkd.recipe.check_parts import check_data, check_mentors, check_models
 from classroomkd.recipe.check_training import check_bank, check_machine, check_seeds, check_training
@@ -288,9 +287,12 @@ def _training_problems(tree: Node) -> Iterator[Problem]:
 
 
 def _check_labels(tree: Node, recipe: Recipe) -> None:
-    problems = []
-    for label, positions in same_labels(recipe):
-        where = " and ".join(f"methods.{index}" for index in positions)
-        sentence = f"{where} are both called '{label}'; change an option, or give one a label: NAME"
-        problems.append(problem(tree, ("methods", positions[-1]), sentence, value=False))
+    problems, by_label = [], dict[str, list[int]]()
+    for index, arm in enumerate(recipe.arms()):
+        by_label.setdefault(arm.label, []).append(index)
+    for label, positions in by_label.items():
+        if len(positions) > 1:
+            where = " and ".join(f"methods.{index}" for index in positions)
+            sentence = f"{where} are both called '{label}'; change an option, or give one a label: NAME"
+            problems.append(problem(tree, ("methods", positions[-1]), sentence, value=False))
     raise_if_any(problems)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from classroomkd.errors import UserError
 
-__all__ = ["Layout", "as_map", "as_pooled", "image_size", "layout_of"]
+__all__ = ["Layout", "image_size", "layout_of"]
 
 # Tokens in front of the grid: none, a class token, and one for distillation, four registers, both.
 _PREFIXES = (0, 1, 2, 4, 5)
@@ -155,13 +155,3 @@ def _tokens(count: int, channels: int, height: int, width: int) -> Layout | None
                 divides = not height or (height % rows == 0 and width % columns == 0)
                 fits.append((not divides, prefix, Layout("tokens", channels, rows, columns, prefix)))
     return min(fits, key=lambda fit: fit[:2])[2] if fits else None
-
-
-def as_map(x: Tensor, what: str = "the activation") -> Tensor:
-    """``(B, channels, H, W)`` of one activation whose layout is guessed from its own shape; see :func:`layout_of`."""
-    return layout_of(x, what=what).as_map(x)
-
-
-def as_pooled(x: Tensor, what: str = "the activation") -> Tensor:
-    """``(B, channels)`` of one activation whose layout is guessed from its own shape; see :func:`layout_of`."""
-    return layout_of(x, what=what).as_pooled(x)

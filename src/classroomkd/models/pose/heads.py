@@ -12,9 +12,9 @@ __all__ = ["SPLIT", "DeconvHead", "HeatmapHead", "PoseNet", "SimCCHead", "bin_co
 SPLIT = 2.0  # bins a pixel
 
 
-def bin_counts(size: tuple[int, int], split: float = SPLIT) -> tuple[int, int]:
+def bin_counts(size: tuple[int, int]) -> tuple[int, int]:
     """(X, Y): the bins over the width and over the height of a crop (H, W)."""
-    return round(size[1] * split), round(size[0] * split)
+    return round(size[1] * SPLIT), round(size[0] * SPLIT)
 
 
 class PoseNet(nn.Module):
@@ -51,17 +51,14 @@ class SimCCHead(nn.Module):
         cells: (h, w) of the body's map.
         joints: K.
         size: (H, W) of the crop in pixels.
-        split: bins a pixel.
     """
 
-    def __init__(
-        self, inputs: int, cells: tuple[int, int], joints: int, size: tuple[int, int], split: float = SPLIT
-    ) -> None:
+    def __init__(self, inputs: int, cells: tuple[int, int], joints: int, size: tuple[int, int]) -> None:
         super().__init__()
         self.maps = nn.Conv2d(inputs, joints, 1)
-        self.bins = nn.Linear(cells[0] * cells[1], sum(bin_counts(size, split)))
+        self.bins = nn.Linear(cells[0] * cells[1], sum(bin_counts(size)))
         with torch.no_grad():
-            self.bins.weight.copy_(marginals(cells, size, split))
+            self.bins.weight.copy_(marginals(cells, size))
             nn.init.zeros_(self.bins.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,7 +67,7 @@ class SimCCHead(nn.Module):
         return answer
 
 
-def marginals(cells: tuple[int, int], size: tuple[int, int], split: float = SPLIT) -> Tensor:
+def marginals(cells: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Weights ``(X + Y, h·w)`` that spread a map's column sums over the x-bins and its row sums over the y-bins.
 
     A cell counts at a bin by a Gaussian of their distance, one cell wide. The scale is small beside torch's initial
@@ -80,10 +77,10 @@ def marginals(cells: tuple[int, int], size: tuple[int, int], split: float = SPLI
 
     def spread(count: int, bins: int, side: int) -> Tensor:
         step = (side - 1) / max(count - 1, 1)
-        places, centres = torch.arange(bins) / split, torch.arange(count) * step
+        places, centres = torch.arange(bins) / SPLIT, torch.arange(count) * step
         return torch.exp(-((places[:, None] - centres) ** 2) / (2 * step**2))
 
-    x_bins, y_bins = bin_counts(size, split)
+    x_bins, y_bins = bin_counts(size)
     across = spread(columns, x_bins, size[1])[:, None, :].expand(-1, rows, -1).flatten(1) / rows
     down = spread(rows, y_bins, size[0])[:, :, None].expand(-1, -1, columns).flatten(1) / columns
     return 0.08 * torch.cat([across, down])

@@ -66,25 +66,17 @@ class RTMHead(nn.Module):
         cells: (h, w) of the body's map.
         joints: K.
         size: (H, W) of the crop in pixels.
-        attention: whether the joints attend to each other on the way; without, one linear layer makes the bins.
         width: numbers a joint has on the way.
     """
 
     def __init__(
-        self,
-        inputs: int,
-        cells: tuple[int, int],
-        joints: int,
-        size: tuple[int, int],
-        attention: bool = True,
-        width: int = 256,
+        self, inputs: int, cells: tuple[int, int], joints: int, size: tuple[int, int], width: int = 256
     ) -> None:
         super().__init__()
         self.maps = nn.Conv2d(inputs, joints, 7, padding=3)
         count = cells[0] * cells[1]
-        embed = [ScaleNorm(), nn.Linear(count, width, bias=False), GatedAttention(width)]
-        self.embed = nn.Sequential(*embed) if attention else nn.Identity()
-        self.bins = nn.Linear(width if attention else count, sum(bin_counts(size)), bias=False)
+        self.embed = nn.Sequential(ScaleNorm(), nn.Linear(count, width, bias=False), GatedAttention(width))
+        self.bins = nn.Linear(width, sum(bin_counts(size)), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, h, w)`` to ``(B, K, X + Y)``."""
@@ -92,8 +84,8 @@ class RTMHead(nn.Module):
         return answer
 
 
-def rtmpose(*, name: str, joints: int, size: tuple[int, int], in_channels: int, attention: bool = True) -> PoseNet:
+def rtmpose(*, name: str, joints: int, size: tuple[int, int], in_channels: int) -> PoseNet:
     """RTMPose on one of timm's CSPNeXt; its last map (stride 32) whatever the size of the crop."""
     body = TimmBody(name, name, size, in_channels)
-    head = RTMHead(body.channels, body.cells, joints, size, attention)
+    head = RTMHead(body.channels, body.cells, joints, size)
     return PoseNet(body, head, {"kind": "simcc", "split": SPLIT})
