@@ -87,7 +87,7 @@ class Experiment:
         needed = any(methods.method_class(e.name).needs.mentors > 0 for arm in arms for e in arm.entries)
         mentor_jobs = [Job("mentor", m.name, i) for i, m in enumerate(recipe.mentors) if needed]
         student_jobs = [
-            Job("student", f"{arm.label} · seed {seed}", i, seed, (), str(self.out), self.resume)
+            Job("student", f"{arm.label} · seed {seed}", i, seed, out=str(self.out), resume=self.resume)
             for seed in recipe.seeds
             for i, arm in enumerate(arms)
         ]
@@ -99,7 +99,6 @@ class Experiment:
             ready = tuple(self._mentors[i] for i in sorted(self._mentors))
             self._check_mentors(ready)
             self._write(started)
-            jobs = [Job(j.kind, j.name, j.index, j.seed, ready, j.out, j.resume) for j in student_jobs]
 
             def done(job: Job, entry: dict[str, Any] | None, error: BaseException | None) -> None:
                 if entry is not None:
@@ -109,7 +108,7 @@ class Experiment:
                 self._write(started)
                 self.notify({"event": "done", "job": job.name, "entry": entry, "error": str(error) if error else None})
 
-            run(jobs, self._on_event, done)
+            run([replace(job, mentors=ready) for job in student_jobs], self._on_event, done)
         summary = self._write(started)
         try:
             files = tasks.find_row(recipe.task.name).open_files()
@@ -124,15 +123,12 @@ class Experiment:
         Raises:
             RunStopped: one could not be made ready.
         """
-        for wave in assistants.waves(self.networks.context.recipe.mentors) if jobs else ():
-            run([self._with_teachers(jobs[i]) for i in wave], self._on_event, done)
+        mentors = self.networks.context.recipe.mentors
+        for wave in assistants.waves(mentors) if jobs else ():
+            teachers = {i: tuple(self._mentors[k] for k in assistants.teachers_of(mentors, i)) for i in wave}
+            run([replace(jobs[i], mentors=teachers[i]) for i in wave], self._on_event, done)
             if self._failures:
                 raise RunStopped(self._failures[0])
-
-    def _with_teachers(self, job: Job) -> Job:
-        """A mentor's job with the mentors who teach it, ready since an earlier wave."""
-        teachers = assistants.teachers_of(self.networks.context.recipe.mentors, job.index)
-        return replace(job, mentors=tuple(self._mentors[i] for i in teachers))
 
     def _in_process(self, jobs: list[Job], notify: Notify, done: Done) -> None:
         in_process(self.networks, self.bank_plan, jobs, notify, done)
@@ -140,8 +136,7 @@ class Experiment:
     def _runner(self, stack: ExitStack, mentors: int, students: int) -> Runner:
         """Decide whether jobs run side by side."""
         context, recipe = self.networks.context, self.networks.context.recipe
-        most = max(mentors, students)
-        wanted = recipe.workers if isinstance(recipe.workers, int) else min(cores(), most)
+        wanted = recipe.workers if isinstance(recipe.workers, int) else min(cores(), max(mentors, students))
         possible = (
             context.runtime.device.type == "cpu"
             and context.runtime.world == 1
@@ -149,10 +144,8 @@ class Experiment:
             and isinstance(context.data.train.pixels, data.MemoryPixels)
         )
         if wanted < 2 or not possible:
-            if isinstance(recipe.workers, int) and recipe.workers > 1:
-                self.warn(
-                    f"workers={recipe.workers} needs a CPU run on data that fits in memory; running one at a time"
-                )
+            if isinstance(recipe.workers, int) and wanted > 1:
+                self.warn(f"workers={wanted} needs a CPU run on data that fits in memory; running one at a time")
             return self._in_process
         threads = recipe.threads if isinstance(recipe.threads, int) else max(1, cores() // wanted)
         try:
@@ -163,22 +156,15 @@ class Experiment:
 
     def _work(self, mentors: list[Job], students: list[Job]) -> list[dict[str, Any]]:
         """Every job with its epochs and its share of the whole, from multiply-adds."""
-        context, sizes = self.networks.context, self.sizes
-        out = []
+        context, jobs = self.networks.context, []
         for job in mentors:
-            own = sizes["mentors"][job.name]["multiply_adds"]
             trained = context.recipe.mentors[job.index].checkpoint is None
             epochs = context.mentor_train(job.index).epochs if trained else 0
-            out.append(
-                {"job": job.name, "kind": "mentor", "epochs": epochs, "work": own * len(context.data.train) * epochs}
-            )
-        student = sizes["student"]["multiply_adds"]
+            work = self.sizes["mentors"][job.name]["multiply_adds"] * len(context.data.train) * epochs
+            jobs.append({"job": job.name, "kind": "mentor", "epochs": epochs, "work": work})
         epochs = context.recipe.train.epochs
-        out += [
-            {"job": j.name, "kind": "student", "epochs": epochs, "work": student * len(context.student_part) * epochs}
-            for j in students
-        ]
-        return out
+        work = self.sizes["student"]["multiply_adds"] * len(context.student_part) * epochs
+        return jobs + [{"job": job.name, "kind": "student", "epochs": epochs, "work": work} for job in students]
 
     def _on_event(self, event: dict[str, Any]) -> None:
         """An event of a job; a note is a sentence that the user should read, once however many jobs have it."""
@@ -207,20 +193,21 @@ class Experiment:
     def _check_mentors(self, mentors: tuple[dict[str, Any], ...]) -> None:
         """A mentor near chance is usually a wrong checkpoint or another class order."""
         mode, n = self.networks.context.recipe.check_mentors, len(self.networks.context.data.val)
-        (limit, words), metric = self.networks.task_runner.chance(), self.networks.task_runner.val_metric
-        measure, samples = self.networks.task_runner.measure, self.networks.task_runner.samples
+        if mode == "off":
+            return
+        runner = self.networks.task_runner
+        (limit, words), measure = runner.chance(), runner.measure
         for m in mentors:
-            if mode != "off" and measure.rank(m["val_accuracy"]) <= measure.rank(limit):
-                remedy = (
-                    "wrong weights, another class order, or another normalisation?"
-                    if m["samples"] is None
-                    else "it was trained by this run and has learned little (epochs, samples, label noise)"
-                )
-                scored = f"{metric} {measure.text(m['val_accuracy'])} on {n} validation {samples}"
-                text = f"mentor '{m['name']}' has {scored}, {words}: {remedy}"
-                if mode == "error":
-                    raise UserError(text + " (check_mentors: warn goes on all the same)")
-                self.warn(text)
+            if measure.rank(m["val_accuracy"]) > measure.rank(limit):
+                continue
+            remedy = "wrong weights, another class order, or another normalisation?"
+            if m["samples"] is not None:
+                remedy = "it was trained by this run and has learned little (epochs, samples, label noise)"
+            scored = f"{runner.val_metric} {measure.text(m['val_accuracy'])} on {n} validation {runner.samples}"
+            text = f"mentor '{m['name']}' has {scored}, {words}: {remedy}"
+            if mode == "error":
+                raise UserError(text + " (check_mentors: warn goes on all the same)")
+            self.warn(text)
 
     def _write(self, started: float) -> dict[str, Any]:
         """Write ``summary.json`` as far as the run has come."""

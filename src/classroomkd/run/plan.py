@@ -18,7 +18,7 @@ from classroomkd.train.step_cost import probe
 
 if TYPE_CHECKING:
     from classroomkd.recipe import Arm
-    from classroomkd.run.bank_choice import BankPlan
+    from classroomkd.run.bank_choice import BankPlan, Choice
     from classroomkd.run.networks import Networks
 
 __all__ = ["forecast", "plan"]
@@ -35,9 +35,9 @@ def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = 
         tell: told what is being measured, which takes minutes with large networks.
 
     Returns:
-        ``{"data", "arms", "seeds", "steps", "students", "bank"}`` (``bank`` with the bytes it takes); an arm
-        has ``mentor_forwards`` (a step), ``x_floor``
-        (its step over the student alone, mentors online), ``x_floor_bank`` (with stored answers; None without) and
+        ``{"data", "arms", "seeds", "steps", "students", "bank"}`` (``bank`` with the bytes it takes, and ``total``,
+        the dearest arm's training over the student alone); an arm has ``mentor_forwards`` (a step), ``x_floor`` (its
+        step over the student alone, mentors online), ``x_floor_bank`` (with stored answers; None without) and
         ``gradient_ratio`` (the mentors' gradient over that of the labels alone at the start, and ``loud``, what is to
         be said of it; None where a mentor has no weights yet).
     """
@@ -56,19 +56,18 @@ def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = 
     batch = next(batches.epoch(0))
     arms = []
     sizes: dict[str, float] = {}
-    share = bank_plan.choice.asked() / max(
-        bank_plan.choice.trainings * bank_plan.choice.epochs, 1
-    )  # of online answers, on average
+    choice = bank_plan.choice
+    share = choice.asked() / max(choice.trainings * choice.epochs, 1)  # of online answers, on average
     last = student_layout(networks)
-    for place, arm in enumerate(recipe.arms()):
-        tell(f"measuring a step of '{arm.label}' ({place + 1} of {len(recipe.arms())})")
+    for number, arm in enumerate(recipe.arms(), 1):
+        tell(f"measuring a step of '{arm.label}' ({number} of {len(recipe.arms())})")
         with prepared(networks, arm, last) as runner:
             classroom, method = runner.classroom, runner.classroom.method
             wanted = method.needs.mentors > 0
-            costs, asks = probe(runner, batch), method.mentor_indices
-            asked = len(recipe.mentors) if asks is None else len(asks)
-            kept = wanted and bank_plan.choice.keeps(method.needs)
-            if kept:
+            costs, indices = probe(runner, batch), method.mentor_indices
+            asked = len(recipe.mentors) if indices is None else len(indices)
+            stores = wanted and choice.keeps(method.needs)
+            if stores:
                 classroom.mentors.store = _Blank(classroom, len(batch["ids"]), networks, bank_plan)
                 stored = probe(runner, batch)["cost_ratio"]
                 for tap in method.needs.features:
@@ -76,13 +75,16 @@ def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = 
         arms.append(
             {
                 "label": arm.label,
-                "mentor_forwards": round(asked * (share if kept else 1), 2) if wanted else 0,
+                "mentor_forwards": round(asked * (share if stores else 1), 2) if wanted else 0,
                 "x_floor": round(costs["cost_ratio"], 2),
-                "x_floor_bank": round(stored, 2) if kept else None,
+                "x_floor_bank": round(stored, 2) if stores else None,
                 "step_ms": round(costs["step_ms"], 2),
                 **_loudness(networks, arm, last, batch),
             }
         )
+    bank_costs = _counted(networks, bank_plan, sum(sizes.values()))
+    if dearest := max((a for a in arms if a["x_floor_bank"] is not None), key=lambda a: a["x_floor"], default=None):
+        bank_costs["total"] = _totals(choice, dearest["x_floor"], dearest["x_floor_bank"])
     return {
         "data": {
             "name": context.data.name,
@@ -99,29 +101,19 @@ def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = 
         "seeds": list(recipe.seeds),
         "steps": len(batches) * recipe.train.epochs,
         "students": len(arms) * len(recipe.seeds),
-        "bank": _bank(networks, bank_plan, arms, sum(sizes.values())),
+        "bank": bank_costs,
     }
 
 
 def _loudness(networks: Networks, arm: Arm, last: bool, batch: dict[str, Tensor]) -> dict[str, Any]:
     """How loud an arm's mentors are at the start; unknown where one is not trained yet, or must be calibrated first."""
     needs, scale = methods.compose(arm.parts).needs, None
-    known = (
-        needs.mentors > 0 and not needs.calibration and all(map(networks.has_weights, networks.context.recipe.mentors))
-    )
-    if known:
+    weights = all(map(networks.has_weights, networks.context.recipe.mentors))
+    if needs.mentors > 0 and not needs.calibration and weights:
         with prepared(networks, arm, last, weights=True) as runner:
             scale = measure(runner, batch)
     entry = scale.entry() if scale is not None else {}
     return {"gradient_ratio": entry.get("gradient_ratio"), "loud": loud(scale)}
-
-
-def _bank(networks: Networks, bank_plan: BankPlan, arms: list[dict[str, Any]], features: float) -> dict[str, Any]:
-    """What is stored and what it saves; ``total`` is the dearest arm's training over the student alone."""
-    costs = _counted(networks, bank_plan, features)
-    if dearest := max((a for a in arms if a["x_floor_bank"] is not None), key=lambda a: a["x_floor"], default=None):
-        costs["total"] = _totals(bank_plan, dearest["x_floor"], dearest["x_floor_bank"])
-    return costs
 
 
 def _counted(networks: Networks, bank_plan: BankPlan, features: float = 0) -> dict[str, Any]:
@@ -143,12 +135,9 @@ def _counted(networks: Networks, bank_plan: BankPlan, features: float = 0) -> di
     }
 
 
-def _totals(bank_plan: BankPlan, online: float, stored: float) -> dict[str, float]:
+def _totals(choice: Choice, online: float, stored: float) -> dict[str, float]:
     """A training's cost over the student alone with its share of the filling, alone and where all share the bank."""
-    return {
-        "one training": bank_plan.choice.total(online, stored, 1),
-        "all trainings": bank_plan.choice.total(online, stored),
-    }
+    return {"one training": choice.total(online, stored, 1), "all trainings": choice.total(online, stored)}
 
 
 def forecast(networks: Networks, bank_plan: BankPlan, sizes: dict[str, Any]) -> dict[str, Any] | None:
@@ -174,7 +163,7 @@ def forecast(networks: Networks, bank_plan: BankPlan, sizes: dict[str, Any]) -> 
         "views": bank_plan.choice.spec.views or bank_plan.choice.count,
         "features": any(bank_plan.choice.keeps(n) and n.features for n in needs),
         "online": online,
-        "total": _totals(bank_plan, online, 1.0),
+        "total": _totals(bank_plan.choice, online, 1.0),
     }
 
 

@@ -47,20 +47,20 @@ def summarise(
     networks: Networks,
     bank_plan: BankPlan,
     *,
-    student: dict[str, Any] | None,
+    student: dict[str, Any],
     entries: Sequence[dict[str, Any]],
     mentors: Sequence[dict[str, Any]],
     failures: Sequence[str],
     command: str,
     seconds: float,
-    not_finite: Found | None = None,
+    not_finite: Found,
 ) -> dict[str, Any]:
     """The content of ``summary.json``, schema 1; scores are in ``metric_unit``, of most tasks fractions in 0..1.
 
     ``not_finite``: mentors' answers that are not finite, by the jobs' events, for mentors of whom no entry tells.
     """
     context = networks.context
-    broken = {**(not_finite or {}), **added(*(e.get("not_finite", {}) for e in entries))}
+    broken = {**not_finite, **added(*(e.get("not_finite", {}) for e in entries))}
     recipe, arms, table = context.recipe, context.recipe.arms(), methods.entries()
     order = {arm.label: i for i, arm in enumerate(arms)}
     return {
@@ -85,7 +85,7 @@ def summarise(
             **data_identity(context),
         },
         "train": recipe.train.model_dump(mode="json"),
-        "student": student or {"model": recipe.student.model},
+        "student": student,
         "seeds": list(recipe.seeds),
         "arms": [
             {
