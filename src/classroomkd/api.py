@@ -36,15 +36,16 @@ class Run:
         """Test accuracy of every student's last weights, in the order of ``summary["entries"]``."""
         return [float(e["test_last"]) for e in self.summary["entries"]]
 
-    def _folder(self, arm: int = 0, seed: int | None = None) -> Path:
-        entry = self.summary["arms"][arm]
-        return self.folder / str(entry["folder"]) / f"seed{self.summary['seeds'][0] if seed is None else seed}"
+    def _weights(self, arm: int, seed: int | None) -> Path:
+        """The last weights of an arm's student; of its first seed where none is named."""
+        folder = self.folder / str(self.summary["arms"][arm]["folder"])
+        return folder / f"seed{self.summary['seeds'][0] if seed is None else seed}" / "student.safetensors"
 
     def student(self, arm: int = 0, seed: int | None = None) -> nn.Module:
         """The trained student of an arm (its first seed), in eval mode."""
         from classroomkd.export import load_student
 
-        return load_student(self._folder(arm, seed) / "student.safetensors", module=self.student_module).module
+        return load_student(self._weights(arm, seed), module=self.student_module).module
 
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""
@@ -56,7 +57,7 @@ class Run:
         """Write the student alone to ``path`` (.safetensors or .onnx, with a model card beside it)."""
         from classroomkd.export import export_student
 
-        return export_student(self._folder(arm, seed) / "student.safetensors", Path(path), module=self.student_module)
+        return export_student(self._weights(arm, seed), Path(path), module=self.student_module)
 
 
 def distill(

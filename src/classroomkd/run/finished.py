@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from classroomkd.run.networks import Networks
     from classroomkd.train.loop import Notify
 
-__all__ = ["keep_entry", "read_back"]
+__all__ = ["keep_entry", "made_again", "read_back"]
 
 ENTRY = "entry.json"
 LAST, BEST, EMA, TEACHING = (
@@ -44,36 +44,38 @@ def read_back(networks: Networks, arm: Arm, seed: int, folder: Path, notify: Not
         return None
     entry, wrong = _entry(folder, arm, seed)
     if entry is not None:
-        wrong = next((said for name in _files(entry) if (said := _wrong(networks, folder / name)) is not None), None)
+        wrong = next(filter(None, (_wrong(networks, folder / name) for name in _files(entry))), None)
     runtime.barrier()  # nobody writes while another one looks
     if not runtime.any(wrong is not None):
         if runtime.is_zero and not (folder / SUMS).exists():
             text = f"{folder} has no {SUMS}, as those of earlier versions: its files were read through instead"
             notify({"event": "note", "text": text})
         return entry
-    again = can_go_on(folder / "checkpoints" / "last.pt", runtime.is_zero)
-    how = "it is made again from its last checkpoint" if again else "there is no checkpoint: it is trained again"
+    how = made_again(folder, runtime.is_zero)
     runtime.barrier()
     if runtime.is_zero:
         notify({"event": "note", "text": f"{wrong or f'{folder} is damaged'}; {how}"})
     return None
 
 
+def made_again(folder: Path, first: bool = True) -> str:
+    """How what is damaged in a training's folder comes back, as a phrase; ``first``: of ``can_go_on``."""
+    if can_go_on(folder / "checkpoints" / "last.pt", first):
+        return "it is made again from its last checkpoint"
+    return "there is no checkpoint: it is trained again"
+
+
 def _files(entry: dict[str, Any]) -> list[str]:
     """What belongs to a student, as its entry says."""
-    return [
-        LAST,
-        *([BEST] if entry.get("val_best") is not None else []),
-        *([EMA] if "test_ema" in entry else []),
-        TEACHING,
-    ]
+    there = {LAST: True, BEST: entry.get("val_best") is not None, EMA: "test_ema" in entry, TEACHING: True}
+    return [name for name, is_there in there.items() if is_there]
 
 
 def _entry(folder: Path, arm: Arm, seed: int) -> tuple[dict[str, Any] | None, str | None]:
     """The entry, or what is wrong with it."""
     path = folder / ENTRY
-    if (said := damage(path)) is not None:
-        return None, f"{path} {said}"
+    if (what := damage(path)) is not None:
+        return None, f"{path} {what}"
     if (folder / SUMS).exists() and not is_listed(path):
         return None, f"{path} is not listed in {SUMS}"
     try:
@@ -83,17 +85,16 @@ def _entry(folder: Path, arm: Arm, seed: int) -> tuple[dict[str, Any] | None, st
     whose = (entry.get("method"), entry.get("seed")) if isinstance(entry, dict) else None
     if whose != (arm.label, seed):
         return None, f"{path} is not of '{arm.label}', seed {seed}"
-    if bad := [
-        key for key in NUMBERS if isinstance(entry.get(key), bool) or not isinstance(entry.get(key), int | float)
-    ]:
-        return None, f"{path} lacks {', '.join(bad)}"
+    # Of these types exactly: JSON's true and false are no numbers.
+    if missing := [key for key in NUMBERS if type(entry.get(key)) not in (int, float)]:
+        return None, f"{path} lacks {', '.join(missing)}"
     return entry, None
 
 
 def _wrong(networks: Networks, path: Path) -> str | None:
     """What is wrong with one file. One that an earlier version wrote without a checksum is read through."""
-    if (said := damage(path)) is not None:
-        return f"{path} {said}"
+    if (what := damage(path)) is not None:
+        return f"{path} {what}"
     if is_listed(path):
         return None
     if (path.parent / SUMS).exists():

@@ -12,21 +12,15 @@ import torch
 from torch import nn
 
 from classroomkd import __version__, models
-from classroomkd._files import (
-    may_write,
-    open_lock,
-    refuse_links,
-    refuse_links_below,
-    writing,
-)
+from classroomkd._files import may_write, open_lock, refuse_links, refuse_links_below, writing
 from classroomkd._locks import hold
 from classroomkd._sums import damage, is_listed, write_listed
 from classroomkd.errors import UserError
 from classroomkd.run import assistants
 from classroomkd.run.fingerprint import content_key, network_fingerprint
+from classroomkd.run.finished import made_again
 from classroomkd.run.mentor_data import mentor_part
 from classroomkd.run.networks import Networks, mentor_seed
-from classroomkd.train.checkpoint import can_go_on
 from classroomkd.train.loop import Notify, Training
 
 if TYPE_CHECKING:
@@ -58,11 +52,10 @@ def train_mentor(
     networks: Networks, index: int, teachers: Sequence[MentorRecord], notify: Notify
 ) -> tuple[Path, int, str]:
     """Train a mentor by its recipe section, or take it from the cache; returns (weights, labels seen, note)."""
-    context, runner = networks.context, networks.task_runner
-    spec = context.recipe.mentors[index]
+    context, spec = networks.context, networks.context.recipe.mentors[index]
     module = networks.untrained(spec.name)
     part, note = mentor_part(context, index)
-    note = "; ".join(x for x in (note, assistants.described(spec)) if x)
+    note = "; ".join(filter(None, [note, assistants.described(spec)]))
     key = _key(networks, index, module, part, teachers)
     folder = refuse_links(context.cache, "mentors", key)
     refuse_links_below(folder)
@@ -77,37 +70,40 @@ def train_mentor(
         context.runtime.barrier()
         if not context.runtime.any(wrong is not None):
             notify({"event": "cached", "what": spec.name})
-            networks.loaded(spec.name, str(path))
-            return path, len(part), note
-        if closed:
+        elif closed:
             raise UserError(
                 f"mentor '{spec.name}' is not in {context.cache}, which cannot be written: train it where it can, or "
                 "give another cache="
             )
-        if zero and (there or (folder / "mentor.json").exists()):
-            again = can_go_on(folder / "checkpoints" / "last.pt")
-            how = (
-                "it is made again from its last checkpoint" if again else "there is no checkpoint: it is trained again"
-            )
-            notify({"event": "note", "text": f"mentor '{spec.name}': {wrong or f'{path} is damaged'}; {how}"})
-        _train(networks, index, module, part, teachers, folder, notify)
-        about = {
-            "model": spec.model,
-            "classes": json.dumps(list(context.classes)),
-            "preprocessing": json.dumps({"mean": context.data.mean, "std": context.data.std}),
-            "classroomkd": __version__,
-            **runner.about(),
-        }
-        if zero:
-            models.save_checkpoint(module, path, about, listed=True)
-            write_listed(folder / "mentor.json", json.dumps({"name": spec.name, "note": note, **about}, indent=1))
-        context.runtime.barrier()
-        # As it comes back from its file: each rank has running statistics of its own, and another memory format would
-        # change the last bits of what it answers.
-        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        models.load_checkpoint(module, path, what=f"mentor '{spec.name}'")
+        else:
+            if zero and (there or (folder / "mentor.json").exists()):
+                how = made_again(folder)
+                notify({"event": "note", "text": f"mentor '{spec.name}': {wrong or f'{path} is damaged'}; {how}"})
+            _train(networks, index, module, part, teachers, folder, notify)
+            _save(networks, spec, module, path, note)
     networks.loaded(spec.name, str(path))
     return path, len(part), note
+
+
+def _save(networks: Networks, spec: MentorSpec, module: nn.Module, path: Path, note: str) -> None:
+    """Write a trained mentor, and go on with what was written."""
+    context = networks.context
+    about = {
+        "model": spec.model,
+        "classes": json.dumps(list(context.classes)),
+        "preprocessing": json.dumps({"mean": context.data.mean, "std": context.data.std}),
+        "classroomkd": __version__,
+        **networks.task_runner.about(),
+    }
+    if context.runtime.is_zero:
+        models.save_checkpoint(module, path, about, listed=True)
+        description = {"name": spec.name, "note": note, **about}
+        write_listed(path.with_name("mentor.json"), json.dumps(description, indent=1))
+    context.runtime.barrier()
+    # As it comes back from its file: each rank has running statistics of its own, and another memory format would
+    # change the last bits of what it answers.
+    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    models.load_checkpoint(module, path, what=f"mentor '{spec.name}'")
 
 
 def _load_trained(module: nn.Module, path: Path, name: str) -> str | None:
@@ -154,8 +150,7 @@ def _train(
     notify: Notify,
 ) -> None:
     """Train a mentor's network, from its last checkpoint where there is one."""
-    context, train = networks.context, networks.context.mentor_train(index)
-    spec = context.recipe.mentors[index]
+    context, spec = networks.context, networks.context.recipe.mentors[index]
     classroom = assistants.classroom_of(networks, index, module, teachers, part)
     training = Training(
         context.runtime,
@@ -164,7 +159,7 @@ def _train(
         None,
         context.base_views,
         context.inputs,
-        train,
+        context.mentor_train(index),
         context.classes,
         mentor_seed(spec),
         folder=folder,

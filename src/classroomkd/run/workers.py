@@ -8,8 +8,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
@@ -216,15 +216,14 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
         listener.start()
         futures: dict[Future[dict[str, Any]], Job] = {self._pool.submit(_work, job): job for job in jobs}
         try:
-            for future in _as_done(list(futures)):
+            for future in as_completed(futures):
                 error = future.exception()
                 if isinstance(error, BrokenProcessPool):
                     raise RunStopped(
                         "a worker process died (out of memory?); what was finished is kept. Resume with workers=1"
                     ) from error
-                if error is not None and (
-                    not isinstance(error, RunStopped) or isinstance(error, DiskFull | Interrupted)
-                ):
+                stops_one_job = isinstance(error, RunStopped) and not isinstance(error, DiskFull | Interrupted)
+                if error is not None and not stops_one_job:
                     raise error
                 done(futures[future], None if error else future.result(), error)
         except stopping.Asked as wish:
@@ -245,10 +244,3 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
                     process.kill()
         kept = sum("checkpoint" in str(future.exception()) for future in running if future.exception() is not None)
         return f"; {kept} training{'s' * (kept != 1)} wrote a checkpoint" if kept else ""
-
-
-def _as_done(futures: list[Future[dict[str, Any]]]) -> Iterator[Future[dict[str, Any]]]:
-    left = set(futures)
-    while left:
-        finished, left = wait(left, return_when=FIRST_COMPLETED)
-        yield from finished
