@@ -155,25 +155,31 @@ def _summed(label: str, taken: dict[str, list[dict[str, float]]], names: list[st
         return _quarters([1000 * took.get(name, 0.0) for took in taken[column]])
 
     shown = [column for column in (ALONE, ONLINE, STORED) if column in taken]
-    step_ms = {column: _quarters([1000 * seconds for seconds in whole[column]]) for column in shown}
-    parts = {name: {column: part(name, column) for column in shown} for name in PARTS}
-    asked = {name: part(_mentor(name), ONLINE) for name in names}
     ratios = {"x_floor": over(ONLINE), "x_floor_bank": over(STORED), "again": over(AGAIN)}
-    shares = {name: ms / step_ms[ONLINE][1] for name, (_, ms, _) in asked.items()}
+    measured = {
+        "step_ms": {column: _quarters([1000 * seconds for seconds in whole[column]]) for column in shown},
+        "parts": {name: {column: part(name, column) for column in shown} for name in PARTS},
+        "mentors": {name: part(_mentor(name), ONLINE) for name in names},
+        **ratios,
+    }
+    medians = _of_each(measured, lambda quarters: quarters[1])
+    shares = {name: ms / medians["step_ms"][ONLINE] for name, ms in medians["mentors"].items()}
     return {
         "label": label,
-        "step_ms": {column: ms for column, (_, ms, _) in step_ms.items()},
-        "parts": {name: {column: ms for column, (_, ms, _) in by.items()} for name, by in parts.items()},
-        "mentors": [{"name": name, "ms": asked[name][1], "share": share} for name, share in shares.items()],
+        "step_ms": medians["step_ms"],
+        "parts": medians["parts"],
+        "mentors": [{"name": name, "ms": medians["mentors"][name], "share": share} for name, share in shares.items()],
         "dearest": max(shares, key=lambda name: shares[name], default=None),
-        **{name: ratio and ratio[1] for name, ratio in ratios.items()},
-        "quartiles": {
-            "step_ms": {column: [q1, q3] for column, (q1, _, q3) in step_ms.items()},
-            "parts": {name: {column: [q1, q3] for column, (q1, _, q3) in by.items()} for name, by in parts.items()},
-            "mentors": {name: [q1, q3] for name, (q1, _, q3) in asked.items()},
-            **{name: ratio and ratio[::2] for name, ratio in ratios.items()},
-        },
+        **{name: medians[name] for name in ratios},
+        "quartiles": _of_each(measured, lambda quarters: quarters[::2]),
     }
+
+
+def _of_each(measured: Any, pick: Callable[[list[float]], Any]) -> Any:
+    """The same nested mappings, with what is picked of every [q1, median, q3] in them; None stays."""
+    if isinstance(measured, dict):
+        return {name: _of_each(value, pick) for name, value in measured.items()}
+    return None if measured is None else pick(measured)
 
 
 def _quarters(values: list[float]) -> list[float]:

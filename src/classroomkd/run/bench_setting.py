@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import cycle
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from classroomkd.bank import LOGITS
 from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews
 from classroomkd.methods.none import Alone
+from classroomkd.recipe.bank_spec import BankSpec
 from classroomkd.run.mentor_cache import fits_in_slabs
 from classroomkd.run.networks import Networks
 from classroomkd.run.students import untrained_classroom
@@ -80,7 +81,7 @@ def endless(context: RunContext, part: Part, space: Views) -> Iterator[dict[str,
     """Batches of the first epoch again and again, each augmented anew."""
     size, extra_sizes = context.recipe.train.batch_size, context.known_extra_sizes
     batches = Batches(part, space, size, 0, drop_last=True, sizes=extra_sizes, device=context.runtime.device)
-    return (batch for _ in cycle((0,)) for batch in batches.epoch(0))
+    return (batch for _ in count() for batch in batches.epoch(0))
 
 
 def stand_in(
@@ -88,18 +89,17 @@ def stand_in(
 ) -> tuple[bank.Bank, Views]:
     """A bank of the kind this run would use, and its views, with made-up answers to the first epoch's questions."""
     context, choice = networks.context, bank_plan.choice
-    views = next((int(kind.removeprefix("views=")) for kind in choice.answers if kind.startswith("views=")), 1)
-    exact = choice.spec.kind == "exact"
-    space: Views = context.base_views
+    exact, space = choice.spec.kind == "exact", context.base_views
     if not exact:
-        space = FixedViews(space, choice.spec.views or views)
+        counts = (BankSpec.parse(kind).views for kind in choice.answers)
+        space = FixedViews(space, choice.spec.views or next(filter(None, counts), 1))
     assert space.count is not None
     shown = space.pick(0, part.ids, 0)
-    kinds = room.shapes.mentors if room.shapes is not None else {}
+    activations = room.shapes.mentors if room.shapes is not None else {}
     stores = []
     for m, mentor in enumerate(room.mentors):
         codecs: dict[str, bank.Codec] = {LOGITS: networks.task_runner.codec(mentor, choice.spec.top)}
-        codecs |= {tap: bank.Dense(shapes[m]) for tap, shapes in kinds.items()}
+        codecs |= {tap: bank.Dense(shapes[m]) for tap, shapes in activations.items()}
         by_kind = {}
         for place, (kind, codec) in enumerate(codecs.items()):
             by_kind[kind] = bank.RowStore.open(

@@ -137,29 +137,23 @@ def prepare_answers(
     context = networks.context
     if bank_plan.choice.spec.kind == "off":
         return {}, 0, 0.0
-    stores, asked = _stores(networks, bank_plan, mentor, key, notify), 0
+    stores, forwards = _stores(networks, bank_plan, mentor, key, notify), 0
     folders = {kind: str(store.folder) for kind, store in stores.items()}
     about = refuse_links(context.cache, "mentors") / f"{stores[LOGITS].folder.name}-filled.json"
-    before = read_json(about, _FILLED, remedy="remove it").seconds if about.exists() else 0.0
+    seconds = read_json(about, _FILLED, remedy="remove it").seconds if about.exists() else 0.0
     if bank_plan.choice.spec.kind == "views" or bank_plan.ahead:
-        started = time.perf_counter()
-        if context.runtime.is_zero:
-            for store in stores.values():
-                # A large one is checked as it is read: what is damaged is marked, and asked again by the next start.
-                if store.writable and store.nbytes <= CHECK_MOST:
-                    bank.verify(store.folder, repair=True)
-
-            def progress(state: Mapping[str, Any]) -> None:
-                notify({"event": "filling", **state})
-
-        context.runtime.barrier()
+        started, runtime = time.perf_counter(), context.runtime
         for store in stores.values():
-            if not store.writable and store.count() < store.views * store.samples:
+            # A large one is checked as it is read: what is damaged is marked, and asked again by the next start.
+            if runtime.is_zero and store.writable and store.nbytes <= CHECK_MOST:
+                bank.verify(store.folder, repair=True)
+        runtime.barrier()
+        for store in stores.values():
+            if not store.writable and (missing := store.views * store.samples - store.count()) > 0:
                 raise UserError(
-                    f"bank: {store.folder} lacks {store.views * store.samples - store.count():,} answers and cannot be "
-                    "written; fill it where it was made (classroomkd bank fill), or give another cache="
+                    f"bank: {store.folder} lacks {missing:,} answers and cannot be written; fill it where it was made "
+                    "(classroomkd bank fill), or give another cache="
                 )
-        runtime = context.runtime
         together = (runtime.reduce, runtime.join) if runtime.world > 1 else (None, None)
         watch = Watch([mentor.name], networks.task_runner.task, runtime.device, *together)
 
@@ -167,33 +161,33 @@ def prepare_answers(
             features = {kind: (x,) for kind, x in answers.items() if kind != LOGITS}
             watch(Answers(answers[LOGITS].unsqueeze(0), features), (0,), ids, None)
             # What is to stop a run does so at once; ranks stop together, when all have filled their share.
-            if context.recipe.on_bad_mentor == "stop" and context.runtime.world == 1:
+            if context.recipe.on_bad_mentor == "stop" and runtime.world == 1:
                 _tell_of(context, watch, notify)
 
-        asked = bank.fill(
+        forwards = bank.fill(
             stores,
             asker(context, networks.optimized(mentor)),
             context.student_part,
             bank_plan.views,
             batch_size=context.recipe.train.eval_batch_size,
-            shard=(context.runtime.rank, context.runtime.world),
+            shard=(runtime.rank, runtime.world),
             size=mentor.size,
-            device=context.runtime.device,
-            progress=progress if context.runtime.is_zero else None,
+            device=runtime.device,
+            progress=(lambda state: notify({"event": "filling", **state})) if runtime.is_zero else None,
             on_answers=on_answers,
         )
         _tell_of(context, watch, notify)
-        asked = context.runtime.total(asked)  # of all ranks, which all are through then
-        if asked and context.runtime.is_zero:
-            before += time.perf_counter() - started
-            write_listed(about, json.dumps({"mentor": mentor.name, "seconds": round(before, 2)}))
+        forwards = runtime.total(forwards)  # of all ranks, which all are through then
+        if forwards and runtime.is_zero:
+            seconds += time.perf_counter() - started
+            write_listed(about, json.dumps({"mentor": mentor.name, "seconds": round(seconds, 2)}))
     for store in stores.values():
         store.close()
     if context.runtime.is_zero and (left_out := bank.info(Path(folders[LOGITS])).left_out) is not None:
         form = stores[LOGITS].codec.definition.partition(" ")[0]
         text = f"bank: {form} leaves out {left_out:.1%} of the probability (T = 1) that mentor '{mentor.name}' gives"
         notify({"event": "note", "text": f"{text}, more at a higher temperature"})
-    return folders, asked, round(before, 2)
+    return folders, forwards, round(seconds, 2)
 
 
 def _tell_of(context: RunContext, watch: Watch, notify: Callable[[dict[str, Any]], None]) -> None:
