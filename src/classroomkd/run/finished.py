@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classroomkd import models
-from classroomkd._sums import SUMS, damage, is_listed, write_listed
+from classroomkd._sums import SUMS, damage, is_listed
 from classroomkd.errors import UserError
 from classroomkd.train.checkpoint import can_go_on
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from classroomkd.run.networks import Networks
     from classroomkd.train.loop import Notify
 
-__all__ = ["keep_entry", "made_again", "read_back"]
+__all__ = ["BEST", "EMA", "ENTRY", "LAST", "TEACHING", "made_again", "read_back"]
 
-ENTRY = "entry.json"
+ENTRY = "entry.json"  # written last of all: with it the student is finished
 LAST, BEST, EMA, TEACHING = (
     "student.safetensors",
     "student-best.safetensors",
@@ -27,11 +27,6 @@ LAST, BEST, EMA, TEACHING = (
     "teaching.json",
 )
 NUMBERS = ("test_last", "test_best", "steps", "seconds", "best_epoch")  # what every entry has
-
-
-def keep_entry(folder: Path, entry: dict[str, Any]) -> None:
-    """Write a student's entry, last of all: with it the student is finished."""
-    write_listed(folder / ENTRY, json.dumps(entry, indent=1))
 
 
 def read_back(networks: Networks, arm: Arm, seed: int, folder: Path, notify: Notify) -> dict[str, Any] | None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from classroomkd import __version__, bank, methods, models
 from classroomkd._sums import write_listed
-from classroomkd.classroom import Classroom, Mentor
-from classroomkd.run.finished import keep_entry, read_back
+from classroomkd.classroom import Classroom, Mentor, Method
+from classroomkd.run.finished import BEST, EMA, ENTRY, LAST, TEACHING, read_back
 from classroomkd.run.mentor_cache import open_bank
 from classroomkd.run.mentor_record import MentorRecord, calibration_of, load_mentor, ready_mentor
 from classroomkd.run.networks import Networks
@@ -39,37 +39,21 @@ def build_classroom(
     networks: Networks, bank_plan: BankPlan, arm: Arm, seed: int, mentors: Sequence[MentorRecord]
 ) -> Classroom:
     """Student, mentors and method of one arm and seed; equal seeds start every arm from the same weights."""
-    context, runner = networks.context, networks.task_runner
-    student = networks.student(seed)
+    context, student = networks.context, networks.student(seed)
     if context.recipe.student.checkpoint is not None:
         models.load_checkpoint(student, context.recipe.student.checkpoint, what="student")
     method = methods.compose(arm.parts)
-    wanted = method.needs.mentors > 0
-    needs, part = method.needs, context.student_part
-    store = None
+    needs, store, alone = method.needs, None, False
     teachers: list[Mentor] = []
-    alone = False
-    if wanted and mentors:
+    if needs.mentors > 0 and mentors:
         store = open_bank(networks, bank_plan, needs, mentors)
         # Where the bank suffices, the networks themselves are not even loaded.
         alone = isinstance(store, bank.EpochCache) and not needs.heads
         teachers = [Mentor(_Stored(m.name), m.name) if alone else load_mentor(networks, m) for m in mentors]
-    taught = {m.name: bool(m.taught_by) for m in context.recipe.mentors}
+    scores = [networks.task_runner.measure.rank(m.val_accuracy) for m in mentors]
+    taught = [context.mentor(m.name).taught_by is not None for m in mentors]
     torch.manual_seed(seed + 104729)  # of what the method builds, whether mentors have just been loaded or are stored
-    classroom = Classroom(
-        student,
-        teachers,
-        method,
-        task=runner.task,
-        mean=context.data.mean,
-        std=context.data.std,
-        taps=dict(context.recipe.student.taps),
-        scores=[networks.task_runner.measure.rank(m.val_accuracy) for m in mentors],
-        image_shape=context.data.shape,
-        register=(part.ids, part.target),
-        store=store,
-        taught=[taught[m.name] for m in mentors],
-    )
+    classroom = _classroom(networks, student, teachers, method, scores, taught, store)
     for teacher in classroom.mentors:
         if isinstance(store, bank.FillOnMissCache) and bank_plan.taps:  # what it is asked for is stored for every arm
             networks.read(teacher, bank_plan.taps, needs.heads)
@@ -77,7 +61,7 @@ def build_classroom(
         classroom.mentors.mentors = [networks.optimized(mentor) for mentor in classroom.mentors]
     fast = [mentor.name for mentor in classroom.mentors if isinstance(mentor, FastMentor)]
     networks.park(None if alone else fast)
-    if method.needs.calibration:
+    if needs.calibration:
         classroom.calibration = calibration_of(networks, mentors)
     return classroom.to(context.runtime.device)
 
@@ -90,28 +74,43 @@ def untrained_classroom(networks: Networks, arm: Arm, weights: bool = False) -> 
         arm: whose.
         weights: load the weights of networks that have some.
     """
-    context = networks.context
-    recipe, part, student = context.recipe, context.student_part, networks.blank_student()
+    recipe, student = networks.context.recipe, networks.blank_student()
     if weights and recipe.student.checkpoint is not None:
         models.load_checkpoint(student, recipe.student.checkpoint, what="student")
     method = methods.compose(arm.parts)
     mentor_of = partial(ready_mentor, networks) if weights else networks.blank_mentor
     teachers = [mentor_of(m) for m in (recipe.mentors if method.needs.mentors > 0 else ())]
+    taught = [m.taught_by is not None for m in recipe.mentors] if teachers else []
     torch.manual_seed(0)  # of what the method builds
-    classroom = Classroom(
+    classroom = _classroom(networks, student, teachers, method, [0.0] * len(teachers), taught)
+    return classroom.to(networks.context.runtime.device)
+
+
+def _classroom(
+    networks: Networks,
+    student: nn.Module,
+    teachers: Sequence[nn.Module],
+    method: Method,
+    scores: Sequence[float],
+    taught: Sequence[bool],
+    store: bank.Bank | None = None,
+) -> Classroom:
+    """The student with its teachers, of these scores on the validation part; ``taught``: who is an assistant."""
+    context, part = networks.context, networks.context.student_part
+    return Classroom(
         student,
         teachers,
         method,
         task=networks.task_runner.task,
         mean=context.data.mean,
         std=context.data.std,
-        taps=dict(recipe.student.taps),
-        scores=[0.0] * len(teachers),
+        taps=dict(context.recipe.student.taps),
+        scores=scores,
         image_shape=context.data.shape,
         register=(part.ids, part.target),
-        taught=[bool(m.taught_by) for m in recipe.mentors] if teachers else [],
+        store=store,
+        taught=taught,
     )
-    return classroom.to(context.runtime.device)
 
 
 class _Stored(nn.Module):
@@ -144,7 +143,7 @@ def teach_student(
     if resume and (entry := read_back(networks, arm, seed, folder, notify)) is not None:
         return entry
     classroom = build_classroom(networks, bank_plan, arm, seed, mentors)
-    fit = Training(
+    training = Training(
         context.runtime,
         classroom,
         context.student_part,
@@ -162,8 +161,7 @@ def teach_student(
         on_bad_mentor=context.recipe.on_bad_mentor,
         label=f"arm '{arm.label}'" if seed == context.recipe.seeds[0] else "",
     )
-    result = fit.run(resume=resume)
-    return _finish(networks, arm, seed, classroom, result, folder)
+    return _finish(networks, arm, seed, classroom, training.run(resume=resume), folder)
 
 
 def _finish(
@@ -185,15 +183,19 @@ def _finish(
         **runner.about(),
     }
 
-    def tested() -> ev.Score:
+    zero = context.runtime.is_zero
+
+    def tested(which: str, weights: dict[str, Tensor], file: str) -> ev.Score:
+        """Test the student with these weights, and write them."""
+        student.load_state_dict(weights)
         with context.runtime.autocast():
-            return runner.evaluate(student, context.data.test, context.inputs, size)
+            score = runner.evaluate(student, context.data.test, context.inputs, size)
+        if zero:
+            models.save_checkpoint(weights, folder / file, about | {"which": which}, listed=True)
+        return score
 
     last = {k: v.detach().clone() for k, v in student.state_dict().items()}
-    last_score = tested()
-    zero = context.runtime.is_zero
-    if zero:
-        models.save_checkpoint(last, folder / "student.safetensors", about | {"which": "last"}, listed=True)
+    last_score = tested("last", last, LAST)
     entry: dict[str, Any] = {
         "method": arm.label,
         "seed": seed,
@@ -214,25 +216,15 @@ def _finish(
     if isinstance(classroom.mentors.store, bank.FillOnMissCache):
         entry["mentor_answers"] = context.runtime.total(sum(classroom.mentors.store.asked))
     if result.best is not None:
-        student.load_state_dict(result.best)
-        entry["test_best"] = tested().accuracy
+        entry["test_best"] = tested("best", result.best, BEST).accuracy
         entry["val_best"] = result.best_value
-        if zero:
-            models.save_checkpoint(
-                result.best, folder / "student-best.safetensors", about | {"which": "best"}, listed=True
-            )
     if result.ema is not None:
-        student.load_state_dict(result.ema)
-        entry["test_ema"] = tested().accuracy
-        if zero:
-            models.save_checkpoint(
-                result.ema, folder / "student-ema.safetensors", about | {"which": "ema"}, listed=True
-            )
+        entry["test_ema"] = tested("ema", result.ema, EMA).accuracy
     student.load_state_dict(last)
     if zero:
         teaching = result.teaching | {"test_per_class": last_score.per_class}
-        write_listed(folder / "teaching.json", json.dumps(teaching))
+        write_listed(folder / TEACHING, json.dumps(teaching))
         # The last checkpoint stays: the files can be made again from it without training.
-        keep_entry(folder, entry)
+        write_listed(folder / ENTRY, json.dumps(entry, indent=1))
     context.runtime.barrier()
     return entry
