@@ -18,6 +18,24 @@ BASE = {"data": "puppets", "task": "pose", "student": "simcc_tiny", "mentors": [
 # Not of logits: of the products that crd contrasts.
 WITH_TEMPERATURE = [n for n in methods.METHODS if "temperature" in methods.options_model(n).model_fields and n != "crd"]
 
+# Their default on pose was another one in version 1; a method that is newer begins with this one.
+CHANGED = [
+    "kd",
+    "average",
+    "random",
+    "weighted",
+    "mmkd",
+    "camkd",
+    "ebkd",
+    "aekd",
+    "amtml",
+    "dkd",
+    "dist",
+    "dtkd",
+    "takd",
+    "dwpose",
+]
+
 
 @pytest.mark.parametrize("name", WITH_TEMPERATURE)
 def test_every_method_with_a_temperature_has_one(name: str) -> None:
@@ -35,7 +53,8 @@ def test_every_method_with_a_temperature_has_one(name: str) -> None:
         ]
         == 4.0
     )
-    assert methods.METHODS[name].version > 1 or methods.defaults(name)["temperature"] == 1.0
+    if name in CHANGED:
+        assert methods.METHODS[name].version > 1 or methods.defaults(name)["temperature"] == 1.0
 
 
 @pytest.mark.parametrize(
