@@ -33,6 +33,7 @@ FLOORS = (
     ("report",),
     (  # students of a task in their files, and what the verbs do with them
         "tasks.files",
+        "tasks.inspection",
         "tasks.classification.files",
         "tasks.classification.evaluate",
         "tasks.classification.predict",

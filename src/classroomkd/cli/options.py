@@ -1,23 +1,64 @@
-"""What the verbs share. Imports nothing heavy.
+"""What the verbs share: arguments and options that are spelt and explained the same way everywhere, and what is said.
 
-``JsonOutput`` is spelt and explained the same way everywhere; :func:`tell` says what the user should read;
-:func:`resume_with` is what the user is told to type when a run is interrupted or stops.
+Imports nothing heavy.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-__all__ = ["JsonOutput", "interrupted", "note_unlisted", "resume_with", "tell"]
+if TYPE_CHECKING:
+    from rich.table import Table
 
+__all__ = [
+    "Device",
+    "JsonOutput",
+    "JsonSummary",
+    "PrintJson",
+    "Quiet",
+    "RecipeName",
+    "StudentPath",
+    "TrustCode",
+    "TrustModels",
+    "Which",
+    "interrupted",
+    "new_table",
+    "note_unlisted",
+    "resume_with",
+    "tell",
+]
+
+RecipeName = Annotated[str, typer.Argument(help="A recipe file, or a short name such as smoke.", metavar="RECIPE")]
+# Where a student lies; classroomkd.export.student.find_student checks both.
+StudentPath = Annotated[Path, typer.Argument(help="A run folder, a seed's folder, or a student.safetensors.")]
+Which = Annotated[str, typer.Option(help="last, best or ema.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
+TrustCode = Annotated[bool, typer.Option("--trust-code", help="Allow py: models and data to run.")]
+TrustModels = Annotated[bool, typer.Option("--trust-code", help="Allow py: models to run.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+JsonSummary = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+PrintJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 _RESUME: ContextVar[str | None] = ContextVar("classroomkd_resume", default=None)
+
+
+def new_table(headings: Sequence[str], left: Sequence[str], title: str | None = None, *, fold: bool = False) -> Table:
+    """A table of figures, which stand to the right; the columns ``left`` are text. ``fold``: long cells go on below."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for heading in headings:
+        table.add_column(
+            heading, justify="left" if heading in left else "right", overflow="fold" if fold else "ellipsis"
+        )
+    return table
 
 
 def tell(kind: str, text: str) -> None:
