@@ -151,7 +151,7 @@ def _app(verb: str | None) -> typer.Typer:
         if isinstance(loaded, typer.Typer):  # a verb with verbs of its own
             app.add_typer(loaded, name=name, short_help=summary)
             continue
-        app.command(name, help=_long_help(target) if name == verb else summary, short_help=summary)(loaded)
+        app.command(name, help=(loaded.__doc__ or "") if name == verb else summary, short_help=summary)(loaded)
     return app
 
 
@@ -159,10 +159,6 @@ def _load(target: str) -> Callable[..., Any]:
     module, _, function = target.partition(":")
     loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return loaded
-
-
-def _long_help(target: str) -> str:
-    return _load(target).__doc__ or ""
 
 
 def _stub() -> None:
@@ -200,39 +196,36 @@ def _explain(error: BaseException, words: Sequence[str], debug: bool) -> int:
         return int(error.exit_code)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-    if isinstance(error, KeyboardInterrupt | typer.Abort):
-        again = interrupted()
-        said = str(error) if isinstance(error, KeyboardInterrupt) and str(error) else "interrupted"
-        _say(f"\n{said}; " + (f"to go on: {again}" if again else "nothing was left half-written"))
-        return 130
+    if isinstance(error, StoppedElsewhere):
+        return error.exit_code
+    again = interrupted()
+    if isinstance(error, KeyboardInterrupt | typer.Abort | Interrupted):
+        text = "interrupted" if isinstance(error, typer.Abort) else str(error) or "interrupted"
+        by_signal = isinstance(error, Interrupted)  # else by Ctrl-C, which the terminal has shown on this line
+        _say(
+            "\n" * (not by_signal) + f"{text}; " + (f"to go on: {again}" if again else "nothing was left half-written")
+        )
+        return 75 if by_signal else 130
     if isinstance(error, UserError):
         _say(f"error: {error}")
         return 2
-    if isinstance(error, Interrupted):
-        again = interrupted()
-        _say(f"{error}; " + (f"to go on: {again}" if again else "nothing was left half-written"))
-        return 75
-    if isinstance(error, StoppedElsewhere):
-        return error.exit_code
     if isinstance(error, RunStopped):
-        again = interrupted()
         _say(f"error: {error}" + (f"\nto go on: {again}" if again else ""))
         return 1
     if hasattr(error, "format_message"):  # what the parser of the command line found wrong
         _say(f"error: {_usage(error, words)}")
         return 2
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        again = interrupted()
         _say("error: the disk is full; free some space" + (f", then: {again}" if again else ""))
         return 1
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         _say("error: out of memory; lower train.batch_size, and raise train.accumulate by as much")
         return 1
-    told = "" if debug else "; --debug shows where"
+    where = "" if debug else "; --debug shows where"
     if isinstance(error, OSError) and error.strerror:
-        _say(f"error: {error.strerror}: {error.filename}{told}")
+        _say(f"error: {error.strerror}: {error.filename}{where}")
     else:
-        _say(f"error: {type(error).__name__}: {error} (not your mistake: this should not happen{told})")
+        _say(f"error: {type(error).__name__}: {error} (not your mistake: this should not happen{where})")
     return 1
 
 

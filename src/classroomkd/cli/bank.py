@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.table import Table
 
 from classroomkd._files import refuse_links
 from classroomkd._terminal import Console
-from classroomkd.cli.options import JsonOutput, resume_with
+from classroomkd.cli.options import JsonOutput, Quiet, RecipeName, TrustCode, new_table, resume_with
 from classroomkd.cli.progress import Watch
 from classroomkd.cli.run import size
 from classroomkd.errors import RunStopped, UserError
@@ -53,18 +52,18 @@ def _stores(folder: Path) -> list[Path]:
 
 
 def _each(folder: Path, look: Callable[[Path], _T]) -> tuple[list[_T], list[tuple[Path, str]]]:
-    """What is seen by looking at every store, and those that cannot be looked at, with the reason."""
-    looks, bad = [], []
+    """What ``look`` returns for every store, and the stores that it refused, with the reason."""
+    results, bad = [], []
     for store in _stores(folder):
         try:
-            looks.append(look(store))
+            results.append(look(store))
         except UserError as error:
             bad.append((store, str(error)))
-    return looks, bad
+    return results, bad
 
 
 def _print_json(stores: Sequence[Any], keys: Sequence[str], bad: Sequence[tuple[Path, str]]) -> None:
-    rows = [{"folder": str(f.folder), **{k: getattr(f, k) for k in keys}} for f in stores]
+    rows = [{"folder": str(store.folder), **{key: getattr(store, key) for key in keys}} for store in stores]
     print(json.dumps([*rows, *({"folder": str(store), "error": why} for store, why in bad)], indent=1))
 
 
@@ -75,15 +74,15 @@ def _complain(bad: Sequence[tuple[Path, str]]) -> None:
 
 @app.command("fill")
 def fill(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or a short name such as smoke.", metavar="RECIPE")],
+    recipe: RecipeName,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to the recipe, e.g. bank=views=8.", metavar="KEY=VALUE")
     ] = None,
     shard: Annotated[
         str, typer.Option(help="k/K: keep only the k-th of K shares of the samples (from 0), on a disk of its own.")
     ] = "0/1",
-    trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models and data to run.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    trust_code: TrustCode = False,
+    quiet: Quiet = False,
 ) -> None:
     """Store every answer of a recipe's mentors before any student starts; killed, the same command goes on."""
     from classroomkd.recipe import load_recipe
@@ -120,21 +119,17 @@ def info(folder: Folder, as_json: JsonOutput = False) -> None:
         _print_json(infos, keys, bad)
         _complain(bad)
         return
-    table = Table()
-    for heading in ("store", "answer", "form", "views", "samples", "filled", "on disk", "when full"):
-        left = heading in ("store", "answer", "form")
-        table.add_column(heading, justify="left" if left else "right", overflow="fold")
-    for f in infos:
-        filled = f"{f.rows / max(f.wanted, 1):.1%}"
-        table.add_row(
-            f.folder.name, f.kind, f.codec, f"{f.views}", f"{f.samples:,}", filled, size(f.on_disk), size(f.nbytes)
-        )
+    text = ("store", "answer", "form")
+    table = new_table((*text, "views", "samples", "filled", "on disk", "when full"), text, fold=True)
+    for store in infos:
+        counts = (f"{store.views}", f"{store.samples:,}", f"{store.rows / max(store.wanted, 1):.1%}")
+        table.add_row(store.folder.name, store.kind, store.codec, *counts, size(store.on_disk), size(store.nbytes))
     if infos:
         Console().print(table)
-    for f in infos:
-        if f.left_out is not None:
-            form = f.codec.partition(" ")[0]
-            print(f"{f.folder.name}: {form} leaves out {f.left_out:.1%} of the probability (T = 1, a sample of rows)")
+    for store in infos:
+        if store.left_out is not None:
+            share = f"{store.codec.partition(' ')[0]} leaves out {store.left_out:.1%}"
+            print(f"{store.folder.name}: {share} of the probability (T = 1, a sample of rows)")
     _complain(bad)
 
 
@@ -151,13 +146,14 @@ def verify(
     if as_json:
         _print_json(checks, ("good", "missing", "damaged", "problems"), bad)
     else:
-        for f in checks:
-            gone = " and now forgotten" if repair and f.damaged else ""
-            print(f"{f.folder.name}: {f.good:,} rows good, {f.missing:,} not there, {f.damaged:,} damaged{gone}")
-            for problem in f.problems:
+        for store in checks:
+            gone = " and now forgotten" if repair and store.damaged else ""
+            counts = f"{store.good:,} rows good, {store.missing:,} not there, {store.damaged:,} damaged"
+            print(f"{store.folder.name}: {counts}{gone}")
+            for problem in store.problems:
                 print(f"  {problem}", file=sys.stderr)
     _complain(bad)
-    if not repair and (hurt := sum(not f.sound for f in checks)):
+    if not repair and (hurt := sum(not store.sound for store in checks)):
         raise RunStopped(
             f"{hurt} of {len(checks)} stores are damaged; --repair forgets what is, and filling asks it again"
         )
@@ -199,12 +195,9 @@ def gc(
     root = stores[0].parent
     others = {store.name for store in bank.stores(root)} - {store.name for store in stores}
     removed = bank.gc(root, keep=others, keep_days=keep_days, dry_run=dry_run)
-    _tell("would remove" if dry_run else "removed", removed.folders)
-    _tell("left, they hold other files:", removed.left)
+    for folder in removed.folders:
+        print(f"{'would remove' if dry_run else 'removed'} {folder.name}")
+    for folder in removed.left:
+        print(f"left, they hold other files: {folder.name}")
     freed = "would be freed" if dry_run else "freed"
     print(f"{size(removed.nbytes)} {freed}, {len(stores) - len(removed.folders)} stores stay")
-
-
-def _tell(what: str, folders: Sequence[Path]) -> None:
-    for folder in folders:
-        print(f"{what} {folder.name}")

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from classroomkd._terminal import Console
-from classroomkd.cli.options import JsonOutput, tell
+from classroomkd.cli.options import JsonOutput, RecipeName, TrustCode, new_table, tell
 
 __all__ = ["bench"]
 
@@ -18,13 +18,13 @@ COLUMNS = ("alone", "online", "bank")
 
 
 def bench(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or a short name such as smoke.", metavar="RECIPE")],
+    recipe: RecipeName,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Changes to the recipe, e.g. train.batch_size=128 threads=1.", metavar="KEY=VALUE"),
     ] = None,
     rounds: Annotated[int, typer.Option(help="How often every step is timed.", min=2)] = 7,
-    trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models and data to run.")] = False,
+    trust_code: TrustCode = False,
     as_json: JsonOutput = False,
 ) -> None:
     """Time each part of a recipe's step with its own networks, untrained, and say what a bank would save."""
@@ -96,16 +96,11 @@ def _print_arm(console: Console, arm: dict[str, Any]) -> None:
 def _print_bank(console: Console, bank: dict[str, Any]) -> None:
     """What each kind of bank would cost over the whole run."""
     several = bank["trainings"] > 1
-    table = Table(
-        title=f"Relative cost of {bank['epochs']} epochs of '{bank['arm']}', filling included",
-        title_justify="left",
-    )
-    table.add_column("bank")
-    table.add_column("answers a sample", justify="right")
-    table.add_column("one training", justify="right")
+    headings = ["bank", "answers a sample", "one training", "in all"]
     if several:
-        table.add_column(f"each of {bank['trainings']}", justify="right")
-    table.add_column("in all", justify="right")
+        headings.insert(3, f"each of {bank['trainings']}")
+    title = f"Relative cost of {bank['epochs']} epochs of '{bank['arm']}', filling included"
+    table = new_table(headings, ["bank"], title)
     for kind, cost in bank["kinds"].items():
         name = f"{kind} (chosen)" if kind == bank["chosen"].partition(",")[0] else kind
         cells = [f"{cost['answers']:,.0f}", f"{cost['one_training']:.2f}"]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from classroomkd._terminal import Console
-from classroomkd.cli.options import note_unlisted
+from classroomkd.cli.options import PrintJson, note_unlisted
 
 __all__ = ["compare"]
 
@@ -17,7 +17,7 @@ def compare(
     runs: Annotated[
         list[str], typer.Argument(help="Run folders, parents of run folders, or patterns.", metavar="RUNS")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: PrintJson = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print as a Markdown table.")] = False,
 ) -> None:
     """Compare runs: mean ± sd over seeds, paired differences with 95 % intervals, cost."""

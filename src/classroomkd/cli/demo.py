@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from classroomkd import tasks
+from classroomkd.cli.options import JsonSummary, Quiet
 from classroomkd.errors import UserError
 
 __all__ = ["demo"]
@@ -28,8 +29,8 @@ def demo(
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes to its recipe.", metavar="KEY=VALUE")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/demo or the next free name.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted demo; needs --out.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    as_json: JsonSummary = False,
+    quiet: Quiet = False,
 ) -> None:
     """Teach a small student from several mentors on the embedded data; no network, no download."""
     from classroomkd.cli.run import carry_out, finish

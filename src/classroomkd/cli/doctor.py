@@ -69,20 +69,20 @@ def doctor(
     for check in checks:
         typer.echo(f"{check.state:<8} {check.name:<{width}}  {check.found}")
         if check.remedy:
-            typer.echo(f"{'':<8} {'':<{width}}  -> {check.remedy}")
+            typer.echo(f"{'':<{9 + width}}  -> {check.remedy}")
     typer.echo("\neverything a run needs is here" if healthy else "\na run cannot work before what is broken is mended")
     return 0 if healthy else 1
 
 
 def examine(cache: Path) -> list[Check]:
     """All findings. A check that itself fails is a finding too."""
-    found: list[Check] = []
+    checks: list[Check] = []
     for check in (_python, _required, _torch):
-        found += _safely(check)
-    if found[-1].state != "broken":  # without torch each of these would only say so again
+        checks += _safely(check)
+    if checks[-1].state != "broken":  # without torch each of these would only say so again
         for check in (_torchvision, _timm, _sklearn, _devices, _threads):
-            found += _safely(check)
-    return found + _safely(_data) + _safely(lambda: _disk(cache))
+            checks += _safely(check)
+    return checks + _safely(_data) + _safely(lambda: _disk(cache))
 
 
 def _safely(check: Callable[[], Iterator[Check]]) -> list[Check]:
@@ -132,13 +132,8 @@ def _torch() -> Iterator[Check]:
         return
     import torch
 
-    build = (
-        f"CUDA {torch.version.cuda}"
-        if torch.version.cuda
-        else f"ROCm {torch.version.hip}"
-        if torch.version.hip
-        else "CPU"
-    )
+    builds = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip}
+    build = next((f"{name} {version}" for name, version in builds.items() if version), "CPU")
     yield Check("torch", "ok", f"{torch.__version__}, {build} build")
 
 
@@ -157,39 +152,38 @@ def _required() -> Iterator[Check]:
     yield Check("packages", "ok", ", ".join(versions))
 
 
-def _extra(name: str, packages: tuple[str, ...], use: str, load: Callable[[], Any]) -> Check:
-    """An optional package: absent, broken or working."""
-    if _version(packages[-1]) is None:
-        return Check(name, "missing", f"not installed; {use}", _pip(*packages))
-    try:
-        load()
-    except UserError as error:
-        return Check(name, "missing", str(error), _pip(*packages))
-    return Check(name, "ok", str(_version(packages[-1])))
+def _extra(packages: tuple[str, ...], use: str, load: Callable[[], Any]) -> Check:
+    """The last of ``packages``, which is optional: absent, broken or working."""
+    name = packages[-1]
+    version, problem = _version(name), ""
+    if version is None:
+        problem = f"not installed; {use} need it"
+    else:
+        try:
+            load()
+        except UserError as error:
+            problem = str(error)
+    return Check(name, "missing", problem, _pip(*packages)) if problem else Check(name, "ok", str(version))
 
 
 def _torchvision() -> Iterator[Check]:
     from classroomkd import _compat
 
-    check = _extra(
-        "torchvision", ("torchvision",), "models called torchvision:NAME need it", _compat.import_torchvision
-    )
+    check = _extra(("torchvision",), "models called torchvision:NAME", _compat.import_torchvision)
     if check.state == "ok" and _compat._keep:
-        check = check._replace(
-            found=f"{check.found}, built for CUDA beside a CPU torch: its missing operators are declared"
-        )
+        declared = "built for CUDA beside a CPU torch: its missing operators are declared"
+        check = check._replace(found=f"{check.found}, {declared}")
     yield check
 
 
 def _timm() -> Iterator[Check]:
     from classroomkd import _compat
 
-    yield _extra("timm", ("torchvision", "timm"), "models called timm:NAME need it", _compat.import_timm)
+    yield _extra(("torchvision", "timm"), "models called timm:NAME", _compat.import_timm)
 
 
 def _sklearn() -> Iterator[Check]:
-    use = "the data called digits need it"
-    yield _extra("scikit-learn", ("scikit-learn",), use, lambda: importlib.import_module("sklearn"))
+    yield _extra(("scikit-learn",), "the data called digits", lambda: importlib.import_module("sklearn"))
 
 
 def _devices() -> Iterator[Check]:
@@ -211,16 +205,14 @@ def _devices() -> Iterator[Check]:
 def _threads() -> Iterator[Check]:
     import torch
 
-    said = ", ".join(f"{key}={os.environ[key]}" for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if key in os.environ)
-    yield Check("threads", "ok", f"{torch.get_num_threads()} in torch{f' ({said})' if said else ''}")
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    settings = ", ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
+    yield Check("threads", "ok", f"{torch.get_num_threads()} in torch{f' ({settings})' if settings else ''}")
     policy = os.environ.get("OMP_WAIT_POLICY")
     passive = policy is not None and policy.lower() == "passive"
-    yield Check(
-        "OMP_WAIT_POLICY",
-        "ok" if passive else "note",
-        policy or "not set: waiting threads spin and take time from jobs that run side by side",
-        "" if passive else "export OMP_WAIT_POLICY=PASSIVE",
-    )
+    text = policy or "not set: waiting threads spin and take time from jobs that run side by side"
+    remedy = "" if passive else "export OMP_WAIT_POLICY=PASSIVE"
+    yield Check("OMP_WAIT_POLICY", "ok" if passive else "note", text, remedy)
 
 
 def _data() -> Iterator[Check]:

@@ -9,14 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from classroomkd.cli.options import note_unlisted
+from classroomkd.cli.options import Device, PrintJson, TrustCode, Which, note_unlisted
 from classroomkd.errors import UserError
 
-__all__ = ["StudentPath", "Which", "evaluate"]
-
-# How every verb that takes a student spells it; classroomkd.export.student.find_student checks both.
-StudentPath = Annotated[Path, typer.Argument(help="A run folder, a seed's folder, or a student.safetensors.")]
-Which = Annotated[str, typer.Option(help="last, best or ema.")]
+__all__ = ["evaluate"]
 
 PARTS = ("test", "val", "train", "all")
 
@@ -43,9 +39,9 @@ def evaluate(
         ),
     ] = None,
     official: Annotated[bool, typer.Option("--official", help="Pose: pycocotools' figures beside ours.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models and data to run.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    device: Device = "auto",
+    trust_code: TrustCode = False,
+    as_json: PrintJson = False,
 ) -> None:
     """Score a student: accuracy, loss, and accuracy by class; of pose the metrics by name, and by joint."""
     if part is not None and part not in PARTS:

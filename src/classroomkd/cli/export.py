@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from classroomkd.cli.evaluate import StudentPath, Which
-from classroomkd.cli.options import note_unlisted
+from classroomkd.cli.options import StudentPath, Which, note_unlisted
 from classroomkd.errors import UserError
 
 __all__ = ["export"]
@@ -42,42 +41,29 @@ def export(
     assert place is not None
     if decode is not None and decode not in DECODE:
         raise UserError(f"--decode {decode}: choose one of {', '.join(DECODE)}")
-    from classroomkd.export.student import find_student
+    from classroomkd.export.graph import export_onnx
+    from classroomkd.export.student import find_student, load_student
+    from classroomkd.export.write import export_student, written_here
 
     if place.exists() and not force:
         raise UserError(f"{place} exists already; add --force to replace it")
     source = find_student(student, which)
     note_unlisted(source)
-    result = _onnx(source, place, decode, trust_code) if place.suffix == ".onnx" else _copy(source, place, decode)
+    inside = cast(Literal["inside", "outside"] | None, decode)
+    result: dict[str, Any] = {"student": str(source), "file": str(place)}
+    if place.suffix == ".onnx":
+        graph = export_onnx(load_student(source, trust_code=trust_code), place, decode=inside)
+        result |= {"output": graph.output, "opset": graph.opset, "difference": graph.difference}
+        compared = (
+            "not compared with torch: onnxruntime is not installed"
+            if graph.difference is None
+            else f"onnxruntime's answers are torch's (largest difference {graph.difference:.1e})"
+        )
+        note = f": pixels -> {graph.output}, any batch, opset {graph.opset}; {compared}"
+    else:
+        export_student(source, place, decode=inside, force=True)  # whether it may be replaced was asked before
+        card = place.with_suffix(".md")
+        result["card"] = str(card) if written_here(card) else None
+        note = "" if result["card"] else " (no card: the network is code of your own)"
+    result["note"] = f"{source} -> {place}{note}"
     print(json.dumps(result) if as_json else result["note"])
-
-
-def _copy(source: Path, target: Path, decode: Any) -> dict[str, Any]:
-    from classroomkd.export.write import export_student, written_here
-
-    file = export_student(source, target, decode=decode, force=True)  # whether it may be replaced was asked before
-    card = file.with_suffix(".md")
-    there = written_here(card)
-    without = "" if there else " (no card: the network is code of your own)"
-    result = {"student": str(source), "file": str(file), "card": str(card) if there else None}
-    return {**result, "note": f"{source} -> {file}{without}"}
-
-
-def _onnx(source: Path, target: Path, decode: Any, trust_code: bool) -> dict[str, Any]:
-    from classroomkd.export.graph import export_onnx
-    from classroomkd.export.student import load_student
-
-    graph = export_onnx(load_student(source, trust_code=trust_code), target, decode=decode)
-    checked = (
-        "not compared with torch: onnxruntime is not installed"
-        if graph.difference is None
-        else f"onnxruntime's answers are torch's (largest difference {graph.difference:.1e})"
-    )
-    return {
-        "student": str(source),
-        "file": str(graph.path),
-        "output": graph.output,
-        "opset": graph.opset,
-        "difference": graph.difference,
-        "note": f"{source} -> {graph.path}: pixels -> {graph.output}, any batch, opset {graph.opset}; {checked}",
-    }

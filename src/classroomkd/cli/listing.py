@@ -140,7 +140,7 @@ def format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, w
     """Rows as aligned text; columns that are empty throughout are left out, the last one is wrapped to ``width``."""
     shown = [[_cell(row.get(column)) for column in columns] for row in rows]
     keep = [i for i, column in enumerate(columns) if i == 0 or any(cells[i] for cells in shown)]
-    table = [[columns[i].upper() for i in keep], *([cells[i] for i in keep] for cells in shown)]
+    table = [[cells[i] for i in keep] for cells in ([column.upper() for column in columns], *shown)]
     widths = [max(len(line[i]) for line in table) for i in range(len(keep))]
     indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
     lines = []

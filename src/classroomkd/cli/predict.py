@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from classroomkd.cli.evaluate import StudentPath, Which
-from classroomkd.cli.options import note_unlisted
+from classroomkd.cli.options import Device, StudentPath, TrustModels, Which, note_unlisted
 from classroomkd.errors import UserError
 
 __all__ = ["predict"]
@@ -39,9 +38,9 @@ def predict(
         bool, typer.Option("--flip-test", help="Pose: the mean of a crop's and its mirror image's answers.")
     ] = False,
     which: Which = "last",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models to run.")] = False,
+    trust_code: TrustModels = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")] = False,
 ) -> None:
     """Say which class every image shows, or where the joints of every person are.
@@ -77,7 +76,7 @@ def _files(images: Path) -> list[Path]:
         raise UserError(f"{images} does not exist; give an image or a folder of images")
     from classroomkd.data.decode import ENDINGS
 
-    found = sorted(p for p in images.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
-    if not found:
+    files = sorted(p for p in images.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+    if not files:
         raise UserError(f"{images} holds no image ({', '.join(ENDINGS)})")
-    return found
+    return files

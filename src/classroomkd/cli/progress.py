@@ -113,12 +113,12 @@ class Watch:
         if bar is None:
             return
         loss, wait = event.get("loss"), event.get("data_wait") or 0.0
-        said = [f"loss {loss:.3f}"] if isinstance(loss, float) else []
-        said += [f"relative cost {event['x_floor']:.2f}"] if event.get("x_floor") else []
-        said += [f"data wait {wait:.0%}"] if wait > 0.05 else []
-        self._progress.update(bar, total=event["epochs"], completed=event["epoch"], say="  ".join(said))
+        figures = [f"loss {loss:.3f}"] if isinstance(loss, float) else []
+        figures += [f"relative cost {event['x_floor']:.2f}"] if event.get("x_floor") else []
+        figures += [f"data wait {wait:.0%}"] if wait > 0.05 else []
+        self._progress.update(bar, total=event["epochs"], completed=event["epoch"], say="  ".join(figures))
         self._taught(name, float(event["epoch"]))
-        self._plain(name, ", ".join([f"epoch {event['epoch']:.1f} of {event['epochs']}", *said]))
+        self._plain(name, ", ".join([f"epoch {event['epoch']:.1f} of {event['epochs']}", *figures]))
 
     def _on_epoch(self, event: dict[str, Any]) -> None:
         bar = self._bars.get(event["job"])
@@ -147,10 +147,9 @@ class Watch:
         self.say(f"  mentor {event['what']}: taken from the cache")
 
     def _on_note(self, event: dict[str, Any]) -> None:
-        self.say(f"note: {event['text']}", "yellow")
+        self.tell("note", event["text"])
 
-    def _on_not_finite(self, event: dict[str, Any]) -> None:
-        self.say(f"note: {event['text']}", "yellow")
+    _on_not_finite = _on_note
 
     def _on_done(self, event: dict[str, Any]) -> None:
         name = event["job"]

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from classroomkd._terminal import Console
-from classroomkd.cli.options import resume_with, tell
+from classroomkd.cli.options import JsonSummary, Quiet, RecipeName, TrustCode, new_table, resume_with, tell
 from classroomkd.cli.progress import Watch
 from classroomkd.errors import RunStopped
 
@@ -24,7 +23,7 @@ __all__ = ["carry_out", "run", "size"]
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or a short name such as smoke.", metavar="RECIPE")],
+    recipe: RecipeName,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Changes to the recipe, e.g. method.tau=8 seeds=[0,1,2].", metavar="KEY=VALUE"),
@@ -32,9 +31,9 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing run folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, and do nothing.")] = False,
-    trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models and data to run.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    trust_code: TrustCode = False,
+    as_json: JsonSummary = False,
+    quiet: Quiet = False,
 ) -> None:
     """Teach a student as a recipe says.
 
@@ -74,20 +73,17 @@ def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
         f"inputs of {data['shape']}",
         markup=False, highlight=False,
     )  # fmt: skip
-    table = Table(title="Networks", title_justify="left")
-    for heading in ("", "model", "parameters", "multiply-adds"):
-        table.add_column(heading, justify="right" if heading[:1] in "pm" and heading != "model" else "left")
+    table = new_table(("", "model", "parameters", "multiply-adds"), ("model",), "Networks")
     for name, network in [("student", plan["student"]), *plan["mentors"].items()]:
         table.add_row(name, network["model"], f"{network['parameters']:,}", f"{network['multiply_adds']:,}")
     console.print(table)
-    arms = Table(title="What a step costs (measured here, untrained networks)", title_justify="left")
-    for heading in ("arm", "mentor forwards", "ms online", "relative cost", "with the bank", "mentors' gradient"):
-        arms.add_column(heading, justify="left" if heading == "arm" else "right")
+    costs = ("mentor forwards", "ms online", "relative cost", "with the bank", "mentors' gradient")
+    arms = new_table(("arm", *costs), ("arm",), "What a step costs (measured here, untrained networks)")
     for arm in plan["arms"]:
         bank = "–" if arm["x_floor_bank"] is None else f"{arm['x_floor_bank']:.2f}"
         ratio = "–" if arm["gradient_ratio"] is None else f"{arm['gradient_ratio']:.1f}"
-        costs = (f"{arm['step_ms']:.1f}", f"{arm['x_floor']:.2f}", bank)
-        arms.add_row(arm["label"], str(arm["mentor_forwards"]), *costs, ratio)
+        online = (f"{arm['step_ms']:.1f}", f"{arm['x_floor']:.2f}")
+        arms.add_row(arm["label"], str(arm["mentor_forwards"]), *online, bank, ratio)
     console.print(arms)
     print("mentors' gradient: over that of the labels alone, at the start; – where a mentor is not trained yet")
     for arm in plan["arms"]:
