@@ -46,10 +46,8 @@ def scores(summary: Summary, colours: Sequence[str], ink: Ink) -> Any:
         for seed, value in summary.scores(arm).items()
         if value is not None
     ]
-    y = row_axis("arm:N", labels)
-    colour = colour_of("arm:N", labels, colours)
     score, mean = f"{say.key}:Q", f"mean({say.key}):Q"
-    base = alt.Chart(data(dots)).encode(y=y, color=colour)
+    base = alt.Chart(data(dots)).encode(y=row_axis("arm:N", labels), color=colour_of("arm:N", labels, colours))
     points = base.mark_circle(size=70, opacity=0.55).encode(
         x=score_axis(alt.X, score, 5), tooltip=["arm:N", "seed:N", tip(score, ".2f", say.metric_and_sign)]
     )
@@ -66,25 +64,20 @@ def differences(rows: Sequence[Row], baseline: str, ink: Ink) -> Any | None:
     """
     labels = [row["arm"] for row in rows]
     factor = vocabulary_of(rows).measure.factor
-    gaps = [
-        {
-            "arm": row["arm"],
-            "points": factor * difference["mean"],
-            "low": factor * (difference["mean"] if difference["low"] is None else difference["low"]),
-            "high": factor * (difference["mean"] if difference["high"] is None else difference["high"]),
-            "seeds": difference["n"],
-            "says": difference["verdict"],
-        }
-        for row in rows
-        if (difference := row["vs"].get(baseline)) and difference["mean"] is not None
-    ]
+    gaps = []
+    for row in rows:
+        difference = row["vs"].get(baseline)
+        if difference and difference["mean"] is not None:
+            mean, low, high = (difference[key] for key in ("mean", "low", "high"))
+            ends = (mean, mean) if low is None else (low, high)  # one seed has no interval
+            figures = {"points": factor * mean, "low": factor * ends[0], "high": factor * ends[1]}
+            gaps.append({"arm": row["arm"], **figures, "seeds": difference["n"], "says": difference["verdict"]})
     if not gaps:
         return None
-    y = row_axis("arm:N", labels)
     colour = colour_of("says:N", ["gain", "loss", "unclear", "one seed"], [ink.gain, ink.loss, ink.muted, ink.muted])
     tips = ["arm:N", *(tip(f"{name}:Q", "+.2f") for name in ("points", "low", "high")), "seeds:Q", "says:N"]
     zero = alt.Chart(data([{"zero": 0}])).mark_rule(color=ink.muted, strokeDash=[3, 3]).encode(x="zero:Q")
-    base = alt.Chart(data(gaps)).encode(y=y, color=colour)
+    base = alt.Chart(data(gaps)).encode(y=row_axis("arm:N", labels), color=colour)
     x = alt.X("low:Q", title=None, scale=alt.Scale(padding=12), axis=alt.Axis(tickCount=4, labelExpr=SIGNED))
     spans = base.mark_rule(strokeWidth=3, strokeCap="round").encode(x=x, x2="high:Q", tooltip=tips)
     dots = base.mark_point(size=80, filled=True, opacity=1).encode(x="points:Q", tooltip=tips)
@@ -98,38 +91,29 @@ def learning(
 
     ``start`` is the epoch to begin at: a later one brings out the end, where curves lie close.
     """
-    shown = [(log, colour) for log, colour in zip(logs, colours, strict=True) if log.mean_accuracy is not None]
+    seeds, means, shown = [], [], {}
+    for log, hue in zip(logs, colours, strict=True):
+        if log.mean_accuracy is None:
+            continue
+        shown[log.label] = hue
+        means += [point | {"arm": log.label} for point in _points(log.mean_accuracy, 300, start, say)]
+        for seed, curve in log.accuracy.items():
+            seeds += [point | {"arm": log.label, "seed": seed} for point in _points(curve, 100, start, say)]
     if not shown:
         return None
-    seeds = [
-        point | {"arm": log.label, "seed": seed}
-        for log, _ in shown
-        for seed, curve in log.accuracy.items()
-        for point in _points(curve, 100, start, say)
-    ]
-    means = [
-        p | {"arm": log.label}
-        for log, _ in shown
-        if log.mean_accuracy
-        for p in _points(log.mean_accuracy, 300, start, say)
-    ]
-    colour = colour_of("arm:N", [log.label for log, _ in shown], [c for _, c in shown])
-    x = alt.X(
-        "epoch:Q", title="epoch", scale=alt.Scale(zero=start == 0, nice=False), axis=alt.Axis(grid=False, tickCount=6)
-    )
+    colour = colour_of("arm:N", list(shown), list(shown.values()))
+    scale = alt.Scale(zero=start == 0, nice=False)
+    x = alt.X("epoch:Q", title="epoch", scale=scale, axis=alt.Axis(grid=False, tickCount=6))
     y = score_axis(alt.Y, f"{say.key}:Q", 6, padding=None)
 
-    def lines(points: list[dict[str, Any]]) -> Any:
+    def lines(points: Sequence[Mapping[str, Any]]) -> Any:
         return alt.Chart(data(points)).encode(x=x, y=y, color=colour)
 
     faint = lines(seeds).mark_line(strokeWidth=1).encode(detail="seed:N", opacity=lit("arm", 0.22, 0.04))
     strong = lines(means).mark_line(strokeWidth=2.5).encode(opacity=lit("arm", 1, 0.12))
-    tips = (
-        lines(means)
-        .mark_point(size=60, opacity=0)
-        .encode(tooltip=["arm:N", "epoch:Q", tip(f"{say.key}:Q", ".1f", f"val {say.val} {say.measure.sign}")])
-    )
-    return sized(faint + strong + tips, 300, f"Validation {say.val} by epoch, by arm").add_params(focus())
+    score = tip(f"{say.key}:Q", ".1f", f"val {say.val} {say.measure.sign}")
+    points = lines(means).mark_point(size=60, opacity=0).encode(tooltip=["arm:N", "epoch:Q", score])
+    return sized(faint + strong + points, 300, f"Validation {say.val} by epoch, by arm").add_params(focus())
 
 
 def class_changes(
@@ -152,39 +136,28 @@ def class_changes(
         if mean == mean
     ]
     before, after = (values[label] for label in pair)
-    spans = [
-        {
-            say.unit: name,
-            "from": factor * float(a),
-            "to": factor * float(b),
-            "change": factor * float(b - a),
-            "up": bool(say.measure.rank(b) >= say.measure.rank(a)),
-        }
-        for name, a, b in zip(names, before, after, strict=True)
-        if a == a and b == b
-    ]
-    y = row_axis(f"{say.unit}:N", names)
-    line = (
-        alt.Chart(data(spans))
-        .mark_rule(strokeWidth=5, opacity=0.35)
-        .encode(
-            x=score_axis(alt.X, "from:Q", 6),
-            x2="to:Q",
-            y=y,
-            color=alt.condition("datum.up", alt.value(ink.gain), alt.value(ink.loss)),
-            tooltip=[f"{say.unit}:N", tip("from:Q", ".1f"), tip("to:Q", ".1f"), tip("change:Q", "+.1f")],
-        )
+    spans = []
+    for name, a, b in zip(names, before, after, strict=True):
+        if a == a and b == b:
+            ends = {"from": factor * float(a), "to": factor * float(b), "change": factor * float(b - a)}
+            spans.append({say.unit: name, **ends, "up": bool(say.measure.rank(b) >= say.measure.rank(a))})
+    unit = f"{say.unit}:N"
+    y = row_axis(unit, names)
+    line = alt.Chart(data(spans)).mark_rule(strokeWidth=5, opacity=0.35)
+    line = line.encode(
+        x=score_axis(alt.X, "from:Q", 6),
+        x2="to:Q",
+        y=y,
+        color=alt.condition("datum.up", alt.value(ink.gain), alt.value(ink.loss)),
+        tooltip=[unit, tip("from:Q", ".1f"), tip("to:Q", ".1f"), tip("change:Q", "+.1f")],
     )
-    points = (
-        alt.Chart(data(dots))
-        .mark_circle(size=64)
-        .encode(
-            x=f"{say.key}:Q",
-            y=y,
-            color=colour_of("arm:N", list(values), [colours[label] for label in values]),
-            opacity=lit("arm", 1, 0.1),
-            tooltip=[f"{say.unit}:N", "arm:N", tip(f"{say.key}:Q", ".1f", f"{say.by_unit} {say.measure.sign}")],
-        )
+    points = alt.Chart(data(dots)).mark_circle(size=64)
+    points = points.encode(
+        x=f"{say.key}:Q",
+        y=y,
+        color=colour_of("arm:N", list(values), [colours[label] for label in values]),
+        opacity=lit("arm", 1, 0.1),
+        tooltip=[unit, "arm:N", tip(f"{say.key}:Q", ".1f", f"{say.by_unit} {say.measure.sign}")],
     )
     text = f"Test {say.by_unit} by {say.unit}, alone and taught"
     chart = sized(line + points, row_height(len(names)) * len(names), text)
@@ -207,24 +180,17 @@ def sizes(summary: Summary, colours: Sequence[str], mentors: Sequence[str]) -> A
             networks.append({"who": arm.label, "role": "student", "parameters": size, say.key: score, "fill": colour})
     if len({row["role"] for row in networks}) < 2:
         return None
-    chart = (
-        alt.Chart(data(networks))
-        .mark_point(filled=True, size=130)
-        .encode(
-            x=alt.X(
-                "parameters:Q",
-                title="parameters",
-                scale=alt.Scale(type="log", padding=16, nice=False),
-                axis=alt.Axis(format="~s", tickCount=4, grid=False),
-            ),
-            y=score_axis(alt.Y, f"{say.key}:Q", 5),
-            color=colour_of("who:N", [row["who"] for row in networks], [row["fill"] for row in networks]),
-            shape=alt.Shape(
-                "role:N", legend=None, scale=alt.Scale(domain=["student", "mentor"], range=["circle", "square"])
-            ),
-            opacity=lit("who", 0.95, 0.1),
-            tooltip=["who:N", "role:N", tip("parameters:Q", ","), tip(f"{say.key}:Q", ".1f", say.metric_and_sign)],
-        )
+    axis = alt.Axis(format="~s", tickCount=4, grid=False)
+    log_scale = alt.Scale(type="log", padding=16, nice=False)
+    shapes = alt.Scale(domain=["student", "mentor"], range=["circle", "square"])
+    chart = alt.Chart(data(networks)).mark_point(filled=True, size=130)
+    chart = chart.encode(
+        x=alt.X("parameters:Q", title="parameters", scale=log_scale, axis=axis),
+        y=score_axis(alt.Y, f"{say.key}:Q", 5),
+        color=colour_of("who:N", [row["who"] for row in networks], [row["fill"] for row in networks]),
+        shape=alt.Shape("role:N", legend=None, scale=shapes),
+        opacity=lit("who", 0.95, 0.1),
+        tooltip=["who:N", "role:N", tip("parameters:Q", ","), tip(f"{say.key}:Q", ".1f", say.metric_and_sign)],
     )
     return sized(chart, 260, f"Test {say.metric} against parameters, mentors and student").add_params(focus())
 

@@ -46,9 +46,8 @@ def over_time(
     rows = [point for name, line in zip(activity.mentors, table, strict=True) for point in points(name, line)]
     domain = list(activity.mentors)
     x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(grid=False, tickCount=5))
-    y = alt.Y(
-        "value:Q", title=title, axis=alt.Axis(title=None, tickCount=5), scale=alt.Scale(zero=measure != "temperature")
-    )
+    scale_y = alt.Scale(zero=measure != "temperature")
+    y = alt.Y("value:Q", title=title, axis=alt.Axis(title=None, tickCount=5), scale=scale_y)
     colour = colour_of("mentor:N", domain, colours, legend=legend)
     dashes = [dash_of(index, ink) for index in range(len(domain))]
     base = alt.Chart(data(rows)).encode(x=x, y=y, color=colour)
@@ -95,25 +94,20 @@ def heat(
         if np.isfinite(table[m, c])
     ]
     y = row_axis(f"{say.unit}:N", classes, grid=False, padding=0.06)
-    x = alt.X(
-        "mentor:N",
-        sort=list(mentors),
-        scale=alt.Scale(domain=list(mentors), paddingInner=0.04),
-        axis=alt.Axis(
-            orient="bottom" if names_below else "top",
-            title=None,
-            labelExpr=short_labels(mentors, 16),
-            labelAngle=-35 if len(mentors) <= 5 else -90,
-            labelLimit=120,
-            labelOverlap=False,
-            ticks=False,
-            domain=False,
-        ),
+    names = alt.Axis(
+        orient="bottom" if names_below else "top",
+        title=None,
+        labelExpr=short_labels(mentors, 16),
+        labelAngle=-35 if len(mentors) <= 5 else -90,
+        labelLimit=120,
+        labelOverlap=False,
+        ticks=False,
+        domain=False,
     )
+    x = alt.X("mentor:N", sort=list(mentors), scale=alt.Scale(domain=list(mentors), paddingInner=0.04), axis=names)
     base = alt.Chart(data(cells)).encode(x=x, y=y)
-    shade = alt.Color(
-        "value:Q", title=title, legend=None, scale=alt.Scale(type="quantize", domain=[0, top], range=list(ink.ramp))
-    )
+    steps = alt.Scale(type="quantize", domain=[0, top], range=list(ink.ramp))
+    shade = alt.Color("value:Q", title=title, legend=None, scale=steps)
     tips = ["mentor:N", f"{say.unit}:N", tip("value:Q", f".{max(decimals, 1)}f", title)]
     chart = base.mark_rect(cornerRadius=2).encode(color=shade, tooltip=tips)
     if written:

@@ -52,36 +52,27 @@ def write_picture(run_folder: str | Path, path: str | Path, *, theme: str = "lig
 def _spec(context: ReportContext) -> dict[str, Any]:
     """One Vega-Lite spec of up to three panels beside each other."""
     ink, say = context.ink, context.say
-    panels = [
-        _panel(
-            charts.scores(context.summary, context.arm_colours, ink),
-            250,
-            f"Test {say.metric}, {say.measure.sign}",
-            "a dot is one seed",
-        )
-    ]
+    dots = charts.scores(context.summary, context.arm_colours, ink)
+    panels = [_panel(dots, 250, f"Test {say.metric}, {say.measure.sign}", "a dot is one seed")]
     for log, taught in context.recorded()[:1]:
         if log.activity is not None:
             hues = context.hues(log.activity.mentors)
             lines = charts_teaching.over_time(log.activity, "active", "active %", hues, ink, scale=100, legend=True)
-            panels.append(
-                _panel(lines, 280, "Who taught when", f"% of {say.spots} a mentor was active on; grey: none was")
-            )
+            subtitle = f"% of {say.spots} a mentor was active on; grey: none was"
+            panels.append(_panel(lines, 280, "Who taught when", subtitle))
         if taught is not None:
             keep = charts_teaching.pick_classes(taught.active, CLASSES)
-            names = unique(taught.classes)
-            table = 100 * taught.active[:, keep]
+            classes = unique(taught.classes)
+            shares, names = 100 * taught.active[:, keep], [classes[k] for k in keep]
             cells = charts_teaching.heat(
-                table, taught.mentors, [names[k] for k in keep], "active %", ink, top=100, names_below=True, say=say
+                shares, taught.mentors, names, "active %", ink, top=100, names_below=True, say=say
             )
             panels.append(_panel(cells, 230, "Who taught what", say.share))
     datasets: dict[str, Any] = {}
     for panel in panels:
         datasets |= panel.pop("datasets", {})
-        panel.pop("padding", None)
-        panel.pop("config", None)
-        panel.pop("params", None)
-        panel.pop("$schema", None)
+        for key in ("padding", "config", "params", "$schema"):  # said once, below
+            panel.pop(key, None)
     settings = config(ink) | {"font": FONT, "background": ink.surface, "concat": {"spacing": 110}}
     settings["title"] = {"color": ink.ink, "subtitleColor": ink.muted, "anchor": "start", "fontSize": 13, "offset": 10}
     line = LINE * len(panels)
@@ -107,9 +98,8 @@ def _spec(context: ReportContext) -> dict[str, Any]:
 
 
 def _panel(chart: Any, width: int, title: str, subtitle: str) -> dict[str, Any]:
-    text = {"text": title, "subtitle": subtitle, "frame": "group"}
     spec: dict[str, Any] = chart.properties(width=width, height=HEIGHT).to_dict()
-    return spec | {"title": text}
+    return spec | {"title": {"text": title, "subtitle": subtitle, "frame": "group"}}
 
 
 def _lines(texts: list[str], width: int) -> list[str]:
@@ -123,12 +113,11 @@ def _lines(texts: list[str], width: int) -> list[str]:
 
 def _facts(context: ReportContext) -> str:
     summary = context.summary
+    model, seeds = summary.student.model, len(summary.seeds())
     facts = [
-        f"{summary.student.model} student, {words.count(summary.student.parameters)} parameters"
-        if summary.student.model
-        else "",
+        f"{model} student, {words.count(summary.student.parameters)} parameters" if model else "",
         f"{len(summary.mentors)} mentors" if summary.mentors else "no mentors",
         summary.data.name,
-        f"{len(summary.seeds())} seed{'s' * (len(summary.seeds()) != 1)}",
+        f"{seeds} seed{'s' * (seeds != 1)}",
     ]
-    return ", ".join(fact for fact in facts if fact)
+    return ", ".join(filter(None, facts))

@@ -90,11 +90,11 @@ def mentor_rows(summaries: Summary | Iterable[Summary]) -> list[Row]:
         for mentor in summary.mentors:
             row = {key: getattr(mentor, key) for key in MENTOR_KEYS}
             broken = mentor.not_finite.get("answers")
-            left_out = f"{broken:,} of its answers were not finite and left out" if isinstance(broken, int) else ""
-            row["note"] = "; ".join(text for text in (mentor.note, left_out if broken else "") if text)
+            counted = isinstance(broken, int) and broken > 0
+            left_out = f"{broken:,} of its answers were not finite and left out" if counted else ""
+            row["note"] = "; ".join(filter(None, (mentor.note, left_out)))
             key = tuple(row[name] for name in ("name", "model", "accuracy", "samples"))
-            marks = summary.say.marks(summary.task)
-            rows.setdefault(key, {"run": title, **row, **marks})
+            rows.setdefault(key, {"run": title, **row, **summary.say.marks(summary.task)})
     return list(rows.values())
 
 
@@ -105,11 +105,8 @@ MENTOR_KEYS = (
 
 def find_baseline(summary: Summary, name: str) -> ArmInfo | None:
     """The arm of a run that is baseline ``name``: the one labelled so, else the first whose method it is."""
-    for attribute in ("label", "method"):
-        for arm in summary.arms:
-            if getattr(arm, attribute) == name:
-                return arm
-    return None
+    labelled = (arm for arm in summary.arms if arm.label == name)
+    return next(labelled, next((arm for arm in summary.arms if arm.method == name), None))
 
 
 def _titles(runs: Sequence[Summary]) -> list[str]:
@@ -190,8 +187,7 @@ def kept_apart(rows: Sequence[Row]) -> list[str]:
 
 def _cost(summary: Summary, arm: ArmInfo) -> float | None:
     """Step time over the student's alone. For ``none`` that is the same step twice: 1 by definition, not by clock."""
-    step, floor = _mean(summary, arm, "step_ms"), _mean(summary, arm, "floor_ms")
-    cost = _mean(summary, arm, "cost_ratio")
+    step, floor, cost = (_mean(summary, arm, field) for field in ("step_ms", "floor_ms", "cost_ratio"))
     if cost is None and step and floor:
         cost = step / floor
     return 1.0 if cost is not None and (arm.method or arm.label) == "none" else cost

@@ -56,22 +56,19 @@ class Difference:
             return "none"
         if self.low is None or self.high is None:
             return "one seed"
-        if self.low == self.high:
-            return "unclear"
-        if self.low <= 0 <= self.high:
+        if self.low == self.high or self.low <= 0 <= self.high:
             return "unclear"
         return "gain" if (self.low > 0) == self.higher_is_better else "loss"
 
 
 def spread(values: Iterable[float | None]) -> Spread:
     """Mean ± sample sd of the finite ``values``; ``None`` and non-finite ones are left out and not counted."""
-    kept = _finite(values)
-    if not kept:
+    finite = _finite(values)
+    if not finite:
         return Spread(0, None, None)
-    if len(set(kept)) == 1:  # np.mean of equal numbers can differ from them in the last bit
-        return Spread(len(kept), kept[0], 0.0 if len(kept) > 1 else None)
-    array = np.asarray(kept, dtype=np.float64)
-    return Spread(len(kept), float(array.mean()), float(array.std(ddof=1)))
+    if len(set(finite)) == 1:  # np.mean of equal numbers can differ from them in the last bit
+        return Spread(len(finite), finite[0], 0.0 if len(finite) > 1 else None)
+    return Spread(len(finite), float(np.mean(finite)), float(np.std(finite, ddof=1)))
 
 
 def paired(

@@ -233,14 +233,8 @@ def load_summary(path: str | Path) -> Summary:
             f"{file}: {place}: {first['msg']}{more}. The file was changed by hand or by another program; run again."
         ) from None
     summary.root = file.parent
-    _name_arms(summary)
+    # Entries of an arm that is not listed get one, so that no result is lost for want of a heading.
+    for label in dict.fromkeys(entry.method for entry in summary.entries):
+        if all(arm.label != label for arm in summary.arms):
+            summary.arms.append(ArmInfo(label=label, folder=label, method=label))
     return summary
-
-
-def _name_arms(summary: Summary) -> None:
-    """Entries of an arm that is not listed get one, so that no result is lost for want of a heading."""
-    known = {arm.label for arm in summary.arms}
-    for entry in summary.entries:
-        if entry.method not in known:
-            known.add(entry.method)
-            summary.arms.append(ArmInfo(label=entry.method, folder=entry.method, method=entry.method))
