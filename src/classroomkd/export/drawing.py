@@ -84,11 +84,9 @@ def _person(pen: ImageDraw.ImageDraw, at: NDArray[np.float64], skeleton: Skeleto
 
 def _colour(skeleton: Skeleton, a: int, b: int) -> tuple[int, int, int]:
     sides = {skeleton.joints[place].partition("_")[0] for place in (a, b)}
-    if sides == {"left"} or (len(sides) == 2 and "left" in sides and "right" not in sides):
-        return _LEFT
-    if sides == {"right"} or (len(sides) == 2 and "right" in sides and "left" not in sides):
-        return _RIGHT
-    return _MIDDLE
+    if ("left" in sides) == ("right" in sides):
+        return _MIDDLE
+    return _LEFT if "left" in sides else _RIGHT
 
 
 def save_drawn(picture: NDArray[np.uint8], joints: ArrayLike, skeleton: Skeleton, target: Path) -> None:

@@ -94,22 +94,20 @@ def export_onnx(student: Student, target: Path, *, decode: Literal["inside", "ou
             'pip install "classroomkd[onnx]"'
         )
     graph: Graph = tasks.find_row(student.task).open_files().graph(student, decode)
-    module, output = graph.module, graph.output
-    example = _inputs(student, 2)
     try:
-        proto = _traced(module, example, output)
+        proto = _traced(graph.module, _inputs(student, 2), graph.output)
     except Exception as error:  # the tracer's and the converter's own kinds, for whatever a network does
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
             f"{student.model} cannot be written as ONNX: {type(error).__name__}: {first.strip()}"
         ) from error
-    for key, value in {**student.metadata, "output": output}.items():
+    for key, value in {**student.metadata, "output": graph.output}.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
     content = proto.SerializeToString()
     difference = _compared(graph, content, student) if installed("onnxruntime") else None
     atomic_write_bytes(target, content)
-    return Exported(target, output, int(proto.opset_import[0].version), difference)
+    return Exported(target, graph.output, int(proto.opset_import[0].version), difference)
 
 
 def _inputs(student: Student, batch: int) -> Tensor:

@@ -5,6 +5,7 @@ What depends on the task (how the network is built, what its answers mean, what 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,17 +113,15 @@ def load_student(path: str | Path, module: nn.Module | None = None, *, trust_cod
         raise UserError(f"{path} is not a student of this package: its metadata lacks {', '.join(missing)}")
     files = files_of(about, path)
     known = described(path, about)
-    if module is None:
-        if about["model"].startswith("given:"):
-            raise UserError(
-                f"{path}: the student is a network that was handed in from Python ({about['model'][6:]}); build it "
-                "there and load the file with safetensors.torch.load_file"
-            )
-        module = files.build(about["model"], known.classes, known.shape, trust_code)
-    else:
-        import copy
-
+    if module is not None:
         module = copy.deepcopy(module)
+    elif about["model"].startswith("given:"):
+        raise UserError(
+            f"{path}: the student is a network that was handed in from Python ({about['model'][6:]}); build it there "
+            "and load the file with safetensors.torch.load_file"
+        )
+    else:
+        module = files.build(about["model"], known.classes, known.shape, trust_code)
     models.load_checkpoint(module, path, what="student")
     return Student(
         module.eval(), known.classes, known.mean, known.std, known.shape, known.size, about["model"], about,

@@ -66,14 +66,15 @@ def export_student(
             f"{card} exists already, and the model card of {target.name} would replace it; name another file to export "
             "to, or move it"
         )
-    more = {} if student is None else files_of(student.metadata, source).written_out(student)
-    if student is not None and more:
+    if student is None:
+        atomic_write_bytes(target, source.read_bytes())
+        return target
+    files = files_of(student.metadata, source)
+    if more := files.written_out(student):
         models.save_checkpoint(student.module, target, {**student.metadata, **more})
     else:
         atomic_write_bytes(target, source.read_bytes())
-    if student is not None:
-        text = printable(files_of(student.metadata, source).card(student, target))
-        atomic_write_text(card, f"{text}\n{CARD}\n")
+    atomic_write_text(card, f"{printable(files.card(student, target))}\n{CARD}\n")
     return target
 
 
