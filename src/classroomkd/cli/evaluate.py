@@ -62,12 +62,12 @@ def evaluate(
     taught = load_student(path, trust_code=trust_code)
     recipe = own_recipe(path) if data is None else None
     where = pick_device(device)
-    asked = EvaluateRequest(
+    request = EvaluateRequest(
         taught, path, data, recipe, part, unreadable, where, trust_code, flip_test, official, own_run(path)
     )
     files = files_of(taught.task)
     refuse_options(taught, {"--flip-test": flip_test, "--official": official}, files.evaluate_options)
-    _tell(*files.evaluate(asked), as_json)
+    _tell(*files.evaluate(request), as_json)
 
 
 def _tell(result: Mapping[str, Any], show: Callable[[], None], as_json: bool) -> None:

@@ -64,8 +64,8 @@ def predict(
     task_files = files_of(taught.task)
     options = {"--top": top, "--boxes": boxes, "--draw": draw, "--flip-test": flip_test}
     refuse_options(taught, options, task_files.predict_options)
-    asked = PredictRequest(taught, images, files, out, lines, where, batch_size, top, boxes, draw, flip_test)
-    for name in task_files.predict(asked):
+    request = PredictRequest(taught, images, files, out, lines, where, batch_size, top, boxes, draw, flip_test)
+    for name in task_files.predict(request):
         print(f"skipped: {name}", file=sys.stderr)
 
 

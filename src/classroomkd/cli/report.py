@@ -21,8 +21,9 @@ def report(
     """Write a run's report.html again."""
     from classroomkd import report as report_
 
-    made = {"report": str(report_.write_report(run))}
-    note_unlisted(Path(made["report"]).with_name("summary.json"))
+    page = report_.write_report(run)
+    note_unlisted(page.with_name("summary.json"))
+    paths = {"report": str(page)}
     if picture is not None:
-        made["picture"] = str(report_.write_picture(run, picture))
-    print(json.dumps(made) if as_json else "\n".join(made.values()))
+        paths["picture"] = str(report_.write_picture(run, picture))
+    print(json.dumps(paths) if as_json else "\n".join(paths.values()))

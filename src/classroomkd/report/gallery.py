@@ -43,48 +43,48 @@ def toggles(count: int) -> str:
 def pictures(context: ReportContext) -> tuple[Html, int]:
     """The section and how many series it has; empty and 0 where the run kept nothing."""
     try:
-        kept = read_gallery(context.summary.root)
+        gallery = read_gallery(context.summary.root)
     except UserError as error:
         return section("pictures", "Pictures", note(str(error))), 0
-    if kept is None or not kept.persons:
+    if gallery is None or not gallery.persons:
         return Html(""), 0
-    series = _series(context, kept)
-    blocks = [lead(_intro(kept)), _switches(series)]
-    for chosen, title in (("worst", f"Worst of {kept.headline}"), ("random", "Drawn at random")):
-        persons = [person for person in kept.persons if person.chosen == chosen]
+    series = _series(context, gallery)
+    blocks = [lead(_intro(gallery)), _switches(series)]
+    for chosen, title in (("worst", f"Worst of {gallery.headline}"), ("random", "Drawn at random")):
+        persons = [person for person in gallery.persons if person.chosen == chosen]
         if persons:
-            cards = [_person(kept, person, series, k + 1) for k, person in enumerate(persons)]
+            cards = [_person(gallery, person, series, k + 1) for k, person in enumerate(persons)]
             blocks += [el("h3", title), el("div", *cards, class_="crops")]
     return section("pictures", "Pictures", *blocks), len(series)
 
 
-def _series(context: ReportContext, kept: Gallery) -> list[Series]:
+def _series(context: ReportContext, gallery: Gallery) -> list[Series]:
     """Truth, the student alone, the headline's, then every mentor; only those that the run still knows."""
     known = {row["arm"] for row in context.rows}
-    shown = [context.alone.label if context.alone else "", kept.headline, (context.main or {}).get("arm", "")]
+    shown = [context.alone.label if context.alone else "", gallery.headline, (context.main or {}).get("arm", "")]
     series = [Series(TRUTH, context.ink.ink, None, None, True)]
     for arm in dict.fromkeys(shown):
-        for index, who in enumerate(kept.who):
+        for index, who in enumerate(gallery.who):
             if who.kind == "student" and who.name == arm and arm in known:
                 name = ALONE if context.alone and arm == context.alone.label else arm
                 series.append(Series(name, context.colour(arm), None, index, True))
-    mentors = [(index, who.name) for index, who in enumerate(kept.who) if who.kind == "mentor"]
+    mentors = [(index, who.name) for index, who in enumerate(gallery.who) if who.kind == "mentor"]
     hues = context.hues([name for _, name in mentors])
     for k, ((index, name), hue) in enumerate(zip(mentors, hues, strict=True)):
         series.append(Series(name, hue, svg_dash(k, context.ink, 2), index, False))
     return series
 
 
-def _intro(kept: Gallery) -> str:
-    worst = sum(person.chosen == "worst" for person in kept.persons)
+def _intro(gallery: Gallery) -> str:
+    worst = sum(person.chosen == "worst" for person in gallery.persons)
     text = (
-        f"Persons of the test part, cropped as the student sees them: the {worst} that {kept.headline} (seed "
-        f"{kept.seed}) places worst, by the mean distance of labelled joints in shares of the box's longer side, and "
-        f"{len(kept.persons) - worst} of the other {kept.test - worst:,}, drawn at random. Hollow dots are joints that "
-        f"are hidden (truth) or of which an answer is less than {100 * SURE:.0f} % sure. Under each crop: the person's "
-        f"OKS, and how many labelled joints are right by {kept.right_by}."
+        f"Persons of the test part, cropped as the student sees them: the {worst} that {gallery.headline} (seed "
+        f"{gallery.seed}) places worst, by the mean distance of labelled joints in shares of the box's longer side, "
+        f"and {len(gallery.persons) - worst} of the other {gallery.test - worst:,}, drawn at random. Hollow dots are "
+        f"joints that are hidden (truth) or of which an answer is less than {100 * SURE:.0f} % sure. Under each crop: "
+        f"the person's OKS, and how many labelled joints are right by {gallery.right_by}."
     )
-    return text + (" Students are shown with the flip test, mentors without." if kept.flip_test else "")
+    return text + (" Students are shown with the flip test, mentors without." if gallery.flip_test else "")
 
 
 def _switches(series: Sequence[Series]) -> Html:
@@ -96,12 +96,12 @@ def _switches(series: Sequence[Series]) -> Html:
     return el("fieldset", el("legend", "Drawn over the crops"), *items, class_="switches")
 
 
-def _person(kept: Gallery, person: Person, series: Sequence[Series], number: int) -> Html:
-    height, width = kept.size
+def _person(gallery: Gallery, person: Person, series: Sequence[Series], number: int) -> Html:
+    height, width = gallery.size
     scale = SIDE / max(height, width)
     box = (round(width * scale), round(height * scale))
     image = el("image", href=person.crop, width=str(box[0]), height=str(box[1]), preserveAspectRatio="none")
-    layers = [_layer(kept, person, one, k, scale) for k, one in enumerate(series)]
+    layers = [_layer(gallery, person, one, k, scale) for k, one in enumerate(series)]
     layers.append(layers.pop(0))  # the truth over all others, thinner
     answers = [(one, person.answers[one.index]) for one in series if one.index is not None]
     figures = "; ".join(f"{one.name} {_figures(answer)}" for one, answer in answers)
@@ -127,7 +127,7 @@ def _figures(answer: PersonAnswer) -> str:
     return f"OKS {oks}, {right.replace('/', ' of ')} joints right"
 
 
-def _layer(kept: Gallery, person: Person, one: Series, index: int, scale: float) -> Html:
+def _layer(gallery: Gallery, person: Person, one: Series, index: int, scale: float) -> Html:
     """Links, dots and hollow dots of one series, each a path; light or dark behind them, so that any photo will do."""
     joints: Places = person.truth if one.index is None else person.answers[one.index].joints
     sure = 2.0 if one.index is None else SURE
@@ -135,7 +135,7 @@ def _layer(kept: Gallery, person: Person, one: Series, index: int, scale: float)
         None if joint is None or (one.index is None and joint[2] == 0) else tuple(_unit(v, scale) for v in joint[:2])
         for joint in joints
     ]
-    bones = [(spots[a], spots[b]) for a, b in kept.skeleton.links]
+    bones = [(spots[a], spots[b]) for a, b in gallery.skeleton.links]
     unsure = [spot if joint and joint[2] < sure else None for spot, joint in zip(spots, joints, strict=True)]
     links = "".join(f"M{a[0]} {a[1]}L{b[0]} {b[1]}" for a, b in bones if a and b)
     dots, holes = ("".join(f"M{spot[0]} {spot[1]}h0" for spot in drawn if spot) for drawn in (spots, unsure))

@@ -54,8 +54,8 @@ def _constant(context: ReportContext, log: ArmLog) -> Html | None:
     if activity is None:
         return None
     for measure in MEASURES:
-        table_ = getattr(activity, measure)
-        known = table_[np.isfinite(table_)]
+        logged = getattr(activity, measure)
+        known = logged[np.isfinite(logged)]
         if known.size == 0 or float(np.ptp(known)) > 1e-6 * max(1.0, float(np.abs(known).max())):
             return None
         values.append(float(known[0]))

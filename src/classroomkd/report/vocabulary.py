@@ -78,10 +78,10 @@ def vocabulary(task: str, metric: str = "", by_unit: str = "", measure: Metric |
 
 def vocabulary_of(rows: Iterable[Mapping[str, Any]]) -> Vocabulary:
     """The words for a table: those of its rows, or the least that rows of several tasks have in common."""
-    found = {_of_row(row) for row in rows}
-    if len(found) == 1:
-        return found.pop()
-    signs = {say.measure.sign for say in found}
+    several = {_of_row(row) for row in rows}
+    if len(several) == 1:
+        return several.pop()
+    signs = {say.measure.sign for say in several}
     return CLASSES if len(signs) < 2 else replace(CLASSES, heading="test", measure=Metric("score", unit=""))
 
 
