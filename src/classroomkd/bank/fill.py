@@ -71,7 +71,7 @@ def fill(
     positions = torch.arange(len(part))
     mine = (positions // SHARE) % shards == k
     todo = sum(int(_gone(stores, view, mine).any(0).sum()) for view in range(space.count)) if progress else 0
-    asked, started = 0, time.perf_counter()
+    done, started = 0, time.perf_counter()
     for view in range(space.count):
         gone = _gone(stores, view, mine)
         wanted = positions[gone.any(0)]
@@ -89,14 +89,14 @@ def fill(
                 if lacking.any():
                     chosen = index[lacking]
                     store.write(torch.full_like(chosen, view), chosen, answers[kind].to("cpu")[lacking])
-            asked += len(index)
+            done += len(index)
             if progress:
                 seconds = time.perf_counter() - started
-                left = seconds / asked * max(todo - asked, 0)
-                progress({"done": asked, "all": todo, "seconds": round(seconds, 2), "left": round(left, 2)})
+                left = seconds / done * max(todo - done, 0)
+                progress({"done": done, "all": todo, "seconds": round(seconds, 2), "left": round(left, 2)})
     for store in stores.values():
         store.flush()
-    return asked
+    return done
 
 
 def _gone(stores: Mapping[str, RowStore], view: int, mine: Tensor) -> Tensor:

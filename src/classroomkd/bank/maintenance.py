@@ -166,8 +166,8 @@ def verify(folder: Path, repair: bool = False) -> Verified:
                 if bad.any():
                     damaged += int(np.count_nonzero(bad))
                     if repair:
-                        index = torch.from_numpy(positions[bad])
-                        store.forget(torch.full_like(index, view), index)
+                        lost = positions[bad]
+                        store.table.forget(np.full_like(lost, view), lost)
         wanted = store.views * store.samples
     return Verified(folder, good, wanted - good - damaged, damaged, tuple(problems))
 

@@ -93,13 +93,13 @@ class EpochCache(Bank):
         super().__init__(stores, ids, device, pooled)
         views, mentors = stores[0][LOGITS].views, len(stores)
         size = 2 * (self.samples + 1) * mentors * max(1, torch.Size(self.shape).numel())
-        kept = min(max(room // size, 1), views)
+        slabs = min(max(room // size, 1), views)
         # Each mentor's views in one piece, as its store has them; the last row of a view is nobody's.
-        shape = (mentors, kept, self.samples + 1, *self.shape)
+        shape = (mentors, slabs, self.samples + 1, *self.shape)
         self.slabs = torch.full(shape, torch.nan, dtype=torch.float16, device=device)
         self.held = [-1] * views
         # A sample's row and a view's first one; what is not there lies beyond the last row, which is nobody's.
-        self._rows, beyond = self.slabs.flatten(1, 2), kept * (self.samples + 1)
+        self._rows, beyond = self.slabs.flatten(1, 2), slabs * (self.samples + 1)
         self._first = torch.full((views,), beyond, dtype=torch.int64, device=device)
         self._row = self.at.where(self.at >= 0, beyond).to(device)
 

@@ -142,10 +142,6 @@ class RowStore:
 
     # Single rows
 
-    def present(self, views: Tensor, positions: Tensor) -> Tensor:
-        """Which rows are there by their checksums alone: (B,) int64, (B,) int64 -> (B,) bool."""
-        return torch.from_numpy(self.table.checksums(views.numpy(), positions.numpy()) != 0)
-
     def read(self, views: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Rows by (view, position), their checksums verified.
 

@@ -68,12 +68,11 @@ def fold(module: nn.Module, example: Tensor, keep: Iterable[str] = ()) -> Folded
             before, pairs = find_pairs(network, pixels, keep)
         except Exception:  # a network that does not take such inputs, or no hooks, says so itself when it is used
             before, pairs = [], []
-        places = {id(pair): _places(network, pair.norm) for pair in pairs}
         for pair in pairs:
-            pair.fold(places[id(pair)])
+            pair.fold(network)
         if pairs and not _agrees(network, pixels, before):
             for pair in pairs:
-                pair.undo(places[id(pair)])
+                pair.undo()
             pairs = []
     changed = frozenset(names[place] for pair in pairs for place in pair.places)
     return Folded(network.to(own) if half else network, len(pairs), changed)
@@ -85,11 +84,6 @@ def _agrees(network: nn.Module, pixels: Tensor, before: list[Tensor]) -> bool:
     except Exception:  # code of the user's that asked the BatchNorm for something
         return False
     return relative_error(after, before) <= TOLERANCE
-
-
-def _places(network: nn.Module, layer: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Every parent of a layer, with the name it has there."""
-    return [(parent, name) for parent in network.modules() for name, x in parent._modules.items() if x is layer]
 
 
 def probe(example: Tensor, dtype: torch.dtype) -> Tensor:

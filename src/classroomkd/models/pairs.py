@@ -51,17 +51,19 @@ class Pair:
     places: set[Place] = field(default_factory=set)  # where the value between the two can be read
     weight: nn.Parameter | None = None
     bias: nn.Parameter | None = None
+    parents: list[tuple[nn.Module, str]] = field(default_factory=list)  # of the BatchNorm, and its name there
 
-    def fold(self, places: Iterable[tuple[nn.Module, str]]) -> None:
+    def fold(self, network: nn.Module) -> None:
         """Give the layer the weights of both, and put the stand-in where the BatchNorm was."""
         self.weight, self.bias = _set(self.layer, *_fused(self.layer, self.norm))
-        for parent, name in places:
+        self.parents = [(m, name) for m in network.modules() for name, x in m._modules.items() if x is self.norm]
+        for parent, name in self.parents:
             parent._modules[name] = self.stand_in
 
-    def undo(self, places: Iterable[tuple[nn.Module, str]]) -> None:
+    def undo(self) -> None:
         """Put everything back."""
         _set(self.layer, self.weight, self.bias)
-        for parent, name in places:
+        for parent, name in self.parents:
             parent._modules[name] = self.norm
 
 
@@ -136,14 +138,14 @@ def find_pairs(network: nn.Module, pixels: Tensor, keep: Iterable[str] = ()) -> 
             if (passed := uses.outputs.get(id(value))) is not None:
                 passed.places.add(place)
 
-    kept = set()
+    needed = set()  # by somebody else
     for place in keep:
         name, _, end = place.partition(":")
-        kept.add((id(network.get_submodule(name)), bool(end)))
+        needed.add((id(network.get_submodule(name)), bool(end)))
     for layer in network.modules():
         key = id(layer)
         if _is_hooked(layer):
-            kept |= {(key, True), (key, False)}
+            needed |= {(key, True), (key, False)}
         elif _is_layer(layer):
             handles.append(layer.register_forward_hook(on_layer, with_kwargs=True))
         elif isinstance(layer, _BatchNorm):
@@ -163,7 +165,7 @@ def find_pairs(network: nn.Module, pixels: Tensor, keep: Iterable[str] = ()) -> 
     pairs = []
     for read, pair, agrees in candidates:
         once = calls[id(pair.layer)] == calls[id(pair.norm)] == read.readers == 1
-        if agrees and once and not read.seen and not read.places & kept:
+        if agrees and once and not read.seen and not read.places & needed:
             pair.places = read.places
             pairs.append(pair)
     return answer, pairs

@@ -9,12 +9,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from classroomkd import tasks
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.recipe.nodes import Loc, Node, described_task, task_name
-from classroomkd.recipe.problems import Problem, from_pydantic, problem
+from classroomkd.recipe.problems import Problem, option_problems, problem
 
 __all__ = ["check_assistants", "check_methods", "entry_locs"]
 
@@ -114,11 +112,8 @@ def _options(
         model = methods.options_model(name)
     except UserError as error:  # a plug-in that cannot be loaded
         return [problem(tree, place, str(error), value=False)]
-    try:
-        model.model_validate(given)
-    except ValidationError as error:
-        known = [*_OURS, *model.model_fields]
-        return from_pydantic(tree, error.errors(include_url=False), prefix=loc, known=lambda _: known)
+    if problems := option_problems(tree, loc, model, given, _OURS):
+        return problems
     try:
         task = described_task(tree).name
         method = methods.create(name, task=task, **given)

@@ -24,7 +24,7 @@ from classroomkd.recipe.nodes import Loc, Node, Origin, from_python
 from classroomkd.recipe.old_options import renew_options
 from classroomkd.recipe.overrides import apply_overrides
 from classroomkd.recipe.paths import check_leads_out, resolve_paths
-from classroomkd.recipe.problems import Problem, from_pydantic, problem, raise_if_any
+from classroomkd.recipe.problems import Problem, from_pydantic, option_problems, problem, raise_if_any
 from classroomkd.recipe.resolve import resolve, training_layers
 from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, Recipe, StudentSpec, TaughtBy
 from classroomkd.recipe.short_forms import name_mentors, write_out
@@ -250,11 +250,8 @@ def _check_task(tree: Node) -> Iterator[Problem]:
     except UserError as error:  # a plug-in that cannot be loaded
         yield problem(tree, loc, str(error), value=False)
         return
-    try:
-        options.model_validate({key: value.plain() for key, value in node.value.items() if key != "name"})
-    except ValidationError as error:
-        known = ["name", *options.model_fields]
-        yield from from_pydantic(tree, error.errors(include_url=False), prefix=("task",), known=lambda _: known)
+    given = {key: value.plain() for key, value in node.value.items() if key != "name"}
+    yield from option_problems(tree, ("task",), options, given, ["name"])
 
 
 S = TypeVar("S", bound=TrainSpec)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.recipe.nodes import Loc, Node, Origin
 
-__all__ = ["Problem", "RecipeError", "from_pydantic", "problem", "raise_if_any", "show"]
+__all__ = ["Problem", "RecipeError", "from_pydantic", "option_problems", "problem", "raise_if_any", "show"]
 
 
 _MOST_LINES = 30  # one screen
@@ -186,6 +188,18 @@ def from_pydantic(
             loc = loc[: len(loc) - len(rest)]
         grouped.setdefault(loc, []).append(error)
     return [_translate(tree, loc, alike, known, elsewhere or {}) for loc, alike in grouped.items()]
+
+
+def option_problems(
+    tree: Node, loc: Loc, model: type[BaseModel], given: Mapping[str, Any], beside: Sequence[str]
+) -> list[Problem]:
+    """What ``model`` says of the options ``given`` at ``loc``, where the keys ``beside`` may stand too."""
+    try:
+        model.model_validate(given)
+    except ValidationError as error:
+        known = [*beside, *model.model_fields]
+        return from_pydantic(tree, error.errors(include_url=False), prefix=loc, known=lambda _: known)
+    return []
 
 
 def _translate(

@@ -40,7 +40,7 @@ class Node:
     output: tuple[int, ...] | None = None
     passes: bool = False
     single: bool = False
-    _kept: Tensor | None = None  # outputs that may be the prediction; larger ones are not held
+    _small: Tensor | None = None  # an output that may be the prediction; larger ones are not held
 
     def shape(self, is_input: bool) -> tuple[int, ...] | None:
         """The shape that went in, or that came out."""
@@ -48,10 +48,10 @@ class Node:
 
     def is_output(self, prediction: Tensor) -> bool:
         """Whether this node's output is the prediction, perhaps reshaped."""
-        kept = self._kept
-        if kept is None or kept.numel() != prediction.numel():
+        output = self._small
+        if output is None or output.numel() != prediction.numel():
             return False
-        return kept.untyped_storage().data_ptr() == prediction.untyped_storage().data_ptr()
+        return output.untyped_storage().data_ptr() == prediction.untyped_storage().data_ptr()
 
     def inside(self) -> Iterator[Node]:
         """All that ran inside, at any depth."""
@@ -120,13 +120,13 @@ def watch(module: nn.Module, example: Tensor, what: str) -> tuple[Node, dict[str
         try:
             value = prediction_of(output)
         except UserError:
-            node.output = node._kept = None
+            node.output = node._small = None
             return
         node.output = tuple(value.shape)
         node.single = isinstance(output, Tensor) or sum(isinstance(part, Tensor) for part in output) == 1
         given, version = entered.pop(node.name, (None, 0))
         node.passes = value is given and value._version == version  # an activation in place counts its change
-        node._kept = value if value.dim() > 1 and value.numel() == value.shape[0] * value.shape[1] else None
+        node._small = value if value.dim() > 1 and value.numel() == value.shape[0] * value.shape[1] else None
 
     for node in nodes.values():
         if node is root:

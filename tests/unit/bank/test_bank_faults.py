@@ -26,6 +26,7 @@ from bank_pieces import (
     forked,
     make_part,
     make_space,
+    present,
     store_at,
 )  # fmt: skip
 
@@ -79,7 +80,7 @@ def test_a_flipped_bit(tmp_path: Path, name: str, write: bool) -> None:
         assert (~ok).nonzero().flatten().tolist() == hurt
         assert store.damaged == 20
         good_only(store)
-        assert store.present(views, positions).all() != write  # a writer has them asked again
+        assert present(store, views, positions).all() != write  # a writer has them asked again
     assert verify(folder, repair=True).damaged == (0 if write else 20)
     assert verify(folder).sound
     assert refilled(folder)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bank_pieces import CLASSES, all_places, expected, filled, make_part, make_space, store_at
+from bank_pieces import CLASSES, all_places, expected, filled, make_part, make_space, present, store_at
 
 from classroomkd.bank import Dense, RowStore, TopK
 
@@ -30,7 +30,7 @@ def test_what_is_written_is_read(tmp_path: Path, mapped: bool, cuts: list[tuple[
         half = order.numel() // 2
         store.write(views[:half], positions[:half], answers[views[:half], positions[:half]])
         there = torch.arange(V * N) < half
-        assert torch.equal(store.present(views, positions), there)
+        assert torch.equal(present(store, views, positions), there)
         values, ok = store.read(views, positions)
         assert torch.equal(ok, there)
         assert torch.equal(values[ok], answers[views, positions][ok].half())
@@ -81,7 +81,7 @@ def test_slab_where_parts_leave_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert torch.equal(out[ok], expected(make_part(N), make_space(V), 0)[ok].to(kind))
         with pytest.raises(AssertionError, match="6"):
             store.slab(0, torch.zeros(N, 3, 2, dtype=kind))
-        assert not store.present(torch.tensor([0]), torch.tensor([5])).any()
+        assert not present(store, torch.tensor([0]), torch.tensor([5])).any()
         assert not store.read(torch.tensor([0]), torch.tensor([5]))[1].any()
         assert store.missing(0).numel() == 0  # nobody asked for the others here
         with pytest.raises(AssertionError, match="no part"):

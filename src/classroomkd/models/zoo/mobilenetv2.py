@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from classroomkd.models.zoo._blocks import conv_1x1, conv_3x3, initialise
+from classroomkd.models.zoo._blocks import conv_1x1, conv_3x3, initialise, stage
 
 __all__ = ["MobileNetV2"]
 
@@ -58,9 +58,7 @@ class MobileNetV2(nn.Module):
         inputs = first
         for channels, blocks, stride in _STAGES:
             outputs = int(channels * width)
-            head = InvertedResidual(inputs, outputs, stride, expansion)
-            rest = [InvertedResidual(outputs, outputs, 1, expansion) for _ in range(blocks - 1)]
-            stages.append(nn.Sequential(head, *rest))
+            stages.append(stage(InvertedResidual, inputs, outputs, blocks, stride, expansion))
             inputs = outputs
         self.blocks = nn.Sequential(*stages)
         self.conv2 = nn.Sequential(conv_1x1(inputs, _LAST), nn.BatchNorm2d(_LAST), nn.ReLU())

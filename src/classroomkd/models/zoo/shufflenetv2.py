@@ -32,10 +32,10 @@ class SplitUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, C, H, W)``."""
-        kept, inside = x.chunk(2, dim=1)
+        passed, inside = x.chunk(2, dim=1)
         inside = F.relu(self.bn1(self.conv1(inside)))
         inside = F.relu(self.bn3(self.conv3(self.bn2(self.conv2(inside)))))
-        return channel_shuffle(torch.cat([kept, inside], dim=1), 2)
+        return channel_shuffle(torch.cat([passed, inside], dim=1), 2)
 
 
 class DownUnit(nn.Module):
