@@ -14,7 +14,7 @@ from classroomkd.errors import did_you_mean
 from classroomkd.recipe.nodes import Node, Origin
 from classroomkd.recipe.problems import Problem, RecipeError, show
 from classroomkd.recipe.short_forms import derived_name, write_out
-from classroomkd.recipe.yaml_source import read_value
+from classroomkd.recipe.yaml_source import read_yaml
 
 __all__ = ["apply_overrides"]
 
@@ -38,7 +38,7 @@ def apply_overrides(tree: Node, overrides: Sequence[str]) -> list[Problem]:
             problems.append(Problem(origin, "no value after '='; write null for nothing"))
             continue
         try:
-            node, wrong = read_value(written, origin)
+            node, wrong = read_yaml(written, origin)
             problems += wrong
             _assign(tree, key.split("."), node)
         except RecipeError as error:

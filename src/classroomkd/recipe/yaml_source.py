@@ -15,7 +15,7 @@ import yaml
 from classroomkd.recipe.nodes import Node, Origin
 from classroomkd.recipe.problems import Problem, RecipeError
 
-__all__ = ["read_value", "read_yaml"]
+__all__ = ["read_yaml"]
 
 _NULL, _BOOL, _INT, _FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float"))
 _PLAIN_TAGS = {_NULL, _BOOL, _INT, _FLOAT, *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq"))}
@@ -68,25 +68,18 @@ _SENTENCES: list[tuple[str, str]] = [
 ]  # fmt: skip
 
 
-def read_yaml(text: str, place: str) -> tuple[Node, list[Problem]]:
-    """A whole file as a tree, with the problems (repeated keys, tags) that do not stop the reading.
+def read_yaml(text: str, where: str | Origin) -> tuple[Node, list[Problem]]:
+    """A text as a tree, with the problems (repeated keys, tags) that do not stop the reading.
+
+    Args:
+        text: a whole file, or the value of a ``key=value`` override.
+        where: the file's place, or the override's origin, whose lines do not count.
 
     Raises:
         RecipeError: text that is not YAML.
     """
-    return _read(text, Origin(place, ""), lines=True)
-
-
-def read_value(text: str, origin: Origin) -> tuple[Node, list[Problem]]:
-    """The value of a ``key=value`` override as a tree.
-
-    Raises:
-        RecipeError: text that is not YAML.
-    """
-    return _read(text, origin, lines=False)
-
-
-def _read(text: str, origin: Origin, *, lines: bool) -> tuple[Node, list[Problem]]:
+    lines = isinstance(where, str)
+    origin = Origin(where, "") if isinstance(where, str) else where
     try:
         loader = _Loader(text)
         root = loader.get_single_node()

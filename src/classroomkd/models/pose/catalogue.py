@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+from classroomkd.models.catalogue import ZooEntry
 
 __all__ = ["FORMS", "POSE", "PoseEntry", "mentor_only", "pose_names", "pose_table"]
 
 
 @dataclass(frozen=True)
-class PoseEntry:
+class PoseEntry(ZooEntry):
     """One pose network.
 
     ``target`` is ``module:function`` inside ``classroomkd.models.pose``; it is called with ``arguments`` plus
     ``joints``, ``size`` and ``in_channels``. ``parameters`` is the exact count at 17 joints, 3 channels and ``size``
-    (H, W): the part of a SimCC head that makes bins grows with the crop. ``library`` is the network of timm that it is
-    built on, or empty.
+    (H, W): the part of a SimCC head that makes bins grows with the crop.
     """
 
-    target: str
-    family: str
-    parameters: int
-    size: tuple[int, int]
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    library: str = ""
+    size: tuple[int, int] = (256, 192)
+
+    @property
+    def library(self) -> str:
+        """The network of timm that it is built on, or empty."""
+        return str(self.arguments.get("name", ""))
 
 
 _TINY: dict[str, dict[str, Any]] = {
@@ -35,19 +35,8 @@ _TINY: dict[str, dict[str, Any]] = {
 
 
 def _tiny(kind: str, size: str, parameters: int) -> PoseEntry:
-    arguments = {"kind": kind, **_TINY[size]}
-    return PoseEntry(
-        "tiny:tiny_pose", f"built-in {'SimCC' if kind == 'simcc' else 'heatmap'}", parameters, (64, 64), arguments
-    )
-
-
-def _hrnet(width: int, parameters: int) -> PoseEntry:
-    name = f"hrnet_w{width}"
-    return PoseEntry("hrnet:hrnet", "HRNet", parameters, (256, 192), {"name": name}, name)
-
-
-def _rtmpose(name: str, parameters: int) -> PoseEntry:
-    return PoseEntry("rtmpose:rtmpose", "RTMPose", parameters, (256, 192), {"name": name}, name)
+    family = f"built-in {'SimCC' if kind == 'simcc' else 'heatmap'}"
+    return PoseEntry("tiny:tiny_pose", family, parameters, {"kind": kind, **_TINY[size]}, (64, 64))
 
 
 POSE: dict[str, PoseEntry] = {
@@ -57,15 +46,13 @@ POSE: dict[str, PoseEntry] = {
     "heatmap_tiny": _tiny("heatmap", "tiny", 39_057),
     "heatmap_small": _tiny("heatmap", "small", 219_769),
     "heatmap_base": _tiny("heatmap", "base", 1_386_537),
-    "simplebaseline_r50": PoseEntry(
-        "backbones:simple_baseline", "SimpleBaseline", 33_999_697, (256, 192), {"name": "resnet50"}, "resnet50"
-    ),
-    "hrnet_w32": _hrnet(32, 28_536_113),
-    "hrnet_w48": _hrnet(48, 63_595_745),
-    "rtmpose_t": _rtmpose("cspnext_tiny", 3_337_007),
-    "rtmpose_s": _rtmpose("cspnext_s", 5_473_251),
-    "rtmpose_m": _rtmpose("cspnext_m", 13_587_611),
-    "rtmpose_l": _rtmpose("cspnext_l", 27_660_339),
+    "simplebaseline_r50": PoseEntry("backbones:simple_baseline", "SimpleBaseline", 33_999_697, {"name": "resnet50"}),
+    "hrnet_w32": PoseEntry("hrnet:hrnet", "HRNet", 28_536_113, {"name": "hrnet_w32"}),
+    "hrnet_w48": PoseEntry("hrnet:hrnet", "HRNet", 63_595_745, {"name": "hrnet_w48"}),
+    "rtmpose_t": PoseEntry("rtmpose:rtmpose", "RTMPose", 3_337_007, {"name": "cspnext_tiny"}),
+    "rtmpose_s": PoseEntry("rtmpose:rtmpose", "RTMPose", 5_473_251, {"name": "cspnext_s"}),
+    "rtmpose_m": PoseEntry("rtmpose:rtmpose", "RTMPose", 13_587_611, {"name": "cspnext_m"}),
+    "rtmpose_l": PoseEntry("rtmpose:rtmpose", "RTMPose", 27_660_339, {"name": "cspnext_l"}),
 }
 
 FORMS = ("simcc:timm:NAME", "heatmap:timm:NAME", "vitpose:ORG/NAME", "py:package.module:factory")
