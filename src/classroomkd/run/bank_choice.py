@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from classroomkd import bank, data, methods
+from classroomkd import bank, data
 from classroomkd.bank import LOGITS
 from classroomkd.classroom.composition import union
 from classroomkd.errors import UserError
@@ -20,7 +19,6 @@ from classroomkd.recipe.bank_spec import BankSpec
 if TYPE_CHECKING:
     from classroomkd.classroom import Mentor, Needs
     from classroomkd.data.views.base import Views
-    from classroomkd.recipe import Recipe
     from classroomkd.run.context import RunContext
     from classroomkd.run.networks import Networks
     from classroomkd.taps.tap_set import Kind
@@ -34,9 +32,6 @@ MOST_BYTES = 16 * 2**30  # ``auto`` does not fill a disk with more
 def distinct(count: int, draws: float) -> float:
     """How many of ``count`` equally likely views have been met after ``draws``, on average."""
     return count * (1.0 - math.pow(1.0 - 1.0 / count, draws))
-
-
-Widths = Callable[["Mapping[str, Kind]"], int]
 
 
 @dataclass(frozen=True)
@@ -82,22 +77,16 @@ class Choice:
         return stored + self.asked(n) / max(n * self.epochs, 1) * (online - stored)
 
 
-def choose(recipe: Recipe, space: Views, samples: int, classes: int, features: Widths) -> Choice:
+def choose(networks: Networks) -> Choice:
     """Settle the recipe's ``bank``; the same in every process, so it does not look at the machine.
-
-    Args:
-        recipe: what is to be run.
-        space: the data's own views.
-        samples: of the student's part.
-        classes: the data's.
-        features: how many numbers a sample's activations at some taps are, of all mentors together.
 
     Raises:
         UserError: ``exact`` on a space without bound, more views or top logits than there are.
     """
-    spec, arms = BankSpec.parse(recipe.bank), recipe.arms()
-    needs = [methods.compose(arm.parts).needs for arm in arms]
-    taught = [n for n in needs if n.mentors > 0]
+    context, recipe = networks.context, networks.context.recipe
+    space, classes = context.base_views, networks.task_runner.answer_size
+    spec = BankSpec.parse(recipe.bank)
+    taught = [n for n in context.needs if n.mentors > 0]
     kept = [n for n in taught if spec.kind != "auto" or not _reads_maps(n)]
     trainings, epochs = len(kept or taught) * len(recipe.seeds), recipe.train.epochs
     draws, run = trainings * epochs, (trainings, epochs, space.count)
@@ -122,7 +111,8 @@ def choose(recipe: Recipe, space: Views, samples: int, classes: int, features: W
     # What its files take when full: much of ``exact`` may never be asked, but has to be free.
     views = {**answers, "off": 0.0, "exact": float(space.count or 0)}
     taps = union(kept)
-    each = 2.0 * samples * (len(recipe.mentors) * classes + (features(taps) if taps else 0))
+    features = activation_size(networks, taps) if taps else 0
+    each = 2.0 * len(context.student_part) * (len(recipe.mentors) * classes + features)
     possible = {k: n for k, n in answers.items() if each * views[k] <= MOST_BYTES}
     best = min(possible, key=lambda k: (possible[k], k != "exact", k != "off"))
     many = f"{trainings} training{'s' * (trainings != 1)}"
@@ -160,8 +150,7 @@ class BankPlan:
         """What follows from a choice."""
         fixed, base = choice.spec.views, context.base_views
         views: Views = base if fixed is None else data.FixedViews(base, fixed)
-        needs = [methods.compose(arm.parts).needs for arm in context.recipe.arms()]
-        return cls(choice, views, union([own for own in needs if choice.keeps(own)]), share, ahead)
+        return cls(choice, views, union([needs for needs in context.needs if choice.keeps(needs)]), share, ahead)
 
     def samples(self, count: int) -> range:
         """The positions of this machine's share among ``count`` samples."""
@@ -177,11 +166,7 @@ class BankPlan:
 
 def plan_bank(networks: Networks, share: tuple[int, int] = (0, 1), ahead: bool = False) -> BankPlan:
     """Decide on a run's bank; see :func:`choose` and :class:`BankPlan`."""
-    context, size = networks.context, networks.task_runner.answer_size
-    choice = choose(
-        context.recipe, context.base_views, len(context.student_part), size, partial(activation_size, networks)
-    )
-    return BankPlan.of(choice, context, share, ahead)
+    return BankPlan.of(choose(networks), networks.context, share, ahead)
 
 
 def activation_size(networks: Networks, taps: Mapping[str, Kind]) -> int:

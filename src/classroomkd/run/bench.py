@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from classroomkd import methods
 from classroomkd.bank import Bank
 from classroomkd.classroom import Batch
 from classroomkd.recipe.bank_spec import BankSpec
@@ -53,7 +52,7 @@ def measure(networks: Networks, bank_plan: BankPlan, rounds: int = 7) -> dict[st
     """
     context, arms = networks.context, networks.context.recipe.arms()
     clock = Clock(context.runtime.device)
-    taught = [arm for arm in arms if methods.compose(arm.parts).needs.mentors > 0]
+    taught = [arm for arm, needs in zip(arms, context.needs, strict=True) if needs.mentors > 0]
     last = student_layout(networks)
     timed = [_arm(networks, bank_plan, arm, last, clock, rounds) for arm in taught or arms[:1]]
     steps = len(Batches(context.student_part, bank_plan.views, context.recipe.train.batch_size, 0))

@@ -210,7 +210,7 @@ def _check_batches(networks: Networks, mentor: int | None) -> None:
         raise UserError(uneven(spec.batch_size, world).replace("train.batch_size", f"{key}.batch_size"))
     if world > 1 or len(part) < 1:
         return  # every rank is filled up to two samples
-    whole = mentor is None and all(methods.compose(arm.parts).needs.whole_batch for arm in recipe.arms())
+    whole = mentor is None and all(needs.whole_batch for needs in context.needs)
     drop = None if spec.drop_last == "auto" else bool(spec.drop_last)
     sizes, _ = batch_sizes(len(part), min(spec.batch_size, len(part)), drop, whole)
     if min(sizes) > 1:

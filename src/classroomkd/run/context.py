@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from classroomkd import bank, data
+from classroomkd import bank, data, methods
 from classroomkd.train.inputs import Inputs
 from classroomkd.train.optimize import Precision, has_bf16
 
 if TYPE_CHECKING:
-    from classroomkd.classroom import Classroom
+    from classroomkd.classroom import Classroom, Needs
     from classroomkd.data import ImageSet, Part
     from classroomkd.data.views.base import Views
     from classroomkd.recipe import Recipe, TrainSpec
@@ -74,6 +74,11 @@ class RunContext:
             return self.data.train
         part: Part = data.subset(self.data.train, samples, seed=self.recipe.data.split_seed)
         return part
+
+    @cached_property
+    def needs(self) -> list[Needs]:
+        """What the method of every arm needs, in the order of the arms."""
+        return [methods.compose(arm.parts).needs for arm in self.recipe.arms()]
 
     @property
     def mentor_precision(self) -> Precision:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from classroomkd import bank, methods
+from classroomkd import bank
 from classroomkd._files import amount
 from classroomkd.bank.allocate import check_space as check_bytes
 from classroomkd.errors import UserError
@@ -73,12 +73,11 @@ def _students(networks: Networks, out: Path) -> int:
 def _answers(networks: Networks, bank_plan: BankPlan, root: Path) -> int:
     """Bytes that the mentors' stores still take."""
     context = networks.context
-    asked = bank_plan.ahead or any(methods.compose(arm.parts).needs.mentors > 0 for arm in context.recipe.arms())
+    asked = bank_plan.ahead or any(needs.mentors > 0 for needs in context.needs)
     if bank_plan.choice.spec.kind == "off" or not asked:
         return 0
     share = bank_plan.samples(len(context.student_part))
-    views, need = bank_plan.views.count or 0, 0
-    held = _held(context, bank_plan, root)
+    need, views, held = 0, bank_plan.views.count or 0, _held(context, bank_plan, root)
     with torch.random.fork_rng(devices=[]):
         for mentor in map(networks.blank_mentor, context.recipe.mentors):
             for kind, codec in bank_plan.codecs(networks, mentor).items():

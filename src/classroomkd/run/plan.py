@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +54,6 @@ def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = 
     )
     batch = next(batches.epoch(0))
     arms = []
-    sizes: dict[str, float] = {}
     choice = bank_plan.choice
     share = choice.asked() / max(choice.trainings * choice.epochs, 1)  # of online answers, on average
     last = student_layout(networks)
@@ -68,10 +66,8 @@ def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = 
             asked = len(recipe.mentors) if indices is None else len(indices)
             stores = wanted and choice.keeps(method.needs)
             if stores:
-                classroom.mentors.store = _Blank(classroom, len(batch["ids"]), networks, bank_plan)
+                classroom.mentors.store = _Blank(classroom, len(batch["ids"]), networks)
                 stored = probe(runner, batch)["cost_ratio"]
-                for tap in method.needs.features:
-                    sizes |= {f"{name} {tap}": n for name, n in classroom.mentors.store.bytes(tap)}
         arms.append(
             {
                 "label": arm.label,
@@ -82,7 +78,7 @@ def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = 
                 **_loudness(networks, arm, last, batch),
             }
         )
-    bank_costs = _counted(networks, bank_plan, sum(sizes.values()))
+    bank_costs = _counted(networks, bank_plan, activations=True)
     if dearest := max((a for a in arms if a["x_floor_bank"] is not None), key=lambda a: a["x_floor"], default=None):
         bank_costs["total"] = _totals(choice, dearest["x_floor"], dearest["x_floor_bank"])
     return {
@@ -116,21 +112,25 @@ def _loudness(networks: Networks, arm: Arm, last: bool, batch: dict[str, Tensor]
     return {"gradient_ratio": entry.get("gradient_ratio"), "loud": loud(scale)}
 
 
-def _counted(networks: Networks, bank_plan: BankPlan, features: float = 0) -> dict[str, Any]:
-    """What is known without measuring; ``features``: bytes of stored activations."""
-    context = networks.context
-    choice, samples, mentors = bank_plan.choice, len(context.student_part), len(context.recipe.mentors)
+def _counted(networks: Networks, bank_plan: BankPlan, activations: bool = False) -> dict[str, Any]:
+    """What is known without measuring; the bytes are those of logits alone, or with ``activations`` of all."""
+    recipe, choice = networks.context.recipe, bank_plan.choice
+    samples, mentors = len(networks.context.student_part), len(recipe.mentors)
     asked = choice.asked() * samples * mentors
-    full = (choice.spec.views or choice.count or 0) * samples * mentors  # what has to be free, though exact fills less
-    dense = bank.Dense(networks.task_runner.answer_shape)
-    row = bank.TopK(len(context.classes), choice.spec.top) if choice.spec.top else dense
+    full = (choice.spec.views or choice.count or 0) * samples  # what has to be free, though exact fills less
     stored = choice.spec.kind != "off"
+    rows = 0  # bytes of a sample's answers by all mentors, each with a checksum
+    with torch.random.fork_rng(devices=[]):
+        for mentor in map(networks.blank_mentor, recipe.mentors if stored else ()):
+            logits = {bank.LOGITS: networks.task_runner.codec(mentor, choice.spec.top)}
+            codecs = bank_plan.codecs(networks, mentor) if activations else logits
+            rows += sum(codec.row_bytes + 4 for codec in codecs.values())
     return {
         "kind": str(choice.spec),
         "why": choice.why,
         "mentor_answers_once": round(asked) if stored else 0,
         "mentor_answers_online": round(choice.trainings * choice.epochs * samples * mentors),
-        "bytes": round(full * (row.row_bytes + 4) + features) if stored else 0,
+        "bytes": full * rows,
         "trainings": choice.trainings,
     }
 
@@ -153,7 +153,7 @@ def forecast(networks: Networks, bank_plan: BankPlan, sizes: dict[str, Any]) -> 
         top), ``views``, ``online`` (a step over the student alone where all mentors answer) and ``total`` in
         multiply-adds, as if reading stored answers cost nothing; None where no method asks a mentor.
     """
-    needs = [methods.compose(arm.parts).needs for arm in networks.context.recipe.arms()]
+    needs = networks.context.needs
     if not any(n.mentors > 0 for n in needs):
         return None
     student = (1.0 + BACKWARD) * sizes["student"]["multiply_adds"]
@@ -170,23 +170,16 @@ def forecast(networks: Networks, bank_plan: BankPlan, sizes: dict[str, Any]) -> 
 class _Blank:
     """A store that always answers the same: what looking up costs does not depend on what is there."""
 
-    def __init__(self, classroom: Classroom, batch: int, networks: Networks, bank_plan: BankPlan) -> None:
-        context = networks.context
-        device, self.classroom = context.runtime.device, classroom
-        self.answers = torch.zeros(len(classroom.mentors), batch, *networks.task_runner.answer_shape, device=device)
+    def __init__(self, classroom: Classroom, batch: int, networks: Networks) -> None:
+        device, shape = networks.context.runtime.device, networks.task_runner.answer_shape
+        self.answers = torch.zeros(len(classroom.mentors), batch, *shape, device=device)
         self.shapes = classroom.shapes.mentors if classroom.shapes is not None else {}
         self.maps = {
             tap: [torch.zeros(batch, *x, device=device) for x in shapes] for tap, shapes in self.shapes.items()
         }
-        self.rows = len(context.student_part) * (bank_plan.choice.spec.views or bank_plan.choice.count or 0)
 
     def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
         return self.answers[:, : len(ids)].clone()
 
     def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
         return tuple(x[: len(ids)].clone() for x in self.maps[tap])
-
-    def bytes(self, tap: str) -> list[tuple[str, float]]:
-        """By mentor, what storing its activations at a tap takes: fp16, and a word of 4 bytes a row."""
-        names = self.classroom.mentors.names
-        return [(name, self.rows * (2 * math.prod(x) + 4)) for name, x in zip(names, self.shapes[tap], strict=True)]
