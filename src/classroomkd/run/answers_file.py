@@ -50,14 +50,14 @@ def load_answers(path: str | Path, samples: int | None = None) -> NDArray[np.flo
             marked = tail.startswith(_MARK)
             if marked and _checksum(file, length) != tail[len(_MARK) :]:
                 raise Damaged("was changed (its checksum is another)")
-        found = np.load(path, mmap_mode="r", allow_pickle=False)  # a map: what is not there is not made
-        if not isinstance(found, np.memmap) or found.dtype != np.float32 or found.ndim < 2:
+        answers = np.load(path, mmap_mode="r", allow_pickle=False)  # a map: what is not there is not made
+        if not isinstance(answers, np.memmap) or answers.dtype != np.float32 or answers.ndim < 2:
             raise Damaged("holds no answers")
-        if found.offset + found.nbytes != length + (0 if marked else _TAIL):
+        if answers.offset + answers.nbytes != length + (0 if marked else _TAIL):
             raise Damaged("is longer than its answers")
-        if samples is not None and len(found) != samples:
-            raise Damaged(f"holds {len(found):,} answers, not {samples:,}")
-        return np.array(found)
+        if samples is not None and len(answers) != samples:
+            raise Damaged(f"holds {len(answers):,} answers, not {samples:,}")
+        return np.array(answers)
 
 
 def _checksum(file: IO[bytes], length: int) -> bytes:

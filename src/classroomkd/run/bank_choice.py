@@ -87,8 +87,8 @@ def choose(networks: Networks) -> Choice:
     space, classes = context.base_views, networks.task_runner.answer_size
     spec = BankSpec.parse(recipe.bank)
     taught = [n for n in context.needs if n.mentors > 0]
-    kept = [n for n in taught if spec.kind != "auto" or not _reads_maps(n)]
-    trainings, epochs = len(kept or taught) * len(recipe.seeds), recipe.train.epochs
+    stored = [n for n in taught if spec.kind != "auto" or not _reads_maps(n)]
+    trainings, epochs = len(stored or taught) * len(recipe.seeds), recipe.train.epochs
     draws, run = trainings * epochs, (trainings, epochs, space.count)
     if spec.top is not None and spec.top >= classes:
         raise UserError(f"bank: top={spec.top} of {classes} classes keeps them all; leave top out")
@@ -104,23 +104,23 @@ def choose(networks: Networks) -> Choice:
         return Choice(spec, "as the recipe says", answers, *run)
     if not taught:
         return Choice(BankSpec("off"), "no method asks a mentor", answers, *run)
-    if not kept:
+    if not stored:
         why = "feature maps are read, which take much room: bank=views=V stores them"
         return Choice(BankSpec("off"), why, answers, *run)
 
     # What its files take when full: much of ``exact`` may never be asked, but has to be free.
     views = {**answers, "off": 0.0, "exact": float(space.count or 0)}
-    taps = union(kept)
+    taps = union(stored)
     features = activation_size(networks, taps) if taps else 0
     each = 2.0 * len(context.student_part) * (len(recipe.mentors) * classes + features)
     possible = {k: n for k, n in answers.items() if each * views[k] <= MOST_BYTES}
     best = min(possible, key=lambda k: (possible[k], k != "exact", k != "off"))
     many = f"{trainings} training{'s' * (trainings != 1)}"
     why = f"the fewest answers of the mentors: {possible[best]:.1f} a sample instead of {draws} in {many}"
-    if len(kept) < len(taught):
+    if len(stored) < len(taught):
         why += "; methods that read feature maps, which take much room, ask the mentors (bank=views=V stores maps)"
     why = why if best != "off" else "nothing would be asked twice"
-    return Choice(BankSpec.parse(best), why, answers, *run, maps=len(kept) == len(taught))
+    return Choice(BankSpec.parse(best), why, answers, *run, maps=len(stored) == len(taught))
 
 
 def _reads_maps(needs: Needs) -> bool:

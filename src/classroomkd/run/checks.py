@@ -229,7 +229,7 @@ def _check_batches(networks: Networks, mentor: int | None) -> None:
 
 def _refuses_one(network: nn.Module, image: torch.Tensor) -> str | None:
     """What torch says against training on one sample; None where it does not mind. The network stays as it is."""
-    kept, training = {k: v.clone() for k, v in network.state_dict().items()}, network.training
+    weights, training = {k: v.clone() for k, v in network.state_dict().items()}, network.training
     first = next(network.parameters(), image)
     try:
         with torch.no_grad(), torch.random.fork_rng([]):
@@ -237,6 +237,6 @@ def _refuses_one(network: nn.Module, image: torch.Tensor) -> str | None:
     except ValueError as error:
         return str(error).partition(",")[0] if "more than 1 value per channel" in str(error) else None
     finally:
-        network.load_state_dict(kept)
+        network.load_state_dict(weights)
         network.train(training)
     return None

@@ -73,8 +73,8 @@ def _students(networks: Networks, out: Path) -> int:
 def _answers(networks: Networks, bank_plan: BankPlan, root: Path) -> int:
     """Bytes that the mentors' stores still take."""
     context = networks.context
-    asked = bank_plan.ahead or any(needs.mentors > 0 for needs in context.needs)
-    if bank_plan.choice.spec.kind == "off" or not asked:
+    used = bank_plan.ahead or any(needs.mentors > 0 for needs in context.needs)
+    if bank_plan.choice.spec.kind == "off" or not used:
         return 0
     share = bank_plan.samples(len(context.student_part))
     need, views, held = 0, bank_plan.views.count or 0, _held(context, bank_plan, root)

@@ -63,10 +63,10 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
     changed = _differences(stored, recipe)
     old, task = list[str](), recipe.task.name
     for arm in recipe.arms():
-        made = out / arm.slug / "arm.json"
-        if not os.path.lexists(made):
+        arm_file = out / arm.slug / "arm.json"
+        if not os.path.lexists(arm_file):
             continue
-        before = read_json(made, _ARM, remedy=f"put it back, or remove {made.parent} to teach this arm anew")
+        before = read_json(arm_file, _ARM, remedy=f"put it back, or remove {arm_file.parent} to teach this arm anew")
         if _today(before, task) != _today(_identity(arm), task):
             changed.append(f"the arm '{arm.label}'")
         elif versions := _other_versions(before, arm):
@@ -188,7 +188,7 @@ def _other_versions(identity: Any, arm: Arm) -> str:
     """``version 1 of kd, this is 2`` for the methods of a stored arm whose version was another; 1 where none stands."""
     raised = methods.raised(arm.parts)
     versions = [(name, version[0] if version else 1, raised.get(name, 1)) for name, _, *version in identity]
-    return ", ".join(f"version {made} of {name}, this is {now}" for name, made, now in versions if made != now)
+    return ", ".join(f"version {then} of {name}, this is {now}" for name, then, now in versions if then != now)
 
 
 def first_rank() -> bool:

@@ -63,7 +63,7 @@ def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = 
             classroom, method = runner.classroom, runner.classroom.method
             wanted = method.needs.mentors > 0
             costs, indices = probe(runner, batch), method.mentor_indices
-            asked = len(recipe.mentors) if indices is None else len(indices)
+            teaching = len(recipe.mentors) if indices is None else len(indices)
             stores = wanted and choice.keeps(method.needs)
             if stores:
                 classroom.mentors.store = _Blank(classroom, len(batch["ids"]), networks)
@@ -71,7 +71,7 @@ def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = 
         arms.append(
             {
                 "label": arm.label,
-                "mentor_forwards": round(asked * (share if stores else 1), 2) if wanted else 0,
+                "mentor_forwards": round(teaching * (share if stores else 1), 2) if wanted else 0,
                 "x_floor": round(costs["cost_ratio"], 2),
                 "x_floor_bank": round(stored, 2) if stores else None,
                 "step_ms": round(costs["step_ms"], 2),
@@ -116,7 +116,7 @@ def _counted(networks: Networks, bank_plan: BankPlan, activations: bool = False)
     """What is known without measuring; the bytes are those of logits alone, or with ``activations`` of all."""
     recipe, choice = networks.context.recipe, bank_plan.choice
     samples, mentors = len(networks.context.student_part), len(recipe.mentors)
-    asked = choice.asked() * samples * mentors
+    once = choice.asked() * samples * mentors
     full = (choice.spec.views or choice.count or 0) * samples  # what has to be free, though exact fills less
     stored = choice.spec.kind != "off"
     rows = 0  # bytes of a sample's answers by all mentors, each with a checksum
@@ -128,7 +128,7 @@ def _counted(networks: Networks, bank_plan: BankPlan, activations: bool = False)
     return {
         "kind": str(choice.spec),
         "why": choice.why,
-        "mentor_answers_once": round(asked) if stored else 0,
+        "mentor_answers_once": round(once) if stored else 0,
         "mentor_answers_online": round(choice.trainings * choice.epochs * samples * mentors),
         "bytes": full * rows,
         "trainings": choice.trainings,

@@ -242,5 +242,5 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
             for process in list((self._pool._processes or {}).values()):
                 with suppress(Exception):
                     process.kill()
-        kept = sum("checkpoint" in str(future.exception()) for future in running if future.exception() is not None)
-        return f"; {kept} training{'s' * (kept != 1)} wrote a checkpoint" if kept else ""
+        written = sum("checkpoint" in str(future.exception()) for future in running if future.exception() is not None)
+        return f"; {written} training{'s' * (written != 1)} wrote a checkpoint" if written else ""
