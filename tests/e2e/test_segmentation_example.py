@@ -23,8 +23,8 @@ from classroomkd.export import load_student
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "segmentation"
 QUICK = [
-    "data.options.train=60", "data.options.test=20", "train.epochs=2", "mentor_train.epochs=2", "seeds=[0]",
-    "mentors=[{name: wide, model: segnet16}, {name: narrow, model: segnet8}]", "workers=2", "threads=1",
+    "data.options.train=60", "data.options.test=20", "train.epochs=2", "mentor_train.epochs=2", "student.samples=20",
+    "seeds=[0]", "mentors=[{name: wide, model: segnet16}, {name: narrow, model: segnet8}]", "workers=2", "threads=1",
 ]  # fmt: skip
 
 
