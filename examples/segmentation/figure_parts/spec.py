@@ -33,7 +33,6 @@ class SegmentationSpec(TaskDescription):
         samples="pictures",
         seen="pictures",
         spot="cell",
-        spots="cells",
         share="% of a class's cells",
         share_of="share of the class's cells",
         whole="cells of the class",

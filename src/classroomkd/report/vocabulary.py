@@ -63,17 +63,7 @@ def vocabulary(task: str, metric: str = "", by_unit: str = "", measure: Metric |
         known = tasks.describe(task).vocabulary
     if metric in ("", "accuracy"):
         return known
-    measure = measure or measure_of(task, metric)
-    return replace(
-        known,
-        metric=metric,
-        by_unit=by_unit or metric,
-        key="score",
-        heading=f"{metric} {measure.sign}",
-        suffix=f" {metric}",
-        measure=measure,
-        scores="Scores",
-    )
+    return replace(known, metric=metric, by_unit=by_unit or metric, measure=measure or measure_of(task, metric))
 
 
 def vocabulary_of(rows: Iterable[Mapping[str, Any]]) -> Vocabulary:
@@ -82,7 +72,7 @@ def vocabulary_of(rows: Iterable[Mapping[str, Any]]) -> Vocabulary:
     if len(several) == 1:
         return several.pop()
     signs = {say.measure.sign for say in several}
-    return CLASSES if len(signs) < 2 else replace(CLASSES, heading="test", measure=Metric("score", unit=""))
+    return CLASSES if len(signs) < 2 else replace(CLASSES, measure=Metric("score", unit=""))
 
 
 def _of_row(row: Mapping[str, Any]) -> Vocabulary:

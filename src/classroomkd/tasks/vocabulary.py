@@ -16,40 +16,56 @@ class Vocabulary:
     """What a task's scores, units and samples are called; of classification unless it says otherwise.
 
     Attributes:
-        rebuilt: what a reconstructed rule is, the end of a sentence.
         metric: the score that counts, within a sentence.
         on_val: the same of the validation part, where it has another name.
         by_unit: the score of one class or joint.
-        key: of a score in the data behind charts, where a metric's own name could not stand.
-        heading: of a column of test scores.
-        suffix: what stands after ``81.2 %`` so that nobody takes it for accuracy.
         measure: unit and direction of the scores.
-        scores: several of them.
         unit, units: what a sample's answer is about.
         samples: what a part consists of.
         seen: what a network was trained on so many of.
-        spot, spots: what a mentor is active on or not.
+        spot: what a mentor is active on or not.
         share, share_of, whole: of what a heat map by unit shows shares (as a title, under one), over what it has means.
+        rebuilt: what a reconstructed rule is, the end of a sentence.
     """
 
     metric: str = "accuracy"
     on_val: str = ""
     by_unit: str = "accuracy"
-    key: str = "accuracy"
-    heading: str = "test %"
-    suffix: str = ""
     measure: Metric = ACCURACY
-    scores: str = "Accuracies"
     unit: str = "class"
     units: str = "classes"
     samples: str = "samples"
     seen: str = "labels"
     spot: str = "sample"
-    spots: str = "samples"
     share: str = "% of a class's samples"
     share_of: str = "share of the class's samples"
     whole: str = "samples of the class"
     rebuilt: str = "rebuilt from a description, not from the authors' code"
+
+    @property
+    def spots(self) -> str:
+        """Several of ``spot``."""
+        return f"{self.spot}s"
+
+    @property
+    def key(self) -> str:
+        """Of a score in the data behind charts, where a metric's own name could not stand."""
+        return "accuracy" if self.metric == "accuracy" else "score"
+
+    @property
+    def scores(self) -> str:
+        """Several of them, at the start of a sentence."""
+        return "Accuracies" if self.metric == "accuracy" else "Scores"
+
+    @property
+    def suffix(self) -> str:
+        """What stands after ``81.2 %`` so that nobody takes it for accuracy."""
+        return "" if self.metric == "accuracy" else f" {self.metric}"
+
+    @property
+    def heading(self) -> str:
+        """Of a column of test scores."""
+        return f"test {self.measure.sign}".strip() if self.metric == "accuracy" else self.metric_and_sign
 
     @property
     def val(self) -> str:

@@ -56,7 +56,6 @@ class PoseSpec(TaskDescription):
         samples="persons",
         seen="persons",
         spot="joint",
-        spots="joints",
         share="% of the persons with a joint",
         share_of="share of the persons with the joint",
         whole="persons with the joint",
