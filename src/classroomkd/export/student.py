@@ -121,7 +121,7 @@ def load_student(path: str | Path, module: nn.Module | None = None, *, trust_cod
             "and load the file with safetensors.torch.load_file"
         )
     else:
-        module = files.build(about["model"], known.classes, known.shape, trust_code)
+        module = files.network(about["model"], len(known.classes), known.shape, trust_code)
     models.load_checkpoint(module, path, what="student")
     return Student(
         module.eval(), known.classes, known.mean, known.std, known.shape, known.size, about["model"], about,

@@ -6,14 +6,13 @@ point's name is the task's, its value ``module:ROW``, a :class:`TaskRow`.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection, Iterator
 from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from classroomkd.errors import UserError, did_you_mean
-from classroomkd.tasks.row import TaskRow
+from classroomkd.tasks.row import TaskRow, loaded
 
 if TYPE_CHECKING:
     from classroomkd.classroom.task import Task
@@ -65,11 +64,7 @@ def find_row(name: str) -> TaskRow:
     if name not in _plugins():
         raise UserError(f"unknown task '{name}'{did_you_mean(name, names())}; known: {', '.join(names())}")
     target = _plugins()[name].value
-    module, _, attribute = target.partition(":")
-    try:
-        row = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"task '{name}' is listed as {target} but cannot be loaded: {error}") from error
+    row = loaded(name, target)
     if not isinstance(row, TaskRow) or row.name != name:
         raise UserError(f"task '{name}' is listed as {target}, which is no TaskRow of that name")
     return row

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
 
 from classroomkd import tasks
+from classroomkd._files import atomic_write
+from classroomkd._terminal import data_stream
+from classroomkd.data.decode import DecodeError, decode
 from classroomkd.errors import UserError
+from classroomkd.tasks.data import load
+from classroomkd.train.inputs import Inputs
+from classroomkd.train.scoring import answers
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from classroomkd.data import ImageSet
+    from classroomkd.data import ImageSet, Part
     from classroomkd.export import Student
     from classroomkd.export.graph import Graph
     from classroomkd.recipe import Arm
     from classroomkd.run.networks import Networks
 
-__all__ = ["EvaluateRequest", "PredictRequest", "Shown", "TaskFiles", "files_of", "refuse_options"]
+__all__ = ["EvaluateRequest", "PredictRequest", "Shown", "TaskFiles", "files_of", "placed", "refuse_options"]
 
 Shown = tuple[Mapping[str, Any], Callable[[], None]]  # an answer as plain data, and what prints it
 
@@ -56,44 +64,39 @@ class EvaluateRequest:
     official: bool = False
     run: Path | None = None
 
-    def check(self, images: ImageSet) -> None:
-        """Whether these are the images that the student's run was made with: the run's own must be, of others it is
-        said.
+    def load(self, **options: Any) -> ImageSet:
+        """The data: the run's own, or the source that was given, with ``options`` (``size``) beside it.
 
         Raises:
-            UserError: the run's own data have changed since; a score of them would not be the run's.
+            UserError: neither is there; the run's own data have changed since, so that a score of them would not be
+                the run's; and what loading raises.
         """
-        from classroomkd.run.folder import stored_data
+        images = load(self._section(options), task=self.student.task, trust_code=self.trust_code)
+        self._check(images)
+        return images
 
-        made = None if self.run is None else stored_data(self.run)
-        if made is None:
-            return
-        same = made.fingerprint == images.fingerprint
+    def parts(self, images: ImageSet) -> list[Part]:
+        """What is to be scored of them."""
+        return [getattr(images, name) for name in self._part_names]
+
+    def answers(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+        """The student's answers (N, …) to these parts, float32, and the targets (N, …)."""
+        module, inputs = placed(self.student, self.device)
+        pairs = [answers(module, part, inputs) for part in self.parts(images)]
+        return torch.cat([answer for answer, _ in pairs]), torch.cat([target for _, target in pairs])
+
+    def described(self, images: ImageSet) -> dict[str, Any]:
+        """What a result as plain data begins with."""
+        return {"student": str(self.path), "data": images.name, "part": self.part}
+
+    @property
+    def _part_names(self) -> tuple[str, ...]:
+        return ("train", "val", "test") if self.part == "all" else (self.part,)
+
+    def _section(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """A recipe's ``data:``."""
         if self.source is not None:
-            told = (
-                "these are the images of the student's run, those it was taught with among them"
-                if same and self.part in ("train", "all")
-                else "these are the images of the student's run"
-                if same
-                else "these are other images than those of the student's run"
-            )
-            print(f"note: {told}", file=sys.stderr)
-            return
-        parts = ("train", "val", "test") if self.part == "all" else (self.part,)
-        if not same or any(made.parts.get(name) != getattr(images, name).digest() for name in parts):
-            raise UserError(
-                f"{self.run} was made with other images or another split of '{images.name}' than there are now, so a "
-                "score of these would not be the run's; put them back, or say that others are meant: --data SOURCE"
-            )
-
-    def spec(self, **sizes: Any) -> dict[str, Any]:
-        """The data section: the run's own, or the source that was given at the student's size.
-
-        Raises:
-            UserError: neither is there.
-        """
-        if self.source is not None:
-            return {"source": self.source, "unreadable": self.unreadable, **sizes}
+            return {"source": self.source, "unreadable": self.unreadable, **options}
         if self.recipe is None:
             raise UserError(
                 f"{self.path} lies in no run folder; say which data to score it on: --data imagefolder:DIR (pose: "
@@ -105,6 +108,25 @@ class EvaluateRequest:
                 f"{self.run}/recipe.yaml is damaged (it has no data); put it back, or name the data: --data"
             )
         return {str(k): v for k, v in own.items() if v is not None}
+
+    def _check(self, images: ImageSet) -> None:
+        """Refuse a run's own data where they have changed; of others, print whether they are the run's."""
+        from classroomkd.run.folder import stored_data
+
+        stored = None if self.run is None else stored_data(self.run)
+        if stored is None:
+            return
+        same = stored.fingerprint == images.fingerprint
+        if self.source is not None:
+            which = "the images" if same else "other images than those"
+            taught = ", those it was taught with among them" if same and self.part in ("train", "all") else ""
+            print(f"note: these are {which} of the student's run{taught}", file=sys.stderr)
+            return
+        if not same or any(stored.parts.get(name) != getattr(images, name).digest() for name in self._part_names):
+            raise UserError(
+                f"{self.run} was made with other images or another split of '{images.name}' than there are now, so a "
+                "score of these would not be the run's; put them back, or say that others are meant: --data SOURCE"
+            )
 
 
 @dataclass(frozen=True)
@@ -134,6 +156,42 @@ class PredictRequest:
     draw: Path | None = None
     flip_test: bool = False
 
+    def read(self, skipped: list[str]) -> Iterator[tuple[list[Path], Tensor]]:
+        """Batch by batch the files that can be read, and their pixels (B, C, H, W) uint8 as the student takes them.
+
+        Names of the others, and why, are added to ``skipped``.
+
+        Raises:
+            UserError: there is none; at once, before anything is written.
+        """
+        batches = self._batches(skipped)
+        first = next(batches, None)
+        if first is None:
+            raise UserError(f"no image in {self.images} could be read: {'; '.join(skipped[:3])}")
+        return chain([first], batches)
+
+    def _batches(self, skipped: list[str]) -> Iterator[tuple[list[Path], Tensor]]:
+        for start in range(0, len(self.files), self.batch_size):
+            names, pixels = [], []
+            for file in self.files[start : start + self.batch_size]:
+                try:
+                    image = decode(file, self.student.side)
+                except DecodeError as error:
+                    skipped.append(f"{file}: {error}")
+                    continue
+                if image.shape != self.student.shape:
+                    got, wanted = ("x".join(map(str, shape)) for shape in (image.shape, self.student.shape))
+                    skipped.append(f"{file}: gives {got} pixels, the student takes {wanted}")
+                    continue
+                names.append(file)
+                pixels.append(torch.from_numpy(image))
+            if names:
+                yield names, torch.stack(pixels)
+
+    def open_out(self) -> AbstractContextManager[IO[str]]:
+        """The file, which is written whole or not at all, or standard output."""
+        return nullcontext(data_stream()) if self.out is None else atomic_write(self.out, "w")
+
 
 class TaskFiles(ABC):
     """A task's students in their files, and what ``evaluate``, ``predict``, ``export`` and ``inspect`` do for it.
@@ -146,8 +204,16 @@ class TaskFiles(ABC):
     predict_options: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def build(self, model: str, classes: tuple[str, ...], shape: tuple[int, int, int], trust_code: bool) -> nn.Module:
-        """A student's network, with fresh weights, for inputs of ``shape`` (C, H, W)."""
+    def network(self, model: str, count: int, shape: tuple[int, int, int], trust_code: bool) -> nn.Module:
+        """A network by name, with fresh weights, for inputs of ``shape`` (C, H, W) and ``count`` classes or joints.
+
+        Raises:
+            UserError: there is none.
+        """
+
+    def head(self, module: nn.Module, model: str, shape: tuple[int, int, int]) -> str | None:
+        """What a network of :meth:`network` answers, where there is more to say than their number."""
+        return None
 
     def read_answers(self, path: Path, about: Mapping[str, str], size: tuple[int, int]) -> Any:
         """What a file's metadata say about the meaning of answers beside ``classes``: ``Student.answers``.
@@ -174,7 +240,7 @@ class TaskFiles(ABC):
         """
 
     @abstractmethod
-    def evaluate(self, asked: EvaluateRequest) -> Shown:
+    def evaluate(self, request: EvaluateRequest) -> Shown:
         """Score a student on data.
 
         Raises:
@@ -190,7 +256,7 @@ class TaskFiles(ABC):
         raise UserError(f"{path}: a file of answers cannot be scored for this task")
 
     @abstractmethod
-    def predict(self, asked: PredictRequest) -> list[str]:
+    def predict(self, request: PredictRequest) -> list[str]:
         """Write what a student says about images; returns what was left out, and why.
 
         Raises:
@@ -203,18 +269,6 @@ class TaskFiles(ABC):
         """Keep samples of the test part with what everybody says about them in the run's folder, for its page."""
         return None
 
-    @abstractmethod
-    def network(self, model: str, count: int, shape: tuple[int, int, int], trust_code: bool) -> nn.Module:
-        """A network by name for ``classroomkd inspect``, with answers of ``count`` classes or joints.
-
-        Raises:
-            UserError: there is none.
-        """
-
-    def head(self, module: nn.Module, model: str, shape: tuple[int, int, int]) -> str | None:
-        """What a network of :meth:`network` answers, where there is more to say than their number."""
-        return None
-
 
 def files_of(task: str) -> TaskFiles:
     """The files of a task, by its name.
@@ -224,6 +278,11 @@ def files_of(task: str) -> TaskFiles:
     """
     files: TaskFiles = tasks.find_row(task).open_files()
     return files
+
+
+def placed(student: Student, device: torch.device) -> tuple[nn.Module, Inputs]:
+    """A student's network on a device, and what makes its inputs there."""
+    return student.module.to(device), Inputs(student.mean, student.std, device)
 
 
 def refuse_options(student: Student, options: Mapping[str, Any], taken: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from classroomkd.classroom.task import Task
     from classroomkd.tasks.spec import TaskDescription
 
-__all__ = ["TaskRow"]
+__all__ = ["TaskRow", "loaded"]
 
 
 class TaskRow(NamedTuple):
@@ -44,7 +44,7 @@ class TaskRow(NamedTuple):
         Raises:
             UserError: as :meth:`load` does.
         """
-        description: TaskDescription = _made(self.name, self.spec)
+        description: TaskDescription = _instance(self.name, self.spec)
         return description
 
     @property
@@ -55,7 +55,7 @@ class TaskRow(NamedTuple):
 
     def open_files(self) -> Any:
         """The task's one object of ``files``; typed in ``tasks/files.py``, which stands above this file."""
-        return _made(self.name, self.files)
+        return _instance(self.name, self.files)
 
     def load(self, part: str) -> Any:
         """The class of a part: ``spec``, ``task``, ``runner`` or ``files``.
@@ -63,10 +63,15 @@ class TaskRow(NamedTuple):
         Raises:
             UserError: a plug-in's part that cannot be imported.
         """
-        return _loaded(self.name, getattr(self, part))
+        return loaded(self.name, getattr(self, part))
 
 
-def _loaded(name: str, target: str) -> Any:
+def loaded(name: str, target: str) -> Any:
+    """What ``target`` (``module:attribute``) of a task is.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -75,5 +80,5 @@ def _loaded(name: str, target: str) -> Any:
 
 
 @cache
-def _made(name: str, target: str) -> Any:
-    return _loaded(name, target)()
+def _instance(name: str, target: str) -> Any:
+    return loaded(name, target)()

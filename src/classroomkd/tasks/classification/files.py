@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
 
 from classroomkd import models
+from classroomkd._terminal import Console
+from classroomkd.classroom import prediction_of
 from classroomkd.errors import UserError
-from classroomkd.tasks.files import EvaluateRequest, PredictRequest, Shown, TaskFiles
+from classroomkd.export.card import made_by, numbers, sizes
+from classroomkd.export.graph import Graph, Prediction
+from classroomkd.tasks.files import EvaluateRequest, PredictRequest, Shown, TaskFiles, placed
+from classroomkd.train.scoring import as_json, score
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from classroomkd.export import Student
-    from classroomkd.export.graph import Graph
 
 __all__ = ["ClassificationFiles"]
 
@@ -23,45 +33,15 @@ class ClassificationFiles(TaskFiles):
 
     predict_options = ("top",)
 
-    def build(self, model: str, classes: tuple[str, ...], shape: tuple[int, int, int], trust_code: bool) -> nn.Module:
-        """See the base."""
-        return self.network(model, len(classes), shape, trust_code)
-
     def network(self, model: str, count: int, shape: tuple[int, int, int], trust_code: bool) -> nn.Module:
         """See the base."""
         return models.resolve(model, count, trust_code=trust_code, in_channels=shape[0])
 
     def card(self, student: Student, target: Path) -> str:
         """See the base."""
-        return _card(student, target)
-
-    def graph(self, student: Student, decode: str | None) -> Graph:
-        """See the base: one logit a class."""
-        from classroomkd.export.graph import Graph, Prediction
-
-        if decode is not None:
-            raise UserError("--decode is for pose; this student's answer is one logit a class")
-        return Graph(Prediction(student.module.to("cpu").eval()), "logits")
-
-    def evaluate(self, asked: EvaluateRequest) -> Shown:
-        """See the base."""
-        from classroomkd.tasks.classification.evaluate import score_classes
-
-        return score_classes(asked)
-
-    def predict(self, asked: PredictRequest) -> list[str]:
-        """See the base."""
-        from classroomkd.tasks.classification.predict import predict_classes
-
-        return predict_classes(asked)
-
-
-def _card(student: Student, target: Path) -> str:
-    from classroomkd.export.card import made_by, numbers, sizes
-
-    channels, height, width = student.shape
-    names = ", ".join(student.classes[:20]) + (", …" if len(student.classes) > 20 else "")
-    return f"""# {student.model}, {len(student.classes)} classes
+        channels, height, width = student.shape
+        names = ", ".join(student.classes[:20]) + (", …" if len(student.classes) > 20 else "")
+        return f"""# {student.model}, {len(student.classes)} classes
 
 {made_by(student)}
 
@@ -78,3 +58,79 @@ net = ck.models.create("{student.model}", num_classes={len(student.classes)}).ev
 net.load_state_dict(load_file("{target.name}"))
 ```
 """
+
+    def graph(self, student: Student, decode: str | None) -> Graph:
+        """See the base: one logit a class."""
+        if decode is not None:
+            raise UserError("--decode is for pose; this student's answer is one logit a class")
+        return Graph(Prediction(student.module.to("cpu").eval()), "logits")
+
+    def evaluate(self, request: EvaluateRequest) -> Shown:
+        """See the base: accuracy, and accuracy by class."""
+        student = request.student
+        images = request.load(size=student.side)
+        if sorted(images.classes) != sorted(student.classes):
+            raise UserError(
+                f"the student knows {len(student.classes)} classes ({', '.join(student.classes[:4])}, …), the data "
+                f"'{images.name}' has {len(images.classes)} ({', '.join(images.classes[:4])}, …); they must be the same"
+            )
+        if images.shape != student.shape:
+            got, wanted = ("x".join(map(str, shape)) for shape in (images.shape, student.shape))
+            raise UserError(
+                f"the data '{images.name}' has {got} pixels, the student takes {wanted}; convert the images first"
+            )
+        logits, target = request.answers(images)
+        # The same classes in another order (a folder's are sorted by name) are matched by name.
+        place = torch.tensor([student.classes.index(name) for name in images.classes], device=target.device)
+        result = score(logits, place[target], len(student.classes))
+
+        def show() -> None:
+            where = f"{images.name} {request.part} ({result.samples:,} images)"
+            print(f"{request.path}: {result.accuracy:.2%} on {where}, loss {result.loss:.4f}")
+            table = Table("class", "accuracy")
+            for name, accuracy in zip(student.classes, result.per_class, strict=True):
+                table.add_row(name, "–" if accuracy is None else f"{accuracy:.1%}")
+            Console().print(table)
+
+        return {**request.described(images), **as_json(result)}, show
+
+    def predict(self, request: PredictRequest) -> list[str]:
+        """See the base: the ``top`` classes of every image."""
+        if request.out is not None and request.out.suffix == ".json":
+            raise UserError(f"--out {request.out}: classes are written as .csv or .jsonl")
+        top = min(request.top or 1, len(request.student.classes))
+        skipped: list[str] = []
+        rows = _rows(request, request.read(skipped), top)
+        with request.open_out() as file:
+            _write(file, rows, request.lines, top)
+        if request.out is not None:
+            print(f"{len(request.files) - len(skipped)} images -> {request.out}", file=sys.stderr)
+        return skipped
+
+
+def _rows(request: PredictRequest, batches: Iterable[tuple[list[Path], Tensor]], top: int) -> Iterator[dict[str, Any]]:
+    """What is written of every image."""
+    module, inputs = placed(request.student, request.device)
+    for files, pixels in batches:
+        with torch.no_grad():
+            logits = prediction_of(module(inputs(pixels)))
+        probabilities, classes = logits.float().softmax(-1).topk(top)
+        for file, p, k in zip(files, probabilities.tolist(), classes.tolist(), strict=True):
+            yield {
+                "file": str(file),
+                "classes": [request.student.classes[i] for i in k],
+                "probabilities": [round(x, 6) for x in p],
+            }
+
+
+def _write(file: IO[str], rows: Iterator[dict[str, Any]], lines: bool, top: int) -> None:
+    if lines:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+        return
+    writer = csv.writer(file, lineterminator="\n")
+    names = [f"{kind}_{i + 1}" if top > 1 else kind for i in range(top) for kind in ("class", "probability")]
+    writer.writerow(["file", *names])
+    for row in rows:
+        pairs = zip(row["classes"], row["probabilities"], strict=True)
+        writer.writerow([row["file"], *(x for pair in pairs for x in pair)])

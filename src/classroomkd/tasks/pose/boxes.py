@@ -105,9 +105,9 @@ def _annotated(content: bytes, path: Path, files: Sequence[Path], root: Path) ->
     if (~usable).any():
         notes.append(f"{path.name}: {int((~usable).sum())} crowds and persons without a labelled joint")
     known = _Names(files, root)
-    there = {row: known.find(picture.file) for row, picture in enumerate(listing.pictures)}
-    pictures = tuple(p._replace(file=there[row] or p.file) for row, p in enumerate(listing.pictures))
-    missing = np.array([there[int(row)] is None for row in people.picture], bool) & usable
+    names = [known.find(picture.file) for picture in listing.pictures]
+    pictures = tuple(p._replace(file=name or p.file) for name, p in zip(names, listing.pictures, strict=True))
+    missing = np.array([names[row] is None for row in people.picture], bool) & usable
     _tell_missing(path, [pictures[int(row)].file for row in people.picture[missing]], int(usable.sum()), root, notes)
     rows = np.flatnonzero(usable & ~missing)
     notes += _without(known, [pictures[int(row)].file for row in people.picture[rows]], path)
@@ -120,36 +120,39 @@ def _annotated(content: bytes, path: Path, files: Sequence[Path], root: Path) ->
 def _listed(read: list[Any], path: Path, files: Sequence[Path], root: Path) -> Boxes:
     notes: list[str] = []
     known, numbers = _Names(files, root), _numbered(files, root)
-    mine = [entry for entry in read if entry.get("category_id", 1) == 1]
-    if len(mine) < len(read):
-        notes.append(f"{path.name}: {len(read) - len(mine)} boxes of categories other than 1 (persons)")
-    found: dict[str, tuple[int, Picture]] = {}
-    rows: list[tuple[int, list[float], float]] = []
+    persons = [entry for entry in read if entry.get("category_id", 1) == 1]
+    if len(persons) < len(read):
+        notes.append(f"{path.name}: {len(read) - len(persons)} boxes of categories other than 1 (persons)")
+    pictures: dict[str, Picture] = {}
+    names: list[str] = []
+    boxes: list[list[float]] = []
+    scores: list[float] = []
     missing: list[str] = []
     broken: dict[str, str] = {}
-    for place, entry in enumerate(mine):
+    for place, entry in enumerate(persons):
         box, score = _numbers(entry, f"--boxes {path}: box {place} (from 0)")
         name = known.find(str(entry["file_name"])) if "file_name" in entry else known.called(entry["image_id"])
         if name is None:
             missing.append(str(entry.get("file_name", entry.get("image_id"))))
             continue
-        if name not in found and name not in broken:
+        if name not in pictures and name not in broken:
             try:
                 number = int(entry.get("image_id", numbers[name]))
-                found[name] = len(found), Picture(number, name, *decode.oriented_size(root / name))
+                pictures[name] = Picture(number, name, *decode.oriented_size(root / name))
             except decode.DecodeError as error:
                 broken[name] = f"{root / name}: {error}"
-        if name in found:
-            rows.append((found[name][0], box, score))
-    _tell_missing(path, missing, len(mine), root, notes)
-    pictures = tuple(picture for _, picture in found.values())
-    if len({picture.id for picture in pictures}) < len(pictures):
+        if name in pictures:
+            names.append(name)
+            boxes.append(box)
+            scores.append(score)
+    _tell_missing(path, missing, len(persons), root, notes)
+    if len({picture.id for picture in pictures.values()}) < len(pictures):
         raise UserError(f"--boxes {path}: two images have the same image_id; give each its own")
-    notes += [*broken.values(), *_without(known, [*found, *broken], path)]
+    notes += [*broken.values(), *_without(known, [*pictures, *broken], path)]
+    place_of = {name: place for place, name in enumerate(pictures)}
     return Boxes(
-        path.name, _Upright(root), pictures, np.array([row for row, _, _ in rows], np.int64),
-        np.array([box for _, box, _ in rows], np.float64).reshape(-1, 4), np.array([score for _, _, score in rows]),
-        detected=True, skipped=notes,
+        path.name, _Upright(root), tuple(pictures.values()), np.array([place_of[name] for name in names], np.int64),
+        np.array(boxes, np.float64).reshape(-1, 4), np.array(scores), detected=True, skipped=notes,
     )  # fmt: skip
 
 
@@ -186,14 +189,14 @@ class _Names:
     """The images there are, found by what a file of boxes calls them."""
 
     def __init__(self, files: Sequence[Path], root: Path) -> None:
-        self.every = [file.relative_to(root).as_posix() for file in files]
+        self.names = [file.relative_to(root).as_posix() for file in files]
         self._by_name: dict[str, list[str]] = {}
         self._by_number: dict[int, list[str]] = {}
-        for file, name in zip(files, self.every, strict=True):
+        for file, name in zip(files, self.names, strict=True):
             self._by_name.setdefault(file.name, []).append(name)
             if file.stem.isascii() and file.stem.isdigit():
                 self._by_number.setdefault(int(file.stem), []).append(name)
-        self._there = set(self.every)
+        self._there = set(self.names)
 
     def find(self, name: str) -> str | None:
         """By its path below the folder, or by its name alone where only one is called so."""
@@ -219,6 +222,6 @@ def _tell_missing(path: Path, missing: list[str], total: int, root: Path, notes:
 
 def _without(known: _Names, names: Sequence[str], path: Path) -> list[str]:
     """A note on the images that nobody has a box in."""
-    alone = sorted(set(known.every) - set(names))
+    alone = sorted(set(known.names) - set(names))
     shown = ", ".join(alone[:3]) + (", …" if len(alone) > 3 else "")
     return [f"{len(alone)} images without a box in {path.name} ({shown})"] if alone else []

@@ -1,10 +1,14 @@
-"""``classroomkd evaluate`` of a pose student: the metrics by name, by joint, and by pycocotools on request."""
+"""``classroomkd evaluate`` of a pose student, and of a file of answers in COCO's results format, whoever wrote it.
+
+Metrics go by their names, some by joint; pycocotools' figures stand beside ours on request.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,77 +16,77 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from classroomkd import data as data_
 from classroomkd._terminal import Console
-from classroomkd.data.images import ImageSet, Part
+from classroomkd.data import make_views
+from classroomkd.data.images import ImageSet
+from classroomkd.data.keypoints import checks
+from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource
 from classroomkd.data.keypoints.crops import PADDING
-from classroomkd.data.keypoints.people import People
+from classroomkd.data.keypoints.people import People, join
+from classroomkd.data.sources.base import Request
+from classroomkd.data.sources.table import open_source
 from classroomkd.errors import UserError
-from classroomkd.tasks.files import EvaluateRequest, Shown
-from classroomkd.tasks.pose.judging import answered, judge, truth_of
+from classroomkd.tasks.files import EvaluateRequest, Shown, placed
+from classroomkd.tasks.pose.judging import answered, as_truth, judge, truth_of
 from classroomkd.tasks.pose.official import official_ap
+from classroomkd.tasks.pose.oks import by_visibility, keypoint_ap
 from classroomkd.tasks.pose.reading import read_answers, sum_up
-from classroomkd.tasks.pose.spec import PoseSpec
+from classroomkd.tasks.pose.results import read_results
+from classroomkd.tasks.pose.spec import BY_JOINT, PoseSpec
 from classroomkd.tasks.pose.task import Pose
+from classroomkd.tasks.pose.truth import Truth
 from classroomkd.tasks.pose.written import PoseAnswers
-from classroomkd.train.inputs import Inputs
 from classroomkd.train.scoring import Score, as_json
 
-__all__ = ["score_joints"]
-
-_BY_JOINT = ("PCKh@0.5", "PCK@0.2", "PCK@0.2_box", "PCK@0.05_box")  # what judge() tells by joint, the first there is
+__all__ = ["score_joints", "score_results"]
 
 
-def score_joints(asked: EvaluateRequest) -> Shown:
+def score_joints(request: EvaluateRequest) -> Shown:
     """The scores as plain data, and what prints them.
 
     Raises:
         UserError: data without the student's joints or of another size, ground-truth and detector's boxes in one
-            score, and what ``data.load`` and the official scorer raise.
+            score, and what loading the data and the official scorer raise.
     """
-    taught = asked.student
-    assert taught.pose is not None
-    images = data_.load(_spec(asked, taught.pose), task=PoseSpec.name, trust_code=asked.trust_code)
-    asked.check(images)
+    student, pose = request.student, request.student.pose
+    assert pose is not None
+    images = request.load(size=list(pose.canvas.size), options=_crop_options(request, pose))
     for note in images.notes:
         print(note, file=sys.stderr)
-    places = _places(images, taught.pose)
-    if images.shape != taught.shape:
-        got, wanted = ("x".join(map(str, shape)) for shape in (images.shape, taught.shape))
+    places = _places(images, pose)
+    if images.shape != student.shape:
+        got, wanted = ("x".join(map(str, shape)) for shape in (images.shape, student.shape))
         raise UserError(f"the data '{images.name}' is cropped to {got}, the student takes {wanted}; set data.size")
-    flip = asked.flip_test if asked.flip_test is not None else _own_flip_test(asked.recipe)
-    pose = replace(taught.pose, coding=replace(taught.pose.coding, joints=len(places)), skeleton=images.skeleton)
-    parts = [images.train, images.val, images.test] if asked.part == "all" else [getattr(images, asked.part)]
-    ids = torch.cat([part.ids for part in parts])
-    people, metric = _people(images, ids, asked.part)
-    task = Pose(pose.coding, pose.skeleton)
-    answers = ((said[:, places], target) for said, target in _answers(asked, images, parts, flip))
-    decoded, loss = sum_up(answers, pose.coding, task)
-    first, by_joint, figures = judge(people, pose.skeleton, ids, decoded, metric=metric, test=bool(len(people.bare)))
-    score = Score(first, loss, by_joint, len(ids), figures)
-    found = {
-        "student": str(asked.path),
-        "data": images.name,
-        "part": asked.part,
+    flip = request.flip_test if request.flip_test is not None else _own_flip_test(request.recipe)
+    pose = replace(pose, coding=replace(pose.coding, joints=len(places)), skeleton=images.skeleton)
+    ids = torch.cat([part.ids for part in request.parts(images)])
+    people, metric = _people(images, ids, request.part)
+    batches = ((answer[:, places], target) for answer, target in _answers(request, images, flip))
+    decoded, loss = sum_up(batches, pose.coding, Pose(pose.coding, pose.skeleton))
+    test = bool(len(people.bare))
+    value, by_joint, figures = judge(people, pose.skeleton, ids, decoded, metric=metric, test=test)
+    result = {
+        **request.described(images),
         "boxes": people.boxes,
         "flip_test": flip,
         "metric": metric,
-        **as_json(score),
-        "by_joint": next((name for name in (metric, *_BY_JOINT) if name in _BY_JOINT and name in figures), None),
+        **as_json(Score(value, loss, by_joint, len(ids), figures)),
+        "by_joint": next((name for name in (metric, *BY_JOINT) if name.startswith("PCK") and name in figures), None),
     }
-    if asked.official:
-        found["official"] = _official(people, ids, decoded, pose)
-    labels = people.of(ids.cpu().numpy()).joints[..., 2]
-    return found, lambda: _show(found, pose.skeleton.joints, labels)
+    keys = ids.cpu().numpy()
+    if request.official:
+        answers = answered(people, keys, decoded.cpu().double().numpy(), pose.skeleton)
+        result["official"] = official_ap(truth_of(people, keys, bare=test), answers, pose.skeleton.sigmas)
+    labels = people.of(keys).joints[..., 2]
+    return result, lambda: _show(result, pose.skeleton.joints, labels)
 
 
-def _spec(asked: EvaluateRequest, pose: PoseAnswers) -> dict[str, Any]:
-    """The data section; other data than the run's own are cropped as the student's were."""
-    spec = asked.spec(size=list(pose.canvas.size))
-    if asked.source is not None and not asked.source.startswith("py:"):
-        crop = {"padding": (pose.padding, PADDING), "canvas": (pose.canvas.scale, 1.0)}
-        spec["options"] = {key: value for key, (value, usual) in crop.items() if value != usual}
-    return spec
+def _crop_options(request: EvaluateRequest, pose: PoseAnswers) -> dict[str, float]:
+    """How other data than the run's own are cropped: as the student's were."""
+    if request.source is None or request.source.startswith("py:"):
+        return {}
+    crop = {"padding": (pose.padding, PADDING), "canvas": (pose.canvas.scale, 1.0)}
+    return {key: value for key, (value, usual) in crop.items() if value != usual}
 
 
 def _own_flip_test(recipe: Mapping[str, Any] | None) -> bool:
@@ -94,32 +98,26 @@ def _places(images: ImageSet, pose: PoseAnswers) -> list[int]:
     """For each of the data's joints, its place in the student's answer; by name."""
     if images.skeleton is None or images.people is None:
         raise UserError(f"the student finds joints, the data '{images.name}' has classes; give it persons with joints")
-    found = images.skeleton.places(pose.skeleton)
-    missing = [joint for joint, place in zip(images.skeleton.joints, found, strict=True) if place is None]
+    places = images.skeleton.places(pose.skeleton)
+    missing = [joint for joint, place in zip(images.skeleton.joints, places, strict=True) if place is None]
     if missing:
         raise UserError(
             f"the student does not find {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}, which the data "
             f"'{images.name}' has; it finds {', '.join(pose.skeleton.joints)}"
         )
-    return [place for place in found if place is not None]
+    return [place for place in places if place is not None]
 
 
-def _answers(
-    asked: EvaluateRequest, images: ImageSet, parts: list[Part], flip: bool
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The student's answers (B, …) and targets (B, K, 3) of some parts, batch by batch."""
-    taught = asked.student
-    assert taught.pose is not None
-    views = data_.make_views("none", view_seed=0, image_size=taught.pose.canvas.size, images=_without_views(images))
-    inputs, module = Inputs(taught.mean, taught.std, asked.device), taught.module.to(asked.device)
-    for part in parts:
-        yield from read_answers(module, part, inputs, taught.pose.coding, taught.pose.skeleton, flip=flip, views=views)
-
-
-def _without_views(images: ImageSet) -> ImageSet:
-    """The data without what its options say about augmentation, which nothing here uses."""
+def _answers(request: EvaluateRequest, images: ImageSet, flip: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """The student's answers (B, …) and targets (B, K, 3), batch by batch, on crops without augmentation."""
+    pose = request.student.pose
+    assert pose is not None
     assert images.people is not None
-    return replace(images, people=replace(images.people, view_options={}))
+    images = replace(images, people=replace(images.people, view_options={}))  # which are about augmentation
+    views = make_views("none", view_seed=0, image_size=pose.canvas.size, images=images)
+    module, inputs = placed(request.student, request.device)
+    for part in request.parts(images):
+        yield from read_answers(module, part, inputs, pose.coding, pose.skeleton, flip=flip, views=views)
 
 
 def _people(images: ImageSet, ids: Tensor, part: str) -> tuple[People, str]:
@@ -137,45 +135,128 @@ def _people(images: ImageSet, ids: Tensor, part: str) -> tuple[People, str]:
     return replace(images.people, boxes=boxes, bare=bare), metric
 
 
-def _official(people: People, ids: Tensor, decoded: Tensor, pose: PoseAnswers) -> dict[str, float]:
-    """pycocotools' figures of what :func:`judge` scores."""
-    keys = ids.cpu().numpy()
-    test = bool(len(people.bare))
-    found = answered(people, keys, decoded.cpu().double().numpy(), pose.skeleton)
-    return official_ap(truth_of(people, keys, bare=test), found, pose.skeleton.sigmas)
-
-
-def _show(found: Mapping[str, Any], joints: tuple[str, ...], labels: np.ndarray[Any, Any]) -> None:
-    whose = "the annotations' boxes" if found["boxes"] == "gt" else "a detector's boxes"
-    print(
-        f"{found['student']}: {found['metric']} {found['accuracy']:.2%} on {found['data']} {found['part']} ("
-        f"{found['samples']:,} persons, {whose}{', flip test' if found['flip_test'] else ''}), loss {found['loss']:.4f}"
+def _show(result: Mapping[str, Any], joints: tuple[str, ...], labels: np.ndarray[Any, Any]) -> None:
+    of_file = result["boxes"] == "gt"
+    boxes = ("the annotations' boxes" if of_file else "a detector's boxes") + (
+        ", flip test" if result["flip_test"] else ""
     )
-    console = Console()
-    official = found.get("official", {})
-    table = Table("metric", "value", *(["pycocotools"] if official else []))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    kind = f"AP_{'gtbox' if found['boxes'] == 'gt' else 'detector'}"
-    for name, value in found["metrics"].items():
-        theirs = official.get("AP" if name == kind else name.removeprefix(f"{kind}:"))
-        table.add_row(name, _number(value), *([_number(theirs)] if official else []))
-    console.print(table)
-    if official:
-        ours = {key: found["metrics"][kind if key == "AP" else f"{kind}:{key}"] for key in official}
-        apart = max(abs(ours[key] - value) for key, value in official.items())
-        print(f"largest difference to pycocotools: {apart:.1e}")
-    if found["by_joint"] is None:
+    print(
+        f"{result['student']}: {result['metric']} {result['accuracy']:.2%} on {result['data']} {result['part']} ("
+        f"{result['samples']:,} persons, {boxes}), loss {result['loss']:.4f}"
+    )
+    kind = f"AP_{'gtbox' if of_file else 'detector'}"
+    official = {(kind if key == "AP" else f"{kind}:{key}"): value for key, value in result.get("official", {}).items()}
+    _show_figures(result["metrics"], official)
+    if result["by_joint"] is None:
         return
-    rows = Table("joint", found["by_joint"], "labelled", "hidden")
-    for column in rows.columns[1:]:
-        column.justify = "right"
-    for place, (joint, share) in enumerate(zip(joints, found["per_class"], strict=True)):
+    rows = _table("joint", result["by_joint"], "labelled", "hidden")
+    for place, (joint, share) in enumerate(zip(joints, result["per_class"], strict=True)):
         own = labels[:, place]
         rows.add_row(joint, "–" if share is None else f"{share:.1%}", f"{(own > 0).sum():,}", f"{(own == 1).sum():,}")
-    console.print(rows)
+    Console().print(rows)
+
+
+def _show_figures(figures: Mapping[str, float], official: Mapping[str, float]) -> None:
+    """Figures by name, beside pycocotools' where there are any."""
+    table = _table("metric", "value", *(["pycocotools"] if official else []))
+    for name, value in figures.items():
+        table.add_row(name, _number(value), *([_number(official.get(name))] if official else []))
+    Console().print(table)
+    if official:
+        apart = max(abs(figures[name] - value) for name, value in official.items())
+        print(f"largest difference to pycocotools: {apart:.1e}")
+
+
+def _table(*names: str) -> Table:
+    """Names on the left, numbers on the right."""
+    table = Table(*names)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
 
 
 def _number(value: float | None) -> str:
     """A figure with four places; COCO's -1 says that there was nobody to judge."""
     return "" if value is None else "–" if value < 0 or value != value else f"{value:.4f}"
+
+
+def score_results(path: Path, source: str | None, part: str | None, *, official: bool) -> Shown:
+    """Of a file of answers the scores as plain data, and what prints them.
+
+    Read as pycocotools reads them: every picture that the annotations list was looked at, its people are all to be
+    found. Whose boxes the answers are about, such a file does not say.
+
+    Args:
+        path: the results.
+        source: the annotations, ``coco-keypoints:DIR`` or ``coco-keypoints:FILE.json@IMAGES``.
+        part: which of its files: test, val, train or all; None: test, or the only one.
+        official: pycocotools' figures, too.
+
+    Raises:
+        UserError: no such data or part, an id that two pictures have, and what ``read_results`` and the source raise.
+    """
+    if source is None or source.partition(":")[0] != "coco-keypoints":
+        raise UserError(
+            f"{path} is a file of results; say which annotations they are scored against: --data coco-keypoints:DIR "
+            "(or coco-keypoints:FILE.json@IMAGES)"
+        )
+    opened = open_source(source, Request(reads=PoseSpec.reads, task=PoseSpec.name))
+    assert isinstance(opened, PersonSource)
+    part, listings = _part(opened, source, part)
+    notes = list(opened.notes)
+    truth = _annotated(listings, source, notes)
+    assert truth.images is not None
+    for note in notes:
+        print(note, file=sys.stderr)
+    sigmas = opened.skeleton.sigmas
+    answers = read_results(path, set(truth.images.tolist()), len(opened.skeleton), opened.category)
+    figures = keypoint_ap(truth, answers, sigmas)
+    figures |= {name: table["AP"] for name, table in by_visibility(truth, answers, sigmas).items()}
+    theirs = official_ap(truth, answers, sigmas) if official else {}
+    result = {
+        "results": str(path),
+        "data": opened.name,
+        "part": part,
+        "answers": len(answers.score),
+        "images": len(truth.images),
+        "metric": "AP",
+        "metrics": figures,
+        **({"official": theirs} if official else {}),
+    }
+
+    def show() -> None:
+        print(
+            f"{path}: AP {figures['AP']:.2%} on {opened.name} {part} ({result['answers']:,} answers, "
+            f"{result['images']:,} images)"
+        )
+        _show_figures(figures, theirs)
+
+    return result, show
+
+
+def _part(opened: PersonSource, source: str, part: str | None) -> tuple[str, list[AnnotationFile]]:
+    """The files that count, and what they are called together."""
+    if part == "all" or (part is None and "test" not in opened.parts):
+        return "all", list(opened.parts.values())
+    part = part or "test"
+    if part not in opened.parts:
+        there = ", ".join(f"{name} ({listing.where})" for name, listing in opened.parts.items())
+        raise UserError(f"--part {part}: {source} has no such file; there is {there}")
+    return part, [opened.parts[part]]
+
+
+def _annotated(listings: list[AnnotationFile], source: str, notes: list[str]) -> Truth:
+    """Everything that is annotated, by the pictures' own ids."""
+    for listing in listings:
+        checks.check_flags(listing)
+        checks.sanitize(listing, notes)
+    numbers = [np.array([picture.id for picture in listing.pictures], np.int64) for listing in listings]
+    every = np.concatenate(numbers)
+    if len(np.unique(every)) < len(every):
+        raise UserError(f"{source}: two pictures have the same id; score the files one by one, with --part")
+    starts = np.cumsum([0, *(len(own) for own in numbers)])
+    people = [
+        replace(listing.persons, picture=listing.persons.picture + start)
+        for listing, start in zip(listings, starts, strict=False)
+    ]
+    return as_truth(join(*people), every, every)

@@ -38,10 +38,6 @@ class PoseFiles(TaskFiles):
     evaluate_options = ("flip_test", "official")
     predict_options = ("boxes", "draw", "flip_test")
 
-    def build(self, model: str, classes: tuple[str, ...], shape: tuple[int, int, int], trust_code: bool) -> nn.Module:
-        """See the base."""
-        return self.network(model, len(classes), shape, trust_code)
-
     def network(self, model: str, count: int, shape: tuple[int, int, int], trust_code: bool) -> nn.Module:
         """See the base."""
         from classroomkd.models.pose import resolve_pose
@@ -88,23 +84,23 @@ class PoseFiles(TaskFiles):
             return Graph(Prediction(network), "answer")
         return Graph(Reading(network, student.pose.coding).eval(), "joints", readings=True)
 
-    def evaluate(self, asked: EvaluateRequest) -> Shown:
+    def evaluate(self, request: EvaluateRequest) -> Shown:
         """See the base."""
         from classroomkd.tasks.pose.evaluate import score_joints
 
-        return score_joints(asked)
+        return score_joints(request)
 
     def evaluate_answers(self, path: Path, source: str | None, part: str | None, official: bool) -> Shown:
         """See the base: COCO's results."""
-        from classroomkd.tasks.pose.evaluate_results import score_results
+        from classroomkd.tasks.pose.evaluate import score_results
 
         return score_results(path, source, part, official=official)
 
-    def predict(self, asked: PredictRequest) -> list[str]:
+    def predict(self, request: PredictRequest) -> list[str]:
         """See the base."""
         from classroomkd.tasks.pose.predict import predict_joints
 
-        return predict_joints(asked)
+        return predict_joints(request)
 
     def write_prediction_samples(
         self, networks: Networks, out: Path, arms: Sequence[Arm], mentors: Sequence[Mapping[str, Any]]
@@ -132,8 +128,8 @@ class Reading(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """x and y in pixels of the crop, a score in 0..1."""
-        found: Tensor = self.coding.decode(prediction_of(self.network(pixels)))
-        return found
+        joints: Tensor = self.coding.decode(prediction_of(self.network(pixels)))
+        return joints
 
 
 def _card(student: Student, target: Path) -> str:

@@ -13,15 +13,16 @@ from classroomkd.data.skeleton import Skeleton
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.tasks.pose import pck
 from classroomkd.tasks.pose.oks import by_visibility, keypoint_ap, oks_nms
+from classroomkd.tasks.pose.results import person_scores
+from classroomkd.tasks.pose.spec import BY_JOINT
 from classroomkd.tasks.pose.truth import Floats, Found, Ints, Truth
 
 if TYPE_CHECKING:
     from classroomkd.data.keypoints.people import People, Persons
 
-__all__ = ["METRICS", "answered", "as_truth", "check_metric", "judge", "truth_of"]
+__all__ = ["METRICS", "allowed", "answered", "as_truth", "check_metric", "judge", "truth_of"]
 
 _NOWHERE = -1e6
-SURE = 0.2  # joints below are left out of a person's score (HRNet's and the field's value)
 METRICS = ("AP_gtbox", "AP_detector", "PCKh@0.5", "PCK@0.2", "PCK@0.2_box", "PCK@0.05_box")
 Judged = tuple[float, list[float | None], dict[str, float]]
 
@@ -68,17 +69,14 @@ def as_truth(known: Persons, numbers: Ints, looked_at: Ints) -> Truth:
     return Truth(numbers[known.picture], joints, area, box, known.crowd, images=looked_at)
 
 
-def answered(people: People, ids: ArrayLike, found: ArrayLike, skeleton: Skeleton) -> Found:
+def answered(people: People, ids: ArrayLike, answers: ArrayLike, skeleton: Skeleton) -> Found:
     """Answers (N, K, 3) in input pixels and scores as persons in their pictures, which go by :attr:`People.numbers`.
 
     A person's score is its box's times the mean of its joints' scores above 0.2; of several answers for one person in
     a detector's boxes the best stays (OKS-NMS 0.9).
     """
-    placed = people.to_image(ids, found)
-    sure = placed[..., 2] > SURE
-    mean = np.where(sure, placed[..., 2], 0.0).sum(1) / np.maximum(sure.sum(1), 1)
-    rows = people.rows(ids)
-    score, image = people.score[rows] * mean, people.numbers[people.persons.picture[rows]]
+    placed, rows = people.to_image(ids, answers), people.rows(ids)
+    score, image = person_scores(placed[..., 2], people.score[rows]), people.numbers[people.persons.picture[rows]]
     if (people.persons.annotation[rows] < 0).any():  # a detector's boxes
         height, width = people.size
         area = people.step[rows] ** 2 * (height - 1) * (width - 1)  # of the crop: the box, widened, as HRNet has it
@@ -87,14 +85,16 @@ def answered(people: People, ids: ArrayLike, found: ArrayLike, skeleton: Skeleto
     return Found(image, placed, score)
 
 
-def judge(people: People, skeleton: Skeleton, ids: Tensor, found: Tensor, *, metric: str, test: bool = False) -> Judged:
+def judge(
+    people: People, skeleton: Skeleton, ids: Tensor, decoded: Tensor, *, metric: str, test: bool = False
+) -> Judged:
     """Score decoded answers; figures that need labels are left out where the samples (a detector's boxes) have none.
 
     Args:
         people: of the data.
         skeleton: K joints.
         ids: (N,) samples.
-        found: (N, K, 3) x, y in input pixels and a score.
+        decoded: (N, K, 3) x, y in input pixels and a score.
         metric: the figure that counts, one of :data:`METRICS`; ``AP_detector`` is ``AP_gtbox`` where the samples' boxes
             are the annotations'.
         test: whether these are the test part, whose pictures without a sample count.
@@ -106,48 +106,61 @@ def judge(people: People, skeleton: Skeleton, ids: Tensor, found: Tensor, *, met
     Raises:
         UserError: a metric that these people do not allow.
     """
-    keys, places = ids.to("cpu").numpy(), found.detach().to("cpu").double().numpy()
+    keys, places = ids.to("cpu").numpy(), decoded.detach().to("cpu").double().numpy()
     places = np.nan_to_num(places, nan=_NOWHERE, posinf=_NOWHERE, neginf=_NOWHERE)  # a training that has diverged
     known = people.of(keys)
     figures: dict[str, float] = {}
     tables: dict[str, pck.JointTable] = {}
-    for name, make in _TABLES.items():
-        reference = make(people, skeleton, keys)
-        if reference is not None and (np.isfinite(reference)[:, None] & (known.joints[..., 2] > 0)).any():
-            tables[name] = _table(name, people.to_image(keys, places), known.joints, reference, skeleton)
+    for name in _REFERENCES:
+        if (np.isfinite(allowed(name, known, skeleton))[:, None] & (known.joints[..., 2] > 0)).any():
+            tables[name] = _table(name, people.to_image(keys, places), known, skeleton)
             figures |= tables[name].scores
     kind = f"AP_{'detector' if (known.annotation < 0).any() else 'gtbox'}"
-    answers = answered(people, keys, places, skeleton)
-    ap = keypoint_ap(truth_of(people, keys, bare=test), answers, skeleton.sigmas)
+    truth, answers = truth_of(people, keys, bare=test), answered(people, keys, places, skeleton)
+    ap = keypoint_ap(truth, answers, skeleton.sigmas)
     figures |= {(kind if name == "AP" else f"{kind}:{name}"): value for name, value in ap.items()}
-    for name, table in by_visibility(truth_of(people, keys, bare=test), answers, skeleton.sigmas).items():
+    for name, table in by_visibility(truth, answers, skeleton.sigmas).items():
         figures[f"{kind}:{name}"] = table["AP"]
     metric = metric.replace("AP_detector", kind)
     if metric not in figures:
         raise UserError(f"metric '{metric}': these people allow {', '.join(figures)}")
-    shown = next((tables[name] for name in (metric, "PCKh@0.5", "PCK@0.2", "PCK@0.2_box") if name in tables), None)
+    shown = next((tables[name] for name in (metric, *BY_JOINT) if name in tables), None)
     by_joint = [np.nan if shown is None else shown.joints[joint] for joint in skeleton.joints]
     return figures[metric], [None if np.isnan(x) else float(x) for x in by_joint], figures
 
 
-def _torso(people: People, skeleton: Skeleton, ids: ArrayLike) -> Floats | None:
+def _torso(known: Persons, skeleton: Skeleton) -> Floats:
     try:
-        return pck.torso(people.of(ids).joints, skeleton)
+        return pck.torso(known.joints, skeleton)
     except UserError:  # a skeleton without shoulders or hips
-        return None
+        return np.full(len(known), np.nan)
 
 
-_TABLES: dict[str, Callable[[People, Skeleton, ArrayLike], Floats | None]] = {
-    "PCKh@0.5": lambda people, skeleton, ids: people.of(ids).head,
+# What each of PCK's metrics is a share of, image pixels (N,), NaN where it is not known.
+_REFERENCES: dict[str, Callable[[Persons, Skeleton], Floats]] = {
+    "PCKh@0.5": lambda known, skeleton: known.head * pck.HEAD_SHARE,
     "PCK@0.2": _torso,
-    "PCK@0.2_box": lambda people, skeleton, ids: pck.box_side(people.of(ids).box),
-    "PCK@0.05_box": lambda people, skeleton, ids: pck.box_side(people.of(ids).box),
+    "PCK@0.2_box": lambda known, skeleton: pck.box_side(known.box),
+    "PCK@0.05_box": lambda known, skeleton: pck.box_side(known.box),
 }
 
 
-def _table(name: str, found: Floats, joints: Floats, reference: Floats, skeleton: Skeleton) -> pck.JointTable:
-    kind, _, threshold = name.partition("@")
-    share, _, by = threshold.partition("_")
-    if kind == "PCKh":
-        return pck.pckh(found, joints, reference, float(share), skeleton=skeleton)
-    return pck.pck(found, joints, reference, float(share), skeleton=skeleton, by=by or "torso")
+def _threshold(metric: str) -> tuple[float, str]:
+    """The share that a metric's name has behind ``@``, and what stands behind that."""
+    share, _, by = metric.partition("@")[2].partition("_")
+    return float(share), by
+
+
+def allowed(metric: str, known: Persons, skeleton: Skeleton) -> Floats:
+    """Up to which distance (N,) from its place a joint is right, image pixels; NaN where ``metric`` does not say it."""
+    if metric not in _REFERENCES:
+        return np.full(len(known), np.nan)
+    return _REFERENCES[metric](known, skeleton) * _threshold(metric)[0]
+
+
+def _table(name: str, predicted: Floats, known: Persons, skeleton: Skeleton) -> pck.JointTable:
+    share, by = _threshold(name)
+    if name.startswith("PCKh"):
+        return pck.pckh(predicted, known.joints, known.head, share, skeleton=skeleton)
+    reference = _REFERENCES[name](known, skeleton)
+    return pck.pck(predicted, known.joints, reference, share, skeleton=skeleton, by=by or "torso")

@@ -13,12 +13,13 @@ import numpy as np
 from classroomkd._compat import installed
 from classroomkd.errors import UserError
 from classroomkd.tasks.pose.oks import FIGURES
-from classroomkd.tasks.pose.truth import Found, Truth, same_images, same_joints
+from classroomkd.tasks.pose.results import as_entries
+from classroomkd.tasks.pose.truth import Found, Truth, check_together
 
 __all__ = ["official_ap", "official_json"]
 
 
-def official_ap(truth: Truth, found: Found, sigmas: Sequence[float]) -> dict[str, float]:
+def official_ap(truth: Truth, answers: Found, sigmas: Sequence[float]) -> dict[str, float]:
     """pycocotools' figures of the same people and answers; see :func:`classroomkd.tasks.pose.oks.keypoint_ap`.
 
     Annotations are numbered from 1: pycocotools counts whoever matches annotation 0 as a false alarm.
@@ -28,9 +29,7 @@ def official_ap(truth: Truth, found: Found, sigmas: Sequence[float]) -> dict[str
     """
     assert truth.images is not None
     assert truth.crowd is not None
-    same_joints(sigmas, truth.joints, "the truth")
-    same_joints(sigmas, found.joints, "an answer")
-    same_images(found.image, truth.images)
+    check_together(truth, answers, sigmas)
     people = zip(truth.image, truth.joints, truth.area, truth.box, truth.crowd, strict=True)
     dataset = {
         "images": [{"id": i} for i in truth.images.tolist()],
@@ -44,13 +43,7 @@ def official_ap(truth: Truth, found: Found, sigmas: Sequence[float]) -> dict[str
             for n, (image, joints, area, box, crowd) in enumerate(people, 1)
         ],
     }  # fmt: skip
-    triples = np.ones((*found.joints.shape[:2], 3))
-    triples[..., :2] = found.joints[..., :2]
-    results = [
-        {"image_id": int(image), "category_id": 1, "keypoints": joints.ravel().tolist(), "score": float(score)}
-        for image, joints, score in zip(found.image, triples, found.score, strict=True)
-    ]
-    return _run(dataset, results, sigmas, None if found.area is None else found.area.tolist())
+    return _run(dataset, as_entries(answers), sigmas, None if answers.area is None else answers.area.tolist())
 
 
 def official_json(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from classroomkd.tasks.pose.matching import AREAS, MAX_FOUND, THRESHOLDS, Pairs, match
-from classroomkd.tasks.pose.truth import Floats, Found, Ints, Truth, as_ids, same_images, same_joints
+from classroomkd.tasks.pose.truth import Floats, Found, Ints, Truth, as_ids, check_together, same_joints
 
 __all__ = ["FIGURES", "Found", "Truth", "by_visibility", "keypoint_ap", "oks", "oks_nms"]
 
@@ -23,15 +23,15 @@ _TINY = np.spacing(1)
 _CHUNK = 1 << 15  # pairs of a person and an answer at once: a few tens of MB
 
 
-def keypoint_ap(truth: Truth, found: Found, sigmas: Sequence[float]) -> dict[str, float]:
+def keypoint_ap(truth: Truth, answers: Found, sigmas: Sequence[float]) -> dict[str, float]:
     """COCO's ten figures, fractions in 0..1; -1 (as in pycocotools) where no person is of that size.
 
-    At most the 20 best answers of an image count; M is 32² to 96² px², L is above. Equal scores keep the order of
-    images by id, then that of ``found``.
+    Of an image's answers the 20 best count; M is 32² to 96² px², L is above. Equal scores keep the order of
+    images by id, then that of ``answers``.
 
     Args:
         truth: what is there.
-        found: what was answered.
+        answers: what was answered.
         sigmas: (K,) of the skeleton.
 
     Raises:
@@ -39,11 +39,9 @@ def keypoint_ap(truth: Truth, found: Found, sigmas: Sequence[float]) -> dict[str
     """
     assert truth.images is not None
     assert truth.crowd is not None
-    k = same_joints(sigmas, truth.joints, "the truth").size
-    same_joints(sigmas, found.joints, "an answer")
-    same_images(found.image, truth.images)
-    of_image = np.searchsorted(truth.images, found.image)
-    order = np.lexsort((-found.score, of_image))
+    check_together(truth, answers, sigmas)
+    of_image = np.searchsorted(truth.images, answers.image)
+    order = np.lexsort((-answers.score, of_image))
     of_image = of_image[order]
     best = np.arange(len(order)) - np.searchsorted(of_image, of_image) < MAX_FOUND
     order, of_image = order[best], of_image[best]
@@ -57,16 +55,18 @@ def keypoint_ap(truth: Truth, found: Found, sigmas: Sequence[float]) -> dict[str
     person = starts[of_image[answer]] + within
     joints, area, box = truth.joints[people], truth.area[people], truth.box[people]
     labelled = (joints[..., 2] > 0).sum(1)
-    similar = _similarity(found.joints[order][..., :2].reshape(-1, k, 2), joints, area, box, sigmas, answer, person)
+    similar = _similarity(
+        answers.joints[order][..., :2].reshape(-1, len(sigmas), 2), joints, area, box, sigmas, answer, person
+    )
 
     crowd = truth.crowd[people]
     outside = (area < AREAS[:, :1]) | (area > AREAS[:, 1:])
     ignored = outside | crowd | (labelled == 0)
     matched, void = match(Pairs(similar, of_image, starts, counts, ignored, crowd))
-    size = found.areas()[order]
+    size = answers.areas()[order]
     void |= ~matched & ((size < AREAS[:, :1]) | (size > AREAS[:, 1:]))[:, None]
 
-    by_score = np.argsort(-found.score[order], kind="stable")
+    by_score = np.argsort(-answers.score[order], kind="stable")
     precision, recall = [], []
     for a in range(len(AREAS)):
         p, r = _curves(matched[a][:, by_score], void[a][:, by_score], int((~ignored[a]).sum()))
@@ -80,7 +80,7 @@ def keypoint_ap(truth: Truth, found: Found, sigmas: Sequence[float]) -> dict[str
     return dict(zip(FIGURES, values, strict=True))
 
 
-def by_visibility(truth: Truth, found: Found, sigmas: Sequence[float]) -> dict[str, dict[str, float]]:
+def by_visibility(truth: Truth, answers: Found, sigmas: Sequence[float]) -> dict[str, dict[str, float]]:
     """:func:`keypoint_ap` with only the ``visible`` (v = 2) and only the ``hidden`` (v = 1) joints as labelled.
 
     A person left without a joint is no target then. Areas, and with them M and L, stay what they were.
@@ -89,15 +89,15 @@ def by_visibility(truth: Truth, found: Found, sigmas: Sequence[float]) -> dict[s
     for name, value in (("visible", 2), ("hidden", 1)):
         joints = truth.joints.copy()
         joints[..., 2] = np.where(joints[..., 2] == value, joints[..., 2], 0)
-        tables[name] = keypoint_ap(replace(truth, joints=joints), found, sigmas)
+        tables[name] = keypoint_ap(replace(truth, joints=joints), answers, sigmas)
     return tables
 
 
-def oks(found_xy: ArrayLike, joints: ArrayLike, area: ArrayLike, sigmas: Sequence[float]) -> Floats:
+def oks(xy: ArrayLike, joints: ArrayLike, area: ArrayLike, sigmas: Sequence[float]) -> Floats:
     """OKS of answer n with person n: mean over labelled joints of exp(-d² / (2 · area · (2 sigma)²)).
 
     Args:
-        found_xy: (N, K, 2), px.
+        xy: (N, K, 2), px.
         joints: (N, K, 3), px and v.
         area: (N,), px².
         sigmas: (K,).
@@ -105,12 +105,12 @@ def oks(found_xy: ArrayLike, joints: ArrayLike, area: ArrayLike, sigmas: Sequenc
     Returns:
         (N,) in 0..1, NaN for a person without a labelled joint.
     """
-    xy, known, size = (np.asarray(x, np.float64) for x in (found_xy, joints, area))
+    at, known, size = (np.asarray(x, np.float64) for x in (xy, joints, area))
     same_joints(sigmas, known, "a person")
-    assert xy.shape == (*known.shape[:2], 2), "one answer a person"
+    assert at.shape == (*known.shape[:2], 2), "one answer a person"
     assert size.shape == known.shape[:1], "one area a person"
     pairs = np.arange(len(known))
-    similar = _similarity(xy, known, size, np.zeros((len(known), 4)), sigmas, pairs, pairs)
+    similar = _similarity(at, known, size, np.zeros((len(known), 4)), sigmas, pairs, pairs)
     return np.where((known[..., 2] > 0).any(1), similar, np.nan)
 
 

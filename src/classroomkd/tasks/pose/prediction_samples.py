@@ -11,7 +11,6 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ from classroomkd.report import load_summary, result_rows
 from classroomkd.report.headline import main_arm
 from classroomkd.run.answers_file import load_answers
 from classroomkd.run.students import seed_folder
-from classroomkd.tasks.pose import pck
+from classroomkd.tasks.pose.judging import allowed
 from classroomkd.tasks.pose.oks import oks
 from classroomkd.tasks.pose.pck import box_side
 from classroomkd.tasks.pose.spec import BY_JOINT
@@ -78,46 +77,46 @@ def write_prediction_samples(
     if headline is None or headline not in files:
         return None
     seed = int(files[headline].name.removeprefix("seed"))
-    teller = _Teller(networks)
-    said = teller.student(files[headline] / "student.safetensors", context.data.test)
-    error = teller.error(context.data.test, said)
+    answers = _Answers(networks)
+    of_all = answers.student(files[headline] / "student.safetensors", context.data.test)
+    error = answers.error(context.data.test, of_all)
     places, worst = _choose(error)
     part = context.data.test.subset(torch.from_numpy(places))
     who: list[dict[str, str]] = []
-    found: list[Floats] = []
+    joints: list[Floats] = []
     for arm in arms:
         file = seed_folder(out, arm, seed) / "student.safetensors"
         if arm.label == headline or file.exists():
             who.append({"kind": "student", "name": arm.label})
-            found.append(said[places] if arm.label == headline else teller.student(file, part))
+            joints.append(of_all[places] if arm.label == headline else answers.student(file, part))
     for record in mentors:
-        if (stored := teller.mentor(str(record["val_logits"]), places)) is not None:
+        if (stored := answers.mentor(str(record["val_logits"]), places)) is not None:
             who.append({"kind": "mentor", "name": str(record["name"])})
-            found.append(stored)
+            joints.append(stored)
     persons = [
         {"chosen": "worst" if n < worst else "random", "error": _number(error[place])}
         for n, place in enumerate(places)
     ]  # fmt: skip
-    for key, values in teller.described(part, found).items():
+    for key, values in answers.described(part, joints).items():
         for person, value in zip(persons, values, strict=True):
             person[key] = value
-    subject = teller.task_runner
-    made = {
+    runner = answers.task_runner
+    content = {
         "schema": 1,
         "task": context.recipe.task.name,
-        "metric": subject.metric,
-        "right_by": teller.allowed(part)[0],
-        "size": list(subject.size),
-        "skeleton": subject.skeleton.plain(),
+        "metric": runner.metric,
+        "right_by": answers.allowed(part)[0],
+        "size": list(runner.size),
+        "skeleton": runner.skeleton.plain(),
         "seed": seed,
         "headline": headline,
         "test": len(context.data.test),
         "drawn_with": DRAWN_WITH,
-        "flip_test": subject.options.flip_test,
+        "flip_test": runner.options.flip_test,
         "who": who,
         "persons": persons,
     }
-    text = json.dumps(made, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     write_listed(out / NAME, text)
     return out / NAME
 
@@ -138,12 +137,12 @@ def _choose(error: Floats) -> tuple[NDArray[np.int64], int]:
     return np.concatenate([worst, np.sort(drawn)]).astype(np.int64), len(worst)
 
 
-class _Teller:
-    """Asks networks, and measures what they say; found joints are (B, K, 3), NaN where a mentor does not know one."""
+class _Answers:
+    """Joints (B, K, 3) of students and mentors, NaN where a mentor does not know one, and how far off they are."""
 
     def __init__(self, networks: Networks) -> None:
         self.networks, self.context = networks, networks.context
-        self.task_runner: PoseRunner = networks.task_runner  # type: ignore[assignment]  # the subject of people
+        self.task_runner: PoseRunner = networks.task_runner  # type: ignore[assignment]  # pose's
 
     def student(self, file: Path, part: Part) -> Floats:
         """A student's joints on a part."""
@@ -151,8 +150,8 @@ class _Teller:
         models.load_checkpoint(network, file, what="student")
         context = self.context
         with context.runtime.autocast():  # as they were scored: PoseRunner.evaluate
-            said = self.task_runner.answers(network, part, context.inputs, context.recipe.train.eval_batch_size)
-            return np.concatenate([self._decoded(answer) for answer, _ in said])
+            batches = self.task_runner.answers(network, part, context.inputs, context.recipe.train.eval_batch_size)
+            return np.concatenate([self._decoded(answer) for answer, _ in batches])
 
     def mentor(self, val_answers: str, places: NDArray[np.int64]) -> Floats | None:
         """A mentor's joints at ``places`` of the test part, from the file of its score; None when it is gone."""
@@ -164,50 +163,40 @@ class _Teller:
             return None
         return self._decoded(torch.from_numpy(stored[places]).to(self.context.runtime.device))
 
-    def error(self, part: Part, found: Floats) -> Floats:
+    def error(self, part: Part, joints: Floats) -> Floats:
         """Mean distance (B,) of labelled joints, in shares of the box's longer side."""
-        far, labelled = self._far(part, found)
+        far, labelled = self._far(part, joints)
         count = np.maximum(labelled.sum(1), 1)
         mean = np.where(labelled, far, 0.0).sum(1) / count / box_side(self.task_runner.people.of(_ids(part)).box)
         return np.where(labelled.any(1), mean, np.nan)
 
     def allowed(self, part: Part) -> tuple[str, Floats]:
         """What says which joints are right, and up to which distance (B,), image pixels; NaN where nothing does."""
-        known, skeleton = self.task_runner.people.of(_ids(part)), self.task_runner.skeleton
+        known = self.task_runner.people.of(_ids(part))
         for name in (self.task_runner.metric, *BY_JOINT):
-            kind, _, rest = name.partition("@")
-            share, _, by = rest.partition("_")
-            reference = np.full(len(known), np.nan)
-            if kind == "PCKh":
-                reference = known.head * pck.HEAD_SHARE
-            elif kind == "PCK" and by == "box":
-                reference = box_side(known.box)
-            elif kind == "PCK":
-                with suppress(UserError):  # a skeleton without shoulders or hips
-                    reference = pck.torso(known.joints, skeleton)
-            if np.isfinite(reference).any():
-                return name, reference * float(share)
+            distance = allowed(name, known, self.task_runner.skeleton)
+            if np.isfinite(distance).any():
+                return name, distance
         return BY_JOINT[-1], np.full(len(known), np.nan)
 
-    def described(self, part: Part, found: Sequence[Floats]) -> dict[str, list[Any]]:
-        """What the file says of each person: picture, crop, truth, and ``found`` in the order given."""
+    def described(self, part: Part, answers: Sequence[Floats]) -> dict[str, list[Any]]:
+        """What the file says of each person: picture, crop, truth, and ``answers`` in the order given."""
         people, ids = self.task_runner.people, _ids(part)
         pixels, target = self.context.base_views.eval_view(*part.batch(torch.arange(len(part)))[:2])
-        truth, known, (_, allowed) = target.cpu().double().numpy(), people.of(ids), self.allowed(part)
-        told: list[list[dict[str, Any]]] = [[] for _ in range(len(part))]
-        for joints in found:
+        truth, known, (_, distance) = target.cpu().double().numpy(), people.of(ids), self.allowed(part)
+        by_person: list[list[dict[str, Any]]] = [[] for _ in range(len(part))]
+        for joints in answers:
             far, labelled = self._far(part, joints)
-            right = np.where(labelled, far, np.inf) <= allowed[:, None]
+            right = np.where(labelled, far, np.inf) <= distance[:, None]
             seen = known.joints.copy()
             seen[..., 2] = np.where(labelled, seen[..., 2], 0)
-            alike = oks(
-                people.to_image(ids, np.nan_to_num(joints))[..., :2], seen, known.area, self.task_runner.skeleton.sigmas
-            )
-            for b, one in enumerate(told):
-                one.append({
+            xy = people.to_image(ids, np.nan_to_num(joints))[..., :2]
+            similar = oks(xy, seen, known.area, self.task_runner.skeleton.sigmas)
+            for b, records in enumerate(by_person):
+                records.append({
                     "joints": [None if np.isnan(joint).any() else _rounded(joint) for joint in joints[b]],
-                    "oks": _number(alike[b]),
-                    "right": int(right[b].sum()) if np.isfinite(allowed[b]) else None,
+                    "oks": _number(similar[b]),
+                    "right": int(right[b].sum()) if np.isfinite(distance[b]) else None,
                     "of": int(labelled[b].sum()),
                 })  # fmt: skip
         return {
@@ -215,20 +204,20 @@ class _Teller:
             "image": people.file(ids),
             "crop": _crops(pixels.cpu().numpy()),
             "truth": [[_rounded(joint) for joint in person] for person in truth],
-            "found": told,
+            "found": by_person,
         }
 
-    def _far(self, part: Part, found: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    def _far(self, part: Part, joints: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         """Distances (B, K) to the truth in image pixels, and which joints are labelled and answered."""
         people, ids = self.task_runner.people, _ids(part)
-        joints = people.of(ids).joints
-        far = np.linalg.norm(people.to_image(ids, found)[..., :2] - joints[..., :2], axis=-1)
-        return far, (joints[..., 2] > 0) & np.isfinite(far)
+        truth = people.of(ids).joints
+        far = np.linalg.norm(people.to_image(ids, joints)[..., :2] - truth[..., :2], axis=-1)
+        return far, (truth[..., 2] > 0) & np.isfinite(far)
 
-    def _decoded(self, said: Tensor) -> Floats:
+    def _decoded(self, answer: Tensor) -> Floats:
         coding = self.task_runner.coding
-        unknown, broken = coding.state(said)
-        joints = coding.decode(said).masked_fill((unknown | broken).unsqueeze(-1), torch.nan)
+        unknown, broken = coding.state(answer)
+        joints = coding.decode(answer).masked_fill((unknown | broken).unsqueeze(-1), torch.nan)
         decoded: Floats = joints.float().cpu().double().numpy()
         return decoded
 
@@ -243,19 +232,19 @@ def _crops(pixels: NDArray[np.uint8]) -> list[str]:
     from PIL import Image
 
     pictures = [Image.fromarray(one[0] if len(one) == 1 else np.moveaxis(one, 0, -1)) for one in pixels]
-    made: list[bytes] = []
+    files: list[bytes] = []
     for quality, longest in TRIES:
-        made = []
+        files = []
         for picture in pictures:
             small = picture.copy()
             if longest:
                 small.thumbnail((longest, longest))
             file = io.BytesIO()
             small.save(file, "JPEG", quality=quality, subsampling=0 if quality > 80 else 2)
-            made.append(file.getvalue())
-        if sum(map(len, made)) <= LIMIT:
+            files.append(file.getvalue())
+        if sum(map(len, files)) <= LIMIT:
             break
-    return ["data:image/jpeg;base64," + base64.b64encode(one).decode() for one in made]
+    return ["data:image/jpeg;base64," + base64.b64encode(one).decode() for one in files]
 
 
 def _rounded(joint: Floats) -> list[float]:

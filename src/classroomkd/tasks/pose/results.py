@@ -14,26 +14,27 @@ from classroomkd._files import atomic_write_text
 from classroomkd.errors import UserError
 from classroomkd.tasks.pose.truth import Floats, Found
 
-__all__ = ["person_scores", "read_results", "write_results"]
+__all__ = ["as_entries", "person_scores", "read_results", "write_results"]
 
 
-def write_results(path: str | os.PathLike[str], found: Found, category: int = 1) -> None:
-    """Write answers as a COCO results file, one person a line, whole or not at all.
+def as_entries(answers: Found, category: int = 1) -> list[dict[str, Any]]:
+    """Answers as the list of a results file, one person an entry.
 
-    Numbers are written in full, so that a score of the file is that of the arrays. A joint's third number is its
-    score, 1 where there is none. ``found.area`` is not written: readers take the joints' bounding rectangle.
+    Numbers are whole, so that a score of the file is that of the arrays. A joint's third number is its score, 1 where
+    there is none. ``answers.area`` is not in it: readers take the joints' bounding rectangle.
     """
-    triples = np.ones((*found.joints.shape[:2], 3))
-    triples[..., : found.joints.shape[-1]] = found.joints
-    lines = [
-        json.dumps({"image_id": image, "category_id": category, "keypoints": keypoints, "score": score})
-        for image, keypoints, score in zip(
-            found.image.tolist(),
-            triples.reshape(len(triples), 3 * triples.shape[1]).tolist(),
-            found.score.tolist(),
-            strict=True,
-        )
+    triples = np.ones((*answers.joints.shape[:2], 3))
+    triples[..., : answers.joints.shape[-1]] = answers.joints
+    keypoints = triples.reshape(len(triples), 3 * triples.shape[1]).tolist()
+    return [
+        {"image_id": image, "category_id": category, "keypoints": numbers, "score": score}
+        for image, numbers, score in zip(answers.image.tolist(), keypoints, answers.score.tolist(), strict=True)
     ]
+
+
+def write_results(path: str | os.PathLike[str], answers: Found, category: int = 1) -> None:
+    """Write :func:`as_entries` as a COCO results file, one person a line, whole or not at all."""
+    lines = map(json.dumps, as_entries(answers, category))
     atomic_write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
@@ -65,9 +66,9 @@ def read_results(path: str | os.PathLike[str], images: Collection[int], joints: 
                 f"{place}: result {n} (from 0) has category_id {person['category_id']!r}, the annotations' people have "
                 f"{category}: write that id"
             )
-        given = person["keypoints"]
-        if not isinstance(given, list) or len(given) != 3 * joints:
-            got = f"{len(given)} numbers" if isinstance(given, list) else type(given).__name__
+        keypoints = person["keypoints"]
+        if not isinstance(keypoints, list) or len(keypoints) != 3 * joints:
+            got = f"{len(keypoints)} numbers" if isinstance(keypoints, list) else type(keypoints).__name__
             raise UserError(
                 f"{place}: result {n} (from 0) has {got} as keypoints; the skeleton has {joints} joints, which makes "
                 f"{3 * joints} (x, y, score for each)"

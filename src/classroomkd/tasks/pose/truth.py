@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from classroomkd.errors import UserError
 
-__all__ = ["Floats", "Found", "Ints", "Truth", "as_ids", "same_images", "same_joints"]
+__all__ = ["Floats", "Found", "Ints", "Truth", "as_ids", "check_together", "same_joints"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -90,6 +90,18 @@ def as_ids(value: ArrayLike) -> Ints:
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise UserError(f"image ids must be a list of whole numbers, got an array {ids.shape} of {ids.dtype}")
     return ids.astype(np.int64)
+
+
+def check_together(truth: Truth, answers: Found, sigmas: ArrayLike) -> None:
+    """Whether answers can be scored against a truth with the sigmas (K,) of a skeleton.
+
+    Raises:
+        UserError: an answer for an image that nobody looked at, or numbers of joints that differ.
+    """
+    same_joints(sigmas, truth.joints, "the truth")
+    same_joints(sigmas, answers.joints, "an answer")
+    assert truth.images is not None
+    same_images(answers.image, truth.images)
 
 
 def same_images(images: Ints, known: Ints) -> None:
