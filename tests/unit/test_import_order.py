@@ -27,7 +27,7 @@ FLOORS = (
     ("recipe",),
     ("train",),
     ("run.context",),
-    ("tasks.runner", "tasks.runners", "tasks.classification.runner", "tasks.pose.runner", "tasks.pose.reading"),
+    ("tasks.runner", "tasks.classification.runner", "tasks.pose.runner", "tasks.pose.reading"),
     ("run",),
     ("export",),
     ("report",),

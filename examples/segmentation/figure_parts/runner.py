@@ -27,9 +27,11 @@ def score_cells(answers: Tensor, target: Tensor, classes: int) -> Score:
 
     Over all labelled cells of the samples together; a class that is in neither counts for nothing.
     """
-    true, found = cells_of(target), answers.argmax(1).flatten(1)
+    true, predicted = cells_of(target), answers.argmax(1).flatten(1)
     known = true != IGNORE
-    pairs = torch.bincount(true[known] * classes + found[known], minlength=classes**2).view(classes, classes).double()
+    pairs = (
+        torch.bincount(true[known] * classes + predicted[known], minlength=classes**2).view(classes, classes).double()
+    )
     both, either = pairs.diagonal(), pairs.sum(0) + pairs.sum(1) - pairs.diagonal()
     shares = [float(b / e) if e > 0 else None for b, e in zip(both, either, strict=True)]
     mean = [share for share in shares if share is not None]
@@ -81,11 +83,6 @@ class SegmentationRunner(TaskRunner):
         cells = cells_of(target).flatten()
         known = cells != IGNORE
         return calibration_of(units_of(answers_MN).flatten(1, 2)[:, known], cells[known])
-
-    def blank_calibration(self, mentors: int) -> Calibration:
-        """See the base."""
-        device, classes = self.context.runtime.device, len(self.context.classes)
-        return Calibration(torch.ones(mentors, device=device), torch.ones(mentors, classes, device=device))
 
     def chance(self) -> tuple[float, str]:
         """See the base: everything taken for the most frequent class."""

@@ -13,7 +13,7 @@ from classroomkd import models
 from classroomkd.classroom import Mentor
 from classroomkd.errors import UserError
 from classroomkd.taps.taps import remove_readers
-from classroomkd.tasks.runners import open_runner
+from classroomkd.tasks.runner import open_runner
 from classroomkd.train.optimize import FastMentor, optimize_for_inference
 
 if TYPE_CHECKING:

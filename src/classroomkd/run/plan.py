@@ -86,7 +86,7 @@ def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = 
             "name": context.data.name,
             "classes": len(context.classes),
             "samples": networks.task_runner.samples,
-            "topics": networks.task_runner.topics,
+            "topics": networks.task_runner.description.vocabulary.units,
             "shape": list(context.data.shape),
             "train": len(context.data.train),
             "student_train": len(context.student_part),

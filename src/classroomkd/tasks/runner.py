@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from classroomkd.recipe import TrainSpec
     from classroomkd.recipe.schema import MentorSpec
     from classroomkd.run.context import RunContext
+    from classroomkd.tasks.spec import TaskDescription
     from classroomkd.train.inputs import Inputs
 
-__all__ = ["NetworkSource", "TaskRunner"]
+__all__ = ["NetworkSource", "TaskRunner", "open_runner"]
 
 
 class NetworkSource(Protocol):
@@ -45,11 +46,10 @@ class TaskRunner(ABC):
     Attributes:
         context: of the run.
         networks: of the run.
-        samples, topics: what a sample and what answers are about are called, for messages.
+        samples: what they are called, for messages.
     """
 
     samples: ClassVar[str] = "images"
-    topics: ClassVar[str] = "classes"
 
     def __init__(self, context: RunContext, networks: NetworkSource) -> None:
         self.context, self.networks = context, networks
@@ -60,6 +60,11 @@ class TaskRunner(ABC):
         return self.task_for(self.context.recipe.train)
 
     @property
+    def description(self) -> TaskDescription:
+        """What is known of the task without torch."""
+        return tasks.describe(self.context.recipe.task.name)
+
+    @property
     @abstractmethod
     def metric(self) -> str:
         """What ``Score.accuracy`` is, by its name in the field."""
@@ -67,7 +72,7 @@ class TaskRunner(ABC):
     @property
     def measure(self) -> Metric:
         """Its unit, and whether more of it is better."""
-        return tasks.describe(self.context.recipe.task.name).measure(self.metric)
+        return self.description.measure(self.metric)
 
     @property
     def val_metric(self) -> str:
@@ -112,9 +117,10 @@ class TaskRunner(ABC):
     def calibration(self, answers_MN: Tensor, target: Tensor) -> Calibration:
         """What held-out answers (M, N, …) say about the mentors."""
 
-    @abstractmethod
     def blank_calibration(self, mentors: int) -> Calibration:
         """A calibration that changes nothing, for dry runs."""
+        device, units = self.context.runtime.device, len(self.context.classes)
+        return Calibration(torch.ones(mentors, device=device), torch.ones(mentors, units, device=device))
 
     @abstractmethod
     def chance(self) -> tuple[float, str]:
@@ -158,15 +164,17 @@ class TaskRunner(ABC):
         return None
 
     @torch.no_grad()
-    def check_network(
-        self, module: nn.Module, role: str, mentor: MentorSpec | None = None, size: tuple[int, int] | None = None
-    ) -> None:
-        """One dry forward on blank images: the network must take them and answer what this data asks."""
+    def blank_answer(self, module: nn.Module, role: str, size: tuple[int, int] | None = None) -> Tensor:
+        """A network's answer to two blank images of (H, W), or of the data's.
+
+        Raises:
+            UserError: it does not take them.
+        """
         context = self.context
         shape = (2, context.data.shape[0], *(size or context.data.shape[1:]))
         try:
             with at_rest(module):
-                answer = prediction_of(module(torch.zeros(shape, device=context.runtime.device)))
+                return prediction_of(module(torch.zeros(shape, device=context.runtime.device)))
         except UserError as error:
             raise UserError(f"{role}: {error}") from error
         except Exception as error:
@@ -175,9 +183,20 @@ class TaskRunner(ABC):
                 f"{role}: the network does not take images of shape {shape[1:]}: {first}. "
                 "Set data.size to what it expects, or choose another model"
             ) from error
-        self.expect(answer, role, mentor)
+
+    def check_network(
+        self, module: nn.Module, role: str, mentor: MentorSpec | None = None, size: tuple[int, int] | None = None
+    ) -> None:
+        """The network must take blank images and answer what this data asks."""
+        self.expect(self.blank_answer(module, role, size), role, mentor)
 
     def evaluate(self, network: nn.Module, part: Part, inputs: Inputs, batch_size: int) -> Score:
         """Score a network on the un-augmented samples of a part."""
-        said, target = answers(network, part, inputs, batch_size, self.context.base_views)
-        return self.score(said, target, part.ids)
+        predictions, target = answers(network, part, inputs, batch_size, self.context.base_views)
+        return self.score(predictions, target, part.ids)
+
+
+def open_runner(context: RunContext, networks: NetworkSource) -> TaskRunner:
+    """The runner of a run's task."""
+    runner: TaskRunner = tasks.find_row(context.recipe.task.name).load("runner")(context, networks)
+    return runner

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from classroomkd import bank, models, tasks
+from classroomkd import bank, models
 from classroomkd.classroom import Calibration, Mentor, Task
 from classroomkd.errors import UserError, did_you_mean
+from classroomkd.tasks.classification.task import Classification
 from classroomkd.tasks.runner import TaskRunner
 from classroomkd.train.scoring import Score, calibration_of, score
 
@@ -37,7 +37,7 @@ class ClassificationRunner(TaskRunner):
 
     def task_for(self, train: TrainSpec, mentor: MentorSpec | None = None, module: nn.Module | None = None) -> Task:
         """See the base."""
-        return tasks.create("classification", label_smoothing=train.label_smoothing, **self.context.recipe.task.options)
+        return Classification(label_smoothing=train.label_smoothing, **self.context.recipe.task.options)
 
     def resolve(self, spec: str, mentor: MentorSpec | None = None) -> nn.Module:
         """See the base."""
@@ -119,11 +119,6 @@ class ClassificationRunner(TaskRunner):
     def calibration(self, answers_MN: Tensor, target: Tensor) -> Calibration:
         """See the base."""
         return calibration_of(answers_MN, target)
-
-    def blank_calibration(self, mentors: int) -> Calibration:
-        """See the base."""
-        k, device = len(self.classes), self.context.runtime.device
-        return Calibration(torch.ones(mentors, device=device), torch.ones(mentors, k, device=device))
 
     def chance(self) -> tuple[float, str]:
         """See the base: three standard errors above guessing."""

@@ -36,9 +36,9 @@ def coding_of(network: nn.Module | None, answer: Tensor, size: Size, where: str 
     Raises:
         UserError: an answer that is neither, or not what ``pose_head`` says.
     """
-    said: dict[str, Any] = dict(cast(Mapping[str, Any], getattr(network, "pose_head", None) or {}))
+    options: dict[str, Any] = dict(cast(Mapping[str, Any], getattr(network, "pose_head", None) or {}))
     shape = tuple(answer.shape)
-    kind = said.pop("kind", {3: "simcc", 4: "heatmap"}.get(len(shape)))
+    kind = options.pop("kind", {3: "simcc", 4: "heatmap"}.get(len(shape)))
     if kind not in CODINGS:
         meant = did_you_mean(str(kind), CODINGS)
         raise UserError(
@@ -48,17 +48,17 @@ def coding_of(network: nn.Module | None, answer: Tensor, size: Size, where: str 
         )
     if len(shape) == 2 + CODINGS[kind].trailing:
         if kind == "simcc":
-            said.setdefault("split", _tidy(shape[-1] / sum(size)))
+            options.setdefault("split", _tidy(shape[-1] / sum(size)))
         else:
-            said.setdefault("stride", _tidy(size[0] / shape[-2]))
+            options.setdefault("stride", _tidy(size[0] / shape[-2]))
     try:
-        coding = CODINGS[kind](size=(int(size[0]), int(size[1])), joints=int(shape[1]), **said)
+        coding = CODINGS[kind](size=(int(size[0]), int(size[1])), joints=int(shape[1]), **options)
     except TypeError:
-        raise UserError(f"{where}: pose_head has an option that '{kind}' does not know: {', '.join(said)}") from None
+        raise UserError(f"{where}: pose_head has an option that '{kind}' does not know: {', '.join(options)}") from None
     if shape[1:] != coding.answer_shape:
-        options = ", ".join(f"{k} {v}" for k, v in said.items())
+        listed = ", ".join(f"{k} {v}" for k, v in options.items())
         raise UserError(
-            f"{where} answers with shape {shape}, but a {kind} head for {size[0]} x {size[1]} pixels ({options}) "
+            f"{where} answers with shape {shape}, but a {kind} head for {size[0]} x {size[1]} pixels ({listed}) "
             f"answers (B, {', '.join(map(str, coding.answer_shape))})"
         )
     return coding

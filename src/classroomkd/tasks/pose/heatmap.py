@@ -148,8 +148,8 @@ class Heatmap(Coding):
         floor = self._floor(maps)[..., None, None]
         cells = torch.arange(self.cells[1], dtype=maps.dtype, device=maps.device)
         with torch.autocast(maps.device.type, enabled=False):
-            found = heatmaps.columns_at(maps - floor, (self.size[1] - 1) / self.spacing[0] - cells) + floor
-        return torch.where(self.state(answer)[0][..., None, None], -torch.inf, found).to(answer.dtype)
+            mirrored = heatmaps.columns_at(maps - floor, (self.size[1] - 1) / self.spacing[0] - cells) + floor
+        return torch.where(self.state(answer)[0][..., None, None], -torch.inf, mirrored).to(answer.dtype)
 
     def mean(self, answers: Sequence[Tensor]) -> Tensor:
         """The mean of the maps."""

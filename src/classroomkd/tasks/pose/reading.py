@@ -45,18 +45,20 @@ def read_answers(
         batch_size: B.
         views: what a crop without augmentation looks like; None: as it is stored.
     """
-    for said, mirrored, target in each_answer(network, part, inputs, batch_size, views, mirror=flip):
-        yield said if mirrored is None else coding.mean([said, coding.flipped(mirrored, skeleton.swap)]), target
+    for answer, mirrored, target in each_answer(network, part, inputs, batch_size, views, mirror=flip):
+        if mirrored is not None:
+            answer = coding.mean([answer, coding.flipped(mirrored, skeleton.swap)])
+        yield answer, target
 
 
 @torch.no_grad()
 def sum_up(batches: Iterable[tuple[Tensor, Tensor]], coding: Coding, task: Task) -> tuple[Tensor, float]:
     """Decoded joints ``(N, K, 3)`` and the mean supervised loss over the joints that have one."""
-    found: list[Tensor] = []
+    decoded: list[Tensor] = []
     total: Tensor | float = 0.0
     count: Tensor | int = 0
     for answer, target in batches:
-        found.append(coding.decode(answer))
+        decoded.append(coding.decode(answer))
         total = total + task.supervised(answer, target).sum()
         count = count + task.mask(target).sum()
-    return torch.cat(found), float(total) / max(int(count), 1)
+    return torch.cat(decoded), float(total) / max(int(count), 1)

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from classroomkd.classroom import Calibration, Mentor, Task, prediction_of
+from classroomkd.classroom import Calibration, Mentor, Task
 from classroomkd.data.keypoints.crops import PADDING
 from classroomkd.data.keypoints.skeleton_union import named_skeleton
 from classroomkd.data.skeleton import Skeleton
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.checkpoints import read_checkpoint
-from classroomkd.taps.trace import at_rest
 from classroomkd.tasks.pose.calibration import calibrate
 from classroomkd.tasks.pose.coding import Coding, coding_of
 from classroomkd.tasks.pose.judging import check_metric, judge
@@ -47,7 +46,6 @@ class PoseRunner(TaskRunner):
     """Keypoints of one person in a crop."""
 
     samples = "persons"
-    topics = "joints"
 
     def __init__(self, context: RunContext, networks: NetworkSource) -> None:
         super().__init__(context, networks)
@@ -85,21 +83,17 @@ class PoseRunner(TaskRunner):
     @cached_property
     def coding(self) -> Coding:
         """How the student's answers are to be read: by its head, which one dry forward shows."""
-        device = self.context.runtime.device
-        coding = self._coding(self.networks.blank_student(), self.size, len(self.skeleton), "student", device)
+        coding = self._coding(self.networks.blank_student(), self.size, len(self.skeleton), "student")
         known = {field.name for field in fields(coding)} & self.options.model_fields_set
         return replace(coding, **{key: getattr(self.options, key) for key in _CODING if key in known})
 
-    @torch.no_grad()
-    def _coding(
-        self, network: nn.Module, size: tuple[int, int], joints: int, role: str, device: torch.device
-    ) -> Coding:
-        with at_rest(network):
-            try:
-                answer = prediction_of(network(torch.zeros(2, self.context.data.shape[0], *size, device=device)))
-            except (RuntimeError, ValueError, AssertionError) as error:
-                first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                raise UserError(f"{role}: the network does not take images of {size[0]}x{size[1]}: {first}") from error
+    def _coding(self, network: nn.Module, size: tuple[int, int], joints: int, role: str) -> Coding:
+        """How a network's answers are to be read, by one dry forward.
+
+        Raises:
+            UserError: it does not take such images, or does not answer ``joints`` joints.
+        """
+        answer = self.blank_answer(network, role, size)
         if answer.dim() not in (3, 4) or answer.shape[1] != joints:
             got = f"{answer.shape[1]} joints" if answer.dim() in (3, 4) else f"shape {tuple(answer.shape)}"
             raise UserError(
@@ -151,8 +145,8 @@ class PoseRunner(TaskRunner):
         if mentor.checkpoint is None:
             return {}
         if mentor.name not in self._checkpoints:
-            said = read_checkpoint(mentor.checkpoint, what=f"mentor '{mentor.name}'")[1]
-            self._checkpoints[mentor.name] = said if said.get("task") == "pose" else {}
+            about = read_checkpoint(mentor.checkpoint, what=f"mentor '{mentor.name}'")[1]
+            self._checkpoints[mentor.name] = about if about.get("task") == "pose" else {}
         return self._checkpoints[mentor.name]
 
     def _coding_of_mentor(self, mentor: MentorSpec, module: nn.Module, size: tuple[int, int]) -> Coding:
@@ -162,11 +156,11 @@ class PoseRunner(TaskRunner):
             UserError: ``head`` has an option that its coding does not.
         """
         joints, who = len(self.skeleton_of(mentor)), f"mentor '{mentor.name}'"
-        coding = self._coding(module, size, joints, who, self.context.runtime.device)
+        coding = self._coding(module, size, joints, who)
         if "coding" in self._written(mentor):
-            kept = written_coding(str(mentor.checkpoint), self._written(mentor))
-            if kept.answer_shape == coding.answer_shape and kept.kind == coding.kind:
-                coding = kept
+            written = written_coding(str(mentor.checkpoint), self._written(mentor))
+            if written.answer_shape == coding.answer_shape and written.kind == coding.kind:
+                coding = written
         known = {field.name for field in fields(coding)} - {"size", "joints"}
         if unknown := [key for key in mentor.head if key not in known]:
             near = did_you_mean(unknown[0], known)
@@ -179,13 +173,13 @@ class PoseRunner(TaskRunner):
         Raises:
             UserError: joints that one of them does not have; no joint in common.
         """
-        found = self.skeleton.places(self.skeleton_of(mentor), mentor.joints)
-        if all(place is None for place in found):
+        places = self.skeleton.places(self.skeleton_of(mentor), mentor.joints)
+        if all(place is None for place in places):
             raise UserError(
                 f"mentor '{mentor.name}' has no joint of the student's; say which stand for each other: "
                 f"joints: {{{self.skeleton.joints[0]}: ITS_NAME}}"
             )
-        return found
+        return places
 
     def resolve(self, spec: str, mentor: MentorSpec | None = None) -> nn.Module:
         """See the base."""
@@ -212,7 +206,7 @@ class PoseRunner(TaskRunner):
                 )
             self.places(mentor)
         if mentor is None:
-            self._coding(module, size or self.size, len(self.skeleton), role, self.context.runtime.device)
+            self._coding(module, size or self.size, len(self.skeleton), role)
         else:
             self._coding_of_mentor(mentor, module, size or self.size)
 
@@ -259,8 +253,8 @@ class PoseRunner(TaskRunner):
             key = "classes" if spec.train.classes is not None else "label_noise"
             return f"mentors.{index}.train.{key}: joints have no classes; use samples: N for a weaker mentor"
         if spec.taught_by is not None:
-            module, device = self.networks.mentor(spec.name), self.context.runtime.device
-            coding = self._coding(module, spec.shape or self.size, len(self.skeleton), spec.name, device)
+            module = self.networks.mentor(spec.name)
+            coding = self._coding(module, spec.shape or self.size, len(self.skeleton), spec.name)
             if coding.plain() != self.coding.plain():
                 return f"mentors.{index}.taught_by: an assistant has the student's head and size; {spec.model} has not"
         return None
@@ -283,19 +277,14 @@ class PoseRunner(TaskRunner):
         )
 
     def _judged(self, batches: Iterable[tuple[Tensor, Tensor]], ids: Tensor) -> Score:
-        found, loss = sum_up(batches, self.coding, self.task)
+        decoded, loss = sum_up(batches, self.coding, self.task)
         test = torch.equal(ids.cpu(), self.context.data.test.ids.cpu())
-        first, per_joint, more = judge(self.people, self.skeleton, ids, found, metric=self.metric, test=test)
+        first, per_joint, more = judge(self.people, self.skeleton, ids, decoded, metric=self.metric, test=test)
         return Score(first, loss, per_joint, len(ids), more)
 
     def calibration(self, answers_MN: Tensor, target: Tensor) -> Calibration:
         """See the base."""
         return calibrate(self.task, answers_MN, target)
-
-    def blank_calibration(self, mentors: int) -> Calibration:
-        """See the base."""
-        device = self.context.runtime.device
-        return Calibration(torch.ones(mentors, device=device), torch.ones(mentors, len(self.skeleton), device=device))
 
     def chance(self) -> tuple[float, str]:
         """See the base: a network that answers the mean pose of the validation part everywhere."""
