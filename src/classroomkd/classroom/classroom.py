@@ -83,7 +83,7 @@ class Classroom(nn.Module):
                     "classroomkd.models.create(NAME, num_classes=...)"
                 )
         # The tables of names stand above this module: the package itself, which loads what is asked for, finds them.
-        task = classroomkd.tasks.create("classification") if task is None else task
+        task = classroomkd.tasks.create(classroomkd.tasks.DEFAULT) if task is None else task
         method = classroomkd.methods.create(method, task=task.name) if isinstance(method, str) else method
         if any(m is student or getattr(m, "module", None) is student for m in mentors):
             raise UserError("the student is also listed as a mentor; pass a copy (copy.deepcopy) to teach it by itself")
