@@ -23,8 +23,9 @@ Answers are numbers whose softmax(beta ·) is the student's kind of distribution
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -146,7 +147,7 @@ class Translation(nn.Module):
     def _operators(self) -> tuple[Tensor, Tensor]:
         """Per axis the matrix from the mentor's values to the student's; sets ``power``."""
         a, b_x, b_y = region(self.student.size, self.mentor.size)
-        found, power = [], []
+        matrices, power = [], []
         for axis, b in enumerate((b_x, b_y)):
             at, step_own, sigma_own = _axis(self.student, axis)
             theirs, step, sigma = _axis(self.mentor, axis)
@@ -160,16 +161,19 @@ class Translation(nn.Module):
                 matrix = heatmaps.blurring(places, count, sigma * (ratio**2 - 1) ** 0.5, ratio)
             else:
                 matrix = heatmaps.interpolating(places, count)
-            found.append(matrix)
+            matrices.append(matrix)
         self.power = (power[0], power[1])
-        return found[0], found[1]
+        return matrices[0], matrices[1]
 
     def _convert(self, answer: Tensor) -> Tensor:
         mentor, student = self.mentor, self.student
         if isinstance(mentor, SimCC):
             if isinstance(student, SimCC):
                 rows = ((part - heatmaps.level(part.unsqueeze(-2)).unsqueeze(-1)) for part in mentor.parts(answer))
-                bins = [self._read_row(*row) for row in zip(rows, (self.x, self.y), self.power, strict=True)]
+                bins = [
+                    _read(row, partial(torch.matmul, other=matrix), power, (-1,))
+                    for row, matrix, power in zip(rows, (self.x, self.y), self.power, strict=True)
+                ]
                 return torch.cat(bins, -1) * (mentor.beta / student.beta)
             x, y = (torch.softmax(mentor.beta * part, -1) for part in mentor.parts(answer))
             return heatmaps.product_map(x @ self.x, y @ self.y)
@@ -181,22 +185,7 @@ class Translation(nn.Module):
         assert isinstance(student, Heatmap)
         if mentor.loss == student.loss == "kl":
             answer = answer * (mentor.scale / student.scale)
-        if self.power[0] < _ALIKE**2:
-            return self.y.T @ answer @ self.x
-        top = answer.amax((-2, -1), keepdim=True).clamp_min(_FAINT)
-        logs = self.y.T @ (answer / top).clamp_min(_FAINT).log() @ self.x
-        high = logs.amax((-2, -1), keepdim=True)
-        return top * (high + (logs - high) * self.power[0]).exp()
-
-    @staticmethod
-    def _read_row(row: Tensor, matrix: Tensor, power: float) -> Tensor:
-        """Values along one axis at other places, narrowed by ``power`` around the highest."""
-        if power < _ALIKE**2:
-            return row @ matrix
-        top = row.amax(-1, keepdim=True).clamp_min(_FAINT)
-        logs = (row / top).clamp_min(_FAINT).log() @ matrix
-        high = logs.amax(-1, keepdim=True)
-        return top * (high + (logs - high) * power).exp()
+        return _read(answer, lambda values: self.y.T @ values @ self.x, self.power[0], (-2, -1))
 
     def _to_bins(self, maps: Tensor) -> Tensor:
         top = maps.amax((-2, -1)).clamp_min(_FAINT).unsqueeze(-1)
@@ -208,6 +197,16 @@ class Translation(nn.Module):
         height = (top * (highs[0] + highs[1]).exp()).clamp_max(1)  # of the peak between the cells
         sharp = [((log - high) * p).exp() for log, high, p in zip(logs, highs, self.power, strict=True)]
         return height * torch.cat(sharp, -1)
+
+
+def _read(values: Tensor, at: Callable[[Tensor], Tensor], power: float, dims: tuple[int, ...]) -> Tensor:
+    """Values that are read elsewhere by ``at``, narrowed by ``power`` around the highest along ``dims``."""
+    if power < _ALIKE**2:
+        return at(values)
+    top = values.amax(dims, keepdim=True).clamp_min(_FAINT)
+    logs = at((values / top).clamp_min(_FAINT).log())
+    high = logs.amax(dims, keepdim=True)
+    return top * (high + (logs - high) * power).exp()
 
 
 def _axis(coding: Coding, axis: int) -> tuple[Tensor, float, float]:
