@@ -163,7 +163,8 @@ def _agreement(active: Array, own: Array, say: Vocabulary) -> str:
     if both.sum() < 6 or np.std(active[both]) < 1e-9 or np.std(own[both]) < 1e-9:
         return ""
     r = float(np.corrcoef(active[both], own[both])[0, 1])
-    how = "taught" if r > 0.5 else "taught somewhat more" if r > 0.2 else "did not teach"
+    good = say.measure.rank(r)  # of errors, a low one is good
+    how = "taught" if good > 0.5 else "taught somewhat more" if good > 0.2 else "did not teach"
     number = f"{r:.2f}".replace("-", "−")
     pairs = f"mentor × {say.unit} pairs"
     return f"Mentors {how} where they are good: over {pairs}, active share and own {say.by_unit} correlate at {number}."

@@ -231,7 +231,7 @@ class Ranks:
     def __init__(self) -> None:
         self.barrier, self.box = threading.Barrier(2, timeout=300), [torch.empty(0)] * 2
 
-    def collect(self, rank: int, x: Tensor) -> list[Tensor]:
+    def gather(self, rank: int, x: Tensor) -> list[Tensor]:
         self.box[rank] = x.detach()
         self.barrier.wait()
         parts = [*self.box]

@@ -140,7 +140,8 @@ def key(folder: Path, teachers: dict[str, str], logits: Tensor, stem: str = "x",
         (folder / weights).write_text(weights)
         np.save(folder / f"{stem}-val.npy", logits.float().numpy())
         paths = {"weights": str(folder / weights), "val_logits": str(folder / f"{stem}-val.npy")}
-        records.append(SimpleNamespace(name=name, model="m", mean=None, std=None, size=None, **paths))
+        about_it = {"name": name, "model": "m", "mean": None, "std": None, "size": None, "fingerprint": weights}
+        records.append(SimpleNamespace(**about_it, **paths))
     task = about.pop("task", None)
     spec = {"name": "middle", "model": "m", "taught_by": {"mentors": [*teachers], **about.pop("by", {})}, **about}
     return lineage(MentorSpec.model_validate(spec), records, task)
