@@ -25,10 +25,16 @@ def _written(code: int) -> str:
 _TABLE = {code: _written(code) for first, last in _RANGES for code in range(first, last + 1)}
 
 
-def printable(value: Any) -> Any:
-    """Text whose control characters are written out; of lists and mappings all text in them, anything else as it is."""
+def printable(value: Any, keep: str = "") -> Any:
+    """Text whose control characters are written out; of lists and mappings all text in them, anything else as it is.
+
+    Args:
+        value: the text, or what holds it.
+        keep: characters that stay, where they do no harm.
+    """
     if isinstance(value, str):
-        return value if value.isascii() and value.isprintable() else value.translate(_TABLE)
+        table = {code: text for code, text in _TABLE.items() if chr(code) not in keep} if keep else _TABLE
+        return value if value.isascii() and value.isprintable() else value.translate(table)
     if isinstance(value, dict):
-        return {printable(key): printable(item) for key, item in value.items()}
-    return [printable(item) for item in value] if isinstance(value, list) else value
+        return {printable(key, keep): printable(item, keep) for key, item in value.items()}
+    return [printable(item, keep) for item in value] if isinstance(value, list) else value

@@ -114,7 +114,7 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str | None
 
 def json_for_script(value: Any) -> Html:
     """JSON that may stand in a ``<script>`` element: no ``<`` can end it, and ``nan`` is refused."""
-    text = json.dumps(printable(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(printable(value, keep="\u2028\u2029"), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Html(text)
