@@ -49,7 +49,7 @@ def test_a_console_keeps_its_own_sequences(capsys: pytest.CaptureFixture[str]) -
 def test_no_other_console_is_made() -> None:
     for path in Path(classroomkd.__file__).parent.rglob("*.py"):
         text = path.read_text()
-        assert "rich.console" not in text or "Console(" not in text or path.name == "terminal.py", path
+        assert "rich.console" not in text or "Console(" not in text or path.name == "_terminal.py", path
 
 
 def test_from_images_to_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
