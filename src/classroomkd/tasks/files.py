@@ -14,12 +14,11 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from classroomkd import tasks
+from classroomkd import data, tasks
 from classroomkd._files import atomic_write
 from classroomkd._terminal import data_stream
 from classroomkd.data.decode import DecodeError, decode
 from classroomkd.errors import UserError
-from classroomkd.tasks.data import load
 from classroomkd.train.inputs import Inputs
 from classroomkd.train.scoring import answers
 
@@ -71,7 +70,7 @@ class EvaluateRequest:
             UserError: neither is there; the run's own data have changed since, so that a score of them would not be
                 the run's; and what loading raises.
         """
-        images = load(self._section(options), task=self.student.task, trust_code=self.trust_code)
+        images = data.load(self._section(options), task=self.student.task, trust_code=self.trust_code)
         self._check(images)
         return images
 
