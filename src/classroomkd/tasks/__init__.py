@@ -24,22 +24,22 @@ GROUP = "classroomkd.tasks"
 DEFAULT = "classification"  # where a recipe names no task
 
 
-def _row(name: str, summary: str, task: str, runner: str, files: str, spec: str) -> TaskRow:
+def _row(name: str, summary: str, task: str) -> TaskRow:
+    """A row of this package, whose classes are called after that of the task."""
     here = f"{__name__}.{name}"
-    return TaskRow(name, summary, f"{here}.spec:{spec}", f"{here}.task:{task}", f"{here}.runner:{runner}",
-                   f"{here}.files:{files}")  # fmt: skip
+    return TaskRow(
+        name, summary, f"{here}.spec:{task}Spec", f"{here}.task:{task}", f"{here}.runner:{task}Runner",
+        f"{here}.files:{task}Files",
+    )  # fmt: skip
 
 
 TASKS: dict[str, TaskRow] = {
     row.name: row
     for row in (
-        _row(
-            "classification", "one class an image",
-            "Classification", "ClassificationRunner", "ClassificationFiles", "ClassificationSpec",
-        ),
-        _row("pose", "where each joint of a person is", "Pose", "PoseRunner", "PoseFiles", "PoseSpec"),
+        _row("classification", "one class an image", "Classification"),
+        _row("pose", "where each joint of a person is", "Pose"),
     )
-}  # fmt: skip
+}
 
 
 @cache
