@@ -71,35 +71,34 @@ def write_prediction_samples(
     context = networks.context
     if context.data.people is None or not context.runtime.is_zero or len(context.data.test) == 0:
         return None
-    headline = _headline(out)
-    files = {arm.label: seed_folder(out, arm, seed) for seed in reversed(context.recipe.seeds) for arm in arms
-             if arm.label == headline and (seed_folder(out, arm, seed) / "student.safetensors").exists()}  # fmt: skip
-    if headline is None or headline not in files:
+    headline, seeds = _headline(out), context.recipe.seeds
+    first = next(
+        (s for arm in arms if arm.label == headline for s in seeds if _student_file(out, arm, s).exists()), None
+    )
+    if headline is None or first is None:
         return None
-    seed = int(files[headline].name.removeprefix("seed"))
+    files = {arm.label: _student_file(out, arm, first) for arm in arms}
     answers = _Answers(networks)
-    of_all = answers.student(files[headline] / "student.safetensors", context.data.test)
+    of_all = answers.student(files[headline], context.data.test)
     error = answers.error(context.data.test, of_all)
     places, worst = _choose(error)
     part = context.data.test.subset(torch.from_numpy(places))
     who: list[dict[str, str]] = []
     joints: list[Floats] = []
-    for arm in arms:
-        file = seed_folder(out, arm, seed) / "student.safetensors"
-        if arm.label == headline or file.exists():
-            who.append({"kind": "student", "name": arm.label})
-            joints.append(of_all[places] if arm.label == headline else answers.student(file, part))
+    for label, file in files.items():
+        if label == headline or file.exists():
+            who.append({"kind": "student", "name": label})
+            joints.append(of_all[places] if label == headline else answers.student(file, part))
     for record in mentors:
         if (stored := answers.mentor(str(record["val_logits"]), places)) is not None:
             who.append({"kind": "mentor", "name": str(record["name"])})
             joints.append(stored)
+    described = answers.described(part, joints)
     persons = [
         {"chosen": "worst" if n < worst else "random", "error": _number(error[place])}
+        | {key: values[n] for key, values in described.items()}
         for n, place in enumerate(places)
-    ]  # fmt: skip
-    for key, values in answers.described(part, joints).items():
-        for person, value in zip(persons, values, strict=True):
-            person[key] = value
+    ]
     runner = answers.task_runner
     content = {
         "schema": 1,
@@ -108,7 +107,7 @@ def write_prediction_samples(
         "right_by": answers.allowed(part)[0],
         "size": list(runner.size),
         "skeleton": runner.skeleton.plain(),
-        "seed": seed,
+        "seed": first,
         "headline": headline,
         "test": len(context.data.test),
         "drawn_with": DRAWN_WITH,
@@ -119,6 +118,10 @@ def write_prediction_samples(
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     write_listed(out / NAME, text)
     return out / NAME
+
+
+def _student_file(out: Path, arm: Arm, seed: int) -> Path:
+    return seed_folder(out, arm, seed) / "student.safetensors"
 
 
 def _headline(out: Path) -> str | None:

@@ -146,7 +146,7 @@ class PoseRunner(TaskRunner):
             return {}
         if mentor.name not in self._checkpoints:
             about = read_checkpoint(mentor.checkpoint, what=f"mentor '{mentor.name}'")[1]
-            self._checkpoints[mentor.name] = about if about.get("task") == "pose" else {}
+            self._checkpoints[mentor.name] = about if about.get("task") == Pose.name else {}
         return self._checkpoints[mentor.name]
 
     def _coding_of_mentor(self, mentor: MentorSpec, module: nn.Module, size: tuple[int, int]) -> Coding:
@@ -217,7 +217,7 @@ class PoseRunner(TaskRunner):
         """See the base; answers are translated into the student's head, bins and joints."""
         own = size or self.size
         coding = self._coding_of_mentor(spec, module, own)
-        translate = Translation(coding, self.coding, self.places(spec))
+        translate = Translation(coding, self.coding, self.places(spec), f"mentor '{spec.name}'")
         return Mentor(module, spec.name, mean=mean, std=std, size=size, taps=dict(spec.taps), translate=translate)
 
     def lineage(self, spec: MentorSpec, mentor: Mentor) -> dict[str, Any]:
