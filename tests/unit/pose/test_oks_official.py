@@ -16,14 +16,14 @@ from classroomkd.errors import UserError
 from classroomkd.tasks.pose import official
 from classroomkd.tasks.pose.oks import by_visibility, keypoint_ap
 from classroomkd.tasks.pose.results import read_results, write_results
-from classroomkd.tasks.pose.truth import Found, Truth
+from classroomkd.tasks.pose.truth import Predictions, Truth
 
 needs_pycocotools = pytest.mark.skipif(
     not _compat.installed("pycocotools"), reason="pycocotools is not installed (extra: pose)"
 )
 
 
-def answers(rng: np.random.Generator, truth: Truth, extra: int, steps: int | None) -> Found:
+def answers(rng: np.random.Generator, truth: Truth, extra: int, steps: int | None) -> Predictions:
     """Every person of the truth answered some times, more or less well, and ``extra`` false alarms."""
     n, k = truth.joints.shape[:2]
     who = rng.permutation(np.repeat(np.arange(n), rng.integers(0, 5, n)))
@@ -38,7 +38,7 @@ def answers(rng: np.random.Generator, truth: Truth, extra: int, steps: int | Non
     score = rng.uniform(size=len(image))
     if steps:
         score = np.round(score * steps) / steps  # ties
-    return Found(image, np.concatenate([xy, false]), score)
+    return Predictions(image, np.concatenate([xy, false]), score)
 
 
 def scene(seed: int, images: int, people: int, k: int = 17, crowds: float = 0.15, jointless: float = 0.4) -> Truth:
@@ -92,11 +92,13 @@ def test_extreme_sets(crowds: float, jointless: float) -> None:
 def test_areas_that_are_told_and_no_answers() -> None:
     truth = scene(12, images=10, people=40)
     found = answers(np.random.default_rng(1), truth, 30, None)
-    told = Found(found.image, found.joints, found.score, np.random.default_rng(2).uniform(0, 20_000, len(found.score)))
+    told = Predictions(
+        found.image, found.joints, found.score, np.random.default_rng(2).uniform(0, 20_000, len(found.score))
+    )
     ours = keypoint_ap(truth, told, COCO.sigmas)
     assert ours == official.official_ap(truth, told, COCO.sigmas)
     assert ours != keypoint_ap(truth, found, COCO.sigmas)
-    none = Found([], np.zeros((0, 17, 2)), [])
+    none = Predictions([], np.zeros((0, 17, 2)), [])
     assert keypoint_ap(truth, none, COCO.sigmas) == official.official_ap(truth, none, COCO.sigmas)
 
 

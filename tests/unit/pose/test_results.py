@@ -13,13 +13,13 @@ import pytest
 
 from classroomkd.errors import UserError
 from classroomkd.tasks.pose.results import person_scores, read_results, write_results
-from classroomkd.tasks.pose.truth import Found
+from classroomkd.tasks.pose.truth import Predictions
 
 
-def found(people: int = 3, joints: int = 2) -> Found:
+def found(people: int = 3, joints: int = 2) -> Predictions:
     rng = np.random.default_rng(0)
     xy = rng.uniform(0, 99, (people, joints, 3)).astype(np.float32)
-    return Found(np.arange(people) + 7, xy, rng.uniform(size=people).astype(np.float32))
+    return Predictions(np.arange(people) + 7, xy, rng.uniform(size=people).astype(np.float32))
 
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:
@@ -36,9 +36,9 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
 
 def test_joints_without_scores_and_nobody(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    write_results(path, Found([7], found(1).joints[..., :2], [0.5]), category=3)
+    write_results(path, Predictions([7], found(1).joints[..., :2], [0.5]), category=3)
     assert read_results(path, [7], 2, category=3).joints[0, :, 2].tolist() == [1, 1]
-    write_results(path, Found([], np.zeros((0, 2, 2)), []))
+    write_results(path, Predictions([], np.zeros((0, 2, 2)), []))
     assert read_results(path, [7], 2).joints.shape == (0, 2, 3)
 
 

@@ -15,7 +15,7 @@ from classroomkd.tasks.pose import pck
 from classroomkd.tasks.pose.oks import by_visibility, keypoint_ap, oks_nms
 from classroomkd.tasks.pose.results import person_scores
 from classroomkd.tasks.pose.spec import BY_JOINT
-from classroomkd.tasks.pose.truth import Floats, Found, Ints, Truth
+from classroomkd.tasks.pose.truth import Floats, Ints, Predictions, Truth
 
 if TYPE_CHECKING:
     from classroomkd.data.keypoints.people import People, Persons
@@ -69,7 +69,7 @@ def as_truth(known: Persons, numbers: Ints, looked_at: Ints) -> Truth:
     return Truth(numbers[known.picture], joints, area, box, known.crowd, images=looked_at)
 
 
-def answered(people: People, ids: ArrayLike, answers: ArrayLike, skeleton: Skeleton) -> Found:
+def answered(people: People, ids: ArrayLike, answers: ArrayLike, skeleton: Skeleton) -> Predictions:
     """Answers (N, K, 3) in input pixels and scores as persons in their pictures, which go by :attr:`People.numbers`.
 
     A person's score is its box's times the mean of its joints' scores above 0.2; of several answers for one person in
@@ -82,7 +82,7 @@ def answered(people: People, ids: ArrayLike, answers: ArrayLike, skeleton: Skele
         area = people.step[rows] ** 2 * (height - 1) * (width - 1)  # of the crop: the box, widened, as HRNet has it
         stay = oks_nms(image, placed, score, area, skeleton.sigmas)
         placed, score, image = placed[stay], score[stay], image[stay]
-    return Found(image, placed, score)
+    return Predictions(image, placed, score)
 
 
 def judge(

@@ -14,12 +14,12 @@ from classroomkd._compat import installed
 from classroomkd.errors import UserError
 from classroomkd.tasks.pose.oks import FIGURES
 from classroomkd.tasks.pose.results import as_entries
-from classroomkd.tasks.pose.truth import Found, Truth, check_together
+from classroomkd.tasks.pose.truth import Predictions, Truth, check_together
 
 __all__ = ["official_ap", "official_json"]
 
 
-def official_ap(truth: Truth, answers: Found, sigmas: Sequence[float]) -> dict[str, float]:
+def official_ap(truth: Truth, answers: Predictions, sigmas: Sequence[float]) -> dict[str, float]:
     """pycocotools' figures of the same people and answers; see :func:`classroomkd.tasks.pose.oks.keypoint_ap`.
 
     Annotations are numbered from 1: pycocotools counts whoever matches annotation 0 as a false alarm.

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from classroomkd.tasks.pose.matching import AREAS, MAX_FOUND, THRESHOLDS, Pairs, match
-from classroomkd.tasks.pose.truth import Floats, Found, Ints, Truth, as_ids, check_together, same_joints
+from classroomkd.tasks.pose.truth import Floats, Ints, Predictions, Truth, as_ids, check_together, same_joints
 
-__all__ = ["FIGURES", "Found", "Truth", "by_visibility", "keypoint_ap", "oks", "oks_nms"]
+__all__ = ["FIGURES", "Predictions", "Truth", "by_visibility", "keypoint_ap", "oks", "oks_nms"]
 
 FIGURES = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")
 _RECALLS = np.linspace(0.0, 1.0, 101)
@@ -23,7 +23,7 @@ _TINY = np.spacing(1)
 _CHUNK = 1 << 15  # pairs of a person and an answer at once: a few tens of MB
 
 
-def keypoint_ap(truth: Truth, answers: Found, sigmas: Sequence[float]) -> dict[str, float]:
+def keypoint_ap(truth: Truth, answers: Predictions, sigmas: Sequence[float]) -> dict[str, float]:
     """COCO's ten figures, fractions in 0..1; -1 (as in pycocotools) where no person is of that size.
 
     Of an image's answers the 20 best count; M is 32² to 96² px², L is above. Equal scores keep the order of
@@ -80,7 +80,7 @@ def keypoint_ap(truth: Truth, answers: Found, sigmas: Sequence[float]) -> dict[s
     return dict(zip(FIGURES, values, strict=True))
 
 
-def by_visibility(truth: Truth, answers: Found, sigmas: Sequence[float]) -> dict[str, dict[str, float]]:
+def by_visibility(truth: Truth, answers: Predictions, sigmas: Sequence[float]) -> dict[str, dict[str, float]]:
     """:func:`keypoint_ap` with only the ``visible`` (v = 2) and only the ``hidden`` (v = 1) joints as labelled.
 
     A person left without a joint is no target then. Areas, and with them M and L, stay what they were.

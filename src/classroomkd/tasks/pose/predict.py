@@ -27,7 +27,7 @@ from classroomkd.tasks.files import PredictRequest, placed
 from classroomkd.tasks.pose.boxes import Boxes, boxes_in, whole_images
 from classroomkd.tasks.pose.judging import answered
 from classroomkd.tasks.pose.results import as_entries
-from classroomkd.tasks.pose.truth import Found
+from classroomkd.tasks.pose.truth import Predictions
 from classroomkd.tasks.pose.written import PoseAnswers
 from classroomkd.train.inputs import Inputs
 
@@ -125,7 +125,7 @@ def _decoded(module: torch.nn.Module, inputs: Inputs, crops: Tensor, pose: PoseA
     return pose.coding.decode(answer)
 
 
-def _write_entries(file: IO[str], answers: Found, names: dict[int, str], category: int, lines: bool) -> None:
+def _write_entries(file: IO[str], answers: Predictions, names: dict[int, str], category: int, lines: bool) -> None:
     """COCO's results with file names: a list, or one a line."""
     entries = [
         json.dumps({**entry, "file_name": names[entry["image_id"]]}) for entry in as_entries(answers, category)
@@ -133,7 +133,9 @@ def _write_entries(file: IO[str], answers: Found, names: dict[int, str], categor
     file.write("\n".join(entries) + "\n" if lines else "[\n" + ",\n".join(entries) + "\n]\n")
 
 
-def _write_rows(file: IO[str], answers: Found, names: dict[int, str], root: Path, joints: tuple[str, ...]) -> None:
+def _write_rows(
+    file: IO[str], answers: Predictions, names: dict[int, str], root: Path, joints: tuple[str, ...]
+) -> None:
     """CSV: x, y and score by joint."""
     writer = csv.writer(file, lineterminator="\n")
     columns = [f"{joint}_{what}" for joint in joints for what in ("x", "y", "score")]
@@ -143,7 +145,7 @@ def _write_rows(file: IO[str], answers: Found, names: dict[int, str], root: Path
         writer.writerow([str(root / names[image]), round(score, 6), *numbers])
 
 
-def _draw(folder: Path, boxes: Boxes, answers: Found, pose: PoseAnswers) -> list[str]:
+def _draw(folder: Path, boxes: Boxes, answers: Predictions, pose: PoseAnswers) -> list[str]:
     """Every picture with somebody found in it, with skeletons; those that could not be drawn."""
     from classroomkd.export.drawing import save_drawn
 

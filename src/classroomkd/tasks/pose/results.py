@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike
 
 from classroomkd._files import atomic_write_text
 from classroomkd.errors import UserError
-from classroomkd.tasks.pose.truth import Floats, Found
+from classroomkd.tasks.pose.truth import Floats, Predictions
 
 __all__ = ["as_entries", "person_scores", "read_results", "write_results"]
 
 
-def as_entries(answers: Found, category: int = 1) -> list[dict[str, Any]]:
+def as_entries(answers: Predictions, category: int = 1) -> list[dict[str, Any]]:
     """Answers as the list of a results file, one person an entry.
 
     Numbers are whole, so that a score of the file is that of the arrays. A joint's third number is its score, 1 where
@@ -32,13 +32,13 @@ def as_entries(answers: Found, category: int = 1) -> list[dict[str, Any]]:
     ]
 
 
-def write_results(path: str | os.PathLike[str], answers: Found, category: int = 1) -> None:
+def write_results(path: str | os.PathLike[str], answers: Predictions, category: int = 1) -> None:
     """Write :func:`as_entries` as a COCO results file, one person a line, whole or not at all."""
     lines = map(json.dumps, as_entries(answers, category))
     atomic_write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
-def read_results(path: str | os.PathLike[str], images: Collection[int], joints: int, category: int = 1) -> Found:
+def read_results(path: str | os.PathLike[str], images: Collection[int], joints: int, category: int = 1) -> Predictions:
     """Read a COCO results file.
 
     Where its people have a ``bbox``, their areas are those of the boxes (pycocotools' rule: the first one decides).
@@ -91,7 +91,7 @@ def read_results(path: str | os.PathLike[str], images: Collection[int], joints: 
             )
         boxes = _numbers(place, "bbox", [p["bbox"] for p in people])
         area = boxes[:, 2] * boxes[:, 3]
-    return Found(np.array([p["image_id"] for p in people], np.int64), triples, scores, area)
+    return Predictions(np.array([p["image_id"] for p in people], np.int64), triples, scores, area)
 
 
 def person_scores(joint_scores: ArrayLike, box_scores: ArrayLike, threshold: float = 0.2) -> Floats:

@@ -1,4 +1,4 @@
-"""What a score of poses is computed from: annotated people and answers, as arrays. Does not import torch."""
+"""What a score of poses is computed from: annotated people and predictions, as arrays. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from classroomkd.errors import UserError
 
-__all__ = ["Floats", "Found", "Ints", "Truth", "as_ids", "check_together", "same_joints"]
+__all__ = ["Floats", "Ints", "Predictions", "Truth", "as_ids", "check_together", "same_joints"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -51,7 +51,7 @@ class Truth:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Predictions:
     """N answers, in the order of the results file. Arrays are converted on the way in.
 
     Attributes:
@@ -68,11 +68,11 @@ class Found:
 
     def __post_init__(self) -> None:
         n = _convert(self, ("image", "joints", "score"))
-        _expect("found", "joints", self.joints, n, (None, 2 if self.joints.shape[-1:] == (2,) else 3))
-        _expect("found", "score", self.score, n, ())
+        _expect("predictions", "joints", self.joints, n, (None, 2 if self.joints.shape[-1:] == (2,) else 3))
+        _expect("predictions", "score", self.score, n, ())
         if self.area is not None:
             object.__setattr__(self, "area", np.asarray(self.area, np.float64))
-            _expect("found", "area", self.area, n, ())
+            _expect("predictions", "area", self.area, n, ())
 
     def areas(self) -> Floats:
         """(N,) px²: ``area``, or that of the joints' bounding rectangle."""
@@ -92,7 +92,7 @@ def as_ids(value: ArrayLike) -> Ints:
     return ids.astype(np.int64)
 
 
-def check_together(truth: Truth, answers: Found, sigmas: ArrayLike) -> None:
+def check_together(truth: Truth, answers: Predictions, sigmas: ArrayLike) -> None:
     """Whether answers can be scored against a truth with the sigmas (K,) of a skeleton.
 
     Raises:
@@ -126,7 +126,7 @@ def same_joints(sigmas: ArrayLike, joints: Floats, place: str) -> Floats:
     return values
 
 
-def _convert(record: Truth | Found, names: tuple[str, ...]) -> int:
+def _convert(record: Truth | Predictions, names: tuple[str, ...]) -> int:
     """Fields to arrays; gives back N."""
     for name in names:
         value = getattr(record, name)
