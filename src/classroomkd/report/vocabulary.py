@@ -117,8 +117,13 @@ def decimals_for(test: int | None, measure: Metric = FRACTIONS) -> int:
 
 
 def percent(value: float | None, decimals: int = 1, measure: Metric = FRACTIONS) -> str:
-    """``81.2`` for 0.812, or a score in its own unit; a dash for a missing one."""
-    return DASH if value is None or not math.isfinite(value) else f"{measure.factor * value:.{decimals}f}"
+    """``81.2`` for 0.812, or a score in its own unit, never below two decimals; a dash for a missing one."""
+    return DASH if value is None or not math.isfinite(value) else _number(value, decimals, measure)
+
+
+def _number(value: float, decimals: int, measure: Metric) -> str:
+    least = 0 if measure.unit == FRACTION else 2
+    return f"{measure.factor * value:.{max(decimals, least)}f}"
 
 
 def plus_minus(mean: float | None, sd: float | None, decimals: int = 1, measure: Metric = FRACTIONS) -> str:
@@ -130,7 +135,7 @@ def plus_minus(mean: float | None, sd: float | None, decimals: int = 1, measure:
 
 def signed(difference: float, decimals: int = 1, measure: Metric = FRACTIONS) -> str:
     """``+5.1``, ``−0.3``, ``0.0`` in percentage points or the score's unit, with a true minus sign."""
-    text = f"{measure.factor * difference:.{decimals}f}"
+    text = _number(difference, decimals, measure)
     if float(text) == 0:
         return text.removeprefix("-")
     return "−" + text[1:] if text.startswith("-") else "+" + text
