@@ -71,7 +71,7 @@ def stores(
         for view in wanted:
             for start in range(0, samples, 8192):
                 positions = torch.arange(start, min(start + 8192, samples))
-                if not bool(store.present(torch.full_like(positions[:1], view), positions[:1])):
+                if len(store.missing(view, start, start + 1)):
                     values = torch.randn(len(positions), classes, generator=generator)
                     store.write(torch.full_like(positions, view), positions, values)
         store.flush()

@@ -260,7 +260,7 @@ def test_a_full_disk_keeps_what_was_made(
 ) -> None:
     from classroomkd.train import checkpoint
 
-    def full(path: Path, state: object) -> None:
+    def full(path: Path, state: object, keep: int = 1) -> None:
         from classroomkd._files import writing
 
         with writing(path):

@@ -58,17 +58,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory, smoke: str) -> Place:
 def unfinished(finished: Place, tmp_path_factory: pytest.TempPathFactory, smoke: str) -> Place:
     """Told to stop in the second student's second epoch."""
     made = place(tmp_path_factory.mktemp("flips") / "unfinished", smoke)
-    steps, teach = 0, StepRunner.teach
+    steps, step = 0, StepRunner.step
 
     def counted(self: StepRunner, batch: Any) -> None:
         nonlocal steps
-        teach(self, batch)
+        step(self, batch)
         steps += self.classroom.method.needs.mentors > 0
         if steps == 6:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StepRunner, "teach", counted)
+        patch.setattr(StepRunner, "step", counted)
         assert main([*made.words, "--quiet"]) == 75
     assert {p.name for p in (made.root / "run/classroomkd/seed0/checkpoints").glob("last*")} == {"last.pt", "last-1.pt"}
     return made

@@ -180,7 +180,7 @@ def test_what_is_each_rules_own() -> None:
     assert set(rows) == set(_RULES)
     for name, spec in _RULES.items():
         assert rows[name]["gate"] == spec.gate
-        assert rows[name]["supervised"] == spec.own_supervised
+        assert rows[name]["supervised"] == "credibility"  # of all rules alike
         neutral = {"1/M": 1 / 5, "1": 1.0}[rows[name]["weight without gate"]]
         assert spec.neutral(5) == neutral
         fixed = {"4": 4.0, "1": 1.0, "1 + tau/10": 2.2}[rows[name]["fixed_temperature"]]
