@@ -156,12 +156,14 @@ def atomic_write(
     mode: str = "wb",
     need: int | None = None,
     ready: Callable[[Path], None] | None = None,
+    durable: bool = True,
 ) -> Iterator[IO[Any]]:
     """An open file whose content becomes ``path`` when the block ends without an exception, and vanishes otherwise.
 
     ``mode`` is ``"wb"`` or ``"w"`` (UTF-8, newlines as written). Missing parent folders are made. A link in the
     file's place is refused: what it leads to may be anybody's. ``need``: the bytes it takes, for the error where there
-    is no room. ``ready`` is called with the temporary file when it is whole, just before it is renamed.
+    is no room. ``ready`` is called with the temporary file when it is whole, just before it is renamed. ``durable``:
+    the disk is waited for, so that a power cut leaves the old or the new file, too.
     """
     assert mode in ("wb", "w"), mode
     target = Path(path)
@@ -176,7 +178,8 @@ def atomic_write(
             with open(temporary, mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             if ready is not None:
                 ready(temporary)
             os.replace(temporary, target)
@@ -184,7 +187,8 @@ def atomic_write(
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        _flush_folder(target.parent)
+        if durable:
+            _flush_folder(target.parent)
 
 
 def atomic_write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

@@ -6,9 +6,12 @@ both hide what is said. They are shown as they are written in a program: ``\\x1b
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
-__all__ = ["printable"]
+__all__ = ["data_stream", "printable", "printable_streams"]
 
 # Control characters but the tab and the end of a line; direction marks, overrides and isolates; separators of lines;
 # blanks of no width (joiners stay: scripts and emoji need them); halves of characters; tags.
@@ -38,3 +41,41 @@ def printable(value: Any, keep: str = "") -> Any:
     if isinstance(value, dict):
         return {printable(key, keep): printable(item, keep) for key, item in value.items()}
     return [printable(item, keep) for item in value] if isinstance(value, list) else value
+
+
+class _Stream:
+    """A text stream on which control characters are written out, but for the return before a progress bar's line.
+
+    Rich writes its own sequences past it, to ``rich_proxied_file``.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        returned = text.startswith("\r")
+        self.rich_proxied_file.write("\r" * returned + printable(text[returned:]))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+@contextmanager
+def printable_streams() -> Iterator[None]:
+    """Inside the block whatever is printed is shown as text."""
+    out, err = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Stream(out), _Stream(err)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = out, err
+
+
+def data_stream() -> IO[str]:
+    """Standard output for data (CSV): as it is where a program reads it, as text where a terminal shows it."""
+    return sys.stdout if sys.stdout.isatty() else getattr(sys.stdout, "rich_proxied_file", sys.stdout)

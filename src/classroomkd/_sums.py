@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from classroomkd._files import atomic_write, atomic_write_text
+from classroomkd._files import atomic_write
 
 __all__ = [
     "DIFFERS",
@@ -78,7 +78,7 @@ def listing(folder: Path, sums: Mapping[str, str]) -> Iterator[None]:
         after = {name: [value] for name, value in sums.items()}
         _write(folder, before, before | during)
         yield
-        _write(folder, before | during, before | after)
+        _write(folder, before | during, before | after, durable=False)
 
 
 def forget(path: Path) -> None:
@@ -88,10 +88,12 @@ def forget(path: Path) -> None:
         _write(path.parent, before, {name: values for name, values in before.items() if name != path.name})
 
 
-def _write(folder: Path, before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> None:
+def _write(folder: Path, before: Mapping[str, list[str]], after: Mapping[str, list[str]], durable: bool = True) -> None:
+    """Write the list where it changes. Only what allows more must be on the disk before the file that it allows."""
     if after != before:
         lines = [f"{value}  {name}\n" for name, values in sorted(after.items()) for value in values]
-        atomic_write_text(folder / SUMS, "".join(lines))
+        with atomic_write(folder / SUMS, "w", durable=durable) as file:
+            file.write("".join(lines))
 
 
 @contextlib.contextmanager

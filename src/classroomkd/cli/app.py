@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from classroomkd import __version__
-from classroomkd._terminal import printable_streams
+from classroomkd._printable import printable_streams
 from classroomkd.cli.options import interrupted, resume_with
 from classroomkd.errors import Interrupted, RunStopped, StoppedElsewhere, UserError, did_you_mean
 from classroomkd.train.allocator import claim_process

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from classroomkd import data, tasks
 from classroomkd._files import atomic_write
-from classroomkd._terminal import data_stream
+from classroomkd._printable import data_stream
 from classroomkd.data.decode import DecodeError, decode
 from classroomkd.errors import UserError
 from classroomkd.train.inputs import Inputs
