@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from classroomkd import methods, tasks
@@ -14,7 +15,7 @@ from classroomkd.cli.app import main
 from classroomkd.data.sources import table as sources
 from classroomkd.errors import UserError
 from classroomkd.recipe import make_recipe
-from classroomkd.report import statistics, vocabulary
+from classroomkd.report import statistics, table, teaching, vocabulary
 from classroomkd.tasks import TASKS, TaskRow
 from classroomkd.tasks.metric import Metric
 
@@ -169,3 +170,43 @@ def test_the_direction_of_a_metric_says_what_a_gain_is() -> None:
     assert statistics.paired(alone, taught, higher_is_better=False).verdict == "loss"
     assert PIXELS.rank(3.0) > PIXELS.rank(4.0)
     assert DECIBELS.rank(4.0) > DECIBELS.rank(3.0)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 2])
+def test_a_score_that_is_no_fraction_keeps_two_decimals_in_narrow_tables(decimals: int) -> None:
+    assert vocabulary.plus_minus(0.46, 0.014, decimals, PIXELS) == "0.46 ± 0.01"
+    assert vocabulary.signed(-0.04, decimals, PIXELS) == "−0.04"
+    assert vocabulary.percent(0.123, decimals) == ("12", "12.3", "12.30")[decimals]
+
+
+def test_a_table_names_the_unit_of_its_differences() -> None:
+    difference = {"mean": 0.1, "low": 0.0, "high": 0.2, "verdict": "", "arm": "none", "run": "a"}
+
+    def line(*marks: dict[str, Any]) -> str:
+        spread: dict[str, Any] = {"n": 2, "mean": 0.5, "sd": 0.1}
+        rest: dict[str, Any] = {
+            "vs": {"none": difference},
+            "test_last": spread,
+            "run": "a",
+            "arm": "x",
+            "missing": [],
+            "status": "",
+        }
+        rows = [
+            {**rest, "cost_ratio": None, "test": 10, "data": "d", "student": "s", "parameters": 1, **m} for m in marks
+        ]
+        return next(text for text in table.notes(rows) if text.startswith("vs: "))
+
+    alone = vocabulary.vocabulary("classification", "PSNR", measure=DECIBELS).marks("sr")
+    shares = {"task": "pose", "metric": "AP_gtbox"}
+    assert line(alone).startswith("vs: dB, paired")
+    assert line(shares).startswith("vs: points, paired")
+    assert line(alone, shares).startswith("vs: each in its score's unit, paired")
+
+
+def test_of_errors_a_low_one_is_good() -> None:
+    active, own = np.array([[0.9, 0.7, 0.5], [0.3, 0.2, 0.1]]), np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    errors = vocabulary.vocabulary("classification", "error", measure=PIXELS)
+    assert teaching._agreement(active, own, errors).startswith("Mentors taught where they are good")
+    scores = vocabulary.vocabulary("classification", "PSNR", measure=DECIBELS)
+    assert teaching._agreement(active, own, scores).startswith("Mentors did not teach where they are good")

@@ -142,7 +142,7 @@ def notes(rows: Sequence[Row], mark: str = DAGGER) -> list[str]:
         lines.append("± is the standard deviation over n seeds.")
     differences = [d for row in rows for d in row["vs"].values() if d]
     if any(d["low"] is not None for d in differences):
-        unit = words.vocabulary_of(rows).measure.difference_sign
+        unit = words.vocabulary_of(rows).measure.difference_sign or "each in its score's unit"
         lines.append(f"vs: {unit}, paired by seed, with a 95 % interval; ▲ ▼ where it excludes 0.")
     if any(d["verdict"] == "one seed" for d in differences):
         lines.append("A difference of one seed has no interval and shows nothing; run more: seeds=[0,1,2,3,4].")
