@@ -183,18 +183,11 @@ def test_a_table_names_the_unit_of_its_differences() -> None:
     difference = {"mean": 0.1, "low": 0.0, "high": 0.2, "verdict": "", "arm": "none", "run": "a"}
 
     def line(*marks: dict[str, Any]) -> str:
-        spread: dict[str, Any] = {"n": 2, "mean": 0.5, "sd": 0.1}
         rest: dict[str, Any] = {
-            "vs": {"none": difference},
-            "test_last": spread,
-            "run": "a",
-            "arm": "x",
-            "missing": [],
-            "status": "",
-        }
-        rows = [
-            {**rest, "cost_ratio": None, "test": 10, "data": "d", "student": "s", "parameters": 1, **m} for m in marks
-        ]
+            "vs": {"none": difference}, "test_last": {"n": 2, "mean": 0.5, "sd": 0.1}, "run": "a", "arm": "x",
+            "missing": [], "status": "", "cost_ratio": None, "test": 10, "data": "d", "student": "s", "parameters": 1,
+        }  # fmt: skip
+        rows = [{**rest, **named} for named in marks]
         return next(text for text in table.notes(rows) if text.startswith("vs: "))
 
     alone = vocabulary.vocabulary("classification", "PSNR", measure=DECIBELS).marks("sr")
