@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +14,21 @@ from torch import nn
 
 from classroomkd._printable import printable
 from classroomkd.classroom import Mentor, Method
+from classroomkd.classroom.mentor import refuse_shared
+from classroomkd.data.spec import PARTS
 from classroomkd.errors import UserError
 from classroomkd.run.session import Session
 from classroomkd.train.ranks import together
 
 __all__ = ["Run", "distill"]
 
-Network = str | nn.Module
+Network = str | nn.Module | Mapping[str, Any]
 log = logging.getLogger("classroomkd")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A finished run: its folder, its summary, and its students."""
+    """A finished run: its folder, its summary, and its students. ``print(run)`` says in five lines what came of it."""
 
     folder: Path
     summary: dict[str, Any]
@@ -35,6 +38,34 @@ class Run:
     def accuracy(self) -> list[float]:
         """Test accuracy of every student's last weights, in the order of ``summary["entries"]``."""
         return [float(e["test_last"]) for e in self.summary["entries"]]
+
+    def __repr__(self) -> str:
+        """Folder, best arm on validation, mentors, time, and what to do next: a line each."""
+        from classroomkd.report import load_summary
+
+        summary = load_summary(self.folder)
+        entries = [e for e in summary.entries if e.test_last is not None]
+        best = max(
+            entries, key=lambda e: _value(summary, e.val_best if e.val_best is not None else e.val_last), default=None
+        )
+        scored = "no student is finished"
+        if best is not None:
+            score = _shown(summary, best.test_last)
+            scored = f"{best.method}, seed {best.seed}: {summary.metric or 'score'} {score} on test"
+            if best.val_best is not None:
+                scored += f" (validation {_shown(summary, best.val_best)}, the best of {len(entries)})"
+        mentors = ", ".join(f"{m.name} {_shown(summary, m.accuracy)}" for m in summary.mentors) or "none"
+        arms = ", ".join(arm.label for arm in summary.arms)
+        folder = shlex.quote(str(self.folder))
+        return "\n".join(
+            [
+                f"run: {self.folder} ({arms}; {len(summary.planned)} seed{'s' * (len(summary.planned) != 1)})",
+                f"best: {scored}",
+                f"mentors: {mentors}",
+                f"time: {summary.seconds or 0:.0f} s",
+                f'next: run.export("student.onnx"), run.report(), or: classroomkd evaluate {folder}',
+            ]
+        )
 
     def _weights(self, arm: int, seed: int | None) -> Path:
         """The last weights of an arm's student; of its first seed where none is named."""
@@ -60,6 +91,20 @@ class Run:
         return export_student(self._weights(arm, seed), Path(path), module=self.student_module)
 
 
+def _value(summary: Any, score: float | None) -> float:
+    """A score as a number of which more is better; nothing is the least."""
+    if score is None:
+        return float("-inf")
+    return score if summary.higher_is_better else -score
+
+
+def _shown(summary: Any, score: float | None) -> str:
+    """A score for a sentence: a fraction in percent, another as it is."""
+    if score is None:
+        return "–"
+    return f"{score:.4g}" if summary.metric_unit not in ("", "%") else f"{score:.1%}"
+
+
 def distill(
     student: Network | Mapping[str, Any],
     mentors: Sequence[Network] | Mapping[str, Network],
@@ -75,12 +120,13 @@ def distill(
     """Teach a student and return the finished run.
 
     Args:
-        student: a model name, the recipe's ``student`` mapping, or a module (copied for every seed; the one passed in
-            is left as it is).
-        mentors: names, modules or :class:`~classroomkd.Mentor` objects, or a mapping from mentor names to them.
-            Modules are taken as trained; names are trained by the run.
-        data: a source such as ``"imagefolder:photos"``, a mapping, a ``torch.utils.data.Dataset`` or a
-            (train, test) pair of them.
+        student: a model name, a module (copied for every seed; the one passed in is left as it is), or the recipe's
+            ``student`` mapping, whose ``model`` may be a module.
+        mentors: names, modules, :class:`~classroomkd.Mentor` objects, or mappings of a recipe's mentor keys whose
+            ``model`` may be a module; in a list, or in a mapping from mentor names to them. Modules are taken as
+            trained; names are trained by the run, unless their mapping has ``weights``.
+        data: a source such as ``"imagefolder:photos"``, a ``torch.utils.data.Dataset``, a (train, test) pair of them,
+            or a mapping of a recipe's data keys, whose ``source``, ``train``, ``val`` and ``test`` may be Datasets.
         method: a name, a mapping with options, or a list.
         out: the run folder.
         seeds: one student each.
@@ -105,26 +151,29 @@ def distill(
         )
     if "student" in named:
         raise UserError("distill: a mentor cannot be called 'student'; give it another name")
-    given: dict[str, nn.Module] = {k: _network(m) for k, m in named.items() if isinstance(m, nn.Module)}
-    if isinstance(student, nn.Module):
-        given["student"] = copy.deepcopy(student)  # the caller's own is left as it is, device and mode included
+    parts = {name: _parts(mentor, f"mentors['{name}']") for name, mentor in named.items()}
+    own, taught = _parts(student, "student")
+    given = {name: module for name, (module, _) in parts.items() if module is not None}
+    if own is not None:
+        refuse_shared(own, given.items())
+        given["student"] = copy.deepcopy(own)  # the caller's own is left as it is, device and mode included
     train = {k: settings.pop(k) for k in list(settings) if k in TrainSpec.model_fields}
-    from_python = not isinstance(data, str | Mapping)
+    source, section = _data(data)
     content: dict[str, Any] = {
         "name": Path(out).name,
-        "data": {"source": "python"} if from_python else data,
-        "student": dict(student) if isinstance(student, Mapping) else _spec(student),
-        "mentors": [{"name": k, "model": _spec(m), **_preprocessing(m)} for k, m in named.items()],
+        "data": section,
+        "student": taught,
+        "mentors": [{"name": name, **keys} for name, (_, keys) in parts.items()],
         **({} if "methods" in settings else {"method": method}),
-        "train": train,
+        "train": {**settings.pop("train", {}), **train},
         "seeds": list(seeds),
         "workers": 1,  # worker processes would run the caller's script again
         **settings,
     }
-    handed = [_spec(n) for n in (student, *named.values()) if isinstance(n, nn.Module)]
+    handed = [keys["model"] for module, keys in ((own, taught), *parts.values()) if module is not None]
     recipe = make_recipe(content, name=Path(out).name, trust_code=trust_code, known_models=handed)
     folder = Path(out)
-    session = Session(recipe, folder, trust_code, given, data if from_python else None, say=_log)
+    session = Session(recipe, folder, trust_code, given, source, say=_log)
     with together():
         outcome = session.run(resume=resume, command="classroomkd.distill(...)")
     if outcome.failures and not outcome.summary["entries"]:
@@ -137,25 +186,67 @@ def _log(kind: str, text: str) -> None:
     log.warning(printable(text))
 
 
-def _named(mentors: Sequence[Network]) -> dict[str, Network]:
+def _named(mentors: Sequence[Any]) -> dict[str, Any]:
     if len({id(m) for m in mentors if isinstance(m, nn.Module)}) < sum(isinstance(m, nn.Module) for m in mentors):
         raise UserError("distill: the same module is listed twice among the mentors")
-    names = [m if isinstance(m, str) else m.name if isinstance(m, Mentor) else type(m).__name__ for m in mentors]
+    names = [_name(m) for m in mentors]
     return {f"{n}-{i}" if names.count(n) > 1 else n: m for i, (n, m) in enumerate(zip(names, mentors, strict=True))}
 
 
-def _network(module: nn.Module) -> nn.Module:
-    """The user's own network, out of the ``Mentor`` it may have been wrapped in."""
-    return module.module if isinstance(module, Mentor) else module
+def _name(mentor: Any) -> str:
+    """What a mentor is called where nobody said it."""
+    if isinstance(mentor, Mapping):
+        return str(mentor.get("name") or _name(mentor.get("model")))
+    return mentor if isinstance(mentor, str) else mentor.name if isinstance(mentor, Mentor) else type(mentor).__name__
 
 
-def _spec(network: Network) -> str:
-    return network if isinstance(network, str) else f"given:{type(_network(network)).__name__}"
+def _parts(network: Any, where: str) -> tuple[nn.Module | None, dict[str, Any]]:
+    """The module that was handed over, if any, and what a recipe says of it.
+
+    Raises:
+        UserError: neither a name, a network nor a mapping of a recipe's keys.
+    """
+    if isinstance(network, str):
+        return None, {"model": network}
+    if isinstance(network, Mentor):
+        return network.module, {"model": _given(network.module), **_said(network)}
+    if isinstance(network, nn.Module):
+        return network, {"model": _given(network)}
+    if isinstance(network, Mapping) and "model" in network:
+        module, keys = _parts(network["model"], where)
+        return module, {**keys, **{key: value for key, value in network.items() if key != "model"}}
+    raise UserError(
+        f"distill: {where} is a {type(network).__name__}; give a model name, a torch.nn.Module, a ck.Mentor, or a "
+        "mapping of a recipe's keys with 'model'"
+    )
 
 
-def _preprocessing(network: Network) -> dict[str, Any]:
-    """What a ``Mentor`` says of its own normalisation and size, as recipe keys."""
-    if not isinstance(network, Mentor):
-        return {}
-    known = {"mean": network.mean, "std": network.std, "size": network.size}
+def _given(module: nn.Module) -> str:
+    return f"given:{type(module).__name__}"
+
+
+def _said(mentor: Mentor) -> dict[str, Any]:
+    """What a ``Mentor`` says of itself, as recipe keys; a class by its place is ``@2``."""
+    places = mentor.classes if mentor.given_places is None else mentor.given_places
+    classes = mentor.class_names if places is None else tuple(f"@{place}" for place in places)
+    known = {
+        "mean": mentor.mean,
+        "std": mentor.std,
+        "size": mentor.size,
+        "classes": classes,
+        "taps": mentor.wishes or None,
+    }
     return {k: list(v) if isinstance(v, Sequence) else v for k, v in known.items() if v is not None}
+
+
+def _data(data: Any) -> tuple[Any, dict[str, Any] | str]:
+    """What was handed over of data (None: nothing, it is named), and what the recipe says of it."""
+    if isinstance(data, str):
+        return None, data
+    if not isinstance(data, Mapping):
+        return data, {"source": "python"}
+    objects = [k for k in ("source", *PARTS) if k in data and not isinstance(data[k], str | None)]
+    if not objects:
+        return None, dict(data)
+    plain = {key: value for key, value in data.items() if key not in ("source", *PARTS, "classes")}
+    return dict(data), {"source": "python", **plain}

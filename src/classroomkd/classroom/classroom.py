@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ import classroomkd
 from classroomkd._renamed import OldName, warn_old_name
 from classroomkd.classroom.clock import Clock
 from classroomkd.classroom.lesson import Answers, Calibration, Lesson
-from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool, Sights
+from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool, Sights, is_lazy, refuse_shared
 from classroomkd.classroom.method import ClassInfo, Method, Shapes
 from classroomkd.classroom.step_info import StepInfo
 from classroomkd.classroom.task import Task
@@ -92,6 +93,12 @@ class Classroom(nn.Module):
         self.reader = TapReader(student, () if isinstance(taps, Mapping) else tuple(taps))
         self.method = method
         self._task = task
+        if any(is_lazy(value) for value in student.parameters()):
+            raise UserError(
+                "the student has layers without a shape yet (LazyLinear and its kind): run it once on a batch, before "
+                "the classroom and the optimiser are built"
+            )
+        refuse_shared(student, [(str(getattr(m, "name", type(m).__name__)), m) for m in mentors])
         wrapped = [m if isinstance(m, Mentor) else Mentor(m) for m in mentors]
         if (mean is None) != (std is None):
             raise UserError("the classroom got one of mean= and std=; give both, the student's input normalisation")
@@ -275,6 +282,46 @@ class Classroom(nn.Module):
             self.method = own
             pool.store, pool.forwards, pool.answered = before
 
+    def _fitting(self, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch in the student's precision, classes as whole numbers of 64 bits.
+
+        Raises:
+            UserError: inputs of whole numbers, an empty batch.
+        """
+        if not len(inputs):
+            raise UserError("the batch is empty; leave it out")
+        if not inputs.is_floating_point():
+            raise UserError(
+                f"the inputs are {str(inputs.dtype).removeprefix('torch.')}; give floating point, pixels as the "
+                "student is to see them: (images / 255 - mean) / std"
+            )
+        if not torch.is_autocast_enabled(inputs.device.type):
+            own = (value.dtype for value in self.student.parameters() if value.is_floating_point())
+            inputs = inputs.to(next(own, inputs.dtype))
+        if target.dim() == 1 and not target.is_floating_point():
+            target = target.long()
+        return inputs, target
+
+    def _check(self, lesson: Lesson) -> None:
+        """Look at the first lesson, once, because it waits for the device.
+
+        Raises:
+            UserError: labels that do not fit the answers, a student without anything to train.
+        """
+        self._task.check(lesson.student.prediction, lesson.target)
+        if self.training and torch.is_grad_enabled() and not any(p.requires_grad for p in self.student.parameters()):
+            raise UserError(
+                "no parameter of the student can be trained (requires_grad is False everywhere); "
+                "student.requires_grad_(True) before the optimiser is built"
+            )
+        asked = self.method.mentor_indices
+        if lesson.mentors is None or self._pool.store is not None:
+            return
+        for place, answer in enumerate(lesson.mentors.prediction):
+            name = self._pool.names[place if asked is None else asked[place]]
+            if (sentence := self._task.doubt(answer)) is not None:
+                warnings.warn(f"mentor '{name}' {sentence}", stacklevel=4)
+
     def _head(self, mentor: int, tap: str, value: Tensor) -> Tensor:
         asks = self.method.mentor_indices
         return self._pool.head(mentor if asks is None else asks[mentor], tap, value)
@@ -297,9 +344,10 @@ class Classroom(nn.Module):
         if sights is not None:
             warn_old_name("classroom(sights=...)", "extra_sizes")
             extra_sizes = sights
+        inputs, target = self._fitting(inputs, target)
         lesson = self.collect(inputs, target, ids=ids, views=views, extra_sizes=extra_sizes)
         if not self._checked and not torch.compiler.is_compiling():
-            self._task.check(lesson.student.prediction, target)  # once: it looks at the labels, so it waits for them
+            self._check(lesson)
             self._checked = True
         self.steps += self.training
         return lesson.conclude(self.method(lesson))

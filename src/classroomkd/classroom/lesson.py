@@ -5,9 +5,10 @@ Shapes: M mentors, B samples, U units a sample, C classes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -20,8 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["Answers", "Calibration", "Lesson", "Terms"]
 
 
+class _Shared:
+    """What holds tensors of a graph: a deep copy holds the same ones, since torch cannot copy those.
+
+    Frameworks that wrap a module copy what it returns, to change tensors in the copy (Fabric, Lightning).
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return copy.copy(self)
+
+
 @dataclass
-class Answers:
+class Answers(_Shared):
     """Outputs for a batch, of one network (``(B, C)`` logits) or of all mentors (``(M, B, C)``).
 
     ``features`` holds activations by tap: ``(B, channels, H, W)`` for maps and ``(B, channels)`` for pooled ones. Of
@@ -48,8 +59,8 @@ class Answers:
         return Answers(self.prediction.narrow(axis, 0, rows), features)
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(eq=False)
+class Calibration(_Shared):
     """Statistics of the mentors on held-out data, for credibilities that memorised training samples do not inflate.
 
     Attributes:
@@ -62,7 +73,7 @@ class Calibration:
 
 
 @dataclass
-class Terms:
+class Terms(_Shared):
     """What a method makes of a lesson: named, unweighted scalars and the record of who taught.
 
     Attributes:
@@ -87,7 +98,7 @@ class Terms:
 
 
 @dataclass
-class Lesson:
+class Lesson(_Shared):
     """One batch: inputs, target, sample ids, view ids, everybody's answers, and, once taught, the terms.
 
     ``inputs`` are in the student's normalised space, ``(B, channels, H, W)``. ``epoch`` counts from 0, in fractions
@@ -112,6 +123,7 @@ class Lesson:
     shares: tuple[int, ...] | None = None  # samples by rank, where ranks have different numbers
     outcome: Terms | None = None
     progress: float = 0.0
+    _loss: Tensor | None = field(default=None, init=False, repr=False)
 
     def conclude(self, terms: Terms) -> Lesson:
         """Store what the method made of this lesson and return it."""
@@ -193,6 +205,7 @@ class Lesson:
     def loss(self) -> Tensor:
         """The scalar to call ``backward()`` on."""
         self._taught()
+        assert self._loss is not None
         return self._loss
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Protocol, cast
 
@@ -17,7 +18,7 @@ from classroomkd.functional.constants import constant
 from classroomkd.taps.tap_set import Kind, TapSet
 from classroomkd.taps.taps import TapReader
 
-__all__ = ["AnswerStore", "Mentor", "MentorPool", "Sights"]
+__all__ = ["AnswerStore", "Mentor", "MentorPool", "Sights", "is_lazy", "refuse_shared"]
 
 Statistics = Sequence[float]
 Resize = Callable[[Tensor, tuple[int, int], str], Tensor]
@@ -54,8 +55,9 @@ class Mentor(nn.Module):
         mean, std: per channel, of the normalisation it was trained with (pixels in 0..1); None = the student's.
         size: (H, W), or one side, it wants its input resized to; None = as it comes.
         taps: submodule names to read; or, by the name a method asks for (``@stage:-1``), the place it is to be here.
-        classes: places of its classes among the student's, for a mentor that knows fewer; the others answer ``-inf``,
-            and it does not teach samples of classes it does not know.
+        classes: places of its classes among the student's, in its own order, for a mentor that knows fewer or has
+            them in another order; the others answer ``-inf``, and it does not teach samples of classes it does not
+            know. For :func:`classroomkd.distill`, whose data has names, names will do.
         num_classes: how many classes the student knows; needed with ``classes``.
         translate: what makes an answer of the student's form out of the network's own (another head, other joints);
             None = it has that form.
@@ -70,20 +72,33 @@ class Mentor(nn.Module):
         std: Statistics | None = None,
         size: tuple[int, int] | int | None = None,
         taps: Sequence[str] | Mapping[str, str] = (),
-        classes: Sequence[int] | None = None,
+        classes: Sequence[int] | Sequence[str] | None = None,
         num_classes: int | None = None,
         translate: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        if (mean is None) != (std is None):
-            raise UserError(f"mentor '{name or type(module).__name__}': give mean and std together")
         self.name = name or type(module).__name__
+        if (mean is None) != (std is None):
+            raise UserError(f"mentor '{self.name}': give mean and std together")
+        if mean is not None and std is not None and len(mean) != len(std):
+            raise UserError(f"mentor '{self.name}': mean has {len(mean)} numbers, std {len(std)}; give one a channel")
+        if any(is_lazy(value) for value in (*module.parameters(), *module.buffers())):
+            raise UserError(
+                f"mentor '{self.name}' has layers without a shape yet (LazyLinear and its kind): run it once on a "
+                "batch, and load its weights"
+            )
         named = isinstance(taps, Mapping)
         self.wishes: dict[str, str] = dict(taps) if isinstance(taps, Mapping) else {}
         self.reader = TapReader(module, () if named else tuple(taps))
         self.tapped: TapSet | None = None
         self.classes: tuple[int, ...] | None = None
-        if classes is not None:
+        self.class_names: tuple[str, ...] | None = None  # where they were given by name
+        self.given_places: tuple[int, ...] | None = None  # or by place, but not among how many
+        if classes is not None and any(isinstance(c, str) for c in classes):
+            self.class_names = tuple(str(c) for c in classes)
+        elif classes is not None and num_classes is None:  # for whoever knows how many there are
+            self.given_places = tuple(int(c) for c in classes)
+        elif classes is not None:
             self.classes, self.num_classes = tuple(int(c) for c in classes), num_classes or 0
             known = set(range(self.num_classes))
             if len(set(self.classes)) != len(self.classes) or not set(self.classes) <= known:
@@ -94,8 +109,22 @@ class Mentor(nn.Module):
         self.translate = translate
         self.mean, self.std = mean, std
         self.size: tuple[int, int] | None = (size, size) if isinstance(size, int) else size
+        self._moded: list[nn.Module] = []
+        self._freeze()
+
+    def _freeze(self) -> None:
+        """No gradients, and evaluation mode in every layer that has a mode of its own."""
         self.requires_grad_(False)
-        super().train(False)
+        with suppress(NotImplementedError):  # an exported program: it has no modes, and says so
+            super().train(False)
+        self._moded = [layer for layer in self.module.modules() if not layer.training]
+
+    def _keep_mode(self) -> None:
+        """Back to evaluation mode, whatever was done to the network from outside."""
+        for layer in self._moded:
+            if layer.training:
+                return self._freeze()
+        return None
 
     @property
     def module(self) -> nn.Module:
@@ -114,6 +143,11 @@ class Mentor(nn.Module):
         ``resize`` is the task's way of doing it, :meth:`Task.resized`; None = bilinear.
         """
         if self.mean is not None and self.std is not None:
+            if len(self.mean) not in (1, inputs.shape[1]):
+                raise UserError(
+                    f"mentor '{self.name}': its mean and std have {len(self.mean)} numbers, images {inputs.shape[1]} "
+                    "channels; give one a channel"
+                )
             if mean is not None and std is not None:
                 inputs = inputs * _channels(std, inputs) + _channels(mean, inputs)
             inputs = (inputs - _channels(self.mean, inputs)) / _channels(self.std, inputs)
@@ -125,8 +159,14 @@ class Mentor(nn.Module):
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Answers:
-        """Its answers to a batch that is already in its own space."""
-        prediction, features = self.reader(inputs)
+        """Its answers to a batch that is already in its own space, which is brought to its precision."""
+        self._keep_mode()
+        own = next((value.dtype for value in self.module.parameters() if value.is_floating_point()), inputs.dtype)
+        if own == inputs.dtype or torch.is_autocast_enabled(inputs.device.type):
+            prediction, features = self.reader(inputs)
+        else:
+            prediction, features = self.reader(inputs.to(own))
+            prediction = prediction.to(inputs.dtype)
         if self.tapped is not None:
             features = self.tapped.read(features)
         return Answers(self._known(prediction), features)
@@ -135,17 +175,22 @@ class Mentor(nn.Module):
         """Read these taps from now on; ``example`` is a blank batch in its own space. Returns their shapes."""
         self.tapped = TapSet.find(self.module, taps, self.wishes, example, f"mentor '{self.name}'", heads)
         self.reader = TapReader(self.module, {**self.reader.places, **self.tapped.places})
-        self.requires_grad_(False)
-        super().train(False)
+        self._freeze()
         return self.tapped.shapes
 
     def head(self, tap: str, value: Tensor) -> Tensor:
         """Its prediction when its activation at a tap is ``value`` ``(B, channels, H, W)``; gradients flow to it."""
         assert self.tapped is not None
+        self._keep_mode()
         return self._known(self.tapped.forward_from_tap(self.module, tap, value))
 
     def _known(self, prediction: Tensor) -> Tensor:
         """The answer in the student's form and classes."""
+        if self.class_names is not None or self.given_places is not None:
+            raise UserError(
+                f"mentor '{self.name}': a classroom knows classes by their place: give classes=[places among the "
+                "student's] with num_classes=; names are for ck.distill, whose data has them"
+            )
         if self.translate is not None:
             prediction = self.translate(prediction)
         if self.classes is None:
@@ -157,6 +202,39 @@ class Mentor(nn.Module):
         places = constant(self.classes, torch.int64, prediction.device)
         everything = prediction.new_full((*prediction.shape[:-1], self.num_classes), float("-inf"))
         return everything.index_copy(-1, places, prediction)
+
+
+def is_lazy(value: Tensor) -> bool:
+    """Whether a parameter or buffer has no shape yet."""
+    return isinstance(value, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer)
+
+
+def refuse_shared(student: nn.Module, mentors: Iterable[tuple[str, nn.Module]]) -> None:
+    """Refuse a mentor that shares tensors with the student: as a mentor they are frozen, as the student's trained.
+
+    Raises:
+        UserError: naming the first place that they share.
+    """
+
+    def tensors(network: nn.Module) -> dict[object, str]:
+        values = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+        return {key: name for name, value in values for key in (id(value), _storage(value)) if key is not None}
+
+    own = tensors(student)
+    for name, network in mentors:
+        theirs = tensors(network)
+        if shared := next((key for key in own if key in theirs), None):
+            raise UserError(
+                f"mentor '{name}' and the student share '{theirs[shared]}' (the student's '{own[shared]}'): a mentor "
+                "is frozen, a student is trained. Give one of them a copy of its own: copy.deepcopy(network)"
+            )
+
+
+def _storage(value: Tensor) -> tuple[str, int] | None:
+    """Where a tensor's numbers lie; None where they lie nowhere."""
+    if is_lazy(value) or value.is_meta or not value.numel():
+        return None
+    return str(value.device), value.untyped_storage().data_ptr()
 
 
 def _channels(values: Statistics, like: Tensor) -> Tensor:

@@ -85,6 +85,10 @@ class Task(ABC):
         top = wide(answers).flatten(2).amax(-1)  # NaN wins
         return ~top.isfinite()
 
+    def doubt(self, answers: Tensor) -> str | None:
+        """What looks wrong with a mentor's answers ``(B, …)``, as the rest of a sentence that begins with its name."""
+        return None
+
     def resized(self, inputs: Tensor, size: tuple[int, int], who: str) -> Tensor:
         """Pictures ``(B, channels, H, W)`` at another (H, W), for a network that nobody drew them for at its own size.
 

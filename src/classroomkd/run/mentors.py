@@ -64,6 +64,8 @@ def prepare_mentor(
 
     def score(part: Part, file: str) -> Score:
         logits = _logits(context, mentor, part, folder / file, notify)
+        if part is context.data.val and (sentence := runner.task.doubt(logits)) is not None:
+            notify({"event": "note", "text": f"mentor '{spec.name}' {sentence}"})
         return runner.score(logits, part.target.to(logits.device), part.ids)
 
     val = score(context.data.val, f"{key}-val.npy")
@@ -75,8 +77,8 @@ def prepare_mentor(
         "preprocessing": {"mean": mean, "std": std, "size": size, "inputs": [context.data.mean, context.data.std]},
         "data": context.data.fingerprint,
         "precision": f"{context.runtime.precision}, weights {context.mentor_precision}",
-        "known": spec.classes,
-        **{k: v for k, v in runner.lineage(spec, mentor).items() if k != "known"},
+        "known": None,
+        **runner.lineage(spec, mentor),
     }
     answers, forwards, answer_seconds = prepare_answers(networks, bank_plan, mentor, about, notify)
     networks.park()

@@ -161,6 +161,19 @@ def _work(job: Job) -> dict[str, Any]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def _why_a_worker_died() -> str:
+    """What a worker that is gone may have died of. Workers run the caller's script again, up to its ``__main__``."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    own = script is not None and not str(script).endswith(("classroomkd", "classroomkd.exe", "__main__.py"))
+    guard = (
+        f'{Path(str(script)).name} must call classroomkd inside `if __name__ == "__main__":`, since workers read it '
+        "again; or it was out of memory"
+        if own
+        else "out of memory?"
+    )
+    return f"a worker process died ({guard}); what was finished is kept. Resume with workers=1"
+
+
 class side_by_side:  # noqa: N801 - used as a context manager, like open()
     """A pool of worker processes, each with ``threads`` threads; a context manager.
 
@@ -219,9 +232,7 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
             for future in as_completed(futures):
                 error = future.exception()
                 if isinstance(error, BrokenProcessPool):
-                    raise RunStopped(
-                        "a worker process died (out of memory?); what was finished is kept. Resume with workers=1"
-                    ) from error
+                    raise RunStopped(_why_a_worker_died()) from error
                 stops_one_job = isinstance(error, RunStopped) and not isinstance(error, DiskFull | Interrupted)
                 if error is not None and not stops_one_job:
                     raise error

@@ -66,13 +66,14 @@ class ClassificationRunner(TaskRunner):
         """
         if spec.classes is None:
             return None
-        unknown = [name for name in spec.classes if name not in self.classes]
-        if unknown or len(set(spec.classes)) < len(spec.classes):
+        names = [_class_name(name, self.classes) for name in spec.classes]
+        unknown = [name for name in names if name not in self.classes]
+        if unknown or len(set(names)) < len(names):
             what = f"no class '{unknown[0]}'{did_you_mean(unknown[0], self.classes)}" if unknown else "a class twice"
             raise UserError(
                 f"mentor '{spec.name}': classes names {what}; the data '{self.context.data.name}' has others"
             )
-        return tuple(self.classes.index(name) for name in spec.classes)
+        return tuple(self.classes.index(name) for name in names)
 
     def check_network(
         self, module: nn.Module, role: str, mentor: MentorSpec | None = None, size: tuple[int, int] | None = None
@@ -101,7 +102,8 @@ class ClassificationRunner(TaskRunner):
 
     def lineage(self, spec: MentorSpec, mentor: Mentor) -> dict[str, Any]:
         """See the base: which classes it knows, where it does not know all."""
-        return {"known": spec.classes} if spec.classes is not None else {}
+        known = self.known(spec)
+        return {"known": tuple(self.classes[place] for place in known)} if known is not None else {}
 
     def check_top(self, top: int | None) -> None:
         """See the base; :func:`~classroomkd.run.bank_choice.choose` looks at the number."""
@@ -124,3 +126,11 @@ class ClassificationRunner(TaskRunner):
         """See the base: three standard errors above guessing."""
         share, n = 1 / len(self.classes), len(self.context.data.val)
         return share + 3 * (share * (1 - share) / max(n, 1)) ** 0.5, f"chance is {share:.1%}"
+
+
+def _class_name(name: str, classes: tuple[str, ...]) -> str:
+    """A class by its name, or by its place among the data's classes, which ``@2`` is."""
+    if name in classes or not (name.startswith("@") and name[1:].isascii() and name[1:].isdigit()):
+        return name
+    place = int(name[1:])
+    return classes[place] if place < len(classes) else name

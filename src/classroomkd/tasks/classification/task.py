@@ -59,6 +59,18 @@ class Classification(Task):
             temperature = temperature.squeeze(-1)
         return kl_divergence(student.unsqueeze(0), mentors, temperature).unsqueeze(-1)
 
+    def doubt(self, answers: Tensor) -> str | None:
+        """Probabilities where logits are asked for: a temperature means nothing to them, and all look unsure."""
+        if answers.dim() != 2 or answers.shape[1] < 2 or not len(answers):
+            return None
+        sums = answers.float().sum(-1)
+        if bool((answers >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
+            return (
+                "answers probabilities (each row sums to 1); logits are asked for: take the softmax off its end, or a "
+                "temperature makes nearly equal what it was sure of"
+            )
+        return None
+
     def check(self, student: Tensor, target: Tensor) -> None:
         """Logits must be ``(B, C)`` with integer targets ``(B,)``."""
         if student.dim() != 2:
