@@ -1,6 +1,7 @@
 # make demo        the main job on the embedded data, in an environment of its own
 # make test        the tests (under seven minutes on two cores);  make test-slow  kills, wheels, browsers, documents
 # make test-portable   unit, contract and golden tests on the arithmetic of two other processors (eight minutes)
+# make fuzz        ten minutes of recipes, words and files that nobody has tried (ARGS='--minutes 1')
 # make lint        ruff and mypy --strict
 # make bench       what a step, a bank and a training cost, on this machine (half an hour)
 # make bench-all   the same with the peers, torch.compile and accuracy (hours; benchmarks/README.md says what ARGS it takes)
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 # Several processes share the cores: waiting OpenMP threads must sleep, not spin.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-portable test-slow lint bench bench-all bench-methods clean
+.PHONY: demo test test-portable test-slow fuzz lint bench bench-all bench-methods clean
 
 demo: $(VENV)/.core
 	$(BIN)/classroomkd demo
@@ -31,6 +32,9 @@ test-portable: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+fuzz: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -W error tests/fuzz.py $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
