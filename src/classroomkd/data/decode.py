@@ -23,7 +23,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from classroomkd._limits import MOST_PICTURE, MOST_PIXELS, TooLarge, check_pixels
 from classroomkd.data import geometry
 
-__all__ = ["ENDINGS", "DecodeError", "decode", "decoding", "oriented_size", "reason", "small_enough", "to_rgb_or_grey"]
+__all__ = [
+    "ENDINGS",
+    "DecodeError",
+    "decode",
+    "decode_sized",
+    "decoding",
+    "oriented_size",
+    "reason",
+    "small_enough",
+    "to_rgb_or_grey",
+]
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -36,18 +46,27 @@ class DecodeError(Exception):
     """A file that is no image, is damaged, or is of a kind that does not fit; the text says which."""
 
 
-def decode(path: str | Path, size: int | None) -> NDArray[np.uint8]:
-    """The image in a file, in the shape of the geometry rule: (3, H, W) uint8.
+def decode(path: str | Path, size: int | None, resize: str) -> NDArray[np.uint8]:
+    """The image in a file, brought to ``size`` by the geometry rule ``resize``: (3, H, W) uint8.
 
     Raises:
         DecodeError: when it cannot be read.
     """
+    return decode_sized(path, size, resize)[0]
+
+
+def decode_sized(path: str | Path, size: int | None, resize: str) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """As :func:`decode`, and (height, width) of the picture before that."""
     with decoding(), Image.open(io.BytesIO(_content(Path(path)))) as image:
         small_enough(image)
-        if image.format == "JPEG" and size is not None:
-            # Lets the decoder halve the picture while it still is at least twice as large as asked for.
+        width, height = image.size
+        if resize == "pad" and image.format == "JPEG" and size is not None:
+            # Lets the decoder halve the picture while it still is at least twice as large as asked for. The other
+            # rules give the pixels that anybody gets who opens the picture and resizes it.
             image.draft(None, (2 * size, 2 * size))
-        return geometry.fit_image(to_rgb_or_grey(ImageOps.exif_transpose(image)), size)
+        shown = ImageOps.exif_transpose(image)
+        turned = image.getexif().get(_ORIENTATION) in _TURNED
+        return geometry.fit_image(to_rgb_or_grey(shown), size, resize), (width, height) if turned else (height, width)
 
 
 @contextmanager

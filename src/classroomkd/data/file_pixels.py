@@ -28,8 +28,8 @@ def pool_size() -> int:
 
 
 class FilePixels(ReadPixels):
-    """The images in ``paths`` (relative to ``root``), each brought to ``shape`` (C, H, W) by the geometry rule with
-    ``size``."""
+    """The images in ``paths`` (relative to ``root``), each brought to ``shape`` (C, H, W) by the geometry rule
+    ``resize`` with ``size``."""
 
     decodes = True
 
@@ -39,13 +39,14 @@ class FilePixels(ReadPixels):
         paths: Sequence[str],
         *,
         size: int | None,
+        resize: str,
         shape: tuple[int, int, int],
         device: Device = "cpu",
     ) -> None:
         super().__init__(shape, device)
         self.root = Path(root)
         self.paths = tuple(paths)
-        self.size = size
+        self.size, self.resize = size, resize
         self._pool: ThreadPoolExecutor | None = None
 
     def __len__(self) -> int:
@@ -68,7 +69,7 @@ class FilePixels(ReadPixels):
     def _into(self, batch: np.ndarray, slot: int, row: int) -> None:
         path = self.root / self.paths[row]
         try:
-            image = decode.decode(path, self.size)
+            image = decode.decode(path, self.size, self.resize)
         except decode.DecodeError as error:
             raise UserError(
                 f"data: {path} cannot be decoded: {error}. Mend or remove it (data.unreadable: skip leaves such"

@@ -200,7 +200,8 @@ class ImageSet:
 
     Of persons: ``classes`` are the joints' names, ``skeleton`` what is known about them, ``people`` where each sample
     is in its picture, ``input`` (H, W) the size of a network's input (pixels are larger canvases, which
-    ``Views.eval_view`` and ``Views.render`` bring to it). ``metric`` names the score that counts.
+    ``Views.eval_view`` and ``Views.render`` bring to it). ``metric`` names the score that counts. ``resize`` names
+    the rule that brought whole pictures to their size, where it is known (``classroomkd.data.geometry``).
     """
 
     name: str
@@ -217,6 +218,7 @@ class ImageSet:
     people: People | None = None
     input: tuple[int, int] | None = None
     metric: str = "accuracy"
+    resize: str | None = None
 
     @property
     def target_kind(self) -> TargetKind:

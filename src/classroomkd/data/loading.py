@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from classroomkd.data import split
+from classroomkd.data.fitting import fitting_notes, untouched
 from classroomkd.data.images import ImageSet, Part
 from classroomkd.data.sources.base import Raw, Request, Source
 from classroomkd.data.sources.python import dataset_source, from_returned
 from classroomkd.data.sources.table import open_source
-from classroomkd.data.spec import PARTS, DataSettings, parse
+from classroomkd.data.spec import PARTS, RESIZE, DataSettings, parse
 from classroomkd.data.statistics import mean_std
 from classroomkd.data.subsets import compact, strata
 from classroomkd.data.targets import CLASS
@@ -40,7 +41,7 @@ def load_images(wanted: DataSettings, *, trust_code: bool = False, task: str = "
     Raises:
         UserError: for anything wrong with the spec or the data, naming the place and the remedy.
     """
-    request = Request(_side(wanted), wanted.options, wanted.unreadable, trust_code, reads, task)
+    request = _request(wanted, trust_code, reads, task)
     if wanted.source is not None or (wanted.val is None and wanted.test is None):
         opened = _open(wanted.source if wanted.source is not None else wanted.train, request)
         return _assemble(opened, wanted) if isinstance(opened, Source) else opened
@@ -62,9 +63,14 @@ def from_dataset(
     random augmentation, which belong to ``views``). Without ``test`` (or ``val``) a stratified part is split off.
     """
     wanted = parse({"source": "dataset", **keys})
-    request = Request(_side(wanted), wanted.options, wanted.unreadable)
+    request = _request(wanted)
     parts = {part: value for part, value in zip(PARTS, (train, val, test), strict=True) if value is not None}
     return _assemble(dataset_source(parts, request, name=name, classes=classes), wanted)
+
+
+def _request(wanted: DataSettings, trust_code: bool = False, reads: str = "classes", task: str = "") -> Request:
+    resize = wanted.resize or RESIZE[0]
+    return Request(_side(wanted), wanted.options, wanted.unreadable, trust_code, reads, task, resize)
 
 
 def _side(wanted: DataSettings) -> int | None:
@@ -165,8 +171,8 @@ def _split_off(part: Part, fraction: float, purpose: str, *, seed: int, classes:
 
 
 def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
-    parts = _parts_with_ids(source)
-    notes = list(source.notes)
+    parts, resize = _parts_with_ids(source), wanted.resize or RESIZE[0]
+    notes = [*source.notes, *fitting_notes(source.parts.values(), resize)]
     train = parts["all"] if "all" in parts else parts["train"]
     classes = len(source.classes) if train.target_kind == CLASS else 1  # to stratify by
     if train.target_kind == CLASS:
@@ -186,8 +192,19 @@ def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
         notes.append(f"mean and standard deviation were measured on {measured} of {len(train)} training images")
     return ImageSet(
         name=source.name, classes=source.classes, train=train, val=val, test=test, mean=mean, std=std,
-        views=wanted.views or source.views, fingerprint=source.fingerprint, notes=tuple(notes),
+        views=wanted.views or source.views, fingerprint=_fingerprint(source, resize), notes=tuple(notes), resize=resize,
     )  # fmt: skip
+
+
+def _fingerprint(source: Source, resize: str) -> str:
+    """The source's, and the rule where another one than ``pad`` made other pixels.
+
+    ``pad`` is what it was before there was a choice, and pictures that had their size are the same under every rule:
+    what was stored of them stays of use.
+    """
+    if resize == "pad" or all(untouched(raw) for raw in source.parts.values()):
+        return source.fingerprint
+    return hashlib.sha256(f"{source.fingerprint} resize={resize}".encode()).hexdigest()
 
 
 def _check_class_sizes(train: Part, classes: tuple[str, ...], *, splits: bool, notes: list[str]) -> None:

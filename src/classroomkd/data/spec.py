@@ -15,6 +15,7 @@ __all__ = [
     "IMAGE_VIEWS",
     "PARTS",
     "PERSON_VIEWS",
+    "RESIZE",
     "SPATIAL_VIEWS",
     "DataSettings",
     "parse",
@@ -33,6 +34,7 @@ SPATIAL_VIEWS = {
     "image": ("crop_flip", "crop", "flip", "none"),
 }
 PERSON_VIEWS = ("person", "person_mpii", "person_flip", "none")
+RESIZE = ("crop", "letterbox", "pad", "stretch")  # the first is the default; see ``geometry``
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class DataSettings:
     """The keys of ``data:`` in a recipe; see ``docs`` of ``load`` for what each means.
 
     ``source`` or ``train``/``val``/``test`` hold a source's name (or, from Python, a ``torch.utils.data.Dataset``).
+    ``resize`` None is the default where images are whole, and nothing where crops are cut around persons.
     """
 
     source: Any = None
@@ -52,6 +55,7 @@ class DataSettings:
     limit: int | None = None
     test_limit: int | None = None
     size: int | tuple[int, int] | None = None
+    resize: str | None = None
     views: str | None = None
     view_seed: int = 0
     unreadable: str = "refuse"
@@ -106,6 +110,7 @@ _CHECKS: dict[str, Check] = {
     "limit": _optional(_whole(1)),
     "test_limit": _optional(_whole(1)),
     "size": _optional(_size),
+    "resize": _optional(_choice(*RESIZE)),
     "views": _optional(_choice(*dict.fromkeys(IMAGE_VIEWS + PERSON_VIEWS))),
     "view_seed": _whole(0),
     "unreadable": _choice("refuse", "skip"),

@@ -37,6 +37,8 @@ class Student:
         size: ``data.size`` of the recipe, where it was one number.
         model: the network's name.
         metadata: of the file.
+        resize: how pictures are brought to ``size``, see ``classroomkd.data.geometry``; files of versions that did not
+            say it mean ``pad``.
         answers: what the task knows of its answers beside ``classes``, see ``TaskFiles.read_answers``.
     """
 
@@ -49,6 +51,7 @@ class Student:
     model: str
     metadata: dict[str, str]
     answers: Any = None
+    resize: str = "pad"
 
     @property
     def pose(self) -> PoseAnswers | None:
@@ -125,7 +128,7 @@ def load_student(path: str | Path, module: nn.Module | None = None, *, trust_cod
     models.load_checkpoint(module, path, what="student")
     return Student(
         module.eval(), known.classes, known.mean, known.std, known.shape, known.size, about["model"], about,
-        files.read_answers(path, about, known.shape[1:]),
+        files.read_answers(path, about, known.shape[1:]), known.resize or "pad",
     )  # fmt: skip
 
 

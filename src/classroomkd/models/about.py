@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, TypeAdapter
 
@@ -16,14 +16,17 @@ __all__ = ["REMEDY", "Described", "Preprocessing", "described", "preprocessing"]
 REMEDY = "export it again, or take another copy"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Side = Annotated[int, Field(ge=1, le=2**16)]
+Resize = Literal["crop", "letterbox", "pad", "stretch"]
 
 
 class Preprocessing(BaseModel):
-    """Mean and std of pixels in 0..1 by channel, and the shape (C, H, W) of an input, where it is said."""
+    """Mean and std of pixels in 0..1 by channel; the shape (C, H, W) of an input and the rule that brings pictures to
+    it, where they are said."""
 
     mean: Annotated[list[Finite], Field(min_length=1)]
     std: list[Annotated[Finite, Field(gt=0)]]
     shape: Annotated[list[Side], Field(min_length=3, max_length=3)] | None = None
+    resize: Resize | None = None
 
 
 _CLASSES: TypeAdapter[list[str]] = TypeAdapter(Annotated[list[str], Field(min_length=1)])
@@ -39,6 +42,7 @@ class Described(NamedTuple):
     std: tuple[float, ...]
     shape: tuple[int, int, int]
     size: int | None
+    resize: str | None
 
 
 def described(path: Path, about: Mapping[str, str]) -> Described:
@@ -61,7 +65,7 @@ def described(path: Path, about: Mapping[str, str]) -> Described:
     with trusted(f"{path}: its metadata 'data_size'", REMEDY):
         size = parse_json(about.get("data_size", "null"), _SIZE)
     own = size if isinstance(size, int) else None
-    return Described(tuple(names), tuple(known.mean), tuple(known.std), (channels, height, width), own)
+    return Described(tuple(names), tuple(known.mean), tuple(known.std), (channels, height, width), own, known.resize)
 
 
 def preprocessing(path: str | Path, text: str) -> Preprocessing:

@@ -34,7 +34,7 @@ def check_data(tree: Node, trust_code: bool, known_sources: Collection[str] = ()
     given = [part for part in ("source", *PARTS) if (node := data.child(part)) and node.value is not None]
     if sentence := parts_problem(given):
         problems.append(problem(tree, ("data",), sentence, value=not given or "source" in given))
-    return [*problems, *check_views(tree), *_source_options(tree, task)]
+    return [*problems, *check_views(tree), *_check_resize(tree, task), *_source_options(tree, task)]
 
 
 def _other_task(text: str, task: TaskDescription) -> str:
@@ -64,6 +64,13 @@ def check_views(tree: Node) -> Iterator[Problem]:
         *most, last = (f"'{name}'" for name in known)
         near = did_you_mean(views, known)
         yield problem(tree, ("data", "views"), f"must be {', '.join(most)} or {last}{near}")
+
+
+def _check_resize(tree: Node, task: TaskDescription) -> Iterator[Problem]:
+    node = tree.at("data", "resize")
+    if node is not None and node.value is not None and not task.resizes:
+        sentence = f"is for whole images; for {task.name} crops of data.size are cut around {task.vocabulary.samples}"
+        yield problem(tree, ("data", "resize"), f"{sentence}: leave it out")
 
 
 def check_models(tree: Node, trust_code: bool, known_models: Collection[str]) -> list[Problem]:

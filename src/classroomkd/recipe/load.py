@@ -29,6 +29,7 @@ from classroomkd.recipe.resolve import resolve, training_layers
 from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, Recipe, StudentSpec, TaughtBy
 from classroomkd.recipe.short_forms import name_mentors, write_out
 from classroomkd.recipe.training import MentorTrain, TrainSpec
+from classroomkd.recipe.versions import renew_recipe
 from classroomkd.recipe.yaml_source import read_yaml
 
 __all__ = ["load_recipe", "make_recipe"]
@@ -126,7 +127,7 @@ def _finish(
     write_out(tree)
     problems += apply_overrides(tree, overrides)
     _check_version(tree)
-    renewed = renew_options(tree)
+    renewed = [*renew_recipe(tree), *renew_options(tree)]
     name_mentors(tree)
     tree.value.setdefault("name", Node(name, tree.origin))
     problems += resolve_paths(tree, folder)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from classroomkd import tasks
+from classroomkd.data.spec import RESIZE
 from classroomkd.recipe.schema import MentorTrain, MethodSpec, Recipe, TaughtBy
 from classroomkd.recipe.training import ONLY_WITH, TrainSpec
 
@@ -49,7 +51,9 @@ def resolve(recipe: Recipe) -> Recipe:
     )
     train = TrainSpec.model_validate(recipe.train.model_dump())  # every key counts as set from here on
     written = partial(_with_defaults, task=recipe.task.name)
+    resize = recipe.data.resize or (RESIZE[0] if tasks.describe(recipe.task.name).resizes else None)
     update = {
+        "data": recipe.data.model_copy(update={"resize": resize}),
         "train": train,
         "mentor_train": defaults,
         "mentors": mentors,

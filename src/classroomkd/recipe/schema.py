@@ -37,7 +37,7 @@ __all__ = [
 class Recipe(RecipeKeys):
     """One experiment: who is taught by whom, on what, how, and how often."""
 
-    _renewed: tuple[str, ...] = ()  # options of earlier versions that were read under today's names
+    _renewed: tuple[str, ...] = ()  # what earlier versions wrote otherwise and was read as today's
 
     def arms(self) -> list[Arm]:
         """The arms of the grid (one for ``method``), with unique labels and folder names."""

@@ -26,7 +26,7 @@ __all__ = [
     "TrainSpec",
 ]
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no data.resize: pictures were padded
 Seed = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=8)]
 Pair = Annotated[tuple[Side, Side], Field(strict=False)]
@@ -68,6 +68,12 @@ class DataSpec(Section):
     size: Annotated[Side | Pair | None, Field(union_mode="left_to_right")] = Field(
         default=None,
         description="Side of the images in pixels, [height, width] for pose; null: the source's own, at least 32.",
+    )
+    resize: Literal["crop", "letterbox", "pad", "stretch"] | None = Field(
+        default=None,
+        description="How pictures are brought to that size: crop (the default: the shorter side resized, the middle "
+        "kept), letterbox (all of it, black around), stretch, or pad (enlarged in whole steps only, black around). Not "
+        "for pose.",
     )
     views: Annotated[Text | None, WithJsonSchema(_VIEWS)] = Field(
         default=None, description="Augmentation; null: the source's own."

@@ -100,8 +100,16 @@ def check_data(out: Path, context: RunContext) -> None:
     if first_rank() and (stored := stored_data(out)) is not None and stored.model_dump() != data_identity(context):
         raise UserError(
             f"{out} was made with other images or another split of '{context.data.name}' than there are now; put them "
-            "back, or choose another --out"
+            f"back, or choose another --out{_padded(out, context.data.resize)}"
         )
+
+
+def _padded(out: Path, resize: str | None) -> str:
+    """What else may have happened to the images of a run folder whose version knew one rule only."""
+    before = read_yaml(out / "recipe.yaml", remedy="put it back, or choose another --out")
+    if before.get("schema") != 1 or resize in (None, "pad"):
+        return ""
+    return f" (it is of a version that padded pictures, now data.resize is {resize}: data.resize=pad goes on with it)"
 
 
 @contextmanager
@@ -227,9 +235,13 @@ _FREE = {"workers", "threads", "device", "devices", "cache", "seeds", "methods",
 
 def _differences(stored: Path, recipe: Recipe) -> list[str]:
     """Keys of the recipe that differ from the stored one and matter for what is already there."""
-    from classroomkd.recipe import Recipe, recipe_yaml
+    from classroomkd.recipe import SCHEMA, Recipe, recipe_yaml
 
     before = read_yaml(stored, remedy="put it back, or choose another --out")
+    if before.get("schema") == 1 and isinstance(
+        before.get("data"), dict
+    ):  # whether another rule made other pixels is asked by the images (``check_data``)
+        before |= {"schema": SCHEMA, "data": {**before["data"], "resize": recipe.data.resize}}
     now = yaml.safe_load(recipe_yaml(recipe))
     with suppress(Exception):  # keys that have come since count as their defaults; of values of any kind
         before = yaml.safe_load(recipe_yaml(Recipe.model_validate(before)))

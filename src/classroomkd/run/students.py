@@ -26,6 +26,7 @@ from classroomkd.train.optimize import FastMentor
 if TYPE_CHECKING:
     from classroomkd.recipe import Arm
     from classroomkd.run.bank_choice import BankPlan
+    from classroomkd.run.context import RunContext
 
 __all__ = ["build_classroom", "seed_folder", "teach_student", "untrained_classroom"]
 
@@ -164,6 +165,13 @@ def teach_student(
     return _finish(networks, arm, seed, classroom, training.run(resume=resume), folder)
 
 
+def _preprocessing(context: RunContext) -> dict[str, Any]:
+    """What a student's file says about its inputs."""
+    images, resize = context.data, context.data.resize or context.recipe.data.resize
+    known = {"mean": images.mean, "std": images.std, "shape": images.shape}
+    return known if resize is None else {**known, "resize": resize}
+
+
 def _finish(
     networks: Networks, arm: Arm, seed: int, classroom: Classroom, result: Result, folder: Path
 ) -> dict[str, Any]:
@@ -174,7 +182,7 @@ def _finish(
         "task": context.recipe.task.name,
         "model": context.recipe.student.model,
         "classes": json.dumps(list(context.classes)),
-        "preprocessing": json.dumps({"mean": context.data.mean, "std": context.data.std, "shape": context.data.shape}),
+        "preprocessing": json.dumps(_preprocessing(context)),
         "data": context.data.name,
         "data_size": json.dumps(context.recipe.data.size),
         "method": arm.label,

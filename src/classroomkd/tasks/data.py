@@ -17,7 +17,8 @@ def load(spec: Any, *, task: str = tasks.DEFAULT, trust_code: bool = False) -> I
 
     Keys of the mapping: ``source``, or ``train``/``val``/``test`` when they live apart; ``val_fraction`` (0.1 of the
     training images) and ``test_fraction`` (0.2), used only where the source has no such part; ``split_seed``;
-    ``limit`` (stratified cap on training images including val) and ``test_limit``; ``size`` (see ``geometry``);
+    ``limit`` (stratified cap on training images including val) and ``test_limit``; ``size`` and
+    ``resize`` (see ``geometry``);
     ``views``; ``unreadable``; ``options`` of the source.
 
     Raises:

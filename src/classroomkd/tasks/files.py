@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from classroomkd._files import atomic_write
 from classroomkd._printable import data_stream
 from classroomkd.data.decode import DecodeError, decode
 from classroomkd.errors import UserError
+from classroomkd.recipe.versions import renewed_data
 from classroomkd.train.inputs import Inputs
 from classroomkd.train.scoring import answers
 
@@ -29,7 +31,16 @@ if TYPE_CHECKING:
     from classroomkd.recipe import Arm
     from classroomkd.run.networks import Networks
 
-__all__ = ["EvaluateRequest", "PredictRequest", "Shown", "TaskFiles", "files_of", "placed", "refuse_options"]
+__all__ = [
+    "EvaluateRequest",
+    "PredictRequest",
+    "Shown",
+    "TaskFiles",
+    "files_of",
+    "note_padding",
+    "placed",
+    "refuse_options",
+]
 
 Shown = tuple[Mapping[str, Any], Callable[[], None]]  # an answer as plain data, and what prints it
 
@@ -71,6 +82,8 @@ class EvaluateRequest:
                 the run's; and what loading raises.
         """
         images = data.load(self._section(options), task=self.student.task, trust_code=self.trust_code)
+        if self.source is not None:
+            note_padding(self.student)
         self._check(images)
         return images
 
@@ -95,13 +108,14 @@ class EvaluateRequest:
     def _section(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """A recipe's ``data:``."""
         if self.source is not None:
-            return {"source": self.source, "unreadable": self.unreadable, **options}
+            resize = {"resize": self.student.resize} if tasks.describe(self.student.task).resizes else {}
+            return {"source": self.source, "unreadable": self.unreadable, **resize, **options}
         if self.recipe is None:
             raise UserError(
                 f"{self.path} lies in no run folder; say which data to score it on: --data imagefolder:DIR (pose: "
                 "coco-keypoints:DIR)"
             )
-        own = self.recipe.get("data")
+        own = renewed_data(self.recipe)
         if not isinstance(own, dict):
             raise UserError(
                 f"{self.run}/recipe.yaml is damaged (it has no data); put it back, or name the data: --data"
@@ -163,6 +177,7 @@ class PredictRequest:
         Raises:
             UserError: there is none; at once, before anything is written.
         """
+        note_padding(self.student)
         batches = self._batches(skipped)
         first = next(batches, None)
         if first is None:
@@ -174,7 +189,7 @@ class PredictRequest:
             names, pixels = [], []
             for file in self.files[start : start + self.batch_size]:
                 try:
-                    image = decode(file, self.student.side)
+                    image = decode(file, self.student.side, self.student.resize)
                 except DecodeError as error:
                     skipped.append(f"{file}: {error}")
                     continue
@@ -277,6 +292,16 @@ def files_of(task: str) -> TaskFiles:
     """
     files: TaskFiles = tasks.find_row(task).open_files()
     return files
+
+
+def note_padding(student: Student) -> None:
+    """Say on stderr where a student's file does not name its rule, and so means that of versions which had no other."""
+    if "resize" not in json.loads(student.metadata.get("preprocessing", "{}")) and tasks.describe(student.task).resizes:
+        print(
+            "note: the student's file does not say how pictures are brought to its size, so it is of a version that "
+            "padded them: resize: pad",
+            file=sys.stderr,
+        )
 
 
 def placed(student: Student, device: torch.device) -> tuple[nn.Module, Inputs]:

@@ -25,6 +25,7 @@ class TaskDescription:
         options: what may stand beside the task's name in a recipe.
         reads: what a data source must give: ``classes``, ``persons``, or a word that a source by plug-in has.
         samples: that in words, for messages: ``people with joints``.
+        resizes: whether its inputs are whole pictures, which ``data.resize`` brings to one size.
         views: names of the augmentations that the task allows.
         offers: what methods may ask for beside credibility and divergence, see ``MethodEntry.asks``.
         vocabulary: what its scores, units and samples are called.
@@ -39,6 +40,7 @@ class TaskDescription:
     options: ClassVar[type[Section]] = Section
     reads: ClassVar[str]
     samples: ClassVar[str]
+    resizes: ClassVar[bool] = True
     views: ClassVar[tuple[str, ...]] = ("none",)
     offers: ClassVar[frozenset[str]] = frozenset()
     vocabulary: ClassVar[Vocabulary] = Vocabulary()

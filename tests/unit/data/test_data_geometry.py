@@ -30,41 +30,41 @@ def noise(*shape: int) -> np.ndarray:
     ],
 )
 def test_shapes_of_the_rule(source: tuple[int, int], size: int | None, out: tuple[int, int]) -> None:
-    made = geometry.fit(noise(3, *source), size)
+    made = geometry.fit(noise(3, *source), size, "pad")
     assert made.shape == (3, 3, *out)
     assert made.dtype == torch.uint8
     colour = noise(2, 3, *source)
-    one = geometry.fit_image(Image.fromarray(colour[0].transpose(1, 2, 0)), size)
+    one = geometry.fit_image(Image.fromarray(colour[0].transpose(1, 2, 0)), size, "pad")
     assert one.shape == (3, *out)
     if min(source) <= (size or min(source)):  # without resizing both ways are the same pixels
-        assert np.array_equal(one, geometry.fit(colour, size)[0].numpy())
+        assert np.array_equal(one, geometry.fit(colour, size, "pad")[0].numpy())
 
 
 def test_eight_pixels_become_32_by_repetition() -> None:
     images = noise(2, 8, 8)
-    made = geometry.fit(images).numpy()
+    made = geometry.fit(images, None, "pad").numpy()
     for channel in range(3):
         assert np.array_equal(made[:, channel], images.repeat(4, 1).repeat(4, 2))
 
 
 def test_28_pixels_are_padded_with_zeros() -> None:
     images = noise(2, 28, 28)
-    made = geometry.fit(images)
+    made = geometry.fit(images, None, "pad")
     assert np.array_equal(made[:, 1, 2:30, 2:30].numpy(), images)
     assert int((made > 0).sum()) == 3 * images.size
 
 
 def test_odd_rest_goes_behind() -> None:
-    made = geometry.fit(np.full((1, 5, 5), 7, np.uint8), 12)[0, 0]  # twice 5, then one before and one after
+    made = geometry.fit(np.full((1, 5, 5), 7, np.uint8), 12, "pad")[0, 0]  # twice 5, then one before and one after
     assert torch.equal(made.nonzero().min(0).values, torch.tensor([1, 1]))
-    made = geometry.fit(np.full((1, 7, 7), 7, np.uint8), 10)[0, 0]
+    made = geometry.fit(np.full((1, 7, 7), 7, np.uint8), 10, "pad")[0, 0]
     assert torch.equal(made.nonzero().min(0).values, torch.tensor([1, 1]))
     assert torch.equal(made.nonzero().max(0).values, torch.tensor([7, 7]))
 
 
 def test_long_images_are_padded_across_and_cut_along() -> None:
     image = noise(1, 3, 20, 100)
-    made = geometry.fit(image, 32)
+    made = geometry.fit(image, 32, "pad")
     assert np.array_equal(made[0, :, 6:26].numpy(), image[0, :, :, 34:66])
     assert int(made[0, :, :6].max()) == int(made[0, :, 26:].max()) == 0
 
@@ -72,17 +72,17 @@ def test_long_images_are_padded_across_and_cut_along() -> None:
 def test_shrinking_is_antialiased_and_central() -> None:
     stripes = np.zeros((1, 3, 64, 96), np.uint8)
     stripes[..., ::2] = 200
-    made = geometry.fit(stripes, 16)[0].float()
+    made = geometry.fit(stripes, 16, "pad")[0].float()
     assert (made - 100).abs().max() < 12  # without antialiasing stripes of 0 or 200 remain
     ramp = np.broadcast_to(np.arange(96, dtype=np.uint8), (1, 64, 96))
-    row = geometry.fit(ramp, 32)[0, 0, 0].float()  # the middle 64 of 96 columns, two to one
+    row = geometry.fit(ramp, 32, "pad")[0, 0, 0].float()  # the middle 64 of 96 columns, two to one
     assert (row - (torch.arange(32) * 2 + 16.5)).abs()[1:-1].max() <= 0.51
 
 
 def test_pillow_and_torch_shrink_alike() -> None:
     image = np.kron(noise(3, 8, 8), np.ones((8, 8), np.uint8))
-    ours = geometry.fit(image[None], 24)[0].int()
-    pillow = torch.from_numpy(geometry.fit_image(Image.fromarray(image.transpose(1, 2, 0)), 24)).int()
+    ours = geometry.fit(image[None], 24, "pad")[0].int()
+    pillow = torch.from_numpy(geometry.fit_image(Image.fromarray(image.transpose(1, 2, 0)), 24, "pad")).int()
     assert (ours - pillow).abs().max() <= 2
 
 
@@ -98,11 +98,11 @@ def test_pillow_and_torch_shrink_alike() -> None:
 )
 def test_what_cannot_fit_is_refused(images: np.ndarray, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        geometry.fit(images, where="here")
+        geometry.fit(images, None, "pad", where="here")
 
 
 def test_no_images() -> None:
-    assert geometry.fit(np.zeros((0, 64, 64), np.uint8), 32).shape == (0, 3, 32, 32)
+    assert geometry.fit(np.zeros((0, 64, 64), np.uint8), 32, "pad").shape == (0, 3, 32, 32)
 
 
 # --- split ---------------------------------------------------------------------------------------------------------

@@ -274,7 +274,7 @@ def test_test_folder_with_another_class(tmp_path: Path) -> None:
 
 def saved(tmp_path: Path, image: Image.Image, name: str = "x.png", **options: Any) -> np.ndarray:
     image.save(tmp_path / name, **options)
-    return decode.decode(tmp_path / name, None)
+    return decode.decode(tmp_path / name, None, "crop")
 
 
 def test_modes(tmp_path: Path) -> None:
@@ -310,10 +310,10 @@ def test_modes_that_have_no_way_are_refused_by_name(tmp_path: Path) -> None:
     for image in (Image.fromarray(np.zeros((8, 8), np.float32)), Image.new("LAB", (8, 8))):
         image.save(tmp_path / "x.tif")
         with pytest.raises(decode.DecodeError, match=f"mode {image.mode} has no stated way"):
-            decode.decode(tmp_path / "x.tif", None)
+            decode.decode(tmp_path / "x.tif", None, "crop")
     Image.fromarray(np.full((8, 8), 70_000, np.int32)).save(tmp_path / "x.tif")
     with pytest.raises(decode.DecodeError, match="exceed 16 bits"):
-        decode.decode(tmp_path / "x.tif", None)
+        decode.decode(tmp_path / "x.tif", None, "crop")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -323,7 +323,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(block).save(tmp_path / "x.jpg", exif=exif, quality=95)
-    seen = decode.decode(tmp_path / "x.jpg", None)
+    seen = decode.decode(tmp_path / "x.jpg", None, "crop")
     shape = (48, 64) if orientation <= 4 else (64, 48)
     assert seen.shape == (3, *shape)
     assert decode.oriented_size(tmp_path / "x.jpg") == shape
@@ -341,5 +341,5 @@ def test_large_jpegs_shrink_as_without_the_shortcut(tmp_path: Path) -> None:
     Image.fromarray(smooth).save(tmp_path / "x.jpg", quality=95)
     with Image.open(tmp_path / "x.jpg") as opened:
         want = np.asarray(opened.resize((85, 64), Image.Resampling.BOX))[:, 10:74].transpose(2, 0, 1)
-    got = decode.decode(tmp_path / "x.jpg", 64)
+    got = decode.decode(tmp_path / "x.jpg", 64, "pad")
     assert np.abs(got.astype(int) - want).mean() < 3

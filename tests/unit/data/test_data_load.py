@@ -114,7 +114,7 @@ def test_size_changes_the_shape_and_the_fingerprint(puppets: ImageSet) -> None:
 
 def test_digits() -> None:
     pytest.importorskip("sklearn")
-    digits = data.load("digits")
+    digits = data.load({"source": "digits", "resize": "pad"})
     assert digits.shape == (3, 32, 32)
     assert digits.classes == tuple("0123456789")
     assert len(digits.train) + len(digits.val) + len(digits.test) == 1797

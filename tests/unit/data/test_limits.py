@@ -231,7 +231,7 @@ def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_picture_of_too_many_pixels(tmp_path: Path, undecoded: None) -> None:
     assert MOST_PIXELS == 64_000_000
     png(tmp_path / "a.png", 8001, 8000)
-    for look in (lambda: decode(tmp_path / "a.png", 32), lambda: oriented_size(tmp_path / "a.png")):
+    for look in (lambda: decode(tmp_path / "a.png", 32, "crop"), lambda: oriented_size(tmp_path / "a.png")):
         with pytest.raises(
             DecodeError, match="it has 8001x8000 pixels, 64 million; at most 64 million are decoded: make"
         ):
@@ -241,7 +241,7 @@ def test_a_picture_of_too_many_pixels(tmp_path: Path, undecoded: None) -> None:
         with pytest.raises(DecodeError, match="8001x8000"):
             look()
     png(tmp_path / "b.png", 60_000, 60_000)  # more than Pillow itself opens
-    for look in (lambda: decode(tmp_path / "b.png", 32), lambda: store.size("b.png")):
+    for look in (lambda: decode(tmp_path / "b.png", 32, "crop"), lambda: store.size("b.png")):
         with pytest.raises(
             DecodeError, match="more than 64 million pixels, of which none are decoded: make it smaller"
         ):
@@ -253,7 +253,7 @@ def test_a_picture_file_of_too_many_bytes(tmp_path: Path) -> None:
     for name in ("a.png", "b.bmp"):
         os.truncate(os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY), 257 * 10**6)
     with pytest.raises(DecodeError, match="larger than 256 MB"):
-        decode(tmp_path / "a.png", 32)
+        decode(tmp_path / "a.png", 32, "crop")
     with pytest.raises(DecodeError, match="257 MB"):
         Files(tmp_path).picture(Picture(0, "b.bmp", 10, 10))
 

@@ -309,7 +309,7 @@ def test_a_file_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_newer_format_is_refused_by_name_and_nothing_else_is_said(mistakes: Mistakes) -> None:
-    expected = "schema: this recipe is of version 2, this classroomkd reads up to 1; update classroomkd"
-    assert mistakes("schema: 2\nnew_key: 3\n") == [f"a.yaml:1: {expected}"]
-    assert mistakes("data: puppets\nstudent: convnet8\nmethod: none\n", "schema=2") == [f"command line: {expected}"]
+    expected = "schema: this recipe is of version 3, this classroomkd reads up to 2; update classroomkd"
+    assert mistakes("schema: 3\nnew_key: 3\n") == [f"a.yaml:1: {expected}"]
+    assert mistakes("data: puppets\nstudent: convnet8\nmethod: none\n", "schema=3") == [f"command line: {expected}"]
     assert "schema = 'one': must be a whole number" in mistakes("schema: one\ndata: puppets\n")[0]

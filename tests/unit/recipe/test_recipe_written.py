@@ -52,7 +52,7 @@ def test_what_is_written_loads_to_an_equal_recipe(load: Load, monkeypatch: pytes
 def test_any_yaml_reader_reads_it_alike(load: Load) -> None:
     text = recipe_yaml(load(FULL))
     data = yaml.safe_load(text)
-    assert data["schema"] == 1
+    assert data["schema"] == 2
     assert data["check_mentors"] == "off"  # not false, as YAML 1.1 would have it without quotes
     assert data["train"]["weight_decay"] == 1e-5
     assert data["methods"][2] == [{**data["methods"][2][0], "name": "classroomkd", "label": "off", "tau": 8.0}]

@@ -48,8 +48,15 @@ def load_people(wanted: DataSettings, *, trust_code: bool = False, task: str = "
         raise UserError(
             f"data.views: '{wanted.views}' moves pixels but not joints; for pose there are {', '.join(PERSON_VIEWS)}"
         )
+    if wanted.resize is not None:
+        raise UserError(
+            f"data.resize: '{wanted.resize}' is for whole images; for pose crops are cut around persons, of data.size:"
+            " [height, width]. Leave it out"
+        )
     options = person_options(wanted.options)
-    request = Request(None, wanted.options, wanted.unreadable, trust_code, "persons", task)
+    request = Request(
+        options=wanted.options, unreadable=wanted.unreadable, trust_code=trust_code, reads="persons", task=task
+    )
     opened = _open(wanted, request)
     if isinstance(opened, ImageSet):
         return opened

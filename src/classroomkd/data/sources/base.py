@@ -15,6 +15,7 @@ from torch import Tensor
 
 from classroomkd.data import geometry
 from classroomkd.data.images import MemoryPixels, Pixels
+from classroomkd.data.spec import RESIZE
 from classroomkd.data.targets import CLASS, TargetKind
 from classroomkd.errors import UserError
 
@@ -23,8 +24,9 @@ __all__ = ["Folder", "Raw", "Request", "Source", "fingerprint", "first_of", "mem
 
 @dataclass(frozen=True)
 class Request:
-    """How to open a source: geometry, options of that source, what to do with unreadable files, trust, what its
-    samples are to have (a key of ``Entry.opens``), and for which task that is, for messages."""
+    """How to open a source: options of that source, what to do with unreadable files, trust, what its samples are
+    to have (a key of ``Entry.opens``), for which task that is, for messages, and the geometry rule: ``size`` and
+    ``resize``."""
 
     size: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -32,13 +34,15 @@ class Request:
     trust_code: bool = False
     reads: str = "classes"
     task: str = ""
+    resize: str = RESIZE[0]
 
 
 @dataclass(frozen=True, eq=False)
 class Raw:
     """One part of a source: pixels of N images, their targets (N, …) of ``kind`` (classes (N,) int64, masks, …), and
     their places (N,) int64 in the part's stable order before anything was skipped; ``total`` is how many places that
-    order has.
+    order has. ``sides`` counts the pictures by (height, width) before they were brought to the pixels' shape, where
+    that is known.
     """
 
     pixels: Pixels
@@ -46,6 +50,7 @@ class Raw:
     places: Tensor
     total: int
     kind: TargetKind = CLASS
+    sides: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +66,13 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def memory(images: Tensor | NDArray[np.uint8], target: NDArray[Any] | Tensor, size: int | None, where: str) -> Raw:
+def memory(images: Tensor | NDArray[np.uint8], target: NDArray[Any] | Tensor, request: Request, where: str) -> Raw:
     """A part in memory: images ``uint8`` (N, H, W) or (N, 1 | 3, H, W), classes (N,)."""
     labels = torch.as_tensor(np.array(target), dtype=torch.int64)
-    pixels = MemoryPixels(geometry.fit(images, size, where=where))
+    pixels = MemoryPixels(geometry.fit(images, request.size, request.resize, where=where))
     assert len(pixels) == len(labels), (len(pixels), len(labels))
-    return Raw(pixels, labels, torch.arange(len(labels)), len(labels))
+    height, width = images.shape[-2:]
+    return Raw(pixels, labels, torch.arange(len(labels)), len(labels), sides={(height, width): len(labels)})
 
 
 def fingerprint(definition: str, *arrays: NDArray[Any] | Tensor) -> str:

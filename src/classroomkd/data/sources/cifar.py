@@ -122,7 +122,7 @@ def _open(kind: _Kind, argument: str, request: Request) -> Source:
         if count < kind.classes:
             rows = place[target] >= 0
             images, target = images[rows], place[target[rows]]
-        parts[part] = memory(images, target, request.size, kind.name)
+        parts[part] = memory(images, target, request, kind.name)
         arrays += [images, target]
     text = f"{kind.name} size={request.size}"
     return Source(kind.name, names, parts, "crop_flip", fingerprint(text, *arrays), tuple(notes))

@@ -22,7 +22,7 @@ def open_digits(argument: str, request: Request) -> Source:
     bunch = datasets.load_digits()
     images = ((bunch.images.astype(np.int64) * 255 + 8) // 16).astype(np.uint8)
     target = bunch.target.astype(np.int64)
-    part = memory(images, target, request.size, "digits")
+    part = memory(images, target, request, "digits")
     return Source(
         "digits",
         tuple(str(digit) for digit in range(10)),

@@ -73,7 +73,7 @@ def open_fashion_mnist(argument: str, request: Request) -> Source:
             raise UserError(f"data: {where} has {len(images)} images, but {len(target)} labels lie beside it")
         if target.size and int(target.max()) >= len(CLASSES):
             raise UserError(f"data: {where.parent} has label {int(target.max())}; Fashion-MNIST has 0 to 9")
-        parts[part] = memory(images, target.astype(np.int64), request.size, "fashion-mnist")
+        parts[part] = memory(images, target.astype(np.int64), request, "fashion-mnist")
         arrays += [images, target]
     return Source(
         "fashion-mnist", CLASSES, parts, "crop_flip", fingerprint(f"fashion-mnist size={request.size}", *arrays)

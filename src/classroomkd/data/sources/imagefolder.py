@@ -11,6 +11,7 @@ Images are decoded once into memory when they fit ``options.memory_gib`` (2), el
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -140,15 +141,16 @@ def _read(
     """
     everything = [name for listed in files.values() for name, _ in listed]
     bad: dict[str, str] = {}
-    size, shape = _common_shape(root, everything, request.size, bad, notes)
+    sizes: dict[str, tuple[int, int]] = {}  # of the readable pictures
+    size, shape = _common_shape(root, everything, request, bad, notes, sizes)
     budget = float(request.options.get("memory_gib", 2.0)) * 2**30
     in_memory = len(everything) * int(np.prod(shape)) <= budget
     images = np.empty((len(everything) if in_memory else 0, *shape), np.uint8)
     if in_memory:
-        _decode_all(root, everything, size, images, bad)
+        _decode_all(root, everything, size, request.resize, images, bad, sizes)
     elif not bad and request.size is not None:
         # Heads are cheap beside decoding, and a file that is no image at all should not wait for its epoch.
-        _scan(root, everything, bad)
+        sizes = _scan(root, everything, bad)
     _report(root, bad, request, notes)
     parts, start = {}, 0
     for part, listed in files.items():
@@ -158,10 +160,14 @@ def _read(
             mine = images[start : start + len(listed)]
             pixels = MemoryPixels(torch.from_numpy(mine if len(keep) == len(listed) else mine[keep]))
         else:
-            pixels = FilePixels(root, [listed[place][0] for place in keep], size=size, shape=shape)
+            pixels = FilePixels(
+                root, [listed[place][0] for place in keep], size=size, resize=request.resize, shape=shape
+            )
         start += len(listed)
         target = torch.tensor([listed[place][1] for place in keep], dtype=torch.int64)
-        parts[part] = Raw(pixels, target, torch.tensor(keep, dtype=torch.int64), len(listed))
+        sides = Counter(sizes[listed[place][0]] for place in keep)
+        places = torch.tensor(keep, dtype=torch.int64)
+        parts[part] = Raw(pixels, target, places, len(listed), sides=sides)
     views = "crop_flip" if max(shape[1:]) <= _SMALL else "resized_crop"
     return Source(root.resolve().name, classes, parts, views, _fingerprint(root, files, classes, size), tuple(notes))
 
@@ -192,15 +198,22 @@ def _scan(root: Path, names: Sequence[str], bad: dict[str, str]) -> dict[str, tu
 
 
 def _common_shape(
-    root: Path, names: Sequence[str], size: int | None, bad: dict[str, str], notes: list[str]
+    root: Path,
+    names: Sequence[str],
+    request: Request,
+    bad: dict[str, str],
+    notes: list[str],
+    seen: dict[str, tuple[int, int]],
 ) -> tuple[int | None, tuple[int, int, int]]:
     """The size to ask of the geometry rule and the shape it gives: the files' own when they all agree and are not
     large."""
+    size = request.size
     if size is not None:
         return size, (3, size, size)
-    sizes = set(_scan(root, names, bad).values())
+    seen.update(_scan(root, names, bad))
+    sizes = set(seen.values())
     if len(sizes) == 1 and max(next(iter(sizes))) <= _DEFAULT_SIZE:
-        out = geometry.plan(*next(iter(sizes)), None).out
+        out = geometry.fitted_shape(*next(iter(sizes)), None, request.resize)
         return None, (3, *out)
     if sizes:
         what = "have different sizes" if len(sizes) > 1 else "are large"
@@ -209,13 +222,20 @@ def _common_shape(
 
 
 def _decode_all(
-    root: Path, names: Sequence[str], size: int | None, images: NDArray[np.uint8], bad: dict[str, str]
+    root: Path,
+    names: Sequence[str],
+    size: int | None,
+    resize: str,
+    images: NDArray[np.uint8],
+    bad: dict[str, str],
+    sizes: dict[str, tuple[int, int]],
 ) -> None:
-    """Decode every file that is not ``bad`` into its row of ``images``; the others go to ``bad`` with their reason."""
+    """Decode every file that is not ``bad`` into its row of ``images``, its (height, width) into ``sizes``; the
+    others go to ``bad`` with their reason."""
     rows = {name: row for row, name in enumerate(names)}
 
     def work(name: str) -> None:
-        images[rows[name]] = decode.decode(root / name, size)
+        images[rows[name]], sizes[name] = decode.decode_sized(root / name, size, resize)
 
     _parallel(work, [name for name in names if name not in bad], bad)
 

@@ -41,7 +41,7 @@ def open_puppets(argument: str, request: Request) -> Source:
     parts = {}
     for part, start in _STARTS.items():
         drawn = puppets.scenes(seed, np.arange(start, start + counts[part]), image_size=size, hard=hard)
-        parts[part] = memory(drawn.images, drawn.labels, request.size, "puppets")
+        parts[part] = memory(drawn.images, drawn.labels, request, "puppets")
     # Scenes are a pure function of this text, so it stands for the bytes. No flip: it would turn wave_left into
     # wave_right.
     return Source("puppets", puppets.CLASSES, parts, "crop", fingerprint(f"{definition} {counts}"))

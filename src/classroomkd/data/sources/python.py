@@ -6,6 +6,7 @@ the views, which can be replayed. It is read once into memory when it fits ``BUD
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from classroomkd._foreign import call_factory, load_factory
+from classroomkd._limits import TooLarge
 from classroomkd.data import decode, geometry
 from classroomkd.data.images import Device, ImageSet, MemoryPixels, Pixels, ReadPixels
 from classroomkd.data.sources.base import Raw, Request, Source, fingerprint
@@ -75,7 +77,7 @@ def dataset_source(
     raws: dict[str, Raw] = {}
     prints: list[str] = []
     for part, dataset in parts.items():
-        raws[part], text = _read(dataset, request.size, f"{where}: {part}" if len(parts) > 1 else where)
+        raws[part], text = _read(dataset, request, f"{where}: {part}" if len(parts) > 1 else where)
         prints.append(f"{part}={text}")
     highest = max(int(raw.target.max()) for raw in raws.values())
     shown = classes or _class_names(parts.get("train"), highest)
@@ -100,7 +102,7 @@ def _class_names(dataset: Any, highest: int) -> tuple[str, ...]:
     return tuple(str(label) for label in range(highest + 1))
 
 
-def _read(dataset: Any, size: int | None, where: str) -> tuple[Raw, str]:
+def _read(dataset: Any, request: Request, where: str) -> tuple[Raw, str]:
     """One dataset as a part, and its fingerprint."""
     if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise UserError(
@@ -109,28 +111,34 @@ def _read(dataset: Any, size: int | None, where: str) -> tuple[Raw, str]:
     count = len(dataset)
     if count == 0:
         raise UserError(f"{where}: the dataset is empty")
-    first = _item_pixels(_item(dataset, 0, where)[0], size, f"{where}: item 0")
-    if not torch.equal(first, _item_pixels(_item(dataset, 0, where)[0], size, f"{where}: item 0")):
+    size, resize = request.size, request.resize
+    first = _item_pixels(_item(dataset, 0, where)[0], size, resize, f"{where}: item 0")
+    if not torch.equal(first, _item_pixels(_item(dataset, 0, where)[0], size, resize, f"{where}: item 0")):
         raise UserError(
             f"{where}: the dataset gives another image each time it is asked for item 0; take random"
             f" augmentation out of it (data.views does that, so that it can be replayed)"
         )
     channels, height, width = first.shape
-    reader = DatasetPixels(dataset, size=size, shape=(channels, height, width), where=where)
+    reader = DatasetPixels(dataset, size=size, resize=resize, shape=(channels, height, width), where=where)
     pixels: Pixels = reader
+    sides: Counter[tuple[int, int]] = Counter()
     if count * first.numel() <= BUDGET:
         images = torch.empty((count, *first.shape), dtype=torch.uint8)
         target = torch.empty(count, dtype=torch.int64)
         for row in range(count):
             image, target[row] = _item(dataset, row, where)
             images[row] = reader.image(row, image)
+            sides[_sides(image)] += 1
         pixels = MemoryPixels(images)
         text = fingerprint(f"dataset size={size}", images, target)
     else:
         target = _labels(dataset, where)
-        sampled = pixels.fetch(torch.arange(min(count, _SAMPLED)) * count // min(count, _SAMPLED))
+        some = [row * count // min(count, _SAMPLED) for row in range(min(count, _SAMPLED))]
+        shown = [_item(dataset, row, where)[0] for row in some]
+        sampled = torch.stack([reader.image(row, image) for row, image in zip(some, shown, strict=True)])
+        sides.update(map(_sides, shown))
         text = fingerprint(f"dataset size={size} count={count}", sampled, target)
-    return Raw(pixels, target, torch.arange(count), count), text
+    return Raw(pixels, target, torch.arange(count), count, sides=sides), text
 
 
 def _item(dataset: Any, row: int, where: str) -> tuple[Any, int]:
@@ -162,8 +170,8 @@ def _labels(dataset: Any, where: str) -> Tensor:
     return torch.tensor([_item(dataset, row, where)[1] for row in range(len(dataset))], dtype=torch.int64)
 
 
-def _item_pixels(image: Any, size: int | None, where: str) -> Tensor:
-    """One item's image -> (3, H, W) uint8 by the geometry rule.
+def _item_pixels(image: Any, size: int | None, resize: str, where: str) -> Tensor:
+    """One item's image -> (3, H, W) uint8 by the geometry rule ``resize``.
 
     PIL images of any mode that ``decode`` knows; ``uint8`` or 0..1 float tensors (H, W), (C, H, W); arrays likewise,
     also (H, W, C).
@@ -173,11 +181,11 @@ def _item_pixels(image: Any, size: int | None, where: str) -> Tensor:
     """
     if isinstance(image, Image.Image):
         try:
-            return torch.from_numpy(geometry.fit_image(decode.to_rgb_or_grey(image), size))
-        except decode.DecodeError as error:
+            return torch.from_numpy(geometry.fit_image(decode.to_rgb_or_grey(image), size, resize))
+        except (decode.DecodeError, TooLarge) as error:
             raise UserError(f"{where}: {error}") from error
     if isinstance(image, np.ndarray):
-        if image.ndim == 3 and image.shape[-1] in (1, 3) and image.shape[0] not in (1, 3):
+        if _channels_last(image):
             image = image.transpose(2, 0, 1)
         image = torch.from_numpy(np.require(image, requirements=("C", "W")))
     if not isinstance(image, Tensor):
@@ -194,7 +202,19 @@ def _item_pixels(image: Any, size: int | None, where: str) -> Tensor:
         raise UserError(
             f"{where}: the image has shape {tuple(image.shape)}; give (height, width) or (channels, height, width)"
         )
-    return geometry.fit(image.reshape(1, -1, *image.shape[-2:]), size, where=where)[0]
+    return geometry.fit(image.reshape(1, -1, *image.shape[-2:]), size, resize, where=where)[0]
+
+
+def _channels_last(image: np.ndarray) -> bool:
+    return image.ndim == 3 and image.shape[-1] in (1, 3) and image.shape[0] not in (1, 3)
+
+
+def _sides(image: Any) -> tuple[int, int]:
+    """(height, width) of an item's image that ``_item_pixels`` has taken."""
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    height, width = image.shape[:2] if isinstance(image, np.ndarray) and _channels_last(image) else image.shape[-2:]
+    return int(height), int(width)
 
 
 class DatasetPixels(ReadPixels):
@@ -208,13 +228,14 @@ class DatasetPixels(ReadPixels):
         dataset: Any,
         *,
         size: int | None,
+        resize: str,
         shape: tuple[int, int, int],
         where: str = "data",
         device: Device = "cpu",
     ) -> None:
         super().__init__(shape, device)
         self.dataset = dataset
-        self.size = size
+        self.size, self.resize = size, resize
         self.where = where
 
     def __len__(self) -> int:
@@ -227,7 +248,7 @@ class DatasetPixels(ReadPixels):
 
     def image(self, row: int, image: Any) -> Tensor:
         """``image``, item ``row`` of the dataset, as (C, H, W) uint8; refused when its shape is not the others'."""
-        pixels = _item_pixels(image, self.size, f"{self.where}: item {row}")
+        pixels = _item_pixels(image, self.size, self.resize, f"{self.where}: item {row}")
         if tuple(pixels.shape) != self.shape:
             raise UserError(
                 f"{self.where}: item {row} is {'x'.join(map(str, pixels.shape))}, the first is"

@@ -48,6 +48,7 @@ class PoseSpec(TaskDescription):
     options = PoseOptions
     reads = "persons"
     samples = "people with joints"
+    resizes = False
     views = PERSON_VIEWS
     offers = frozenset({"distributions", "joints"})
     vocabulary = Vocabulary(
