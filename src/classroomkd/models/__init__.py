@@ -3,6 +3,7 @@
 ``names``, ``table`` and ``released_places`` are readable without torch; the rest is imported on first use.
 
 - ``create("resnet20", num_classes=10)``, ``resolve("timm:resnet50", 10)``: names to modules; ``check``: the name alone
+- ``start_pretrained``: a library's published weights, out of the local cache
 - ``load_checkpoint``, ``save_checkpoint``: strict, never unpickling, atomic
 - ``parameters``, ``multiply_adds``, ``class_count``, ``summary``: size, cost, classes and taps of any module
 - ``released_places``: where the code of the literature reads a network of the zoo
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from classroomkd.models.catalogue import names, released_places, table
 
 if TYPE_CHECKING:
-    from classroomkd.models.building import check, create, preprocessing, resolve
+    from classroomkd.models.building import check, create, preprocessing, resolve, start_pretrained
     from classroomkd.models.checkpoints import load_checkpoint, save_checkpoint
     from classroomkd.models.measuring import class_count, multiply_adds, parameters, summary
 
@@ -33,12 +34,13 @@ __all__ = [
     "released_places",
     "resolve",
     "save_checkpoint",
+    "start_pretrained",
     "summary",
     "table",
 ]
 
 _LAZY = {
-    **dict.fromkeys(("check", "create", "preprocessing", "resolve"), "building"),
+    **dict.fromkeys(("check", "create", "preprocessing", "resolve", "start_pretrained"), "building"),
     **dict.fromkeys(("load_checkpoint", "save_checkpoint"), "checkpoints"),
     **dict.fromkeys(("class_count", "multiply_adds", "parameters", "summary"), "measuring"),
 }

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 from classroomkd._limits import MOST_PIXELS
 from classroomkd._stored import Damaged, parse_json, trusted
 
-__all__ = ["REMEDY", "Described", "Preprocessing", "described", "preprocessing"]
+__all__ = ["REMEDY", "Described", "Preprocessing", "classes", "described", "preprocessing"]
 
 REMEDY = "export it again, or take another copy"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -52,10 +52,7 @@ def described(path: Path, about: Mapping[str, str]) -> Described:
         UserError: of another form, or values that no student has.
     """
     known = preprocessing(path, about["preprocessing"])
-    with trusted(f"{path}: its metadata 'classes'", REMEDY):
-        names = parse_json(about["classes"], _CLASSES)
-        if len(set(names)) < len(names):
-            raise Damaged("have a name twice")
+    names = classes(path, about["classes"])
     with trusted(f"{path}: its metadata 'preprocessing'", REMEDY):
         if known.shape is None:
             raise Damaged("lack the shape of an input")
@@ -65,7 +62,20 @@ def described(path: Path, about: Mapping[str, str]) -> Described:
     with trusted(f"{path}: its metadata 'data_size'", REMEDY):
         size = parse_json(about.get("data_size", "null"), _SIZE)
     own = size if isinstance(size, int) else None
-    return Described(tuple(names), tuple(known.mean), tuple(known.std), (channels, height, width), own, known.resize)
+    return Described(names, tuple(known.mean), tuple(known.std), (channels, height, width), own, known.resize)
+
+
+def classes(path: str | Path, text: str) -> tuple[str, ...]:
+    """The metadata ``classes`` of a student or a mentor, in the order of its answers.
+
+    Raises:
+        UserError: of another form, or a name twice.
+    """
+    with trusted(f"{path}: its metadata 'classes'", REMEDY):
+        names = parse_json(text, _CLASSES)
+        if len(set(names)) < len(names):
+            raise Damaged("have a name twice")
+    return tuple(names)
 
 
 def preprocessing(path: str | Path, text: str) -> Preprocessing:

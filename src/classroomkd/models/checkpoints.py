@@ -10,7 +10,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,53 +23,85 @@ from torch import Tensor, nn
 from classroomkd._files import atomic_write_bytes
 from classroomkd._limits import TooLarge, check_zip
 from classroomkd._sums import SUMS, damage, is_listed, write_listed
-from classroomkd.data.skeleton import SKELETONS
 from classroomkd.errors import UserError, did_you_mean
+from classroomkd.models.comparing import check_values, compare
+from classroomkd.models.heads import dropped, head_keys
+from classroomkd.models.unwrapping import is_counter, some, unwrap
 
-__all__ = ["load_checkpoint", "read_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "load_state", "read_checkpoint", "read_metadata", "save_checkpoint"]
 
 SCHEMA = "1"
 
-# Where training scripts keep the weights, the first that is there wins; averaged weights only when there are no others.
-_ENTRIES = (
-    *("state_dict", "model", "model_state", "model_state_dict", "net", "network", "student", "module", "weights"),
-    *("params", "model_ema", "state_dict_ema", "ema"),
-)
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "student.", "backbone.")
-_SHOWN = 4
 
-
-def load_checkpoint(module: nn.Module, path: str | os.PathLike[str], *, what: str = "student") -> dict[str, str]:
+def load_checkpoint(
+    module: nn.Module, path: str | os.PathLike[str], *, what: str = "student", reset_head: bool = False
+) -> dict[str, str]:
     """Load the weights in ``path`` into ``module``, all of them or none.
 
     Names and shapes must be the module's exactly. Common wrappers are looked through (an entry ``state_dict`` or
-    ``model``, a prefix ``module.``, ``backbone.``) and noted. ``what`` says in errors whose checkpoint it is.
+    ``model``, a prefix ``module.``, ``backbone.``) and noted; so is what stands beside the network in the file and was
+    left out. ``what`` says in errors whose checkpoint it is. With ``reset_head`` the module keeps its own head, so the
+    file may be of other classes.
 
-    Gives the file's metadata (of safetensors; empty for ``.pth``) plus ``"note"`` when something was looked through.
+    Gives the file's metadata (of safetensors; empty for ``.pth``) plus ``"note"`` when something was looked through,
+    and ``"reset_head"``, what was dropped, with ``reset_head``.
 
     Raises:
         UserError: a file that is missing, damaged, of a kind that would run code, of another network (with a short
-            table of what differs) or of other classes, or that holds values that are not finite.
+            table of what differs) or of other classes, or that holds values that are not finite or quantised.
     """
     state, metadata = read_checkpoint(path, what=what)
-    own = module.state_dict()
     place = f"checkpoint {os.fspath(path)} of the {what}"
-    state, notes = _unwrap(state, set(own), place)
-    if own and state and not any(_is_counter(key) for key in state):
+    return {**metadata, **load_state(module, state, place, reset_head=reset_head)}
+
+
+def load_state(
+    module: nn.Module, content: Mapping[str, Any], place: str, *, reset_head: bool = False
+) -> dict[str, str]:
+    """Load the named tensors inside ``content``; ``place`` says in errors where they are from.
+
+    Gives ``"note"`` and ``"reset_head"`` as :func:`load_checkpoint`.
+
+    Raises:
+        UserError: as :func:`load_checkpoint`.
+    """
+    own = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
+    state, notes = unwrap(content, set(own), place)
+    if own and state and not any(is_counter(key) for key in state):
         # Checkpoints from before torch 0.4.1 lack these counts, which no network of a fixed momentum reads.
-        counters = {key: value for key, value in own.items() if _is_counter(key)}
-        if counters and set(own) - set(state) == set(counters):
+        counters = {key: value for key, value in own.items() if is_counter(key)}
+        if counters and set(counters) <= set(own) - set(state):
             state = {**state, **counters}
             notes.append("it has no num_batches_tracked, the module's were kept")
-    _compare(own, state, place, type(module).__name__)
-    broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
-    if broken:
-        raise UserError(f"{place} holds values that are not finite in {_some(broken)}: its training had diverged")
+    about = dict[str, str]()
+    if reset_head:
+        head = head_keys(module, own, state)
+        about["reset_head"] = dropped(own, state, head)
+        state = {key: value for key, value in state.items() if key in own} | {key: own[key] for key in head}
+    compare(own, state, place, type(module).__name__)
+    check_values(own, state, place)
     dtypes = {str(state[key].dtype).removeprefix("torch.") for key in own if state[key].dtype != own[key].dtype}
     if dtypes:
         notes.append(f"stored as {', '.join(sorted(dtypes))}, loaded in the module's precision")
-    module.load_state_dict(state, strict=True)
-    return {**metadata, "note": "; ".join(notes)} if notes else metadata
+    other = {key: value for key, value in module.state_dict().items() if key not in own}  # no tensors: they stay
+    module.load_state_dict({**state, **other}, strict=True)
+    if notes:
+        about["note"] = "; ".join(notes)
+    return about
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What a file written by :func:`save_checkpoint` says of itself; empty for every other file, damaged ones too."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+        if head[8:] != b"{":
+            return {}
+        with safetensors.safe_open(str(path), framework="pt", device="cpu") as content:
+            metadata = dict(content.metadata() or {})
+    except (OSError, ValueError, RuntimeError, safetensors.SafetensorError):
+        return {}  # loading it says what is wrong
+    return metadata if "classroomkd_schema" in metadata else {}
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, what: str = "student") -> tuple[dict[str, Any], dict[str, str]]:
@@ -125,7 +157,7 @@ def save_checkpoint(
     state = module_or_state.state_dict() if isinstance(module_or_state, nn.Module) else module_or_state
     odd = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if odd:
-        raise UserError(f"cannot save {_some(odd)}: a checkpoint holds tensors only")
+        raise UserError(f"cannot save {some(odd)}: a checkpoint holds tensors only")
     seen: set[int] = set()
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
@@ -171,7 +203,7 @@ _REFUSED = """\
 Where you trust the file, convert it once, in Python:
     import torch, classroomkd as ck
     ck.models.save_checkpoint(torch.load("{name}", weights_only=False)["state_dict"], "{stem}.safetensors")
-(drop or change ["state_dict"] to whatever leads to the weights)"""
+(change ["state_dict"] to whatever leads to the weights; for a whole module leave it out)"""
 
 
 def _read_torch(path: Path, place: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -213,97 +245,3 @@ def _harmless() -> list[Any]:
     dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")
     return [argparse.Namespace, np.dtype, *dtypes, *((scalar, f"{module}.scalar") for module in modules)]
-
-
-def _unwrap(content: Mapping[str, Any], own: set[str], place: str) -> tuple[dict[str, Tensor], list[str]]:
-    """The named tensors inside ``content``, under the names ``own`` as far as taking prefixes off gets there."""
-    notes: list[str] = []
-    while not _is_state(content):
-        entry = next((key for key in _ENTRIES if isinstance(content.get(key), Mapping) and content[key]), None)
-        if entry is None:
-            raise UserError(f"{place} has no weights under a known name; its entries: {_some(map(str, content))}")
-        notes.append(f"used the entry '{entry}'")
-        content = content[entry]
-    state: dict[str, Tensor] = {str(key): value for key, value in content.items()}
-    while set(state) != own and (prefix := _needless_prefix(state, own)):
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-        notes.append(f"took the prefix '{prefix}' off")
-    return state, notes
-
-
-def _needless_prefix(state: Mapping[str, Tensor], own: set[str]) -> str | None:
-    """The first prefix without which more of the names are among ``own``."""
-    known = len(own & set(state))
-    for prefix in _PREFIXES:
-        shorter = {key.removeprefix(prefix) for key in state}
-        if len(shorter) == len(state) and len(own & shorter) > known:
-            return prefix
-        # Two wrappers on top of each other: the outer one alone matches nothing yet.
-        if state and not known and all(key.startswith(prefix) for key in state):
-            return prefix
-    return None
-
-
-def _is_state(content: Mapping[str, Any]) -> bool:
-    return bool(content) and all(isinstance(value, Tensor) for value in content.values())
-
-
-def _is_counter(key: str) -> bool:
-    return key.endswith("num_batches_tracked")
-
-
-def _compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor], place: str, network: str) -> None:
-    """Refuse a state whose names or shapes are not the module's, and say how they differ."""
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
-    different = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if not missing and not unexpected:
-        if not different:
-            return
-        if joints := _joint_counts(own, state, different):
-            known = " or ".join(f"'{s.name}'" for s in SKELETONS.values() if len(s) == joints[0])
-            raise UserError(
-                f"{place}: the checkpoint answers {joints[0]} joints, {joints[1]} are wanted. Say whose they are with"
-                f" `skeleton:` beside the mentor ({known or 'the file or list of its joints'}); a student's file must"
-                " have the data's joints"
-            )
-        if classes := _class_counts(own, state, different):
-            raise UserError(
-                f"{place}: the checkpoint has {classes[0]} classes, the data {classes[1]} (last layer {different[0]})"
-            )
-    shapes = [f"{key} {_size(state[key])}, not {_size(own[key])}" for key in different]
-    rows = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-    lines = [f"  {len(keys)} {title}: {_some(keys)}" for title, keys in rows if keys]
-    raise UserError(f"{place} is not one of this {network}; in the file are\n" + "\n".join(lines))
-
-
-def _class_counts(
-    own: Mapping[str, Tensor], state: Mapping[str, Tensor], different: list[str]
-) -> tuple[int, int] | None:
-    """(classes in the file, classes in the module) when only the first dimension of the last layer differs."""
-    layers = {key.rpartition(".")[0] for key in different}
-    last = list(own)[-1].rpartition(".")[0]
-    if layers != {last} or any(own[key].shape[1:] != state[key].shape[1:] for key in different):
-        return None
-    return int(state[different[0]].shape[0]), int(own[different[0]].shape[0])
-
-
-def _joint_counts(
-    own: Mapping[str, Tensor], state: Mapping[str, Tensor], different: list[str]
-) -> tuple[int, int] | None:
-    """(joints in the file, joints wanted) when all that differs is the first side of a pose head's tensors."""
-    counts = {(int(state[key].shape[0]), int(own[key].shape[0])) for key in different if own[key].dim()}
-    tails = all(own[key].dim() and own[key].shape[1:] == state[key].shape[1:] for key in different)
-    heads = all(key.partition(".")[0] in ("head", "final_layer") for key in different)
-    maps = any(own[key].dim() == 4 for key in different)  # a classifier's last layer is linear
-    return counts.pop() if heads and tails and maps and len(counts) == 1 else None
-
-
-def _size(tensor: Tensor) -> str:
-    return "x".join(str(side) for side in tensor.shape) or "scalar"
-
-
-def _some(items: Iterable[str]) -> str:
-    listed = list(items)
-    rest = f", … ({len(listed) - _SHOWN} more)" if len(listed) > _SHOWN else ""
-    return ", ".join(listed[:_SHOWN]) + rest

@@ -23,6 +23,7 @@ __all__ = [
     "library_names",
     "out_of_place",
     "python_network",
+    "split_tag",
     "timm_preprocessing",
 ]
 
@@ -83,11 +84,44 @@ def timm_preprocessing(config: Any) -> dict[str, Any] | None:
     return {"mean": tuple(get("mean")), "std": tuple(get("std")), "size": int(size[-1]) if size else None}
 
 
+def split_tag(spec: str) -> tuple[str, str]:
+    """A library's name (``timm:NAME.TAG``, also inside ``simcc:timm:NAME.TAG``) and the set of weights that it names.
+
+    The tag is empty where there is none.
+    """
+    library, separator, name = spec.rpartition(":")
+    if not separator or library.rpartition(":")[2] not in _IMPORTS:
+        return spec, ""
+    name, _, tag = name.partition(".")
+    return f"{library}:{name}", tag
+
+
+def _tags(prefix: str, name: str) -> list[str]:
+    """The sets of weights that a library publishes of a network."""
+    library = _IMPORTS[prefix](f"{prefix}:")
+    if prefix == "torchvision":
+        return [choice.name for choice in library.models.get_model_weights(name)]
+    return [known.partition(".")[2] for known in library.list_models(f"{name}.*", pretrained=True)]
+
+
+def _no_hub(repository: str) -> str:
+    """What is said of a network that is named by its place on the Hugging Face hub."""
+    owner, _, name = repository.partition("/")
+    instead = f"write timm:{name} with weights: pretrained" if owner == "timm" else "write timm:NAME with weights: FILE"
+    return f"a run downloads nothing, so names of the hub are not taken; fetch its weights and {instead}"
+
+
 def _check_listed(spec: str, trust_code: bool) -> None:
     prefix, _, name = spec.partition(":")
     _IMPORTS[prefix](f"'{spec}'")
+    if name.partition(":")[0].replace("-", "_") == "hf_hub":
+        raise UserError(f"'{spec}': {_no_hub(name.partition(':')[2])}")
     known = library_names(prefix)
-    if name.partition(".")[0] in known:  # what follows the dot is timm's name of a set of weights
+    bare, _, tag = name.partition(".")
+    if bare in known:  # what follows the dot names a set of weights
+        if tag and tag not in (tags := _tags(prefix, bare)):
+            there = f"; there are {', '.join(tags)}" if tags else "; none of it are published"
+            raise UserError(f"'{spec}': {prefix} has no weights '{tag}' of {bare}{did_you_mean(tag, tags) or there}")
         return
     near = did_you_mean(name, known)
     if name in ZOO:
@@ -115,9 +149,10 @@ def _build_torchvision(request: ModelRequest) -> nn.Module:
             "take any"
         )
     models = import_torchvision(f"'{request.spec}'").models
-    fixed = _TORCHVISION_OPTIONS.get(request.name, {})
+    name = request.name.partition(".")[0]
+    fixed = _TORCHVISION_OPTIONS.get(name, {})
     options = {"num_classes": request.num_classes, **fixed, **request.options}
-    return _call(request.spec, models.get_model, request.name, options)
+    return _call(request.spec, models.get_model, name, options)
 
 
 def _call(spec: str, builder: Callable[..., Any], name: str, options: dict[str, Any]) -> nn.Module:
@@ -166,7 +201,9 @@ def _describe_timm(spec: str) -> dict[str, Any] | None:
 def _describe_torchvision(spec: str) -> dict[str, Any] | None:
     _check_listed(spec, False)
     models = import_torchvision(f"'{spec}'").models
-    transforms = models.get_model_weights(spec.partition(":")[2]).DEFAULT.transforms()
+    name, _, tag = spec.partition(":")[2].partition(".")
+    choices = models.get_model_weights(name)
+    transforms = (choices[tag] if tag else choices.DEFAULT).transforms()
     return {"mean": tuple(transforms.mean), "std": tuple(transforms.std), "size": int(transforms.crop_size[0])}
 
 

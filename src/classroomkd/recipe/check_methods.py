@@ -11,6 +11,7 @@ from typing import Any
 
 from classroomkd import tasks
 from classroomkd.errors import UserError, did_you_mean
+from classroomkd.recipe.check_weights import taken_as_is
 from classroomkd.recipe.nodes import Loc, Node, described_task, task_name
 from classroomkd.recipe.problems import Problem, option_problems, problem
 
@@ -141,11 +142,9 @@ def check_assistants(tree: Node) -> list[Problem]:
         node = tree.at(*loc)
         if node is None or not isinstance(node.value, dict):
             continue
-        checkpoint = tree.at(*loc[:-1], "checkpoint")
-        if checkpoint is not None and checkpoint.value is not None:
-            sentence = (
-                "stands beside 'checkpoint'; keep one: a mentor with a checkpoint is used as it is, nobody teaches it"
-            )
+        if (mentor := tree.at(*loc[:-1])) is not None and (key := taken_as_is(mentor)):
+            what = "a checkpoint" if key == "checkpoint" else "weights of its own"
+            sentence = f"stands beside '{key}'; keep one: a mentor with {what} is used as it is, nobody teaches it"
             problems.append(problem(tree, loc, sentence, value=False))
         right, wrong = _teachers(tree, loc, name, names)
         problems += wrong

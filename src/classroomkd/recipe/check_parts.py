@@ -9,6 +9,7 @@ from classroomkd import tasks
 from classroomkd.data.sources.table import entries, option_problems, source_problem
 from classroomkd.data.spec import PARTS, parts_problem
 from classroomkd.errors import did_you_mean
+from classroomkd.recipe.check_weights import taken_as_is
 from classroomkd.recipe.nodes import Loc, Node, described_task, of_networks
 from classroomkd.recipe.paths import data_sources
 from classroomkd.recipe.problems import Problem, problem
@@ -97,7 +98,7 @@ def check_mentors(tree: Node) -> list[Problem]:
     first: dict[str, int] = {}
     for index, item in enumerate(tree.items("mentors")):
         loc: Loc = ("mentors", index)
-        keys = ("name", "checkpoint", "train", "mean", "std")
+        keys = ("name", "train", "mean", "std")
         values = {key: node.value for key in keys if (node := item.child(key)) and node.value is not None}
         name = values.get("name")
         if isinstance(name, str) and name in first:
@@ -105,8 +106,12 @@ def check_mentors(tree: Node) -> list[Problem]:
             problems.append(problem(tree, loc, sentence, value=False))
         elif isinstance(name, str):
             first[name] = index
-        if "checkpoint" in values and "train" in values:
-            sentence = "has both 'checkpoint' and 'train'; keep one: a mentor with a checkpoint is used as it is"
+        if "train" in values and (key := taken_as_is(item)):
+            what = "a checkpoint" if key == "checkpoint" else "weights of its own"
+            sentence = (
+                f"has both '{key}' and 'train'; keep one: a mentor with {what} is used as it is (reset_head: true has "
+                "the run train it from them)"
+            )
             problems.append(problem(tree, loc, sentence, value=False))
         problems += _preprocessing(tree, loc, values)
         problems += _specialist(tree, (*loc, "train"))

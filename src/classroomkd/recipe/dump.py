@@ -26,12 +26,13 @@ def recipe_yaml(recipe: Recipe) -> str:
         data["method"] = [_entry(entry) for entry in recipe.method]
     if recipe.methods is not None:
         data["methods"] = [[_entry(entry) for entry in arm] for arm in recipe.methods]
-    if not data["student"]["taps"]:
-        del data["student"]["taps"]
+    for key in ("taps", "reset_head"):
+        if not data["student"][key]:
+            del data["student"][key]
     for written, mentor in zip(data["mentors"], recipe.mentors, strict=True):
         if mentor.train is None or (recipe.mentor_train is not None and _same(mentor.train, recipe.mentor_train)):
             del written["train"]
-        for key in ("taps", "classes", "skeleton", "joints", "head"):
+        for key in ("taps", "classes", "skeleton", "joints", "head", "reset_head"):
             if not written[key]:
                 del written[key]
         if mentor.taught_by is None:
@@ -83,6 +84,9 @@ def json_schema() -> dict[str, Any]:
         parts[model]["title"] = model.removesuffix("Spec").lower()
     parts["TaughtBy"]["title"] = "taught_by"
     parts["MentorSpec"]["required"] = ["model"]
+    for model in ("StudentSpec", "MentorSpec"):
+        alias = {**parts[model]["properties"]["weights"], "description": "Another name of weights."}
+        parts[model]["properties"]["checkpoint"] = alias
     parts["MethodSpec"]["additionalProperties"] = True
     text = {"type": "string"}
     # ``{at: {weight: 10}}``: one key, the method's name

@@ -19,6 +19,7 @@ from classroomkd.errors import UserError, did_you_mean
 from classroomkd.recipe.check_methods import check_assistants, check_methods
 from classroomkd.recipe.check_parts import check_data, check_mentors, check_models
 from classroomkd.recipe.check_training import check_bank, check_machine, check_seeds, check_training
+from classroomkd.recipe.check_weights import check_weights
 from classroomkd.recipe.find import find_recipe
 from classroomkd.recipe.nodes import Loc, Node, Origin, from_python
 from classroomkd.recipe.old_options import renew_options
@@ -137,6 +138,7 @@ def _finish(
     problems += _check_task(tree)
     problems += check_data(tree, trust_code, known_sources)
     problems += check_models(tree, trust_code, known_models)
+    problems += check_weights(tree, known_models)
     problems += check_mentors(tree)
     problems += check_methods(tree)
     problems += check_assistants(tree)
@@ -171,7 +173,8 @@ _EXAMPLES = {
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
-    return [field.alias or key for key, field in model.model_fields.items()]
+    keys = [field.alias or key for key, field in model.model_fields.items()]
+    return [*keys, "checkpoint"] if "weights" in keys else keys  # another name of it
 
 
 _METHOD_KEYS = ("tau", "rule", "temperature", "gate", "mentoring")

@@ -15,6 +15,7 @@ from classroomkd.data.sources.table import entries
 from classroomkd.errors import did_you_mean
 from classroomkd.recipe.nodes import Loc, Node, of_networks
 from classroomkd.recipe.problems import Problem, problem
+from classroomkd.recipe.sections import WEIGHTS_WORDS
 
 __all__ = ["DATA_VARIABLE", "check_leads_out", "data_sources", "resolve_paths"]
 
@@ -36,7 +37,9 @@ def resolve_paths(tree: Node, folder: Path) -> list[Problem]:
     ``folder`` is the recipe's own. Returns what cannot be found.
     """
     problems: list[Problem] = []
-    for loc, node in of_networks(tree, "checkpoint"):
+    for loc, node in (*of_networks(tree, "weights"), *of_networks(tree, "checkpoint")):
+        if node.value in WEIGHTS_WORDS:
+            continue
         path, wrong = _find(node.value, folder, Path.is_file)
         if path is None:
             problems.append(problem(tree, loc, wrong or _no_checkpoint(node.value, folder)))
@@ -132,6 +135,8 @@ def _no_checkpoint(text: str, folder: Path) -> str:
         inside = sorted(p.name for p in directory.iterdir() if p.suffix in (".safetensors", ".pth", ".pt"))
         held = f"; it holds {', '.join(inside[:4])}" if inside else ""
         return f"is a folder; give the file{held}"
+    if near := did_you_mean(text.strip().lower(), WEIGHTS_WORDS):
+        return f"there is no such file{near}"
     if text.strip().lower() == "none":
         return "there is no such file (nothing is written null)"
     return f"there is no such file{_near(text, folder, Path.is_file) or _looked_in(text, folder)}"

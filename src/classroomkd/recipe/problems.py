@@ -137,13 +137,20 @@ _OTHER_NAMES = {
     "temperature": "tau",
     "tau": "temperature",
     "t": "tau",
-    "weights": "checkpoint",
-    "pretrained": "checkpoint",
+    "ckpt": "weights",
+    "init": "weights",
     "subset": "samples",
     "noise": "label_noise",
     "image_size": "size",
     "augmentation": "views",
     "transform": "views",
+}
+
+
+# Keys that other tools have, and the value that says the same here.
+_WRITTEN = {
+    "pretrained": ("weights", "weights: pretrained (its library's published weights) or weights: FILE"),
+    "trained": ("weights", "weights: trained"),
 }
 
 
@@ -265,6 +272,11 @@ def _slip(value: Any, wanted: Sequence[str]) -> str:
 def _unknown_key(key: str, known: Sequence[str], elsewhere: Mapping[str, str]) -> str:
     if ":" in key.strip(":"):
         return f"a space is missing after ':'; write {key.replace(':', ': ', 1)}"
+    key_meant, written = _WRITTEN.get(key.lower(), ("", ""))
+    if key_meant in known:
+        return f"unknown key; write {written}"
+    if written:
+        return f"unknown key here; under 'student:' or a mentor, write {written}"
     other = _OTHER_NAMES.get(key.lower(), "")
     if other in known:
         return f"unknown key; here it is called '{other}'"

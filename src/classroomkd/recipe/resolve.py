@@ -43,7 +43,7 @@ def resolve(recipe: Recipe) -> Recipe:
     mentors = tuple(
         mentor.model_copy(
             update={
-                "train": spec if mentor.checkpoint is None else None,
+                "train": None if mentor.taken_as_is else spec,
                 "taught_by": _assistant(mentor.taught_by, recipe.task.name),
             }
         )

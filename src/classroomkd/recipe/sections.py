@@ -14,7 +14,10 @@ from classroomkd.recipe.training import Count, Fraction, Listed, MentorTrain, Se
 from classroomkd.tasks import DEFAULT, TASKS
 
 __all__ = [
+    "PRETRAINED",
     "SCHEMA",
+    "TRAINED",
+    "WEIGHTS_WORDS",
     "DataSpec",
     "MentorSpec",
     "MentorTrain",
@@ -27,6 +30,8 @@ __all__ = [
 ]
 
 SCHEMA = 2  # 1 had no data.resize: pictures were padded
+PRETRAINED, TRAINED = "pretrained", "trained"
+WEIGHTS_WORDS = (PRETRAINED, TRAINED)  # what weights may be beside a file
 Seed = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=8)]
 Pair = Annotated[tuple[Side, Side], Field(strict=False)]
@@ -38,7 +43,16 @@ Model = Annotated[str, Field(min_length=1, description="A zoo name, timm:NAME, t
 Taps = Annotated[
     dict[str, str], Field(description="Where this network has a place that a method reads: {'@stage:-1': layer4}.")
 ]
-Checkpoint = Annotated[str | None, Field(description="Weights, .safetensors or .pth; loaded strictly.")]
+Weights = Annotated[
+    Text | None,
+    Field(
+        description="What it starts from: FILE (.safetensors or .pth, loaded strictly); pretrained: the published "
+        "weights of timm: and torchvision: networks; trained: what a py: factory gives; null: fresh weights."
+    ),
+]
+ResetHead = Annotated[
+    bool, Field(description="Load the weights without the head, which starts afresh: for a file of other classes.")
+]
 
 
 _VIEWS = {
@@ -85,11 +99,31 @@ class DataSpec(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the source, e.g. puppets' counts.")
 
 
-class StudentSpec(Section):
-    """The network that is taught."""
+class _Network(Section):
+    """What student and mentors have in common."""
 
     model: Model
-    checkpoint: Checkpoint = None
+    weights: Weights = None
+    reset_head: ResetHead = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alias(cls, value: Any) -> Any:
+        """``checkpoint`` is another name of ``weights``; a check of the tree refuses both together."""
+        if not isinstance(value, dict) or "checkpoint" not in value:
+            return value
+        rest = {key: item for key, item in value.items() if key != "checkpoint"}
+        return rest if rest.get("weights") is not None else {**rest, "weights": value["checkpoint"]}
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The file that ``weights`` names; None where it names none."""
+        return None if self.weights in WEIGHTS_WORDS else self.weights
+
+
+class StudentSpec(_Network):
+    """The network that is taught."""
+
     samples: Count | None = Field(
         default=None, description="Stratified cap on the labelled samples it sees; null: all."
     )
@@ -131,13 +165,13 @@ class TaughtBy(Section):
         return [(entry.name, entry.options) for entry in self.method]
 
 
-class MentorSpec(Section):
-    """A frozen network that teaches: from a checkpoint, or trained by the run."""
+class MentorSpec(_Network):
+    """A frozen network that teaches: with weights of its own, or trained by the run."""
 
     name: Annotated[str, Field(min_length=1, description="What tables and the report call it; unique.")]
-    model: Model
-    checkpoint: Checkpoint = None
-    train: MentorTrain | None = Field(default=None, description="How the run trains it when there is no checkpoint.")
+    train: MentorTrain | None = Field(
+        default=None, description="How the run trains it, where it has no weights or its head is reset."
+    )
     taught_by: TaughtBy | None = Field(
         default=None, description="Mentors who teach it while the run trains it (an assistant); null: labels alone."
     )
@@ -164,6 +198,11 @@ class MentorSpec(Section):
         description="Pose: what differs in its head from what is assumed, e.g. {aligned: stride} of published HRNets.",
     )
     note: str = Field(default="", description="Shown beside it in the report.")
+
+    @property
+    def taken_as_is(self) -> bool:
+        """Whether its weights are surely not trained by the run; published ones are where their classes do not fit."""
+        return self.weights is not None and self.weights != PRETRAINED and not self.reset_head
 
     @property
     def shape(self) -> tuple[int, int] | None:

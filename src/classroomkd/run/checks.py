@@ -85,7 +85,7 @@ def check(
     if len(sizes) == 1 + len(recipe.mentors):  # a network that is wrong by itself has been named
         problems += _arm_problems(networks)
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(dict.fromkeys(problems)))  # a network that cannot be had is met more than once
     return plans[0], {"student": sizes["student"], "mentors": {m.name: sizes[m.name] for m in recipe.mentors}}
 
 
@@ -95,11 +95,10 @@ def _network(networks: Networks, module: nn.Module, spec: Any, role: str) -> dic
     mentor = None if role == "student" else spec
     size = None if mentor is None else mentor.shape
     networks.task_runner.check_network(module, role, mentor, size)
-    if spec.checkpoint is not None:
-        if mentor is None:
-            models.load_checkpoint(module, spec.checkpoint, what=role)
-        else:
-            networks.load(mentor.name, str(spec.checkpoint))
+    if mentor is None:
+        networks.begin(module)
+    elif mentor.taken_as_is and mentor.checkpoint is not None:
+        networks.load(mentor.name, mentor.checkpoint)
     shape = (context.data.shape[0], *(size or context.data.shape[1:]))
     return {
         "model": spec.model,

@@ -158,7 +158,7 @@ class Experiment:
         """Every job with its epochs and its share of the whole, from multiply-adds."""
         context, jobs = self.networks.context, []
         for job in mentors:
-            trained = context.recipe.mentors[job.index].checkpoint is None
+            trained = not self.networks.has_weights(context.recipe.mentors[job.index])
             epochs = context.mentor_train(job.index).epochs if trained else 0
             work = self.sizes["mentors"][job.name]["multiply_adds"] * len(context.data.train) * epochs
             jobs.append({"job": job.name, "kind": "mentor", "epochs": epochs, "work": work})

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from classroomkd import models
 from classroomkd.classroom import Calibration, Mentor
-from classroomkd.models.about import preprocessing
 from classroomkd.run.answers_file import load_answers
+from classroomkd.run.inputs_of import inputs_of
 
 if TYPE_CHECKING:
     from classroomkd.recipe.schema import MentorSpec
@@ -56,24 +55,10 @@ def load_weights(
 
     What the recipe says of them holds, then what the checkpoint or the library says; None: as the student's.
     """
-    context, mean, std, size = networks.context, None, None, None
-    known: Any = None
-    if spec.checkpoint is not None:
-        metadata = networks.load(spec.name, str(spec.checkpoint))
-        if "preprocessing" in metadata:
-            written = preprocessing(str(spec.checkpoint), metadata["preprocessing"])
-            known = written.model_dump(exclude_none=True)
-            if "shape" in known:
-                own = [int(n) for n in known["shape"][1:]]  # a student of ours says which size it was taught at
-                size = own if own != list(context.data.shape[1:]) else None
-        known = known or models.preprocessing(spec.model)
-    elif networks.has_weights(spec) and spec.name not in context.given:
-        known = getattr(networks.mentor(spec.name), "preprocessing", None)
-    if known:
-        mean, std = list(known["mean"]), list(known["std"])
-    if spec.mean is not None:
-        mean, std = list(spec.mean), list(spec.std or context.data.std)
-    return mean, std, size if spec.shape is None else list(spec.shape)
+    if spec.checkpoint is not None and spec.taken_as_is:
+        networks.load(spec.name, spec.checkpoint)
+    known = inputs_of(networks.context, spec, networks.mentor(spec.name), networks.has_weights(spec))
+    return known.mean, known.std, known.size
 
 
 def ready_mentor(networks: Networks, spec: MentorSpec) -> Mentor:

@@ -135,6 +135,7 @@ def _key(networks: Networks, index: int, module: nn.Module, part: Part, teachers
         views=context.base_views.definition,
         seed=mentor_seed(spec),
         code=network_fingerprint(context, module, True) if spec.model.startswith("py:") else "",
+        **({"start": network_fingerprint(context, module, True), "head": spec.reset_head} if spec.weights else {}),
         **assistants.lineage(spec, teachers, runner.taught_by()),
         **_own_form(context, spec),
     )

@@ -15,6 +15,7 @@ from classroomkd._files import refuse_links
 from classroomkd._sums import SUMS, unlisted
 from classroomkd.classroom import Mentor
 from classroomkd.errors import UserError
+from classroomkd.recipe.sections import TRAINED
 from classroomkd.run.answers_file import load_answers, save_answers
 from classroomkd.run.fingerprint import content_key, network_fingerprint
 from classroomkd.run.mentor_cache import prepare_answers
@@ -114,12 +115,12 @@ def _weights(
     if not networks.has_weights(spec):
         trained, samples, note = train_mentor(networks, index, teachers, notify)
         path = str(trained)
-    elif spec.checkpoint is not None:
+    elif spec.checkpoint is not None and spec.taken_as_is:
         path = spec.checkpoint
         if (Path(path).parent / SUMS).exists() and (sentence := unlisted(Path(path))) is not None:
             notify({"event": "note", "text": f"mentor '{spec.name}': {sentence}"})
     elif spec.name not in networks.context.given:
-        note = "with its published weights"
+        note = "as its factory gave it" if spec.weights == TRAINED else "with its published weights"
     return path, samples, "; ".join(filter(None, [spec.note, note]))
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from classroomkd import models
 from classroomkd.classroom import Mentor
 from classroomkd.errors import UserError
+from classroomkd.recipe.sections import PRETRAINED, TRAINED, MentorSpec
+from classroomkd.run.inputs_of import InputsOf, inputs_of
 from classroomkd.taps.taps import remove_readers
 from classroomkd.tasks.runner import open_runner
 from classroomkd.train.optimize import FastMentor, optimize_for_inference
@@ -19,7 +21,7 @@ from classroomkd.train.optimize import FastMentor, optimize_for_inference
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
 
-    from classroomkd.recipe.schema import MentorSpec
+    from classroomkd.recipe.schema import StudentSpec
     from classroomkd.run.context import RunContext
     from classroomkd.taps.tap_set import Kind
 
@@ -50,15 +52,27 @@ class Networks:
         self._mentors: dict[str, nn.Module] = {}
         self._starts: dict[str, _Start] = {}
         self._weights: dict[str, str] = {}  # by mentor, the file it was loaded from last
+        self._began: dict[str, dict[str, str]] = {}  # by network, what is to be said of the weights it starts from
         self._fast: dict[str, dict[Hashable, Mentor]] = {}
         self._student: nn.Module | None = None
         self.task_runner = open_runner(context, self)
 
     def student(self, seed: int) -> nn.Module:
-        """A new student for training: equal seeds give equal weights; of one handed over in Python a copy."""
+        """A new student for training: equal seeds give equal weights; of one handed over in Python a copy.
+
+        Weights that the recipe gives are loaded by :meth:`begin`.
+        """
         if "student" in self.context.given:
             return copy.deepcopy(self.context.given["student"].to(self.context.runtime.device))
         return self._build(self.context.recipe.student.model, "student", seed)
+
+    def begin(self, student: nn.Module) -> None:
+        """Load what the recipe's ``student.weights`` says into a student, its classes or joints by name.
+
+        Raises:
+            UserError: the weights are not there, or do not fit.
+        """
+        self._begin(student, self.context.recipe.student, "student")
 
     def blank_student(self) -> nn.Module:
         """The student for dry runs, the same for all of them; who changes its weights puts them back."""
@@ -78,6 +92,8 @@ class Networks:
         if name not in self._mentors:
             spec = self.context.mentor(name)
             network = self._build(spec.model, name, mentor_seed(spec), spec)
+            if not spec.taken_as_is:
+                self._begin(network, spec, f"mentor '{name}'")
             if not self.has_weights(spec):
                 self._starts[name] = _Start(network)
             self._mentors[name] = network
@@ -87,8 +103,42 @@ class Networks:
 
     def has_weights(self, spec: MentorSpec) -> bool:
         """Whether a mentor has weights before the run does anything."""
-        handed = spec.name in self.context.given
-        return handed or spec.checkpoint is not None or self.task_runner.comes_trained(spec.model)
+        if spec.name in self.context.given or spec.taken_as_is or self.task_runner.comes_trained(spec.model):
+            return True
+        return spec.weights == PRETRAINED and not spec.reset_head and self.task_runner.keeps_head(spec)
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """What is known of a mentor, or of ``student``, before the run does anything.
+
+        Returns:
+            ``how``: ``loaded`` (from a file), ``trained`` (by the run) or ``asked`` (it comes with weights);
+            ``weights``: the file, ``pretrained``, ``trained`` or None; ``reset_head``: what was dropped, or None;
+            ``note``: what was looked through in the file, or empty; ``size``: (H, W) of its input; ``mean``, ``std``
+            and ``normalisation``, who says them (``recipe``, ``checkpoint``, ``library`` or ``data``); ``classes``:
+            the names it answers, in its order.
+
+        Raises:
+            UserError: no such network, or weights that cannot be had.
+        """
+        spec = self.context.recipe.student if name == "student" else self.context.mentor(name)
+        mentor = spec if isinstance(spec, MentorSpec) else None
+        how, inputs = "trained", InputsOf(None, None, None, "data")
+        if mentor is not None:
+            module, ready = self.mentor(name), self.has_weights(mentor)
+            how = "trained" if not ready else "asked" if spec.checkpoint is None else "loaded"
+            inputs = inputs_of(self.context, mentor, module, ready)
+        data, began = self.context.data, self._began.get(name, {})
+        return {
+            "how": how,
+            "weights": spec.weights,
+            "reset_head": began.get("reset_head"),
+            "note": began.get("note", ""),
+            "size": list(inputs.size or data.shape[1:]),
+            "mean": list(inputs.mean or data.mean),
+            "std": list(inputs.std or data.std),
+            "normalisation": inputs.source,
+            "classes": list(self.task_runner.answers_of(mentor)),
+        }
 
     def untrained(self, name: str) -> nn.Module:
         """A mentor's network to be trained: weights, modes and gradients as it was built."""
@@ -107,6 +157,7 @@ class Networks:
         """
         self._changed(name)
         metadata: dict[str, str] = models.load_checkpoint(self.mentor(name), weights, what=f"mentor '{name}'")
+        self._began[name] = metadata
         self.loaded(name, weights)
         return metadata
 
@@ -172,6 +223,21 @@ class Networks:
     def _blank_inputs(self, mentor: Mentor) -> Tensor:
         """Two blank images in a mentor's own space."""
         return mentor.prepare(self.context.blank(), self.context.inputs.mean, self.context.inputs.std)
+
+    def _begin(self, network: nn.Module, spec: StudentSpec | MentorSpec, who: str) -> None:
+        """Load the weights that a network starts from, where the recipe gives some."""
+        if spec.weights in (None, TRAINED):
+            return
+        about: dict[str, str]
+        if spec.weights == PRETRAINED:
+            about = self.task_runner.start_pretrained(network, spec)
+        else:
+            assert spec.weights is not None
+            about = models.load_checkpoint(network, spec.weights, what=who, reset_head=spec.reset_head)
+            if not spec.reset_head:
+                met = self.task_runner.meet(network, spec.weights, about)
+                about["note"] = "; ".join(filter(None, [about.get("note", ""), met]))
+        self._began[spec.name if isinstance(spec, MentorSpec) else "student"] = about
 
     def _changed(self, name: str) -> None:
         """A mentor's weights are about to change."""

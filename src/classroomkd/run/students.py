@@ -41,8 +41,7 @@ def build_classroom(
 ) -> Classroom:
     """Student, mentors and method of one arm and seed; equal seeds start every arm from the same weights."""
     context, student = networks.context, networks.student(seed)
-    if context.recipe.student.checkpoint is not None:
-        models.load_checkpoint(student, context.recipe.student.checkpoint, what="student")
+    networks.begin(student)
     method = methods.compose(arm.parts)
     needs, store, alone = method.needs, None, False
     teachers: list[Mentor] = []
@@ -76,8 +75,8 @@ def untrained_classroom(networks: Networks, arm: Arm, weights: bool = False) -> 
         weights: load the weights of networks that have some.
     """
     recipe, student = networks.context.recipe, networks.blank_student()
-    if weights and recipe.student.checkpoint is not None:
-        models.load_checkpoint(student, recipe.student.checkpoint, what="student")
+    if weights:
+        networks.begin(student)
     method = methods.compose(arm.parts)
     mentor_of = partial(ready_mentor, networks) if weights else networks.blank_mentor
     teachers = [mentor_of(m) for m in (recipe.mentors if method.needs.mentors > 0 else ())]

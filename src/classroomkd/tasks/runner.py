@@ -20,7 +20,7 @@ from classroomkd.train.scoring import Score, answers
 if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.recipe import TrainSpec
-    from classroomkd.recipe.schema import MentorSpec
+    from classroomkd.recipe.schema import MentorSpec, StudentSpec
     from classroomkd.run.context import RunContext
     from classroomkd.tasks.spec import TaskDescription
     from classroomkd.train.inputs import Inputs
@@ -158,6 +158,36 @@ class TaskRunner(ABC):
     def comes_trained(self, spec: str) -> bool:
         """Whether networks of this name are built with their published weights."""
         return False
+
+    def keeps_head(self, mentor: MentorSpec) -> bool:
+        """Whether a mentor's published weights answer what the run asks, so that it need not be trained."""
+        return False
+
+    def start_pretrained(self, module: nn.Module, spec: StudentSpec | MentorSpec) -> dict[str, str]:
+        """Load the published weights of a network's library into it; the head is reset where it does not fit.
+
+        Returns:
+            As :func:`classroomkd.models.start_pretrained`.
+
+        Raises:
+            UserError: they cannot be had.
+        """
+        raise UserError(f"'{spec.model}' has no published weights here; give weights: FILE")
+
+    def meet(self, module: nn.Module, path: str, metadata: dict[str, str]) -> str:
+        """Bring what a student's file, just loaded, answers into the data's order by the names in its metadata.
+
+        Returns:
+            What was done, or nothing.
+
+        Raises:
+            UserError: other names than the data's.
+        """
+        return ""
+
+    def answers_of(self, mentor: MentorSpec | None) -> tuple[str, ...]:
+        """The names of what a mentor, or with None the student, answers, in its order."""
+        return tuple(self.context.classes)
 
     def refuse_training(self, index: int) -> str | None:
         """Why mentor ``index`` cannot be trained as its section says; None where it can."""

@@ -70,6 +70,21 @@ class TaskDescription:
         """Why there is no network of this name, or None: the end of a sentence."""
         return None
 
+    def library_name(self, model: str) -> str | None:
+        """The network of timm or torchvision whose published weights a network of this name can start from."""
+        return None
+
+    def weights_problem(self, model: str, weights: str | None) -> str | None:
+        """Why a network of this name cannot start from a recipe's ``weights``, or None: the end of a sentence.
+
+        ``weights`` is ``pretrained``, ``trained``, a file, or None for fresh ones, which a name must not deny.
+        """
+        if weights != "pretrained" and weights != "trained" and "timm:" not in model and "torchvision:" not in model:
+            return None  # without loading torch
+        from classroomkd.models.published import weights_problem
+
+        return weights_problem(model, weights, self.library_name(model))
+
     def mentor_only(self, model: str) -> bool:
         """Whether the networks of a name can teach but not be taught."""
         return False

@@ -64,7 +64,7 @@ def test_it_says_what_was_left_out_but_not_what_is_inherited(load: Load) -> None
     assert data["methods"][1][0]["temperature"] == 4.0
     assert "train" not in data["mentors"][0]
     assert data["mentors"][1]["train"]["batch_size"] == 64
-    assert data["mentors"][2]["checkpoint"] == str(Path("r20.pth").absolute())
+    assert data["mentors"][2]["weights"] == str(Path("r20.pth").absolute())
     assert data["cache"] == str(Path("kept").absolute())
     assert "mentor_train" not in yaml.safe_load(recipe_yaml(load("data: puppets\nstudent: convnet8\nmethod: none\n")))
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from classroomkd import bank, models
 from classroomkd.classroom import Calibration, Mentor, Task
 from classroomkd.errors import UserError, did_you_mean
+from classroomkd.models.about import classes
+from classroomkd.models.building import start_pretrained
+from classroomkd.models.checkpoints import read_metadata
+from classroomkd.models.heads import reorder_head
+from classroomkd.models.published import published
+from classroomkd.taps.trace import at_rest
 from classroomkd.tasks.classification.task import Classification
 from classroomkd.tasks.runner import TaskRunner
 from classroomkd.train.scoring import Score, calibration_of, score
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from classroomkd.recipe import TrainSpec
-    from classroomkd.recipe.schema import MentorSpec
+    from classroomkd.recipe.schema import MentorSpec, StudentSpec
 
 __all__ = ["ClassificationRunner"]
 
@@ -41,13 +51,13 @@ class ClassificationRunner(TaskRunner):
 
     def resolve(self, spec: str, mentor: MentorSpec | None = None) -> nn.Module:
         """See the base."""
-        count = len(self.classes) if mentor is None or mentor.classes is None else len(mentor.classes)
+        count = len(self.answers_of(mentor))
         context = self.context
         return models.resolve(spec, count, trust_code=context.trust_code, in_channels=context.data.shape[0])
 
     def expect(self, answer: Tensor, role: str, mentor: MentorSpec | None) -> None:
         """See the base."""
-        known = None if mentor is None or mentor.classes is None else len(mentor.classes)
+        known = None if mentor is None or self.known(mentor) is None else len(self.answers_of(mentor))
         if answer.dim() == 2 and answer.shape[1] == (known or len(self.classes)):
             return
         got = f"{answer.shape[1]} classes" if answer.dim() == 2 else f"shape {tuple(answer.shape)}"
@@ -64,23 +74,89 @@ class ClassificationRunner(TaskRunner):
         Raises:
             UserError: a class that the data does not have, or the same one twice.
         """
+<<<<<<< HEAD
         if spec.classes is None:
             return None
         names = [_class_name(name, self.classes) for name in spec.classes]
+=======
+        names = self.answers_of(spec)
+>>>>>>> 261a636 (Start networks from published weights, their factory's or a file's, and refuse names that nobody honours)
         unknown = [name for name in names if name not in self.classes]
         if unknown or len(set(names)) < len(names):
             what = f"no class '{unknown[0]}'{did_you_mean(unknown[0], self.classes)}" if unknown else "a class twice"
             raise UserError(
                 f"mentor '{spec.name}': classes names {what}; the data '{self.context.data.name}' has others"
             )
+<<<<<<< HEAD
         return tuple(self.classes.index(name) for name in names)
+=======
+        return tuple(map(self.classes.index, names)) if spec.classes is not None or names != self.classes else None
+
+    def answers_of(self, mentor: MentorSpec | None) -> tuple[str, ...]:
+        """See the base: what the recipe says, then what a file written here says of its classes, by name."""
+        if mentor is None or not mentor.taken_as_is or mentor.checkpoint is None:
+            return self.classes if mentor is None or mentor.classes is None else self._named(mentor.classes)
+        if mentor.classes is not None:
+            return self._named(mentor.classes)
+        written = self._written(mentor.checkpoint, read_metadata(mentor.checkpoint))
+        if written is None:
+            return self.classes
+        self._compare(
+            written, f"mentor '{mentor.name}'", mentor.checkpoint, "classes: [...] beside it says which is which"
+        )
+        return written
+
+    def _named(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """Classes by their names, where some are given by their place among the data's, which ``@2`` is."""
+        return tuple(_class_name(name, self.classes) for name in classes)
+
+    @staticmethod
+    def _written(path: str, metadata: Mapping[str, str]) -> tuple[str, ...] | None:
+        """The classes that a file's metadata name; None where they name none."""
+        return classes(path, metadata["classes"]) if "classes" in metadata else None
+
+    def _compare(self, written: tuple[str, ...], who: str, path: str, remedy: str) -> None:
+        """Refuse classes that the data does not have.
+
+        Raises:
+            UserError: with the first that differs.
+        """
+        if unknown := [name for name in written if name not in self.classes]:
+            raise UserError(
+                f"{who}: {path} knows the class '{unknown[0]}', which the data '{self.context.data.name}' does not have"
+                f"{did_you_mean(unknown[0], self.classes)}; {remedy}, reset_head: true starts without its head"
+            )
+
+    def meet(self, module: nn.Module, path: str, metadata: dict[str, str]) -> str:
+        """See the base: the rows of the head are put into the data's order of classes."""
+        written = self._written(path, metadata)
+        if written is None or written == self.classes:
+            return ""
+        self._compare(written, "student", path, "take data of the same classes")
+        if lacking := [name for name in self.classes if name not in written]:
+            raise UserError(f"student: {path} does not know the class '{lacking[0]}'; reset_head: true starts without")
+        context = self.context
+        with at_rest(module):
+            example = torch.linspace(-1, 1, 2 * math.prod(context.data.shape), device=context.runtime.device)
+            reorder_head(module, [written.index(name) for name in self.classes], example.view(2, *context.data.shape))
+        return "its classes were put into the data's order"
+
+    def keeps_head(self, mentor: MentorSpec) -> bool:
+        """See the base."""
+        return published(mentor.model).classes == len(self.classes)
+
+    def start_pretrained(self, module: nn.Module, spec: StudentSpec | MentorSpec) -> dict[str, str]:
+        """See the base."""
+        channels, reset = self.context.data.shape[0], spec.reset_head
+        return start_pretrained(module, spec.model, in_channels=channels, reset_head=reset)
+>>>>>>> 261a636 (Start networks from published weights, their factory's or a file's, and refuse names that nobody honours)
 
     def check_network(
         self, module: nn.Module, role: str, mentor: MentorSpec | None = None, size: tuple[int, int] | None = None
     ) -> None:
         """See the base; a mentor that knows some classes is loaded, not trained."""
         handed = mentor is not None and mentor.name in self.context.given
-        if mentor is not None and self.known(mentor) is not None and mentor.checkpoint is None and not handed:
+        if mentor is not None and self.known(mentor) is not None and not mentor.taken_as_is and not handed:
             raise UserError(
                 f"{role}: a mentor that knows some classes needs checkpoint: FILE; train: {{classes: [...]}} "
                 "has the run train a specialist"
@@ -102,8 +178,12 @@ class ClassificationRunner(TaskRunner):
 
     def lineage(self, spec: MentorSpec, mentor: Mentor) -> dict[str, Any]:
         """See the base: which classes it knows, where it does not know all."""
+<<<<<<< HEAD
         known = self.known(spec)
         return {"known": tuple(self.classes[place] for place in known)} if known is not None else {}
+=======
+        return {"known": self.answers_of(spec)} if self.known(spec) is not None else {}
+>>>>>>> 261a636 (Start networks from published weights, their factory's or a file's, and refuse names that nobody honours)
 
     def check_top(self, top: int | None) -> None:
         """See the base; :func:`~classroomkd.run.bank_choice.choose` looks at the number."""

@@ -56,16 +56,20 @@ class ClassificationSpec(TaskDescription):
             )
         import torch
 
-        from classroomkd.models.building import create
+        from classroomkd.models.building import resolve
 
         try:
             with torch.device("meta"):
-                create(name, num_classes=2)
+                resolve(name, num_classes=2)
         except UserError as error:
             if isinstance(error.__cause__, NotImplementedError):
                 return None  # it looks at its weights while it is built; the dry run builds it with some
             return str(error)
         return None
+
+    def library_name(self, model: str) -> str | None:
+        """The same: all of timm's and torchvision's."""
+        return model if model.partition(":")[0] in ("timm", "torchvision") else None
 
     def models(self) -> list[dict[str, Any]]:
         """See the base."""

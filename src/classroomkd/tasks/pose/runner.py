@@ -142,7 +142,7 @@ class PoseRunner(TaskRunner):
 
     def _written(self, mentor: MentorSpec) -> dict[str, str]:
         """What a mentor's checkpoint says of itself; nothing where it was not written here."""
-        if mentor.checkpoint is None:
+        if mentor.checkpoint is None or not mentor.taken_as_is:
             return {}
         if mentor.name not in self._checkpoints:
             about = read_checkpoint(mentor.checkpoint, what=f"mentor '{mentor.name}'")[1]
@@ -198,7 +198,7 @@ class PoseRunner(TaskRunner):
         """See the base; a mentor must know joints of the student's."""
         if mentor is not None:
             given = mentor.name in self.context.given
-            trained = mentor.checkpoint is None and not given and not self.comes_trained(mentor.model)
+            trained = not mentor.taken_as_is and not given and not self.comes_trained(mentor.model)
             if trained and self.places(mentor) != tuple(range(len(self.skeleton))):
                 raise UserError(
                     f"{role}: a mentor with joints of its own, or in an order of its own, needs checkpoint: FILE; the "
@@ -245,6 +245,23 @@ class PoseRunner(TaskRunner):
         from classroomkd.models.pose import mentor_only
 
         return mentor_only(spec)
+
+    def answers_of(self, mentor: MentorSpec | None) -> tuple[str, ...]:
+        """See the base: joints."""
+        return tuple(self.skeleton_of(mentor).joints)
+
+    def meet(self, module: nn.Module, path: str, metadata: dict[str, str]) -> str:
+        """See the base: joints are not reordered; a student starts from a file of the same ones in the same order."""
+        if metadata.get("task") != Pose.name or "skeleton" not in metadata:
+            return ""
+        written = written_skeleton(path, metadata).joints
+        differ = [(a, b) for a, b in zip(written, self.skeleton.joints, strict=False) if a != b]
+        if differ:
+            raise UserError(
+                f"student: {path} answers the joint '{differ[0][0]}' where the data has '{differ[0][1]}'; take a file "
+                "of the same joints, or reset_head: true to start without its head"
+            )
+        return ""
 
     def refuse_training(self, index: int) -> str | None:
         """See the base: specialists and wrong labels are made by class; an assistant answers as the student does."""
