@@ -21,6 +21,7 @@ _LAZY = {
     "Terms": "classroomkd.classroom",
     "calibrate": "classroomkd.run.calibration",
     "distill": "classroomkd.api",
+    "load_student": "classroomkd.export",
 }
 _MODULES = ("data", "engine", "export", "functional", "methods", "models", "recipe", "report", "tasks")
 

@@ -16,8 +16,8 @@ from classroomkd import data, models
 from classroomkd.cli import predict
 from classroomkd.cli.app import main
 from classroomkd.data import puppets
+from classroomkd.export import pictures
 from classroomkd.models.checkpoints import read_checkpoint
-from classroomkd.tasks import files as task_files
 
 
 @pytest.fixture(scope="session")
@@ -90,14 +90,14 @@ def test_predict_leaves_the_old_file_when_it_cannot_finish(
     if not torch.cuda.is_available():
         assert main([*words, "--device", "cuda"]) == 2
         assert out.read_text() == "old"
-    real = task_files.decode
+    real = pictures.decode
 
     def interrupted(file: Path, size: int | None) -> Any:
         if file.name == "2.png":
             raise KeyboardInterrupt
         return real(file, size)
 
-    monkeypatch.setattr(task_files, "decode", interrupted)
+    monkeypatch.setattr(pictures, "decode", interrupted)
     assert main(words) == 130
     assert out.read_text() == "old"
     assert list(out.parent.iterdir()) == [out]

@@ -37,6 +37,7 @@ FLOORS = (
         "tasks.classification.files",
         "tasks.pose.files",
         "tasks.pose.evaluate",
+        "tasks.pose.asking",
         "tasks.pose.predict",
         "tasks.pose.boxes",
         "tasks.pose.prediction_samples",

@@ -15,7 +15,7 @@ from classroomkd._files import refuse_links
 from classroomkd.classroom import prediction_of
 from classroomkd.errors import UserError
 from classroomkd.export.card import made_by, numbers, sizes
-from classroomkd.export.graph import Graph, Prediction
+from classroomkd.export.graph import Graph, PredictionOnly
 from classroomkd.tasks.files import EvaluateRequest, PredictRequest, Shown, TaskFiles, placed
 from classroomkd.train.scoring import as_json
 from figure_parts import networks
@@ -53,7 +53,7 @@ class SegmentationFiles(TaskFiles):
         """See the base: logits of every cell."""
         if decode is not None:
             raise UserError("--decode is for pose; this student's answer is logits of cells")
-        return Graph(Prediction(student.module.to("cpu").eval()), "logits")
+        return Graph(PredictionOnly(student.module.to("cpu").eval()), "logits")
 
     def evaluate(self, request: EvaluateRequest) -> Shown:
         """See the base."""

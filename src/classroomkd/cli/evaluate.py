@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from classroomkd.cli.options import Device, PrintJson, TrustCode, Which, note_unlisted
+from classroomkd.cli.options import Device, PrintJson, TrustCode, Which, note_unlisted, tell
 from classroomkd.errors import UserError
 
 __all__ = ["evaluate"]
@@ -57,7 +58,7 @@ def evaluate(
     from classroomkd.export.student import find_student, load_student, own_recipe, own_run
     from classroomkd.train.runtime import pick_device
 
-    path = find_student(student, which)
+    path = find_student(student, which, partial(tell, "note"))
     note_unlisted(path)
     taught = load_student(path, trust_code=trust_code)
     recipe = own_recipe(path) if data is None else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from classroomkd.cli.options import StudentPath, Which, note_unlisted
+from classroomkd.cli.options import StudentPath, Which, note_unlisted, tell
 from classroomkd.errors import UserError
 
 __all__ = ["export"]
@@ -47,7 +48,7 @@ def export(
 
     if place.exists() and not force:
         raise UserError(f"{place} exists already; add --force to replace it")
-    source = find_student(student, which)
+    source = find_student(student, which, partial(tell, "note"))
     note_unlisted(source)
     inside = cast(Literal["inside", "outside"] | None, decode)
     result: dict[str, Any] = {"student": str(source), "file": str(place)}

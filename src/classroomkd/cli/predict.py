@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from classroomkd.cli.options import Device, StudentPath, TrustModels, Which, note_unlisted
+from classroomkd.cli.options import Device, StudentPath, TrustModels, Which, note_unlisted, tell
 from classroomkd.errors import UserError
 
 __all__ = ["predict"]
@@ -57,7 +58,7 @@ def predict(
         raise UserError(f"--out {out}: there is no folder {out.parent}; make it first")
     files = _files(images)
     where = pick_device(device)
-    path = find_student(student, which)
+    path = find_student(student, which, partial(tell, "note"))
     note_unlisted(path)
     taught = load_student(path, trust_code=trust_code)
     lines = as_json or (out is not None and out.suffix == ".jsonl")

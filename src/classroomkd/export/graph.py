@@ -15,11 +15,20 @@ from torch import Tensor, nn
 from classroomkd import tasks
 from classroomkd._compat import installed
 from classroomkd._files import atomic_write_bytes
+from classroomkd._renamed import warn_old_name
 from classroomkd.classroom import prediction_of
 from classroomkd.errors import RunStopped, UserError
 from classroomkd.export.student import Student
 
-__all__ = ["Exported", "Graph", "Prediction", "export_onnx"]
+__all__ = ["Exported", "Graph", "PredictionOnly", "export_onnx"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Prediction":
+        warn_old_name("classroomkd.export.graph.Prediction", "PredictionOnly")
+        return PredictionOnly
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
 
 _NEEDED = ("onnx", "onnxscript")
 _BATCHES = (1, 2, 5)  # compared; the graph is made from a batch of 2
@@ -60,7 +69,7 @@ class Graph:
     readings: bool = False
 
 
-class Prediction(nn.Module):
+class PredictionOnly(nn.Module):
     """The prediction alone, whatever else a network returns."""
 
     def __init__(self, network: nn.Module) -> None:

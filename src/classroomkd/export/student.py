@@ -8,21 +8,33 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from classroomkd import models, tasks
 from classroomkd._stored import read_yaml
 from classroomkd.errors import UserError
+from classroomkd.export.find import find_student, own_run
 from classroomkd.models.about import described
 
 if TYPE_CHECKING:
     from classroomkd.tasks.pose.written import PoseAnswers
 
-__all__ = ["Student", "files_of", "find_student", "load_student", "own_recipe", "own_run", "read_student"]
+__all__ = ["Prediction", "Student", "files_of", "find_student", "load_student", "own_recipe", "own_run", "read_student"]
 
-FILES = {"last": "student.safetensors", "best": "student-best.safetensors", "ema": "student-ema.safetensors"}
+
+class Prediction(NamedTuple):
+    """What a student says about N images.
+
+    Attributes:
+        names: the most probable class of each, N names.
+        probabilities: (N, classes) float32 on the CPU, in the order of ``Student.classes``.
+    """
+
+    names: tuple[str, ...]
+    probabilities: Tensor
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,30 @@ class Student:
     answers: Any = None
     resize: str = "pad"
 
+    def __call__(self, images: Any, *more: Any, **options: Any) -> Any:
+        """What the student says about images; no gradient. The same as ``classroomkd predict``.
+
+        Args:
+            images: a path, a Pillow image, uint8 pixels (h, w), (h, w, 3) or (3, h, w), a batch (N, 3, h, w) or
+                (N, h, w, 3), or a list of them, of any size; of persons one picture.
+            more, options: what the task takes beside them, of persons ``boxes``; see ``TaskFiles.ask``.
+
+        Returns:
+            Of classes a :class:`Prediction`, whose rows are the images, one too; of persons joints (P, K, 3).
+
+        Raises:
+            UserError: an image that cannot be read, or is none.
+        """
+        return files_of(self.metadata, Path(self.model)).ask(self, images, *more, **options)
+
+    predict = __call__
+
+    @property
+    def device(self) -> torch.device:
+        """Where its network is: ``student.module.to("cuda")`` moves it."""
+        first = next(self.module.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
     @property
     def pose(self) -> PoseAnswers | None:
         """The answers of a pose student, else None."""
@@ -72,44 +108,21 @@ class Student:
         return self.size or (height if height == width else None)
 
 
-def find_student(path: Path, which: str = "last") -> Path:
-    """The student's file in a run folder, a seed's folder, or the file itself.
-
-    ``which`` is ``last``, ``best`` or ``ema``; it does not matter where ``path`` is a file.
-
-    Raises:
-        UserError: another ``which``, nothing there, or several students to choose from (they are named).
-    """
-    if which not in FILES:
-        raise UserError(f"--which {which}: choose one of {', '.join(FILES)}")
-    name = FILES[which]
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise UserError(f"{path} does not exist; give a run folder, a seed's folder or a student.safetensors")
-    files = sorted(path.glob(name)) or sorted(path.glob(f"*/{name}")) or sorted(path.glob(f"*/*/{name}"))
-    if not files:
-        raise UserError(f"{path} holds no {name}; a student appears there when its training is finished")
-    if len(files) > 1:
-        some = ", ".join(str(p.parent.relative_to(path)) for p in files[:6])
-        raise UserError(
-            f"{path} holds {len(files)} students ({some}{', …' if len(files) > 6 else ''}); name one of them"
-        )
-    return files[0]
-
-
-def load_student(path: str | Path, module: nn.Module | None = None, *, trust_code: bool = False) -> Student:
-    """Rebuild a student from its file.
+def load_student(
+    path: str | Path, module: nn.Module | None = None, *, which: str = "last", trust_code: bool = False
+) -> Student:
+    """Rebuild a student from its file, ready to be called: ``student = ck.load_student(run); student("photo.jpg")``.
 
     Args:
-        path: a ``student.safetensors`` of a run, or an exported one.
+        path: a ``student.safetensors`` of a run, an exported one, or a folder: see :func:`find_student`.
         module: the network to load into, when it was handed in from Python; None = built by the name in the file.
+        which: of a folder's files ``last``, ``best`` or ``ema``.
         trust_code: allow a ``py:`` name.
 
     Raises:
         UserError: not such a file, a task that this version does not know, or a network that has to be handed in.
     """
-    path = Path(path)
+    path = find_student(Path(path), which) if Path(path).is_dir() else Path(path)
     _, about = read_student(path)
     missing = [k for k in ("model", "classes", "preprocessing") if k not in about]
     if missing:
@@ -155,11 +168,6 @@ def files_of(about: dict[str, str], path: Path) -> Any:
     if task not in tasks.names():
         raise UserError(f"{path}: its task is '{task}', which this version does not know: pip install -U classroomkd")
     return tasks.find_row(task).open_files()
-
-
-def own_run(path: Path) -> Path | None:
-    """The folder of the run that a student lies in; None where it lies in none."""
-    return next((folder for folder in path.resolve().parents if (folder / "recipe.yaml").exists()), None)
 
 
 def own_recipe(path: Path) -> dict[str, Any] | None:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from classroomkd import data, tasks
 from classroomkd._files import atomic_write
 from classroomkd._printable import data_stream
-from classroomkd.data.decode import DecodeError, decode
+from classroomkd.data.decode import DecodeError
 from classroomkd.errors import UserError
+from classroomkd.export.pictures import fitted
 from classroomkd.recipe.versions import renewed_data
 from classroomkd.train.inputs import Inputs
 from classroomkd.train.scoring import answers
@@ -189,16 +190,11 @@ class PredictRequest:
             names, pixels = [], []
             for file in self.files[start : start + self.batch_size]:
                 try:
-                    image = decode(file, self.student.side, self.student.resize)
+                    pixels.append(torch.from_numpy(fitted(self.student, file)))
                 except DecodeError as error:
                     skipped.append(f"{file}: {error}")
                     continue
-                if image.shape != self.student.shape:
-                    got, wanted = ("x".join(map(str, shape)) for shape in (image.shape, self.student.shape))
-                    skipped.append(f"{file}: gives {got} pixels, the student takes {wanted}")
-                    continue
                 names.append(file)
-                pixels.append(torch.from_numpy(image))
             if names:
                 yield names, torch.stack(pixels)
 
@@ -276,6 +272,17 @@ class TaskFiles(ABC):
         Raises:
             UserError: nothing could be read.
         """
+
+    def ask(self, student: Student, images: Any, *more: Any, **options: Any) -> Any:
+        """What a student says about images, for ``student(images, …)``: the same as :meth:`predict` writes.
+
+        Raises:
+            UserError: images that cannot be read, or that this task's students can only be asked through ``module``.
+        """
+        raise UserError(
+            f"a student of {student.task} cannot be called; ask its network, student.module, which takes normalised "
+            "pixels"
+        )
 
     def write_prediction_samples(
         self, networks: Networks, out: Path, arms: Sequence[Arm], mentors: Sequence[Mapping[str, Any]]

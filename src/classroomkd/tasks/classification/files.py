@@ -18,7 +18,9 @@ from classroomkd._terminal import Console
 from classroomkd.classroom import prediction_of
 from classroomkd.errors import UserError
 from classroomkd.export.card import made_by, numbers, sizes
-from classroomkd.export.graph import Graph, Prediction
+from classroomkd.export.graph import Graph, PredictionOnly
+from classroomkd.export.pictures import batches
+from classroomkd.export.student import Prediction
 from classroomkd.tasks.files import EvaluateRequest, PredictRequest, Shown, TaskFiles, placed
 from classroomkd.train.scoring import as_json, score
 
@@ -63,7 +65,7 @@ net.load_state_dict(load_file("{target.name}"))
         """See the base: one logit a class."""
         if decode is not None:
             raise UserError("--decode is for pose; this student's answer is one logit a class")
-        return Graph(Prediction(student.module.to("cpu").eval()), "logits")
+        return Graph(PredictionOnly(student.module.to("cpu").eval()), "logits")
 
     def evaluate(self, request: EvaluateRequest) -> Shown:
         """See the base: accuracy, and accuracy by class."""
@@ -94,6 +96,13 @@ net.load_state_dict(load_file("{target.name}"))
 
         return {**request.described(images), **as_json(result)}, show
 
+    def ask(self, student: Student, images: Any, *more: Any, **options: Any) -> Prediction:
+        """See the base: the probabilities of all classes."""
+        if more or options:
+            raise UserError("student(images): a student of classes takes images alone; boxes are for persons")
+        rows = torch.cat([_probabilities(student, pixels, student.device) for pixels in batches(student, images)])
+        return Prediction(tuple(student.classes[place] for place in rows.argmax(-1).tolist()), rows)
+
     def predict(self, request: PredictRequest) -> list[str]:
         """See the base: the ``top`` classes of every image."""
         if request.out is not None and request.out.suffix == ".json":
@@ -108,13 +117,17 @@ net.load_state_dict(load_file("{target.name}"))
         return skipped
 
 
+@torch.no_grad()
+def _probabilities(student: Student, pixels: Tensor, device: torch.device) -> Tensor:
+    """Of pixels (B, C, H, W) uint8 the probabilities (B, classes) float32, on the CPU."""
+    module, inputs = placed(student, device)
+    return prediction_of(module(inputs(pixels))).float().softmax(-1).cpu()
+
+
 def _rows(request: PredictRequest, batches: Iterable[tuple[list[Path], Tensor]], top: int) -> Iterator[dict[str, Any]]:
     """What is written of every image."""
-    module, inputs = placed(request.student, request.device)
     for files, pixels in batches:
-        with torch.no_grad():
-            logits = prediction_of(module(inputs(pixels)))
-        probabilities, classes = logits.float().softmax(-1).topk(top)
+        probabilities, classes = _probabilities(request.student, pixels, request.device).topk(top)
         for file, p, k in zip(files, probabilities.tolist(), classes.tolist(), strict=True):
             yield {
                 "file": str(file),

@@ -74,22 +74,13 @@ class ClassificationRunner(TaskRunner):
         Raises:
             UserError: a class that the data does not have, or the same one twice.
         """
-<<<<<<< HEAD
-        if spec.classes is None:
-            return None
-        names = [_class_name(name, self.classes) for name in spec.classes]
-=======
         names = self.answers_of(spec)
->>>>>>> 261a636 (Start networks from published weights, their factory's or a file's, and refuse names that nobody honours)
         unknown = [name for name in names if name not in self.classes]
         if unknown or len(set(names)) < len(names):
             what = f"no class '{unknown[0]}'{did_you_mean(unknown[0], self.classes)}" if unknown else "a class twice"
             raise UserError(
                 f"mentor '{spec.name}': classes names {what}; the data '{self.context.data.name}' has others"
             )
-<<<<<<< HEAD
-        return tuple(self.classes.index(name) for name in names)
-=======
         return tuple(map(self.classes.index, names)) if spec.classes is not None or names != self.classes else None
 
     def answers_of(self, mentor: MentorSpec | None) -> tuple[str, ...]:
@@ -149,7 +140,6 @@ class ClassificationRunner(TaskRunner):
         """See the base."""
         channels, reset = self.context.data.shape[0], spec.reset_head
         return start_pretrained(module, spec.model, in_channels=channels, reset_head=reset)
->>>>>>> 261a636 (Start networks from published weights, their factory's or a file's, and refuse names that nobody honours)
 
     def check_network(
         self, module: nn.Module, role: str, mentor: MentorSpec | None = None, size: tuple[int, int] | None = None
@@ -178,12 +168,7 @@ class ClassificationRunner(TaskRunner):
 
     def lineage(self, spec: MentorSpec, mentor: Mentor) -> dict[str, Any]:
         """See the base: which classes it knows, where it does not know all."""
-<<<<<<< HEAD
-        known = self.known(spec)
-        return {"known": tuple(self.classes[place] for place in known)} if known is not None else {}
-=======
         return {"known": self.answers_of(spec)} if self.known(spec) is not None else {}
->>>>>>> 261a636 (Start networks from published weights, their factory's or a file's, and refuse names that nobody honours)
 
     def check_top(self, top: int | None) -> None:
         """See the base; :func:`~classroomkd.run.bank_choice.choose` looks at the number."""

@@ -15,7 +15,7 @@ from classroomkd.classroom import prediction_of
 from classroomkd.data.keypoints.crops import PADDING, Canvas
 from classroomkd.errors import UserError
 from classroomkd.export.card import made_by, numbers, sizes
-from classroomkd.export.graph import Graph, Prediction
+from classroomkd.export.graph import Graph, PredictionOnly
 from classroomkd.export.student import own_recipe
 from classroomkd.models.about import REMEDY
 from classroomkd.models.measuring import example
@@ -81,7 +81,7 @@ class PoseFiles(TaskFiles):
         assert student.pose is not None
         network = student.module.to("cpu").eval()
         if decode == "outside":
-            return Graph(Prediction(network), "answer")
+            return Graph(PredictionOnly(network), "answer")
         return Graph(Reading(network, student.pose.coding).eval(), "joints", readings=True)
 
     def evaluate(self, request: EvaluateRequest) -> Shown:
@@ -101,6 +101,12 @@ class PoseFiles(TaskFiles):
         from classroomkd.tasks.pose.predict import predict_joints
 
         return predict_joints(request)
+
+    def ask(self, student: Student, images: Any, *more: Any, **options: Any) -> Tensor:
+        """See the base: the joints of everybody in ``boxes`` (P, 4), see :func:`find_joints`."""
+        from classroomkd.tasks.pose.asking import find_joints
+
+        return find_joints(student, images, *more, **options)
 
     def write_prediction_samples(
         self, networks: Networks, out: Path, arms: Sequence[Arm], mentors: Sequence[Mapping[str, Any]]

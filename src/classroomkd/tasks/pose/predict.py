@@ -31,7 +31,7 @@ from classroomkd.tasks.pose.truth import Predictions
 from classroomkd.tasks.pose.written import PoseAnswers
 from classroomkd.train.inputs import Inputs
 
-__all__ = ["predict_joints"]
+__all__ = ["decoded_crops", "predict_joints"]
 
 
 def predict_joints(request: PredictRequest) -> list[str]:
@@ -102,7 +102,7 @@ def _look(request: PredictRequest, pose: PoseAnswers, boxes: Boxes, skipped: lis
         good = np.array([i for i in range(len(jobs)) if i not in bad], np.int64)
         if len(good):
             crops, _ = views.eval_view(pixels[torch.from_numpy(good)], torch.zeros(len(good), len(pose.skeleton), 3))
-            decoded.append(_decoded(module, inputs, crops, pose, request.flip_test))
+            decoded.append(decoded_crops(module, inputs, crops, pose, request.flip_test))
             seen.append(batch[good])
     left = np.concatenate(seen) if seen else np.zeros(0, np.int64)
     joints = torch.cat(decoded).cpu().double().numpy() if decoded else np.zeros((0, len(pose.skeleton), 3))
@@ -116,7 +116,7 @@ def _look(request: PredictRequest, pose: PoseAnswers, boxes: Boxes, skipped: lis
 
 
 @torch.no_grad()
-def _decoded(module: torch.nn.Module, inputs: Inputs, crops: Tensor, pose: PoseAnswers, flip: bool) -> Tensor:
+def decoded_crops(module: torch.nn.Module, inputs: Inputs, crops: Tensor, pose: PoseAnswers, flip: bool) -> Tensor:
     """Decoded answers (B, K, 3) to crops (B, 3, H, W) uint8."""
     answer = prediction_of(module(inputs(crops))).float()
     if flip:

@@ -1,0 +1,102 @@
+"""Where a student's file lies: named itself, or the best on validation of those below a folder."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from classroomkd._printable import printable
+from classroomkd._stored import MAPPING, read_json, trusted
+from classroomkd.errors import UserError
+from classroomkd.tasks.metric import FRACTION, Metric
+
+__all__ = ["FILES", "find_student", "own_run"]
+
+FILES = {"last": "student.safetensors", "best": "student-best.safetensors", "ema": "student-ema.safetensors"}
+_SCORES = {"last": "val_last", "best": "val_best", "ema": "val_last"}  # averaged weights have no score of their own
+_SUMMARY = "summary.json"
+_REMEDY = "name one of the students in it, or make the run again"
+
+
+def find_student(path: Path, which: str = "last", say: Callable[[str], None] | None = None) -> Path:
+    """The student's file: ``path`` itself, or the one in a run folder, an arm's or a seed's.
+
+    Of several students the best on *validation* is taken, and ``say`` is told which one and why. ``which`` is ``last``,
+    ``best`` or ``ema``; it does not matter where ``path`` is a file.
+
+    Args:
+        path: a file or a folder.
+        which: of a student's files.
+        say: takes one sentence; None: it is logged.
+
+    Raises:
+        UserError: another ``which``, nothing there, or several students without a score on validation to choose by.
+    """
+    if which not in FILES:
+        raise UserError(f"--which {which}: choose one of {', '.join(FILES)}")
+    name = FILES[which]
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a run folder, a seed's folder or a student.safetensors")
+    files = sorted(path.glob(name)) or sorted(path.glob(f"*/{name}")) or sorted(path.glob(f"*/*/{name}"))
+    if not files:
+        raise UserError(f"{path} holds no {name}; a student appears there when its training is finished")
+    if len(files) == 1:
+        return files[0]
+    best, why = _best(files, _SCORES[which])
+    if best is None:
+        some = ", ".join(str(p.parent.relative_to(path)) for p in files[:6])
+        raise UserError(
+            f"{path} holds {len(files)} students ({some}{', …' if len(files) > 6 else ''}); name one of them"
+        )
+    (say or _log)(
+        f"{path} holds {len(files)} students; this is {best.parent}, the best on validation ({why}). Name another's "
+        "folder to take that one"
+    )
+    return best
+
+
+def _best(files: Sequence[Path], key: str) -> tuple[Path | None, str]:
+    """Of these students of one run the one with the best score ``key``, the first of equals, and that score as text."""
+    run = own_run(files[0])
+    if run is None or not (run / _SUMMARY).exists():
+        return None, ""
+    summary = read_json(run / _SUMMARY, MAPPING, remedy=_REMEDY)
+    metric = _metric(summary)
+    there = {file.parent.resolve() for file in files}
+    scores = {folder: value for folder, value in _scores(summary, run, key) if folder in there}
+    if not scores:
+        return None, ""
+    top = max(scores.values(), key=metric.rank)
+    best = next(file for file in files if scores.get(file.parent.resolve()) == top)
+    return best, f"{metric.name} {metric.text(top)}"
+
+
+def _metric(summary: Mapping[str, Any]) -> Metric:
+    """What the scores of the validation part are."""
+    name = summary.get("val_metric") or summary.get("metric") or "accuracy"
+    unit = summary.get("metric_unit") or FRACTION
+    return Metric(str(name), str(unit), summary.get("higher_is_better") is not False)
+
+
+def _scores(summary: Mapping[str, Any], run: Path, key: str) -> Iterator[tuple[Path, float]]:
+    """The folder of every finished student, and its score ``key``."""
+    with trusted(run / _SUMMARY, _REMEDY):
+        places = {arm["label"]: arm["folder"] for arm in summary["arms"]}
+        for entry in summary["entries"]:
+            value = entry.get(key)
+            if isinstance(value, int | float) and math.isfinite(value):
+                yield (run / places[entry["method"]] / f"seed{entry['seed']}").resolve(), float(value)
+
+
+def own_run(path: Path) -> Path | None:
+    """The folder of the run that a student lies in; None where it lies in none."""
+    return next((folder for folder in path.resolve().parents if (folder / "recipe.yaml").exists()), None)
+
+
+def _log(text: str) -> None:
+    logging.getLogger("classroomkd").warning(printable(text))
