@@ -293,10 +293,10 @@ def test_evaluate_agrees_with_the_summary(finished: Path, capsys: Any) -> None:
     score = json.loads(capsys.readouterr().out)
     entry = next(e for e in summary(finished)["entries"] if e["method"] == "classroomkd" and e["seed"] == 1)
     assert score["accuracy"] == pytest.approx(entry["test_last"])
-    assert main(["evaluate", str(finished)]) == 2
-    assert "4 students" in capsys.readouterr().err
+    assert main(["evaluate", str(finished)]) == 0
+    assert "holds 4 students; this is" in capsys.readouterr().err
     assert main(["evaluate", str(folder), "--data", "digits"]) == 2
-    assert "classes" in capsys.readouterr().err
+    assert "class '0' (and 9 more) of the data 'digits' is not among the student's 10" in capsys.readouterr().err
 
 
 def test_predict_a_folder(finished: Path, tmp_path: Path, capsys: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import classroomkd as ck
 from classroomkd import data
 from classroomkd.cli.app import main
 from classroomkd.data import puppets
@@ -77,3 +78,50 @@ def test_the_runs_own_images_named(run: Path, photos: str, capsys: Any) -> None:
     for part, told in (("val", ""), ("train", ", those it was taught with among them")):
         assert main(["evaluate", student, "--data", photos, "--part", part, "--json"]) == 0
         assert capsys.readouterr().err == f"note: these are the images of the student's run{told}\n"
+
+
+def few(folder: Path, images: dict[str, int]) -> str:
+    """A source of so many images of each class."""
+    for label, count in images.items():
+        (folder / label).mkdir(parents=True)
+        for k in range(count):
+            Image.new("RGB", (40, 32), (90, 20 * k, 90)).save(folder / label / f"{k}.png")
+    return f"imagefolder:{folder}"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_one_image_a_class_and_some_classes_only(count: int, run: Path, tmp_path: Path, capsys: Any) -> None:
+    """What is only scored needs no split, and classes meet by name."""
+    chosen = (puppets.CLASSES[7], puppets.CLASSES[2], puppets.CLASSES[4])[:count]
+    source, student = few(tmp_path / "few", dict.fromkeys(chosen, 1)), run / "none" / "seed0" / "student.safetensors"
+    assert main(["evaluate", str(student), "--data", source, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["part"], found["samples"]) == ("all", count)
+    predicted = ck.load_student(student)([tmp_path / "few" / label / "0.png" for label in chosen]).names
+    known = ck.load_student(student).classes
+    right = {label: float(label == said) for label, said in zip(chosen, predicted, strict=True)}
+    assert found["per_class"] == [right.get(label) for label in known]
+    assert found["accuracy"] == pytest.approx(sum(right.values()) / count)
+    assert main(["evaluate", str(student), "--data", source]) == 0
+    assert capsys.readouterr().out.count("–") == len(known) - count
+
+
+def test_a_part_that_is_there_needs_no_split(run: Path, tmp_path: Path, capsys: Any) -> None:
+    few(tmp_path / "parts" / "train", dict.fromkeys(puppets.CLASSES, 1))
+    source = few(tmp_path / "parts" / "test", {puppets.CLASSES[1]: 2})
+    source = source.removesuffix("/test")
+    student = str(run / "none" / "seed0")
+    for part, samples in (("test", 2), ("all", len(puppets.CLASSES) + 2), ("train", len(puppets.CLASSES))):
+        assert main(["evaluate", student, "--data", source, "--part", part, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["samples"] == samples
+    assert main(["evaluate", student, "--data", source, "--part", "val"]) == 2  # which is to be split off
+    assert "no image is left for the validation part" in capsys.readouterr().err
+
+
+def test_a_class_that_the_student_does_not_know(run: Path, tmp_path: Path, capsys: Any) -> None:
+    label = puppets.CLASSES[0]
+    source = few(tmp_path / "other", {label: 1, f"{label}s": 1, "zebra": 2})
+    assert main(["evaluate", str(run / "none" / "seed0"), "--data", source]) == 2
+    said = capsys.readouterr().err
+    assert f"class '{label}s' (and 1 more) of the data 'other' is not among the student's 10" in said
+    assert f"did you mean '{label}'?" in said

@@ -175,14 +175,15 @@ def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
     notes = [*source.notes, *fitting_notes(source.parts.values(), resize)]
     train = parts["all"] if "all" in parts else parts["train"]
     classes = len(source.classes) if train.target_kind == CLASS else 1  # to stratify by
-    if train.target_kind == CLASS:
+    trained = wanted.splits(parts)
+    if train.target_kind == CLASS and trained:
         if classes < 2:
             raise UserError(f"data: '{source.name}' has {classes} class; a classifier needs at least two")
         _check_class_sizes(train, source.classes, splits="all" in parts or "test" not in parts, notes=notes)
     limited = partial(_limited, seed=wanted.split_seed, classes=classes)
     chosen = split.three_parts(parts, wanted, limited, partial(_split_off, seed=wanted.split_seed, classes=classes))
     for name, part in (("training", "train"), ("validation", "val"), ("test", "test")):
-        if len(chosen[part]) == 0:
+        if len(chosen[part]) == 0 and trained:
             raise UserError(
                 f"data: no image is left for the {name} part of '{source.name}'; raise data.limit or add images"
             )

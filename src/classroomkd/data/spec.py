@@ -43,6 +43,7 @@ class DataSettings:
 
     ``source`` or ``train``/``val``/``test`` hold a source's name (or, from Python, a ``torch.utils.data.Dataset``).
     ``resize`` None is the default where images are whole, and nothing where crops are cut around persons.
+    ``scored`` is no key: what alone is to be scored, ``all`` or a part, where nothing is to be trained.
     """
 
     source: Any = None
@@ -60,6 +61,11 @@ class DataSettings:
     view_seed: int = 0
     unreadable: str = "refuse"
     options: Mapping[str, Any] = field(default_factory=dict)
+    scored: str | None = None
+
+    def splits(self, parts: Collection[str]) -> bool:
+        """Whether what a source that has ``parts`` lacks is to be split off: not for a score of what is there."""
+        return self.scored is None or (self.scored != "all" and self.scored not in parts)
 
 
 def _whole(least: int) -> Check:
@@ -153,7 +159,7 @@ def parse(spec: Any) -> DataSettings:
 
 
 def _problems(spec: Mapping[str, Any]) -> Iterator[str]:
-    known = [entry.name for entry in fields(DataSettings)]
+    known = [entry.name for entry in fields(DataSettings) if entry.name != "scored"]
     for key, value in spec.items():
         if key not in known:
             yield f"data.{key}: unknown key{did_you_mean(str(key), known)}"

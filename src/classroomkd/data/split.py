@@ -83,7 +83,8 @@ def three_parts(
     limited: Callable[[Samples, int | None, str], Samples],
     split_off: Callable[[Samples, float, str], tuple[Samples, Samples]],
 ) -> dict[str, Samples]:
-    """Train, val and test out of ``all`` or ``train`` and what else the source has; what it lacks is split off.
+    """Train, val and test out of ``all`` or ``train`` and what else the source has; what it lacks is split off, or
+    empty where it is only scored.
 
     ``limited`` takes samples, a limit and its purpose; ``split_off`` samples, a fraction and its purpose, and gives
     (what stays, what is split off).
@@ -93,6 +94,9 @@ def three_parts(
     """
     train = parts["all"] if "all" in parts else parts["train"]
     test, val = parts.get("test"), parts.get("val")
+    if not wanted.splits(parts):
+        nothing = split_off(train, 0.0, "test")[1]
+        return {"train": train, "val": nothing if val is None else val, "test": nothing if test is None else test}
     if test is None:
         if wanted.test_fraction == 0:
             raise UserError("data.test_fraction: 0, but the source has no test part; give a fraction or data.test")

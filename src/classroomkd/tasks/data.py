@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from classroomkd import tasks
@@ -11,22 +12,22 @@ from classroomkd.data.spec import parse
 __all__ = ["load", "view_names"]
 
 
-def load(spec: Any, *, task: str = tasks.DEFAULT, trust_code: bool = False) -> ImageSet:
+def load(spec: Any, *, task: str = tasks.DEFAULT, trust_code: bool = False, scored: str | None = None) -> ImageSet:
     """The data set that ``spec`` describes: a source's name, the mapping of a recipe's ``data:``, a torch Dataset or
     a (train, test) pair. ``task`` says what its samples are: images with a class, or for ``pose`` persons with joints.
 
     Keys of the mapping: ``source``, or ``train``/``val``/``test`` when they live apart; ``val_fraction`` (0.1 of the
     training images) and ``test_fraction`` (0.2), used only where the source has no such part; ``split_seed``;
-    ``limit`` (stratified cap on training images including val) and ``test_limit``; ``size`` and
-    ``resize`` (see ``geometry``);
-    ``views``; ``unreadable``; ``options`` of the source.
+    ``limit`` (stratified cap on training images including val) and ``test_limit``; ``size`` and ``resize`` (see
+    ``geometry``); ``views``; ``unreadable``; ``options`` of the source. With ``scored`` (``all``, or a part) nothing is to be trained:
+    where the source has that part, what it lacks is empty and not split off, and a class may have one image.
 
     Raises:
         UserError: for anything wrong with the spec or the data, naming the place and the remedy.
     """
     if isinstance(spec, ImageSet):
         return spec
-    return tasks.describe(task).load(parse(spec), trust_code=trust_code)
+    return tasks.describe(task).load(replace(parse(spec), scored=scored), trust_code=trust_code)
 
 
 def view_names(task: str = tasks.DEFAULT) -> tuple[str, ...]:

@@ -82,15 +82,23 @@ class EvaluateRequest:
             UserError: neither is there; the run's own data have changed since, so that a score of them would not be
                 the run's; and what loading raises.
         """
-        images = data.load(self._section(options), task=self.student.task, trust_code=self.trust_code)
+        scored = None if self.source is None else self.part  # the run's own are split as they were
+        images = data.load(self._section(options), task=self.student.task, trust_code=self.trust_code, scored=scored)
         if self.source is not None:
             note_padding(self.student)
         self._check(images)
         return images
 
     def parts(self, images: ImageSet) -> list[Part]:
-        """What is to be scored of them."""
-        return [getattr(images, name) for name in self._part_names]
+        """What is to be scored of them, where there is something.
+
+        Raises:
+            UserError: there is nothing.
+        """
+        parts = [part for name in self._part_names if len(part := getattr(images, name))]
+        if not parts:
+            raise UserError(f"the part {self.part} of '{images.name}' is empty: there is nothing to score")
+        return parts
 
     def answers(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         """The student's answers (N, …) to these parts, float32, and the targets (N, …)."""

@@ -91,3 +91,16 @@ def test_one_picture_at_a_time(simcc: Path, tmp_path: Path) -> None:
         student([Image.new("RGB", (90, 70))] * 2)
     with pytest.raises(UserError, match="No such file"):
         student(tmp_path / "none.png")
+
+
+def test_one_person_alone_is_scored(simcc: Path, crowd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is only scored needs no split."""
+    people = json.loads((crowd / "people.json").read_text())
+    people["annotations"] = people["annotations"][:1]
+    people["images"] = people["images"][:1]
+    (crowd / "one.json").write_text(json.dumps(people))
+    source = f"coco-keypoints:{crowd / 'one.json'}@{crowd / 'images'}"
+    assert main(["evaluate", str(simcc), "--data", source, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 1
+    assert main(["evaluate", str(simcc), "--data", source, "--part", "test"]) == 2
+    assert "no person is left" in capsys.readouterr().err

@@ -116,7 +116,7 @@ def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions
     chosen = split.three_parts(selections, wanted, partial(limited, seed=seed), partial(split_off, seed=seed))
     pixels, chosen = _cut(chosen, canvas, options, wanted, notes)
     for name, part in (("training", "train"), ("validation", "val"), ("test", "test")):
-        if len(chosen[part]) == 0:
+        if len(chosen[part]) == 0 and wanted.splits(selections):
             skipped = [note for note in notes if note.startswith(f"{chosen[part].where}: ") and " left out" in note]
             raise UserError(
                 f"data: no person is left for the {name} part of '{source.name}'"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from classroomkd import models
 from classroomkd._terminal import Console
 from classroomkd.classroom import prediction_of
-from classroomkd.errors import UserError
+from classroomkd.errors import UserError, did_you_mean
 from classroomkd.export.card import made_by, numbers, sizes
 from classroomkd.export.graph import Graph, PredictionOnly
 from classroomkd.export.pictures import batches
@@ -71,10 +71,12 @@ net.load_state_dict(load_file("{target.name}"))
         """See the base: accuracy, and accuracy by class."""
         student = request.student
         images = request.load(size=student.side)
-        if sorted(images.classes) != sorted(student.classes):
+        if unknown := [name for name in images.classes if name not in student.classes]:
+            more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+            known = f"{len(student.classes)} ({', '.join(student.classes[:4])}, …)"
             raise UserError(
-                f"the student knows {len(student.classes)} classes ({', '.join(student.classes[:4])}, …), the data "
-                f"'{images.name}' has {len(images.classes)} ({', '.join(images.classes[:4])}, …); they must be the same"
+                f"class '{unknown[0]}'{more} of the data '{images.name}' is not among the student's {known}"
+                f"{did_you_mean(unknown[0], student.classes)}; classes meet by their names: rename it, or leave it out"
             )
         if images.shape != student.shape:
             got, wanted = ("x".join(map(str, shape)) for shape in (images.shape, student.shape))
@@ -82,7 +84,7 @@ net.load_state_dict(load_file("{target.name}"))
                 f"the data '{images.name}' has {got} pixels, the student takes {wanted}; convert the images first"
             )
         logits, target = request.answers(images)
-        # The same classes in another order (a folder's are sorted by name) are matched by name.
+        # In whatever order (a folder's are sorted by name), and some only: the others have no images.
         place = torch.tensor([student.classes.index(name) for name in images.classes], device=target.device)
         result = score(logits, place[target], len(student.classes))
 
