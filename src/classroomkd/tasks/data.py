@@ -19,8 +19,9 @@ def load(spec: Any, *, task: str = tasks.DEFAULT, trust_code: bool = False, scor
     Keys of the mapping: ``source``, or ``train``/``val``/``test`` when they live apart; ``val_fraction`` (0.1 of the
     training images) and ``test_fraction`` (0.2), used only where the source has no such part; ``split_seed``;
     ``limit`` (stratified cap on training images including val) and ``test_limit``; ``size`` and ``resize`` (see
-    ``geometry``); ``views``; ``unreadable``; ``options`` of the source. With ``scored`` (``all``, or a part) nothing is to be trained:
-    where the source has that part, what it lacks is empty and not split off, and a class may have one image.
+    ``geometry``); ``views``; ``unreadable``; ``options`` of the source. With ``scored`` (``all``, or a
+    part) nothing is to be trained: where the source has that part, what it lacks is empty and not split off, and a
+    class may have one image.
 
     Raises:
         UserError: for anything wrong with the spec or the data, naming the place and the remedy.

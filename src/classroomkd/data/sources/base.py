@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from classroomkd.data import geometry
 from classroomkd.data.images import MemoryPixels, Pixels
+from classroomkd.data.sources.walking import shown
 from classroomkd.data.spec import RESIZE
 from classroomkd.data.targets import CLASS, TargetKind
 from classroomkd.errors import UserError
@@ -97,9 +99,9 @@ class Folder:
     def __init__(self, argument: str, source: str) -> None:
         self.source = source
         self.path = Path(argument).expanduser()
-        if not self.path.exists():
+        if not os.path.exists(self.path):  # which a folder above that may not be entered does not stop, as Path's
             near = self.path.absolute()
-            while not near.exists():
+            while not os.path.exists(near):
                 near = near.parent
             raise UserError(
                 f"data: {source}:{argument}: there is no folder {self.path} (looked from {Path.cwd()}; {near}"
@@ -111,7 +113,10 @@ class Folder:
         """The first names in a folder, for an error message."""
         if not path.is_dir():
             return "(a file)"
-        names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in path.iterdir())
+        try:
+            names = sorted(shown(entry.name) + ("/" if entry.is_dir() else "") for entry in path.iterdir())
+        except OSError as error:
+            return f"what may not be seen ({error.strerror})"
         return first_of(names) or "nothing"
 
     def missing(self, wanted: str) -> UserError:

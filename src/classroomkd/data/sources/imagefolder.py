@@ -1,9 +1,9 @@
 """Source ``imagefolder:DIR``: your own images, one folder per class.
 
-``DIR/class/*.jpg`` is one part, to be split by ``load``. ``DIR/train/class/…`` with ``DIR/val`` (or ``valid``,
-``validation``) and ``DIR/test`` beside it are taken as they are; with train and val only, val is what the final score
-is measured on (as everybody does with ImageNet) and a validation part is split off train. Class names are the
-folders' names, sorted; files are listed recursively, in sorted order, and a file's place in that list is its id.
+``DIR/class/*.jpg`` is one part, to be split by ``load``. ``DIR/train/class/…`` with ``DIR/val`` and ``DIR/test`` beside
+it (in any usual spelling, see ``parts``) are taken as they are; with train and val only, val is what the final score is
+measured on (as everybody does with ImageNet) and a validation part is split off train. Class names are the folders'
+names, sorted; files are listed recursively, in sorted order, and a file's place in that list is its id.
 
 Images are decoded once into memory when they fit ``options.memory_gib`` (2), else whenever they are needed.
 """
@@ -11,6 +11,7 @@ Images are decoded once into memory when they fit ``options.memory_gib`` (2), el
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +25,14 @@ from classroomkd.data import decode, geometry
 from classroomkd.data.file_pixels import FilePixels, pool_size
 from classroomkd.data.images import MemoryPixels, Pixels
 from classroomkd.data.sources.base import Folder, Raw, Request, Source
+from classroomkd.data.sources.class_folders import Listing, check_classes, list_classes, report_left, without_empty
+from classroomkd.data.sources.copies import Copies
+from classroomkd.data.sources.parts import part_folders
+from classroomkd.data.sources.walking import Found, images_in, link_problem, shown
 from classroomkd.errors import UserError
 
 __all__ = ["open_imagefolder"]
 
-_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _DEFAULT_SIZE = 224  # what images of different sizes are brought to when the recipe names no size
 _SMALL = 64  # up to this side, images are augmented by crop and flip; larger ones by resized crops
 _WHOLE = 2**16  # bytes; a file of no more enters the fingerprint as it is
@@ -36,7 +40,6 @@ _HEAD = 4096  # bytes of a larger one, from its start and from its end
 _MOST_HEADS = 10_000
 
 Files = Sequence[tuple[str, int]]  # the images of one part: path, class
-Listing = dict[str, list[str]]  # the images of one part by class, relative to the folder that was named
 
 
 def open_imagefolder(argument: str, request: Request) -> Source:
@@ -45,90 +48,29 @@ def open_imagefolder(argument: str, request: Request) -> Source:
     if not folder.path.is_dir():
         raise UserError(f"data: imagefolder:{argument} is a file; give the folder that holds one folder per class")
     notes: list[str] = []
-    places = _part_folders(folder)
-    others: list[str] = []
-    listings = {part: _list(folder, place, others) for part, place in places.items()}
-    first = next(iter(listings))
-    classes = _without_empty(listings[first], places[first], request, notes)
+    places = part_folders(folder, notes)
+    listings: dict[str, Listing] = {}
+    left, first = Found(), next(iter(places))
+    if "all" not in places:
+        left.images += images_in(folder.path)
+    for part, place in places.items():
+        listings[part] = list_classes(folder, place, left, known=listings.get(first))
+    report_left(folder, left, request, notes)
+    classes = without_empty(listings[first], places[first], request, notes)
     for part, listing in listings.items():
-        _check_classes(classes, listing, places[part])
-    if others:
-        notes.append(f"{len(others)} files are no images by their name and were left out, e.g. {others[0]}")
+        check_classes(classes, listing, places[part], notes)
     if "test" not in listings and "val" in listings:
         # Nobody's ImageNet score is measured on a piece of train.
         listings["test"] = listings.pop("val")
         notes.append(
-            f"{places['val'].name}/ is used as the test part (there is no test/); a validation part is split off train/"
+            f"{shown(places['val'].name)}/ is used as the test part (there is no test/); a validation part is split off"
+            f" {shown(places[first].name)}/"
         )
     files = {
         part: [(file, label) for label, name in enumerate(classes) for file in listing.get(name, ())]
         for part, listing in listings.items()
     }
     return _read(folder.path, files, classes, request, notes)
-
-
-def _visible(path: Path) -> list[Path]:
-    folders = (entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return sorted(folders, key=lambda folder: folder.name)
-
-
-def _part_folders(folder: Folder) -> dict[str, Path]:
-    """{"all": DIR}, or the part folders when DIR holds nothing else and train holds class folders."""
-    inner = _visible(folder.path)
-    if "train" not in {entry.name for entry in inner} or any(entry.name not in _PARTS for entry in inner):
-        return {"all": folder.path}
-    if not _visible(folder.path / "train"):
-        return {"all": folder.path}
-    places: dict[str, Path] = {}
-    for entry in inner:
-        part = _PARTS[entry.name]
-        if part in places:
-            raise UserError(
-                f"data: imagefolder:{folder.path} holds both {places[part].name}/ and {entry.name}/; keep one of them"
-            )
-        places[part] = entry
-    return {part: places[part] for part in ("train", "val", "test") if part in places}
-
-
-def _list(folder: Folder, place: Path, others: list[str]) -> Listing:
-    """The images of one part; files that are none by their name go to ``others``."""
-    kinds = _visible(place)
-    if not kinds:
-        loose = [entry.name for entry in place.iterdir() if entry.suffix.lower() in decode.ENDINGS]
-        content = f"{len(loose)} images that lie in it directly" if loose else Folder.inside(place)
-        raise UserError(
-            f"data: imagefolder:{place}: looked for one folder per class (such as {place.name}/cat/1.jpg);"
-            f" found {content}. Put the images of each class into a folder with the class's name"
-        )
-    listing: Listing = {kind.name: [] for kind in kinds}
-    for kind in kinds:
-        for path in sorted(kind.rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
-                names = listing[kind.name] if path.suffix.lower() in decode.ENDINGS else others
-                names.append(path.relative_to(folder.path).as_posix())
-    return listing
-
-
-def _without_empty(listing: Listing, place: Path, request: Request, notes: list[str]) -> tuple[str, ...]:
-    empty = [name for name, files in listing.items() if not files]
-    if empty:
-        where = ", ".join(str(place / name) for name in empty[:5])
-        if request.unreadable != "skip":
-            raise UserError(
-                f"data: no images in {where}: an empty class cannot be learned. Add images, remove the folder, or set"
-                " data.unreadable: skip to leave such classes out"
-            )
-        notes.append(f"empty class folders were left out: {', '.join(empty)}")
-    return tuple(name for name in listing if name not in empty)
-
-
-def _check_classes(classes: tuple[str, ...], listing: Listing, place: Path) -> None:
-    extra = [name for name, files in listing.items() if files and name not in classes]
-    if extra:
-        raise UserError(
-            f"data: {place / extra[0]} is a class that the train folder lacks; both must have the same class folders"
-            + (f" (and {len(extra) - 1} more)" if len(extra) > 1 else "")
-        )
 
 
 def _read(
@@ -169,17 +111,24 @@ def _read(
         places = torch.tensor(keep, dtype=torch.int64)
         parts[part] = Raw(pixels, target, places, len(listed), sides=sides)
     views = "crop_flip" if max(shape[1:]) <= _SMALL else "resized_crop"
-    return Source(root.resolve().name, classes, parts, views, _fingerprint(root, files, classes, size), tuple(notes))
+    copies = Copies()
+    mark = _fingerprint(root, files, classes, size, copies)
+    notes += copies.notes()
+    return Source(shown(root.resolve().name), classes, parts, views, mark, tuple(notes))
 
 
-def _parallel(work: Callable[[str], None], names: Iterable[str], bad: dict[str, str]) -> None:
+def _parallel(root: Path, work: Callable[[str], None], names: Iterable[str], bad: dict[str, str]) -> None:
     """Do ``work`` on every file; those that cannot be decoded go to ``bad`` with their reason."""
 
     def tried(name: str) -> None:
         try:
             work(name)
         except decode.DecodeError as error:
-            bad[name] = str(error)
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno is not None:  # the system's; a decoder's own has no number
+                bad[name] = link_problem(root / name, cause)
+            else:
+                bad[name] = str(error)
 
     with ThreadPoolExecutor(pool_size(), thread_name_prefix="decode") as pool:
         for _ in pool.map(tried, names):
@@ -193,7 +142,7 @@ def _scan(root: Path, names: Sequence[str], bad: dict[str, str]) -> dict[str, tu
     def look(name: str) -> None:
         sizes[name] = decode.oriented_size(root / name)
 
-    _parallel(look, names, bad)
+    _parallel(root, look, names, bad)
     return sizes
 
 
@@ -237,7 +186,7 @@ def _decode_all(
     def work(name: str) -> None:
         images[rows[name]], sizes[name] = decode.decode_sized(root / name, size, resize)
 
-    _parallel(work, [name for name in names if name not in bad], bad)
+    _parallel(root, work, [name for name in names if name not in bad], bad)
 
 
 def _report(root: Path, bad: dict[str, str], request: Request, notes: list[str]) -> None:
@@ -245,17 +194,19 @@ def _report(root: Path, bad: dict[str, str], request: Request, notes: list[str])
         return
     names = sorted(bad)
     if request.unreadable == "refuse":
-        listed = "; ".join(f"{root / name}: {bad[name]}" for name in names[:3])
+        listed = "; ".join(f"{shown(root / name)}: {bad[name]}" for name in names[:3])
         more = f" (and {len(names) - 3} more)" if len(names) > 3 else ""
         raise UserError(
             f"data: {len(names)} image{'s' if len(names) > 1 else ''} cannot be decoded: {listed}{more}."
             " Mend or remove them, or set data.unreadable: skip"
         )
-    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    notes.append(f"{len(names)} unreadable image{'s' if len(names) > 1 else ''} skipped: {shown}")
+    some = ", ".join(map(shown, names[:3])) + (", …" if len(names) > 3 else "")
+    notes.append(f"{len(names)} unreadable image{'s' if len(names) > 1 else ''} skipped: {some}")
 
 
-def _fingerprint(root: Path, files: Mapping[str, Files], classes: tuple[str, ...], size: int | None) -> str:
+def _fingerprint(
+    root: Path, files: Mapping[str, Files], classes: tuple[str, ...], size: int | None, copies: Copies
+) -> str:
     """SHA-256 of names, classes and sizes of all files, and of the content of 10,000 spread evenly: whole up to
     64 KiB, else the first and last 4 KiB.
 
@@ -266,13 +217,24 @@ def _fingerprint(root: Path, files: Mapping[str, Files], classes: tuple[str, ...
     flat = [(part, name, label) for part, listed in files.items() for name, label in listed]
     step = max(1, -(-len(flat) // _MOST_HEADS))
     for place, (part, name, label) in enumerate(flat):
-        path = root / name
-        length = path.stat().st_size
-        total.update(f"|{part}/{name}|{label}|{length}|".encode())
-        if place % step == 0:
-            with path.open("rb") as file:
-                total.update(file.read(_WHOLE if length <= _WHOLE else _HEAD))
-                if length > _WHOLE:
-                    file.seek(length - _HEAD)
-                    total.update(file.read(_HEAD))
+        length, content = _content(root / name, read=place % step == 0)
+        total.update(b"|%b/%b|%d|%d|" % (part.encode(), os.fsencode(name), label, length))
+        total.update(content)
+        copies.look(part, name, label, length, content)
     return total.hexdigest()
+
+
+def _content(path: Path, *, read: bool) -> tuple[int, bytes]:
+    """A file's length and what of it is compared; nothing of one that cannot be read, which was reported before."""
+    try:
+        length = path.stat().st_size
+        if not read:
+            return length, b""
+        with path.open("rb") as file:
+            content = file.read(_WHOLE if length <= _WHOLE else _HEAD)
+            if length > _WHOLE:
+                file.seek(length - _HEAD)
+                content += file.read(_HEAD)
+        return length, content
+    except OSError:
+        return -1, b""
