@@ -14,6 +14,7 @@ from classroomkd import data, methods
 from classroomkd.classroom import Answers, Classroom, Lesson
 from classroomkd.errors import UserError
 from classroomkd.recipe import TrainSpec
+from classroomkd.run import opening
 from classroomkd.tasks.classification.task import Classification
 from classroomkd.train.inputs import Batches, Inputs, batch_sizes, shared
 from classroomkd.train.loop import Training
@@ -169,9 +170,13 @@ class Narrow(nn.Module):
     [
         ({"batch_size": 1}, r"train\.batch_size=1 gives student a batch of one .* set train\.batch_size to 2 or more"),
         ({"batch_size": 69, "drop_last": False}, r"train\.drop_last=false gives student a batch of one .* at auto"),
+        ({"batch_size": 1, "precision": "auto"}, r"train\.batch_size=1 gives student a batch of one"),
     ],
 )
-def test_a_batch_of_one_is_refused_before_anything_is_trained(tmp_path: Path, train: Any, says: str) -> None:
+def test_a_batch_of_one_is_refused_before_anything_is_trained(
+    tmp_path: Path, train: Any, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "has_bf16", lambda device: True)  # so that auto probes
     network = Narrow()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(UserError, match=says):
@@ -181,6 +186,19 @@ def test_a_batch_of_one_is_refused_before_anything_is_trained(tmp_path: Path, tr
         )  # fmt: skip
     assert not (tmp_path / "run").exists()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_training_part_of_one_sample_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "narrow.py").write_text(
+        f"from {__name__} import Narrow\n\n\ndef build(num_classes):\n    return Narrow()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match="a training part of one sample gives student .*; give it more"):
+        ck.distill(
+            {"model": "py:narrow:build", "samples": 1}, ["convnet8"],
+            {"source": "puppets", "options": {"train": 80, "test": 20, "image_size": 32}},
+            method="kd", epochs=1, out=tmp_path / "run", device="cpu", threads=1, trust_code=True,
+        )  # fmt: skip
 
 
 def test_a_rank_without_samples_adds_nothing() -> None:

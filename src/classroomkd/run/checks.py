@@ -219,10 +219,14 @@ def _check_batches(networks: Networks, mentor: int | None) -> None:
     reason = _refuses_one(network, torch.zeros(1, context.data.shape[0], *(size or context.data.shape[1:])))
     if reason is None:
         return
-    what = f"{key}.batch_size={spec.batch_size}" if sizes[0] == 1 else f"{key}.drop_last=false"
+    what, remedy = f"{key}.drop_last=false", f"leave {key}.drop_last at auto"
+    if sizes[0] == 1:
+        what, remedy = f"{key}.batch_size={spec.batch_size}", f"set {key}.batch_size to 2 or more"
+    if len(part) == 1:
+        what, remedy = "a training part of one sample", "give it more"
     raise UserError(
         f"{what} gives {name} a batch of one sample, which its batch normalisation cannot work with ({reason}); "
-        + (f"set {key}.batch_size to 2 or more" if sizes[0] == 1 else f"leave {key}.drop_last at auto")
+        f"{remedy}"
     )
 
 

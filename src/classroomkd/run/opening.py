@@ -77,10 +77,15 @@ def known_precision(recipe: Recipe, out: Path) -> Precision | None:
 
 def _probed_precision(networks: Networks) -> Precision:
     """What a probe of the student says, whose context works in fp32."""
-    context, student = networks.context, networks.blank_student()
+    context = networks.context
+    inputs = context.inputs(context.eval_batch(context.recipe.train.batch_size))
     with torch.random.fork_rng(devices=[]):
-        inputs = context.inputs(context.eval_batch(context.recipe.train.batch_size))
-        return choose_layout(student, inputs, lambda output: prediction_of(output).float().square().mean())["precision"]
+        try:
+            student = networks.blank_student()
+            found = choose_layout(student, inputs, lambda output: prediction_of(output).float().square().mean())
+        except Exception:  # a network or a batch that does not work: the check of the run says why, in one sentence
+            return "fp32"
+    return found["precision"]
 
 
 def _with_precision(recipe: Recipe, precision: Precision) -> Recipe:
