@@ -177,7 +177,7 @@ def distill(
     with together():
         outcome = session.run(resume=resume, command="classroomkd.distill(...)")
     if outcome.failures and not outcome.summary["entries"]:
-        raise UserError(outcome.failures[0])
+        raise UserError("\n".join(filter(None, [outcome.failures[0], outcome.remedy])))
     return Run(folder, outcome.summary, given.get("student"))
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["DiskFull", "Interrupted", "RunStopped", "StoppedElsewhere", "UserError", "did_you_mean", "everywhere"]
+__all__ = [
+    "DiskFull",
+    "Diverged",
+    "Interrupted",
+    "RunStopped",
+    "StoppedElsewhere",
+    "UserError",
+    "did_you_mean",
+    "everywhere",
+]
 
 
 class UserError(ValueError):
@@ -26,6 +35,15 @@ class RunStopped(RuntimeError):
     """
 
     everywhere: bool = False
+
+
+class Diverged(RunStopped):
+    """A loss or the weights became something else than numbers, and no mentor's answer is the reason.
+
+    Going on from the last checkpoint would repeat it, so nothing says how to. Every rank stops with it.
+    """
+
+    everywhere = True
 
 
 def everywhere(message: str) -> RunStopped:

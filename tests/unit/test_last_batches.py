@@ -193,7 +193,7 @@ def test_a_training_part_of_one_sample_is_named(tmp_path: Path, monkeypatch: pyt
         f"from {__name__} import Narrow\n\n\ndef build(num_classes):\n    return Narrow()\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UserError, match="a training part of one sample gives student .*; give it more"):
+    with pytest.raises(UserError, match=r"a training part of one sample gives student .*; give it more"):
         ck.distill(
             {"model": "py:narrow:build", "samples": 1}, ["convnet8"],
             {"source": "puppets", "options": {"train": 80, "test": 20, "image_size": 32}},

@@ -23,7 +23,7 @@ import typer
 from classroomkd import __version__
 from classroomkd._printable import printable_streams
 from classroomkd.cli.options import interrupted, resume_with
-from classroomkd.errors import Interrupted, RunStopped, StoppedElsewhere, UserError, did_you_mean
+from classroomkd.errors import Diverged, Interrupted, RunStopped, StoppedElsewhere, UserError, did_you_mean
 from classroomkd.train.allocator import claim_process
 
 __all__ = ["VERBS", "main"]
@@ -209,6 +209,9 @@ def _explain(error: BaseException, words: Sequence[str], debug: bool) -> int:
     if isinstance(error, UserError):
         _say(f"error: {error}")
         return 2
+    if isinstance(error, Diverged):  # going on would repeat it
+        _say(f"error: {error}")
+        return 1
     if isinstance(error, RunStopped):
         _say(f"error: {error}" + (f"\nto go on: {again}" if again else ""))
         return 1

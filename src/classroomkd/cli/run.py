@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +14,11 @@ import typer
 from classroomkd._terminal import Console
 from classroomkd.cli.options import JsonSummary, Quiet, RecipeName, TrustCode, new_table, resume_with, tell
 from classroomkd.cli.progress import Watch
-from classroomkd.errors import RunStopped
+from classroomkd.errors import Diverged, RunStopped
 
 if TYPE_CHECKING:
     from classroomkd.recipe import Recipe
+    from classroomkd.run.diverged import Anew
     from classroomkd.run.experiment import Outcome
 
 __all__ = ["carry_out", "run", "size"]
@@ -58,7 +60,13 @@ def run(
         if first_rank():
             _print_plan(plan, as_json)
         return
-    outcome = carry_out(wanted, folder, resume=resume, again=again, trust_code=trust_code, quiet=quiet)
+
+    def anew(changes: Mapping[str, float], other: Path) -> str:
+        kept = [word for word in overrides or [] if word.partition("=")[0].strip() not in changes]
+        words = [recipe, *kept, *(f"{key}={rate:g}" for key, rate in changes.items()), "--out", str(other)]
+        return shlex.join(["classroomkd", "run", *words, *(["--trust-code"] if trust_code else [])])
+
+    outcome = carry_out(wanted, folder, resume=resume, again=again, anew=anew, trust_code=trust_code, quiet=quiet)
     finish(outcome, as_json=as_json, quiet=quiet)
 
 
@@ -137,12 +145,13 @@ def carry_out(
     *,
     resume: bool,
     again: str | None = None,
+    anew: Anew | None = None,
     trust_code: bool = False,
     quiet: bool = False,
 ) -> Outcome:
     """Run a recipe into a folder with progress on stderr, and write the report.
 
-    ``again`` is what the user types to go on after an interruption.
+    ``again`` is what the user types to go on after an interruption, ``anew`` to begin again after a divergence.
     """
     from classroomkd.run.folder import first_rank
     from classroomkd.run.session import Session
@@ -160,7 +169,7 @@ def carry_out(
                 watch(event)
 
         session = Session(recipe, folder, trust_code, notify=notify, say=watch.tell)
-        return session.run(resume=resume, command=command, again=again, report=_write_report)
+        return session.run(resume=resume, command=command, again=again, anew=anew, report=_write_report)
 
 
 def _write_report(folder: Path) -> None:
@@ -183,7 +192,8 @@ def finish(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
     elif not quiet:
         print_results([outcome.folder])
     if outcome.failures and first_rank():  # the others have nothing to add, and must not end it before its report
-        raise RunStopped("; ".join(outcome.failures) + f". What was finished is in {outcome.folder}")
+        told = "; ".join(outcome.failures) + f". What was finished is in {outcome.folder}"
+        raise Diverged(f"{told}\n{outcome.remedy}") if outcome.remedy else RunStopped(told)
 
 
 def print_results(folders: list[Path]) -> None:

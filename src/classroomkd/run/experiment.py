@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from classroomkd import data, methods, tasks
 from classroomkd._sums import write_listed
-from classroomkd.errors import RunStopped, UserError
+from classroomkd.errors import Diverged, RunStopped, UserError
 from classroomkd.run import assistants
+from classroomkd.run.diverged import Anew, remedy
 from classroomkd.run.summary import environment, summarise
 from classroomkd.run.workers import Done, Job, cores, in_process, side_by_side
 from classroomkd.train.loop import Notify
@@ -30,11 +31,16 @@ Runner = Callable[[list[Job], Notify, Done], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: its folder and the content of ``summary.json``."""
+    """What a run left: its folder, the content of ``summary.json``, and what could not be finished.
+
+    Attributes:
+        remedy: where trainings diverged, how to start again at a lower rate; else empty.
+    """
 
     folder: Path
     summary: dict[str, Any]
     failures: list[str]
+    remedy: str = ""
 
 
 @dataclass
@@ -49,6 +55,7 @@ class Experiment:
         notify: called with progress events.
         warn: called with sentences the user should read.
         command: what was typed, for the record.
+        anew: what the user types to begin again; None: the arguments of ``distill``.
     """
 
     networks: Networks
@@ -59,8 +66,10 @@ class Experiment:
     notify: Notify = lambda event: None
     warn: Callable[[str], None] = lambda text: None
     command: str = ""
+    anew: Anew | None = None
     _entries: list[dict[str, Any]] = field(default_factory=list)
     _failures: list[str] = field(default_factory=list)
+    _diverged: list[Job] = field(default_factory=list)
     _not_finite: Found = field(default_factory=dict)
     _mentors: dict[int, dict[str, Any]] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
@@ -104,7 +113,7 @@ class Experiment:
                 if entry is not None:
                     self._entries.append(entry)
                 else:
-                    self._failures.append(f"{job.name}: {error}")
+                    self._failed(job, job.name, error)
                 self._write(started)
                 self.notify({"event": "done", "job": job.name, "entry": entry, "error": str(error) if error else None})
 
@@ -115,18 +124,20 @@ class Experiment:
             files.write_prediction_samples(self.networks, self.out, arms, list(ready))
         except UserError as error:  # pictures never cost a run
             self.warn(f"no pictures: {error}")
-        return Outcome(self.out, summary, self._failures)
+        return Outcome(self.out, summary, self._failures, self._remedy())
 
     def _make_ready(self, run: Runner, jobs: list[Job], done: Done) -> None:
         """Have the mentors' jobs done, each after those of its teachers.
 
         Raises:
-            RunStopped: one could not be made ready.
+            RunStopped, Diverged: one could not be made ready.
         """
         mentors = self.networks.context.recipe.mentors
         for wave in assistants.waves(mentors) if jobs else ():
             teachers = {i: tuple(self._mentors[k] for k in assistants.teachers_of(mentors, i)) for i in wave}
             run([replace(jobs[i], mentors=teachers[i]) for i in wave], self._on_event, done)
+            if self._diverged:
+                raise Diverged(f"{self._failures[0]}\n{self._remedy()}")
             if self._failures:
                 raise RunStopped(self._failures[0])
 
@@ -184,7 +195,22 @@ class Experiment:
         if record is not None:
             self._mentors[job.index] = record
         else:
-            self._failures.append(f"mentor {job.name}: {error}")
+            self._failed(job, f"mentor {job.name}", error)
+
+    def _failed(self, job: Job, who: str, error: BaseException | None) -> None:
+        self._failures.append(f"{who}: {error}")
+        if isinstance(error, Diverged):
+            self._diverged.append(job)
+
+    def _remedy(self) -> str:
+        """How to start again at a lower rate, where nothing else went wrong than that trainings diverged."""
+        if not self._diverged or len(self._diverged) < len(self._failures):
+            return ""
+        job = self._diverged[0]
+        mentor = job.index if job.kind == "mentor" else None
+        recipe = self.networks.context.recipe
+        trained = not all(map(self.networks.has_weights, recipe.mentors))
+        return remedy(recipe, mentor, trained, self.out, self.anew)
 
     def _mentor_done(self, job: Job, record: dict[str, Any] | None, error: BaseException | None) -> None:
         self._keep(job, record, error)

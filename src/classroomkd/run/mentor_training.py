@@ -166,6 +166,7 @@ def _train(
         folder=folder,
         notify=notify,
         measure=False,
+        section=f"mentors.{spec.name}.train",
         on_bad_mentor=context.recipe.on_bad_mentor,
         evaluate_fn=networks.task_runner.evaluate,
         extra_sizes=context.extra_sizes(classroom),

@@ -16,6 +16,7 @@ from classroomkd.errors import UserError
 from classroomkd.run.bench import measure
 from classroomkd.run.checks import check
 from classroomkd.run.disk_space import check_space
+from classroomkd.run.diverged import Anew
 from classroomkd.run.experiment import Experiment, Outcome
 from classroomkd.run.folder import check_run, first_rank, open_run, restarted
 from classroomkd.run.networks import Networks
@@ -63,6 +64,7 @@ class Session:
         resume: bool = False,
         command: str = "",
         again: str | None = None,
+        anew: Anew | None = None,
         report: Callable[[Path], Any] | None = None,
     ) -> Outcome:
         """Prepare the mentors and teach the students.
@@ -71,11 +73,12 @@ class Session:
             resume: go on with what is in the folder. A run that torchrun starts again does so by itself.
             command: what was typed, for the record.
             again: what the user types to go on after an interruption.
+            anew: what the user types to begin again with other keys in another folder; None: Python's arguments.
             report: called with the folder when all is done, on the first rank.
 
         Raises:
             UserError: what is wrong, before any work.
-            RunStopped, Interrupted: the mentors could not be prepared, the disk is full, a signal.
+            RunStopped, Diverged, Interrupted: the mentors could not be prepared, the disk is full, a signal.
         """
         by_torchrun = not resume and restarted(self.out)
         check_run(self.out, self.recipe, resume or by_torchrun)
@@ -91,7 +94,7 @@ class Session:
                 runtime.ranks.again = again
                 self.notify({"event": "opened"})
                 warn = partial(self._say, "warning")
-                work = Experiment(networks, bank_plan, sizes, self.out, resume, self.notify, warn, command)
+                work = Experiment(networks, bank_plan, sizes, self.out, resume, self.notify, warn, command, anew)
                 outcome = work.run()
         if report is not None and runtime.is_zero:
             report(self.out)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from classroomkd import __version__, bank, methods, models
 from classroomkd._sums import write_listed
 from classroomkd.classroom import Classroom, Mentor, Method
+from classroomkd.errors import Diverged
+from classroomkd.run import diverged
 from classroomkd.run.finished import BEST, EMA, ENTRY, LAST, TEACHING, read_back
 from classroomkd.run.mentor_cache import open_bank
 from classroomkd.run.mentor_record import MentorRecord, calibration_of, load_mentor, ready_mentor
@@ -138,10 +140,15 @@ def teach_student(
 
     Returns:
         Its entry in ``summary.json``.
+
+    Raises:
+        Diverged: the training did, now or in an earlier attempt.
     """
     context, folder = networks.context, seed_folder(out, arm, seed)
     if resume and (entry := read_back(networks, arm, seed, folder, notify)) is not None:
         return entry
+    if resume and (before := diverged.recall(folder)) is not None:
+        raise before
     classroom = build_classroom(networks, bank_plan, arm, seed, mentors)
     training = Training(
         context.runtime,
@@ -161,7 +168,14 @@ def teach_student(
         on_bad_mentor=context.recipe.on_bad_mentor,
         label=f"arm '{arm.label}'" if seed == context.recipe.seeds[0] else "",
     )
-    return _finish(networks, arm, seed, classroom, training.run(resume=resume), folder)
+    try:
+        result = training.run(resume=resume)
+    except Diverged as error:
+        if context.runtime.is_zero:
+            diverged.remember(folder, error)
+        context.runtime.barrier()
+        raise
+    return _finish(networks, arm, seed, classroom, result, folder)
 
 
 def _preprocessing(context: RunContext) -> dict[str, Any]:

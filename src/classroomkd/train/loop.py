@@ -37,7 +37,8 @@ class Training(Prepared):
         """Train to the last epoch.
 
         Raises:
-            RunStopped: a loss that is not finite (names the term); the last good checkpoint is kept.
+            Diverged: a loss that is not finite (names the term); the last good checkpoint is kept.
+            RunStopped: the same, and a mentor's answers are the reason.
             Interrupted, KeyboardInterrupt: a signal; the update was finished and a checkpoint written.
         """
         with stopping.patient():

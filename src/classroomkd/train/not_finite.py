@@ -7,13 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from classroomkd.errors import RunStopped, everywhere
+from classroomkd.errors import Diverged, everywhere
 from classroomkd.train.watch import OR_SKIP, REMEDY, Found, Watch, sentence, told
 
 if TYPE_CHECKING:
+    from classroomkd.recipe import TrainSpec
     from classroomkd.train.progress import Progress
 
-__all__ = ["NotFinite"]
+__all__ = ["NotFinite", "advice"]
+
+
+def advice(spec: TrainSpec, section: str = "train") -> str:
+    """What may help a training that diverged and is not what it does already, with the keys of its section."""
+    keys = [f"a lower {section}.lr"]
+    keys += [f"{section}.clip=5"] if spec.clip is None else []
+    keys += ["train.precision=fp32"] if spec.precision != "fp32" else []
+    return f"Try {' or '.join(keys)}"
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,7 @@ class NotFinite:
         folder: of the training's checkpoints, or None.
         notify: called with progress events.
         on_bad_mentor: what to do where a mentor's answer is not finite: leave it out, or stop.
+        advice: what to try where a training diverged.
     """
 
     progress: Progress
@@ -33,28 +43,33 @@ class NotFinite:
     folder: Path | None
     notify: Callable[[dict[str, Any]], None]
     on_bad_mentor: Literal["skip", "stop"]
+    advice: str = ""
 
     def mentors(self, found: Found) -> None:
         """Mentors whose answers were not finite since the last flush: a note, or the end."""
         for name, one in found.items():
             self.notify(told(name, one))
         if found and self.on_bad_mentor == "stop":
-            raise self._stopped(_named(found), REMEDY + OR_SKIP)
+            raise everywhere(self._sentence(_named(found), REMEDY + OR_SKIP))
 
     def terms(self, bad: list[str]) -> None:
-        """Loss terms that were not finite, or the weights: the end. None: nothing happens."""
+        """Loss terms that were not finite, or the weights: the end. None: nothing happens.
+
+        Raises:
+            Diverged: and no mentor's answer is the reason.
+        """
         if not bad:
             return
         why = f"the term '{bad[0]}' is not finite"
         if self.watch is not None and self.watch.total:  # then it is not the learning rate
-            raise self._stopped(f"{why}, and {_named(self.watch.total)}", REMEDY)
-        raise self._stopped(why, "Try a lower train.lr, train.clip=5, or train.precision=fp32")
+            raise everywhere(self._sentence(f"{why}, and {_named(self.watch.total)}", REMEDY))
+        raise Diverged(self._sentence(why, self.advice))
 
-    def _stopped(self, why: str, remedy: str) -> RunStopped:
+    def _sentence(self, why: str, remedy: str) -> str:
         kept = ""
         if self.folder is not None and (path := self.folder / "checkpoints" / "last.pt").exists():
             kept = f"; the last good checkpoint is kept at {path}"
-        return everywhere(
+        return (
             f"training stopped at epoch {self.progress.position:.2f}, step {self.progress.step}: {why}{kept}. {remedy}"
         )
 

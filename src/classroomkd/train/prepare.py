@@ -19,7 +19,7 @@ from classroomkd.train.inputs import Batches, Inputs, left_out
 from classroomkd.train.learner import untouched
 from classroomkd.train.memory_format import settle
 from classroomkd.train.metrics_log import open_log
-from classroomkd.train.not_finite import NotFinite
+from classroomkd.train.not_finite import NotFinite, advice
 from classroomkd.train.optim import learning_rate
 from classroomkd.train.progress import Progress
 from classroomkd.train.runtime import Runtime
@@ -59,6 +59,7 @@ class Prepared:
         notify: called with progress events.
         measure: whether the step is timed against the student alone first, and the mentors' gradient is.
         label: what sentences for the user call this training; empty: what is said once for all seeds is left out.
+        section: of the recipe that says how it is trained, for messages.
         on_bad_mentor: what to do where a mentor's answer is not finite: leave it out, or stop.
         evaluate_fn: scores a network on a part; None: accuracy by class.
         extra_sizes: (H, W) at which mentors want the views drawn, beside the student's own.
@@ -80,6 +81,7 @@ class Prepared:
     notify: Notify = _silent
     measure: bool = True
     label: str = ""
+    section: str = "train"
     on_bad_mentor: Literal["skip", "stop"] = "skip"
     evaluate_fn: EvaluateFn | None = None
     extra_sizes: Sequence[tuple[int, int]] = ()
@@ -125,7 +127,9 @@ class Prepared:
         )
         self.record = self.runner.record
         self.rate = learning_rate(spec)
-        self.not_finite = NotFinite(self.progress, self.record.watch, self.folder, self.notify, self.on_bad_mentor)
+        self.not_finite = NotFinite(
+            self.progress, self.record.watch, self.folder, self.notify, self.on_bad_mentor, advice(spec, self.section)
+        )
 
     def _first_inputs(self) -> torch.Tensor:
         return self.inputs(next(self.batches.epoch(0))["pixels"])
