@@ -51,6 +51,44 @@ def test_changed_images_are_refused(tmp_path: Path, quick: list[str], smoke: str
     assert "other images" in capsys.readouterr().err
 
 
+def test_data_may_move(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
+    for c, label in enumerate("abc"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(14):
+            Image.fromarray(np.full((32, 32, 3), 20 * c + i, np.uint8)).save(tmp_path / "photos" / label / f"{i}.png")
+    words = [w for w in quick if "options" not in w and "samples" not in w]
+    words += ["mentors=[]", "method=none", "train.epochs=1", "student.samples=null", "--out", str(tmp_path / "run")]
+
+    def run(place: str, *more: str) -> tuple[int, str]:
+        capsys.readouterr()
+        code = main(["run", smoke, *words, f"data=imagefolder:{tmp_path / place}", "--quiet", *more])
+        return code, capsys.readouterr().err
+
+    assert run("photos")[0] == 0
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    code, said = run("elsewhere", "seeds=[0,1]", "--resume")
+    assert code == 0
+    assert "note: data.source: read from another place than before, with the same content" in said
+    assert [e["seed"] for e in json.loads((tmp_path / "run" / "summary.json").read_text())["entries"]] == [0, 1]
+    assert "another place" not in run("elsewhere", "seeds=[0,1]", "--resume")[1]  # it is the recipe's now
+    shutil.copytree(tmp_path / "elsewhere", tmp_path / "changed")
+    (tmp_path / "changed" / "a" / "3.png").unlink()
+    before = (tmp_path / "run" / "recipe.yaml").read_text()
+    code, said = run("changed", "--resume")
+    assert code == 2
+    assert "other images or another split" in said
+    assert "read from another place now (data.source)" in said
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == before
+    (tmp_path / "run" / "data.json").unlink()
+    code, said = run("changed", "--resume")
+    assert code == 2
+    assert "data.source differ(s)" in said
+    assert run("changed", "data.val_fraction=0.3", "--resume")[0] == 2  # everything else is compared as ever
+    other = main(["run", smoke, *words, "data=digits", "--quiet", "--resume"])
+    assert other == 2
+    assert "data.source" in capsys.readouterr().err
+
+
 def test_two_processes_do_not_share_a_folder(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
     import multiprocessing
 

@@ -21,6 +21,7 @@ from classroomkd.errors import RunStopped, UserError
 from classroomkd.methods.none import Alone
 from classroomkd.recipe import TrainSpec
 from classroomkd.train import step_cost as floor
+from classroomkd.train.ema import too_slow
 from classroomkd.train.inputs import Batches, Inputs
 from classroomkd.train.loop import Result, Training
 from classroomkd.train.optim import learning_rate
@@ -255,6 +256,32 @@ def test_nan_stops_names_the_term_and_keeps_the_last_good_checkpoint(
     state = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
     assert state["progress"]["epoch"] == 1
     assert all(v.isfinite().all() for v in state["student"].values() if v.is_floating_point())
+
+
+@pytest.mark.parametrize(
+    ("decay", "updates", "says"),
+    [
+        (None, 1, ""), (0.9, 30, ""), (0.999, 3000, ""),
+        (0.9999, 120, "train.ema=0.9999 averages over about 10,000 steps and the training has 120: "),
+        (0.999, 500, "try train.ema=0.98"), (0.9, 5, "try train.ema=null"),
+    ],
+)  # fmt: skip
+def test_an_average_slower_than_its_training_is_named(decay: float | None, updates: int, says: str) -> None:
+    assert says in too_slow(decay, updates)
+    assert bool(too_slow(decay, updates)) == bool(says)
+
+
+def test_a_training_says_so_once_for_all_seeds(images: Any, runtime: Runtime) -> None:
+    spec = TrainSpec(epochs=1, batch_size=32, ema=0.9999, accumulate=2)
+    for label, expected in (("arm 'x'", 1), ("", 0)):
+        told: list[dict[str, Any]] = []
+        Training(
+            runtime, Classroom(net(), [], "none"), images.train, None,
+            data.make_views("crop_flip", view_seed=0, image_size=images.shape[1:]),
+            Inputs(images.mean, images.std, runtime.device), spec,
+            images.classes, 0, None, told.append, False, label=label,
+        ).run()  # fmt: skip
+        assert sum("train.ema" in event.get("text", "") for event in told) == expected
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

@@ -217,7 +217,7 @@ class Experiment:
         self.notify({"event": "done", "job": job.name, "mentor": record, "error": str(error) if error else None})
 
     def _check_mentors(self, mentors: tuple[dict[str, Any], ...]) -> None:
-        """A mentor near chance is usually a wrong checkpoint or another class order."""
+        """A mentor near chance is usually a wrong checkpoint, or its classes come in another order."""
         mode, n = self.networks.context.recipe.check_mentors, len(self.networks.context.data.val)
         if mode == "off":
             return
@@ -226,7 +226,7 @@ class Experiment:
         for m in mentors:
             if measure.rank(m["val_accuracy"]) > measure.rank(limit):
                 continue
-            remedy = "wrong weights, another class order, or another normalisation?"
+            remedy = runner.suspects
             if m["samples"] is not None:
                 remedy = "it was trained by this run and has learned little (epochs, samples, label noise)"
             scored = f"{runner.val_metric} {measure.text(m['val_accuracy'])} on {n} validation {runner.samples}"

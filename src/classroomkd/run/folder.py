@@ -7,19 +7,19 @@ import os
 import platform
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from pydantic import BaseModel, Field, TypeAdapter
 
 from classroomkd import methods
 from classroomkd._files import open_lock, refuse_links_below, writing
 from classroomkd._locks import Held, hold
-from classroomkd._stored import read_json, read_yaml
+from classroomkd._stored import read_json
 from classroomkd._sums import SUMS, write_listed
 from classroomkd.errors import UserError
+from classroomkd.run.recipe_changes import differences, moved
 
 if TYPE_CHECKING:
     from classroomkd.recipe import Arm, Recipe
@@ -60,7 +60,7 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
             f"{out} is no run folder: there are files in it, and no recipe.yaml. Nothing in it is replaced: choose "
             "another --out, or put its recipe.yaml back"
         )
-    changed = _differences(stored, recipe)
+    changed = differences(stored, recipe)
     old, task = list[str](), recipe.task.name
     for arm in recipe.arms():
         arm_file = out / arm.slug / "arm.json"
@@ -95,12 +95,18 @@ def check_data(out: Path, context: RunContext) -> None:
     """Whether a run folder was made with these very images and parts; ids would shift otherwise.
 
     Raises:
-        UserError: it was not.
+        UserError: it was not; or it does not say, and the recipe reads from another place.
     """
-    if first_rank() and (stored := stored_data(out)) is not None and stored.model_dump() != data_identity(context):
+    if not first_rank():
+        return
+    stored, other = stored_data(out), moved(out / "recipe.yaml", context.recipe)
+    if stored is None and other:
+        raise UserError(f"{out} was made by another recipe: {', '.join(other)} differ(s), and it has no data.json")
+    if stored is not None and stored.model_dump() != data_identity(context):
+        elsewhere = f", which are read from another place now ({', '.join(other)})" if other else ""
         raise UserError(
-            f"{out} was made with other images or another split of '{context.data.name}' than there are now; put them "
-            f"back, or choose another --out{_padded(out, context.data.resize)}"
+            f"{out} was made with other images or another split of '{context.data.name}' than there are "
+            f"now{elsewhere}; put them back, or choose another --out{_padded(out, context.data.resize)}"
         )
 
 
@@ -224,36 +230,3 @@ def restarted(out: Path) -> bool:
     if own is None or not isinstance(stored, dict) or stored.get("run_id") != own["run_id"]:
         return False
     return own["run_id"] != "none" or stored.get("agent") == own["agent"]
-
-
-_OF_NO_WEIGHT = {
-    f"{part}.{key}" for part in ("train", "mentor_train") for key in ("checkpoint_minutes", "keep_checkpoints")
-}
-# What may change.
-_FREE = {"workers", "threads", "device", "devices", "cache", "seeds", "methods", "method", "name", "on_bad_mentor"}
-
-
-def _differences(stored: Path, recipe: Recipe) -> list[str]:
-    """Keys of the recipe that differ from the stored one and matter for what is already there."""
-    from classroomkd.recipe import SCHEMA, Recipe, recipe_yaml
-
-    before = read_yaml(stored, remedy="put it back, or choose another --out")
-    if before.get("schema") == 1 and isinstance(
-        before.get("data"), dict
-    ):  # whether another rule made other pixels is asked by the images (``check_data``)
-        before |= {"schema": SCHEMA, "data": {**before["data"], "resize": recipe.data.resize}}
-    now = yaml.safe_load(recipe_yaml(recipe))
-    with suppress(Exception):  # keys that have come since count as their defaults; of values of any kind
-        before = yaml.safe_load(recipe_yaml(Recipe.model_validate(before)))
-    changed = {
-        f"{key}.{inner}" if inner else key
-        for key in (set(before) | set(now)) - _FREE
-        for inner in _inner(before.get(key), now.get(key))
-    }
-    return sorted(changed - _OF_NO_WEIGHT)
-
-
-def _inner(a: Any, b: Any) -> list[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        return [k for k in sorted(set(a) | set(b)) if a.get(k) != b.get(k)]
-    return [""] if a != b else []

@@ -22,6 +22,7 @@ from classroomkd.run.folder import check_run, first_rank, open_run, restarted
 from classroomkd.run.networks import Networks
 from classroomkd.run.opening import open_context
 from classroomkd.run.plan import forecast, plan
+from classroomkd.run.recipe_changes import moved
 from classroomkd.train import stopping
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Session:
             runtime = networks.context.runtime
             resume = runtime.any(resume or by_torchrun)
             bank_plan, sizes = check(networks, self.out if resume else None)
+            if resume and (places := moved(self.out / "recipe.yaml", self.recipe)):
+                self._say("note", f"{', '.join(places)}: read from another place than before, with the same content")
             check_space(networks, bank_plan, self.out)
             if (bank := forecast(networks, bank_plan, sizes)) is not None:
                 self.notify({"event": "forecast", "bank": bank})

@@ -47,9 +47,11 @@ class TaskRunner(ABC):
         context: of the run.
         networks: of the run.
         samples: what they are called, for messages.
+        suspects: what may be wrong with a mentor near chance, for messages.
     """
 
     samples: ClassVar[str] = "images"
+    suspects: ClassVar[str] = "wrong weights, or another normalisation or size (mean, std, size)?"
 
     def __init__(self, context: RunContext, networks: NetworkSource) -> None:
         self.context, self.networks = context, networks
@@ -124,7 +126,7 @@ class TaskRunner(ABC):
 
     @abstractmethod
     def chance(self) -> tuple[float, str]:
-        """The score at or below which a mentor has learned nothing, and words for it."""
+        """The score at or below which a mentor has learned nothing, and words for it; below the best score there is."""
 
     def check_top(self, top: int | None) -> None:
         """Refuse ``bank: …,top=K`` for answers that are not one distribution over classes.

@@ -8,7 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Average"]
+__all__ = ["Average", "too_slow"]
+
+LEFT = 0.05  # the share of its first weights that an average may end with
+
+
+def too_slow(decay: float | None, updates: int) -> str:
+    """What a user should read about an average that is slower than its training; empty where it is not.
+
+    Args:
+        decay: ``train.ema``.
+        updates: steps of the optimiser in the whole training.
+    """
+    if decay is None or decay**updates <= LEFT:
+        return ""
+    fits = f"train.ema={1 - 10 / updates:.3g}" if updates >= 20 else "train.ema=null"
+    return (
+        f"train.ema={decay:g} averages over about {1 / (1 - decay):,.0f} steps and the training has {updates:,}: the "
+        f"averaged student stays near its first weights; try {fits}"
+    )
 
 
 class Average:

@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     # Pixels, target, ids and views, and the space with what else these views show.
     _Found = tuple[tuple[Tensor, Tensor, Tensor, Tensor], Views]
 
-__all__ = ["Batches", "Inputs", "batch_sizes", "extra_size_key", "extra_size_of", "left_out", "shared", "uneven"]
+__all__ = [
+    "Batches",
+    "Inputs",
+    "batch_sizes",
+    "extra_size_key",
+    "extra_size_of",
+    "left_out",
+    "shared",
+    "uneven",
+    "updates",
+]
 
 _SIGHT = "pixels at "
 
@@ -94,6 +104,11 @@ def left_out(dropped: int, samples: int, spec: TrainSpec) -> str | None:
     why = "a batch of one has no statistics" if dropped == 1 else "too few for a batch of their own"
     why = "train.drop_last=true" if spec.drop_last is True else f"{why}; train.drop_last=false keeps them"
     return f"every epoch leaves out {dropped} of {samples} training samples, each time others: {why}"
+
+
+def updates(batches: int, spec: TrainSpec) -> int:
+    """Steps of the optimiser in a training of so many batches an epoch."""
+    return -(-batches // spec.accumulate) * spec.epochs
 
 
 class Batches:

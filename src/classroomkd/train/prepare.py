@@ -14,8 +14,9 @@ from classroomkd.bank import Bank
 from classroomkd.classroom import Classroom
 from classroomkd.data import FixedViews
 from classroomkd.train import checkpoint, stopping
+from classroomkd.train.ema import too_slow
 from classroomkd.train.gradient_scale import Scale, loud, measure
-from classroomkd.train.inputs import Batches, Inputs, left_out
+from classroomkd.train.inputs import Batches, Inputs, left_out, updates
 from classroomkd.train.learner import untouched
 from classroomkd.train.memory_format import settle
 from classroomkd.train.metrics_log import open_log
@@ -109,6 +110,8 @@ class Prepared:
         self.progress = Progress(spec.epochs, len(batches), self.higher_is_better)
         note = left_out(batches.dropped, len(self.part), spec)
         if runtime.is_zero and note is not None:
+            self.notify({"event": "note", "text": note})
+        if self.label and (note := too_slow(spec.ema, updates(len(batches), spec))):
             self.notify({"event": "note", "text": note})
         torch.manual_seed(self.seed + 7919)
         last = bool(spec.channels_last)

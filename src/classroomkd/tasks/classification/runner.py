@@ -34,6 +34,10 @@ class ClassificationRunner(TaskRunner):
     """Single-label classification."""
 
     metric = "accuracy"
+    suspects = (
+        "wrong weights, another order of classes or some of them only (classes: [...] names its own, in its order), or "
+        "another normalisation or size (mean, std, size)?"
+    )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -188,9 +192,17 @@ class ClassificationRunner(TaskRunner):
         return calibration_of(answers_MN, target)
 
     def chance(self) -> tuple[float, str]:
-        """See the base: three standard errors above guessing."""
-        share, n = 1 / len(self.classes), len(self.context.data.val)
-        return share + 3 * (share * (1 - share) / max(n, 1)) ** 0.5, f"chance is {share:.1%}"
+        """See the base: three standard errors above always answering the largest class.
+
+        Where the part is so small that this is more than all of it, the share of that class itself; nobody is below it
+        where there is one class only.
+        """
+        target = self.context.data.val.target
+        n = max(len(target), 1)
+        share = int(torch.bincount(target, minlength=1).max()) / n
+        limit = share + 3 * (share * (1 - share) / n) ** 0.5
+        words = f"chance is {share:.1%} (the largest class alone)"
+        return (limit if limit < 1 else share if share < 1 else -1.0), words
 
 
 def _class_name(name: str, classes: tuple[str, ...]) -> str:
