@@ -30,6 +30,10 @@ def notes(recipe: RecipeKeys) -> list[str]:
     entries = [
         (entry, train) for arm, train in (*((arm, recipe.train) for arm in recipe.grid), *taught) for entry in arm
     ]
+    student = recipe.student
+    loaded = student.checkpoint is not None or getattr(student, "weights", None) is not None
+    if recipe.train.freeze and not loaded and ":" not in student.model:
+        sentences.append("train.freeze keeps random weights as they are: the student starts without any of its own")
     sentences += _idle_taps(recipe, [entry for entry, _ in entries])
     for entry, train in entries:
         sentences += [*_idle_options(entry, recipe.task.name), *_odd_schedule(entry, train.epochs)]

@@ -1,7 +1,8 @@
 """A recipe with nothing left to guess: inherited training keys and the methods' default options written in.
 
 Training keys are inherited in layers, the later winning: the defaults, ``train``, ``mentor_train``, a mentor's own
-``train``. Where a layer changes ``schedule``, the keys that only the old schedule reads are not inherited.
+``train``. Where a layer changes ``schedule``, the keys that only the old schedule reads are not inherited. Mentors
+do not inherit what is said of the student's own parts (``freeze``, ``layer_decay``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import partial
 from classroomkd import tasks
 from classroomkd.data.spec import RESIZE
 from classroomkd.recipe.schema import MentorTrain, MethodSpec, Recipe, TaughtBy
-from classroomkd.recipe.training import ONLY_WITH, TrainSpec
+from classroomkd.recipe.training import OF_ONE_NETWORK, ONLY_WITH, TrainSpec
 
 __all__ = ["inherit", "resolve", "training_layers"]
 
@@ -31,7 +32,8 @@ def training_layers(
     train: TrainSpec, mentor_train: TrainSpec | None, mentors: list[TrainSpec | None]
 ) -> tuple[TrainSpec, list[MentorTrain]]:
     """The mentors' defaults and every mentor's training with all keys inherited."""
-    defaults = inherit(train, mentor_train)
+    own = {key: TrainSpec.model_fields[key].default for key in OF_ONE_NETWORK}
+    defaults = inherit(train.model_copy(update=own), mentor_train)
     return TrainSpec.model_validate(defaults.model_dump(include=set(TrainSpec.model_fields))), [
         inherit(defaults, own) for own in mentors
     ]

@@ -8,11 +8,16 @@ from pydantic import Field
 
 from classroomkd._section import Section
 
-__all__ = ["ONLY_WITH", "Listed", "MentorTrain", "Section", "TrainSpec"]
+__all__ = ["LATER", "OF_ONE_NETWORK", "ONLY_WITH", "Listed", "MentorTrain", "Section", "TrainSpec"]
 
 Listed = Field(strict=False)  # YAML's lists are accepted where the model holds a tuple
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+# Keys that say how one network with weights is trained on: mentors do not inherit the student's.
+OF_ONE_NETWORK = ("layer_decay", "freeze")
+# Keys that came later: at their default they enter no key of what was trained before.
+LATER = ("no_decay", *OF_ONE_NETWORK)
 
 # Which keys only one choice of another key reads.
 ONLY_WITH: dict[str, tuple[str, str]] = {
@@ -34,7 +39,20 @@ class TrainSpec(Section):
     lr: float = Field(default=0.05, gt=0, description="Learning rate after warm-up.")
     momentum: Fraction = Field(default=0.9, description="Momentum of sgd.")
     nesterov: bool = Field(default=False, description="Nesterov's form of momentum.")
-    weight_decay: float = Field(default=5e-4, ge=0, description="Weight decay on all parameters.")
+    weight_decay: float = Field(default=5e-4, ge=0, description="Weight decay; on all parameters but for no_decay.")
+    no_decay: Literal["none", "norm_bias"] = Field(
+        default="none", description="What has no weight decay; norm_bias: biases and the parameters of normalisations."
+    )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="Factor of the rate a stage further from the head: lr × layer_decay^depth, the head's depth being "
+        "0 and the last stage's 1; null: one rate. Not inherited by mentors.",
+    )
+    freeze: Annotated[tuple[str, ...], Listed] = Field(
+        default=(),
+        description="Parts that stay as they are: @stage:I, @penultimate (all before the classifier) or a submodule's "
+        "name. Their BatchNorms stay in evaluation mode. Not inherited by mentors.",
+    )
     schedule: Literal["multistep", "cosine", "constant"] = Field(
         default="multistep", description="Shape of the learning rate."
     )

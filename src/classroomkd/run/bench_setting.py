@@ -70,10 +70,12 @@ def alone(networks: Networks, last: bool) -> StepRunner:
 def _step_runner(networks: Networks, room: Classroom, last: bool) -> StepRunner:
     context, spec = networks.context, networks.context.recipe.train
     inputs = Inputs(context.inputs.mean, context.inputs.std, context.runtime.device, last)
-    runner = step_context(context.runtime, room, inputs, spec, topics=len(context.classes), last=last)
+    runner = step_context(
+        context.runtime, room, inputs, spec, topics=len(context.classes), last=last, example=context.blank
+    )
     set_learning_rate(runner.raw_optimizer, 1e-6)  # the update is timed, and must not carry the networks off
     runner.progress.batches = len(Batches(context.student_part, context.base_views, spec.batch_size, 0))
-    room.train()
+    runner.train()
     return runner
 
 

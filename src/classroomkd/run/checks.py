@@ -20,6 +20,7 @@ from classroomkd.run.mentor_data import mentor_part
 from classroomkd.run.students import untrained_classroom
 from classroomkd.train.inputs import batch_sizes, uneven
 from classroomkd.train.optimize import check_compiler
+from classroomkd.train.parts import check_parts, one_rule
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +76,7 @@ def check(
     attempt(partial(_check_places, networks))
     attempt(bank)
     attempt(student)
+    attempt(partial(check_parts, networks.blank_student(), recipe.train, context.blank, "train"))
     attempt(partial(_check_batches, networks, None))
     for index, spec in enumerate(recipe.mentors):
         attempt(partial(mentor, index, spec))
@@ -134,6 +136,9 @@ def _check_training(networks: Networks, index: int) -> None:
         raise UserError(f"mentors.{index}: nothing in '{spec.model}' can be trained; give checkpoint: FILE")
     if len(part) < 2:
         raise UserError(f"mentors.{index}.train leaves {len(part)} samples to train on; it needs at least 2")
+    shape = (2, context.data.shape[0], *(spec.shape or context.data.shape[1:]))
+    blank = partial(torch.zeros, shape, device=context.runtime.device)
+    check_parts(networks.mentor(spec.name), context.mentor_train(index), blank, f"mentors.{index}.train")
     _check_batches(networks, index)
 
 
@@ -178,12 +183,17 @@ def _check_optimizer(method: Method, train: TrainSpec, who: str, where: str) -> 
     """Refuse an optimiser that the method cannot follow.
 
     Raises:
-        UserError: virtual steps with anything but SGD.
+        UserError: virtual steps with anything but SGD, or with rates and decays that differ between parameters.
     """
     if method.needs.sgd and train.optimizer != "sgd":
         raise UserError(
             f"{who}: its virtual steps are SGD's, {where}.optimizer is {train.optimizer}; set "
             f"{where}.optimizer=sgd and an lr for it (0.05 is usual)"
+        )
+    if method.needs.sgd and not one_rule(train):
+        raise UserError(
+            f"{who}: its virtual steps follow one rule for all parameters; set {where}.layer_decay=null and "
+            f"{where}.no_decay=none"
         )
 
 

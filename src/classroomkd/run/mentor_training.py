@@ -16,6 +16,7 @@ from classroomkd._files import may_write, open_lock, refuse_links, refuse_links_
 from classroomkd._locks import hold
 from classroomkd._sums import damage, is_listed, write_listed
 from classroomkd.errors import UserError
+from classroomkd.recipe.training import LATER, TrainSpec
 from classroomkd.run import assistants
 from classroomkd.run.fingerprint import content_key, network_fingerprint
 from classroomkd.run.finished import made_again
@@ -127,7 +128,7 @@ def _key(networks: Networks, index: int, module: nn.Module, part: Part, teachers
         version=1,
         model=spec.model,
         classes=context.classes,
-        train=train.model_dump(mode="json", exclude={"checkpoint_minutes", "keep_checkpoints"}),  # of no weight
+        train=_of_weight(train),
         data=context.data.fingerprint,
         parts=[part.digest(), context.data.val.digest()],
         shape=context.data.shape,
@@ -139,6 +140,12 @@ def _key(networks: Networks, index: int, module: nn.Module, part: Part, teachers
         **assistants.lineage(spec, teachers, runner.taught_by()),
         **_own_form(context, spec),
     )
+
+
+def _of_weight(train: TrainSpec) -> dict[str, Any]:
+    """What of a training section the weights depend on; keys that came later only where they change something."""
+    usual = {key for key in LATER if getattr(train, key) == TrainSpec.model_fields[key].default}
+    return train.model_dump(mode="json", exclude={"checkpoint_minutes", "keep_checkpoints", *usual})
 
 
 def _train(

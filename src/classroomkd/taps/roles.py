@@ -144,6 +144,47 @@ class Survey:
         self._node(place)
         return canonical(self.module, place)
 
+    def stage_of(self, name: str) -> int:
+        """The stage that a module's own weights act in: the first that ends with it or behind it; the number of stages
+        where it comes after the last (the head).
+
+        What holds others acts where the first of them does (a class token, positions); what does not run by itself
+        (a layer whose weights another one reads) where its holder does. Without stages every layer with weights is one,
+        and the last of them the head.
+        """
+        rank = self._rank(name)
+        if self.stages:
+            ends = [self._node(stage.name).finished for stage in self.stages]
+            return sum(end < rank for end in ends)
+        ranks = {self._rank(other) for other, node in self._nodes.items() if node.layer._parameters}
+        return min(sum(other < rank for other in ranks), self.depth)
+
+    @cached_property
+    def depth(self) -> int:
+        """How many stages lie before the head, by :meth:`stage_of`."""
+        if self.stages:
+            return len(self.stages)
+        ranks = {self._rank(name) for name, node in self._nodes.items() if node.layer._parameters}
+        return max(len(ranks) - 1, 0)
+
+    def in_head(self, name: str) -> bool:
+        """Whether a module acts behind ``@penultimate``.
+
+        Raises:
+            UserError: this network has no such place.
+        """
+        self.find(_PENULTIMATE)
+        assert self._classifier is not None
+        return self._rank(name) >= self._classifier.finished
+
+    def _rank(self, name: str) -> int:
+        """When a module has done its work, among all; see :meth:`stage_of`."""
+        node = self._nodes[name]
+        while node is not self._root and not node.calls:
+            name = name.rpartition(".")[0]
+            node = self._nodes.get(name, self._root)
+        return min((child.finished for child in node.children), default=node.finished)
+
     def layout(self, place: str) -> Layout:
         """How the activation at a place lies in memory.
 

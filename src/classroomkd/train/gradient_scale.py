@@ -90,7 +90,7 @@ def measure(context: StepRunner, batch: Batch) -> Scale | None:
         return float((runtime.reduce(flat) / runtime.world).norm())
 
     with undone(context), classroom.rehearsal(method, store):
-        classroom.train()
+        context.train()
         lesson = context.aside(batch)
         terms = method(lesson)
         task, prediction = lesson.task, lesson.student.prediction

@@ -17,7 +17,7 @@ from classroomkd.classroom import Batch
 from classroomkd.train import checkpoint, stopping
 from classroomkd.train.gradient_scale import Scale
 from classroomkd.train.inputs import Inputs
-from classroomkd.train.optim import set_learning_rate
+from classroomkd.train.optim import set_learning_rate, whole_rate
 from classroomkd.train.prepare import Notify, Prepared
 from classroomkd.train.result import Result
 from classroomkd.train.scoring import Score, evaluate
@@ -51,7 +51,7 @@ class Training(Prepared):
     def train(self) -> None:
         """From where the training stands to its last epoch."""
         progress, ranks = self.progress, self.runtime.ranks
-        self.classroom.train()
+        self.runner.train()
         phase: str | None = "first step"  # which may compile
         while progress.epoch < self.spec.epochs:
             ranks.move("opening an epoch")
@@ -117,7 +117,7 @@ class Training(Prepared):
             "step": self.progress.step,
             "epoch": round(self.progress.position, 4),
             **{k: interval[k] for k in ("loss", "terms", "mentors")},
-            "lr": self.runner.raw_optimizer.param_groups[0]["lr"],
+            "lr": whole_rate(self.runner.raw_optimizer),
             "seconds": round(self.timer.seconds, 3),
             "data_wait": round(self.timer.share_waited(), 4),
             "x_floor": self.cost.interval(),

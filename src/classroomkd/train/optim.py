@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+
+from classroomkd.train.parts import groups, one_rule
 
 if TYPE_CHECKING:
     from classroomkd.classroom import Classroom
     from classroomkd.recipe import TrainSpec
 
-__all__ = ["build_optimizer", "learning_rate", "milestones", "set_learning_rate"]
+__all__ = ["build_optimizer", "learning_rate", "milestones", "set_learning_rate", "whole_rate"]
 
 
-def build_optimizer(classroom: Classroom, spec: TrainSpec) -> torch.optim.Optimizer:
+def build_optimizer(
+    classroom: Classroom, spec: TrainSpec, example: Callable[[], Tensor] | None = None
+) -> torch.optim.Optimizer:
     """SGD or AdamW over all parameters that require gradients, fused where device and precision allow it.
 
     Not in fp16: its scaler skips steps, a skipped first step leaves the fused SGD's momentum unset, and Fabric clips no
     gradients for an optimiser that unscales by itself.
     Those that the method updates by itself (``Method.meta_parameters``) are left out. Weight decay acts on all of
-    them, biases and norms included, as in the benchmark recipes.
+    them, biases and norms included, as in the benchmark recipes, unless ``no_decay`` says otherwise; ``layer_decay``
+    gives stages rates of their own, for which ``example`` gives a batch of the student's inputs.
     """
     own = {id(p) for p in classroom.method.meta_parameters()}
     trainable = [p for p in classroom.parameters() if p.requires_grad and id(p) not in own]
     plain = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in trainable)
     fused = bool(trainable) and plain and spec.precision != "fp16"
+    what: Any = trainable
+    if not one_rule(spec):
+        assert example is not None or spec.layer_decay in (None, 1.0)
+        what = groups(trainable, classroom, classroom.student, spec, example or (lambda: torch.empty(0)))
     if spec.optimizer == "adamw":
-        return torch.optim.AdamW(trainable, lr=spec.lr, weight_decay=spec.weight_decay, fused=fused)
+        return torch.optim.AdamW(what, lr=spec.lr, weight_decay=spec.weight_decay, fused=fused)
     return torch.optim.SGD(
-        trainable,
+        what,
         lr=spec.lr,
         momentum=spec.momentum,
         nesterov=spec.nesterov,
@@ -40,9 +50,15 @@ def build_optimizer(classroom: Classroom, spec: TrainSpec) -> torch.optim.Optimi
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give all groups of parameters a learning rate."""
+    """Give all groups of parameters a learning rate, or their share of it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["scale"] if "scale" in group else rate
+
+
+def whole_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The learning rate that groups have their share of."""
+    first = optimizer.param_groups[0]
+    return float(first["lr"] / first["scale"]) if "scale" in first else float(first["lr"])
 
 
 def milestones(spec: TrainSpec) -> list[float]:

@@ -17,7 +17,6 @@ from classroomkd.train import checkpoint, stopping
 from classroomkd.train.ema import too_slow
 from classroomkd.train.gradient_scale import Scale, loud, measure
 from classroomkd.train.inputs import Batches, Inputs, left_out, updates
-from classroomkd.train.learner import untouched
 from classroomkd.train.memory_format import settle
 from classroomkd.train.metrics_log import open_log
 from classroomkd.train.not_finite import NotFinite, advice
@@ -126,7 +125,7 @@ class Prepared:
             topics=len(self.classes),
             last=last,
             progress=self.progress,
-            untouched=untouched(classroom, self._first_inputs()) if runtime.world > 1 else (),
+            example=self._first_inputs,
         )
         self.record = self.runner.record
         self.rate = learning_rate(spec)

@@ -65,7 +65,7 @@ def each_answer(
 
     ``views`` says what an un-augmented sample looks like, at a mentor's own size too; None: as it is stored.
     """
-    was_training = network.training
+    trained = [layer for layer in network.modules() if layer.training]  # some may be frozen in evaluation mode
     network.eval()
 
     def ask(pixels: Tensor) -> Tensor:
@@ -82,7 +82,8 @@ def each_answer(
             answer = ask(pixels)
             yield answer, ask(pixels.flip(-1)) if mirror else None, target.to(answer.device)
     finally:
-        network.train(was_training)
+        for layer in trained:
+            layer.training = True
 
 
 def answers(

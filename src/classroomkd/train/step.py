@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from classroomkd.bank import LOGITS, Bank
 from classroomkd.classroom import Answers, Batch, Classroom, Inner, Lesson, StepInfo, inner_of, substituted
@@ -41,6 +41,7 @@ class StepRunner:
         compile: run the student through torch.compile.
         untouched: names of the student's parameters that no forward pass uses (:func:`.learner.untouched`); only under
             ranks.
+        still: layers that stay in evaluation mode (:func:`.parts.freeze`).
 
     Attributes:
         accumulated: backward passes since the last update.
@@ -60,7 +61,9 @@ class StepRunner:
         ema: float | None = None,
         compile: bool = False,
         untouched: Collection[str] = (),
+        still: Sequence[nn.Module] = (),
     ) -> None:
+        self.still = tuple(still)
         self.runtime, self.classroom, self.inputs, self.record = runtime, classroom, inputs, record
         self.progress = Progress() if progress is None else progress
         self.learner, self.optimizer = runtime.fabric.setup(Learner(classroom, compile, untouched), optimizer)
@@ -82,6 +85,12 @@ class StepRunner:
         self._lessons = None
         self.progress.step += 1
         return lesson
+
+    def train(self, mode: bool = True) -> None:
+        """Set the classroom's mode; what is frozen stays in evaluation mode."""
+        self.classroom.train(mode)
+        for layer in self.still:
+            layer.eval()
 
     def components(self) -> dict[str, Component]:
         """What makes up the state of the steps, by the name it has in a checkpoint."""

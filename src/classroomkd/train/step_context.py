@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
+from classroomkd.train.learner import untouched
 from classroomkd.train.meter import Record
 from classroomkd.train.optim import build_optimizer
+from classroomkd.train.parts import freeze
 from classroomkd.train.step import StepRunner
 from classroomkd.train.watch import Watch
 
@@ -31,7 +34,7 @@ def step_context(
     topics: int,
     last: bool,
     progress: Progress | None = None,
-    untouched: Collection[str] = (),
+    example: Callable[[], Tensor] | None = None,
 ) -> StepRunner:
     """The context of a classroom's steps, its student in its layout, with a new optimiser and record.
 
@@ -43,18 +46,20 @@ def step_context(
         topics: K of the record.
         last: whether the student is channels-last.
         progress: where the training stands; None: nothing is trained but tried, and mentors' answers are not watched.
-        untouched: names of the student's parameters that no forward pass uses; needed under ranks.
+        example: gives a batch of the student's inputs; needed under ranks, and for parts that are named by a role.
     """
     if last:
         classroom.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     reduce, join = (runtime.reduce, runtime.join) if runtime.world > 1 else (None, None)
+    still = freeze(classroom.student, spec, example) if example is not None else []
+    idle = untouched(classroom, example()) if runtime.world > 1 and example is not None else ()
     mentors, watch = classroom.mentors, None
     if progress is not None and classroom.method.needs.mentors > 0 and len(mentors):
         watch = Watch(mentors.names, classroom.task, runtime.device, reduce, join)
     return StepRunner(
         runtime,
         classroom,
-        build_optimizer(classroom, spec),
+        build_optimizer(classroom, spec, example),
         inputs,
         Record(len(mentors), topics, runtime.device, reduce, runtime.rank, watch),
         progress,
@@ -62,5 +67,6 @@ def step_context(
         clip=spec.clip,
         ema=spec.ema,
         compile=spec.compile,
-        untouched=untouched,
+        untouched=idle,
+        still=still,
     )

@@ -54,7 +54,7 @@ def probe(context: StepRunner, batch: Batch, rounds: int = 7) -> dict[str, float
         kinds["asked_ms"] = method, rehearsed(store, stored=False)
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
     with undone(context):
-        context.classroom.train()
+        context.train()
         began = time.perf_counter()
         for i in range(max(rounds // method.period, 2) + 1):
             for kind, (taught_by, answered_from) in kinds.items():
@@ -98,7 +98,7 @@ def undone(context: StepRunner) -> Iterator[None]:
         learner.load_state_dict(saved)
         checkpoint.set_rng_state(rng, device)
         progress.step = step
-        context.classroom.train(training)
+        context.train(training)
 
 
 def rehearsed(bank: FillOnMissCache, stored: bool | None) -> FillOnMissCache:
