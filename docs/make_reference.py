@@ -1,8 +1,10 @@
-"""Writes docs/reference.md from the recipe's JSON schema and the methods' options: python docs/make_reference.py."""
+"""Writes docs/reference.md from the recipe's JSON schema and the methods' options, and the schema itself as
+recipes/recipe.schema.json: python docs/make_reference.py."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,12 +18,14 @@ from classroomkd.recipe import json_schema
 from classroomkd.tasks import TASKS, offering
 
 PAGE = Path(__file__).with_name("reference.md")
+SCHEMA_FILE = Path(__file__).resolve().parents[1] / "recipes" / "recipe.schema.json"
 
 HEAD = """\
 # Every key of a recipe
 
 Written by `python docs/make_reference.py` from the schema that recipes are checked against; change it there, not here.
-`classroomkd list schema` prints the same schema as JSON, for editors. How the parts fit: [recipes](recipes.md).
+`classroomkd list schema` prints the same schema as JSON, for editors (`recipes/recipe.schema.json`). How the parts fit:
+[recipes](recipes.md).
 """
 
 OTHERWISE = {"name": "What tables and folders call it; the model's name when left out."}  # keys without a description
@@ -271,5 +275,11 @@ def reference() -> str:
     return "\n".join([*lines, *_methods(), *_pieces()]).rstrip() + "\n"
 
 
+def schema_text() -> str:
+    """The text of recipes/recipe.schema.json, which ``classroomkd list schema`` prints, too."""
+    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
 if __name__ == "__main__":
+    SCHEMA_FILE.write_text(schema_text())
     PAGE.write_text(reference())

@@ -195,6 +195,7 @@ def test_the_reference_is_up_to_date() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.reference() == (ROOT / "docs" / "reference.md").read_text(), "run: python docs/make_reference.py"
+    assert module.schema_text() == module.SCHEMA_FILE.read_text(), "run: python docs/make_reference.py"
 
 
 def test_options_networks_and_metrics_of_pose_are_the_real_ones() -> None:

@@ -42,7 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("classroomkd.cli.report:report", "Write a run's report page again."),
     "export": ("classroomkd.cli.export:export", "Write a student for use elsewhere."),
     "inspect": ("classroomkd.cli.inspect_:inspect", "A model's size, cost, and the names and shapes of its taps."),
-    "list": ("classroomkd.cli.listing:list_", "Methods, models, data, recipes and tasks at hand."),
+    "list": ("classroomkd.cli.listing:list_", "Methods, models, data, recipes, examples and tasks at hand."),
     "doctor": (
         "classroomkd.cli.doctor:doctor",
         "What is installed and works, and the commands that bring what is missing.",

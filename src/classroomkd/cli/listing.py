@@ -1,11 +1,13 @@
-"""``classroomkd list``: methods, models, data sources, recipes and tasks; nothing here imports torch."""
+"""``classroomkd list``: methods, models, data sources, recipes, examples and tasks; nothing here imports torch."""
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -69,6 +71,21 @@ def _first_comment(text: str) -> str:
     return " ".join(lines).split(". ")[0].rstrip(".")
 
 
+def _examples() -> list[Row]:
+    from classroomkd.recipe import example_files
+
+    return [{"name": name, "path": str(path), "summary": _opening(path)} for name, path in example_files().items()]
+
+
+def _opening(path: Path) -> str:
+    """The first sentence of a script's docstring, or of what stands below the heading of a folder's README."""
+    if path.is_dir():
+        paragraphs = (path / "README.md").read_text(encoding="utf-8").split("\n\n")
+        return " ".join(paragraphs[1].split()).split(". ")[0].rstrip(".")
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return " ".join(text.split("\n\n")[0].split()).partition(": python ")[0].split(". ")[0].rstrip(".")
+
+
 def _tasks() -> list[Row]:
     from classroomkd import tasks
 
@@ -98,6 +115,7 @@ KINDS: dict[str, tuple[Callable[[], list[Row]], tuple[str, ...], str]] = {
     ),
     "data": (_data, ("pattern", "needs", "summary"), "data: PATTERN, or {source: PATTERN, limit: 1000, ...}"),
     "recipes": (_recipes, ("name", "summary"), "classroomkd run NAME"),
+    "examples": (_examples, ("name", "summary", "path"), "python PATH; a folder has a README"),
     "tasks": (_tasks, ("name", "summary", "methods"), "task: NAME, or {name: NAME, option: value}"),
 }
 
@@ -108,7 +126,7 @@ def list_(
     ] = None,
     as_json: JsonOutput = False,
 ) -> None:
-    """Methods, models, data sources, recipes and tasks at hand.
+    """Methods, models, data sources, recipes, examples and tasks at hand.
 
     `list schema` prints the JSON schema of recipes, for editors that check while typing.
     """
@@ -131,7 +149,8 @@ def list_(
             typer.echo(f"{'' if index == 0 else chr(10)}{kind}")
         held = rows()
         width = shutil.get_terminal_size((120, 24)).columns
-        typer.echo(format_table(held, columns, width=width) if held else "none here; a source checkout has some")
+        none = "none here: this installation is not whole; reinstall classroomkd"
+        typer.echo(format_table(held, columns, width=width) if held else none)
         if remark:
             typer.echo(f"\n{remark}" if len(chosen) == 1 else remark)
 
@@ -146,7 +165,7 @@ def format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, w
     lines = []
     for cells in table:
         start = "".join(cell.ljust(size + 2) for cell, size in zip(cells[:-1], widths[:-1], strict=True))
-        last = textwrap.wrap(cells[-1], max(width - indent, 24)) or [""]
+        last = textwrap.wrap(cells[-1], max(width - indent, 24), break_long_words=False, break_on_hyphens=False) or [""]
         lines += [(start + last[0]).rstrip(), *(" " * indent + more for more in last[1:])]
     return "\n".join(lines)
 

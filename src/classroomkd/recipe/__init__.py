@@ -3,7 +3,7 @@
 - ``load_recipe("recipes/smoke.yaml", ["seeds=[0,1]"])``, ``make_recipe({...})``: checked and resolved
 - ``Recipe`` and its parts; ``recipe.arms()`` lists what is trained
 - ``recipe_yaml``, ``save_recipe``, ``json_schema``: written down
-- ``find_recipe``, ``recipe_files``: recipes at hand
+- ``find_recipe``, ``recipe_files``, ``example_files``: recipes and examples at hand
 
 Names are loaded on first use; nothing here imports torch until a method's or a library model's name is checked.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from classroomkd.recipe.arms import Arm
     from classroomkd.recipe.dump import json_schema, recipe_yaml, save_recipe
-    from classroomkd.recipe.find import find_recipe, recipe_files
+    from classroomkd.recipe.find import example_files, find_recipe, recipe_files
     from classroomkd.recipe.load import load_recipe, make_recipe
     from classroomkd.recipe.problems import Problem, RecipeError
     from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, MethodSpec, Recipe, StudentSpec
@@ -34,6 +34,7 @@ __all__ = [
     "RecipeError",
     "StudentSpec",
     "TrainSpec",
+    "example_files",
     "find_recipe",
     "json_schema",
     "load_recipe",
@@ -49,7 +50,7 @@ _LAZY = {
     **dict.fromkeys(_SCHEMA, "schema"),
     **dict.fromkeys(("MentorTrain", "TrainSpec"), "training"),
     **dict.fromkeys(("Problem", "RecipeError"), "problems"),
-    **dict.fromkeys(("find_recipe", "recipe_files"), "find"),
+    **dict.fromkeys(("example_files", "find_recipe", "recipe_files"), "find"),
     **dict.fromkeys(("json_schema", "recipe_yaml", "save_recipe"), "dump"),
     **dict.fromkeys(("load_recipe", "make_recipe"), "load"),
 }

@@ -1,4 +1,7 @@
-"""Finding recipes: by path, by short name, and the list of those at hand."""
+"""Finding recipes: by path, by short name, and the list of those at hand.
+
+Recipes and examples lie beside ``src/`` in the project. A wheel holds them as ``classroomkd/shipped``.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,32 @@ from pathlib import Path
 
 from classroomkd.errors import UserError
 
-__all__ = ["find_recipe", "recipe_files"]
+__all__ = ["example_files", "find_recipe", "is_shipped", "recipe_files", "shipped"]
 
 _SUFFIXES = (".yaml", ".yml")
 
 
+def shipped() -> Path | None:
+    """The folder of the package's own ``recipes`` and ``examples``: the checkout's, or what a wheel brought."""
+    package = Path(__file__).resolve().parents[1]
+    return next((folder for folder in (package / "shipped", package.parents[1]) if _holds(folder)), None)
+
+
+def _holds(folder: Path) -> bool:
+    return (folder / "recipes").is_dir() and (folder / "examples").is_dir()
+
+
+def is_shipped(file: Path) -> bool:
+    """Whether a recipe is one of the package's own."""
+    folder = shipped()
+    return folder is not None and file.resolve().is_relative_to(folder / "recipes")
+
+
 def _recipe_folders() -> list[Path]:
-    """Folders that hold recipes: ``recipes`` in the current folder, and the one of a source checkout."""
-    own = Path(__file__).resolve().parents[3] / "recipes"
-    return [folder for folder in dict.fromkeys([Path.cwd() / "recipes", own]) if folder.is_dir()]
+    """Folders that hold recipes: ``recipes`` in the current folder, and the package's own."""
+    own = shipped()
+    folders = [Path.cwd() / "recipes", *([own / "recipes"] if own is not None else [])]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
 def recipe_files() -> dict[str, Path]:
@@ -28,6 +48,15 @@ def recipe_files() -> dict[str, Path]:
     return files
 
 
+def example_files() -> dict[str, Path]:
+    """Name -> path of the package's own examples: scripts, and folders that hold a whole plug-in."""
+    own = shipped()
+    if own is None:
+        return {}
+    entries = sorted((own / "examples").iterdir())
+    return {entry.stem: entry for entry in entries if entry.suffix == ".py" or (entry / "README.md").is_file()}
+
+
 def _shown(file: Path) -> Path:
     """Relative to the current folder where it lies inside it."""
     return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
@@ -35,6 +64,8 @@ def _shown(file: Path) -> Path:
 
 def find_recipe(path: str | Path) -> Path:
     """The file that ``path`` means: itself, the recipe of a run folder, or a short name.
+
+    A short name may be written as the file of a checkout is: ``recipes/smoke.yaml``.
 
     Raises:
         UserError: there is none; names the nearest.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from classroomkd.data.sources.table import entries
 from classroomkd.errors import did_you_mean
+from classroomkd.recipe.find import is_shipped, recipe_files
 from classroomkd.recipe.nodes import Loc, Node, of_networks
 from classroomkd.recipe.problems import Problem, problem
 from classroomkd.recipe.sections import WEIGHTS_WORDS
@@ -51,7 +52,9 @@ def resolve_paths(tree: Node, folder: Path) -> list[Problem]:
         if name not in table or table[name].argument != "DIR" or not given.strip():
             continue  # check_data says what is wrong with these
         path, wrong = _find(given, folder, Path.is_dir)
-        if path is None:
+        if path is None and _is_ours(node):
+            problems.append(problem(tree, loc, f"there is no folder '{given}' here; {_name_yours(name, node, loc)}"))
+        elif path is None:
             problems.append(problem(tree, loc, wrong or _no_folder(name, given, folder, loc)))
         else:
             node.value = f"{name}:{path}"
@@ -59,6 +62,17 @@ def resolve_paths(tree: Node, folder: Path) -> list[Problem]:
     if cache is not None and isinstance(cache.value, str) and cache.value:
         cache.value = os.path.abspath(os.path.expanduser(os.path.expandvars(cache.value)))
     return problems
+
+
+def _is_ours(node: Node) -> bool:
+    """Whether a value stands in a recipe of the package, whose folders are placeholders."""
+    return bool(node.origin.place) and is_shipped(Path(node.origin.place))
+
+
+def _name_yours(name: str, node: Node, loc: Loc) -> str:
+    """What to type where a recipe of the package is run as it is."""
+    recipe = next((short for short, file in recipe_files().items() if str(file) == node.origin.place), "RECIPE")
+    return f"name yours: classroomkd run {recipe} {'.'.join(map(str, loc))}={name}:DIR"
 
 
 def check_leads_out(tree: Node, file: Path, out: Path | None) -> list[Problem]:
