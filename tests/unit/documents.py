@@ -35,6 +35,8 @@ from classroomkd.data import puppets
 from classroomkd.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
+PROJECT = "https://github.com/classroomkd/classroomkd"  # what README's links begin with: PyPI shows it, too
+RAW = PROJECT.replace("github.com", "raw.githubusercontent.com")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 # What the commands of the documents are changed by, so that they take seconds: verb and recipe -> further words.
@@ -249,6 +251,8 @@ class Skimmer(Reader):
         """One command, which may need what an earlier block has made."""
         if words[0] != "classroomkd":
             super().line(block, words)
+        elif words[1] == "init":  # takes no second, and later lines need what it writes
+            super().line(block, words)
         elif words[1] == "run":
             super().line(block, words if "--dry-run" in words else [*words, "--dry-run"])
         else:
@@ -336,9 +340,10 @@ def broken_links(page: Path) -> list[str]:
     """Links of a page to files or headings of the project that are not there."""
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
-        if re.match(r"^[a-z]+://|^mailto:", target):
+        ours = re.sub(rf"^({PROJECT}/(blob|tree)/main|{RAW}/main)/", f"{ROOT}/", target)
+        if re.match(r"^[a-z]+://|^mailto:", ours):
             continue
-        path, _, anchor = target.partition("#")
+        path, _, anchor = ours.partition("#")
         file = (page.parent / path).resolve() if path else page
         known = file.exists() and (not anchor or file.suffix != ".md" or anchor in anchors(file))
         if not known:

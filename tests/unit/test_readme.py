@@ -99,6 +99,20 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not documents.broken_links(page)
 
 
+def test_links_of_the_readme_are_whole() -> None:
+    """It is shown where the project's files are not: on a package index, in a wheel's metadata."""
+    assert documents.PROJECT in (ROOT / "pyproject.toml").read_text()
+    assert not re.findall(r"\]\((?!https://|#)[^)]*\)", documents.prose(README))
+
+
+def test_a_link_to_a_file_that_is_not_there_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        f"[a]({documents.PROJECT}/blob/main/docs/nothing.md) [b]({documents.PROJECT}/blob/main/docs/runs.md#no)"
+    )
+    assert len(documents.broken_links(page)) == 2
+
+
 @pages
 def test_nothing_is_left_to_fill_in(page: Path) -> None:
     assert "TODO" not in page.read_text()
@@ -148,7 +162,7 @@ def test_every_method_has_its_page_and_its_row() -> None:
     ours = [name for name, entry in methods.entries().items() if entry.status != "plug-in"]
     assert [re.sub(r"\[`?|`?\]\(.*\)", "", name) for name in rows] == ours
     assert {p.stem for p in METHOD_PAGES.glob("*.md")} == set(ours)
-    assert "reconstructed" in rows[next(r for r in rows if "classroomkd" in r)]["status"]
+    assert "reconstructed" in rows[next(r for r in rows if "[`classroomkd`]" in r)]["status"]
     for name in ours:
         text = (METHOD_PAGES / f"{name}.md").read_text()
         for heading in ("## Rule", "## Options", "## Source and deviations", "## Cost", "## When it hurts"):

@@ -33,6 +33,7 @@ PROGRAM = "classroomkd"
 # verb -> (module:function, one line of help)
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("classroomkd.cli.demo:demo", "Mentors teach a small network, on drawn figures; minutes, no download."),
+    "init": ("classroomkd.cli.init:init", "Look at your data and write a recipe for them, with comments."),
     "run": ("classroomkd.cli.run:run", "Run a recipe: train the mentors, teach the student, write the report."),
     "bank": ("classroomkd.cli.bank:app", "Mentors' stored answers: fill, info, verify, merge, gc."),
     "bench": ("classroomkd.cli.bench:bench", "Where the time of a recipe's step goes, and what a bank would save."),

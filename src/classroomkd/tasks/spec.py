@@ -13,6 +13,7 @@ from classroomkd.tasks.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from classroomkd.data.images import ImageSet
     from classroomkd.data.spec import DataSettings
+    from classroomkd.tasks.start import Start
 
 __all__ = ["TaskDescription"]
 
@@ -34,6 +35,7 @@ class TaskDescription:
         answer_files: endings of files of answers that ``classroomkd evaluate`` scores in place of a student.
         demos: ``--data`` of ``classroomkd demo`` to a recipe file, the first for when nobody says which.
         next_step: the line that a demo ends with.
+        start: what ``classroomkd init`` calls a first recipe for data of this task; empty where there is none.
     """
 
     name: ClassVar[str]
@@ -49,12 +51,21 @@ class TaskDescription:
     answer_files: ClassVar[tuple[str, ...]] = ()
     demos: ClassVar[Mapping[str, Path]] = {}
     next_step: ClassVar[str] = ""
+    start: ClassVar[str] = ""
 
     def load(self, wanted: DataSettings, *, trust_code: bool = False) -> ImageSet:
         """The data set that a recipe's ``data:`` describes.
 
         Raises:
             UserError: for anything wrong with it, naming the place and the remedy.
+        """
+        raise NotImplementedError
+
+    def look(self, place: Path) -> Start:
+        """What is proposed for a first recipe for the data in a folder; asked only where the task has a ``start``.
+
+        Raises:
+            UserError: they are not of this task, or cannot be read.
         """
         raise NotImplementedError
 

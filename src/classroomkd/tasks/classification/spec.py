@@ -15,6 +15,7 @@ from classroomkd.tasks.spec import TaskDescription
 if TYPE_CHECKING:
     from classroomkd.data.images import ImageSet
     from classroomkd.data.spec import DataSettings
+    from classroomkd.tasks.start import Start
 
 __all__ = ["ClassificationOptions", "ClassificationSpec"]
 
@@ -37,12 +38,19 @@ class ClassificationSpec(TaskDescription):
         "digits": Path(__file__).with_name("demo-digits.yaml"),
     }
     next_step = "classroomkd run own-images data.source=imagefolder:DIR   your own images in folders by class"
+    start = "own-images"
 
     def load(self, wanted: DataSettings, *, trust_code: bool = False) -> ImageSet:
         """Images with a class each."""
         from classroomkd.data.loading import load_images
 
         return load_images(wanted, trust_code=trust_code, task=self.name)
+
+    def look(self, place: Path) -> Start:
+        """Folders of images by class."""
+        from classroomkd.tasks.classification.start import start
+
+        return start(place)
 
     def model_problem(self, name: str, trust_code: bool) -> str | None:
         """Why a classifier cannot be had. Library networks are built without memory for their weights."""

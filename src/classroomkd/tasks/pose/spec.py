@@ -18,6 +18,7 @@ from classroomkd.tasks.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from classroomkd.data.images import ImageSet
     from classroomkd.data.spec import DataSettings
+    from classroomkd.tasks.start import Start
 
 __all__ = ["BY_JOINT", "PoseOptions", "PoseSpec"]
 
@@ -67,6 +68,7 @@ class PoseSpec(TaskDescription):
     answer_files = (".json",)
     demos: ClassVar[Mapping[str, Path]] = {"puppets": Path(__file__).with_name("demo.yaml")}
     next_step = "classroomkd run pose/coco data.source=coco-keypoints:DIR   your own people, annotated as COCO does"
+    start = "pose"
 
     def load(self, wanted: DataSettings, *, trust_code: bool = False) -> ImageSet:
         """Persons, cropped."""
@@ -77,6 +79,12 @@ class PoseSpec(TaskDescription):
     def by_unit(self, metric: str, figures: Collection[str]) -> str:
         """Some PCK: OKS-AP is of persons."""
         return metric if metric.startswith("PCK") else next((name for name in BY_JOINT if name in figures), "PCK")
+
+    def look(self, place: Path) -> Start:
+        """People whose joints are annotated, in COCO's or MPII's format."""
+        from classroomkd.tasks.pose.start import start
+
+        return start(place)
 
     def model_problem(self, name: str, trust_code: bool) -> str | None:
         """By the name alone: nothing is built."""
