@@ -249,9 +249,7 @@ class Skimmer(Reader):
 
     def line(self, block: Block, words: list[str]) -> None:
         """One command, which may need what an earlier block has made."""
-        if words[0] != "classroomkd":
-            super().line(block, words)
-        elif words[1] == "init":  # takes no second, and later lines need what it writes
+        if words[0] != "classroomkd" or words[1] == "init":
             super().line(block, words)
         elif words[1] == "run":
             super().line(block, words if "--dry-run" in words else [*words, "--dry-run"])

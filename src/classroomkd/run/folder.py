@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 from classroomkd import methods
 from classroomkd._files import open_lock, refuse_links_below, writing
 from classroomkd._locks import Held, hold
-from classroomkd._stored import read_json
+from classroomkd._stored import read_json, read_yaml
 from classroomkd._sums import SUMS, write_listed
 from classroomkd.errors import UserError
 from classroomkd.run.recipe_changes import differences, moved
