@@ -16,6 +16,7 @@ from safetensors import safe_open
 from classroomkd import methods
 from classroomkd.cli.app import main
 from classroomkd.data import puppets
+from classroomkd.export.lines import carry_out
 from classroomkd.recipe import load_recipe
 from classroomkd.report import load_summary
 from classroomkd.train.loop import Training
@@ -339,12 +340,13 @@ def test_export_and_read_back(finished: Path, tmp_path: Path, capsys: Any) -> No
     assert target.exists()
     card = target.with_suffix(".md").read_text()
     assert "convnet8" in card
-    code = card.split("```python")[1].split("```")[0].replace(target.name, str(target))
-    scope: dict[str, Any] = {}
-    exec(code, scope)
-    assert scope["net"](torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (50, 40), (90, 20, 90)).save(photo)
+    scope = carry_out(card, target.name, {f'"{target.name}"': str(target), '"photo.jpg"': str(photo)})
+    assert scope["student"].module(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert scope["probabilities"].shape == (1, 10)
     assert main(["export", str(finished / "classroomkd" / "seed0"), str(target)]) == 2
-    assert main(["export", str(finished / "classroomkd" / "seed0"), str(tmp_path / "s.pt2")]) == 2
+    assert main(["export", str(finished / "classroomkd" / "seed0"), str(tmp_path / "s.pth")]) == 2
     capsys.readouterr()
 
 

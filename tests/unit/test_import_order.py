@@ -34,7 +34,9 @@ FLOORS = (
     (  # students of a task in their files, and what the verbs do with them
         "tasks.files",
         "tasks.inspection",
+        "tasks.classification.card",
         "tasks.classification.files",
+        "tasks.pose.card",
         "tasks.pose.files",
         "tasks.pose.evaluate",
         "tasks.pose.asking",

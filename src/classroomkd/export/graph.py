@@ -1,56 +1,52 @@
-"""A student as an ONNX file, for any batch size, compared with torch where onnxruntime is installed."""
+"""A student as a graph: an ONNX file, or one of ``torch.export``, for any batch size.
+
+It takes uint8 pixels at the student's size and normalises them itself; ``raw``: normalised floats.
+"""
 
 from __future__ import annotations
 
-import importlib
+import io
+import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from classroomkd import tasks
 from classroomkd._compat import installed
-from classroomkd._files import atomic_write_bytes
 from classroomkd._renamed import warn_old_name
 from classroomkd.classroom import prediction_of
-from classroomkd.errors import RunStopped, UserError
-from classroomkd.export.student import Student
+from classroomkd.errors import UserError
 
-__all__ = ["Exported", "Graph", "PredictionOnly", "export_onnx"]
+if TYPE_CHECKING:
+    from classroomkd.export.lines import Form
+    from classroomkd.export.student import Student
 
+__all__ = ["METADATA", "RAW", "Graph", "Made", "PredictionOnly", "onnx_file", "program_file"]
 
-def __getattr__(name: str) -> Any:
-    if name == "Prediction":
-        warn_old_name("classroomkd.export.graph.Prediction", "PredictionOnly")
-        return PredictionOnly
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-
-
+RAW = "pixels"  # the input of a bare graph
+METADATA = "classroomkd.json"  # in a file of torch.export
 _NEEDED = ("onnx", "onnxscript")
-_BATCHES = (1, 2, 5)  # compared; the graph is made from a batch of 2
-_NEAR = 1e-3  # of the largest answer
-_SAME = 0.98  # share of joints; a peak that is nearly as high as another may be read as either
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was written.
+class Made:
+    """An exported file before it is written.
 
     Attributes:
-        path: the file.
-        output: name of the graph's one output: ``logits``, ``answer`` (undecoded) or ``joints`` (B, K, 3).
+        content: its bytes.
+        input: name of what goes in; empty for a file of weights.
+        outputs: names of what comes out.
         opset: of ONNX.
-        difference: the largest between onnxruntime's and torch's numbers; None where onnxruntime is not installed.
     """
 
-    path: Path
-    output: str
-    opset: int
-    difference: float | None
+    content: bytes
+    input: str = ""
+    outputs: tuple[str, ...] = ()
+    opset: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,13 +56,14 @@ class Graph:
     Attributes:
         module: normalised pixels (B, C, H, W) to one output, in eval mode on the CPU.
         output: its name.
-        readings: whether a row of the output's last dimension is read off an answer as a whole, so that nearly equal
-            answers may give a few other rows.
+        input: what uint8 pixels (B, C, H, W) are called.
+        probabilities: whether the softmax of the output is a second one, ``probabilities``.
     """
 
     module: nn.Module
     output: str
-    readings: bool = False
+    input: str = "images"
+    probabilities: bool = False
 
 
 class PredictionOnly(nn.Module):
@@ -81,59 +78,105 @@ class PredictionOnly(nn.Module):
         return prediction_of(self.network(pixels))
 
 
-def export_onnx(student: Student, target: Path, *, decode: Literal["inside", "outside"] | None = None) -> Exported:
-    """Write ``target``: input ``pixels`` (batch, C, H, W) float32, normalised as the student's file says.
+class _Whole(nn.Module):
+    """A graph with the normalisation before it: uint8 pixels in; the output, and where asked for its softmax, out."""
 
-    The file's metadata are the student's: classes, mean and std, a pose student's joints and head.
+    scale: Tensor
+    shift: Tensor
 
-    Args:
-        student: of :func:`classroomkd.export.load_student`.
-        target: the file.
-        decode: of a pose student: ``inside`` (the default): the output is (batch, K, 3), x and y in pixels of the crop
-            and a score; ``outside``: the network's own answer.
+    def __init__(self, graph: Graph, student: Student) -> None:
+        super().__init__()
+        self.module, self.probabilities = graph.module, graph.probabilities
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (student.mean, student.std))
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -mean / std)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """See the class."""
+        answer: Tensor = self.module(images.float() * self.scale + self.shift)
+        return (answer, answer.float().softmax(-1)) if self.probabilities else answer
+
+
+def onnx_file(student: Student, form: Form) -> Made:
+    """ONNX. The file's metadata are the student's: classes, mean and std, a pose student's joints and head.
 
     Raises:
-        UserError: packages that are missing, a network that cannot be traced, ``decode`` for classes.
-        RunStopped: onnxruntime's answers are not torch's.
+        UserError: packages that are missing, a network that cannot be traced, or options that mean nothing for it.
     """
     missing = [name for name in _NEEDED if not installed(name)]
     if missing:
         raise UserError(
-            f"export to {target.name} needs {' and '.join(missing)}, not installed here: "
+            f"export to {form.target.name} needs {' and '.join(missing)}, not installed here: "
             'pip install "classroomkd[onnx]"'
         )
-    graph: Graph = tasks.find_row(student.task).open_files().graph(student, decode)
+    module, example, names = _parts(student, form)
     try:
-        proto = _traced(graph.module, _inputs(student, 2), graph.output)
+        proto = _traced(module, example, *names)
     except Exception as error:  # the tracer's and the converter's own kinds, for whatever a network does
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(
-            f"{student.model} cannot be written as ONNX: {type(error).__name__}: {first.strip()}"
-        ) from error
-    for key, value in {**student.metadata, "output": graph.output}.items():
+        raise UserError(_untraceable(student, "ONNX", error)) from error
+    if form.with_resize:
+        from classroomkd.export.resizing import prepend_resize
+
+        prepend_resize(proto, student, names[0])
+    for key, value in _about(student, form, names).items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
-    content = proto.SerializeToString()
-    difference = _compared(graph, content, student) if installed("onnxruntime") else None
-    atomic_write_bytes(target, content)
-    return Exported(target, graph.output, int(proto.opset_import[0].version), difference)
+    return Made(proto.SerializeToString(), names[0], names[1], int(proto.opset_import[0].version))
 
 
-def _inputs(student: Student, batch: int) -> Tensor:
-    """Noise in the student's normalised space, always the same."""
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (student.mean, student.std))
-    pixels = torch.rand(batch, *student.shape, generator=torch.Generator().manual_seed(batch))
-    return ((pixels - mean) / std).contiguous()
+def program_file(student: Student, form: Form) -> Made:
+    """A program of ``torch.export``, with the student's metadata in it as ``classroomkd.json``.
+
+    Raises:
+        UserError: a network that cannot be traced, or options that mean nothing for it.
+    """
+    if form.with_resize:
+        raise UserError("--with-resize is for ONNX: name the target *.onnx, or resize as the card's lines do")
+    module, example, names = _parts(student, form)
+    file = io.BytesIO()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the tracer's remarks about its own future
+            program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+            about = json.dumps(_about(student, form, names))
+            torch.export.save(program, file, extra_files={METADATA: about})
+    except Exception as error:  # as above
+        raise UserError(_untraceable(student, "a program of torch.export", error)) from error
+    return Made(file.getvalue(), *names)
 
 
-def _traced(module: nn.Module, example: Tensor, output: str) -> Any:
+def _parts(student: Student, form: Form) -> tuple[nn.Module, Tensor, tuple[str, tuple[str, ...]]]:
+    """What is traced, with what, and the names of what goes in and comes out."""
+    graph: Graph = tasks.find_row(student.task).open_files().graph(student, form.decode)
+    example = torch.randint(0, 256, (2, *student.shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    if form.raw:
+        if form.with_resize:
+            raise UserError("--raw takes normalised floats, which are not resized; leave out --with-resize or --raw")
+        return graph.module, example / 255, (RAW, (graph.output,))
+    outputs = (graph.output, "probabilities") if graph.probabilities else (graph.output,)
+    return _Whole(graph, student).eval(), example, (graph.input, outputs)
+
+
+def _about(student: Student, form: Form, names: tuple[str, tuple[str, ...]]) -> dict[str, str]:
+    """The metadata of a file: the student's, and what its graph takes and gives."""
+    more: dict[str, str] = tasks.find_row(student.task).open_files().written_out(student)
+    sizes = {"sizes": "any"} if form.with_resize else {}
+    return {**student.metadata, **more, "input": names[0], "output": names[1][0], **sizes}
+
+
+def _untraceable(student: Student, what: str, error: Exception) -> str:
+    first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f"{student.model} cannot be written as {what}: {type(error).__name__}: {first.strip()}"
+
+
+def _traced(module: nn.Module, example: Tensor, taken: str, given: Sequence[str]) -> Any:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer's remarks about its own future
         program: Any = torch.onnx.export(
             module,
             (example,),
-            input_names=["pixels"],
-            output_names=[output],
+            input_names=[taken],
+            output_names=list(given),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             dynamo=True,
             verbose=False,
@@ -144,35 +187,8 @@ def _traced(module: nn.Module, example: Tensor, output: str) -> Any:
     return proto
 
 
-def _session(content: bytes) -> Callable[[Tensor], Tensor]:
-    runtime: Any = importlib.import_module("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return lambda pixels: torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
-
-
-@torch.no_grad()
-def _compared(graph: Graph, content: bytes, student: Student) -> float:
-    """The largest difference between both, over several batch sizes."""
-    run, worst = _session(content), 0.0
-    for batch in _BATCHES:
-        pixels = _inputs(student, batch)
-        ours, theirs = graph.module(pixels), run(pixels)
-        if ours.shape != theirs.shape:
-            raise RunStopped(f"the ONNX graph answers {tuple(theirs.shape)} where torch answers {tuple(ours.shape)}")
-        apart = (ours - theirs).abs()
-        near = apart <= _NEAR * ours.abs().max().clamp_min(1)
-        if graph.readings:
-            same = near.all(-1)
-            agrees, apart = float(same.float().mean()) >= _SAME, apart[same]
-        else:
-            agrees = bool(near.all())
-        if not agrees:
-            raise RunStopped(
-                f"the ONNX graph answers otherwise than torch: {float((ours - theirs).abs().max()):.3g} apart at a "
-                f"batch of {batch}; nothing was written"
-            )
-        worst = max(worst, float(apart.max()))
-    return worst
+def __getattr__(name: str) -> Any:
+    if name == "Prediction":
+        warn_old_name("classroomkd.export.graph.Prediction", "PredictionOnly")
+        return PredictionOnly
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

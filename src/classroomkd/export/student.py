@@ -6,7 +6,7 @@ What depends on the task (how the network is built, what its answers mean, what 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,8 @@ from classroomkd import models, tasks
 from classroomkd._stored import read_yaml
 from classroomkd.errors import UserError
 from classroomkd.export.find import find_student, own_run
-from classroomkd.models.about import described
+from classroomkd.export.onnx_file import open_onnx
+from classroomkd.models.about import Described, described
 
 if TYPE_CHECKING:
     from classroomkd.tasks.pose.written import PoseAnswers
@@ -114,7 +115,8 @@ def load_student(
     """Rebuild a student from its file, ready to be called: ``student = ck.load_student(run); student("photo.jpg")``.
 
     Args:
-        path: a ``student.safetensors`` of a run, an exported one, or a folder: see :func:`find_student`.
+        path: a ``student.safetensors`` of a run, an exported one (``.onnx``, too), or a folder: see
+            :func:`find_student`.
         module: the network to load into, when it was handed in from Python; None = built by the name in the file.
         which: of a folder's files ``last``, ``best`` or ``ema``.
         trust_code: allow a ``py:`` name.
@@ -123,12 +125,10 @@ def load_student(
         UserError: not such a file, a task that this version does not know, or a network that has to be handed in.
     """
     path = find_student(Path(path), which) if Path(path).is_dir() else Path(path)
+    if path.suffix == ".onnx":
+        return _of_onnx(path)
     _, about = read_student(path)
-    missing = [k for k in ("model", "classes", "preprocessing") if k not in about]
-    if missing:
-        raise UserError(f"{path} is not a student of this package: its metadata lacks {', '.join(missing)}")
-    files = files_of(about, path)
-    known = described(path, about)
+    files, known = _known(path, about)
     if module is not None:
         module = copy.deepcopy(module)
     elif about["model"].startswith("given:"):
@@ -139,8 +139,32 @@ def load_student(
     else:
         module = files.network(about["model"], len(known.classes), known.shape, trust_code)
     models.load_checkpoint(module, path, what="student")
+    return _made(path, about, module.eval(), files, known)
+
+
+def _of_onnx(path: Path) -> Student:
+    """An exported graph. One that normalises itself takes pixels in 0..255: mean 0 and std 1/255."""
+    network, about, pixels = open_onnx(path)
+    student = _made(path, about, network, *_known(path, about))
+    channels = student.shape[0]
+    return replace(student, mean=(0.0,) * channels, std=(1 / 255,) * channels) if pixels else student
+
+
+def _known(path: Path, about: dict[str, str]) -> tuple[Any, Described]:
+    """The files of a student's task, and what its metadata say.
+
+    Raises:
+        UserError: they lack something, or are of a task that this version does not know.
+    """
+    missing = [k for k in ("model", "classes", "preprocessing") if k not in about]
+    if missing:
+        raise UserError(f"{path} is not a student of this package: its metadata lacks {', '.join(missing)}")
+    return files_of(about, path), described(path, about)
+
+
+def _made(path: Path, about: dict[str, str], module: nn.Module, files: Any, known: Described) -> Student:
     return Student(
-        module.eval(), known.classes, known.mean, known.std, known.shape, known.size, about["model"], about,
+        module, known.classes, known.mean, known.std, known.shape, known.size, about["model"], about,
         files.read_answers(path, about, known.shape[1:]), known.resize or "pad",
     )  # fmt: skip
 

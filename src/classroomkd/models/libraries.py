@@ -20,6 +20,7 @@ __all__ = [
     "SOURCES",
     "ModelRequest",
     "ModelSource",
+    "library_call",
     "library_names",
     "out_of_place",
     "python_network",
@@ -165,6 +166,18 @@ def _call(spec: str, builder: Callable[..., Any], name: str, options: dict[str, 
         given = ", ".join(f"{key}={value!r}" for key, value in options.items())
         raise UserError(f"'{spec}' cannot be built with {given}: {type(error).__name__}: {error}") from error
     return module
+
+
+def library_call(spec: str, num_classes: int, in_channels: int) -> tuple[str, str] | None:
+    """The library to import and the Python that builds a network of it, as this package does; None for another's."""
+    prefix, _, name = spec.partition(":")
+    if prefix == "timm":
+        return "timm", f"timm.create_model({name!r}, num_classes={num_classes}, in_chans={in_channels})"
+    if prefix == "torchvision":
+        options = {"num_classes": num_classes, **_TORCHVISION_OPTIONS.get(name, {})}
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        return "torchvision", f"torchvision.models.get_model({name!r}, {given})"
+    return None
 
 
 def _build_python(request: ModelRequest) -> nn.Module:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from classroomkd.data import ImageSet, Part
     from classroomkd.export import Student
     from classroomkd.export.graph import Graph
+    from classroomkd.export.lines import Form
+    from classroomkd.export.sample import Sample
     from classroomkd.recipe import Arm
     from classroomkd.run.networks import Networks
 
@@ -215,9 +217,11 @@ class TaskFiles(ABC):
     """A task's students in their files, and what ``evaluate``, ``predict``, ``export`` and ``inspect`` do for it.
 
     Attributes:
+        pipeline_tag: what hubs call such a model, in the card's head.
         evaluate_options, predict_options: which of the options that not every task takes this one does.
     """
 
+    pipeline_tag: ClassVar[str] = ""
     evaluate_options: ClassVar[tuple[str, ...]] = ()
     predict_options: ClassVar[tuple[str, ...]] = ()
 
@@ -247,7 +251,32 @@ class TaskFiles(ABC):
 
     @abstractmethod
     def card(self, student: Student, target: Path) -> str:
-        """The model card of an exported student, with lines that run."""
+        """The middle of an exported student's model card: what it takes and gives."""
+
+    def lines(self, student: Student, form: Form) -> str:
+        """Python for the card, which asks the exported file about pictures; empty: none.
+
+        In it ``form.name`` is the file and ``"photo.jpg"`` a picture.
+        """
+        return ""
+
+    def compare(self, student: Student, form: Form, card: str, file: Path, sample: Sample) -> tuple[float, str]:
+        """Carry out the card's :meth:`lines` on pictures and compare them with what the student says.
+
+        Args:
+            student: who says what is right.
+            form: how it is exported.
+            card: the whole text.
+            file: where the exported file is for now.
+            sample: the pictures.
+
+        Returns:
+            The largest difference, and what is said of it before the pictures' name.
+
+        Raises:
+            RunStopped: the file, or the card's lines, answer otherwise than the student.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def graph(self, student: Student, decode: str | None) -> Graph:

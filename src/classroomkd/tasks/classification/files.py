@@ -21,11 +21,14 @@ from classroomkd.export.card import made_by, numbers, sizes
 from classroomkd.export.graph import Graph, PredictionOnly
 from classroomkd.export.pictures import batches
 from classroomkd.export.student import Prediction
+from classroomkd.tasks.classification.card import compare, lines
 from classroomkd.tasks.files import EvaluateRequest, PredictRequest, Shown, TaskFiles, placed
 from classroomkd.train.scoring import as_json, score
 
 if TYPE_CHECKING:
     from classroomkd.export import Student
+    from classroomkd.export.lines import Form
+    from classroomkd.export.sample import Sample
 
 __all__ = ["ClassificationFiles"]
 
@@ -33,6 +36,7 @@ __all__ = ["ClassificationFiles"]
 class ClassificationFiles(TaskFiles):
     """Of students of classes."""
 
+    pipeline_tag = "image-classification"
     predict_options = ("top",)
 
     def network(self, model: str, count: int, shape: tuple[int, int, int], trust_code: bool) -> nn.Module:
@@ -47,25 +51,26 @@ class ClassificationFiles(TaskFiles):
 
 {made_by(student)}
 
-- input: {channels} x {height} x {width}, pixels in 0..1, mean {numbers(student.mean)}, std {numbers(student.std)}
+- input: {channels} x {height} x {width} (channels, height, width)
+- pictures of other sizes: `resize: {student.resize}`, as `pixels` below does it
+- normalised (a graph of uint8 does it): pixels in 0..1, mean {numbers(student.mean)}, std {numbers(student.std)}
 - output: {len(student.classes)} logits: {names}
 - {sizes(student)}
-
-```python
-import torch
-from safetensors.torch import load_file
-import classroomkd as ck
-
-net = ck.models.create("{student.model}", num_classes={len(student.classes)}).eval()
-net.load_state_dict(load_file("{target.name}"))
-```
 """
 
     def graph(self, student: Student, decode: str | None) -> Graph:
         """See the base: one logit a class."""
         if decode is not None:
             raise UserError("--decode is for pose; this student's answer is one logit a class")
-        return Graph(PredictionOnly(student.module.to("cpu").eval()), "logits")
+        return Graph(PredictionOnly(student.module.to("cpu").eval()), "logits", probabilities=True)
+
+    def lines(self, student: Student, form: Form) -> str:
+        """See the base: they make ``names`` and ``probabilities``."""
+        return lines(student, form)
+
+    def compare(self, student: Student, form: Form, card: str, file: Path, sample: Sample) -> tuple[float, str]:
+        """See the base: the same classes, and probabilities within 1e-4."""
+        return compare(student, form, card, file, sample)
 
     def evaluate(self, request: EvaluateRequest) -> Shown:
         """See the base: accuracy, and accuracy by class."""

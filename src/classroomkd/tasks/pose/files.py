@@ -21,11 +21,15 @@ from classroomkd.models.about import REMEDY
 from classroomkd.models.measuring import example
 from classroomkd.taps.trace import at_rest
 from classroomkd.tasks.files import EvaluateRequest, PredictRequest, Shown, TaskFiles
+from classroomkd.tasks.pose.card import compare, lines
 from classroomkd.tasks.pose.coding import Coding, Heatmap, SimCC, coding_of
+from classroomkd.tasks.pose.decoded import Decoded
 from classroomkd.tasks.pose.written import PoseAnswers, written_coding, written_skeleton
 
 if TYPE_CHECKING:
     from classroomkd.export import Student
+    from classroomkd.export.lines import Form
+    from classroomkd.export.sample import Sample
     from classroomkd.recipe import Arm
     from classroomkd.run.networks import Networks
 
@@ -35,6 +39,7 @@ __all__ = ["PoseFiles", "Reading"]
 class PoseFiles(TaskFiles):
     """Of pose students."""
 
+    pipeline_tag = "keypoint-detection"
     evaluate_options = ("flip_test", "official")
     predict_options = ("boxes", "draw", "flip_test")
 
@@ -63,7 +68,10 @@ class PoseFiles(TaskFiles):
             scale, padding = float(options.get("canvas", 1.0)), float(options.get("padding", PADDING))
             if not (0 < scale <= 16 and 0 < padding <= 16):
                 raise Damaged(f"does not fit (canvas {scale}, padding {padding})")
-        return PoseAnswers(written_skeleton(path, about), written_coding(path, about), Canvas(size, scale), padding)
+        coding = written_coding(path, about)
+        if about.get("output") == "joints":  # of a graph
+            coding = Decoded(coding.size, coding.joints)
+        return PoseAnswers(written_skeleton(path, about), coding, Canvas(size, scale), padding)
 
     def written_out(self, student: Student) -> dict[str, str]:
         """See the base: how persons were cropped."""
@@ -76,13 +84,21 @@ class PoseFiles(TaskFiles):
         """See the base."""
         return _card(student, target)
 
+    def lines(self, student: Student, form: Form) -> str:
+        """See the base: they make ``joints``, of a graph that does not decode ``answer``."""
+        return lines(student, form)
+
+    def compare(self, student: Student, form: Form, card: str, file: Path, sample: Sample) -> tuple[float, str]:
+        """See the base: the same joints."""
+        return compare(student, form, card, file, sample)
+
     def graph(self, student: Student, decode: str | None) -> Graph:
         """See the base: joints, or with ``outside`` the network's own answer."""
         assert student.pose is not None
         network = student.module.to("cpu").eval()
         if decode == "outside":
-            return Graph(PredictionOnly(network), "answer")
-        return Graph(Reading(network, student.pose.coding).eval(), "joints", readings=True)
+            return Graph(PredictionOnly(network), "answer", input="crops")
+        return Graph(Reading(network, student.pose.coding).eval(), "joints", input="crops")
 
     def evaluate(self, request: EvaluateRequest) -> Shown:
         """See the base."""
@@ -147,26 +163,15 @@ def _card(student: Student, target: Path) -> str:
 
 {made_by(student)}
 
-- input: {channels} x {height} x {width}, pixels in 0..1, mean {numbers(student.mean)}, std {numbers(student.std)}: one
-  person, whose box was widened to the input's aspect and enlarged {pose.padding:g} times
+- input: {channels} x {height} x {width} (channels, height, width): one person, whose box was widened to the input's
+  aspect and enlarged {pose.padding:g} times, as `crop` in the card of a graph does it
+- normalised (a graph of uint8 does it): pixels in 0..1, mean {numbers(student.mean)}, std {numbers(student.std)}
 - output: {_answer(pose.coding)}
 - joints, in this order: {", ".join(pose.skeleton.joints)}
 - swapped in a mirror image: {pairs or "none"}
 - {sizes(student)}
 
 {_how(pose.coding)}
-
-```python
-import torch
-from classroomkd.export import load_student
-
-student = load_student("{target.name}")
-pixels = torch.rand(1, {channels}, {height}, {width})  # a crop, RGB in 0..1
-mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (student.mean, student.std))
-with torch.no_grad():
-    answer = student.module((pixels - mean) / std)
-joints = student.pose.coding.decode(answer)  # (1, {len(pose.skeleton)}, 3): x, y in pixels of the crop, score
-```
 """
 
 
