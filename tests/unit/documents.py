@@ -249,7 +249,7 @@ class Skimmer(Reader):
 
     def line(self, block: Block, words: list[str]) -> None:
         """One command, which may need what an earlier block has made."""
-        if words[0] != "classroomkd" or words[1] == "init":
+        if words[0] != "classroomkd" or words[1] == "init":  # which takes no second, and what it writes is needed
             super().line(block, words)
         elif words[1] == "run":
             super().line(block, words if "--dry-run" in words else [*words, "--dry-run"])

@@ -35,6 +35,7 @@ FLOORS = (
         "tasks.files",
         "tasks.inspection",
         "tasks.classification.card",
+        "tasks.file_inspection",
         "tasks.classification.files",
         "tasks.pose.card",
         "tasks.pose.files",

@@ -42,7 +42,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("classroomkd.cli.predict:predict", "What the images of a folder show: classes, or people's joints."),
     "report": ("classroomkd.cli.report:report", "Write a run's report page again."),
     "export": ("classroomkd.cli.export:export", "Write a student for use elsewhere."),
-    "inspect": ("classroomkd.cli.inspect_:inspect", "A model's size, cost, and the names and shapes of its taps."),
+    "inspect": (
+        "classroomkd.cli.inspect_:inspect",
+        "A model's size, cost and taps; what a file or a run folder holds.",
+    ),
     "list": ("classroomkd.cli.listing:list_", "Methods, models, data, recipes, examples and tasks at hand."),
     "doctor": (
         "classroomkd.cli.doctor:doctor",

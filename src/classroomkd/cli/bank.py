@@ -22,13 +22,16 @@ from classroomkd.errors import RunStopped, UserError
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Mentors' stored answers. FOLDER is a cache, the folder 'bank' in it, or one store there.",
+    help="Mentors' stored answers. FOLDER is a cache, its folder 'bank', one store there, or (info, verify) a run.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 
 Folder = Annotated[Path, typer.Argument(help="A cache, its folder 'bank', or one store in it.", metavar="FOLDER")]
+FolderOrRun = Annotated[
+    Path, typer.Argument(help="A cache, its folder 'bank', one store in it, or a run.", metavar="FOLDER")
+]
 
 
 _T = TypeVar("_T")
@@ -48,13 +51,31 @@ def _stores(folder: Path) -> list[Path]:
             return stores
     if (place / "manifest.json").is_file():
         return [place.resolve()]  # what was typed may be a link; nothing in it may
+    if (place / "recipe.yaml").is_file():
+        from classroomkd.run.stores import cache_of_run
+
+        raise UserError(
+            f"{folder} is a run; stored answers lie in a cache, which other runs may use: give {cache_of_run(place)}"
+        )
+    if not place.exists():
+        raise UserError(f"{folder}: there is no such folder; give a run, or a cache (runs/.cache/classroomkd)")
     raise UserError(f"{folder} holds no stored answers; fill some with: classroomkd bank fill RECIPE")
+
+
+def _stores_or_run(folder: Path) -> list[Path]:
+    """As :func:`_stores`; of a run those that it reads."""
+    place = Path(os.path.abspath(folder))
+    if not (place / "recipe.yaml").is_file():
+        return _stores(folder)
+    from classroomkd.run.stores import stores_of_run
+
+    return stores_of_run(place)
 
 
 def _each(folder: Path, look: Callable[[Path], _T]) -> tuple[list[_T], list[tuple[Path, str]]]:
     """What ``look`` returns for every store, and the stores that it refused, with the reason."""
     results, bad = [], []
-    for store in _stores(folder):
+    for store in _stores_or_run(folder):
         try:
             results.append(look(store))
         except UserError as error:
@@ -106,7 +127,7 @@ def _share(text: str) -> tuple[int, int]:
 
 
 @app.command("info")
-def info(folder: Folder, as_json: JsonOutput = False) -> None:
+def info(folder: FolderOrRun, as_json: JsonOutput = False) -> None:
     """What is stored: mentors, views, rows that are there, bytes; exit code 2 when a store cannot be read."""
     from classroomkd import bank
 
@@ -135,7 +156,7 @@ def info(folder: Folder, as_json: JsonOutput = False) -> None:
 
 @app.command("verify")
 def verify(
-    folder: Folder,
+    folder: FolderOrRun,
     repair: Annotated[bool, typer.Option("--repair", help="Forget damaged rows: filling asks them again.")] = False,
     as_json: JsonOutput = False,
 ) -> None:

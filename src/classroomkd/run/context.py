@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from classroomkd.recipe.schema import MentorSpec
     from classroomkd.train.runtime import Runtime
 
-__all__ = ["RunContext"]
+__all__ = ["RunContext", "cache_of"]
+
+
+def cache_of(named: str | None, out: Path) -> Path:
+    """The folder of a run's trained mentors and stored answers: the recipe's ``cache``, or one beside the run."""
+    return Path(named) if named else out.resolve().parent / ".cache" / "classroomkd"
 
 
 @dataclass(frozen=True, eq=False)

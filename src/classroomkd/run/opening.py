@@ -14,7 +14,7 @@ from classroomkd import data
 from classroomkd._stored import MAPPING, read_json
 from classroomkd.classroom import prediction_of
 from classroomkd.errors import UserError
-from classroomkd.run.context import RunContext
+from classroomkd.run.context import RunContext, cache_of
 from classroomkd.run.networks import Networks
 from classroomkd.train.memory_format import choose_layout
 from classroomkd.train.optimize import Precision, has_bf16
@@ -42,7 +42,7 @@ def open_context(
     threads = recipe.threads if isinstance(recipe.threads, int) else None
     spec = recipe.data.model_dump(exclude_defaults=True) if source is None else source
     images = data.load(spec, task=recipe.task.name, trust_code=trust_code)
-    cache = Path(recipe.cache) if recipe.cache else out.resolve().parent / ".cache" / "classroomkd"
+    cache = cache_of(recipe.cache, out)
     if recipe.train.precision == "auto":
         precision = known_precision(recipe, out)
         if precision is None:

@@ -54,6 +54,7 @@ def start(place: Path) -> Start:
         source=SOURCE,
         data=(
             Line("size", size, f"side in pixels: the largest of {_SIDES} that half of the images have"),
+            Line("resize", "crop", "shorter side to that size, the middle kept; letterbox: all of it; stretch, pad"),
             *_fractions(source.parts),
             Line("unreadable", "skip", "leave out files that cannot be decoded, and name them; refuse: stop"),
         ),
