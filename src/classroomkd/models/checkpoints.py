@@ -44,7 +44,8 @@ def load_checkpoint(
     file may be of other classes.
 
     Gives the file's metadata (of safetensors; empty for ``.pth``) plus ``"note"`` when something was looked through,
-    and ``"reset_head"``, what was dropped, with ``reset_head``.
+    ``"left_out"``, the part of the note that says what stood beside the network, and with ``reset_head``
+    ``"reset_head"``, what was dropped.
 
     Raises:
         UserError: a file that is missing, damaged, of a kind that would run code, of another network (with a short
@@ -60,13 +61,13 @@ def load_state(
 ) -> dict[str, str]:
     """Load the named tensors inside ``content``; ``place`` says in errors where they are from.
 
-    Gives ``"note"`` and ``"reset_head"`` as :func:`load_checkpoint`.
+    Gives ``"note"``, ``"left_out"`` and ``"reset_head"`` as :func:`load_checkpoint`.
 
     Raises:
         UserError: as :func:`load_checkpoint`.
     """
     own = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
-    state, notes = unwrap(content, set(own), place)
+    state, notes, left = unwrap(content, set(own), place)
     if own and state and not any(is_counter(key) for key in state):
         # Checkpoints from before torch 0.4.1 lack these counts, which no network of a fixed momentum reads.
         counters = {key: value for key, value in own.items() if is_counter(key)}
@@ -74,6 +75,9 @@ def load_state(
             state = {**state, **counters}
             notes.append("it has no num_batches_tracked, the module's were kept")
     about = dict[str, str]()
+    if left:
+        about["left_out"] = f"left out {some(left)}"
+        notes.append(about["left_out"])
     if reset_head:
         head = head_keys(module, own, state)
         about["reset_head"] = dropped(own, state, head)

@@ -23,17 +23,18 @@ _PREFIXES = (
 )
 # What torch.compile, FSDP and activation checkpointing put into names, anywhere.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_CLASSROOM = "reader.module."  # where a Classroom has its student
 _AVERAGED = re.compile(r"ema|swa|averag")
 # What averaging and profiling leave beside the weights.
 _BESIDE = ("n_averaged", "total_ops", "total_params")
 _SHOWN = 4
 
 
-def unwrap(content: Mapping[str, Any], own: set[str], place: str) -> tuple[dict[str, Tensor], list[str]]:
+def unwrap(content: Mapping[str, Any], own: set[str], place: str) -> tuple[dict[str, Tensor], list[str], list[str]]:
     """The named tensors inside ``content``, under the names ``own`` as far as taking prefixes off gets there.
 
     Returns:
-        The tensors, and a sentence for everything that was looked through or left out.
+        The tensors, a sentence for everything that was looked through, and the names of what was left out.
 
     Raises:
         UserError: no tensors under a known name; several networks that fit equally.
@@ -56,9 +57,7 @@ def unwrap(content: Mapping[str, Any], own: set[str], place: str) -> tuple[dict[
     state, notes, left = fitted.state, [*notes, *fitted.notes], [*left, *fitted.left]
     harmless = [key for key in state if key not in own and key.rpartition(".")[2] in _BESIDE]
     left += harmless
-    if left:
-        notes.append(f"left out {some(left)}")
-    return {key: value for key, value in state.items() if key not in harmless}, notes
+    return {key: value for key, value in state.items() if key not in harmless}, notes, left
 
 
 def some(items: Iterable[str]) -> str:
@@ -75,7 +74,14 @@ def is_counter(key: str) -> bool:
 
 def _entry(content: Mapping[str, Any]) -> str | None:
     """The entry that holds the weights; None where they are ``content`` itself, or nowhere."""
-    return next((key for key in _ENTRIES if isinstance(content.get(key), Mapping) and content[key]), None)
+    return next((key for key in _ENTRIES if _holds_tensors(content.get(key))), None)
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether it is a mapping with a tensor in it, or in a mapping in it; others are settings."""
+    return isinstance(value, Mapping) and any(
+        isinstance(item, Tensor) or _holds_tensors(item) for item in value.values()
+    )
 
 
 class _Fitted(NamedTuple):
@@ -130,9 +136,10 @@ def _inner(state: Mapping[str, Tensor], own: set[str], place: str) -> str | None
     probe = max(wanted, key=len)
     found = [key[: -len(probe)] for key in state if key.endswith(f".{probe}")]
     whole = [prefix for prefix in found if all(f"{prefix}{key}" in state for key in wanted)]
-    if not whole or all(key.startswith(whole[0]) for key in state):
+    known = all(f"{part}." in _PREFIXES for prefix in whole[:1] for part in prefix[:-1].split("."))
+    if not whole or (known and all(key.startswith(whole[0]) for key in state)):
         return None
-    students = [prefix for prefix in whole if "student" in prefix.split(".")]
+    students = [prefix for prefix in whole if "student" in prefix.split(".") or prefix.endswith(_CLASSROOM)]
     live = [prefix for prefix in students or whole if not _AVERAGED.search(prefix)]
     chosen = live or students or whole
     if len(chosen) > 1:

@@ -45,6 +45,8 @@ def prepare_mentor(
     spec, started = context.recipe.mentors[index], time.perf_counter()
     weights, samples, note = _weights(networks, index, teachers, notify)
     mean, std, size = load_weights(networks, spec)
+    for text in networks.remarks(spec.name):
+        notify({"event": "note", "text": text})
     module = networks.mentor(spec.name)
     own_code = spec.name in context.given or spec.model.startswith("py:")
     fingerprint = network_fingerprint(context, module, own_code)

@@ -140,6 +140,11 @@ class Networks:
             "classes": list(self.task_runner.answers_of(mentor)),
         }
 
+    def remarks(self, name: str) -> list[str]:
+        """What a user should hear of the weights that a mentor, or ``student``, has been given; a sentence each."""
+        who, about = "student" if name == "student" else f"mentor '{name}'", self._began.get(name, {})
+        return [f"{who}: {about[key]}" for key in ("reset_head", "left_out", "reordered") if about.get(key)]
+
     def untrained(self, name: str) -> nn.Module:
         """A mentor's network to be trained: weights, modes and gradients as it was built."""
         if name not in self._starts:
@@ -234,9 +239,9 @@ class Networks:
         else:
             assert spec.weights is not None
             about = models.load_checkpoint(network, spec.weights, what=who, reset_head=spec.reset_head)
-            if not spec.reset_head:
-                met = self.task_runner.meet(network, spec.weights, about)
-                about["note"] = "; ".join(filter(None, [about.get("note", ""), met]))
+            met = "" if spec.reset_head else self.task_runner.meet(network, spec.weights, about)
+            if met:
+                about |= {"reordered": met, "note": "; ".join(filter(None, [about.get("note", ""), met]))}
         self._began[spec.name if isinstance(spec, MentorSpec) else "student"] = about
 
     def _changed(self, name: str) -> None:

@@ -150,6 +150,8 @@ def teach_student(
     if resume and (before := diverged.recall(folder)) is not None:
         raise before
     classroom = build_classroom(networks, bank_plan, arm, seed, mentors)
+    for text in networks.remarks("student"):
+        notify({"event": "note", "text": text})
     training = Training(
         context.runtime,
         classroom,

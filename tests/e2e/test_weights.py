@@ -1,0 +1,200 @@
+"""What students and mentors start from: loaded, trained, or only asked; classes by name; heads of other classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from classroomkd import models
+from classroomkd.errors import UserError
+from classroomkd.recipe import load_recipe
+from classroomkd.run.checks import check
+from classroomkd.run.networks import Networks
+from classroomkd.run.opening import open_context
+from classroomkd.run.session import Session
+
+RECIPE = """
+data: {source: puppets, options: {train: 60, test: 20, image_size: 32}}
+student: convnet4
+mentors: [{name: big, model: convnet8}]
+method: average
+train: {epochs: 1, batch_size: 30, channels_last: false}
+mentor_train: {epochs: 1}
+check_mentors: "off"
+workers: 1
+threads: 1
+device: cpu
+"""
+
+
+def recipe(folder: Path, *words: str, trust_code: bool = False) -> Any:
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return load_recipe(str(folder / "recipe.yaml"), list(words), trust_code=trust_code)
+
+
+def networks(folder: Path, *words: str, trust_code: bool = False) -> Networks:
+    return Networks(open_context(recipe(folder, *words, trust_code=trust_code), folder / "run", trust_code=trust_code))
+
+
+def names(folder: Path) -> tuple[str, ...]:
+    return tuple(networks(folder).context.classes)
+
+
+def saved(folder: Path, model: str, classes: tuple[str, ...], file: str = "net.safetensors", **about: str) -> nn.Module:
+    """A network in a file that names its classes."""
+    torch.manual_seed(5)
+    network = models.create(model, len(classes))
+    models.save_checkpoint(network, folder / file, {"classes": json.dumps(list(classes)), **about})
+    return network.eval()
+
+
+IMAGES = torch.linspace(-2, 2, 4 * 3 * 32 * 32).view(4, 3, 32, 32)
+
+
+class TestClassesMeetByName:
+    @torch.no_grad()
+    def test_a_mentor_of_another_order(self, tmp_path: Path) -> None:
+        own = names(tmp_path)
+        order = tuple(reversed(own))
+        net = saved(tmp_path, "convnet8", order)
+        for key in ("weights", "checkpoint"):
+            run = networks(tmp_path, f"mentors.0.{key}={tmp_path / 'net.safetensors'}")
+            check(run)
+            spec = run.context.mentor("big")
+            answer = run.blank_mentor(spec).eval()(IMAGES).prediction
+            torch.testing.assert_close(answer, net(IMAGES)[:, [order.index(name) for name in own]])
+            assert run.describe("big")["classes"] == list(order)
+            assert run.task_runner.lineage(spec, run.blank_mentor(spec)) == {"known": order}
+
+    def test_a_mentor_of_the_same_order_has_the_key_it_had(self, tmp_path: Path) -> None:
+        saved(tmp_path, "convnet8", names(tmp_path))
+        run = networks(tmp_path, f"mentors.0.weights={tmp_path / 'net.safetensors'}")
+        spec = run.context.mentor("big")
+        assert run.task_runner.lineage(spec, run.blank_mentor(spec)) == {}
+
+    def test_a_mentor_of_some_classes(self, tmp_path: Path) -> None:
+        own = names(tmp_path)
+        saved(tmp_path, "convnet8", own[2:0:-1])
+        run = networks(tmp_path, f"mentors.0.weights={tmp_path / 'net.safetensors'}")
+        check(run)
+        answer = run.blank_mentor(run.context.mentor("big")).eval()(IMAGES).prediction
+        assert answer.isfinite().sum(1).tolist() == [2] * 4
+        assert answer[:, 1:3].isfinite().all()
+
+    @pytest.mark.parametrize("who", ["student", "mentors.0"])
+    def test_a_class_that_the_data_lacks_is_named(self, tmp_path: Path, who: str) -> None:
+        own = names(tmp_path)
+        saved(tmp_path, "convnet4" if who == "student" else "convnet8", (*own[1:], "zebra"))
+        run = networks(tmp_path, f"{who}.weights={tmp_path / 'net.safetensors'}")
+        with pytest.raises(UserError, match=r"knows the class 'zebra', which the data 'puppets.*' does not have"):
+            check(run)
+
+    def test_the_recipe_says_which_is_which(self, tmp_path: Path) -> None:
+        own = names(tmp_path)
+        saved(tmp_path, "convnet8", tuple(f"n{n}" for n in range(len(own))))
+        words = [f"mentors.0.weights={tmp_path / 'net.safetensors'}", f"mentors.0.classes={json.dumps(list(own))}"]
+        check(networks(tmp_path, *words))
+
+    @torch.no_grad()
+    def test_a_student_starts_in_the_datas_order(self, tmp_path: Path) -> None:
+        own = names(tmp_path)
+        order = tuple(reversed(own))
+        net = saved(tmp_path, "convnet4", order)
+        run = networks(tmp_path, f"student.weights={tmp_path / 'net.safetensors'}")
+        student = run.student(0)
+        run.begin(student)
+        expected = net(IMAGES)[:, [order.index(name) for name in own]]
+        torch.testing.assert_close(student.eval()(IMAGES), expected)
+        assert "its classes were put into the data's order" in run.describe("student")["note"]
+
+
+class TestResetHead:
+    def test_a_file_of_other_classes_says_the_remedy(self, tmp_path: Path) -> None:
+        torch.save(models.create("convnet8", 1000).state_dict(), tmp_path / "net.pth")
+        run = networks(tmp_path, f"mentors.0.weights={tmp_path / 'net.pth'}")
+        with pytest.raises(UserError, match=r"has 1000 classes, the data 10 .*; reset_head: true starts from it"):
+            check(run)
+
+    def test_a_mentor_is_trained_from_it(self, tmp_path: Path) -> None:
+        net = models.create("convnet8", 1000)
+        torch.save({"model": net.state_dict(), "epoch": 3}, tmp_path / "net.pth")
+        cache = tmp_path / "cache"
+        words = [f"mentors.0.weights={tmp_path / 'net.pth'}", "mentors.0.reset_head=true", f"cache={cache}"]
+        run = networks(tmp_path, *words)
+        check(run)
+        said = run.describe("big")
+        assert said["how"] == "trained"
+        assert "(1000 rows, 10 are wanted)" in said["reset_head"]
+        assert said["normalisation"] == "data"
+        start = {key: value.clone() for key, value in run.untrained("big").state_dict().items()}
+        different = [key for key, value in net.state_dict().items() if not value.equal(start[key])]
+        assert different
+        assert all(start[key].shape[0] == 10 for key in different)
+        heard: list[str] = []
+        outcome = Session(recipe(tmp_path, *words), tmp_path / "run", say=lambda kind, text: heard.append(text)).run()
+        assert outcome.summary["mentors"][0]["samples"]  # it was trained
+        assert "mentor 'big': dropped" in str(heard)
+        first = {path.parent.name for path in cache.glob("mentors/*/mentor.safetensors")}
+        torch.save(models.create("convnet8", 1000).state_dict(), tmp_path / "net.pth")  # other weights: another key
+        Session(recipe(tmp_path, *words), tmp_path / "again").run()
+        assert {path.parent.name for path in cache.glob("mentors/*/mentor.safetensors")} > first
+
+    def test_a_student_keeps_its_own_head(self, tmp_path: Path) -> None:
+        net = models.create("convnet4", 1000)
+        models.save_checkpoint(
+            net, tmp_path / "net.safetensors", {"classes": json.dumps([f"c{n}" for n in range(1000)])}
+        )
+        run = networks(tmp_path, f"student.weights={tmp_path / 'net.safetensors'}", "student.reset_head=true")
+        fresh, student = run.student(3), run.student(3)
+        run.begin(student)
+        for key, value in student.state_dict().items():
+            source = net.state_dict()[key]
+            assert value.equal(source if source.shape == value.shape else fresh.state_dict()[key])
+
+
+FACTORY = """
+import torch
+from torch import nn
+
+def trained(num_classes):
+    torch.manual_seed(11)
+    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, num_classes))
+"""
+
+
+def test_a_factorys_trained_network_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_trained_net.py").write_text(FACTORY)
+    cache = tmp_path / "cache"
+    words = ["mentors.0.model=py:own_trained_net:trained", "mentors.0.weights=trained", f"cache={cache}"]
+    run = networks(tmp_path, *words, trust_code=True)
+    check(run)
+    assert run.describe("big")["how"] == "asked"
+    before = {key: value.clone() for key, value in run.mentor("big").state_dict().items()}
+    outcome = Session(recipe(tmp_path, *words, trust_code=True), tmp_path / "run", trust_code=True).run()
+    (mentor,) = outcome.summary["mentors"]
+    assert mentor["samples"] is None
+    assert mentor["note"] == "as its factory gave it"
+    assert list(cache.glob("mentors/*.npy"))
+    assert not list(cache.glob("mentors/*/mentor.safetensors"))
+    again = networks(tmp_path, *words, trust_code=True).mentor("big").state_dict()
+    assert all(value.equal(again[key]) for key, value in before.items())
+    trained = networks(tmp_path, words[0], trust_code=True)
+    assert trained.describe("big")["how"] == "trained"
+
+
+def test_what_is_loaded_is_described(tmp_path: Path) -> None:
+    shape = {"mean": [0.1, 0.2, 0.3], "std": [1.0, 1.0, 1.0], "shape": [3, 40, 40]}
+    saved(tmp_path, "convnet8", names(tmp_path), preprocessing=json.dumps(shape))
+    run = networks(tmp_path, f"mentors.0.weights={tmp_path / 'net.safetensors'}")
+    check(run)
+    said = run.describe("big")
+    assert said["how"] == "loaded"
+    assert said["weights"] == str(tmp_path / "net.safetensors")
+    assert (said["mean"], said["normalisation"], said["size"]) == ([0.1, 0.2, 0.3], "checkpoint", [40, 40])
+    assert networks(tmp_path).describe("big")["how"] == "trained"
