@@ -43,7 +43,7 @@ def joint(place: int, *value: float) -> Change:
     [
         (
             first(keypoints=[1.0, 2, 2] * 16),
-            "annotation 100 has 48 numbers in keypoints, but the category 'coco' has 17",
+            "annotation 100 has 48 numbers in keypoints, but the category 'person' has 17",
         ),
         (first(keypoints=[1.0, 2, "x"] * 17), "annotation 100: keypoints is .* it needs 51 numbers"),
         (joint(3, 10, 10, 3), "annotation 100 has v = 3 at joint 3; v is 0 .*, 1 .* or 2"),
@@ -55,7 +55,7 @@ def joint(place: int, *value: float) -> Change:
         (first(bbox=[1, 2, 3]), "bbox is \\[1, 2, 3\\]; it needs 4 numbers"),
         (first(id=101), "two annotations have the id 101"),
         (lambda data: data.pop("images"), "is no COCO annotation file"),
-        (lambda data: data["images"][0].pop("width"), "every image needs id, file_name, width and height"),
+        (lambda data: data["images"][0].update(width="wide"), "whole numbers as width and height"),
         (lambda data: data["images"][0].update(id=2), "two images have the same id"),
         (
             lambda data: data["categories"][0].pop("keypoints"),
@@ -66,7 +66,7 @@ def joint(place: int, *value: float) -> Change:
         (lambda data: data["images"][0].update(file_name="gone.png"), None),
         (
             lambda data: data["categories"][0].update(flip_pairs=[[5, 12], [6, 11]]),
-            "flip_pairs of 'coco' do not swap left_",
+            "flip_pairs of 'person' do not swap left_",
         ),
         (lambda data: data["categories"][0].update(sigmas=[0.1]), "17 joints need 17 sigmas"),
         (lambda data: data["categories"][0].update(sigmas=[float("nan")] * 17), "17 joints need 17 sigmas"),
@@ -85,14 +85,14 @@ def joint(place: int, *value: float) -> Change:
         ),
         (lambda data: data["categories"][0].update(upper_body=["nose"]), "category 'person': .* upper_body a list"),
         (lambda data: data["categories"][0].update(keypoints=5), "exactly one category must have keypoints"),
-        (lambda data: data["categories"][0].update(id="1"), "category 'person' needs a whole number as its id"),
+        (lambda data: data["categories"][0].update(id="one"), "category 'person' needs a whole number as its id"),
         (lambda data: data["images"][0].update(id=2**70), "the id of image '000001.png' is too large"),
         (first(area="big"), "annotation 100: area is .'big'.; it needs a number"),
         (first(area=[1]), r"annotation 100: area is \[\[1\]\]; it needs a number"),
         (first(id="a17"), "annotation 'a17': id is 'a17'; it needs a whole number"),
         (first(id=2**70), "it needs a whole number"),
         (first(category_id=[1]), "category_id is .1.; it needs a whole number"),
-        (first(image_id="1"), "image_id is '1'; it needs a whole number"),
+        (first(image_id="one"), "image_id is 'one'; it needs a whole number"),
         (first(iscrowd="0"), "annotation 100: iscrowd is '0'; it is 0 or 1"),
         (first(keypoints=[10**400] * 51), "keypoints: a number is too large for coordinates"),
     ],

@@ -38,7 +38,8 @@ class AnnotationFile:
 class PersonSource:
     """An opened source of persons. ``parts`` has ``all``, or ``train`` with or without ``val`` and ``test``.
 
-    ``category`` is the id of the persons' category; ``size`` (H, W) and ``views`` are defaults; ``photographs``:
+    ``category`` is the id of the persons' category and ``title`` its name; ``paired`` whether it says itself which
+    joints swap in a mirror; ``size`` (H, W) and ``views`` are defaults; ``photographs``:
     normalised by ImageNet's mean and standard deviation, as the field does, else by the training part's own.
     """
 
@@ -50,6 +51,8 @@ class PersonSource:
     photographs: bool = True
     notes: tuple[str, ...] = ()
     category: int = 1
+    title: str = ""
+    paired: bool = False
 
 
 def boxed(box: Floats, pictures: Sequence[Picture], place: NDArray[np.int64]) -> Floats:

@@ -9,6 +9,7 @@ can be scored by COCO's rules, which see everybody in a picture.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ from classroomkd.data.sources.table import open_source
 from classroomkd.data.spec import IMAGE_VIEWS, PARTS, PERSON_VIEWS, DataSettings
 from classroomkd.data.statistics import mean_std
 from classroomkd.data.targets import KEYPOINTS
+from classroomkd.data.views.keypoints import PRESETS
 from classroomkd.errors import UserError
 
 __all__ = ["load_people"]
@@ -88,7 +90,8 @@ def _open(wanted: DataSettings, request: Request) -> PersonSource | ImageSet:
             parts[part] = source.parts.get(part) or source.parts.get("all") or source.parts["train"]
     names = dict.fromkeys(source.name for source in opened.values())
     notes = tuple(dict.fromkeys(note for source in opened.values() for note in source.notes))
-    return PersonSource(" + ".join(names), train.skeleton, parts, train.size, train.views, train.photographs, notes)
+    tested = opened.get("test", train)
+    return replace(train, name=" + ".join(names), parts=parts, notes=notes, category=tested.category)
 
 
 def _text(source: Any) -> str:
@@ -107,10 +110,12 @@ def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions
     assert wanted.views is not None or source.views in PERSON_VIEWS, source.views
     first = source.parts.get("all") or source.parts["train"]
     checks.check_flags(first)
-    checks.check_flip_pairs(source.skeleton, first.persons.joints, first.where)
+    checks.check_flip_pairs(source.skeleton, first.persons.joints, first.where, source.title)
     if options.skeleton is not None:
         source = widened(source, options.skeleton)
     notes = list(source.notes)
+    if not source.paired and options.views.get("flip", PRESETS[wanted.views or source.views]["flip"]) > 0:
+        checks.note_mirror(source.skeleton, notes)
     selections = selections_of(source, notes, refuse=wanted.unreadable == "refuse")
     seed = wanted.split_seed
     chosen = split.three_parts(selections, wanted, partial(limited, seed=seed), partial(split_off, seed=seed))

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from classroomkd.data.joint_names import mirror_pairs, numbered, one_sided, side_of
 from classroomkd.data.keypoints.annotation_file import AnnotationFile
 from classroomkd.data.keypoints.people import Floats
 from classroomkd.data.skeleton import Skeleton
 from classroomkd.errors import UserError
 
-__all__ = ["SMALLEST", "check_flags", "check_flip_pairs", "count_skips", "sanitize", "usable"]
+__all__ = ["SMALLEST", "check_flags", "check_flip_pairs", "count_skips", "note_mirror", "sanitize", "usable"]
 
 SMALLEST = 8.0
 """A person whose box is nowhere as long as this many pixels shows nothing to learn."""
@@ -99,8 +100,8 @@ def usable(
     return np.asarray(left)
 
 
-def check_flip_pairs(skeleton: Skeleton, joints: Floats, where: str) -> None:
-    """Whether the pairs that swap in a mirror fit the labels (n, K, 3).
+def check_flip_pairs(skeleton: Skeleton, joints: Floats, where: str, title: str = "") -> None:
+    """Whether the pairs that swap in a mirror fit the labels (n, K, 3); ``title`` is what the file calls the skeleton.
 
     Two joints called left and right of the same part must be a pair. And a body is as long on one side as on the
     other: the median distance between two joints, over the people that show both, must be about that between their
@@ -110,11 +111,11 @@ def check_flip_pairs(skeleton: Skeleton, joints: Floats, where: str) -> None:
         UserError: naming the pair that does not fit.
     """
     swap = skeleton.swap
-    for place, joint in enumerate(skeleton.joints):
-        other = "right_" + joint.removeprefix("left_")
-        if joint.startswith("left_") and other in skeleton.joints and skeleton.joints[swap[place]] != other:
+    for place, other in mirror_pairs(skeleton.joints):
+        if swap[place] != other and side_of(skeleton.joints[place]) is not None:
+            joint, partner = skeleton.joints[place], skeleton.joints[other]
             raise UserError(
-                f"data: {where}: flip_pairs of '{skeleton.name}' do not swap {joint} with {other} (but with"
+                f"data: {where}: flip_pairs of '{title or skeleton.name}' do not swap {joint} with {partner} (but with"
                 f" {skeleton.joints[swap[place]]}); flip_pairs count joints from 0"
             )
     distance, counted = _distances(joints)
@@ -127,10 +128,26 @@ def check_flip_pairs(skeleton: Skeleton, joints: Floats, where: str) -> None:
     worst = int(np.argmax(shares))
     if shares[worst] > _UNLIKE:
         raise UserError(
-            f"data: {where}: flip_pairs of '{skeleton.name}' swap {skeleton.joints[worst]} with"
+            f"data: {where}: flip_pairs of '{title or skeleton.name}' swap {skeleton.joints[worst]} with"
             f" {skeleton.joints[swap[worst]]}, but in the labels their distances to the other joints differ by"
             f" {shares[worst]:.0%}; flip_pairs count joints from 0"
         )
+
+
+def note_mirror(skeleton: Skeleton, notes: list[str]) -> None:
+    """Say where mirrored views would keep sides as they are, because no pairs are known."""
+    paired = {place for pair in skeleton.flip_pairs for place in pair}
+    alone = one_sided(skeleton.joints, paired)
+    if not paired and len(skeleton) > 1:
+        what = f"the {len(skeleton)} joints ({', '.join(skeleton.joints[:4])}, …) have no left and right by their names"
+    elif alone or (alone := numbered(skeleton.joints, paired)):
+        what = f"{len(alone)} joints ({', '.join(alone[:4])}{', …' if len(alone) > 4 else ''}) have no partner"
+    else:
+        return
+    notes.append(
+        f"views mirror the pictures, and {what}, so these keep their names in a mirror image; where some are left and"
+        f" right, give the category flip_pairs (or flip_idx), or set data.options.flip: 0"
+    )
 
 
 def _distances(joints: Floats) -> tuple[Floats, NDArray[np.bool_]]:

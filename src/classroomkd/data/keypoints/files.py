@@ -64,6 +64,12 @@ class Files:
         """The files below another folder of the same place."""
         return Files(self.path, inside)
 
+    def holds(self, inside: str) -> bool:
+        """Whether there is such a folder in it."""
+        if self.archive:
+            return any(name.startswith(f"{inside.strip('/')}/") for name in self.archive.names())
+        return not Path(inside).is_absolute() and (self.path / inside).is_dir()
+
     def names(self) -> set[str]:
         """Every file below ``inside``, relative to it."""
         if self.archive:

@@ -22,7 +22,7 @@ from classroomkd.data import decode
 from classroomkd.data.keypoints.annotation_file import AnnotationFile, read_json
 from classroomkd.data.keypoints.files import Files
 from classroomkd.data.keypoints.heads import head_from_scale
-from classroomkd.data.keypoints.people import Floats, Persons, Picture
+from classroomkd.data.keypoints.people import UNKNOWN_SIZE, Floats, Persons, Picture
 from classroomkd.data.skeleton import MPII
 from classroomkd.errors import UserError
 
@@ -31,7 +31,6 @@ __all__ = ["Official", "read_mpii", "read_official"]
 _AREA = 0.22  # of the squared height: what 0.53 of a standing person's box is, about 0.41 as wide as tall
 _JOINTS = len(MPII)
 _PACKED = 15  # the number of a packed element in a Matlab file
-_UNKNOWN = (10**6, 10**6)  # the size of an image that nobody can read: nothing is outside of it
 _OFFICIAL = ("headboxes_src", "jnt_missing", "pos_gt_src")
 _APART = 2.0  # pixels between the same joint in both files, more than any rounding
 
@@ -121,7 +120,7 @@ def _sizes(store: Files, names: list[str], where: str, refuse: bool) -> dict[str
             f"data: {where}: {len(missing)} of {len(names)} images are not in {store.path}/{store.inside}, e.g."
             f" {missing[0]}; data.options.images names their folder; or set data.unreadable: skip"
         )
-    sizes = dict.fromkeys(missing, _UNKNOWN)
+    sizes = dict.fromkeys(missing, UNKNOWN_SIZE)
     for name in (name for name in names if name not in sizes):
         try:
             sizes[name] = store.size(name)
@@ -130,7 +129,7 @@ def _sizes(store: Files, names: list[str], where: str, refuse: bool) -> dict[str
                 raise UserError(
                     f"data: {store.path}: {name} cannot be decoded: {error}. Mend it, or set data.unreadable: skip"
                 ) from error
-            sizes[name] = _UNKNOWN
+            sizes[name] = UNKNOWN_SIZE
     return sizes
 
 

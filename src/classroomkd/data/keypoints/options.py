@@ -62,8 +62,8 @@ def person_options(options: Mapping[str, Any]) -> PersonOptions:
 def metric_for(skeleton: Skeleton, boxes: str) -> str:
     """The score that counts: COCO's AP, whose name says whose boxes, MPII's PCKh, or PCK for what has a torso."""
     torso = {f"{side}_{part}" for side in ("left", "right") for part in ("shoulder", "hip")}
-    if skeleton.joints == MPII.joints and boxes != "detector":
+    if skeleton.standard == MPII.standard and boxes != "detector":
         return "PCKh@0.5"
-    if skeleton.joints == COCO.joints or not torso <= set(skeleton.joints) or boxes == "detector":
+    if skeleton.standard == COCO.standard or not torso <= set(skeleton.standard) or boxes == "detector":
         return "AP_detector" if boxes == "detector" else "AP_gtbox"
     return "PCK@0.2"

@@ -16,13 +16,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from classroomkd.data.keypoints.crops import Canvas
 
-__all__ = ["AREA_SHARE", "People", "Persons", "Picture", "join"]
+__all__ = ["AREA_SHARE", "UNKNOWN_SIZE", "People", "Persons", "Picture", "join"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 AREA_SHARE = 0.53
 """Of a box, where an annotation has no area: about what a segment covers of its box in COCO."""
+
+
+UNKNOWN_SIZE = (10**6, 10**6)
+"""(height, width) of a picture that nobody can read: nothing is outside of it."""
 
 
 class Picture(NamedTuple):

@@ -12,6 +12,7 @@ from classroomkd.data.keypoints import checks
 from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource
 from classroomkd.data.keypoints.files import Files, Store
 from classroomkd.data.keypoints.people import Floats, Ints, Persons, Picture
+from classroomkd.data.keypoints.placing import reason
 from classroomkd.errors import UserError
 
 __all__ = ["Selection", "limited", "selections_of", "split_off"]
@@ -111,8 +112,8 @@ def _present(selection: Selection, notes: list[str], refuse: bool) -> Selection:
     if refuse:
         raise UserError(
             f"data: {selection.where}: {len(missing)} images are not in {selection.store.path}"
-            f"{'/' + selection.store.inside if selection.store.inside else ''}, e.g. {files[0]}; add them, set"
-            " data.options.images, or data.unreadable: skip"
+            f"{'/' + selection.store.inside if selection.store.inside else ''}, e.g. {files[0]}"
+            f"{reason(names, files[0])}; add them, set data.options.images, or data.unreadable: skip"
         )
     checks.count_skips(selection.where, "images that are missing were", files, notes)
     return selection.without(np.array(missing, np.int64))

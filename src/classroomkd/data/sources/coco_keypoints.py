@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from classroomkd.data.keypoints.annotation_file import AnnotationFile, PersonSource
-from classroomkd.data.keypoints.coco import read_coco, read_detections
+from classroomkd.data.keypoints.annotation_file import PersonSource
+from classroomkd.data.keypoints.coco import CocoFile, read_coco, read_detections
 from classroomkd.data.keypoints.files import Files
-from classroomkd.data.skeleton import Skeleton
+from classroomkd.data.keypoints.placing import placed
 from classroomkd.data.sources.base import Request, first_of
 from classroomkd.data.spec import PARTS
 from classroomkd.errors import UserError
@@ -30,29 +31,31 @@ def open_coco(argument: str, request: Request) -> PersonSource:
     """See the module's text."""
     notes: list[str] = []
     name, alone, images = argument.rpartition("@")
-    parts: dict[str, AnnotationFile] = {}
-    skeletons: dict[str, Skeleton] = {}
-    person: dict[str, int] = {}
+    category = request.options.get("category")
+    inside = request.options.get("images")
+    read: dict[str, CocoFile] = {}
     if alone and name.endswith(".json"):
         path = Path(name).expanduser()
         if not path.is_file():
             raise UserError(f"data: coco-keypoints:{argument}: there is no file {path}")
-        store = Files(Path(images).expanduser(), str(request.options.get("images", "")))
-        skeletons["all"], parts["all"], person["all"] = read_coco(path.read_bytes(), store, path.name, notes)
+        store = Files(Path(images).expanduser(), "" if inside is None else str(inside))
+        place = partial(placed, store, path.name, images=None, where=path.name)
+        read["all"] = read_coco(path.read_bytes(), store, path.name, notes, category=category, place=place)
         title = path.stem
     else:
         store = Files(Path(argument).expanduser())
         title = store.path.resolve().stem
         for part, file in part_files(store, f"coco-keypoints:{argument}", request, "person_keypoints", notes).items():
-            skeletons[part], listing, person[part] = read_coco(store.read(file), store, PurePosixPath(file).name, notes)
-            inside = _images(store, file, listing, request)
-            parts[part] = replace(listing, store=store.below(inside))
-    first = next(iter(skeletons))
-    for part, skeleton in skeletons.items():
-        if skeleton.joints != skeletons[first].joints:
+            where = PurePosixPath(file).name
+            place = partial(placed, store, file, images=inside, where=where)
+            read[part] = read_coco(store.read(file), store, where, notes, category=category, place=place)
+    parts = {part: file.listing for part, file in read.items()}
+    first = next(iter(read.values()))
+    for part, one in read.items():
+        if one.skeleton.joints != first.skeleton.joints:
             raise UserError(
-                f"data: {parts[part].where} has the joints {', '.join(skeleton.joints)}; {parts[first].where} has"
-                f" {', '.join(skeletons[first].joints)}. Parts of one set have the same skeleton"
+                f"data: {parts[part].where} has the joints {', '.join(one.skeleton.joints)}; {first.listing.where} has"
+                f" {', '.join(first.skeleton.joints)}. Parts of one set have the same skeleton"
             )
     boxes = request.options.get("boxes")
     if boxes is not None:
@@ -63,11 +66,12 @@ def open_coco(argument: str, request: Request) -> PersonSource:
                 "annotations with data.options.test: FILE"
             )
         data = store.read(boxes) if boxes in store else _outside(boxes)
-        detected = read_detections(data, PurePosixPath(boxes).name, person[part], parts[part], notes)
+        detected = read_detections(data, PurePosixPath(boxes).name, read[part].category, parts[part], notes)
         parts[part] = replace(parts[part], detected=detected)
     return PersonSource(
-        title, skeletons[first], parts, SIZE, "person", notes=tuple(notes), category=person.get("test", person[first])
-    )
+        title, first.skeleton, parts, SIZE, "person", notes=tuple(dict.fromkeys(notes)),
+        category=read.get("test", first).category, title=first.title, paired=first.paired,
+    )  # fmt: skip
 
 
 def _outside(boxes: str) -> bytes:
@@ -107,6 +111,8 @@ def _find_parts(store: Files, text: str, request: Request, prefer: str) -> dict[
     for part in PARTS:
         exact = [file for file in files if PurePosixPath(file).name == f"{prefer}_{part}2017.json"]
         loose = exact or [file for file in files if re.search(_CALLED[part], PurePosixPath(file).stem)]
+        # Beside its pictures, a file may be called the same in every part's folder.
+        loose = loose or [file for file in files if re.search(_CALLED[part], PurePosixPath(file).parent.name)]
         if len(loose) > 1:
             raise UserError(
                 f"data: {text}: {len(loose)} annotation files could be the {part} part ({first_of(loose, 6)}); say"
@@ -128,23 +134,10 @@ _CALLED = {"train": r"train(?!val)", "val": r"(?<!train)val", "test": r"test"}
 
 
 def _jsons(store: Files) -> list[str]:
-    return sorted(name for name in store.names() if name.endswith(".json"))
-
-
-def _images(store: Files, file: str, listing: AnnotationFile, request: Request) -> str:
-    """The folder of the listing's images, inside the store."""
-    if "images" in request.options:
-        return str(request.options["images"])
-    called = re.search(r"(train|val|test)\d*", PurePosixPath(file).stem)
-    tries = ["", "images"] + ([called[0], f"images/{called[0]}"] if called else [])
-    for inside in tries:
-        below = store.below(inside)
-        # Some may be missing: that is told later, by name.
-        if any(picture.file in below for picture in listing.pictures[:5]):
-            return inside
-    if not listing.pictures:
-        return ""
-    raise UserError(
-        f"data: {listing.where}: its images ({listing.pictures[0].file}, …) are in none of"
-        f" {', '.join(f'{store.path}/{inside}' for inside in tries)}; data.options.images names their folder"
+    """Without those that are hidden, as what macOS puts into archives."""
+    hidden = (".", "__MACOSX")
+    return sorted(
+        name
+        for name in store.names()
+        if name.endswith(".json") and not any(part.startswith(hidden) for part in name.split("/"))
     )

@@ -114,7 +114,14 @@ TABLE: dict[str, Entry] = {
         {"persons": f"{_HERE}.coco_keypoints:open_coco"},
         "persons with joints, in COCO's format: DIR or a zip with annotations and images, or one annotation file",
         argument="DIR_OR_ZIP",
-        options={"train": _TEXT, "val": _TEXT, "test": _TEXT, "images": _TEXT, "boxes": _TEXT},
+        options={
+            "train": _TEXT,
+            "val": _TEXT,
+            "test": _TEXT,
+            "images": _TEXT,
+            "boxes": _TEXT,
+            "category": (str, int),
+        },
         more={"persons": PERSON_OPTIONS},
     ),
     "mpii": Entry(

@@ -99,7 +99,8 @@ def boxes_in(path: Path, files: Sequence[Path], root: Path) -> Boxes:
 
 def _annotated(content: bytes, path: Path, files: Sequence[Path], root: Path) -> Boxes:
     notes: list[str] = []
-    _, listing, category = read_coco(content, Files(root), path.name, notes)
+    file = read_coco(content, Files(root), path.name, notes)
+    listing, category = file.listing, file.category
     people = listing.persons
     usable = ~people.crowd & (people.joints[..., 2] > 0).any(1)
     if (~usable).any():

@@ -66,13 +66,13 @@ def pckh(
         skeleton: K joints, found by their names.
     """
     far, labelled, left_out = _errors(predicted, joints, np.asarray(head, np.float64) * HEAD_SHARE, skeleton)
-    mean = np.array([j not in _NOT_IN_MEAN for j in skeleton.joints])
+    mean = np.array([j not in _NOT_IN_MEAN for j in skeleton.standard])
     scores = {f"PCKh@{threshold:g}": threshold, "PCKh@0.1": 0.1, HRNET_AT_01: float(np.arange(0, 0.51, 0.01)[11])}
     by_joint = _shares(far <= threshold, labelled, skeleton)
-    groups = {}
+    groups, by_name = {}, dict(zip(skeleton.standard, by_joint.values(), strict=True))
     for name, members in _GROUPS.items():
-        known = [by_joint[j] for j in members if not np.isnan(by_joint.get(j, np.nan))]
-        if any(j in by_joint for j in members):
+        known = [by_name[j] for j in members if not np.isnan(by_name.get(j, np.nan))]
+        if any(j in by_name for j in members):
             groups[name] = sum(known) / len(known) if known else float("nan")
     return JointTable(
         {name: _share((far <= t)[:, mean], labelled[:, mean]) for name, t in scores.items()},
@@ -115,10 +115,11 @@ def torso(joints: ArrayLike, skeleton: Skeleton) -> Floats:
     known = np.asarray(joints, np.float64)
     size = np.full(len(known), np.nan)
     for pair in (("right_shoulder", "left_hip"), ("left_shoulder", "right_hip")):
-        missing = [j for j in pair if j not in skeleton.joints]
-        if missing:
-            raise UserError(f"skeleton '{skeleton.name}' has no {missing[0]}, so no torso: measure PCK by the box")
-        a, b = (known[:, skeleton.joints.index(j)] for j in pair)
+        ends = [skeleton.find(j) for j in pair]
+        if None in ends:
+            missing = pair[ends.index(None)]
+            raise UserError(f"skeleton '{skeleton.name}' has no {missing}, so no torso: measure PCK by the box")
+        a, b = (known[:, end] for end in ends)
         size = np.where((a[:, 2] > 0) & (b[:, 2] > 0), np.hypot(*(a - b)[:, :2].T), size)
     return size
 
