@@ -128,7 +128,7 @@ def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions
                 + (f" ({'; '.join(skipped)}); mend these, or " if skipped else "; ")
                 + "raise data.limit or add some"
             )
-    people = _people(chosen, selections, canvas, options)
+    people = replace(_people(chosen, selections, canvas, options), category=source.category)
     parts = {
         name: Part(
             pixels[name][0], _target(people, selection.ids), torch.from_numpy(selection.ids), pixels[name][1], KEYPOINTS

@@ -48,7 +48,8 @@ class Persons:
         joints: (n, K, 3) x, y, v in image pixels.
         area: (n,) the segment's, pixels².
         crowd: (n,) bool.
-        annotation: (n,) the file's ids, -1 for a detector's box.
+        annotation: (n,) the file's ids, whatever whole numbers they are; -1 for a detector's box.
+        detector: (n,) bool: a detector's box, which nobody annotated.
         place: (n,) in the source's stable order.
         head: (n,) diagonal of the head's box in pixels, NaN where nothing says it.
         score: (n,) of the box: a detector's, or 1.
@@ -64,6 +65,7 @@ class Persons:
     area: Floats
     crowd: NDArray[np.bool_]
     annotation: Ints
+    detector: NDArray[np.bool_]
     place: Ints
     head: Floats
     score: Floats
@@ -85,6 +87,7 @@ class Persons:
         unknown = np.full((n, 4), np.nan)
         filled = {
             "area": boxes[:, 2] * boxes[:, 3] * AREA_SHARE, "crowd": np.zeros(n, bool), "annotation": order,
+            "detector": np.zeros(n, bool),
             "head": unknown[:, 0], "score": np.ones(n), "origin": unknown[:, :2], "step": unknown[:, 0],
         }  # fmt: skip
         given = {
@@ -99,7 +102,8 @@ class Persons:
     def detected(picture: Ints, box: Floats, score: Floats, region: Floats, joints: int) -> Persons:
         """A detector's boxes; none of the ``joints`` joints has a label."""
         unlabelled = np.zeros((len(box), joints, 3))
-        return Persons.of(picture, box, unlabelled, region, annotation=np.full(len(box), -1), score=score)
+        nobody, every = np.full(len(box), -1), np.ones(len(box), bool)
+        return Persons.of(picture, box, unlabelled, region, annotation=nobody, detector=every, score=score)
 
     def take(self, index: NDArray[Any]) -> Persons:
         """The persons ``index`` (places or a mask)."""
@@ -124,6 +128,7 @@ class People:
         others: annotations that are no samples: crowds, persons without joints, those that could not be cropped.
         bare: places of pictures of the test part that have no sample.
         boxes: where the test part's boxes come from: ``gt`` or ``detector``.
+        category: the id of their category, which answers are written with.
         view_options: what ``data.options`` says about views: scale, rotation, rotation_p, half_body, flip.
     """
 
@@ -134,6 +139,7 @@ class People:
     others: Persons
     bare: Ints
     boxes: str = "gt"
+    category: int = 1
     view_options: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -214,6 +220,6 @@ class People:
         places = np.unique(self.persons.picture[self.rows(ids)])
         if bare:
             places = np.union1d(places, self.bare)
-        real = self.persons.take((self.persons.annotation >= 0) & np.isin(self.persons.picture, places))
+        real = self.persons.take(~self.persons.detector & np.isin(self.persons.picture, places))
         annotated = join(real, self.others.take(np.isin(self.others.picture, places)))
         return annotated.take(np.lexsort((annotated.place, annotated.picture)))

@@ -123,7 +123,7 @@ def _answers(request: EvaluateRequest, images: ImageSet, flip: bool) -> Iterator
 def _people(images: ImageSet, ids: Tensor, part: str) -> tuple[People, str]:
     """The people as this part is scored, and the metric that counts, by the name that says whose boxes."""
     assert images.people is not None
-    detected = images.people.of(ids.cpu().numpy()).annotation < 0
+    detected = images.people.of(ids.cpu().numpy()).detector
     if detected.any() and not detected.all():
         raise UserError(
             f"the test part of '{images.name}' has a detector's boxes, the others have the annotations': score them "

@@ -77,7 +77,7 @@ def answered(people: People, ids: ArrayLike, answers: ArrayLike, skeleton: Skele
     """
     placed, rows = people.to_image(ids, answers), people.rows(ids)
     score, image = person_scores(placed[..., 2], people.score[rows]), people.numbers[people.persons.picture[rows]]
-    if (people.persons.annotation[rows] < 0).any():  # a detector's boxes
+    if people.persons.detector[rows].any():  # a detector's boxes
         height, width = people.size
         area = people.step[rows] ** 2 * (height - 1) * (width - 1)  # of the crop: the box, widened, as HRNet has it
         stay = oks_nms(image, placed, score, area, skeleton.sigmas)
@@ -115,7 +115,7 @@ def judge(
         if (np.isfinite(allowed(name, known, skeleton))[:, None] & (known.joints[..., 2] > 0)).any():
             tables[name] = _table(name, people.to_image(keys, places), known, skeleton)
             figures |= tables[name].scores
-    kind = f"AP_{'detector' if (known.annotation < 0).any() else 'gtbox'}"
+    kind = f"AP_{'detector' if known.detector.any() else 'gtbox'}"
     truth, answers = truth_of(people, keys, bare=test), answered(people, keys, places, skeleton)
     ap = keypoint_ap(truth, answers, skeleton.sigmas)
     figures |= {(kind if name == "AP" else f"{kind}:{name}"): value for name, value in ap.items()}

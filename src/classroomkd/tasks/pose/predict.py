@@ -85,7 +85,7 @@ def _look(request: PredictRequest, pose: PoseAnswers, boxes: Boxes, skipped: lis
     region = boxed(boxes.box, boxes.pictures, boxes.picture)
     persons = Persons.detected(boxes.picture, boxes.box, boxes.score, region, len(pose.skeleton))
     if not boxes.detected:
-        persons = replace(persons, annotation=persons.place)
+        persons = replace(persons, annotation=persons.place, detector=np.zeros(len(persons), bool))
     names = [boxes.pictures[place].file for place in boxes.picture]
     listing = AnnotationFile(boxes.where, boxes.pictures, persons, boxes.store, "")
     rows = np.flatnonzero(usable(listing, region, names, learn=False, notes=skipped))
