@@ -200,8 +200,10 @@ class ImageSet:
 
     Of persons: ``classes`` are the joints' names, ``skeleton`` what is known about them, ``people`` where each sample
     is in its picture, ``input`` (H, W) the size of a network's input (pixels are larger canvases, which
-    ``Views.eval_view`` and ``Views.render`` bring to it). ``metric`` names the score that counts. ``resize`` names
-    the rule that brought whole pictures to their size, where it is known (``classroomkd.data.geometry``).
+    ``Views.eval_view`` and ``Views.render`` bring to it). ``metric`` names the score that counts.
+
+    ``resize`` names the rule that brought whole pictures to their size (``classroomkd.data.geometry``), where it is
+    known; ``resized`` is False where all had it before.
     """
 
     name: str
@@ -219,6 +221,7 @@ class ImageSet:
     input: tuple[int, int] | None = None
     metric: str = "accuracy"
     resize: str | None = None
+    resized: bool = True
 
     @property
     def target_kind(self) -> TargetKind:

@@ -172,6 +172,7 @@ def _split_off(part: Part, fraction: float, purpose: str, *, seed: int, classes:
 
 def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
     parts, resize = _parts_with_ids(source), wanted.resize or RESIZE[0]
+    resized = not all(untouched(raw) for raw in source.parts.values())
     notes = [*source.notes, *fitting_notes(source.parts.values(), resize)]
     train = parts["all"] if "all" in parts else parts["train"]
     classes = len(source.classes) if train.target_kind == CLASS else 1  # to stratify by
@@ -193,17 +194,18 @@ def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
         notes.append(f"mean and standard deviation were measured on {measured} of {len(train)} training images")
     return ImageSet(
         name=source.name, classes=source.classes, train=train, val=val, test=test, mean=mean, std=std,
-        views=wanted.views or source.views, fingerprint=_fingerprint(source, resize), notes=tuple(notes), resize=resize,
+        views=wanted.views or source.views, fingerprint=_fingerprint(source, resize, resized),
+        notes=tuple(notes), resize=resize, resized=resized,
     )  # fmt: skip
 
 
-def _fingerprint(source: Source, resize: str) -> str:
+def _fingerprint(source: Source, resize: str, resized: bool) -> str:
     """The source's, and the rule where another one than ``pad`` made other pixels.
 
     ``pad`` is what it was before there was a choice, and pictures that had their size are the same under every rule:
     what was stored of them stays of use.
     """
-    if resize == "pad" or all(untouched(raw) for raw in source.parts.values()):
+    if resize == "pad" or not resized:
         return source.fingerprint
     return hashlib.sha256(f"{source.fingerprint} resize={resize}".encode()).hexdigest()
 

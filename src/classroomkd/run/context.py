@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,13 @@ class RunContext:
         """Class names."""
         names: tuple[str, ...] = self.data.classes
         return names
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What the file of a network that is trained on these images says of its inputs."""
+        resize = self.data.resize or self.recipe.data.resize
+        known = {"mean": self.data.mean, "std": self.data.std}
+        return known if resize is None else {**known, "resize": resize}
 
     @cached_property
     def inputs(self) -> Inputs:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from classroomkd.classroom import Calibration, Mentor
+from classroomkd.models.about import preprocessing
+from classroomkd.models.checkpoints import read_checkpoint
 from classroomkd.run.answers_file import load_answers
 from classroomkd.run.inputs_of import inputs_of
 
 if TYPE_CHECKING:
     from classroomkd.recipe.schema import MentorSpec
+    from classroomkd.run.context import RunContext
     from classroomkd.run.networks import Networks
 
-__all__ = ["MentorRecord", "calibration_of", "load_mentor", "load_weights", "ready_mentor"]
+__all__ = ["MentorRecord", "calibration_of", "load_mentor", "load_weights", "other_rule", "ready_mentor"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,28 @@ def load_weights(
         networks.load(spec.name, spec.checkpoint)
     known = inputs_of(networks.context, spec, networks.mentor(spec.name), networks.has_weights(spec))
     return known.mean, known.std, known.size
+
+
+def other_rule(context: RunContext, file: str) -> str | None:
+    """What to say of a network's file that was made with pictures brought to their size by another rule than the run's.
+
+    None where it does not say, or where no picture of the run is resized. A student's file that says its shape and no
+    rule is of a version that padded.
+    """
+    images = context.data
+    if images.resize is None or not images.resized or not file.endswith(".safetensors"):
+        return None
+    metadata = read_checkpoint(Path(file), what="mentor")[1]
+    if "preprocessing" not in metadata:
+        return None
+    known = preprocessing(file, metadata["preprocessing"])
+    rule = known.resize or ("pad" if known.shape is not None else images.resize)
+    if rule == images.resize:
+        return None
+    return (
+        f"learned from pictures of data.resize: {rule}, and is asked here about pictures of data.resize: "
+        f"{images.resize}; its answers may be worse than they were"
+    )
 
 
 def ready_mentor(networks: Networks, spec: MentorSpec) -> Mentor:

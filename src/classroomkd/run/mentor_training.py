@@ -92,7 +92,7 @@ def _save(networks: Networks, spec: MentorSpec, module: nn.Module, path: Path, n
     about = {
         "model": spec.model,
         "classes": json.dumps(list(context.classes)),
-        "preprocessing": json.dumps({"mean": context.data.mean, "std": context.data.std}),
+        "preprocessing": json.dumps(context.preprocessing),
         "classroomkd": __version__,
         **networks.task_runner.about(),
     }

@@ -19,7 +19,7 @@ from classroomkd.recipe.sections import TRAINED
 from classroomkd.run.answers_file import load_answers, save_answers
 from classroomkd.run.fingerprint import content_key, network_fingerprint
 from classroomkd.run.mentor_cache import prepare_answers
-from classroomkd.run.mentor_record import MentorRecord, load_weights
+from classroomkd.run.mentor_record import MentorRecord, load_weights, other_rule
 from classroomkd.run.mentor_training import train_mentor
 from classroomkd.run.networks import Networks
 from classroomkd.train import scoring as ev
@@ -120,6 +120,8 @@ def _weights(
     elif spec.checkpoint is not None and spec.taken_as_is:
         path = spec.checkpoint
         if (Path(path).parent / SUMS).exists() and (sentence := unlisted(Path(path))) is not None:
+            notify({"event": "note", "text": f"mentor '{spec.name}': {sentence}"})
+        if (sentence := other_rule(networks.context, path)) is not None:
             notify({"event": "note", "text": f"mentor '{spec.name}': {sentence}"})
     elif spec.name not in networks.context.given:
         note = "as its factory gave it" if spec.weights == TRAINED else "with its published weights"

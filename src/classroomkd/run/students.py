@@ -28,7 +28,6 @@ from classroomkd.train.optimize import FastMentor
 if TYPE_CHECKING:
     from classroomkd.recipe import Arm
     from classroomkd.run.bank_choice import BankPlan
-    from classroomkd.run.context import RunContext
 
 __all__ = ["build_classroom", "seed_folder", "teach_student", "untrained_classroom"]
 
@@ -180,13 +179,6 @@ def teach_student(
     return _finish(networks, arm, seed, classroom, result, folder)
 
 
-def _preprocessing(context: RunContext) -> dict[str, Any]:
-    """What a student's file says about its inputs."""
-    images, resize = context.data, context.data.resize or context.recipe.data.resize
-    known = {"mean": images.mean, "std": images.std, "shape": images.shape}
-    return known if resize is None else {**known, "resize": resize}
-
-
 def _finish(
     networks: Networks, arm: Arm, seed: int, classroom: Classroom, result: Result, folder: Path
 ) -> dict[str, Any]:
@@ -197,7 +189,7 @@ def _finish(
         "task": context.recipe.task.name,
         "model": context.recipe.student.model,
         "classes": json.dumps(list(context.classes)),
-        "preprocessing": json.dumps(_preprocessing(context)),
+        "preprocessing": json.dumps({**context.preprocessing, "shape": context.data.shape}),
         "data": context.data.name,
         "data_size": json.dumps(context.recipe.data.size),
         "method": arm.label,

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from torch.utils.data import Dataset
 
+from classroomkd import data
 from classroomkd.data import decode, geometry
+from classroomkd.data import puppets as drawing
+from classroomkd.data.sources import python
+from classroomkd.data.sources.base import fingerprint
 from classroomkd.data.spec import RESIZE
 from classroomkd.errors import UserError
 
@@ -99,3 +105,99 @@ def test_a_thread_of_pixels_is_refused_and_not_blown_up() -> None:
     with pytest.raises(UserError, match=r"here: it is 200000x1, too long and thin for resize: crop; choose letterbox"):
         geometry.fit(np.zeros((1, 1, 200_000), np.uint8), 224, "crop", where="here")
     assert geometry.fit(np.zeros((1, 1, 200_000), np.uint8), 224, "letterbox").shape == (1, 3, 224, 224)
+
+
+# --- data sets --------------------------------------------------------------------------------------------------------
+
+
+class Grey(Dataset[Any]):
+    """40 pictures of the sides given, in turn, of two classes; as arrays, tensors or PIL images."""
+
+    classes = ("a", "b")
+
+    def __init__(self, *sides: tuple[int, int], kind: str = "pil") -> None:
+        self.sides, self.kind = sides, kind
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        if i >= len(self):
+            raise IndexError(i)
+        width, height = self.sides[i % len(self.sides)]
+        array = np.random.default_rng(i).integers(0, 256, (height, width), dtype=np.uint8)
+        return {"pil": Image.fromarray, "array": np.asarray, "tensor": torch.from_numpy}[self.kind](array), i % 2
+
+
+@pytest.mark.parametrize("resize", RESIZE)
+def test_a_dataset_is_the_same_whatever_its_items_are(resize: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    for kind, budget in (("pil", 2**30), ("array", 2**30), ("tensor", 2**30), ("pil", 0)):
+        monkeypatch.setattr(python, "BUDGET", budget)
+        images = data.load({"source": Grey((60, 40), (30, 50), kind=kind), "size": 64, "resize": resize})
+        seen.append(images.test.batch(torch.arange(len(images.test)))[0])
+    if resize == "pad":  # which has always resized arrays in another way
+        seen = seen[1:3]
+    assert all(torch.equal(seen[0], other) for other in seen)
+
+
+PUPPETS = {"source": "puppets", "options": {"train": 40, "test": 20, "image_size": 32}}
+
+
+def test_keys_of_pictures_that_had_their_size_stay() -> None:
+    """What was stored of them before there were rules is still used."""
+    text = f"puppets {drawing.VERSION} seed=0 hard=0.7 image_size=32 size=None {{'train': 40, 'test': 20}}"
+    assert {data.load({**PUPPETS, "resize": rule}).fingerprint for rule in RESIZE} == {fingerprint(text)}
+    assert not data.load(PUPPETS).resized
+    keys = {rule: data.load({**PUPPETS, "size": 48, "resize": rule}).fingerprint for rule in RESIZE}
+    assert keys["pad"] == fingerprint(text.replace("size=None", "size=48"))
+    assert len(set(keys.values())) == len(RESIZE)
+
+
+@pytest.mark.parametrize("memory_gib", [2.0, 0.0])
+def test_keys_of_a_folder(tmp_path: Path, memory_gib: float) -> None:
+    for i in range(12):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        picture(64 if i else 63, 64).save(tmp_path / "ab"[i % 2] / f"{i}.png")
+    folder = {"source": f"imagefolder:{tmp_path}", "size": 64, "options": {"memory_gib": memory_gib}}
+    assert len({data.load({**folder, "resize": rule}).fingerprint for rule in RESIZE}) == len(RESIZE)
+    picture(64, 64).save(tmp_path / "a" / "0.png")
+    assert len({data.load({**folder, "resize": rule}).fingerprint for rule in RESIZE}) == 1
+
+
+@pytest.mark.parametrize("budget", [2**30, 0])
+def test_notes_say_what_is_cut_off(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python, "BUDGET", budget)
+
+    def notes(*sides: tuple[int, int], **keys: Any) -> list[str]:
+        return [note for note in data.load({"source": Grey(*sides), "size": 48, **keys}).notes if "resize:" in note]
+
+    assert notes((300, 100)) == [
+        "resize: crop cuts 67% off 40 of 40 pictures, which are much longer one way (up to 300x100, width x height);"
+        " data.resize: letterbox or stretch keeps all of a picture"
+    ]
+    (half,) = notes((60, 40), (50, 100), (64, 48), (48, 48))
+    assert half.startswith("resize: crop cuts 50% off 10 of 40 pictures")
+    assert notes((60, 40), (40, 60), (48, 48)) == []  # photographs
+    assert notes((300, 100), resize="letterbox") == notes((300, 100), resize="stretch") == []
+    assert notes((30, 20), (40, 40), (200, 90), resize="pad") == [
+        "resize: pad leaves 27 of 40 pictures, of 30 to 40 pixels on the longer side, in black on 48x48 (53% of it);"
+        " data.resize: crop enlarges them"
+    ]
+    assert notes((200, 90), (48, 48), resize="pad") == []
+
+
+def test_digits_stand_in_no_black_by_themselves() -> None:
+    fashion = Grey((28, 28))
+    images = data.load({"source": fashion})
+    assert images.shape == (3, 32, 32)
+    assert not images.notes
+    padded = data.load({"source": fashion, "resize": "pad"})
+    assert "in black on 32x32 (23% of it)" in padded.notes[0]
+
+
+def test_an_unknown_rule_and_a_rule_for_persons() -> None:
+    with pytest.raises(UserError, match=r"data.resize = 'letterbx': .*did you mean 'letterbox'"):
+        data.load({**PUPPETS, "resize": "letterbx"})
+    with pytest.raises(UserError, match=r"data\.resize: 'crop' is for whole images"):
+        data.load({"source": "puppets", "resize": "crop"}, task="pose")
