@@ -2,7 +2,7 @@
 
 Greyscale and colour of 8 bits are taken as they are; 16-bit grey is scaled down to 8 bits; palettes, CMYK and YCbCr
 become RGB; an alpha channel is dropped after the picture was laid on black. Floating point, CIELAB and other modes
-are refused.
+are refused. EXIF data that cannot be read turn nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from classroomkd._limits import MOST_PICTURE, MOST_PIXELS, TooLarge, check_pixels
 from classroomkd.data import geometry
@@ -33,12 +33,25 @@ __all__ = [
     "reason",
     "small_enough",
     "to_rgb_or_grey",
+    "upright",
 ]
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+ENDINGS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx", ".avif", ".jp2", ".j2k",
+)  # fmt: skip
 
-_TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap height and width
 _ORIENTATION = 0x0112
+_UPRIGHT = {  # what undoes an EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TURNED = (5, 6, 7, 8)  # those that swap height and width
 _PILLOW = r"PIL\."
 
 
@@ -64,9 +77,10 @@ def decode_sized(path: str | Path, size: int | None, resize: str) -> tuple[NDArr
             # Lets the decoder halve the picture while it still is at least twice as large as asked for. The other
             # rules give the pixels that anybody gets who opens the picture and resizes it.
             image.draft(None, (2 * size, 2 * size))
-        shown = ImageOps.exif_transpose(image)
-        turned = image.getexif().get(_ORIENTATION) in _TURNED
-        return geometry.fit_image(to_rgb_or_grey(shown), size, resize), (width, height) if turned else (height, width)
+        image.load()  # a TIFF is turned by loading, and forgets its orientation then
+        turned = _orientation(image) in _TURNED
+        shown = to_rgb_or_grey(upright(image))
+        return geometry.fit_image(shown, size, resize), (width, height) if turned else (height, width)
 
 
 @contextmanager
@@ -138,7 +152,24 @@ def oriented_size(path: str | Path | IO[bytes]) -> tuple[int, int]:
     with decoding(), Image.open(path) as image:
         small_enough(image)
         width, height = image.size
-        return (width, height) if image.getexif().get(_ORIENTATION) in _TURNED else (height, width)
+        # A TIFF gives the size that it is going to have.
+        turned = image.format != "TIFF" and _orientation(image) in _TURNED
+        return (width, height) if turned else (height, width)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A loaded picture turned as its EXIF data say; as it is where they are broken or say nothing."""
+    method = _UPRIGHT.get(_orientation(image))
+    return image if method is None else image.transpose(method)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 (upright) where there is none: metadata that cannot be read do not make a picture bad."""
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except Exception:  # SyntaxError, struct.error, OSError and more
+        return 1
+    return value if isinstance(value, int) else 1
 
 
 def to_rgb_or_grey(image: Image.Image) -> Image.Image:

@@ -1,14 +1,18 @@
-"""What ``data.resize`` does to the pictures of a source, in words and shares."""
+"""What becomes of the pictures of a source, in words and shares: what ``data.resize`` cuts off or leaves black, and
+pixels that use little of their range."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from classroomkd.data.geometry import plan
+from classroomkd.data.images import MemoryPixels, Part
 from classroomkd.data.sources.base import Raw
+from classroomkd.data.statistics import DIM, brightest
+from classroomkd.errors import UserError
 
-__all__ = ["fitting_notes", "untouched"]
+__all__ = ["dim_note", "fitting_notes", "untouched"]
 
 Sides = tuple[int, int]  # (height, width)
 
@@ -28,6 +32,44 @@ def fitting_notes(raws: Iterable[Raw], resize: str) -> list[str]:
         for side, count in raw.sides.items():
             sides[side, raw.pixels.shape[1:]] += count
     return [note for note in (_NOTES[resize](sides) if resize in _NOTES else None,) if note is not None]
+
+
+def dim_note(parts: Mapping[str, Part]) -> str | None:
+    """A sentence where pictures are nearly black, which is what values of 10 or 12 bits in 16 become.
+
+    Raises:
+        UserError: all pictures of ``train`` are black.
+    """
+    looked = {k: part for k, part in parts.items() if k == "train" or isinstance(part.pixels, MemoryPixels)}
+    seen = {name: brightest(part) for name, part in looked.items()}
+    highest, places = seen["train"]
+    if not int(highest.max()):
+        raise UserError(
+            f"data: every pixel of {_counted(len(places), len(parts['train']))} training images is 0{_RANGE}"
+        )
+    total = sum(len(places) for _, places in seen.values())
+    dim = {name: places[highest < DIM] for name, (highest, places) in seen.items()}
+    count = sum(len(places) for places in dim.values())
+    if count < max(1, _SOME * total):
+        return None
+    name = next(name for name, places in dim.items() if len(places))
+    place = int(dim[name][0])
+    value = int(seen[name][0][seen[name][1] == place])
+    whole = sum(map(len, looked.values()))
+    return (
+        f"{count} of {_counted(total, whole)} images are nearly black: no pixel above {DIM - 1} of 255 "
+        f"(in image {int(looked[name].ids[place])} {value} at most){_RANGE}"
+    )
+
+
+_RANGE = (
+    ". Values count by the range of their type (16 bits by their upper byte, floats 0 to 1 as 0 to 255): scale them to "
+    "all of it first, if the pictures are not meant to be so dark"
+)
+
+
+def _counted(count: int, total: int) -> str:
+    return f"{count}" if count == total else f"{count} (looked at, of {total})"
 
 
 def _cut(sides: Counter[tuple[Sides, Sides]]) -> str | None:

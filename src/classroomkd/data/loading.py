@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from classroomkd.data import split
-from classroomkd.data.fitting import fitting_notes, untouched
+from classroomkd.data.fitting import dim_note, fitting_notes, untouched
 from classroomkd.data.images import ImageSet, Part
 from classroomkd.data.sources.base import Raw, Request, Source
 from classroomkd.data.sources.python import dataset_source, from_returned
@@ -189,6 +189,8 @@ def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
                 f"data: no image is left for the {name} part of '{source.name}'; raise data.limit or add images"
             )
     train, val, test = compact(*chosen.values())
+    if (dim := dim_note({"train": train, "val": val, "test": test})) is not None:
+        notes.append(dim)
     mean, std, measured = mean_std(train)
     if measured < len(train):
         notes.append(f"mean and standard deviation were measured on {measured} of {len(train)} training images")

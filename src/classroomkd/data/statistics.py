@@ -5,13 +5,38 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from classroomkd.data.images import MemoryPixels, Part
 
-__all__ = ["MOST_DECODED", "mean_std"]
+__all__ = ["DIM", "MOST_DECODED", "brightest", "mean_std"]
 
 MOST_DECODED = 2000
 """Images that are decoded on demand are too slow to read twice: this many, evenly spread, stand for all of them."""
+
+
+DIM = 64
+"""Of 255: a picture without a pixel as bright as this is nearly black."""
+
+
+def _spread(count: int) -> Tensor:
+    """Places of a part of ``count`` images that are decoded on demand: all, or ``MOST_DECODED``, evenly spread."""
+    return torch.arange(count) if count <= MOST_DECODED else torch.arange(MOST_DECODED) * count // MOST_DECODED
+
+
+def brightest(part: Part) -> tuple[Tensor, Tensor]:
+    """The highest pixel value (n,) of images of a part, and the places (n,) of these images.
+
+    All images when they are in memory, else about 200 of those that :func:`mean_std` reads.
+    """
+    places = torch.arange(len(part))
+    if not isinstance(part.pixels, MemoryPixels):
+        places = _spread(len(part))
+        places = places[:: max(1, len(places) // 200)]
+    rows = part.rows[places.to(part.rows.device)]
+    chunk = max(1, 2**22 // math.prod(part.pixels.shape))
+    highest = [part.pixels.fetch(some).flatten(1).amax(1).cpu() for some in torch.split(rows, chunk)]
+    return torch.cat(highest), places
 
 
 def mean_std(
@@ -22,10 +47,9 @@ def mean_std(
     All images of the part when they are in memory, else at most ``MOST_DECODED``. A channel without variation gets 1.0.
     Of a canvas, ``window`` is the rows and columns that count.
     """
-    count = len(part)
-    places = torch.arange(count, device=part.rows.device)
-    if not isinstance(part.pixels, MemoryPixels) and count > MOST_DECODED:
-        places = torch.arange(MOST_DECODED, device=places.device) * count // MOST_DECODED
+    places = torch.arange(len(part), device=part.rows.device)
+    if not isinstance(part.pixels, MemoryPixels):
+        places = _spread(len(part)).to(places.device)
     channels, height, width = part.pixels.shape
     height, width = len(range(*window[0].indices(height))), len(range(*window[1].indices(width)))
     total, squares = [0] * channels, [0] * channels

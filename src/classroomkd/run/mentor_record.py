@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from classroomkd.classroom import Calibration, Mentor
 from classroomkd.models.about import preprocessing
-from classroomkd.models.checkpoints import read_checkpoint
+from classroomkd.models.checkpoints import read_metadata
 from classroomkd.run.answers_file import load_answers
 from classroomkd.run.inputs_of import inputs_of
 
@@ -72,9 +71,9 @@ def other_rule(context: RunContext, file: str) -> str | None:
     rule is of a version that padded.
     """
     images = context.data
-    if images.resize is None or not images.resized or not file.endswith(".safetensors"):
+    if images.resize is None or not images.resized:
         return None
-    metadata = read_checkpoint(Path(file), what="mentor")[1]
+    metadata = read_metadata(file)
     if "preprocessing" not in metadata:
         return None
     known = preprocessing(file, metadata["preprocessing"])

@@ -68,7 +68,7 @@ def write_fashion(folder: Path, gzipped: bool) -> None:
 @pytest.mark.parametrize("gzipped", [True, False])
 def test_fashion_mnist(tmp_path: Path, within: str, gzipped: bool) -> None:
     write_fashion(tmp_path / within, gzipped)
-    images = data.load(f"fashion-mnist:{tmp_path}")
+    images = data.load({"source": f"fashion-mnist:{tmp_path}", "resize": "pad"})
     assert images.classes[9] == "ankle boot"
     assert images.shape == (3, 32, 32)
     pixels, target = everything(images, train=True)

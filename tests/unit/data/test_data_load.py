@@ -357,7 +357,7 @@ def test_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my_pictures.py").write_text(
         "import torch\nfrom torch.utils.data import TensorDataset\n"
-        "def make(count=30):\n    return TensorDataset(torch.zeros(count, 3, 32, 32), torch.arange(count) % 3)\n"
+        "def make(count=30):\n    return TensorDataset(torch.ones(count, 3, 32, 32), torch.arange(count) % 3)\n"
         "def pair():\n    return {'train': make(), 'test': make(9), 'classes': ['a', 'b', 'c']}\n"
         "def wrong():\n    return {'train': make(), 'tset': make(9)}\n",
         encoding="utf-8",
@@ -381,7 +381,7 @@ def test_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_class_sizes() -> None:
     def counted(*counts: int) -> Any:
         target = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-        return TensorDataset(torch.zeros(len(target), 3, 32, 32), target)
+        return TensorDataset(torch.ones(len(target), 3, 32, 32), target)
 
     with pytest.raises(UserError, match=r"at least 2 training images to be split; too few in '1' \(1\)"):
         data.load(counted(20, 1))

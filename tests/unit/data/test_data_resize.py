@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset
 
 from classroomkd import data
 from classroomkd.data import decode, geometry
@@ -201,3 +201,102 @@ def test_an_unknown_rule_and_a_rule_for_persons() -> None:
         data.load({**PUPPETS, "resize": "letterbx"})
     with pytest.raises(UserError, match=r"data\.resize: 'crop' is for whole images"):
         data.load({"source": "puppets", "resize": "crop"}, task="pose")
+
+
+# --- files and values -------------------------------------------------------------------------------------------------
+
+
+def wide(tmp_path: Path, most: dict[str, int]) -> str:
+    """A folder of 16-bit pictures of two classes whose values go up to so much."""
+    for name, high in most.items():
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            values = np.random.default_rng(i).integers(high // 2, high + 1, (32, 32)).astype(np.uint16)
+            values[0, 0] = high
+            Image.fromarray(values).save(tmp_path / name / f"{i}.png")
+    return f"imagefolder:{tmp_path}"
+
+
+@pytest.mark.parametrize("memory_gib", [2.0, 0.0])
+@pytest.mark.parametrize("most", [{"a": 4095, "b": 4095}, {"a": 65535, "b": 1023}, {"a": 255, "b": 65000}])
+def test_sixteen_bits_of_which_few_are_used_are_noticed(
+    tmp_path: Path, most: dict[str, int], memory_gib: float
+) -> None:
+    made = data.load({"source": wide(tmp_path, most), "options": {"memory_gib": memory_gib}})
+    (note,) = [note for note in made.notes if "nearly black" in note]
+    dim = sum(high < 2**14 for high in most.values())
+    if memory_gib:
+        assert note.startswith(f"{10 * dim} of 20 images are nearly black: no pixel above 63 of 255 (in image ")
+    assert "16 bits by their upper byte" in note
+
+
+def test_the_whole_range_is_no_note(tmp_path: Path) -> None:
+    assert not [n for n in data.load(wide(tmp_path, {"a": 65535, "b": 40000})).notes if "black" in n]
+
+
+@pytest.mark.parametrize("kind", ["floats of 0 to 1/255", "bytes of 0 and 1", "floats of 0 to 0.1"])
+def test_values_of_another_range_are_noticed(kind: str) -> None:
+    bits = torch.arange(40 * 32 * 32).reshape(40, 1, 32, 32) % 2
+    values = {"floats of 0 to 1/255": bits / 255, "bytes of 0 and 1": bits.byte(), "floats of 0 to 0.1": bits / 10}
+    made = data.load(TensorDataset(values[kind], torch.arange(40) % 2))
+    assert sum("40 of 40 images are nearly black" in note for note in made.notes) == 1
+
+
+@pytest.mark.parametrize("budget", [2**30, 0])
+def test_black_data_are_an_error(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python, "BUDGET", budget)
+    with pytest.raises(UserError, match=r"every pixel of \d+.* training images is 0\. Values count by the range"):
+        data.load(TensorDataset(torch.full((40, 1, 32, 32), 1e-3), torch.arange(40) % 2))
+
+
+def _exif(orientation: Any, damage: str) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "maker"
+    content = exif.tobytes()
+    if damage == "cut":
+        return content[: len(content) // 2]
+    if damage == "header":
+        return b"Exif\0\0XX" + content[8:]
+    if damage == "offset":
+        return content[:10] + b"\xff\xff\xff\x7f" + content[14:]
+    return content
+
+
+@pytest.mark.parametrize("damage", ["none", "cut", "header", "offset"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 0, 99])
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+def test_sound_pictures_with_broken_exif(tmp_path: Path, orientation: int, damage: str, ending: str) -> None:
+    image = Image.fromarray(np.kron(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20, np.ones((16, 16), np.uint8)))
+    file = tmp_path / f"a.{ending}"
+    image.convert("RGB").save(file, exif=_exif(orientation, damage))
+    seen = decode.decode(file, None, "crop")
+    turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270}
+    with Image.open(file) as plain:
+        plain = plain.convert("RGB")
+        shown = plain.transpose(turns[orientation]) if damage == "none" and orientation in turns else plain
+    turned = damage == "none" and orientation == 6
+    assert decode.oriented_size(file) == seen.shape[1:] == ((64, 48) if turned else (48, 64))
+    assert np.array_equal(seen, pixels(shown))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiffs_are_turned_once(tmp_path: Path, orientation: int) -> None:
+    image = picture(64, 40)
+    for ending in ("tif", "png"):
+        image.save(tmp_path / f"a.{ending}", exif=_exif(orientation, "none"))
+    made = [decode.decode(tmp_path / f"a.{ending}", None, "crop") for ending in ("tif", "png")]
+    assert np.array_equal(*made)
+    sizes = [decode.oriented_size(tmp_path / f"a.{ending}") for ending in ("tif", "png")]
+    assert sizes[0] == sizes[1] == made[0].shape[1:]
+
+
+@pytest.mark.parametrize("ending", ["jfif", "jpe", "JFIF", "dib", "tga", "pbm", "pnm", "pcx", "apng", "TIF", "jp2"])
+def test_endings_of_pictures(tmp_path: Path, ending: str) -> None:
+    kind = {"dib": "DIB", "tga": "TGA", "pcx": "PCX", "apng": "PNG", "jp2": "JPEG2000"}.get(ending)
+    image = picture(40, 40).convert("1") if ending == "pbm" else picture(40, 40)
+    for i in range(12):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        image.save(tmp_path / "ab"[i % 2] / f"{i}.{ending}", format=kind)
+    made = data.load(f"imagefolder:{tmp_path}")
+    assert len(made.train) + len(made.val) + len(made.test) == 12
