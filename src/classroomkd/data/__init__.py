@@ -14,7 +14,7 @@ from classroomkd.errors import UserError
 _LAZY = {
     "DataSettings": "spec",
     "DataSpec": "spec",  # the old name of DataSettings
-    "DatasetPixels": "sources.python",
+    "DatasetPixels": "sources.dataset_pixels",
     "FilePixels": "file_pixels",
     "FixedViews": "views",
     "ImageSet": "images",

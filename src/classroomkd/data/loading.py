@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from classroomkd.data import split
 from classroomkd.data.fitting import dim_note, fitting_notes, untouched
 from classroomkd.data.images import ImageSet, Part
 from classroomkd.data.sources.base import Raw, Request, Source
+from classroomkd.data.sources.dataset_names import by_name, given_names
 from classroomkd.data.sources.python import dataset_source, from_returned
 from classroomkd.data.sources.table import open_source
 from classroomkd.data.spec import PARTS, RESIZE, DataSettings, parse
@@ -44,8 +46,8 @@ def load_images(wanted: DataSettings, *, trust_code: bool = False, task: str = "
     request = _request(wanted, trust_code, reads, task)
     if wanted.source is not None or (wanted.val is None and wanted.test is None):
         opened = _open(wanted.source if wanted.source is not None else wanted.train, request)
-        return _assemble(opened, wanted) if isinstance(opened, Source) else opened
-    return _assemble(_together(wanted, request), wanted)
+        return _assemble(_named(opened, wanted), wanted) if isinstance(opened, Source) else opened
+    return _assemble(_named(_together(wanted, request), wanted), wanted)
 
 
 def from_dataset(
@@ -53,7 +55,7 @@ def from_dataset(
     test: Any = None,
     *,
     val: Any = None,
-    classes: tuple[str, ...] | None = None,
+    classes: Any = None,
     name: str = "dataset",
     **keys: Any,
 ) -> ImageSet:
@@ -65,12 +67,13 @@ def from_dataset(
     wanted = parse({"source": "dataset", **keys})
     request = _request(wanted)
     parts = {part: value for part, value in zip(PARTS, (train, val, test), strict=True) if value is not None}
-    return _assemble(dataset_source(parts, request, name=name, classes=classes), wanted)
+    names = given_names(classes, "data")
+    return _assemble(dataset_source(parts, request, name=name, classes=names), wanted)
 
 
 def _request(wanted: DataSettings, trust_code: bool = False, reads: str = "classes", task: str = "") -> Request:
     resize = wanted.resize or RESIZE[0]
-    return Request(_side(wanted), wanted.options, wanted.unreadable, trust_code, reads, task, resize)
+    return Request(_side(wanted), wanted.options, wanted.unreadable, trust_code, reads, task, resize, wanted.classes)
 
 
 def _side(wanted: DataSettings) -> int | None:
@@ -90,7 +93,8 @@ def _together(wanted: DataSettings, request: Request) -> Source:
     """One source out of several: each part from its own."""
     given = {part: getattr(wanted, part) for part in PARTS if getattr(wanted, part) is not None}
     if not any(isinstance(value, str) for value in given.values()):
-        return dataset_source(given, request, name=type(given["train"]).__name__)
+        classes = given_names(request.classes, "data")
+        return dataset_source(given, request, name=type(given["train"]).__name__, classes=classes)
     opened: dict[str, Source] = {}
     for part, value in given.items():
         source = _open(value, request)
@@ -100,12 +104,12 @@ def _together(wanted: DataSettings, request: Request) -> Source:
     train = opened["train"]
     parts: dict[str, Raw] = {}
     for part, source in opened.items():
-        if source.classes != train.classes:
+        if sorted(source.classes) != sorted(train.classes):
             raise UserError(
-                f"data.{part}: {_difference(train.classes, source.classes)}. Both must have the same classes,"
-                " in the same order"
+                f"data.{part}: {_difference(train.classes, source.classes)}. Both must have the same classes"
             )
-        parts[part] = source.parts.get(part) or source.parts.get("all") or source.parts["train"]
+        raw = source.parts.get(part) or source.parts.get("all") or source.parts["train"]
+        parts[part] = _in_order(raw, source.classes, train.classes, f"data.{part}")
         if parts[part].pixels.shape != parts["train"].pixels.shape:
             raise UserError(
                 f"data.{part}: images are {_shape(parts[part])}, those of data.train are {_shape(parts['train'])};"
@@ -131,9 +135,28 @@ def _difference(train: tuple[str, ...], other: tuple[str, ...]) -> str:
     absent = [name for name in train if name not in other]
     if extra:
         return f"class '{extra[0]}' is not among the {len(train)} classes of data.train" + _more(extra)
-    if absent:
-        return f"class '{absent[0]}' of data.train is missing" + _more(absent)
-    return "the classes are those of data.train in another order"
+    return f"class '{absent[0]}' of data.train is missing" + _more(absent)
+
+
+def _in_order(raw: Raw, own: tuple[str, ...], names: tuple[str, ...], where: str) -> Raw:
+    """The part with targets that count through ``names``, which are its ``own`` in another order."""
+    if raw.kind != CLASS or own == names:
+        return raw
+    return replace(raw, target=by_name(raw.target, own, names, where))
+
+
+def _named(source: Source, wanted: DataSettings) -> Source:
+    """The source with the names of classes that the user gave: its own in another order, or new ones."""
+    names = given_names(wanted.classes, "data.classes")
+    if names is None or names == source.classes:
+        return source
+    if len(names) != len(source.classes):
+        raise UserError(f"data.classes: {len(names)} names for {len(source.classes)} classes of '{source.name}'")
+    if sorted(names) != sorted(source.classes):
+        return replace(source, classes=names)
+    parts = {part: _in_order(raw, source.classes, names, f"data.{part}") for part, raw in source.parts.items()}
+    mark = hashlib.sha256(f"{source.fingerprint} in the order {'|'.join(names)}".encode()).hexdigest()
+    return replace(source, classes=names, parts=parts, fingerprint=mark)
 
 
 def _more(names: list[str]) -> str:

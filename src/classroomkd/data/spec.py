@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from classroomkd._renamed import warn_old_name
@@ -44,6 +44,7 @@ class DataSettings:
     ``source`` or ``train``/``val``/``test`` hold a source's name (or, from Python, a ``torch.utils.data.Dataset``).
     ``resize`` None is the default where images are whole, and nothing where crops are cut around persons.
     ``scored`` is no key: what alone is to be scored, ``all`` or a part, where nothing is to be trained.
+    ``classes``, from Python, are the names of the classes: the source's in the order wanted, or new ones.
     """
 
     source: Any = None
@@ -61,6 +62,7 @@ class DataSettings:
     view_seed: int = 0
     unreadable: str = "refuse"
     options: Mapping[str, Any] = field(default_factory=dict)
+    classes: Any = None
     scored: str | None = None
 
     def splits(self, parts: Collection[str]) -> bool:
@@ -136,21 +138,21 @@ def parts_problem(given: Collection[str]) -> str | None:
     return None
 
 
-def parse(spec: Any) -> DataSettings:
+def parse(spec: Any, **keys: Any) -> DataSettings:
     """A ``DataSettings`` from a string, a mapping, a recipe's section (which was checked), a Dataset or a (train, test)
-    pair of Datasets.
+    pair of Datasets; ``keys`` are more keys of the mapping.
 
     Raises:
         UserError: for unknown keys, wrong types or a missing source; all mistakes in one message.
     """
     if isinstance(spec, DataSettings):
-        return spec
+        return replace(spec, **keys) if keys else spec
     if hasattr(spec, "model_dump"):
-        return DataSettings(**{key: value for key, value in spec.model_dump().items() if value is not None})
+        given = {key: value for key, value in spec.model_dump().items() if value is not None}
+        return DataSettings(**{**given, **keys})
     if isinstance(spec, tuple) and len(spec) in (2, 3):
         spec = dict(zip(("train", "test") if len(spec) == 2 else PARTS, spec, strict=True))
-    if not isinstance(spec, Mapping):
-        spec = {"source": spec}
+    spec = {**(spec if isinstance(spec, Mapping) else {"source": spec}), **keys}
     wrong = list(_problems(spec))
     if wrong:
         raise UserError("\n".join(wrong))

@@ -12,23 +12,27 @@ from classroomkd.data.spec import parse
 __all__ = ["load", "view_names"]
 
 
-def load(spec: Any, *, task: str = tasks.DEFAULT, trust_code: bool = False, scored: str | None = None) -> ImageSet:
+def load(
+    spec: Any, *, task: str = tasks.DEFAULT, trust_code: bool = False, scored: str | None = None, **keys: Any
+) -> ImageSet:
     """The data set that ``spec`` describes: a source's name, the mapping of a recipe's ``data:``, a torch Dataset or
     a (train, test) pair. ``task`` says what its samples are: images with a class, or for ``pose`` persons with joints.
 
     Keys of the mapping: ``source``, or ``train``/``val``/``test`` when they live apart; ``val_fraction`` (0.1 of the
     training images) and ``test_fraction`` (0.2), used only where the source has no such part; ``split_seed``;
     ``limit`` (stratified cap on training images including val) and ``test_limit``; ``size`` and ``resize`` (see
-    ``geometry``); ``views``; ``unreadable``; ``options`` of the source. With ``scored`` (``all``, or a
-    part) nothing is to be trained: where the source has that part, what it lacks is empty and not split off, and a
-    class may have one image.
+    ``geometry``); ``views``; ``unreadable``; ``options`` of the source; ``classes``, names by label (the
+    source's own in another order are met by name). They may be given as keywords beside ``spec``, too.
+
+    With ``scored`` (``all``, or a part) nothing is to be trained: where the source has that part, what it lacks is
+    empty and not split off, and a class may have one image.
 
     Raises:
         UserError: for anything wrong with the spec or the data, naming the place and the remedy.
     """
     if isinstance(spec, ImageSet):
         return spec
-    return tasks.describe(task).load(replace(parse(spec), scored=scored), trust_code=trust_code)
+    return tasks.describe(task).load(replace(parse(spec, **keys), scored=scored), trust_code=trust_code)
 
 
 def view_names(task: str = tasks.DEFAULT) -> tuple[str, ...]:

@@ -27,8 +27,8 @@ __all__ = ["Folder", "Raw", "Request", "Source", "fingerprint", "first_of", "mem
 @dataclass(frozen=True)
 class Request:
     """How to open a source: options of that source, what to do with unreadable files, trust, what its samples are
-    to have (a key of ``Entry.opens``), for which task that is, for messages, and the geometry rule: ``size`` and
-    ``resize``."""
+    to have (a key of ``Entry.opens``), for which task that is, for messages, the geometry rule: ``size`` and
+    ``resize``, and names of classes that the user gave."""
 
     size: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -37,6 +37,7 @@ class Request:
     reads: str = "classes"
     task: str = ""
     resize: str = RESIZE[0]
+    classes: Any = None
 
 
 @dataclass(frozen=True, eq=False)

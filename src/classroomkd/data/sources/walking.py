@@ -7,6 +7,7 @@ are followed, each folder once, so that circles end. What cannot be read is name
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "shown",
 ]
 
+_HALVES = re.compile("[\ud800-\udfff]")  # what Python puts for bytes that are no text
 _TOOL_FOLDERS = frozenset({
     "__macosx", "__pycache__", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin",
     "lost+found", "recycler", "system volume information",
@@ -47,7 +49,7 @@ def is_image(name: str) -> bool:
 
 def shown(path: str | Path) -> str:
     """A path as text: bytes that are none (a name in another encoding) as replacement characters."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    return _HALVES.sub("\ufffd", os.fspath(path))
 
 
 def class_name(folder: str) -> str:
