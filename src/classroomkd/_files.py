@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from classroomkd._printable import REPLACED
 from classroomkd.errors import DiskFull, UserError
 
 __all__ = [
@@ -160,10 +161,11 @@ def atomic_write(
 ) -> Iterator[IO[Any]]:
     """An open file whose content becomes ``path`` when the block ends without an exception, and vanishes otherwise.
 
-    ``mode`` is ``"wb"`` or ``"w"`` (UTF-8, newlines as written). Missing parent folders are made. A link in the
-    file's place is refused: what it leads to may be anybody's. ``need``: the bytes it takes, for the error where there
-    is no room. ``ready`` is called with the temporary file when it is whole, just before it is renamed. ``durable``:
-    the disk is waited for, so that a power cut leaves the old or the new file, too.
+    ``mode`` is ``"wb"`` or ``"w"`` (UTF-8, newlines as written; what is no text becomes replacement characters).
+    Missing parent folders are made. A link in the file's place is refused: what it leads to may be anybody's. ``need``:
+    the bytes it takes, for the error where there is no room. ``ready`` is called with the temporary file when it is
+    whole, just before it is renamed. ``durable``: the disk is waited for, so that a power cut leaves the old or the new
+    file, too.
     """
     assert mode in ("wb", "w"), mode
     target = Path(path)
@@ -173,7 +175,7 @@ def atomic_write(
         target.parent.mkdir(parents=True, exist_ok=True)
         # Not tempfile: it makes files only the owner can read, and the rename would keep that.
         temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}.tmp")
-        text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+        text = {} if "b" in mode else {"encoding": "utf-8", "newline": "", "errors": REPLACED}
         try:
             with open(temporary, mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]
                 yield file
@@ -199,7 +201,7 @@ def atomic_write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 def atomic_write_text(path: str | os.PathLike[str], content: str) -> None:
     """Make ``content`` (stored as UTF-8) the whole of the file ``path``, or leave the file as it was."""
-    with atomic_write(path, "w", len(content.encode())) as file:
+    with atomic_write(path, "w", len(content.encode(errors=REPLACED))) as file:
         file.write(content)
 
 

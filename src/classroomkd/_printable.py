@@ -6,12 +6,13 @@ both hide what is said. They are shown as they are written in a program: ``\\x1b
 
 from __future__ import annotations
 
+import codecs
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-__all__ = ["data_stream", "printable", "printable_streams"]
+__all__ = ["REPLACED", "data_stream", "printable", "printable_streams"]
 
 # Control characters but the tab and the end of a line; direction marks, overrides and isolates; separators of lines;
 # blanks of no width (joiners stay: scripts and emoji need them); halves of characters; tags.
@@ -19,6 +20,23 @@ _RANGES = (
     (0x00, 0x08), (0x0B, 0x1F), (0x7F, 0x9F), (0x61C, 0x61C), (0x200B, 0x200B), (0x200E, 0x200F), (0x2028, 0x202E),
     (0x2060, 0x206F), (0xD800, 0xDFFF), (0xFEFF, 0xFEFF), (0xFFF9, 0xFFFB), (0xE0000, 0xE007F),
 )  # fmt: skip
+
+
+REPLACED = "classroomkd.replaced"
+"""For ``open(errors=)``: what cannot be written becomes a replacement character, or ``?`` where there is none. A file's
+name may hold bytes that are no text."""
+
+
+def _replaced(error: UnicodeError) -> tuple[bytes | str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    count = error.end - error.start
+    try:
+        return "\ufffd".encode(error.encoding) * count, error.end
+    except UnicodeEncodeError:
+        return "?" * count, error.end
+
+
+codecs.register_error(REPLACED, _replaced)
 
 
 def _written(code: int) -> str:

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from classroomkd import __version__
-from classroomkd._printable import printable_streams
+from classroomkd._printable import REPLACED, printable_streams
 from classroomkd.cli.options import interrupted, resume_with
 from classroomkd.errors import Diverged, Interrupted, RunStopped, StoppedElsewhere, UserError, did_you_mean
 from classroomkd.train.allocator import claim_process
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     resume_with(None)
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a sign (±) gets a ? instead of a traceback
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=REPLACED)
     with printable_streams():
         return _run(words, debug)
 

@@ -76,8 +76,11 @@ def _files(images: Path) -> list[Path]:
     if not images.exists():
         raise UserError(f"{images} does not exist; give an image or a folder of images")
     from classroomkd.data.decode import ENDINGS
+    from classroomkd.data.sources.walking import look_through
 
-    files = sorted(p for p in images.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
-    if not files:
+    found = look_through(images)
+    for place, why in found.lost.items():
+        print(f"skipped: {place}: {why}", file=sys.stderr)
+    if not found.images:
         raise UserError(f"{images} holds no image ({', '.join(ENDINGS)})")
-    return files
+    return found.images

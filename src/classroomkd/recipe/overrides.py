@@ -1,8 +1,9 @@
 """``key=value`` on the command line: ``student=resnet8x4 method.tau=8 mentors.0.model=vgg8 seeds=[0,1,2]``.
 
-The value is YAML. Setting a key replaces what stood there, a whole section included (``data=digits`` forgets the old
-source's options). ``method.tau`` addresses the first entry of the method; list entries are named by their index or,
-for mentors and methods, by their name. ``method`` and ``methods`` replace each other.
+The value is YAML, but for text, which is taken as it is typed (``data.source=imagefolder:my #2``). Setting a key
+replaces what stood there, a whole section included (``data=digits`` forgets the old source's options). ``method.tau``
+addresses the first entry of the method; list entries are named by their index or, for mentors and methods, by their
+name. ``method`` and ``methods`` replace each other.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from classroomkd.recipe.yaml_source import read_yaml
 __all__ = ["apply_overrides"]
 
 PLACE = "command line"
+_MEANS_YAML = "[{\"'|>&*!"
 _REPLACES = {"method": "methods", "methods": "method"}
 
 
@@ -38,13 +40,31 @@ def apply_overrides(tree: Node, overrides: Sequence[str]) -> list[Problem]:
             problems.append(Problem(origin, "no value after '='; write null for nothing"))
             continue
         try:
-            node, wrong = read_yaml(written, origin)
+            node, wrong = _read(written, origin)
             problems += wrong
             _assign(tree, key.split("."), node)
         except RecipeError as error:
             problems += [_for_shells(item) for item in error.problems]
         write_out(tree)
     return problems
+
+
+def _read(written: str, origin: Origin) -> tuple[Node, list[Problem]]:
+    """The value of an override. Text is what was typed: ``#``, ``: ``, ``%`` and the like mean nothing in a path.
+
+    Raises:
+        RecipeError: lists, mappings and quotes that are not YAML.
+    """
+    text = written.strip()
+    if text[0] in _MEANS_YAML:
+        return read_yaml(written, origin)
+    try:
+        node, wrong = read_yaml(text, origin)
+    except RecipeError:
+        return Node(text, origin), []
+    # What YAML took for a comment, a list or the key of a mapping belongs to the text.
+    plain = not wrong and not isinstance(node.value, str | list | dict) and "#" not in text
+    return (node, wrong) if plain else (Node(text, origin), [])
 
 
 def _for_shells(given: Problem) -> Problem:

@@ -1,7 +1,8 @@
 """Files and folders a recipe names: found in one place, by one rule, and written back as absolute paths.
 
 A relative path is looked for in the current folder, then in the recipe's folder, then in the folder that the
-environment variable ``CLASSROOMKD_DATA`` names. ``~`` and ``$NAME`` are expanded.
+environment variable ``CLASSROOMKD_DATA`` names. ``~`` and ``$NAME`` are expanded, unless there is a file of that very
+name.
 """
 
 from __future__ import annotations
@@ -114,6 +115,10 @@ def _roots(folder: Path) -> list[Path]:
 
 def _find(text: str, folder: Path, fits: Callable[[Path], bool]) -> tuple[Path | None, str | None]:
     """The absolute path of ``text``, or why it cannot even be looked for."""
+    typed = os.path.expanduser(text.strip())
+    for root in _roots(folder):
+        if "$" in typed and fits(root / typed):
+            return Path(os.path.normpath(root / typed)), None
     expanded = os.path.expanduser(os.path.expandvars(text.strip()))
     unset = re.search(r"\$\{?(\w+)", expanded)
     if unset:

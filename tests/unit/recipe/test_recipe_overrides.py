@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from classroomkd.recipe import Recipe
+from classroomkd.recipe.dump import recipe_yaml
 
 Load = Callable[..., Recipe]
 Mistakes = Callable[..., list[str]]
@@ -127,3 +129,24 @@ def test_option_of_the_other_form(mistakes: Mistakes) -> None:
     single = "data: puppets\nstudent: convnet8\nmentors: [vgg8]\nmethod: kd\n"
     (found,) = mistakes(single, "methods.0.temperature=8")
     assert "this recipe has 'method', not 'methods'; write method.0.temperature=… or methods=…" in found
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["my #2", "#2", "a: b", "my photos: new", "50% off", "%x", "a, b", "a = b", "é", "@x", "`x`", "a#b", "x ", "$HOME",
+     "$1", "-", "?", "a]", "}b", "a' b", 'a" b', "a\\b", "- b", "!x", "~x"],
+)  # fmt: skip
+def test_paths_are_kept_as_they_are_typed(load: Load, tmp_path: Path, name: str) -> None:
+    (tmp_path / name.strip()).mkdir()
+    recipe = load("data: puppets\nstudent: convnet8\nmethod: none\n", f"data.source=imagefolder:{name}")
+    assert recipe.data.source == f"imagefolder:{tmp_path / name.strip()}"
+    again = load(recipe_yaml(recipe))
+    assert again.data.source == recipe.data.source
+
+
+@pytest.mark.parametrize("name", ["s #2.pth", "s: a.pth", "%.pth", "1,2.pth", "a=b.pth", "#.pth"])
+def test_files_are_kept_as_they_are_typed(load: Load, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    recipe = load("data: puppets\nstudent: convnet8\nmethod: none\n", f"student.checkpoint={name}", f"name={name}")
+    assert recipe.student.checkpoint == str(tmp_path / name)
+    assert recipe.name == name

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def _read(
         parts[part] = Raw(pixels, target, places, len(listed), sides=sides)
     views = "crop_flip" if max(shape[1:]) <= _SMALL else "resized_crop"
     copies = Copies()
-    mark = _fingerprint(root, files, classes, size, copies)
+    mark = _fingerprint(root, files, classes, size, copies, bad)
     notes += copies.notes()
     return Source(shown(root.resolve().name), classes, parts, views, mark, tuple(notes))
 
@@ -205,10 +205,15 @@ def _report(root: Path, bad: dict[str, str], request: Request, notes: list[str])
 
 
 def _fingerprint(
-    root: Path, files: Mapping[str, Files], classes: tuple[str, ...], size: int | None, copies: Copies
+    root: Path,
+    files: Mapping[str, Files],
+    classes: tuple[str, ...],
+    size: int | None,
+    copies: Copies,
+    bad: Container[str],
 ) -> str:
     """SHA-256 of names, classes and sizes of all files, and of the content of 10,000 spread evenly: whole up to
-    64 KiB, else the first and last 4 KiB.
+    64 KiB, else the first and last 4 KiB. ``copies`` gets to see them, but for the ``bad``.
 
     A compressed picture that changed somewhere has other bytes, and nearly always another length, at its end.
     The same whether images are kept in memory or not, and the same for a copy of the folder elsewhere.
@@ -220,7 +225,8 @@ def _fingerprint(
         length, content = _content(root / name, read=place % step == 0)
         total.update(b"|%b/%b|%d|%d|" % (part.encode(), os.fsencode(name), label, length))
         total.update(content)
-        copies.look(part, name, label, length, content)
+        if name not in bad:
+            copies.look(part, name, label, length, content)
     return total.hexdigest()
 
 

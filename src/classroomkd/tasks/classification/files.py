@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from classroomkd import models
 from classroomkd._terminal import Console
 from classroomkd.classroom import prediction_of
+from classroomkd.data.sources.walking import shown
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.export.card import made_by, numbers, sizes
 from classroomkd.export.graph import Graph, PredictionOnly
@@ -137,7 +138,7 @@ def _rows(request: PredictRequest, batches: Iterable[tuple[list[Path], Tensor]],
         probabilities, classes = _probabilities(request.student, pixels, request.device).topk(top)
         for file, p, k in zip(files, probabilities.tolist(), classes.tolist(), strict=True):
             yield {
-                "file": str(file),
+                "file": shown(file),
                 "classes": [request.student.classes[i] for i in k],
                 "probabilities": [round(x, 6) for x in p],
             }
