@@ -197,13 +197,32 @@ def test_unreadable_images(tmp_path: Path, memory_gib: float) -> None:
             assert np.array_equal(found[28][0], picture(1008).transpose(2, 0, 1))
 
 
-def test_a_cut_off_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory_gib", [2.0, 0])
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp"])
+def test_a_cut_off_image(tmp_path: Path, memory_gib: float, ending: str) -> None:
+    fill(tmp_path)
+    spec: dict[str, Any] = {"source": f"imagefolder:{tmp_path}", "options": {"memory_gib": memory_gib}}
+    path = tmp_path / "bee" / f"007.{ending}"
+    (tmp_path / "bee" / "007.png").unlink()
+    Image.fromarray(picture(1007)).save(path)
+    assert len(by_id(data.load(spec))) == 60
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # the head is sound, the pixels are not
+    with pytest.raises(UserError, match=rf"1 image cannot be decoded: .*bee/007\.{ending}"):
+        data.load(spec)
+    assert len(by_id(data.load({**spec, "unreadable": "skip"}))) == 59
+
+
+def test_an_image_damaged_in_its_middle_is_skipped_before_training(tmp_path: Path) -> None:
     fill(tmp_path)
     path = tmp_path / "bee" / "007.png"
-    path.write_bytes(path.read_bytes()[:2000])  # the head is sound, the pixels are not
-    with pytest.raises(UserError, match=r"1 image cannot be decoded: .*bee/007\.png"):
-        data.load(f"imagefolder:{tmp_path}")
-    assert len(by_id(data.load({"source": f"imagefolder:{tmp_path}", "unreadable": "skip"}))) == 59
+    content = bytearray(path.read_bytes())
+    content[2000:2100] = bytes(100)  # head and end are sound
+    path.write_bytes(content)
+    for memory_gib in (2.0, 0):
+        spec: dict[str, Any] = {"source": f"imagefolder:{tmp_path}", "options": {"memory_gib": memory_gib}}
+        images = data.load({**spec, "unreadable": "skip"})
+        assert len(by_id(images)) == 59
+        assert any("1 unreadable image skipped: bee/007.png" in note for note in images.notes)
 
 
 def test_on_demand_names_the_file_when_it_fails(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from classroomkd.data.sources.class_folders import Listing, check_classes, list_
 from classroomkd.data.sources.copies import Copies
 from classroomkd.data.sources.parts import part_folders
 from classroomkd.data.sources.walking import Found, images_in, link_problem, shown
+from classroomkd.data.sources.whole import may_be_cut_off
 from classroomkd.errors import UserError
 
 __all__ = ["open_imagefolder"]
@@ -93,6 +94,8 @@ def _read(
     elif not bad and request.size is not None:
         # Heads are cheap beside decoding, and a file that is no image at all should not wait for its epoch.
         sizes = _scan(root, everything, bad)
+    if not in_memory:
+        _try_files(root, everything, request, size, bad)
     _report(root, bad, request, notes)
     parts, start = {}, 0
     for part, listed in files.items():
@@ -185,6 +188,21 @@ def _decode_all(
 
     def work(name: str) -> None:
         images[rows[name]], sizes[name] = decode.decode_sized(root / name, size, resize)
+
+    _parallel(root, work, [name for name in names if name not in bad], bad)
+
+
+def _try_files(root: Path, names: Sequence[str], request: Request, size: int | None, bad: dict[str, str]) -> None:
+    """Decode files that are to be read on demand, so that a damaged one does not end the training: all of them where
+    those are to be skipped, else those that may be cut off."""
+
+    def work(name: str) -> None:
+        try:
+            doubtful = request.unreadable == "skip" or may_be_cut_off(root / name)
+        except OSError:
+            doubtful = True  # the decoder says why
+        if doubtful:
+            decode.decode(root / name, size, request.resize)
 
     _parallel(root, work, [name for name in names if name not in bad], bad)
 
