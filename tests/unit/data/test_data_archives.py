@@ -78,6 +78,27 @@ def test_fashion_mnist(tmp_path: Path, within: str, gzipped: bool) -> None:
     assert images.test.ids.tolist() == list(range(TRAIN, TRAIN + TEST))
 
 
+@pytest.mark.parametrize(
+    ("first", "note"),
+    [
+        ([5, 0, 4, 1, 9, 2, 1, 3, 1, 4], "those of MNIST's digits"),
+        ([9, 0, 0, 3, 0, 2, 7, 2, 5, 5], None),
+        ([8, 7, 0, 1, 4, 2, 4, 8, 1, 1], "not those of Fashion-MNIST"),
+    ],
+)
+def test_files_of_the_same_names_are_noted(tmp_path: Path, first: list[int], note: str | None) -> None:
+    write_fashion(tmp_path, gzipped=False)
+    path = tmp_path / "train-labels-idx1-ubyte"
+    content = bytearray(path.read_bytes())
+    content[8 : 8 + len(first)] = bytes(first)
+    path.write_bytes(content)
+    notes = [
+        said for said in data.load({"source": f"fashion-mnist:{tmp_path}", "size": 32}).notes if "labels in" in said
+    ]
+    assert [note in said for said in notes if note] == [True] * (note is not None)
+    assert bool(notes) == (note is not None)
+
+
 def test_fashion_mnist_damaged(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"looked for train-images-idx3-ubyte.*found nothing"):
         data.load(f"fashion-mnist:{tmp_path}")

@@ -222,6 +222,41 @@ def test_all_mistakes_at_once() -> None:
     assert len(str(caught.value).splitlines()) == 3
 
 
+@pytest.mark.parametrize(
+    ("spec", "meant"),
+    [
+        ("photos", "imagefolder:photos"),
+        ("./photos", "imagefolder:./photos"),
+        ("folder:photos", "imagefolder:photos"),
+        ("images:photos #2", "imagefolder:photos #2"),
+        ("people", "coco-keypoints:people"),
+        ("people/annotations/train.json", "coco-keypoints:people/annotations/train.json"),
+        ("coco:people", "coco-keypoints:people"),
+        ("coco:gone", "coco-keypoints:gone"),
+        ("lsp:x.zip", "coco-keypoints:x.zip"),
+        ("persons", "mpii:persons"),
+        ("clothes", "fashion-mnist:clothes"),
+        ("cifar:x", "cifar10:x"),
+        ("imagefoldr:photos", "imagefolder:photos"),
+        ("imagefoldr:gone", "imagefolder"),
+        ("elsewhere", "imagefolder:elsewhere"),
+    ],
+)
+def test_a_source_that_was_meant(spec: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("photos/cat", "photos #2/cat", "people/annotations", "persons/annot", "clothes", "data/elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("people/annotations/train.json", "persons/annot/train.json", "clothes/train-images-idx3-ubyte.gz"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLASSROOMKD_DATA", str(tmp_path / "data"))
+    with pytest.raises(UserError) as caught:
+        data.load(spec)
+    assert f"(did you mean '{meant}'?)" in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        make_recipe({"data": spec, "student": "convnet8", "method": "none"})
+    assert f"(did you mean '{meant}'?)" in str(caught.value)
+
+
 # --- datasets from Python -------------------------------------------------------------------------------------------
 
 

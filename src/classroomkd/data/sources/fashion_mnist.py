@@ -24,6 +24,8 @@ CLASSES = (
 )  # fmt: skip
 
 _UBYTE = 0x08  # the idx type code of unsigned bytes, the only one these files use
+_FIRST = bytes([9, 0, 0, 3, 0, 2, 7, 2, 5, 5])  # labels of the authors' training part
+_DIGITS = bytes([5, 0, 4, 1, 9, 2, 1, 3, 1, 4])  # of MNIST's, whose files have the same names
 _PARTS = {"train": "train", "test": "t10k"}
 _WITHIN = ("", "raw", "FashionMNIST/raw", "fashion-mnist")
 
@@ -75,6 +77,17 @@ def open_fashion_mnist(argument: str, request: Request) -> Source:
             raise UserError(f"data: {where.parent} has label {int(target.max())}; Fashion-MNIST has 0 to 9")
         parts[part] = memory(images, target.astype(np.int64), request, "fashion-mnist")
         arrays += [images, target]
-    return Source(
-        "fashion-mnist", CLASSES, parts, "crop_flip", fingerprint(f"fashion-mnist size={request.size}", *arrays)
+    mark = fingerprint(f"fashion-mnist size={request.size}", *arrays)
+    return Source("fashion-mnist", CLASSES, parts, "crop_flip", mark, _other_files(folder, arrays[1]))
+
+
+def _other_files(folder: Folder, target: NDArray[np.uint8]) -> tuple[str, ...]:
+    """A note on files of the same names that hold something else: digits, Kuzushiji, a data set of one's own."""
+    first = bytes(target[: len(_FIRST)])
+    if first == _FIRST:
+        return ()
+    what = "those of MNIST's digits" if first == _DIGITS else "not those of Fashion-MNIST"
+    return (
+        f"the first labels in {folder.path} are {what}; the classes are called as Fashion-MNIST's all the same"
+        f" ({', '.join(CLASSES[:3])}, …). Other images: imagefolder:DIR, or a Dataset",
     )

@@ -14,6 +14,7 @@ from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from classroomkd.data.sources.guessing import source_meant
 from classroomkd.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def source_problem(text: str, reads: str, *, trust_code: bool, task: str = "") -
     except UserError as error:  # a plug-in that cannot be loaded
         return str(error)
     if entry is None:
-        near = did_you_mean(name, entry_names())
+        near = source_meant(text, entry_names())
         return f"there is no data source '{name}'{near}; there are {', '.join(source_names())}"
     if entry.argument is not None and not argument.strip():
         return f"lacks what follows the colon; write {_pattern(name, entry)}"
