@@ -15,8 +15,8 @@ import typer
 from classroomkd._files import refuse_links
 from classroomkd._terminal import Console
 from classroomkd.cli.options import JsonOutput, Quiet, RecipeName, TrustCode, new_table, resume_with
+from classroomkd.cli.plan import size
 from classroomkd.cli.progress import Watch
-from classroomkd.cli.run import size
 from classroomkd.errors import RunStopped, UserError
 
 __all__ = ["app"]

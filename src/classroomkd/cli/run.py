@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from classroomkd._terminal import Console
-from classroomkd.cli.options import JsonSummary, Quiet, RecipeName, TrustCode, new_table, resume_with, tell
+from classroomkd.cli.options import JsonSummary, Quiet, RecipeName, TrustCode, resume_with, tell
+from classroomkd.cli.plan import print_plan, size
 from classroomkd.cli.progress import Watch
 from classroomkd.errors import Diverged, RunStopped
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from classroomkd.run.diverged import Anew
     from classroomkd.run.experiment import Outcome
 
-__all__ = ["carry_out", "run", "size"]
+__all__ = ["carry_out", "run"]
+
+HALF_A_MINUTE = 25.0  # seconds of a dry run, less what a start and a step that is under way take
 
 
 def run(
@@ -33,6 +36,9 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing run folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, and do nothing.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="With --dry-run: measure everything, not half a minute's worth of it.")
+    ] = False,
     trust_code: TrustCode = False,
     as_json: JsonSummary = False,
     quiet: Quiet = False,
@@ -56,9 +62,10 @@ def run(
             if not quiet and first_rank():
                 print(event["text"], file=sys.stderr, flush=True)
 
-        plan = Session(wanted, folder, trust_code, notify=measuring, say=tell).plan()
+        session = Session(wanted, folder, trust_code, notify=measuring, say=tell)
+        plan = session.plan(None if full else HALF_A_MINUTE)
         if first_rank():
-            _print_plan(plan, as_json)
+            print_plan(plan, as_json)
         return
 
     def anew(changes: Mapping[str, float], other: Path) -> str:
@@ -68,50 +75,6 @@ def run(
 
     outcome = carry_out(wanted, folder, resume=resume, again=again, anew=anew, trust_code=trust_code, quiet=quiet)
     finish(outcome, as_json=as_json, quiet=quiet)
-
-
-def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(plan, indent=1))
-        return
-    console, data = Console(), plan["data"]
-    console.print(
-        f"data      {data['name']}: {data['train']:,} training {data['samples']} ({data['student_train']:,} for the "
-        f"student), {data['val']:,} for validation, {data['test']:,} for testing; {data['classes']} {data['topics']}, "
-        f"inputs of {data['shape']}",
-        markup=False, highlight=False,
-    )  # fmt: skip
-    table = new_table(("", "model", "parameters", "multiply-adds"), ("model",), "Networks")
-    for name, network in [("student", plan["student"]), *plan["mentors"].items()]:
-        table.add_row(name, network["model"], f"{network['parameters']:,}", f"{network['multiply_adds']:,}")
-    console.print(table)
-    costs = ("mentor forwards", "ms online", "relative cost", "with the bank", "mentors' gradient")
-    arms = new_table(("arm", *costs), ("arm",), "What a step costs (measured here, untrained networks)")
-    for arm in plan["arms"]:
-        bank = "–" if arm["x_floor_bank"] is None else f"{arm['x_floor_bank']:.2f}"
-        ratio = "–" if arm["gradient_ratio"] is None else f"{arm['gradient_ratio']:.1f}"
-        online = (f"{arm['step_ms']:.1f}", f"{arm['x_floor']:.2f}")
-        arms.add_row(arm["label"], str(arm["mentor_forwards"]), *online, bank, ratio)
-    console.print(arms)
-    print("mentors' gradient: over that of the labels alone, at the start; – where a mentor is not trained yet")
-    for arm in plan["arms"]:
-        if arm["loud"]:
-            print(f"note: arm '{arm['label']}': {arm['loud']}")
-    students = f"{plan['students']} student{'s' * (plan['students'] != 1)}"
-    print(f"{students} of {plan['steps']:,} steps each, seeds {plan['seeds']}, into {plan['out']}")
-    bank = plan["bank"]
-    if bank["kind"] == "off":
-        print(f"bank      off: {bank['why']}")
-        return
-    print(
-        f"bank      {bank['kind']}: {bank['why']}. The mentors answer {bank['mentor_answers_once']:,} times instead of "
-        f"{bank['mentor_answers_online']:,}; up to {size(bank['bytes'])}"
-    )
-    if total := bank.get("total"):
-        shared = f", {total['all trainings']:.2f} when {bank['trainings']} share it" if bank["trainings"] > 1 else ""
-        print(
-            f"          relative cost of a training with its share of the filling: {total['one training']:.2f}{shared}"
-        )
 
 
 def _bank_line(bank: dict[str, Any]) -> str:
@@ -128,15 +91,6 @@ def _bank_line(bank: dict[str, Any]) -> str:
         f"{' and stored features' if bank['features'] else ''}. Relative cost of a training with its share of the "
         f"filling: {bank['total']['one training']:.2f}{share if bank['trainings'] > 1 else ''}, {counted}"
     )
-
-
-def size(count: float) -> str:
-    """Bytes as people read them."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
 
 
 def carry_out(

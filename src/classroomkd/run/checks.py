@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from classroomkd import methods, models
+from classroomkd import methods, models, tasks
 from classroomkd._files import writing
 from classroomkd.classroom import ClassInfo
 from classroomkd.errors import UserError
@@ -110,8 +110,10 @@ def _network(networks: Networks, module: nn.Module, spec: Any, role: str) -> dic
 
 
 def _check_places(networks: Networks) -> None:
-    """The cache can be written, a compiler is there, mentors are not called like the student."""
+    """The cache can be written, a compiler is there, mentors are not called like the student, and what the task does
+    with finished students can be loaded."""
     context, recipe = networks.context, networks.context.recipe
+    tasks.find_row(recipe.task.name).open_files()
     with writing(context.cache):
         context.cache.mkdir(parents=True, exist_ok=True)
     if recipe.mentor_compile or recipe.train.compile or any(m.train and m.train.compile for m in recipe.mentors):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from classroomkd.run.context import RunContext
     from classroomkd.run.mentor_record import MentorRecord
 
-__all__ = ["train_mentor"]
+__all__ = ["in_cache", "train_mentor"]
 
 LOCK = ".lock"
 
@@ -84,6 +84,16 @@ def train_mentor(
             _save(networks, spec, module, path, note)
     networks.loaded(spec.name, str(path))
     return path, len(part), note
+
+
+def in_cache(networks: Networks, name: str) -> bool:
+    """Whether an earlier run has trained a mentor; of an assistant that is known only once its teachers are."""
+    context = networks.context
+    index = [spec.name for spec in context.recipe.mentors].index(name)
+    if context.recipe.mentors[index].taught_by is not None:
+        return False
+    key = _key(networks, index, networks.mentor(name), mentor_part(context, index)[0], ())
+    return (context.cache / "mentors" / key / "mentor.safetensors").exists()
 
 
 def _save(networks: Networks, spec: MentorSpec, module: nn.Module, path: Path, note: str) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from classroomkd import bank, methods
+from classroomkd import bank, methods, models
 from classroomkd.classroom import Classroom
 from classroomkd.run.bench_setting import prepared, student_layout
+from classroomkd.run.looks import FEW, Budget, first_of, look_at
+from classroomkd.run.time_needed import time_needed
 from classroomkd.train.gradient_scale import loud, measure
 from classroomkd.train.inputs import Batches
 from classroomkd.train.step_cost import probe
@@ -19,27 +24,40 @@ if TYPE_CHECKING:
     from classroomkd.recipe import Arm
     from classroomkd.run.bank_choice import BankPlan, Choice
     from classroomkd.run.networks import Networks
+    from classroomkd.train.step import StepRunner
 
 __all__ = ["forecast", "plan"]
 
 BACKWARD = 2.0  # multiply-adds of a backward pass, in those of the forward pass
 
 
-def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+def plan(
+    networks: Networks,
+    bank_plan: BankPlan,
+    tell: Callable[[str], None] = lambda text: None,
+    budget: Budget | None = None,
+) -> dict[str, Any]:
     """Sizes, counts and measured cost of every arm, with untrained networks in place of the trained ones.
+
+    What there is no time for is counted instead, in multiply-adds: one arm is measured in any case, on some samples of
+    a batch where it is slow.
 
     Args:
         networks: of the run.
         bank_plan: what is stored of the mentors' answers.
-        tell: told what is being measured, which takes minutes with large networks.
+        tell: told what is being measured.
+        budget: how long that may take; None: as long as it does. Ranks measure everything, to stay together.
 
     Returns:
-        ``{"data", "arms", "seeds", "steps", "students", "bank"}`` (``bank`` with the bytes it takes, and ``total``,
-        the dearest arm's training over the student alone); an arm has ``mentor_forwards`` (a step), ``x_floor`` (its
-        step over the student alone, mentors online), ``x_floor_bank`` (with stored answers; None without) and
-        ``gradient_ratio`` (the mentors' gradient over that of the labels alone at the start, and ``loud``, what is to
-        be said of it; None where a mentor has no weights yet).
+        ``{"data", "arms", "looks", "seeds", "steps", "students", "bank", "seconds", "not_measured"}``: ``looks`` at the
+        mentors, by name (:func:`.looks.look_at`); ``bank`` with the bytes it takes, and ``total``, the dearest arm's
+        training over the student alone; ``seconds`` of the run (:func:`.time_needed.time_needed`). An arm has
+        ``mentor_forwards`` (a step), ``x_floor`` (its step over the student alone, mentors online; counted where
+        ``measured`` is False), ``x_floor_bank`` (with stored answers; None without) and ``gradient_ratio`` (the
+        mentors' gradient over that of the labels alone at the start, and ``loud``, what is to be said of it; None where
+        a mentor has no weights yet).
     """
+    budget = budget if budget is not None and networks.context.runtime.world == 1 else Budget()
     context = networks.context
     recipe = context.recipe
     batches = Batches(
@@ -52,32 +70,52 @@ def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = 
         sizes=context.known_extra_sizes,
         device=context.runtime.device,
     )
+    waited = _waiting(batches)
     batch = next(batches.epoch(0))
-    arms = []
+    arms: list[dict[str, Any]] = []
+    skipped: list[str] = []
     choice = bank_plan.choice
     share = choice.asked() / max(choice.trainings * choice.epochs, 1)  # of online answers, on average
     last = student_layout(networks)
     for number, arm in enumerate(recipe.arms(), 1):
+        if arms and budget.left <= 0:
+            arms.append(_unmeasured(networks, arm, arms[0]["floor_ms"], choice, share))
+            skipped.append(f"a step of '{arm.label}'")
+            continue
         tell(f"measuring a step of '{arm.label}' ({number} of {len(recipe.arms())})")
+        seconds = max(budget.left / (len(recipe.arms()) - number + 2), 0.5)  # one share is the mentors'
         with prepared(networks, arm, last) as runner:
             classroom, method = runner.classroom, runner.classroom.method
             wanted = method.needs.mentors > 0
-            costs, indices = probe(runner, batch), method.mentor_indices
+            some = _affordable(runner, batch, seconds)
+            costs, indices = probe(runner, some, enough=seconds / 3), method.mentor_indices
             teaching = len(recipe.mentors) if indices is None else len(indices)
             stores = wanted and choice.keeps(method.needs)
             if stores:
-                classroom.mentors.store = _Blank(classroom, len(batch["ids"]), networks)
-                stored = probe(runner, batch)["cost_ratio"]
+                classroom.mentors.store = _Blank(classroom, len(some["ids"]), networks)
+                stored = probe(runner, some, enough=seconds / 3)["cost_ratio"]
+        times = len(batch["ids"]) / len(some["ids"])
         arms.append(
             {
                 "label": arm.label,
                 "mentor_forwards": round(teaching * (share if stores else 1), 2) if wanted else 0,
                 "x_floor": round(costs["cost_ratio"], 2),
                 "x_floor_bank": round(stored, 2) if stores else None,
-                "step_ms": round(costs["step_ms"], 2),
-                **_loudness(networks, arm, last, batch),
+                "step_ms": round(costs["step_ms"] * times, 2),
+                "floor_ms": round(costs["floor_ms"] * times, 2),
+                "data_ms": round(waited, 2),
+                "measured": True,
+                **(_loudness(networks, arm, last, some) if budget.left > 0 else _UNKNOWN),
             }
         )
+        if budget.left <= 0:
+            skipped.append(f"the mentors' gradient of '{arm.label}'")
+    looks = {}
+    for number, spec in enumerate(recipe.mentors):
+        tell(f"asking mentor '{spec.name}' ({number + 1} of {len(recipe.mentors)})")
+        looks[spec.name] = look_at(networks, spec, budget.left / (len(recipe.mentors) - number))
+        if looks[spec.name]["seconds_a_sample"] is None:
+            skipped.append(f"mentor '{spec.name}'")
     bank_costs = _counted(networks, bank_plan, activations=True)
     if dearest := max((a for a in arms if a["x_floor_bank"] is not None), key=lambda a: a["x_floor"], default=None):
         bank_costs["total"] = _totals(choice, dearest["x_floor"], dearest["x_floor_bank"])
@@ -85,6 +123,7 @@ def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = 
         "data": {
             "name": context.data.name,
             "classes": len(context.classes),
+            "names": list(context.classes),
             "samples": networks.task_runner.samples,
             "topics": networks.task_runner.description.vocabulary.units,
             "shape": list(context.data.shape),
@@ -94,10 +133,59 @@ def plan(networks: Networks, bank_plan: BankPlan, tell: Callable[[str], None] = 
             "test": len(context.data.test),
         },
         "arms": arms,
+        "looks": looks,
         "seeds": list(recipe.seeds),
         "steps": len(batches) * recipe.train.epochs,
         "students": len(arms) * len(recipe.seeds),
         "bank": bank_costs,
+        "seconds": time_needed(context, choice, arms, looks, len(batches) * recipe.train.epochs),
+        "not_measured": skipped,
+    }
+
+
+_UNKNOWN: dict[str, Any] = {"gradient_ratio": None, "loud": ""}
+
+
+def _waiting(batches: Batches) -> float:
+    """Milliseconds until a batch is there, the faster of the first two."""
+    times, begun = [], time.perf_counter()
+    for _ in itertools.islice(batches.epoch(0), 2):
+        times.append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+    return 1000 * min(times)
+
+
+def _affordable(runner: StepRunner, batch: dict[str, Tensor], seconds: float) -> dict[str, Tensor]:
+    """The batch, or as many of its samples as can be measured in so many seconds."""
+    size = len(batch["ids"])
+    if seconds == inf or size <= FEW:
+        return batch
+    began = time.perf_counter()
+    probe(runner, first_of(batch, FEW), rounds=1, enough=0.0)
+    each = (time.perf_counter() - began) / FEW  # seconds that a round of both takes
+    most = int(seconds / (8 * each))  # rounds online, with a bank, and of gradients
+    return batch if most >= size else first_of(batch, max(most, FEW))
+
+
+def _unmeasured(networks: Networks, arm: Arm, floor_ms: float, choice: Choice, share: float) -> dict[str, Any]:
+    """An arm whose step is counted in multiply-adds, as if reading stored answers cost nothing."""
+    method, recipe = methods.compose(arm.parts), networks.context.recipe
+    asks = method.needs.mentors > 0
+    stores = asks and choice.keeps(method.needs)
+    shape = networks.context.data.shape
+    student = models.multiply_adds(networks.blank_student(), shape)
+    sizes = [(shape[0], *(spec.shape or shape[1:])) for spec in recipe.mentors]
+    theirs = sum(models.multiply_adds(networks.mentor(s.name), z) for s, z in zip(recipe.mentors, sizes, strict=True))
+    online = 1.0 + (theirs / max((1.0 + BACKWARD) * student, 1.0) if asks else 0.0)
+    return {
+        "label": arm.label,
+        "mentor_forwards": round(len(recipe.mentors) * (share if stores else 1), 2) if asks else 0,
+        "x_floor": round(online, 2),
+        "x_floor_bank": 1.0 if stores else None,
+        "step_ms": round(floor_ms * online, 2),
+        "floor_ms": floor_ms,
+        "measured": False,
+        **_UNKNOWN,
     }
 
 

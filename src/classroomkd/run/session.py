@@ -7,7 +7,7 @@ Every verb and :func:`classroomkd.distill` come through here. Nothing is printed
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from classroomkd.run.disk_space import check_space
 from classroomkd.run.diverged import Anew
 from classroomkd.run.experiment import Experiment, Outcome
 from classroomkd.run.folder import check_run, first_rank, open_run, restarted
+from classroomkd.run.looks import Budget
 from classroomkd.run.networks import Networks
 from classroomkd.run.opening import open_context
 from classroomkd.run.plan import forecast, plan
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from classroomkd.train.loop import Notify
 
 __all__ = ["Say", "Session"]
+
+LEAST = 5.0  # seconds that a plan measures for, however long the reading of the data took
 
 Say = Callable[[str, str], None]  # the kind of a sentence (note, data, warning), and the sentence
 
@@ -103,12 +106,22 @@ class Session:
             report(self.out)
         return outcome
 
-    def plan(self) -> dict[str, Any]:
-        """What a run would do and cost, measured; nothing is done. See :func:`~classroomkd.run.plan.plan`."""
+    def plan(self, seconds: float | None = None) -> dict[str, Any]:
+        """What a run would do and cost, measured; nothing is done. See :func:`~classroomkd.run.plan.plan`.
+
+        Args:
+            seconds: how long it may take in all, the reading of the data included, as far as that is possible; None:
+                everything is measured.
+        """
+        budget = Budget.of(seconds)
         networks = self._opened()
         bank_plan, sizes = check(networks)
-        planned = plan(networks, bank_plan, lambda text: self.notify({"event": "measuring", "text": text}))
-        return {"out": str(self.out), **sizes, **planned}
+        check_space(networks, bank_plan, self.out)
+        budget = Budget(max(budget.end, Budget.of(LEAST).end)) if seconds is not None else budget
+        planned = plan(networks, bank_plan, lambda text: self.notify({"event": "measuring", "text": text}), budget)
+        runner = networks.task_runner
+        words = {"metric": asdict(runner.measure), "val_metric": runner.val_metric, "suspects": runner.suspects}
+        return {"out": str(self.out), **words, **sizes, **planned}
 
     def bench(self, rounds: int) -> dict[str, Any]:
         """Where the time of a step goes. See :func:`~classroomkd.run.bench.measure`."""

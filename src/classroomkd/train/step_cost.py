@@ -29,13 +29,19 @@ __all__ = ["Cost", "probe", "rehearsed", "undone"]
 ENOUGH = 10.0  # seconds after which a round that is measured is the last
 
 
-def probe(context: StepRunner, batch: Batch, rounds: int = 7) -> dict[str, float]:
+def probe(context: StepRunner, batch: Batch, rounds: int = 7, enough: float | None = None) -> dict[str, float]:
     """Time the method's forward and backward against the student's own, interleaved, then put everything back.
 
     A method's own update after the step (a meta step every few) counts with its share. The optimiser's update is
     common to both and left out, so the ratio is an upper bound. With one thread on a CPU the
     clock is the process's CPU time, which does not see other programs; otherwise the wall, after synchronising.
     Under ranks both go through DDP and exchange the same gradients, and the first rank's figure is shown.
+
+    Args:
+        context: of the steps.
+        batch: that they take.
+        rounds: at most.
+        enough: seconds after which the round that runs is the last, the warm-up included, which then counts.
 
     Returns:
         ``{"step_ms", "floor_ms", "cost_ratio"}``: medians over the rounds after one of warm-up, and their ratio; for
@@ -66,9 +72,9 @@ def probe(context: StepRunner, batch: Batch, rounds: int = 7) -> dict[str, float
                         _pass(context, taught_by, batch)
                     runtime.synchronize()
                     took = clock() - start
-                if i:
-                    times[kind].append(took / repeat)
-            if i and runtime.any(time.perf_counter() - began > ENOUGH):  # ranks stop together
+                times[kind][:] = [*times[kind], took / repeat] if i > 1 else [took / repeat]
+            limit = ENOUGH if enough is None else enough
+            if (i or enough is not None) and runtime.any(time.perf_counter() - began > limit):  # ranks stop together
                 break
     milliseconds = {kind: 1000 * statistics.median(taken) for kind, taken in times.items()}
     if isinstance(method, Alone):
