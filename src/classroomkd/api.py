@@ -14,7 +14,7 @@ from torch import nn
 
 from classroomkd._printable import printable
 from classroomkd.classroom import Mentor, Method
-from classroomkd.classroom.mentor import refuse_shared
+from classroomkd.classroom.frozen import refuse_shared
 from classroomkd.data.spec import PARTS
 from classroomkd.errors import UserError
 from classroomkd.run.session import Session

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 import classroomkd
 from classroomkd._renamed import OldName, warn_old_name
 from classroomkd.classroom.clock import Clock
+from classroomkd.classroom.frozen import refuse_shapeless, refuse_shared
 from classroomkd.classroom.lesson import Answers, Calibration, Lesson
-from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool, Sights, is_lazy, refuse_shared
+from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool, Sights
 from classroomkd.classroom.method import ClassInfo, Method, Shapes
 from classroomkd.classroom.step_info import StepInfo
 from classroomkd.classroom.task import Task
@@ -93,12 +94,10 @@ class Classroom(nn.Module):
         self.reader = TapReader(student, () if isinstance(taps, Mapping) else tuple(taps))
         self.method = method
         self._task = task
-        if any(is_lazy(value) for value in student.parameters()):
-            raise UserError(
-                "the student has layers without a shape yet (LazyLinear and its kind): run it once on a batch, before "
-                "the classroom and the optimiser are built"
-            )
-        refuse_shared(student, [(str(getattr(m, "name", type(m).__name__)), m) for m in mentors])
+        refuse_shapeless(student, "the student")
+        refuse_shared(
+            student, [(m.name, m.module) if isinstance(m, Mentor) else (type(m).__name__, m) for m in mentors]
+        )
         wrapped = [m if isinstance(m, Mentor) else Mentor(m) for m in mentors]
         if (mean is None) != (std is None):
             raise UserError("the classroom got one of mean= and std=; give both, the student's input normalisation")

@@ -123,7 +123,7 @@ class Lesson(_Shared):
     shares: tuple[int, ...] | None = None  # samples by rank, where ranks have different numbers
     outcome: Terms | None = None
     progress: float = 0.0
-    _loss: Tensor | None = field(default=None, init=False, repr=False)
+    _loss: Tensor | None = field(default=None, repr=False)  # a field like all: who converts or hooks tensors finds it
 
     def conclude(self, terms: Terms) -> Lesson:
         """Store what the method made of this lesson and return it."""

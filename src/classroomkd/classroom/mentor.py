@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol, cast
 
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from classroomkd.classroom.frozen import freeze, keep_frozen, refuse_shapeless
 from classroomkd.classroom.gating import ask_where, knows
 from classroomkd.classroom.lesson import Answers
 from classroomkd.errors import UserError
@@ -18,7 +18,7 @@ from classroomkd.functional.constants import constant
 from classroomkd.taps.tap_set import Kind, TapSet
 from classroomkd.taps.taps import TapReader
 
-__all__ = ["AnswerStore", "Mentor", "MentorPool", "Sights", "is_lazy", "refuse_shared"]
+__all__ = ["AnswerStore", "Mentor", "MentorPool", "Sights"]
 
 Statistics = Sequence[float]
 Resize = Callable[[Tensor, tuple[int, int], str], Tensor]
@@ -47,7 +47,8 @@ class AnswerStore(Protocol):
 class Mentor(nn.Module):
     """A frozen network that teaches, in evaluation mode for good, with its own preprocessing.
 
-    The module is used as it is: it is switched to eval mode and its parameters stop requiring gradients.
+    The module is used as it is: it is switched to eval mode and its parameters stop requiring gradients. Whatever
+    changes that from outside (``train()`` of a module around it) is undone before its next answer.
 
     Args:
         module: any network whose prediction has the student's shape.
@@ -82,11 +83,7 @@ class Mentor(nn.Module):
             raise UserError(f"mentor '{self.name}': give mean and std together")
         if mean is not None and std is not None and len(mean) != len(std):
             raise UserError(f"mentor '{self.name}': mean has {len(mean)} numbers, std {len(std)}; give one a channel")
-        if any(is_lazy(value) for value in (*module.parameters(), *module.buffers())):
-            raise UserError(
-                f"mentor '{self.name}' has layers without a shape yet (LazyLinear and its kind): run it once on a "
-                "batch, and load its weights"
-            )
+        refuse_shapeless(module, f"mentor '{self.name}'")
         named = isinstance(taps, Mapping)
         self.wishes: dict[str, str] = dict(taps) if isinstance(taps, Mapping) else {}
         self.reader = TapReader(module, () if named else tuple(taps))
@@ -109,22 +106,7 @@ class Mentor(nn.Module):
         self.translate = translate
         self.mean, self.std = mean, std
         self.size: tuple[int, int] | None = (size, size) if isinstance(size, int) else size
-        self._moded: list[nn.Module] = []
-        self._freeze()
-
-    def _freeze(self) -> None:
-        """No gradients, and evaluation mode in every layer that has a mode of its own."""
-        self.requires_grad_(False)
-        with suppress(NotImplementedError):  # an exported program: it has no modes, and says so
-            super().train(False)
-        self._moded = [layer for layer in self.module.modules() if not layer.training]
-
-    def _keep_mode(self) -> None:
-        """Back to evaluation mode, whatever was done to the network from outside."""
-        for layer in self._moded:
-            if layer.training:
-                return self._freeze()
-        return None
+        freeze(self)
 
     @property
     def module(self) -> nn.Module:
@@ -134,6 +116,11 @@ class Mentor(nn.Module):
     def train(self, mode: bool = True) -> Mentor:
         """Mentors never leave evaluation mode."""
         return self
+
+    def _keep(self) -> None:
+        """Undo what was done from outside to the network's modes and parameters."""
+        if not torch.compiler.is_compiling():
+            keep_frozen(self.module)
 
     def prepare(
         self, inputs: Tensor, mean: Statistics | None, std: Statistics | None, resize: Resize | None = None
@@ -160,7 +147,7 @@ class Mentor(nn.Module):
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Answers:
         """Its answers to a batch that is already in its own space, which is brought to its precision."""
-        self._keep_mode()
+        self._keep()
         own = next((value.dtype for value in self.module.parameters() if value.is_floating_point()), inputs.dtype)
         if own == inputs.dtype or torch.is_autocast_enabled(inputs.device.type):
             prediction, features = self.reader(inputs)
@@ -175,13 +162,13 @@ class Mentor(nn.Module):
         """Read these taps from now on; ``example`` is a blank batch in its own space. Returns their shapes."""
         self.tapped = TapSet.find(self.module, taps, self.wishes, example, f"mentor '{self.name}'", heads)
         self.reader = TapReader(self.module, {**self.reader.places, **self.tapped.places})
-        self._freeze()
+        freeze(self)
         return self.tapped.shapes
 
     def head(self, tap: str, value: Tensor) -> Tensor:
         """Its prediction when its activation at a tap is ``value`` ``(B, channels, H, W)``; gradients flow to it."""
         assert self.tapped is not None
-        self._keep_mode()
+        self._keep()
         return self._known(self.tapped.forward_from_tap(self.module, tap, value))
 
     def _known(self, prediction: Tensor) -> Tensor:
@@ -202,39 +189,6 @@ class Mentor(nn.Module):
         places = constant(self.classes, torch.int64, prediction.device)
         everything = prediction.new_full((*prediction.shape[:-1], self.num_classes), float("-inf"))
         return everything.index_copy(-1, places, prediction)
-
-
-def is_lazy(value: Tensor) -> bool:
-    """Whether a parameter or buffer has no shape yet."""
-    return isinstance(value, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer)
-
-
-def refuse_shared(student: nn.Module, mentors: Iterable[tuple[str, nn.Module]]) -> None:
-    """Refuse a mentor that shares tensors with the student: as a mentor they are frozen, as the student's trained.
-
-    Raises:
-        UserError: naming the first place that they share.
-    """
-
-    def tensors(network: nn.Module) -> dict[object, str]:
-        values = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
-        return {key: name for name, value in values for key in (id(value), _storage(value)) if key is not None}
-
-    own = tensors(student)
-    for name, network in mentors:
-        theirs = tensors(network)
-        if shared := next((key for key in own if key in theirs), None):
-            raise UserError(
-                f"mentor '{name}' and the student share '{theirs[shared]}' (the student's '{own[shared]}'): a mentor "
-                "is frozen, a student is trained. Give one of them a copy of its own: copy.deepcopy(network)"
-            )
-
-
-def _storage(value: Tensor) -> tuple[str, int] | None:
-    """Where a tensor's numbers lie; None where they lie nowhere."""
-    if is_lazy(value) or value.is_meta or not value.numel():
-        return None
-    return str(value.device), value.untyped_storage().data_ptr()
 
 
 def _channels(values: Statistics, like: Tensor) -> Tensor:

@@ -59,13 +59,14 @@ def first_tensor(values: Iterable[Any]) -> Tensor | None:
 
 def unwrapped(module: nn.Module) -> nn.Module:
     """The network inside the wrappers of torch.compile, DistributedDataParallel and their kind."""
-    while True:
+    while not isinstance(module, torch.jit.ScriptModule):  # it wraps nothing, and keeps its layers in another way
         inner = next((module._modules[name] for name in _WRAPPED if module._modules.get(name) is not None), None)
         if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
             inner = module.module
         if inner is None:
             return module
         module = inner
+    return module
 
 
 def is_compiled(layers: Iterable[nn.Module]) -> bool:
