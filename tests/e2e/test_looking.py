@@ -107,3 +107,29 @@ def test_a_run_says_why_it_has_no_bank(finished: Path, tmp_path: Path, capsys: C
         (tmp_path / name / "run").mkdir(parents=True)
         (tmp_path / name / "run" / "recipe.yaml").write_text(recipe)
         assert part in error(capsys, "bank", "info", str(tmp_path / name / "run"))
+
+
+def test_a_recipe_of_ones_own_makes_no_run_of_its_folder(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """What ``init`` writes lies beside what ``export`` writes."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "smoke"]) == 0
+    assert main(["export", str(finished / "none" / "seed0"), "ship/student.safetensors"]) == 0
+    found = as_json(capsys, "inspect", "ship/student.safetensors")
+    assert found["run"] is None
+    assert main(["evaluate", "ship/student.safetensors"]) == 2
+    assert "lies in no run folder" in capsys.readouterr().err
+
+
+def test_inspect_tells_of_a_runs_students(finished: Path, capsys: Capture) -> None:
+    found = as_json(capsys, "inspect", str(finished))
+    assert [(row["arm"], row["seed"]) for row in found["students"]] == [
+        (arm, seed) for arm in ("none", "classroomkd") for seed in (0, 1)
+    ]
+    assert found["kind"] == "student"
+    assert Path(found["file"]).is_relative_to(finished)
+    assert main(["inspect", str(finished)]) == 0
+    told = capsys.readouterr()
+    assert "none seed 0: accuracy " in told.out
+    assert "the best on validation" in told.err

@@ -82,7 +82,8 @@ def interrupted() -> str | None:
 def note_unlisted(path: Path) -> None:
     """Say on stderr that a run's file has no checksum, where it has none; files that lie in no run need none."""
     from classroomkd._sums import SUMS, unlisted
+    from classroomkd.export.find import own_run
 
-    ours = (path.parent / SUMS).exists() or any((folder / "recipe.yaml").exists() for folder in path.resolve().parents)
+    ours = (path.parent / SUMS).exists() or own_run(path) is not None
     if ours and (sentence := unlisted(path)) is not None:
         print(f"note: {sentence}", file=sys.stderr)

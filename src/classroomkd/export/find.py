@@ -18,6 +18,7 @@ __all__ = ["FILES", "find_student", "own_run"]
 FILES = {"last": "student.safetensors", "best": "student-best.safetensors", "ema": "student-ema.safetensors"}
 _SCORES = {"last": "val_last", "best": "val_best", "ema": "val_last"}  # averaged weights have no score of their own
 _SUMMARY = "summary.json"
+_BESIDE = ("SHA256SUMS", "data.json", _SUMMARY, ".lock")  # what a run writes beside its recipe, early and late
 _REMEDY = "name one of the students in it, or make the run again"
 
 
@@ -95,7 +96,12 @@ def _scores(summary: Mapping[str, Any], run: Path, key: str) -> Iterator[tuple[P
 
 def own_run(path: Path) -> Path | None:
     """The folder of the run that a student lies in; None where it lies in none."""
-    return next((folder for folder in path.resolve().parents if (folder / "recipe.yaml").exists()), None)
+    return next((folder for folder in path.resolve().parents if _is_run(folder)), None)
+
+
+def _is_run(folder: Path) -> bool:
+    """A recipe alone is no run: it may be the user's own, beside which a student was exported."""
+    return (folder / "recipe.yaml").exists() and any((folder / name).exists() for name in _BESIDE)
 
 
 def _log(text: str) -> None:

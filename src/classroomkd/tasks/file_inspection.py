@@ -37,10 +37,7 @@ def inspect_path(path: Path, trust_code: bool, say: Callable[[str], None] = lamb
     if path.is_file():
         return _file(path, trust_code)
     run = {"students": _students(path)} if (path / "summary.json").exists() else {}
-    file = find_student(path)
-    if len(run.get("students", ())) > 1:
-        say(f"of {len(run['students'])} students this is {file.parent}")
-    return {**run, **_file(file, trust_code)}
+    return {**run, **_file(find_student(path, say=say), trust_code)}
 
 
 def _students(run: Path) -> list[dict[str, Any]]:

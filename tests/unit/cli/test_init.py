@@ -107,6 +107,7 @@ def test_mistakes_are_one_sentence(desk: Path, capsys: Capture) -> None:
     (desk / "loose").mkdir()
     Image.new("RGB", (40, 40)).save(desk / "loose" / "1.png")
     (desk / "file.txt").write_text("")
+    photographs(desk / "single", {"cat": 5})
     for words, part in (
         (["foto"], "classroomkd init own-images DIR"),
         (["own-imags", "photos"], "did you mean 'own-images'"),
@@ -115,6 +116,7 @@ def test_mistakes_are_one_sentence(desk: Path, capsys: Capture) -> None:
         (["empty"], "own-images: "),
         (["loose"], "one folder per class"),
         (["own-images", "file.txt"], "is a file"),
+        (["own-images", "single"], "nothing to learn"),
         (["photos", "--out", "recipe.txt"], "is a .yaml file"),
     ):
         said = error(capsys, *words)
@@ -126,7 +128,7 @@ def test_mistakes_are_one_sentence(desk: Path, capsys: Capture) -> None:
 def test_the_folder_above_is_no_folder_of_classes(desk: Path, capsys: Capture) -> None:
     photographs(desk / "photos", {"cat": 5, "dog": 5})
     said = error(capsys)
-    assert f"perhaps you mean {desk / 'photos'}, which holds cat, dog" in said
+    assert f"imagefolder:{desk / 'photos'}" in said
     assert "classroomkd init KIND DIR" in said
     photographs(desk, {"others": 5})
     assert main(["init"]) == 0

@@ -35,7 +35,10 @@ def start(place: Path) -> Start:
     request = Request(size=32, options={"memory_gib": 0}, unreadable="skip", task="classification")
     source: Source = open_source(f"{SOURCE}:{place}", request)
     if len(source.classes) < 2:
-        raise UserError(_one_class(place, source.classes[0]))
+        raise UserError(
+            f"data: {SOURCE}:{place}: '{source.classes[0]}' is the only folder with images in it, so there is one class "
+            "and nothing to learn. Give the folder that holds one folder per class"
+        )
     sides = _shorter_sides(source)
     half = int(np.median(sides))
     size = largest_below(half, SIDES)
@@ -63,16 +66,6 @@ def start(place: Path) -> Start:
         mentor="{name: NAME, model: resnet56, weights: FILE, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}",
         train=training(_left(counts), UPDATES, "sgd", 0.05, at=64),
     )  # fmt: skip
-
-
-def _one_class(place: Path, name: str) -> str:
-    """What is said of a folder with one class."""
-    inside = _folders(place / name)
-    deeper = f"; perhaps you mean {place / name}, which holds {first_of(inside, 4)}" if inside else ""
-    return (
-        f"data: {SOURCE}:{place}: '{name}' is the only folder with images in it, so there is one class and nothing to "
-        f"learn{deeper}. Give the folder that holds one folder per class"
-    )
 
 
 def _nested(place: Path, source: Source) -> list[str]:
