@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -80,7 +80,9 @@ def examine(cache: Path) -> list[Check]:
     for check in (_python, _required, _torch):
         checks += _safely(check)
     if checks[-1].state != "broken":  # without torch each of these would only say so again
-        for check in (_torchvision, _timm, _sklearn, _devices, _threads):
+        extras = [found for check in (_torchvision, _timm, _sklearn, _onnx, _pycocotools) for found in _safely(check)]
+        checks += [*extras, *_together(extras)]
+        for check in (_devices, _threads):
             checks += _safely(check)
     return checks + _safely(_data) + _safely(lambda: _disk(cache))
 
@@ -183,7 +185,36 @@ def _timm() -> Iterator[Check]:
 
 
 def _sklearn() -> Iterator[Check]:
-    yield _extra(("scikit-learn",), "the data called digits", lambda: importlib.import_module("sklearn"))
+    yield _extra(("scikit-learn",), "the data called digits", _importer("sklearn"))
+
+
+def _onnx() -> Iterator[Check]:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        yield _extra((name,), "files of classroomkd export … FILE.onnx", _importer(name))
+
+
+def _pycocotools() -> Iterator[Check]:
+    yield _extra(("pycocotools",), "scores of classroomkd evaluate --official", _importer("pycocotools"))
+
+
+def _importer(name: str) -> Callable[[], Any]:
+    """Imports a module; whatever keeps it from being imported is what is wrong with it."""
+
+    def load() -> Any:
+        try:
+            return importlib.import_module(name)
+        except Exception as error:  # a library can be broken in any way
+            raise UserError(f"cannot be imported: {type(error).__name__}: {error}") from error
+
+    return load
+
+
+def _together(extras: Sequence[Check]) -> Iterator[Check]:
+    """One command for everything optional that is missing."""
+    missing = [check.name for check in extras if check.state == "missing"]
+    if len(missing) > 1:
+        both = ["torchvision"] if "timm" in missing and "torchvision" not in missing else []
+        yield Check("extras", "note", f"{len(missing)} are missing; all at once:", _pip(*both, *missing))
 
 
 def _devices() -> Iterator[Check]:

@@ -92,13 +92,16 @@ def test_doctor_prints_the_command_for_what_is_missing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = doctor_module._version
-    missing = ("timm", "scikit-learn")
+    missing = ("timm", "scikit-learn", "onnx", "onnxruntime", "pycocotools")
     monkeypatch.setattr(doctor_module, "_version", lambda name: None if name in missing else found(name))
     out = said(capsys, "doctor")
     torch = str(found("torch")).partition("+")[0]
     assert "missing  timm" in out
     assert f"-m pip install torch=={torch} torchvision timm\n" in out  # or pip would replace torch
     assert f"-m pip install torch=={torch} scikit-learn\n" in out
+    assert "missing  onnxruntime" in out
+    everything = "torchvision timm scikit-learn onnx onnxruntime pycocotools"
+    assert f"-m pip install torch=={torch} {everything}\n" in out  # all at once, in one line
     assert "everything a run needs is here" in out
 
 

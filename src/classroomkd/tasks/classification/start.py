@@ -36,8 +36,8 @@ def start(place: Path) -> Start:
     source: Source = open_source(f"{SOURCE}:{place}", request)
     if len(source.classes) < 2:
         raise UserError(
-            f"data: {SOURCE}:{place}: '{source.classes[0]}' is the only folder with images in it, so there is one class "
-            "and nothing to learn. Give the folder that holds one folder per class"
+            f"data: {SOURCE}:{place}: '{source.classes[0]}' is the only folder with images in it: one class is "
+            "nothing to learn. Give the folder that holds one folder per class"
         )
     sides = _shorter_sides(source)
     half = int(np.median(sides))
