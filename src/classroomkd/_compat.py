@@ -13,12 +13,13 @@ import logging
 import sys
 import warnings
 from functools import cache
+from importlib import metadata
 from types import ModuleType
 from typing import Any
 
 from classroomkd.errors import UserError
 
-__all__ = ["import_timm", "import_torchvision", "installed", "is_known_mismatch"]
+__all__ = ["import_timm", "import_torchvision", "install_extra", "installed", "is_known_mismatch"]
 
 _MISSING_OPERATOR = "operator torchvision::nms does not exist"
 _keep: list[Any] = []  # a torch.library.Library lives as long as its object
@@ -70,7 +71,14 @@ def import_timm(wanted_by: str = "this") -> ModuleType:
 
 def _require(package: str, wanted_by: str) -> None:
     if not installed(package):
-        raise UserError(f'{wanted_by} needs {package}, which is not installed: pip install "classroomkd[vision]"')
+        raise UserError(f"{wanted_by} needs {package}, which is not installed: {install_extra('vision')}")
+
+
+def install_extra(extra: str) -> str:
+    """The command that brings an extra and keeps the torch that is here: its packages ask for the torch they were built
+    against, and pip would fetch that."""
+    version = metadata.version("torch").partition("+")[0]
+    return f'pip install "classroomkd[{extra}]" torch=={version}'
 
 
 def _import_quietly(package: str) -> ModuleType:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from classroomkd._compat import install_extra
 from classroomkd.errors import UserError
 from classroomkd.export.student import find_student, own_run
 from classroomkd.models.about import described, preprocessing
@@ -113,9 +114,7 @@ def _graph(path: Path) -> dict[str, Any]:
     try:
         runtime = importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise UserError(
-            f'{path}: reading it needs onnxruntime; pip install "classroomkd[onnx]" torch==VERSION'
-        ) from error
+        raise UserError(f"{path}: reading it needs onnxruntime: {install_extra('onnx')}") from error
     try:
         session = runtime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own classes, of many names
