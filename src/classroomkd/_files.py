@@ -36,6 +36,7 @@ __all__ = [
     "open_lock",
     "refuse_links",
     "refuse_links_below",
+    "refuse_no_text",
     "writing",
 ]
 
@@ -117,6 +118,19 @@ def refuse_links_below(folder: str | os.PathLike[str]) -> None:
                 raise _linked(entry.path)
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
+
+
+def refuse_no_text(path: str | os.PathLike[str]) -> None:
+    """Refuse a place whose name holds bytes that are no text: some of what is to be written there cannot be.
+
+    Raises:
+        UserError: naming it.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        name = os.fspath(path).encode(errors=REPLACED).decode()
+        raise UserError(f"the path {name} holds bytes that are no text (UTF-8); choose another place") from error
 
 
 def may_write(path: str | os.PathLike[str]) -> bool:

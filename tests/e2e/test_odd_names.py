@@ -70,3 +70,20 @@ def test_odd_names_from_a_folder_to_a_table(tmp_path: Path, monkeypatch: pytest.
     own = [*run[:-2], "--out", "second", "student.checkpoint=students #1.safetensors", "methods=none", "mentors=[]"]
     assert main([*own, "--dry-run"]) in (0, 2)  # a student with a head of its own may be refused, not its path
     assert "there is no such file" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["run", "bench"])
+def test_places_whose_names_are_no_text_are_refused_before_any_work(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text(
+        "data: {source: puppets, options: {train: 60, test: 20}}\nstudent: convnet4\nmethod: none\n"
+    )
+    out = ["--out", "out\udce9"] if verb == "run" else ["cache=cache\udce9"]
+    for words in (out, ["data=imagefolder:caf\udce9"], ["student.checkpoint=caf\udce9.pth"]):
+        assert main([verb, "a.yaml", *words]) == 2
+        said = capsys.readouterr().err
+        assert "holds bytes that are no text (UTF-8)" in said
+        assert "\ufffd" in said
+        assert said.count("\n") == 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from classroomkd._printable import REPLACED
 from classroomkd.errors import did_you_mean
 from classroomkd.recipe.nodes import Node, Origin
 from classroomkd.recipe.problems import Problem, RecipeError, show
@@ -35,6 +36,10 @@ def apply_overrides(tree: Node, overrides: Sequence[str]) -> list[Problem]:
             problems.append(
                 Problem(Origin(PLACE, ""), f"'{text}' is not an override; write key=value or key.path=value")
             )
+            continue
+        if (shown := text.encode(errors=REPLACED).decode()) != text:
+            sentence = f"'{shown}' holds bytes that are no text (UTF-8); rename what it names, or make a link to it"
+            problems.append(Problem(Origin(PLACE, ""), sentence))
             continue
         if not written.strip():
             problems.append(Problem(origin, "no value after '='; write null for nothing"))

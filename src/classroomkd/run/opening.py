@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from classroomkd import data
+from classroomkd._files import refuse_no_text
 from classroomkd._stored import MAPPING, read_json
 from classroomkd.classroom import prediction_of
 from classroomkd.errors import UserError
@@ -39,10 +40,12 @@ def open_context(
     ``train.precision: auto`` is decided here, once a run: bf16 where the hardware has it and the student gains by it.
     Trained mentors and stored answers live in the recipe's ``cache``, or in one folder beside the run.
     """
+    cache = cache_of(recipe.cache, out)
+    for place in (out, cache):
+        refuse_no_text(place)
     threads = recipe.threads if isinstance(recipe.threads, int) else None
     spec = recipe.data.model_dump(exclude_defaults=True) if source is None else source
     images = data.load(spec, task=recipe.task.name, trust_code=trust_code)
-    cache = cache_of(recipe.cache, out)
     if recipe.train.precision == "auto":
         precision = known_precision(recipe, out)
         if precision is None:
