@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from classroomkd.cli.app import main
+from classroomkd.cli.progress import Watch
+from classroomkd.run import mentor_training, mentor_watch
 
 MENTORS = "[{name: middle, model: convnet8, taught_by: %s}, {name: big, model: convnet16}]"  # the teacher comes second
 
@@ -122,3 +124,28 @@ def test_a_teacher_is_known_by_its_tensors(
         assert main(["run", smoke, *quick, *words]) == 0
         paths.append(json.loads((out / "summary.json").read_text())["mentors"][0]["weights"])
     assert paths[0] == paths[1]
+
+
+@pytest.mark.parametrize("method", ["kd", "fitnet"])
+def test_progress_knows_how_good_a_mentor_is_and_changes_nothing(
+    tmp_path: Path, quick: list[str], smoke: str, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    heard: list[dict[str, Any]] = []
+    real = Watch.__call__
+
+    def hear(self: Watch, event: dict[str, Any]) -> None:
+        heard.append(event)
+        real(self, event)
+
+    monkeypatch.setattr(Watch, "__call__", hear)
+    monkeypatch.setattr(mentor_watch, "SHARE", 1e9)
+    made = []
+    for name in ("scored", "plain"):
+        words = [*quick[:-1], f"cache={tmp_path / name}", "method=average"]
+        made.append(run(smoke, words, tmp_path / f"run-{name}", f"{{mentors: big, method: {method}}}"))
+        scored = [(e["job"], e["epoch"]) for e in heard if e["event"] == "val" and e["job"] in ("big", "middle")]
+        assert scored == ([("big", 1), ("big", 2), ("middle", 1), ("middle", 2)] if name == "scored" else [])
+        assert all(0 <= e["accuracy"] <= 1 for e in heard if e["event"] == "val")
+        heard.clear()
+        monkeypatch.setattr(mentor_training, "with_scores", lambda networks, spec, module, notify: notify)
+    assert all(same(weights(made[0], place), weights(made[1], place)) for place in (0, 1))

@@ -107,18 +107,25 @@ class Watch:
             label = f"{job['kind']} {event['job']}"
             self._bars[event["job"]] = self._progress.add_task(label[:44], total=job["epochs"] or 1, say="")
 
+    def _on_val(self, event: dict[str, Any]) -> None:
+        """The score on the validation part, shown from now on."""
+        if (job := self._jobs.get(event["job"])) is not None and math.isfinite(event["accuracy"]):
+            job["val"] = f"val {self._metric.text(event['accuracy'])}"
+
     def _on_step(self, event: dict[str, Any]) -> None:
-        """Between epochs: loss and the step's cost over the student alone."""
+        """Between epochs: loss, the last score, and the step's cost over the student alone."""
         name, bar = event["job"], self._bars.get(event["job"])
         if bar is None:
             return
         loss, wait = event.get("loss"), event.get("data_wait") or 0.0
         figures = [f"loss {loss:.3f}"] if isinstance(loss, float) else []
+        figures += [self._jobs[name]["val"]] if self._jobs[name].get("val") else []
         figures += [f"relative cost {event['x_floor']:.2f}"] if event.get("x_floor") else []
         figures += [f"data wait {wait:.0%}"] if wait > 0.05 else []
+        figures = [f"epoch {event['epoch']:.1f} of {event['epochs']}", *figures]
         self._progress.update(bar, total=event["epochs"], completed=event["epoch"], say="  ".join(figures))
         self._taught(name, float(event["epoch"]))
-        self._plain(name, ", ".join([f"epoch {event['epoch']:.1f} of {event['epochs']}", *figures]))
+        self._plain(name, ", ".join(figures))
 
     def _on_epoch(self, event: dict[str, Any]) -> None:
         bar = self._bars.get(event["job"])

@@ -21,6 +21,7 @@ from classroomkd.run import assistants
 from classroomkd.run.fingerprint import content_key, network_fingerprint
 from classroomkd.run.finished import made_again
 from classroomkd.run.mentor_data import mentor_part
+from classroomkd.run.mentor_watch import with_scores
 from classroomkd.run.networks import Networks, mentor_seed
 from classroomkd.train.loop import Notify, Training
 
@@ -181,7 +182,7 @@ def _train(
         context.classes,
         mentor_seed(spec),
         folder=folder,
-        notify=notify,
+        notify=with_scores(networks, spec, module, notify),
         measure=False,
         section=f"mentors.{spec.name}.train",
         on_bad_mentor=context.recipe.on_bad_mentor,

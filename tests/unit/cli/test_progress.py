@@ -68,6 +68,31 @@ def test_a_log_file_gets_lines_with_loss_cost_and_time_left(watching: Callable[.
     assert lines[3].endswith("50.0% on test  (about 20 s left)")
 
 
+@pytest.mark.parametrize("kind", ["student", "mentor"])
+def test_the_score_on_validation_stays_in_sight(watching: Callable[..., Made], now: list[float], kind: str) -> None:
+    watch, paper = watching()
+    with watch:
+        planned(watch, "a", kind=kind)
+        watch({"event": "start", "job": "a"})
+        for epoch in (1.0, 2.0, 3.0):
+            now[0] += 8
+            watch(step("a", epoch))
+            watch({"event": "val", "job": "a", "epoch": epoch, "accuracy": float("nan") if epoch == 2 else 0.712})
+            watch({"event": "epoch", "job": "a", "epoch": epoch})
+    lines = paper.getvalue().splitlines()
+    assert "val" not in lines[0]
+    assert f"{kind} a: epoch 2.0 of 10, loss 1.500, val 71.2%, relative cost 2.41" in lines[1]
+    assert "val 71.2%" in lines[2]
+    live, paper = watching(live=True)
+    with live:
+        planned(live, "a", kind=kind)
+        for event in ({"event": "start", "job": "a"}, {"event": "val", "job": "a", "epoch": 1, "accuracy": 0.5}):
+            live(event)
+        live(step("a", 1.5))
+        (said,) = [task.fields["say"] for task in live._progress.tasks if "a" in task.description.split()]
+        assert said.startswith("epoch 1.5 of 10  loss 1.500  val 50.0%")
+
+
 def test_a_long_run_neither_fills_the_log_nor_falls_silent(watching: Callable[..., Made], now: list[float]) -> None:
     watch, paper = watching()
     planned(watch, "kd", epochs=240)
@@ -102,7 +127,11 @@ def test_a_terminal_gets_bars(watching: Callable[..., Made], now: list[float]) -
         for epoch in (0.5, 5.0):
             watch(step("kd", epoch))
         bar, whole = watch._progress.tasks[1], watch._progress.tasks[0]
-        assert (bar.completed, bar.total, bar.fields["say"]) == (5, 10, "loss 1.500  relative cost 2.41")
+        assert (bar.completed, bar.total, bar.fields["say"]) == (
+            5,
+            10,
+            "epoch 5.0 of 10  loss 1.500  relative cost 2.41",
+        )
         assert whole.percentage == 25
         watch._progress.refresh()
         watch({"event": "done", "job": "kd", "entry": {"test_last": 0.5}})
