@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import stat
@@ -28,6 +29,7 @@ __all__ = [
     "MOST_LOG",
     "Damaged",
     "checked",
+    "finite",
     "log_line",
     "parse_json",
     "parse_log_line",
@@ -47,6 +49,16 @@ DIGITS = 19  # of a whole number
 MAPPING: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 T = TypeVar("T")
+
+
+def finite(value: Any) -> Any:
+    """Plain data with None for every float that is not finite: JSON has neither NaN nor infinity."""
+    if isinstance(value, dict):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
 
 # What taking apart values of any kind, or reading files of any content, fails with.
 _NOT_OURS = (

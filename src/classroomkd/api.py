@@ -37,7 +37,7 @@ class Run:
     @property
     def accuracy(self) -> list[float]:
         """Test accuracy of every student's last weights, in the order of ``summary["entries"]``."""
-        return [float(e["test_last"]) for e in self.summary["entries"]]
+        return [float("nan") if e["test_last"] is None else float(e["test_last"]) for e in self.summary["entries"]]
 
     def __repr__(self) -> str:
         """Folder, best arm on validation, mentors, time, and what to do next: a line each."""

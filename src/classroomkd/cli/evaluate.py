@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from classroomkd._stored import finite
 from classroomkd.cli.options import Device, PrintJson, TrustCode, Which, note_unlisted, tell
 from classroomkd.errors import UserError
 
@@ -73,6 +74,6 @@ def evaluate(
 
 def _tell(result: Mapping[str, Any], show: Callable[[], None], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(result, indent=1))
+        print(json.dumps(finite(result), indent=1))
     else:
         show()

@@ -29,6 +29,7 @@ __all__ = [
     "decode",
     "decode_sized",
     "decoding",
+    "orientation",
     "oriented_size",
     "reason",
     "small_enough",
@@ -78,7 +79,7 @@ def decode_sized(path: str | Path, size: int | None, resize: str) -> tuple[NDArr
             # rules give the pixels that anybody gets who opens the picture and resizes it.
             image.draft(None, (2 * size, 2 * size))
         image.load()  # a TIFF is turned by loading, and forgets its orientation then
-        turned = _orientation(image) in _TURNED
+        turned = orientation(image) in _TURNED
         shown = to_rgb_or_grey(upright(image))
         return geometry.fit_image(shown, size, resize), (width, height) if turned else (height, width)
 
@@ -153,23 +154,26 @@ def oriented_size(path: str | Path | IO[bytes]) -> tuple[int, int]:
         small_enough(image)
         width, height = image.size
         # A TIFF gives the size that it is going to have.
-        turned = image.format != "TIFF" and _orientation(image) in _TURNED
+        turned = image.format != "TIFF" and orientation(image) in _TURNED
         return (width, height) if turned else (height, width)
 
 
 def upright(image: Image.Image) -> Image.Image:
     """A loaded picture turned as its EXIF data say; as it is where they are broken or say nothing."""
-    method = _UPRIGHT.get(_orientation(image))
+    method = _UPRIGHT.get(orientation(image))
     return image if method is None else image.transpose(method)
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF's, 1 (upright) where there is none: metadata that cannot be read do not make a picture bad."""
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an opened picture, 1 to 8; 1 where it says none that is known, or metadata that cannot be
+    read: those do not make a picture bad. Nothing is decoded."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # asking a PNG any further would decode it
     try:
         value = image.getexif().get(_ORIENTATION)
     except Exception:  # SyntaxError, struct.error, OSError and more
         return 1
-    return value if isinstance(value, int) else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def to_rgb_or_grey(image: Image.Image) -> Image.Image:

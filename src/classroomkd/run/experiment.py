@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classroomkd import data, methods, tasks
+from classroomkd._stored import finite
 from classroomkd._sums import write_listed
 from classroomkd.errors import Diverged, RunStopped, UserError
 from classroomkd.run import assistants
@@ -224,8 +226,8 @@ class Experiment:
         runner = self.networks.task_runner
         (limit, words), measure = runner.chance(), runner.measure
         for m in mentors:
-            if measure.rank(m["val_accuracy"]) > measure.rank(limit):
-                continue
+            if math.isnan(m["val_accuracy"]) or measure.rank(m["val_accuracy"]) > measure.rank(limit):
+                continue  # or nobody there to judge it by
             remedy = runner.suspects
             if m["samples"] is not None:
                 remedy = "it was trained by this run and has learned little (epochs, samples, label noise)"
@@ -250,5 +252,5 @@ class Experiment:
             not_finite=self._not_finite,
         )
         if self.networks.context.runtime.is_zero:
-            write_listed(self.out / "summary.json", json.dumps(summary, indent=1))
+            write_listed(self.out / "summary.json", json.dumps(finite(summary), indent=1))
         return summary

@@ -81,9 +81,14 @@ def _entry(folder: Path, arm: Arm, seed: int) -> tuple[dict[str, Any] | None, st
     if whose != (arm.label, seed):
         return None, f"{path} is not of '{arm.label}', seed {seed}"
     # Of these types exactly: JSON's true and false are no numbers.
-    if missing := [key for key in NUMBERS if type(entry.get(key)) not in (int, float)]:
+    if missing := [key for key in NUMBERS if type(entry.get(key)) not in (int, float) and not _unscored(entry, key)]:
         return None, f"{path} lacks {', '.join(missing)}"
     return entry, None
+
+
+def _unscored(entry: dict[str, Any], key: str) -> bool:
+    """Whether the entry says that there was nobody in the test part to judge."""
+    return key in ("test_last", "test_best") and key in entry and entry[key] is None
 
 
 def _wrong(networks: Networks, path: Path) -> str | None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd import __version__, bank, methods, models
+from classroomkd._stored import finite
 from classroomkd._sums import write_listed
 from classroomkd.classroom import Classroom, Mentor, Method
 from classroomkd.errors import Diverged
@@ -238,8 +239,8 @@ def _finish(
     student.load_state_dict(last)
     if zero:
         teaching = result.teaching | {"test_per_class": last_score.per_class}
-        write_listed(folder / TEACHING, json.dumps(teaching))
+        write_listed(folder / TEACHING, json.dumps(finite(teaching)))
         # The last checkpoint stays: the files can be made again from it without training.
-        write_listed(folder / ENTRY, json.dumps(entry, indent=1))
+        write_listed(folder / ENTRY, json.dumps(finite(entry), indent=1))
     context.runtime.barrier()
     return entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 __all__ = ["FRACTION", "Metric"]
@@ -42,6 +43,8 @@ class Metric:
         """A number that is larger for the better of two scores."""
         return value if self.higher_is_better else -value
 
-    def text(self, value: float, decimals: int = 1) -> str:
-        """``81.2%``, ``31.2 dB``."""
+    def text(self, value: float | None, decimals: int = 1) -> str:
+        """``81.2%``, ``31.2 dB``; a dash where there was nobody to judge."""
+        if value is None or not math.isfinite(value):
+            return "–"
         return f"{self.factor * value:.{decimals}f}{'' if self.unit == FRACTION else ' '}{self.sign}"

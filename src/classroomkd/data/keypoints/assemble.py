@@ -168,7 +168,7 @@ def _cut(
         if in_memory:
             canvases, bad = cut_all(selection.store, jobs, canvas)
         elif isinstance(selection.store, Files):
-            bad = look_at_all(selection.store, jobs)
+            bad = look_at_all(selection.store, jobs, whole=wanted.unreadable == "skip")
         else:
             raise UserError(
                 f"data: {total / 2**30:.1f} GiB of crops exceed data.options.memory_gib"
@@ -183,6 +183,13 @@ def _cut(
         checks.count_skips(
             selection.where, "people on unreadable images", [pictures[row].file for row in sorted(bad)], notes
         )
+        if isinstance(selection.store, Files) and selection.store.turned:
+            files = sorted(selection.store.turned)
+            notes.append(
+                f"{selection.where}: {len(files)} pictures have an EXIF orientation that their sizes do not confirm, e.g."
+                f" {files[0]}: they are turned, as viewers show them, so boxes and joints must be those of the turned"
+                " picture; where they are not, remove that orientation from the files"
+            )
         good = np.array([row not in bad for row in range(len(selection))], bool)
         gone = np.unique(selection.persons.picture[~good])
         readable[name] = selection.placed(origin, step).take(good).without(gone)
@@ -230,6 +237,8 @@ def _fingerprint(source: PersonSource, canvas: Canvas, options: PersonOptions) -
             names = listing.store.names()
             there = [file for file in there if file in names]
         total.update(f"|{name} {listing.digest} {listing.store.digest(there)}".encode())
+        if isinstance(listing.store, Files) and listing.store.turned:
+            total.update(f"turned {sorted(listing.store.turned)}".encode())
         if listing.detected is not None:
             total.update(listing.detected.box.tobytes() + listing.detected.score.tobytes())
     return total.hexdigest()

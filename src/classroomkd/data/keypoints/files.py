@@ -34,6 +34,8 @@ Job = tuple[Picture, Floats, float]  # a picture, and origin and step of a crop 
 
 _EDGE = 4096  # bytes of a file that enter the fingerprint, from its start and from its end
 _MOST_EDGES = 10_000
+UPRIGHT, SIDEWAYS = 1, frozenset({5, 6, 7, 8})  # EXIF orientations
+_LAST = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
 
 
 class Store(Protocol):
@@ -55,6 +57,7 @@ class Files:
         self.path = Path(path)
         self.inside = inside.strip("/")
         self.archive = Archive(self.path) if self.path.is_file() else None
+        self.turned: set[str] = set()  # pictures that were turned though their size alone does not say so
         if self.archive and not self.archive.whole():
             raise UserError(f"data: {self.path} is neither a folder nor a zip archive; give one of them")
         if not self.archive and not self.path.is_dir():
@@ -97,29 +100,43 @@ class Files:
             ) from error
 
     def size(self, name: str) -> tuple[int, int]:
-        """(height, width) of the picture ``name``, from its head, without turning it.
+        """(height, width) of the picture ``name`` as it is to be looked at, from its head.
 
         Raises:
             DecodeError: when it is no picture.
         """
         with decode.decoding(), self._head(name) as file, Image.open(file) as image:
             decode.small_enough(image)
-            return image.height, image.width
+            orientation = decode.orientation(image)
+            if orientation != UPRIGHT:
+                self.turned.add(name)
+            return (image.width, image.height) if orientation in SIDEWAYS else (image.height, image.width)
 
     def picture(self, picture: Picture) -> NDArray[np.uint8]:
-        """The picture (height, width, 3) uint8, as large as the annotation says; turned by its EXIF note only when that
-        is what makes it so.
+        """The picture (height, width, 3) uint8, turned as its EXIF orientation says and every viewer shows it; where
+        the annotation's size is that of the picture as it is stored, and of no other, as it is stored.
 
         Raises:
             DecodeError: when it cannot be read, or has another size.
         """
         with decode.decoding(), Image.open(io.BytesIO(self.packed(picture.file))) as image:
             decode.small_enough(image)
-            wanted = (picture.width, picture.height)
-            shown = image if image.size == wanted else ImageOps.exif_transpose(image)
-            if shown.size != wanted:
-                raise decode.DecodeError(_other_size(image.height, image.width, picture))
+            shown = ImageOps.exif_transpose(image) if self._turns(image, picture) else image
             return np.asarray(decode.to_rgb_or_grey(shown).convert("RGB"))
+
+    def _turns(self, image: Image.Image, picture: Picture) -> bool:
+        """Whether a picture is turned by its EXIF orientation: the one rule for whatever reads pictures of persons.
+
+        Raises:
+            DecodeError: it has another size than the annotation says, turned or not.
+        """
+        orientation, wanted = decode.orientation(image), (picture.width, picture.height)
+        turned = image.size[::-1] if orientation in SIDEWAYS else image.size
+        if turned != wanted != image.size:
+            raise decode.DecodeError(_other_size(image.height, image.width, picture))
+        if orientation != UPRIGHT and turned == image.size:
+            self.turned.add(picture.file)
+        return orientation != UPRIGHT and turned == wanted
 
     def packed(self, name: str) -> bytes:
         """The bytes of a picture's file; no more than a picture has.
@@ -136,16 +153,22 @@ class Files:
     def complaint(self, picture: Picture) -> str | None:
         """Why :meth:`picture` cannot give the picture, as far as the file's head tells; None where nothing is wrong."""
         try:
-            height, width = self.size(picture.file)
-            if (height, width) == (picture.height, picture.width):
-                return None
-            with self._head(picture.file) as file:
-                turned = decode.oriented_size(file)
+            with decode.decoding(), self._head(picture.file) as file, Image.open(file) as image:
+                decode.small_enough(image)
+                self._turns(image, picture)
+            if self._looks_cut(picture.file):
+                self.picture(picture)
         except decode.DecodeError as error:
             return str(error)
-        if turned == (picture.height, picture.width):
-            return None
-        return _other_size(height, width, picture)
+        return None
+
+    def _looks_cut(self, name: str) -> bool:
+        """Whether a file of a folder ends without the mark that its format ends with."""
+        if self.archive or (mark := _LAST.get(Path(name).suffix.lower())) is None:
+            return False
+        with decode.decoding(), self._plain(name).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _EDGE))
+            return mark not in file.read(_EDGE)
 
     def _head(self, name: str) -> IO[bytes]:
         """The file, opened: only what is read of it is unpacked."""
@@ -210,12 +233,19 @@ def cut_all(store: Store, jobs: Sequence[Job], canvas: Canvas) -> tuple[Tensor, 
     return torch.from_numpy(canvases), bad
 
 
-def look_at_all(store: Files, jobs: Sequence[Job]) -> dict[int, str]:
-    """Why some of the ``jobs`` cannot be cut, by their place, as far as the heads of the picture files tell."""
+def look_at_all(store: Files, jobs: Sequence[Job], *, whole: bool = False) -> dict[int, str]:
+    """Why some of the ``jobs`` cannot be cut, by their place, as far as the ends of the picture files tell; with
+    ``whole`` every picture is decoded once, so that none can stop the training later."""
     bad: dict[int, str] = {}
 
     def work(places: list[int]) -> None:
-        if (why := store.complaint(jobs[places[0]][0])) is not None:
+        picture = jobs[places[0]][0]
+        if (why := store.complaint(picture)) is None and whole:
+            try:
+                store.picture(picture)
+            except decode.DecodeError as error:
+                why = str(error)
+        if why is not None:
             bad.update(dict.fromkeys(places, why))
 
     _in_threads(work, jobs)

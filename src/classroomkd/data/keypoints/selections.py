@@ -80,13 +80,7 @@ def _selection_of(listing: AnnotationFile, start: int, *, learn: bool, notes: li
     persons = listing.persons
     if listing.detected is None:
         jointless = np.asarray((persons.joints[..., 2] > 0).sum(1) == 0)
-        able: NDArray[np.bool_] = np.logical_not(persons.crowd)
-        names = [str(number) for number in persons.annotation]
-        able[able] = checks.usable(
-            listing, persons.region[able], [names[row] for row in np.flatnonzero(able)],
-            learn=learn, notes=notes, jointless=jointless[able], broken=broken[able],
-            area=persons.area[able],
-        )  # fmt: skip
+        able = _able(listing, jointless, broken, learn, notes)
         samples, others = persons, persons.take(~able)
     else:
         samples, others = listing.detected, persons
@@ -98,6 +92,31 @@ def _selection_of(listing: AnnotationFile, start: int, *, learn: bool, notes: li
         listing.detected is not None,
     )  # fmt: skip
     return _present(selection, notes, refuse)
+
+
+def _able(
+    listing: AnnotationFile, jointless: NDArray[np.bool_], broken: NDArray[np.bool_], learn: bool, notes: list[str]
+) -> NDArray[np.bool_]:
+    """Which annotations (n,) are samples: persons with a labelled joint who can be cropped. In a part that is only
+    scored, and where there is no such person, those without a label, else the crowds: they are predicted."""
+    persons = listing.persons
+    names = [str(number) for number in persons.annotation]
+    someone, nobody = np.logical_not(persons.crowd), np.zeros(len(persons), bool)
+    tries = [(someone, jointless), (someone, nobody), (~nobody, nobody)]
+    said: list[str] = []
+    able = nobody
+    for who, without in tries[: 1 if learn else 3]:
+        said, able = [], who.copy()
+        able[able] = checks.usable(
+            listing, persons.region[able], [names[row] for row in np.flatnonzero(able)],
+            learn=learn, notes=said, jointless=without[able], broken=broken[able], area=persons.area[able],
+        )  # fmt: skip
+        if able.any():
+            break
+    if able.any() and (jointless | persons.crowd)[able].all():
+        said.append(f"{listing.where}: none of its persons has a labelled joint: they are predicted, and have no score")
+    notes += said
+    return able
 
 
 def _present(selection: Selection, notes: list[str], refuse: bool) -> Selection:

@@ -27,7 +27,7 @@ from classroomkd.data.sources.base import Request
 from classroomkd.data.sources.table import open_source
 from classroomkd.errors import UserError
 from classroomkd.tasks.files import EvaluateRequest, Shown, placed
-from classroomkd.tasks.pose.judging import answered, as_truth, judge, truth_of
+from classroomkd.tasks.pose.judging import answered, as_truth, check_scored, judge, truth_of
 from classroomkd.tasks.pose.official import official_ap
 from classroomkd.tasks.pose.oks import by_visibility, keypoint_ap
 from classroomkd.tasks.pose.reading import read_answers, sum_up
@@ -62,8 +62,9 @@ def score_joints(request: EvaluateRequest) -> Shown:
     ids = torch.cat([part.ids for part in request.parts(images)])
     people, metric = _people(images, ids, request.part)
     batches = ((answer[:, places], target) for answer, target in _answers(request, images, flip))
-    decoded, loss = sum_up(batches, pose.coding, Pose(pose.coding, pose.skeleton))
+    decoded, loss, _ = sum_up(batches, pose.coding, Pose(pose.coding, pose.skeleton))
     test = bool(len(people.bare))
+    check_scored(metric, people, pose.skeleton, {request.part: ids.cpu()})
     value, by_joint, figures = judge(people, pose.skeleton, ids, decoded, metric=metric, test=test)
     result = {
         **request.described(images),
@@ -141,7 +142,7 @@ def _show(result: Mapping[str, Any], joints: tuple[str, ...], labels: np.ndarray
         ", flip test" if result["flip_test"] else ""
     )
     print(
-        f"{result['student']}: {result['metric']} {result['accuracy']:.2%} on {result['data']} {result['part']} ("
+        f"{result['student']}: {result['metric']} {_percent(result['accuracy'])} on {result['data']} {result['part']} ("
         f"{result['samples']:,} persons, {boxes}), loss {result['loss']:.4f}"
     )
     kind = f"AP_{'gtbox' if of_file else 'detector'}"
@@ -173,6 +174,11 @@ def _table(*names: str) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     return table
+
+
+def _percent(value: float) -> str:
+    """A score, or a dash where there was nobody to judge."""
+    return f"{value:.2%}" if value >= 0 else "–"
 
 
 def _number(value: float | None) -> str:
@@ -226,7 +232,7 @@ def score_results(path: Path, source: str | None, part: str | None, *, official:
 
     def show() -> None:
         print(
-            f"{path}: AP {figures['AP']:.2%} on {opened.name} {part} ({result['answers']:,} answers, "
+            f"{path}: AP {_percent(figures['AP'])} on {opened.name} {part} ({result['answers']:,} answers, "
             f"{result['images']:,} images)"
         )
         _show_figures(figures, theirs)

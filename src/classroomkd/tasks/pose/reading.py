@@ -52,13 +52,19 @@ def read_answers(
 
 
 @torch.no_grad()
-def sum_up(batches: Iterable[tuple[Tensor, Tensor]], coding: Coding, task: Task) -> tuple[Tensor, float]:
-    """Decoded joints ``(N, K, 3)`` and the mean supervised loss over the joints that have one."""
+def sum_up(batches: Iterable[tuple[Tensor, Tensor]], coding: Coding, task: Task) -> tuple[Tensor, float, list[bool]]:
+    """Decoded joints ``(N, K, 3)``, the mean supervised loss over the joints that have one, and which joints ``(K,)``
+    the answers know: one that is ``-inf`` throughout is a joint that a mentor does not have, and costs nothing."""
     decoded: list[Tensor] = []
+    knows: Tensor | None = None
     total: Tensor | float = 0.0
     count: Tensor | int = 0
     for answer, target in batches:
         decoded.append(coding.decode(answer))
-        total = total + task.supervised(answer, target).sum()
-        count = count + task.mask(target).sum()
-    return torch.cat(decoded), float(total) / max(int(count), 1)
+        unknown = coding.state(answer)[0]
+        total = total + task.supervised(answer, target).masked_fill(unknown, 0.0).sum()
+        count = count + (task.mask(target) & ~unknown).sum()
+        some = (~unknown).any(0)
+        knows = some if knows is None else knows | some
+    assert knows is not None
+    return torch.cat(decoded), float(total) / max(int(count), 1), knows.tolist()

@@ -19,7 +19,7 @@ from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.checkpoints import read_checkpoint
 from classroomkd.tasks.pose.calibration import calibrate
 from classroomkd.tasks.pose.coding import Coding, coding_of
-from classroomkd.tasks.pose.judging import check_metric, judge
+from classroomkd.tasks.pose.judging import check_metric, check_scored, judge
 from classroomkd.tasks.pose.reading import read_answers, sum_up
 from classroomkd.tasks.pose.task import Pose
 from classroomkd.tasks.pose.translation import VERSION, Translation
@@ -63,6 +63,14 @@ class PoseRunner(TaskRunner):
                 "test part, which data.options.test names"
             )
         check_metric(context.data.metric, self.people.boxes)
+        if not bool((context.data.val.target[..., 2] > 0).any()):
+            raise UserError(
+                f"data: no validation person of '{context.data.name}' has a labelled joint, so no epoch and no mentor"
+                " could be chosen by them; leave out data.options.val (a part is split off the training part then), or label"
+                " some"
+            )
+        parts = {"validation": context.data.val.ids, "test": context.data.test.ids}
+        check_scored(self.metric, self.people, self.skeleton, {name: ids.cpu() for name, ids in parts.items()})
 
     @property
     def metric(self) -> str:
@@ -294,9 +302,12 @@ class PoseRunner(TaskRunner):
         )
 
     def _judged(self, batches: Iterable[tuple[Tensor, Tensor]], ids: Tensor) -> Score:
-        decoded, loss = sum_up(batches, self.coding, self.task)
+        decoded, loss, knows = sum_up(batches, self.coding, self.task)
         test = torch.equal(ids.cpu(), self.context.data.test.ids.cpu())
-        first, per_joint, more = judge(self.people, self.skeleton, ids, decoded, metric=self.metric, test=test)
+        answers_to = None if all(knows) else knows
+        first, per_joint, more = judge(
+            self.people, self.skeleton, ids, decoded, metric=self.metric, test=test, answers_to=answers_to
+        )
         return Score(first, loss, per_joint, len(ids), more)
 
     def calibration(self, answers_MN: Tensor, target: Tensor) -> Calibration:
