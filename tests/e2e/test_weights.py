@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from torch import nn
 
 from classroomkd import models
+from classroomkd._compat import installed
 from classroomkd.errors import UserError
+from classroomkd.models.published import published
 from classroomkd.recipe import load_recipe
 from classroomkd.run.checks import check
 from classroomkd.run.networks import Networks
@@ -198,3 +201,59 @@ def test_what_is_loaded_is_described(tmp_path: Path) -> None:
     assert said["weights"] == str(tmp_path / "net.safetensors")
     assert (said["mean"], said["normalisation"], said["size"]) == ([0.1, 0.2, 0.3], "checkpoint", [40, 40])
     assert networks(tmp_path).describe("big")["how"] == "trained"
+
+
+@pytest.mark.skipif(not installed("timm"), reason="timm is not installed")
+class TestPretrained:
+    @pytest.fixture
+    def there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+        """resnet10t's published file in the local cache, with weights of our own."""
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        torch.manual_seed(9)
+        network = models.create("timm:resnet10t", 1000)
+        folder = tmp_path / "hub" / "models--timm--resnet10t.c3_in1k"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text("abc")
+        models.save_checkpoint(network, folder / "snapshots" / "abc" / "model.safetensors")
+        return network
+
+    def test_a_run_starts_from_them(self, tmp_path: Path, there: nn.Module) -> None:
+        words = ["student={model: timm:resnet10t, weights: pretrained}", "mentor_train.epochs=1",
+                 "mentors=[{name: big, model: timm:resnet10t.c3_in1k, weights: pretrained}]"]  # fmt: skip
+        run = networks(tmp_path, *words)
+        check(run)
+        said = run.describe("big")
+        assert (said["how"], said["normalisation"]) == ("trained", "data")
+        assert "(1000 rows, 10 are wanted)" in said["reset_head"]
+        student = run.student(0)
+        run.begin(student)
+        for network in (student, run.untrained("big")):
+            own = network.state_dict()
+            assert all(own[key].equal(value) for key, value in there.state_dict().items() if not key.startswith("fc."))
+        heard: list[str] = []
+        outcome = Session(recipe(tmp_path, *words), tmp_path / "run", say=lambda kind, text: heard.append(text)).run()
+        assert len(outcome.summary["entries"]) == 1
+        assert any(text.startswith("student: dropped fc.weight") for text in heard)
+        assert any(text.startswith("mentor 'big': dropped fc.weight") for text in heard)
+
+    def test_a_mentor_of_the_same_classes_is_taken_as_it_is(
+        self, tmp_path: Path, there: nn.Module, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from classroomkd.tasks.classification import runner
+
+        def with_a_head(module: nn.Module, name: str, **options: Any) -> dict[str, str]:
+            about = models.start_pretrained(module, name)
+            return {"note": about["note"]}
+
+        monkeypatch.setattr(runner, "published", lambda name: replace(published(name), classes=10))
+        monkeypatch.setattr(runner, "start_pretrained", with_a_head)
+        run = networks(tmp_path, "mentors=[{name: big, model: timm:resnet10t, weights: pretrained}]")
+        check(run)
+        said = run.describe("big")
+        assert (said["how"], said["normalisation"], said["mean"]) == ("asked", "library", [0.485, 0.456, 0.406])
+        resets = networks(
+            tmp_path, "mentors=[{name: big, model: timm:resnet10t, weights: pretrained, reset_head: true}]"
+        )
+        assert resets.describe("big")["how"] == "trained"
