@@ -105,5 +105,15 @@ def test_a_run_warns_of_what_differs(stored: tuple[Path, Path], tmp_path: Path, 
     assert "warning: bank: the answers of mentor 'teacher' in" in capsys.readouterr().err.replace("\n", " ")
 
 
+def test_another_runs_data_are_no_reason_to_worry(stored: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
+    shutil.copytree(stored[1], tmp_path / "cache")
+    words = ["bank=views=2", "train.epochs=1", f"cache={tmp_path / 'cache'}", "--out", str(tmp_path / "run")]
+    assert main(["run", str(stored[0]), *words, "data.options.hard=0.4"]) == 0
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "note: bank: the answers of mentor 'teacher' in" in said
+    assert "as is usual where runs share a cache; they stay" in said
+    assert "warning: bank" not in said
+
+
 def test_nothing_stored_at_all_is_no_mismatch(stored: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
     assert "note:" not in fill(stored, tmp_path / "new", [], capsys)

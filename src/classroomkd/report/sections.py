@@ -221,14 +221,29 @@ def cost(context: ReportContext) -> Html:
 def _spent(context: ReportContext) -> list[str]:
     summary = context.summary
     text = [f"The whole run took {words.duration(summary.seconds)}."] if summary.seconds else []
-    trained = sum(mentor.seconds or 0.0 for mentor in summary.mentors)
-    if trained:
-        spent = words.duration(trained)
-        text.append(f"Of the work, {spent} went into training mentors, which are kept for later runs.")
+    ready = sum(mentor.seconds or 0.0 for mentor in summary.mentors)
+    if ready:
+        trained = any(mentor.samples is not None for mentor in summary.mentors)
+        how = "training the mentors, which are kept for later runs, scoring them" if trained else "scoring the mentors"
+        stored = " and storing their answers" if summary.bank else ""
+        joined = how.replace(", scoring them", " and scoring them") if trained and not stored else how
+        text.append(f"Of the work, {words.duration(ready)} went into {joined}{stored}.")
     if summary.mentors:
-        bank = "came from the bank" if summary.bank else "were computed in every step (no bank)"
-        text.append(f"The mentors' answers {bank}.")
+        text.append(_answered(context))
     return text
+
+
+def _answered(context: ReportContext) -> str:
+    """Where the mentors' answers came from."""
+    bank = context.summary.bank
+    if not bank:
+        return "The mentors' answers were computed in every step (no bank)."
+    now = int(bank.get("forwards") or 0) + sum(entry.mentor_answers or 0 for entry in context.summary.entries)
+    online = [str(label) for label in bank.get("online") or ()]
+    apart = f"; they answered every step of {', '.join(online)}" if online else ""
+    if not now:
+        return f"The mentors' answers came from the bank{apart}."
+    return f"The mentors were asked {now:,} questions, whose answers are in the bank; all others came from it{apart}."
 
 
 def settings(context: ReportContext) -> Html:

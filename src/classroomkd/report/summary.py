@@ -119,6 +119,7 @@ class FinishedStudent(_Part):
     val_best: Number = None
     steps: Count = None
     seconds: Number = None
+    mentor_answers: Count = None
     step_ms: Number = None
     floor_ms: Number = None
     cost_ratio: Number = None

@@ -56,6 +56,7 @@ class Experiment:
         resume: take up what is there.
         notify: called with progress events.
         warn: called with sentences the user should read.
+        remark: called with those that say what is as it should be.
         command: what was typed, for the record.
         anew: what the user types to begin again; None: the arguments of ``distill``.
     """
@@ -67,6 +68,7 @@ class Experiment:
     resume: bool = False
     notify: Notify = lambda event: None
     warn: Callable[[str], None] = lambda text: None
+    remark: Callable[[str], None] = lambda text: None
     command: str = ""
     anew: Anew | None = None
     _entries: list[dict[str, Any]] = field(default_factory=list)
@@ -184,7 +186,7 @@ class Experiment:
         if event["event"] == "note":
             if event["text"] not in self._warned:
                 self._warned.add(event["text"])
-                self.warn(event["text"])
+                (self.remark if event.get("expected") else self.warn)(event["text"])
         elif event["event"] == "not_finite":
             name, which = event["mentor"], {key: event[key] for key in ("answers", "ids")}
             if name not in self._not_finite and self.networks.context.recipe.on_bad_mentor == "skip":

@@ -89,13 +89,15 @@ def _stores(
             own |= {"place": mentor.tapped.places[kind], "as": bank_plan.taps[kind]}
         folder = bank.store_folder(root, mentor.name, own, kind)
         wanted, write = Manifest(own, kind, count, len(part), codec.definition), may_write(folder)
-        if not (folder / MANIFEST).exists() and (difference := _told_apart(root, wanted)) is not None:
+        if not (folder / MANIFEST).exists() and (other := _nearest(root, wanted)) is not None:
+            difference, expected = other
             if not write:
                 raise UserError(
                     f"bank: {difference}, and {root} cannot be written; fill it where it was made (classroomkd bank "
                     "fill), or give another cache="
                 )
-            notes.append(f"{difference}; what is asked now is stored beside them")
+            usual = ", as is usual where runs share a cache" if expected else ""
+            notes.append((f"{difference}{usual}; they stay, and what is asked now is stored beside them", expected))
         stores[kind] = bank.RowStore.open(
             folder,
             own,
@@ -108,17 +110,23 @@ def _stores(
             last=share.stop,
         )
     if notes and context.runtime.is_zero:
-        notify({"event": "note", "text": f"bank: {notes[0]}"})
+        text, expected = notes[0]
+        notify({"event": "note", "text": f"bank: {text}", "expected": expected})
     return stores
 
 
-def _told_apart(root: Path, wanted: Manifest) -> str | None:
-    """How the store of the same mentor and kind that is nearest to ``wanted`` differs from it; None without any."""
+ANOTHER_RUN = ("data", "part", "shape", "model")  # what differs between runs that share a cache, as it should
+
+
+def _nearest(root: Path, wanted: Manifest) -> tuple[str, bool] | None:
+    """How the store of the same mentor and kind that is nearest to ``wanted`` differs from it, and whether that is as
+    expected, since it is of another run's data or network; None without any."""
     near = nearest(wanted, bank.stores(root))
     if near is None:
         return None
     folder, manifest = near
-    return f"the answers of mentor '{wanted.key['mentor']}' in {folder} are stored {differences(wanted, manifest)}"
+    text = f"the answers of mentor '{wanted.key['mentor']}' in {folder} are stored {differences(wanted, manifest)}"
+    return text, any(manifest.key.get(entry) != wanted.key.get(entry) for entry in ANOTHER_RUN)
 
 
 def prepare_answers(

@@ -100,7 +100,10 @@ class Session:
                 runtime.ranks.again = again
                 self.notify({"event": "opened"})
                 warn = partial(self._say, "warning")
-                work = Experiment(networks, bank_plan, sizes, self.out, resume, self.notify, warn, command, anew)
+                work = Experiment(
+                    networks, bank_plan, sizes, self.out, resume, self.notify, warn,
+                    partial(self._say, "note"), command, anew,
+                )  # fmt: skip
                 outcome = work.run()
         if report is not None and runtime.is_zero:
             report(self.out)
@@ -149,7 +152,8 @@ class Session:
                     f"bank: exact filled ahead stores all {views:,} views, {views * mine:,} answers a "
                     f"mentor; a run asks at most {most * mine:,} of them and stores those as it goes",
                 )
-            work = Experiment(networks, bank_plan, sizes, self.out, notify=self.notify, warn=partial(self._say, "note"))
+            note = partial(self._say, "note")
+            work = Experiment(networks, bank_plan, sizes, self.out, notify=self.notify, warn=note, remark=note)
             work.fill(views * mine)
         return networks.context.cache / "bank"
 

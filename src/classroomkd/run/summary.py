@@ -105,7 +105,7 @@ def summarise(
             | {"not_finite": broken.get(m["name"], {"answers": 0, "ids": []})}
             for m in mentors
         ],
-        "bank": _bank(bank_plan, mentors),
+        "bank": _bank(bank_plan, mentors, _online(context, bank_plan)),
         "failures": list(failures),
     }
 
@@ -123,13 +123,20 @@ def _what_mentors_saw(context: RunContext, mentors: Sequence[dict[str, Any]]) ->
     ]
 
 
-def _bank(bank_plan: BankPlan, mentors: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def _online(context: RunContext, bank_plan: BankPlan) -> list[str]:
+    """Arms whose mentors answer in every step, though there is a bank."""
+    pairs = zip(context.recipe.arms(), context.needs, strict=True)
+    return [arm.label for arm, needs in pairs if needs.mentors > 0 and not bank_plan.choice.keeps(needs)]
+
+
+def _bank(bank_plan: BankPlan, mentors: Sequence[dict[str, Any]], online: list[str]) -> dict[str, Any] | None:
     if bank_plan.choice.spec.kind == "off" or not mentors:
         return None
     return {
         "kind": str(bank_plan.choice.spec),
         "why": bank_plan.choice.why,
         "views": bank_plan.views.definition,
+        "online": online,
         "forwards": sum(m["forwards"] for m in mentors),
         "seconds": round(sum(m["answer_seconds"] for m in mentors), 2),
     }
