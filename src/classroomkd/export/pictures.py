@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from classroomkd.data import geometry
-from classroomkd.data.decode import DecodeError, decode, decoding, small_enough, to_rgb_or_grey
+from classroomkd.data.decode import DecodeError, decode, decoding, small_enough, to_rgb_or_grey, upright
 from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def opened(picture: Any) -> Image.Image:
     if isinstance(picture, Image.Image):
         with decoding():
             small_enough(picture)
-            return to_rgb_or_grey(ImageOps.exif_transpose(picture))
+            return to_rgb_or_grey(upright(picture))
     rows = _rows(picture)
     if len(rows) != 1:
         raise DecodeError(f"{len(rows)} pictures stand where one is asked for")

@@ -9,6 +9,7 @@ can be scored by COCO's rules, which see everybody in a picture.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -183,13 +184,6 @@ def _cut(
         checks.count_skips(
             selection.where, "people on unreadable images", [pictures[row].file for row in sorted(bad)], notes
         )
-        if isinstance(selection.store, Files) and selection.store.turned:
-            files = sorted(selection.store.turned)
-            notes.append(
-                f"{selection.where}: {len(files)} pictures have an EXIF orientation that their sizes do not confirm, e.g."
-                f" {files[0]}: they are turned, as viewers show them, so boxes and joints must be those of the turned"
-                " picture; where they are not, remove that orientation from the files"
-            )
         good = np.array([row not in bad for row in range(len(selection))], bool)
         gone = np.unique(selection.persons.picture[~good])
         readable[name] = selection.placed(origin, step).take(good).without(gone)
@@ -200,7 +194,19 @@ def _cut(
             assert isinstance(selection.store, Files)
             cut = CropPixels(selection.store, [pictures[row] for row in rows], origin[rows], step[rows], canvas)
         pixels[name] = cut, torch.arange(len(rows))
+    _note_turned({id(selection.store): selection for selection in chosen.values()}.values(), notes)
     return pixels, readable
+
+
+def _note_turned(selections: Iterable[Selection], notes: list[str]) -> None:
+    """Say which pictures were turned though their sizes leave it open."""
+    notes += [
+        f"{one.where}: {len(one.store.turned)} pictures have an EXIF orientation that their sizes do not confirm, e.g."
+        f" {min(one.store.turned)}: they are turned, as viewers show them, so boxes and joints must be those of the"
+        " turned picture; where they are not, remove that orientation from the files"
+        for one in selections
+        if isinstance(one.store, Files) and one.store.turned
+    ]
 
 
 def _people(

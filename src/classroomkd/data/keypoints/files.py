@@ -16,7 +16,7 @@ from typing import IO, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from classroomkd._limits import MOST_PICTURE, TooLarge
@@ -121,7 +121,7 @@ class Files:
         """
         with decode.decoding(), Image.open(io.BytesIO(self.packed(picture.file))) as image:
             decode.small_enough(image)
-            shown = ImageOps.exif_transpose(image) if self._turns(image, picture) else image
+            shown = decode.upright(image) if self._turns(image, picture) else image
             return np.asarray(decode.to_rgb_or_grey(shown).convert("RGB"))
 
     def _turns(self, image: Image.Image, picture: Picture) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from classroomkd.data import decode
 from classroomkd.data.keypoints.coco import read_coco
@@ -57,7 +57,7 @@ class _Upright(Files):
         """See :class:`Files`."""
         with decode.decoding(), Image.open(io.BytesIO(self.packed(picture.file))) as image:
             decode.small_enough(image)
-            return np.asarray(decode.to_rgb_or_grey(ImageOps.exif_transpose(image)).convert("RGB"))
+            return np.asarray(decode.to_rgb_or_grey(decode.upright(image)).convert("RGB"))
 
 
 def whole_images(files: Sequence[Path], root: Path) -> Boxes:

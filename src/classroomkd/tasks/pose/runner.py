@@ -65,9 +65,9 @@ class PoseRunner(TaskRunner):
         check_metric(context.data.metric, self.people.boxes)
         if not bool((context.data.val.target[..., 2] > 0).any()):
             raise UserError(
-                f"data: no validation person of '{context.data.name}' has a labelled joint, so no epoch and no mentor"
-                " could be chosen by them; leave out data.options.val (a part is split off the training part then), or label"
-                " some"
+                f"data: no validation person of '{context.data.name}' has a labelled joint, so no epoch and no"
+                " mentor could be chosen by them; leave out data.options.val (a part is split off the training part"
+                " then), or label some"
             )
         parts = {"validation": context.data.val.ids, "test": context.data.test.ids}
         check_scored(self.metric, self.people, self.skeleton, {name: ids.cpu() for name, ids in parts.items()})
