@@ -63,6 +63,7 @@ def opened(picture: Any) -> Image.Image:
     if isinstance(picture, Image.Image):
         with decoding():
             small_enough(picture)
+            picture.load()
             return to_rgb_or_grey(upright(picture))
     rows = _rows(picture)
     if len(rows) != 1:

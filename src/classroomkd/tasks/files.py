@@ -127,10 +127,9 @@ class EvaluateRequest:
                 "coco-keypoints:DIR)"
             )
         own = renewed_data(self.recipe)
-        if not isinstance(own, dict):
-            raise UserError(
-                f"{self.run}/recipe.yaml is damaged (it has no data); put it back, or name the data: --data"
-            )
+        if not isinstance(own, dict) or "seeds" not in self.recipe:
+            wrong = "is cut off" if isinstance(own, dict) else "has no data"
+            raise UserError(f"{self.run}/recipe.yaml is damaged (it {wrong}); put it back, or name the data: --data")
         return {str(k): v for k, v in own.items() if v is not None}
 
     def _check(self, images: ImageSet) -> None:
