@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 import classroomkd as ck
+from classroomkd._sums import write_listed
 from classroomkd.cli.app import main
 
 
@@ -166,3 +167,17 @@ def test_damaged_records_are_named(tmp_path: Path, quick: list[str], smoke: str,
     (tmp_path / "file").write_text("")
     assert main([*run[:-3], "--out", str(tmp_path / "file"), "--quiet"]) == 2
     assert "is a file" in capsys.readouterr().err
+
+
+def test_the_time_of_all_attempts_is_counted(tmp_path: Path, quick: list[str], smoke: str) -> None:
+    out = tmp_path / "run"
+    run = ["run", smoke, *quick, "method=none", "train.epochs=1", "--out", str(out), "--quiet"]
+    assert main(run) == 0
+    made = json.loads((out / "summary.json").read_text())
+    write_listed(out / "summary.json", json.dumps(made | {"seconds": 1000.0}))
+    assert main([*run, "seeds=[0,1]", "--resume"]) == 0
+    again = json.loads((out / "summary.json").read_text())["seconds"]
+    assert 1000 < again < 1100
+    write_listed(out / "summary.json", json.dumps(made | {"seconds": "long"}))
+    assert main([*run, "seeds=[0,1]", "--resume"]) == 0
+    assert json.loads((out / "summary.json").read_text())["seconds"] < 100

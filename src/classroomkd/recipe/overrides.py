@@ -81,6 +81,9 @@ def _for_shells(given: Problem) -> Problem:
 
 def _assign(tree: Node, parts: Sequence[str], node: Node) -> None:
     top = parts[0]
+    if len(parts) == 1 and top in _REPLACES and node.value is None:
+        tree.value.pop(top, None)  # nothing replaces nothing
+        return
     if len(parts) == 1:
         tree.value.pop(_REPLACES.get(top), None)
         tree.value[top] = node

@@ -6,13 +6,14 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classroomkd import data, methods, tasks
-from classroomkd._stored import finite
+from classroomkd._stored import MAPPING, finite, read_json
 from classroomkd._sums import write_listed
 from classroomkd.errors import Diverged, RunStopped, UserError
 from classroomkd.run import assistants
@@ -92,7 +93,7 @@ class Experiment:
 
     def run(self) -> Outcome:
         """Do everything; finished students of an earlier attempt are kept."""
-        started = time.perf_counter()
+        started = time.perf_counter() - self._spent_before()
         context, recipe = self.networks.context, self.networks.context.recipe
         if context.runtime.is_zero:
             write_listed(self.out / "environment.json", json.dumps(environment(context, self.command), indent=1))
@@ -129,6 +130,16 @@ class Experiment:
         except UserError as error:  # pictures never cost a run
             self.warn(f"no pictures: {error}")
         return Outcome(self.out, summary, self._failures, self._remedy())
+
+    def _spent_before(self) -> float:
+        """Seconds of earlier attempts, as far as they have said."""
+        file = self.out / "summary.json"
+        if not self.resume or not file.exists():
+            return 0.0
+        with suppress(UserError, TypeError, ValueError):  # of another form: it is written anew
+            seconds = float(read_json(file, MAPPING, remedy="").get("seconds") or 0.0)
+            return seconds if 0 <= seconds < inf else 0.0
+        return 0.0
 
     def _make_ready(self, run: Runner, jobs: list[Job], done: Done) -> None:
         """Have the mentors' jobs done, each after those of its teachers.

@@ -59,6 +59,8 @@ def test_method_and_methods_replace_each_other(load: Load) -> None:
     assert [arm.label for arm in load(GRID, "method=average").arms()] == ["average"]
     single = "data: puppets\nstudent: convnet8\nmentors: [vgg8]\nmethod: {name: kd, temperature: 3}\n"
     assert [arm.label for arm in load(single, "methods=[none,average]").arms()] == ["none", "average"]
+    for words in (["method=kd", "methods=null"], ["methods=null", "method=kd"], ["methods=[kd]", "method=null"]):
+        assert [arm.label for arm in load(single, *words).arms()] == ["kd"]  # nothing replaces nothing
     assert options(load(single, "method=kd"))["temperature"] == 4.0
     assert options(load(single, "method={name: kd, weight: 0.5}")) == {
         "temperature": 4.0, "weight": 0.5, "supervised_weight": 0.1, "mentor": "best"}  # fmt: skip
