@@ -15,6 +15,7 @@ from typing import IO
 __all__ = [
     "MOST_PICTURE",
     "MOST_PIXELS",
+    "MOST_SIDE",
     "CutOff",
     "TooLarge",
     "check_pixels",
@@ -25,6 +26,9 @@ __all__ = [
 
 MOST_PIXELS = 64_000_000
 """Of one picture, as it is stored."""
+
+MOST_SIDE = 8000
+"""Pixels of a side that a network is given: its square has as many as the largest picture."""
 
 MOST_PICTURE = 4 * MOST_PIXELS
 """Bytes of a picture's file."""

@@ -176,7 +176,7 @@ KINDS: dict[str, tuple[Callable[[Path], object] | None, list[str], str]] = {
     "pictures that are gone": (
         lambda here: people(here, lambda scene: [image.update(file_name=f"x{image['id']}.png")
                                                  for image in scene["images"]]), POSE, "x1.png"),
-    "a skeleton that is not theirs": (people, [*POSE, "data.options.skeleton=mpii"], "skeleton"),
+    "a skeleton that is not theirs": (people, [*POSE, "data.options.skeleton=mpii"], "data.options.metric"),
 }  # fmt: skip
 
 

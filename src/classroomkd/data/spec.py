@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from classroomkd._limits import MOST_SIDE
 from classroomkd._renamed import warn_old_name
 from classroomkd.errors import UserError, did_you_mean
 
@@ -104,6 +105,8 @@ def _choice(*choices: str) -> Check:
 def _size(value: Any) -> str | None:
     sides = value if isinstance(value, (list, tuple)) and len(value) == 2 else [value]
     wrong = next((wrong for side in sides if (wrong := _whole(8)(side))), None)
+    if wrong is None and max(sides) > MOST_SIDE:
+        return f"must be at most {MOST_SIDE}"
     return f"{wrong}, or [height, width] for pose" if wrong == "must be a whole number" else wrong
 
 

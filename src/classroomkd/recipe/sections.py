@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
+from classroomkd._limits import MOST_SIDE
 from classroomkd.recipe.bank_spec import PATTERN
 from classroomkd.recipe.training import Count, Fraction, Listed, MentorTrain, Section, TrainSpec
 from classroomkd.tasks import DEFAULT, TASKS
@@ -33,11 +34,12 @@ SCHEMA = 2  # 1 had no data.resize: pictures were padded
 PRETRAINED, TRAINED = "pretrained", "trained"
 WEIGHTS_WORDS = (PRETRAINED, TRAINED)  # what weights may be beside a file
 Seed = Annotated[int, Field(ge=0)]
-Side = Annotated[int, Field(ge=8)]
+Side = Annotated[int, Field(ge=8, le=MOST_SIDE)]
 Pair = Annotated[tuple[Side, Side], Field(strict=False)]
 Text = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
-Sides = Annotated[tuple[Count, Count], Field(strict=False)]
+OwnSide = Annotated[int, Field(ge=1, le=MOST_SIDE)]
+Sides = Annotated[tuple[OwnSide, OwnSide], Field(strict=False)]
 Channels = Annotated[tuple[float, ...] | None, Field(strict=False, min_length=1)]
 Model = Annotated[str, Field(min_length=1, description="A zoo name, timm:NAME, torchvision:NAME or py:module:factory.")]
 Taps = Annotated[
@@ -180,7 +182,7 @@ class MentorSpec(_Network):
         description="Mean it was trained with, of pixels in 0..1; null: its checkpoint's or library's, else the data's",
     )
     std: Channels = Field(default=None, description="Standard deviation it was trained with; null: likewise.")
-    size: Annotated[Count | Sides | None, Field(union_mode="left_to_right")] = Field(
+    size: Annotated[OwnSide | Sides | None, Field(union_mode="left_to_right")] = Field(
         default=None, description="Side, or [height, width], of the images it was trained with; null: the student's."
     )
     skeleton: Annotated[Text | Names | None, Field(union_mode="left_to_right")] = Field(
