@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from PIL import Image, ImageOps
 
 from classroomkd import models
 from classroomkd._compat import installed
@@ -20,7 +21,9 @@ from classroomkd.cli.app import main
 from classroomkd.errors import RunStopped, UserError
 from classroomkd.export import export_student, load_student, write
 from classroomkd.export.graph import Made
-from classroomkd.export.lines import Form, carry_out
+from classroomkd.export.lines import Form, carry_out, pixels_of_picture
+from classroomkd.export.pictures import fitted, opened
+from classroomkd.export.resizing import prepend_resize
 from classroomkd.export.write import ship
 from classroomkd.models.checkpoints import read_checkpoint
 from classroomkd.tasks.classification.files import ClassificationFiles
@@ -249,3 +252,81 @@ def test_an_onnx_file_takes_uint8_pixels(photos: Path, tmp_path: Path, capsys: A
     assert told.names == student(sorted(photos.iterdir())).names
     assert main(["export", str(target), str(tmp_path / "again.safetensors")]) == 2
     assert "is an ONNX file" in capsys.readouterr().err
+
+
+@onnx
+@pytest.mark.parametrize("rule", ["crop", "letterbox", "stretch"])
+def test_a_graph_that_resizes(rule: str, photos: Path, tmp_path: Path) -> None:
+    """The sizes are Pillow's to the pixel; the resampling is the runtime's, a grey level or two apart."""
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    student = replace(load_student(saved(tmp_path / "s.safetensors", "convnet4")), resize=rule)
+    node = helper.make_node("Identity", ["images"], ["fitted"])
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.UINT8, ["batch", 3, 32, 32]) for name in ("images", "fitted")
+    ]
+    proto = helper.make_model(
+        helper.make_graph([node], "fit", ends[:1], ends[1:]), opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    )
+    prepend_resize(proto, student, "images")
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for path in sorted(photos.iterdir()):
+        whole = np.asarray(opened(path).convert("RGB")).transpose(2, 0, 1)
+        (mine,) = session.run(None, {"images": np.stack([whole, whole])})
+        theirs = fitted(student, path)
+        assert mine.shape == (2, 3, 32, 32)
+        assert np.abs(mine[0].astype(int) - theirs).max() <= 3, path
+        assert np.abs(mine[0].astype(int) - theirs).mean() < 0.6, path
+
+
+def test_a_rule_that_no_graph_follows(tmp_path: Path) -> None:
+    student = load_student(saved(tmp_path / "s.safetensors", "convnet4"))  # of before the rule was written: pad
+    with pytest.raises(UserError, match="brought to their size by resize: pad, which is not written as a graph"):
+        prepend_resize(None, student, "images")
+    with pytest.raises(UserError, match="with one square size"):
+        prepend_resize(None, replace(student, size=None, shape=(3, 32, 48)), "images")
+
+
+@pytest.mark.parametrize("rule", ["crop", "letterbox", "stretch", "pad"])
+@pytest.mark.parametrize("shape", [(32, 32), (40, 56)])
+def test_the_pixels_of_the_cards_are_those_of_predict(
+    rule: str, shape: tuple[int, int], photos: Path, tmp_path: Path
+) -> None:
+    student = replace(load_student(saved(tmp_path / "s.safetensors", "convnet4")), resize=rule, shape=(3, *shape))
+    scope: dict[str, Any] = {"np": np, "Image": Image, "ImageOps": ImageOps}
+    exec(pixels_of_picture(student), scope)
+    if student.side is None:  # it takes pictures of its own shape
+        files = [photos / "own.png"]
+        Image.effect_noise(shape[::-1], 60).convert("RGB").save(files[0])
+    else:
+        rng, files = np.random.default_rng(4), sorted(photos.iterdir())
+        for _ in range(40):
+            wide, tall = (int(side) for side in rng.integers(5, 150, 2))
+            files.append(photos / f"{wide}x{tall}.png")
+            Image.fromarray(rng.integers(0, 256, (tall, wide, 3), np.uint8)).save(files[-1])
+    for path in files:
+        np.testing.assert_array_equal(scope["pixels"](path), fitted(student, path), err_msg=path.name)
+
+
+@pytest.mark.slow  # torch's exporter
+@onnx
+def test_forms_of_one_student(photos: Path, tmp_path: Path, capsys: Any) -> None:
+    known = {"mean": [0.4, 0.45, 0.5], "std": [0.2, 0.25, 0.3], "shape": [3, 32, 32], "resize": "crop"}
+    source = saved(tmp_path / "s.safetensors", "convnet4", preprocessing=json.dumps(known))
+    student, files = load_student(source), sorted(photos.iterdir())
+    wanted = student(files)
+    for name, options, taken in (("r.onnx", ["--raw"], "pixels"), ("w.onnx", ["--with-resize"], "images"),
+                                 ("p.pt2", [], "images"), ("q.pt2", ["--raw"], "pixels")):  # fmt: skip
+        words = ["export", str(source), str(tmp_path / name), "--images", str(photos), "--json", *options]
+        assert main(words) == 0, capsys.readouterr().err
+        told = json.loads(capsys.readouterr().out)
+        assert told["input"] == taken
+        if name == "w.onnx":
+            assert "but for its resampling, which is not Pillow's: the same class for" in told["tried"]
+            assert told["difference"] > 0
+        else:
+            assert told["difference"] < 1e-4
+        if name.endswith(".onnx"):
+            found = load_student(tmp_path / name)(files)
+            assert torch.allclose(found.probabilities, wanted.probabilities, atol=1e-4)

@@ -92,10 +92,10 @@ def test_predict_leaves_the_old_file_when_it_cannot_finish(
         assert out.read_text() == "old"
     real = pictures.decode
 
-    def interrupted(file: Path, size: int | None) -> Any:
+    def interrupted(file: Path, size: int | None, resize: str) -> Any:
         if file.name == "2.png":
             raise KeyboardInterrupt
-        return real(file, size)
+        return real(file, size, resize)
 
     monkeypatch.setattr(pictures, "decode", interrupted)
     assert main(words) == 130

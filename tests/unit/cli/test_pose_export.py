@@ -137,7 +137,9 @@ def _asked(path: Path, **given: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.slow  # torch's exporter takes half a minute
 @onnx
 @pytest.mark.parametrize("kind", ["simcc", "heatmap"])
-def test_joints_out_of_an_onnx_file(kind: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: Any) -> None:
+def test_joints_out_of_an_onnx_file(
+    kind: str, request: pytest.FixtureRequest, crowd: Path, tmp_path: Path, capsys: Any
+) -> None:
     import onnx
 
     source: Path = request.getfixturevalue(kind)
@@ -165,6 +167,21 @@ def test_joints_out_of_an_onnx_file(kind: str, request: pytest.FixtureRequest, t
     assert json.loads(about["crop"]) == {"padding": 1.25, "canvas": 1.0}
     assert str(Path(graph.__file__).parent) not in str(proto)  # no paths of whoever wrote it
     assert not any(len(node.metadata_props) for node in proto.graph.node)
+    own = load_student(target)
+    picture, boxes = crowd / "images" / "000100.png", [[5, 4, 50, 55], [0, 0, 60, 60]]
+    apart = (own(picture, boxes) - student(picture, boxes)).abs()
+    assert (apart < 5e-2).float().mean() > 0.95
+    data = f"coco-keypoints:{crowd / 'people.json'}@{crowd / 'images'}"
+    assert main(["evaluate", str(target), "--data", data, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert main(["evaluate", str(source), "--data", data, "--json"]) == 0
+    theirs = json.loads(capsys.readouterr().out)
+    assert said["accuracy"] == pytest.approx(theirs["accuracy"], abs=0.02)
+    assert said["samples"] == theirs["samples"]
+    assert main(["evaluate", str(target), "--data", data, "--flip-test"]) == 2
+    assert "this graph decodes joints itself" in capsys.readouterr().err
+    assert main(["predict", str(target), str(crowd / "images"), "--json"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 24
     card = target.with_suffix(".md").read_text()
     assert "def crop(picture, box):" in card
     assert 'session.run(None, {"crops": np.stack(crops)})' in card
