@@ -166,6 +166,9 @@ from torch import nn
 
 def trained(num_classes):
     torch.manual_seed(11)
+    return fresh(num_classes)
+
+def fresh(num_classes):
     return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, num_classes))
 """
 
@@ -187,8 +190,21 @@ def test_a_factorys_trained_network_is_taken_as_it_is(tmp_path: Path, monkeypatc
     assert not list(cache.glob("mentors/*/mentor.safetensors"))
     again = networks(tmp_path, *words, trust_code=True).mentor("big").state_dict()
     assert all(value.equal(again[key]) for key, value in before.items())
-    trained = networks(tmp_path, words[0], trust_code=True)
-    assert trained.describe("big")["how"] == "trained"
+
+
+@pytest.mark.parametrize(("factory", "noticed"), [("trained", True), ("fresh", False)])
+def test_a_factory_that_loads_weights_and_does_not_say_so_is_noticed(
+    factory: str, noticed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_loading_net.py").write_text(FACTORY)
+    word, heard = f"mentors.0.model=py:own_loading_net:{factory}", list[str]()
+    said = networks(tmp_path, word, trust_code=True).describe("big")
+    assert said["how"] == "trained"
+    assert ("write weights: trained" in said["note"]) == noticed
+    run = recipe(tmp_path, word, trust_code=True)
+    Session(run, tmp_path / "run", trust_code=True, say=lambda kind, text: heard.append(text)).run()
+    assert any("write weights: trained" in text for text in heard) == noticed
 
 
 def test_what_is_loaded_is_described(tmp_path: Path) -> None:

@@ -43,10 +43,11 @@ def prepare_mentor(
     """
     context, runner = networks.context, networks.task_runner
     spec, started = context.recipe.mentors[index], time.perf_counter()
+    networks.mentor(spec.name)
+    _tell(networks, spec.name, notify)
     weights, samples, note = _weights(networks, index, teachers, notify)
     mean, std, size = load_weights(networks, spec)
-    for text in networks.remarks(spec.name):
-        notify({"event": "note", "text": text})
+    _tell(networks, spec.name, notify)
     module = networks.mentor(spec.name)
     own_code = spec.name in context.given or spec.model.startswith("py:")
     fingerprint = network_fingerprint(context, module, own_code)
@@ -106,6 +107,12 @@ def prepare_mentor(
         answer_seconds=answer_seconds,
         fingerprint=fingerprint,
     )
+
+
+def _tell(networks: Networks, name: str, notify: Notify) -> None:
+    """What is to be said of a mentor's weights; a sentence that has been said is not shown again."""
+    for text in networks.remarks(name):
+        notify({"event": "note", "text": text})
 
 
 def _weights(

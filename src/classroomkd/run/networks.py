@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Networks", "mentor_seed"]
 
+FIXED = (
+    "its factory gives the same weights whatever the seed, as one that loads them does, and the run trains it from "
+    "them; where they are trained already, write weights: trained"
+)
 FAST_KEPT = 2  # fast copies of a mentor that are kept: one without taps, one for the arms that read some
 
 
@@ -96,6 +100,8 @@ class Networks:
                 self._begin(network, spec, f"mentor '{name}'")
             if not self.has_weights(spec):
                 self._starts[name] = _Start(network)
+                if spec.model.startswith("py:") and self._gives_the_same(spec, network):
+                    self._began[name] = {"fixed": FIXED}
             self._mentors[name] = network
         network = self._mentors[name].to(self.context.runtime.device)
         remove_readers(network)
@@ -132,7 +138,7 @@ class Networks:
             "how": how,
             "weights": spec.weights,
             "reset_head": began.get("reset_head"),
-            "note": began.get("note", ""),
+            "note": "; ".join(filter(None, [began.get("note", ""), began.get("fixed", "")])),
             "size": list(inputs.size or data.shape[1:]),
             "mean": list(inputs.mean or data.mean),
             "std": list(inputs.std or data.std),
@@ -143,7 +149,7 @@ class Networks:
     def remarks(self, name: str) -> list[str]:
         """What a user should hear of the weights that a mentor, or ``student``, has been given; a sentence each."""
         who, about = "student" if name == "student" else f"mentor '{name}'", self._began.get(name, {})
-        return [f"{who}: {about[key]}" for key in ("reset_head", "left_out", "reordered") if about.get(key)]
+        return [f"{who}: {about[key]}" for key in ("reset_head", "left_out", "reordered", "fixed") if about.get(key)]
 
     def untrained(self, name: str) -> nn.Module:
         """A mentor's network to be trained: weights, modes and gradients as it was built."""
@@ -243,6 +249,13 @@ class Networks:
             if met:
                 about |= {"reordered": met, "note": "; ".join(filter(None, [about.get("note", ""), met]))}
         self._began[spec.name if isinstance(spec, MentorSpec) else "student"] = about
+
+    def _gives_the_same(self, spec: MentorSpec, network: nn.Module) -> bool:
+        """Whether a factory gives equal weights whatever the seed, as one does that loads them."""
+        other = self._build(spec.model, spec.name, mentor_seed(spec) + 1, spec)
+        pairs = list(zip(network.parameters(), other.parameters(), strict=False))
+        drawn = [(a, b) for a, b in pairs if a.dim() > 1]  # biases and norms start from constants
+        return bool(drawn) and all(torch.equal(a, b) for a, b in drawn)
 
     def _changed(self, name: str) -> None:
         """A mentor's weights are about to change."""
