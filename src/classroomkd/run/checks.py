@@ -69,6 +69,11 @@ def check(
         sizes["student"] = _network(networks, networks.blank_student(), recipe.student, "student")
 
     def mentor(index: int, spec: MentorSpec) -> None:
+        if spec.mean is not None and len(spec.mean) != context.data.shape[0]:
+            raise UserError(
+                f"mentors.{index}.mean: has {len(spec.mean)} numbers, the data's images have {context.data.shape[0]} "
+                "channels; give one a channel, and as many of std"
+            )
         sizes[spec.name] = _network(networks, networks.mentor(spec.name), spec, f"mentors.{index} ({spec.name})")
 
     if resumed is not None:
