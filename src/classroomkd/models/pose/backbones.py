@@ -43,6 +43,7 @@ class TimmBody(nn.Module):
         channels: of the map.
         cells: (h, w) of the map.
         stride: pixels of the crop a cell.
+        library: timm's name and the options it was built with, for its published weights.
     """
 
     def __init__(self, spec: str, name: str, size: tuple[int, int], in_channels: int, fewest: int = 0) -> None:
@@ -51,6 +52,7 @@ class TimmBody(nn.Module):
         config = import_timm(f"'{spec}'").models.get_pretrained_cfg(name)
         if config is not None and config.fixed_input_size:
             options["img_size"] = size
+        self.library = (name, options)
         self.features = features(spec, name, options)
         channels, strides = self.features.feature_info.channels(), self.features.feature_info.reduction()
         self._axes: tuple[int, ...] = (0, 1, 2, 3)
@@ -126,6 +128,8 @@ def on_timm(*, spec: str, kind: str, name: str, joints: int, size: tuple[int, in
 class SimpleBaseline(nn.Module):
     """A ResNet of timm with SimpleBaseline's head: ``(B, channels, H, W)`` to ``(B, K, H/4, W/4)``."""
 
+    library: tuple[str, dict[str, Any]]
+
     def __init__(self, trunk: nn.Module, channels: int, joints: int) -> None:
         super().__init__()
         self.trunk = tuple(name for name, _ in trunk.named_children())
@@ -146,8 +150,11 @@ class SimpleBaseline(nn.Module):
 def simple_baseline(*, name: str, joints: int, size: tuple[int, int], in_channels: int) -> SimpleBaseline:
     """SimpleBaseline on one of timm's ResNets."""
     multiples_of_32("simplebaseline_r50", size)
-    trunk = features("simplebaseline_r50", name, {"in_chans": in_channels})
-    return SimpleBaseline(trunk, int(trunk.feature_info.channels()[-1]), joints)
+    options = {"in_chans": in_channels}
+    trunk = features("simplebaseline_r50", name, options)
+    network = SimpleBaseline(trunk, int(trunk.feature_info.channels()[-1]), joints)
+    network.library = (name, options)
+    return network
 
 
 def multiples_of_32(spec: str, size: tuple[int, int]) -> None:

@@ -34,6 +34,7 @@ class HRNet(nn.Module):
     stage2: nn.Module
     stage3: nn.Module
     stage4: nn.Module
+    library: tuple[str, dict[str, Any]]
 
     def __init__(self, trunk: Any, joints: int) -> None:
         super().__init__()
@@ -69,4 +70,7 @@ def _widened(transition: Any, branches: list[Tensor]) -> list[Tensor]:
 def hrnet(*, name: str, joints: int, size: tuple[int, int], in_channels: int) -> HRNet:
     """HRNet on one of timm's (``hrnet_w32``); with ``feature_location=""`` it lacks the classifier's part."""
     multiples_of_32(name, size)
-    return HRNet(features(name, name, {"feature_location": "", "in_chans": in_channels}), joints)
+    options = {"feature_location": "", "in_chans": in_channels}
+    network = HRNet(features(name, name, options), joints)
+    network.library = (name, options)
+    return network

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.data.keypoints.people import People
     from classroomkd.recipe import TrainSpec
-    from classroomkd.recipe.schema import MentorSpec
+    from classroomkd.recipe.schema import MentorSpec, StudentSpec
     from classroomkd.run.context import RunContext
     from classroomkd.tasks.pose.spec import PoseOptions
     from classroomkd.train.inputs import Inputs
@@ -253,6 +253,12 @@ class PoseRunner(TaskRunner):
         from classroomkd.models.pose import mentor_only
 
         return mentor_only(spec)
+
+    def start_pretrained(self, module: nn.Module, spec: StudentSpec | MentorSpec) -> dict[str, str]:
+        """See the base: of its body."""
+        from classroomkd.models.pose.published import start_body
+
+        return {} if self.comes_trained(spec.model) else start_body(module, spec.model)
 
     def answers_of(self, mentor: MentorSpec | None) -> tuple[str, ...]:
         """See the base: joints."""

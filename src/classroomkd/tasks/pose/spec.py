@@ -96,6 +96,16 @@ class PoseSpec(TaskDescription):
             return str(error)
         return None
 
+    def library_name(self, model: str) -> str | None:
+        """See the base: of its body."""
+        from classroomkd.models.pose.published import library_name
+
+        return library_name(model)
+
+    def weights_problem(self, model: str, weights: str | None) -> str | None:
+        """See the base; those that can only teach have published weights already."""
+        return None if weights == "pretrained" and self.mentor_only(model) else super().weights_problem(model, weights)
+
     def mentor_only(self, model: str) -> bool:
         """Published weights that are frozen."""
         return mentor_only(model)
