@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["carry_out", "run"]
 
-HALF_A_MINUTE = 25.0  # seconds of a dry run, less what a start and a step that is under way take
+HALF_A_MINUTE = 20.0  # seconds of a dry run, less what a start and a step that is under way take
 
 
 def run(
