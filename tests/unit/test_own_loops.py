@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 import classroomkd as ck
-from classroomkd.classroom import Calibration, Lesson
+from classroomkd.classroom import Calibration, Lesson, PlainContext
 from classroomkd.errors import UserError
 
 
@@ -206,3 +207,83 @@ def test_names_of_classes_need_data_that_have_them() -> None:
         classroom = ck.Classroom(net(), [ck.Mentor(net(), "a", classes=classes)], "kd")
         with pytest.raises(UserError, match="mentor 'a': a classroom knows classes by their place"):
             classroom(*batch())
+
+
+HALF, BRAIN, FULL, DOUBLE = torch.float16, torch.bfloat16, torch.float32, torch.float64
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+@pytest.mark.parametrize("method", ["classroomkd", "fitnet", "camkd", "crd", "mmkd"])
+@pytest.mark.parametrize(
+    ("student", "mentor", "inputs", "autocast"),
+    [
+        (FULL, HALF, FULL, None),
+        (FULL, DOUBLE, FULL, None),
+        (BRAIN, FULL, FULL, None),
+        (DOUBLE, HALF, FULL, None),
+        (FULL, FULL, DOUBLE, None),
+        (FULL, FULL, BRAIN, None),
+        (FULL, HALF, FULL, BRAIN),
+        (FULL, DOUBLE, DOUBLE, BRAIN),
+    ],
+    ids=str,
+)
+def test_every_precision_beside_every_other(
+    student: torch.dtype,
+    mentor: torch.dtype,
+    inputs: torch.dtype,
+    autocast: torch.dtype | None,
+    method: str,
+    stepped: bool,
+) -> None:
+    x, y = batch(6)
+    ids = torch.arange(6)
+    classroom = ck.Classroom(
+        net().to(student), [net(name="convnet8").to(mentor), net()], method, image_shape=(3, 32, 32), register=(ids, y)
+    )
+    own = {id(p) for p in classroom.method.meta_parameters()}
+    trained = [p for p in classroom.parameters() if id(p) not in own]
+    context = PlainContext(classroom, torch.optim.SGD(trained, lr=0.01))
+    around = nullcontext() if autocast is None else torch.autocast("cpu", autocast)
+    for labels in (y.int(), y.to(torch.uint8)):
+        given = {"inputs": x.to(inputs), "target": labels, "ids": ids}
+        with around:
+            lesson = classroom.method.step(context, given) if stepped else classroom(x.to(inputs), labels, ids=ids)
+        if not stepped:
+            lesson.loss.backward()
+        assert lesson.loss.isfinite()
+        assert lesson.mentors is not None
+        assert lesson.mentors.prediction.dtype in (FULL, DOUBLE) or autocast is not None
+    assert all(p.grad is None or p.grad.dtype == p.dtype for p in trained)
+
+
+def test_steps_in_a_loop_of_ones_own_are_looked_at_too() -> None:
+    x, y = batch()
+    classroom = ck.Classroom(net(), [net()], "kd")
+    context = PlainContext(classroom, torch.optim.SGD(classroom.parameters(), lr=0.01))
+    with pytest.raises(UserError, match="labels go from 7 to 7"):
+        classroom.method.step(context, {"inputs": x, "target": torch.full_like(y, 7)})
+    with pytest.raises(UserError, match="the batch is empty"):
+        classroom.method.step(context, {"inputs": x[:0], "target": y[:0]})
+
+
+class Session(nn.Module):
+    """A network without tensors that torch knows of, as a runtime's session has."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT\n  at session.run")
+
+
+def test_what_goes_wrong_inside_a_network_is_one_sentence() -> None:
+    x, y = batch()
+    with pytest.raises(UserError, match=r"mentor 'Session' does not take a batch of shape \(4, 3, 32, 32\), float32"):
+        ck.Classroom(net(), [Session()], "kd")(x, y)
+    exported = torch.export.export(net().eval(), (x,)).module()
+    classroom = ck.Classroom(net(), [ck.Mentor(exported, "fixed")], "kd")
+    with pytest.raises(UserError, match=r"mentor 'fixed' does not take a batch of shape \(3, 3, 32, 32\)") as error:
+        classroom(x[:3], y[:3])
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"the student does not take a batch of shape \(4, 1, 32, 32\).*channels"):
+        ck.Classroom(net(), [], "none")(x[:, :1], y)
+    with pytest.raises(UserError, match=r"the student does not take.*more than 1 value per channel"):
+        ck.Classroom(nn.Sequential(nn.Flatten(), nn.Linear(3072, 3), nn.BatchNorm1d(3)), [], "none")(x[:1], y[:1])

@@ -4,10 +4,11 @@ from classroomkd.classroom.choosing import choose
 from classroomkd.classroom.classroom import Classroom
 from classroomkd.classroom.composition import Composition
 from classroomkd.classroom.lesson import Answers, Calibration, Lesson, Terms
-from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool
+from classroomkd.classroom.mentor import Mentor
 from classroomkd.classroom.method import ClassInfo, Method, Shapes, masked_mean
 from classroomkd.classroom.needs import Needs
 from classroomkd.classroom.plain_loop import PlainContext, inner_of, substituted
+from classroomkd.classroom.pool import AnswerStore, MentorPool
 from classroomkd.classroom.step import Batch, Inner, StepContext
 from classroomkd.classroom.step_info import StepInfo
 from classroomkd.classroom.task import Task

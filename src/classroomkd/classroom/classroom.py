@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 import classroomkd
 from classroomkd._renamed import OldName, warn_old_name
+from classroomkd.classroom.batches import fitting, taking
 from classroomkd.classroom.clock import Clock
 from classroomkd.classroom.frozen import refuse_shapeless, refuse_shared
 from classroomkd.classroom.lesson import Answers, Calibration, Lesson
-from classroomkd.classroom.mentor import AnswerStore, Mentor, MentorPool, Sights
+from classroomkd.classroom.mentor import Mentor
 from classroomkd.classroom.method import ClassInfo, Method, Shapes
+from classroomkd.classroom.pool import AnswerStore, MentorPool, Sights
 from classroomkd.classroom.step_info import StepInfo
 from classroomkd.classroom.task import Task
 from classroomkd.errors import UserError
@@ -232,13 +234,15 @@ class Classroom(nn.Module):
                 f"method '{type(self.method).__name__}' with this credibility needs held-out mentor scores: "
                 "set classroom.calibration = classroomkd.calibrate(classroom.mentors, loader)"
             )
+        if answer is None:  # an engine's batches are as they should be
+            inputs, target = fitting(self.student, inputs, target)
         info = self._info() if info is None else info
         gate = partial(self.method.eligible, ids=ids, step=info.step) if info.skip_rows else None
         mentors = None
         if self.method.needs.mentors > 0:
             only = self.method.mentor_indices
             mentors = self._pool.ask(inputs, ids, views, only, gate, target, extra_sizes, info.watch)
-        student = self._read((self.reader if answer is None else answer)(inputs))
+        student = self._student(inputs) if answer is None else self._read(answer(inputs))
         prediction = student.prediction
         if mentors is not None and mentors.prediction.shape[1:] != prediction.shape:
             raise UserError(
@@ -262,6 +266,10 @@ class Classroom(nn.Module):
             progress=info.progress,
         )
 
+    def _student(self, inputs: Tensor) -> Answers:
+        with taking("the student", inputs):
+            return self._read(self.reader(inputs))
+
     def _info(self) -> StepInfo:
         """What a loop of one's own has said by this classroom's attributes."""
         if self.training and self.steps and not self.clock.quiet and not torch.compiler.is_compiling():
@@ -281,32 +289,18 @@ class Classroom(nn.Module):
             self.method = own
             pool.store, pool.forwards, pool.answered = before
 
-    def _fitting(self, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """A batch in the student's precision, classes as whole numbers of 64 bits.
-
-        Raises:
-            UserError: inputs of whole numbers, an empty batch.
-        """
-        if not len(inputs):
-            raise UserError("the batch is empty; leave it out")
-        if not inputs.is_floating_point():
-            raise UserError(
-                f"the inputs are {str(inputs.dtype).removeprefix('torch.')}; give floating point, pixels as the "
-                "student is to see them: (images / 255 - mean) / std"
-            )
-        if not torch.is_autocast_enabled(inputs.device.type):
-            own = (value.dtype for value in self.student.parameters() if value.is_floating_point())
-            inputs = inputs.to(next(own, inputs.dtype))
-        if target.dim() == 1 and not target.is_floating_point():
-            target = target.long()
-        return inputs, target
-
-    def _check(self, lesson: Lesson) -> None:
-        """Look at the first lesson, once, because it waits for the device.
+    def check_once(self, lesson: Lesson) -> Lesson:
+        """The lesson; the first one is looked at, which waits for the device.
 
         Raises:
             UserError: labels that do not fit the answers, a student without anything to train.
         """
+        if not self._checked and not torch.compiler.is_compiling():
+            self._check(lesson)
+            self._checked = True
+        return lesson
+
+    def _check(self, lesson: Lesson) -> None:
         self._task.check(lesson.student.prediction, lesson.target)
         if self.training and torch.is_grad_enabled() and not any(p.requires_grad for p in self.student.parameters()):
             raise UserError(
@@ -343,10 +337,6 @@ class Classroom(nn.Module):
         if sights is not None:
             warn_old_name("classroom(sights=...)", "extra_sizes")
             extra_sizes = sights
-        inputs, target = self._fitting(inputs, target)
-        lesson = self.collect(inputs, target, ids=ids, views=views, extra_sizes=extra_sizes)
-        if not self._checked and not torch.compiler.is_compiling():
-            self._check(lesson)
-            self._checked = True
+        lesson = self.check_once(self.collect(inputs, target, ids=ids, views=views, extra_sizes=extra_sizes))
         self.steps += self.training
         return lesson.conclude(self.method(lesson))

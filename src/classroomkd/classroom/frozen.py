@@ -41,8 +41,7 @@ def keep_frozen(network: nn.Module) -> None:
         for parameter in held.get("_parameters", {}).values():  # a scripted module keeps them elsewhere, frozen once
             if parameter is not None and parameter.requires_grad:
                 return freeze(network)
-        children = held.get("_modules") or layer._modules
-        stack += [child for child in children.values() if child is not None]
+        stack += [child for child in layer._modules.values() if child is not None]
     return None
 
 

@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classroomkd.classroom.frozen import freeze, keep_frozen, refuse_shapeless
-from classroomkd.classroom.gating import ask_where, knows
 from classroomkd.classroom.lesson import Answers
 from classroomkd.errors import UserError
 from classroomkd.functional.constants import constant
 from classroomkd.taps.tap_set import Kind, TapSet
 from classroomkd.taps.taps import TapReader
 
-__all__ = ["AnswerStore", "Mentor", "MentorPool", "Sights"]
+__all__ = ["Mentor", "Resize", "Statistics"]
 
 Statistics = Sequence[float]
 Resize = Callable[[Tensor, tuple[int, int], str], Tensor]
-Sights = Mapping[tuple[int, int], Tensor]  # by (H, W), the same views drawn at another size, in the student's space
-# Answers of mentors (M', B, …), their places, sample ids (B,), and who was asked about what (M', B), None = everything.
-Watch = Callable[[Answers, Sequence[int], Tensor, Tensor | None], None]
-
-
-class AnswerStore(Protocol):
-    """Stored mentor answers, keyed by (sample id, view id); see ``classroomkd.bank``."""
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[tuple[int, ...], ...]]:
-        """By tap, the stored shape of every mentor's activation of one sample."""
-        ...
-
-    def lookup(self, ids: Tensor, views: Tensor) -> Tensor:
-        """``(M, B, C)`` predictions of all mentors for these samples and views."""
-        ...
-
-    def features(self, tap: str, ids: Tensor, views: Tensor) -> tuple[Tensor, ...]:
-        """All mentors' activations at a tap for these samples and views."""
-        ...
 
 
 class Mentor(nn.Module):
@@ -148,15 +127,32 @@ class Mentor(nn.Module):
     def forward(self, inputs: Tensor) -> Answers:
         """Its answers to a batch that is already in its own space, which is brought to its precision."""
         self._keep()
-        own = next((value.dtype for value in self.module.parameters() if value.is_floating_point()), inputs.dtype)
-        if own == inputs.dtype or torch.is_autocast_enabled(inputs.device.type):
-            prediction, features = self.reader(inputs)
-        else:
-            prediction, features = self.reader(inputs.to(own))
-            prediction = prediction.to(inputs.dtype)
+        prediction, features = self._in_own_precision(inputs)
         if self.tapped is not None:
             features = self.tapped.read(features)
         return Answers(self._known(prediction), features)
+
+    def _in_own_precision(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the network gives, in whatever precision it computes.
+
+        Of one in another precision than its inputs the answers are float32, or float64 where the inputs are.
+        """
+        own = self._precision(inputs)
+        with self._as_it_is(inputs, own):
+            prediction, features = self.reader(inputs.to(own))
+        if own == inputs.dtype:
+            return prediction, features
+        kind = torch.float64 if inputs.dtype == torch.float64 else torch.float32
+        return prediction.to(kind), {tap: x.to(kind) for tap, x in features.items()}
+
+    def _precision(self, like: Tensor) -> torch.dtype:
+        return next((value.dtype for value in self.module.parameters() if value.is_floating_point()), like.dtype)
+
+    @staticmethod
+    def _as_it_is(like: Tensor, own: torch.dtype) -> AbstractContextManager[Any]:
+        """Inside, autocast is off for a network that is not in float32: it has a precision of its own already."""
+        on = own != torch.float32 and torch.is_autocast_enabled(like.device.type)
+        return torch.autocast(like.device.type, enabled=False) if on else nullcontext()
 
     def read(self, taps: Mapping[str, Kind], example: Tensor, heads: bool = False) -> dict[str, tuple[int, ...]]:
         """Read these taps from now on; ``example`` is a blank batch in its own space. Returns their shapes."""
@@ -169,7 +165,8 @@ class Mentor(nn.Module):
         """Its prediction when its activation at a tap is ``value`` ``(B, channels, H, W)``; gradients flow to it."""
         assert self.tapped is not None
         self._keep()
-        return self._known(self.tapped.forward_from_tap(self.module, tap, value))
+        with self._as_it_is(value, self._precision(value)):
+            return self._known(self.tapped.forward_from_tap(self.module, tap, value))
 
     def _known(self, prediction: Tensor) -> Tensor:
         """The answer in the student's form and classes."""
@@ -193,128 +190,3 @@ class Mentor(nn.Module):
 
 def _channels(values: Statistics, like: Tensor) -> Tensor:
     return constant(tuple(float(v) for v in values), like.dtype, like.device).view(1, -1, 1, 1)
-
-
-class MentorPool:
-    """All mentors of a classroom: asked together, answered from a store where one is attached.
-
-    Not an ``nn.Module`` on purpose: mentors must not appear in the student's checkpoint, its optimiser, or DDP.
-    """
-
-    def __init__(self, mentors: Sequence[Mentor], mean: Statistics | None, std: Statistics | None) -> None:
-        self.mentors = list(mentors)
-        self.mean, self.std = mean, std
-        self.store: AnswerStore | None = None
-        self.taps: tuple[str, ...] = ()  # what the method reads
-        self.resize: Resize | None = None  # the task's
-        # Network passes made so far, and samples that went through them: counts, so that cost can be proved.
-        self.forwards, self.answered = 0, 0
-        names = [m.name for m in self.mentors]
-        for i, mentor in enumerate(self.mentors):
-            if names.count(mentor.name) > 1:
-                mentor.name = f"{mentor.name}-{i}"
-
-    def __len__(self) -> int:
-        return len(self.mentors)
-
-    def __iter__(self) -> Iterator[Mentor]:
-        return iter(self.mentors)
-
-    @property
-    def names(self) -> list[str]:
-        """Mentors' names, in order."""
-        return [m.name for m in self.mentors]
-
-    def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move or cast every mentor, as ``nn.Module._apply`` does."""
-        for mentor in self.mentors:
-            mentor._apply(fn)  # type: ignore[no-untyped-call]
-
-    def prepared(self, mentor: Mentor, inputs: Tensor) -> Tensor:
-        """Inputs of the student's space in a mentor's."""
-        return mentor.prepare(inputs, self.mean, self.std, self.resize)
-
-    @torch.no_grad()
-    def ask(
-        self,
-        inputs: Tensor,
-        ids: Tensor | None = None,
-        views: Tensor | None = None,
-        only: Sequence[int] | None = None,
-        gate: Callable[[Tensor], Tensor | None] | None = None,
-        target: Tensor | None = None,
-        extra_sizes: Sights | None = None,
-        watch: Watch | None = None,
-    ) -> Answers | None:
-        """Everyone's answers, ``(M, B, …)``, or those of the mentors in ``only``; None when there are no mentors.
-
-        ``gate`` is :meth:`Method.eligible` but for who knows a sample's class; where it says False nobody is asked
-        and the answer is NaN. None: every mentor runs on every sample. ``extra_sizes`` has the same views drawn at
-        other sizes, for mentors that have one. ``watch`` is shown the answers.
-
-        Raises:
-            UserError: mentors whose predictions differ in shape, naming them; one that needs views drawn at its size.
-        """
-        if not self.mentors:
-            return None
-        places = range(len(self.mentors)) if only is None else only
-        if self.store is not None and ids is not None and views is not None:
-            features = {tap: self.store.features(tap, ids, views) for tap in self.taps}
-            stored = Answers(self.store.lookup(ids, views), features)
-            stored = stored if only is None else stored.of(only)
-            if watch is not None:
-                watch(stored, places, ids, None)
-            return stored
-        answers = []
-        asked = [self.mentors[i] for i in places]
-        where = self._gated(asked, gate, target)
-        for i, mentor in enumerate(asked):
-            forward, seen = partial(self._forward, mentor), inputs
-            if extra_sizes is not None and mentor.size is not None:
-                seen = extra_sizes.get(mentor.size, inputs)
-            answers.append(forward(seen) if where is None else ask_where(forward, seen, where[i]))
-            self.forwards += 1
-        shapes = [tuple(a.prediction.shape) for a in answers]
-        if len(set(shapes)) > 1:
-            odd = next(i for i, s in enumerate(shapes) if s != shapes[0])
-            raise UserError(
-                f"mentor '{asked[odd].name}' answers with shape {shapes[odd]}, mentor '{asked[0].name}' with "
-                f"{shapes[0]}: all mentors and the student must know the same classes"
-            )
-        taps = [tap for tap in answers[0].features if all(tap in a.features for a in answers)]
-        together = Answers(
-            torch.stack([a.prediction for a in answers]), {tap: tuple(a.features[tap] for a in answers) for tap in taps}
-        )
-        if watch is not None and ids is not None:
-            watch(together, places, ids, where)
-        return together
-
-    def _forward(self, mentor: Mentor, inputs: Tensor) -> Answers:
-        self.answered += len(inputs)
-        return cast(Answers, mentor(self.prepared(mentor, inputs)))
-
-    @staticmethod
-    def _gated(
-        asked: Sequence[Mentor], gate: Callable[[Tensor], Tensor | None] | None, target: Tensor | None
-    ) -> Tensor | None:
-        """``(M, B)`` bool: who is asked about what; None = everybody everything."""
-        if gate is None or target is None or target.dim() != 1 or target.is_floating_point():
-            return None
-        count = next((m.num_classes for m in asked if m.classes is not None), 0)
-        if count:
-            return gate(knows([m.classes for m in asked], count, target))
-        return gate(torch.ones(len(asked), len(target), dtype=torch.bool))
-
-    @torch.no_grad()
-    def one(
-        self, mentor: int, inputs: Tensor, extra_sizes: Sights | None = None, rows: Tensor | None = None
-    ) -> Answers:
-        """A single mentor's answers to inputs in the student's space (to some ``rows`` of them), asked now."""
-        self.forwards += 1
-        size = self.mentors[mentor].size
-        seen = inputs if extra_sizes is None or size is None else extra_sizes.get(size, inputs)
-        return self._forward(self.mentors[mentor], seen if rows is None else seen[rows.to(seen.device)])
-
-    def head(self, mentor: int, tap: str, value: Tensor) -> Tensor:
-        """Mentor's prediction with its activation at a tap replaced; see :meth:`Mentor.head`."""
-        return self.mentors[mentor].head(tap, value)

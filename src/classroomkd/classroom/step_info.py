@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from classroomkd.classroom.mentor import Watch
+    from classroomkd.classroom.pool import Watch
 
 __all__ = ["StepInfo"]
 

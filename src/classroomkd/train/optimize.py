@@ -11,10 +11,11 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,11 @@ class FastMentor(Mentor):
                 "taps (Mentor.read) before the mentor is made fast (optimize_for_inference)"
             )
         return shapes
+
+    @staticmethod
+    def _as_it_is(like: Tensor, own: torch.dtype) -> AbstractContextManager[Any]:
+        """Its precision was chosen beside the run's."""
+        return nullcontext()
 
     def _kind(self, like: Tensor) -> torch.dtype:
         return next(self.parameters(), like).dtype

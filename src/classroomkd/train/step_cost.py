@@ -18,7 +18,7 @@ from torch import Tensor
 
 from classroomkd.bank import FillOnMissCache, RowStore
 from classroomkd.classroom import Batch, Method
-from classroomkd.classroom.mentor import AnswerStore
+from classroomkd.classroom.pool import AnswerStore
 from classroomkd.train import checkpoint
 
 if TYPE_CHECKING:

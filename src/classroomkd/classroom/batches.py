@@ -1,0 +1,57 @@
+"""Batches that networks take, and what goes wrong inside of a network, as one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd.errors import RunStopped, UserError
+
+__all__ = ["fitting", "taking"]
+
+# Of the device, or a sentence already; torch.AcceleratorError is not in every version.
+_AS_THEY_ARE = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", RunStopped), RunStopped, UserError)
+
+
+@contextmanager
+def taking(who: str, inputs: Tensor) -> Iterator[None]:
+    """Inside, an error of a network's code is a ``UserError`` that names the network and the batch.
+
+    Errors of the device, and of a machine that is too small, pass as they are.
+
+    Raises:
+        UserError: the network does not take the batch.
+    """
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError) as error:
+        if isinstance(error, _AS_THEY_ARE):
+            raise
+        said = next((line for line in str(error).strip().splitlines() if line.strip()), type(error).__name__)
+        kind = str(inputs.dtype).removeprefix("torch.")
+        raise UserError(
+            f"{who} does not take a batch of shape {tuple(inputs.shape)}, {kind} on {inputs.device}: {said}"
+        ) from error
+
+
+def fitting(student: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch in a student's precision, classes as whole numbers of 64 bits.
+
+    Raises:
+        UserError: inputs of whole numbers, an empty batch.
+    """
+    if not len(inputs):
+        raise UserError("the batch is empty; leave it out")
+    if not inputs.is_floating_point():
+        raise UserError(
+            f"the inputs are {str(inputs.dtype).removeprefix('torch.')}; give floating point, pixels as the "
+            "student is to see them: (images / 255 - mean) / std"
+        )
+    own = (value.dtype for value in student.parameters() if value.is_floating_point())
+    inputs = inputs.to(next(own, inputs.dtype))
+    if target.dim() == 1 and not target.is_floating_point():
+        target = target.long()
+    return inputs, target
