@@ -25,6 +25,7 @@ from spoiling import json_values, spoilt, spoilt_text
 from classroomkd import data, tasks
 from classroomkd.bank.manifest import Manifest, Span, differences
 from classroomkd.cli.app import main
+from classroomkd.data.skeleton import from_category
 from classroomkd.errors import UserError
 from classroomkd.recipe import make_recipe, recipe_yaml
 from classroomkd.recipe.yaml_source import read_yaml
@@ -194,6 +195,9 @@ def scene(first: int, pictures: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+PEOPLE = from_category(scene(1, 1)["categories"][0])
+
+
 def people(folder: Path, train: Any) -> str:
     (folder / "annotations").mkdir()
     (folder / "images").mkdir()
@@ -220,7 +224,8 @@ def test_boxes(content: Any) -> None:
         folder = Path(name)
         people(folder, scene(1, 3))
         (folder / "boxes.json").write_text(json.dumps(content))
-        told(lambda: boxes_in(folder / "boxes.json", sorted((folder / "images").iterdir()), folder / "images"))
+        files = sorted((folder / "images").iterdir())
+        told(lambda: boxes_in(folder / "boxes.json", files, folder / "images", PEOPLE))
 
 
 @EXAMPLES

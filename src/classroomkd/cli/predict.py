@@ -36,8 +36,13 @@ def predict(
         Path | None, typer.Option(help="Pose: a folder for the images with skeletons drawn.", show_default=False)
     ] = None,
     flip_test: Annotated[
-        bool, typer.Option("--flip-test", help="Pose: the mean of a crop's and its mirror image's answers.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--flip-test/--no-flip-test",
+            help="Pose: the mean of a crop's and its mirror image's answers; the run's own setting by default.",
+            show_default=False,
+        ),
+    ] = None,
     which: Which = "last",
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
@@ -65,7 +70,7 @@ def predict(
     task_files = files_of(taught.task)
     options = {"--top": top, "--boxes": boxes, "--draw": draw, "--flip-test": flip_test}
     refuse_options(taught, options, task_files.predict_options)
-    request = PredictRequest(taught, images, files, out, lines, where, batch_size, top, boxes, draw, flip_test)
+    request = PredictRequest(taught, images, files, out, lines, where, batch_size, top, boxes, draw, flip_test, path)
     for name in task_files.predict(request):
         print(f"skipped: {name}", file=sys.stderr)
 

@@ -164,7 +164,8 @@ class PredictRequest:
         lines: JSON lines and not CSV, where ``out`` does not say.
         device: where.
         batch_size: images or persons at once.
-        top, boxes, draw, flip_test: options that not every task takes; None or False: not said.
+        top, boxes, draw, flip_test: options that not every task takes; None: not said.
+        student_path: of the student's file.
     """
 
     student: Student
@@ -177,7 +178,8 @@ class PredictRequest:
     top: int | None = None
     boxes: Path | None = None
     draw: Path | None = None
-    flip_test: bool = False
+    flip_test: bool | None = None
+    student_path: Path | None = None
 
     def read(self, skipped: list[str]) -> Iterator[tuple[list[Path], Tensor]]:
         """Batch by batch the files that can be read, and their pixels (B, C, H, W) uint8 as the student takes them.

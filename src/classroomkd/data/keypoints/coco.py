@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from classroomkd.data.decode import DecodeError
 from classroomkd.data.keypoints.annotation_file import AnnotationFile, boxed, read_json
@@ -43,13 +44,14 @@ Place = Callable[[Sequence[str]], Placed]
 @dataclass(frozen=True, eq=False)
 class CocoFile:
     """What an annotation file holds: the persons' category (id and name), its skeleton, whether it says itself which
-    joints swap in a mirror, and the persons."""
+    joints swap in a mirror, and the persons; ``unsaid`` (n,): those without ``keypoints``."""
 
     category: int
     title: str
     skeleton: Skeleton
     paired: bool
     listing: AnnotationFile
+    unsaid: NDArray[np.bool_]
 
 
 def read_coco(
@@ -116,7 +118,8 @@ def read_coco(
         annotation=names,
     )
     listing = AnnotationFile(where, pictures, persons, found.store, hashlib.sha256(data).hexdigest())
-    return CocoFile(person, title, skeleton, paired, listing)
+    unsaid = np.array([not entry.get("keypoints") for entry in mine], bool)
+    return CocoFile(person, title, skeleton, paired, listing, unsaid)
 
 
 def _picture(entry: Listed, found: Placed) -> Picture:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from classroomkd.data.joint_names import standard_name
 from classroomkd.data.keypoints.checks import count_skips
 from classroomkd.data.keypoints.people import Floats
 from classroomkd.data.skeleton import Skeleton, from_category
@@ -73,6 +74,8 @@ def chosen_category(
     else:
         used = {whole_id(entry.get("category_id")) for entry in read["annotations"] if isinstance(entry, Mapping)}
         found = able if len(able) == 1 else [c for c in able if whole_id(c.get("id")) in used]
+        if len(found) != 1 and jointed and skeleton is not None:  # whose joints the asker has
+            found = [c for c in jointed if tuple(map(standard_name, map(str, c["keypoints"]))) == skeleton.standard]
         if len(found) != 1 and not jointed:
             found = [c for c in able if str(c.get("name")).casefold() in ("person", "people", "human")]
     if len(found) != 1:

@@ -28,7 +28,9 @@ __all__ = ["find_joints"]
 _AT_ONCE = 64  # persons
 
 
-def find_joints(student: Student, image: Any, boxes: ArrayLike | None = None, *, flip_test: bool = False) -> Tensor:
+def find_joints(
+    student: Student, image: Any, boxes: ArrayLike | None = None, *, flip_test: bool | None = None
+) -> Tensor:
     """Where the joints of persons are, cropped and decoded as ``classroomkd predict`` does.
 
     Args:
@@ -36,7 +38,7 @@ def find_joints(student: Student, image: Any, boxes: ArrayLike | None = None, *,
         image: one picture: a path, a Pillow image, or uint8 pixels (h, w), (h, w, 3) or (3, h, w).
         boxes: (P, 4) of x, y, width, height in pixels of the picture, or one box (4,); None: the whole picture is one
             person.
-        flip_test: answer with the mean of a crop's and its mirror image's answers.
+        flip_test: answer with the mean of a crop's and its mirror image's answers; None: as its run scored it.
 
     Returns:
         (P, K, 3) float64 on the CPU: x and y in pixels of the picture (a pixel's centre is at whole numbers), and a
@@ -58,7 +60,9 @@ def find_joints(student: Student, image: Any, boxes: ArrayLike | None = None, *,
         rows = range(start, min(start + _AT_ONCE, len(step)))
         canvases = np.stack([render(picture, origin[row], float(step[row]), pose.canvas) for row in rows])
         crops, _ = views.eval_view(torch.from_numpy(canvases), torch.zeros(len(rows), len(pose.skeleton), 3))
-        found.append(decoded_crops(module, inputs, crops, pose, flip_test).cpu())
+        found.append(
+            decoded_crops(module, inputs, crops, pose, pose.flip_test if flip_test is None else flip_test).cpu()
+        )
     joints = torch.cat(found).double()
     joints[..., :2] = joints[..., :2] * torch.from_numpy(step)[:, None, None] + torch.from_numpy(origin)[:, None]
     return joints

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from classroomkd.data import decode
 from classroomkd.data.keypoints.coco import read_coco
+from classroomkd.data.keypoints.coco_entries import whole_id
 from classroomkd.data.keypoints.files import Files
 from classroomkd.data.keypoints.people import Floats, Picture
+from classroomkd.data.keypoints.placing import Placed, locate
+from classroomkd.data.skeleton import Skeleton
 from classroomkd.errors import UserError
 
 __all__ = ["Boxes", "boxes_in", "whole_images"]
@@ -50,34 +51,34 @@ class Boxes:
     skipped: list[str] = field(default_factory=list)
 
 
-class _Upright(Files):
-    """Pictures as their EXIF note says they are to be looked at."""
-
-    def picture(self, picture: Picture) -> NDArray[np.uint8]:
-        """See :class:`Files`."""
-        with decode.decoding(), Image.open(io.BytesIO(self.packed(picture.file))) as image:
-            decode.small_enough(image)
-            return np.asarray(decode.to_rgb_or_grey(decode.upright(image)).convert("RGB"))
-
-
-def whole_images(files: Sequence[Path], root: Path) -> Boxes:
+def whole_images(files: Sequence[Path], root: Path, category: int = 1) -> Boxes:
     """Every image below the folder ``root`` as one person who fills it."""
-    pictures, skipped = [], []
+    pictures, skipped, store = [], [], Files(root)
     for name, number in _numbered(files, root).items():
         try:
-            pictures.append(Picture(number, name, *decode.oriented_size(root / name)))
+            pictures.append(Picture(number, name, *store.size(name)))
         except decode.DecodeError as error:
             skipped.append(f"{root / name}: {error}")
     box = np.array([[0, 0, p.width, p.height] for p in pictures], np.float64).reshape(-1, 4)
     every = np.arange(len(pictures))
-    return Boxes("images", _Upright(root), tuple(pictures), every, box, np.ones(len(pictures)), skipped=skipped)
+    score = np.ones(len(pictures))
+    return Boxes("images", Files(root), tuple(pictures), every, box, score, category=category, skipped=skipped)
 
 
-def boxes_in(path: Path, files: Sequence[Path], root: Path) -> Boxes:
+def boxes_in(path: Path, files: Sequence[Path], root: Path, skeleton: Skeleton, category: int = 1) -> Boxes:
     """The boxes of a file: COCO annotations, or a list of ``image_id`` or ``file_name``, ``bbox`` and maybe ``score``.
 
-    Of annotations, crowds and persons without a labelled joint are left out, as in evaluation. Images are found by
-    their name, or by the number they are called by (``000000439180.jpg`` is image 439180).
+    Of annotations, crowds are left out, and persons whose joints are all without a label, as in evaluation; where
+    nobody has a label, all are looked at, and so is who has no ``keypoints``. Images are found by their name, or by the
+    number they are called by (``000000439180.jpg`` is image 439180).
+
+    Args:
+        path: of the file.
+        files: the images.
+        root: the folder they are in.
+        skeleton: what the student finds.
+        category: the id of its persons. Of a list, boxes of other categories are left out (0 is taken for persons where
+            there is no other: detectors that count from 0).
 
     Raises:
         UserError: no such file, not of that form, or boxes of other images.
@@ -91,39 +92,45 @@ def boxes_in(path: Path, files: Sequence[Path], root: Path) -> Boxes:
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"--boxes {path} is no whole JSON ({error}); write it again") from error
     if isinstance(read, Mapping):
-        return _annotated(content, path, files, root)
+        return _annotated(content, path, files, root, skeleton)
     if not isinstance(read, list) or not all(isinstance(entry, Mapping) for entry in read):
         raise UserError(f"--boxes {path}: neither COCO annotations nor a list of boxes [{{image_id, bbox, score}}]")
-    return _listed(read, path, files, root)
+    return _listed(read, path, files, root, category)
 
 
-def _annotated(content: bytes, path: Path, files: Sequence[Path], root: Path) -> Boxes:
+def _annotated(content: bytes, path: Path, files: Sequence[Path], root: Path, skeleton: Skeleton) -> Boxes:
     notes: list[str] = []
-    file = read_coco(content, Files(root), path.name, notes)
-    listing, category = file.listing, file.category
-    people = listing.persons
-    usable = ~people.crowd & (people.joints[..., 2] > 0).any(1)
+    store, known = Files(root), _Names(files, root)
+
+    def place(written: Sequence[str]) -> Placed:
+        return Placed(store, locate(set(known.names), written))
+
+    file = read_coco(content, store, path.name, notes, skeleton=skeleton, place=place)
+    people, pictures = file.listing.persons, file.listing.pictures
+    usable = ~people.crowd & ((people.joints[..., 2] > 0).any(1) | file.unsaid)
+    usable = usable if usable.any() else ~people.crowd
+    usable = usable if usable.any() else np.ones(len(people), bool)
     if (~usable).any():
         notes.append(f"{path.name}: {int((~usable).sum())} crowds and persons without a labelled joint")
-    known = _Names(files, root)
-    names = [known.find(picture.file) for picture in listing.pictures]
-    pictures = tuple(p._replace(file=name or p.file) for name, p in zip(names, listing.pictures, strict=True))
-    missing = np.array([names[row] is None for row in people.picture], bool) & usable
+    there = set(known.names)
+    missing = np.array([pictures[row].file not in there for row in people.picture], bool) & usable
     _tell_missing(path, [pictures[int(row)].file for row in people.picture[missing]], int(usable.sum()), root, notes)
     rows = np.flatnonzero(usable & ~missing)
     notes += _without(known, [pictures[int(row)].file for row in people.picture[rows]], path)
     return Boxes(
-        path.name, Files(root), pictures, people.picture[rows], people.box[rows], np.ones(len(rows)),
-        category=category, skipped=notes,
+        path.name, store, pictures, people.picture[rows], people.box[rows], np.ones(len(rows)),
+        category=file.category, skipped=notes,
     )  # fmt: skip
 
 
-def _listed(read: list[Any], path: Path, files: Sequence[Path], root: Path) -> Boxes:
+def _listed(read: list[Any], path: Path, files: Sequence[Path], root: Path, category: int) -> Boxes:
     notes: list[str] = []
-    known, numbers = _Names(files, root), _numbered(files, root)
-    persons = [entry for entry in read if entry.get("category_id", 1) == 1]
+    store, known, numbers = Files(root), _Names(files, root), _numbered(files, root)
+    kinds = [category if (kind := entry.get("category_id")) is None else whole_id(kind) for entry in read]
+    mine = 0 if set(kinds) == {0} else category
+    persons = [entry for entry, kind in zip(read, kinds, strict=True) if kind == mine]
     if len(persons) < len(read):
-        notes.append(f"{path.name}: {len(read) - len(persons)} boxes of categories other than 1 (persons)")
+        notes.append(f"{path.name}: {len(read) - len(persons)} boxes of categories other than {mine} (persons)")
     pictures: dict[str, Picture] = {}
     names: list[str] = []
     boxes: list[list[float]] = []
@@ -132,14 +139,15 @@ def _listed(read: list[Any], path: Path, files: Sequence[Path], root: Path) -> B
     broken: dict[str, str] = {}
     for place, entry in enumerate(persons):
         box, score = _numbers(entry, f"--boxes {path}: box {place} (from 0)")
-        name = known.find(str(entry["file_name"])) if "file_name" in entry else known.called(entry["image_id"])
+        file, own = entry.get("file_name"), entry.get("image_id")
+        name = known.find(str(file)) if file is not None else known.called(own)
         if name is None:
-            missing.append(str(entry.get("file_name", entry.get("image_id"))))
+            missing.append(str(own if file is None else file))
             continue
         if name not in pictures and name not in broken:
             try:
-                number = int(entry.get("image_id", numbers[name]))
-                pictures[name] = Picture(number, name, *decode.oriented_size(root / name))
+                number = numbers[name] if (given := whole_id(own)) is None else given
+                pictures[name] = Picture(number, name, *store.size(name))
             except decode.DecodeError as error:
                 broken[name] = f"{root / name}: {error}"
         if name in pictures:
@@ -152,8 +160,9 @@ def _listed(read: list[Any], path: Path, files: Sequence[Path], root: Path) -> B
     notes += [*broken.values(), *_without(known, [*pictures, *broken], path)]
     place_of = {name: place for place, name in enumerate(pictures)}
     return Boxes(
-        path.name, _Upright(root), tuple(pictures.values()), np.array([place_of[name] for name in names], np.int64),
-        np.array(boxes, np.float64).reshape(-1, 4), np.array(scores), detected=True, skipped=notes,
+        path.name, store, tuple(pictures.values()), np.array([place_of[name] for name in names], np.int64),
+        np.array(boxes, np.float64).reshape(-1, 4), np.array(scores), detected=True, category=category,
+        skipped=notes,
     )  # fmt: skip
 
 
@@ -164,7 +173,7 @@ def _numbers(entry: Mapping[str, Any], where: str) -> tuple[list[float], float]:
         UserError: what it lacks.
     """
     box, score = entry.get("bbox"), entry.get("score", 1.0)
-    if "image_id" not in entry and "file_name" not in entry:
+    if entry.get("image_id") is None and entry.get("file_name") is None:
         raise UserError(f"{where} has neither image_id nor file_name; it needs one of them")
     fits = isinstance(box, list) and len(box) == 4
     numbers = [*box, score] if isinstance(box, list) else []
@@ -200,15 +209,23 @@ class _Names:
         self._there = set(self.names)
 
     def find(self, name: str) -> str | None:
-        """By its path below the folder, or by its name alone where only one is called so."""
+        """By its path below the folder, by the end of that path, or by its name alone where only one is called so."""
+        name = name.replace("\\", "/").removeprefix("./")
         if name in self._there:
             return name
-        same = self._by_name.get(Path(name).name, [])
+        same = self._by_name.get(PurePosixPath(name).name, [])
+        ends = [other for other in same if name.endswith(f"/{other}")]
+        same = [max(ends, key=len)] if ends else same
         return same[0] if len(same) == 1 else None
 
     def called(self, number: Any) -> str | None:
-        """By the number it is called by."""
-        same = self._by_number.get(number, []) if isinstance(number, int) else []
+        """By the number it is called by, or by its name, with or without its ending."""
+        if (whole := whole_id(number)) is not None:
+            same = self._by_number.get(whole, [])
+        else:
+            name = str(number)
+            same = [found] if (found := self.find(name)) is not None else []
+            same = same or [other for other in self.names if PurePosixPath(other).stem == name]
         return same[0] if len(same) == 1 else None
 
 

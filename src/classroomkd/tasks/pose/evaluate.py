@@ -30,8 +30,9 @@ from classroomkd.tasks.files import EvaluateRequest, Shown, placed
 from classroomkd.tasks.pose.judging import answered, as_truth, check_scored, judge, truth_of
 from classroomkd.tasks.pose.official import official_ap
 from classroomkd.tasks.pose.oks import by_visibility, keypoint_ap
+from classroomkd.tasks.pose.predict import own_flip_test
 from classroomkd.tasks.pose.reading import read_answers, sum_up
-from classroomkd.tasks.pose.results import read_results
+from classroomkd.tasks.pose.results import only_category, read_results
 from classroomkd.tasks.pose.spec import BY_JOINT, PoseSpec
 from classroomkd.tasks.pose.task import Pose
 from classroomkd.tasks.pose.truth import Truth
@@ -57,7 +58,7 @@ def score_joints(request: EvaluateRequest) -> Shown:
     if images.shape != student.shape:
         got, wanted = ("x".join(map(str, shape)) for shape in (images.shape, student.shape))
         raise UserError(f"the data '{images.name}' is cropped to {got}, the student takes {wanted}; set data.size")
-    flip = request.flip_test if request.flip_test is not None else _own_flip_test(request.recipe)
+    flip = request.flip_test if request.flip_test is not None else own_flip_test(request.path, pose)
     pose = replace(pose, coding=replace(pose.coding, joints=len(places)), skeleton=images.skeleton)
     ids = torch.cat([part.ids for part in request.parts(images)])
     people, metric = _people(images, ids, request.part)
@@ -88,11 +89,6 @@ def _crop_options(request: EvaluateRequest, pose: PoseAnswers) -> dict[str, floa
         return {}
     crop = {"padding": (pose.padding, PADDING), "canvas": (pose.canvas.scale, 1.0)}
     return {key: value for key, (value, usual) in crop.items() if value != usual}
-
-
-def _own_flip_test(recipe: Mapping[str, Any] | None) -> bool:
-    task = (recipe or {}).get("task")
-    return bool(task.get("flip_test")) if isinstance(task, Mapping) else False
 
 
 def _places(images: ImageSet, pose: PoseAnswers) -> list[int]:
@@ -206,7 +202,14 @@ def score_results(path: Path, source: str | None, part: str | None, *, official:
             f"{path} is a file of results; say which annotations they are scored against: --data coco-keypoints:DIR "
             "(or coco-keypoints:FILE.json@IMAGES)"
         )
-    opened = open_source(source, Request(reads=PoseSpec.reads, task=PoseSpec.name))
+    request = Request(reads=PoseSpec.reads, task=PoseSpec.name)
+    try:
+        opened = open_source(source, request)
+    except UserError as error:
+        # Of several categories the one that the answers are about.
+        if "data.options.category" not in str(error) or (category := only_category(path)) is None:
+            raise
+        opened = open_source(source, replace(request, options={"category": category}))
     assert isinstance(opened, PersonSource)
     part, listings = _part(opened, source, part)
     notes = list(opened.notes)

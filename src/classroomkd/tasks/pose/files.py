@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,12 +67,14 @@ class PoseFiles(TaskFiles):
         with trusted(f"{path}: what it says of its crops", REMEDY):
             options = parse_json(about["crop"], MAPPING) if "crop" in about else _own_options(path)
             scale, padding = float(options.get("canvas", 1.0)), float(options.get("padding", PADDING))
+            category = operator.index(options.get("category", 1)) if "crop" in about else 1
             if not (0 < scale <= 16 and 0 < padding <= 16):
                 raise Damaged(f"does not fit (canvas {scale}, padding {padding})")
         coding = written_coding(path, about)
         if about.get("output") == "joints":  # of a graph
             coding = Decoded(coding.size, coding.joints)
-        return PoseAnswers(written_skeleton(path, about), coding, Canvas(size, scale), padding)
+        flip_test = "crop" in about and options.get("flip_test") is True
+        return PoseAnswers(written_skeleton(path, about), coding, Canvas(size, scale), padding, category, flip_test)
 
     def written_out(self, student: Student) -> dict[str, str]:
         """See the base: how persons were cropped."""

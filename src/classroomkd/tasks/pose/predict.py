@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -23,6 +24,7 @@ from classroomkd.data.keypoints.files import cut_all
 from classroomkd.data.keypoints.people import Floats, People, Persons
 from classroomkd.data.views.keypoints import PersonViews
 from classroomkd.errors import UserError
+from classroomkd.export.student import own_recipe
 from classroomkd.tasks.files import PredictRequest, placed
 from classroomkd.tasks.pose.boxes import Boxes, boxes_in, whole_images
 from classroomkd.tasks.pose.judging import answered
@@ -31,7 +33,7 @@ from classroomkd.tasks.pose.truth import Predictions
 from classroomkd.tasks.pose.written import PoseAnswers
 from classroomkd.train.inputs import Inputs
 
-__all__ = ["decoded_crops", "predict_joints"]
+__all__ = ["decoded_crops", "own_flip_test", "predict_joints"]
 
 
 def predict_joints(request: PredictRequest) -> list[str]:
@@ -47,9 +49,19 @@ def predict_joints(request: PredictRequest) -> list[str]:
     root = request.images if request.images.is_dir() else request.images.parent
     if request.draw is not None:
         _check_apart(request.draw, request.images, root)
-    boxes = boxes_in(request.boxes, request.files, root) if request.boxes else whole_images(request.files, root)
+    if request.boxes:
+        boxes = boxes_in(request.boxes, request.files, root, pose.skeleton, pose.category)
+    else:
+        boxes = whole_images(request.files, root, pose.category)
     skipped = boxes.skipped
-    people, joints = _look(request, pose, boxes, skipped)
+    flip = own_flip_test(request.student_path, pose) if request.flip_test is None else request.flip_test
+    people, joints = _look(request, pose, boxes, flip, skipped)
+    if request.boxes and boxes.store.turned:
+        print(
+            f"note: {len(boxes.store.turned)} pictures were turned as their EXIF orientation says, e.g."
+            f" {min(boxes.store.turned)}: boxes must be those of the turned picture",
+            file=sys.stderr,
+        )
     if not len(people):
         raise UserError(f"no person in {request.images} could be looked at: {'; '.join(skipped[:3])}")
     answers = answered(people, people.ids, joints, pose.skeleton)
@@ -69,6 +81,12 @@ def predict_joints(request: PredictRequest) -> list[str]:
     return skipped
 
 
+def own_flip_test(path: Path | None, pose: PoseAnswers) -> bool:
+    """Whether the run that a student lies in scores with the flip test; elsewhere, whether its own did."""
+    task = None if path is None else (own_recipe(path) or {}).get("task")
+    return bool(task.get("flip_test")) if isinstance(task, Mapping) else pose.flip_test
+
+
 def _check_apart(folder: Path, images: Path, root: Path) -> None:
     """Drawn pictures must not replace images, nor be looked at the next time.
 
@@ -80,7 +98,9 @@ def _check_apart(folder: Path, images: Path, root: Path) -> None:
         raise UserError(f"--draw {folder} lies in {root}, where the images are; give a folder elsewhere")
 
 
-def _look(request: PredictRequest, pose: PoseAnswers, boxes: Boxes, skipped: list[str]) -> tuple[People, Floats]:
+def _look(
+    request: PredictRequest, pose: PoseAnswers, boxes: Boxes, flip: bool, skipped: list[str]
+) -> tuple[People, Floats]:
     """Whoever could be cropped, and the decoded answers (n, K, 3) in pixels of their crops."""
     region = boxed(boxes.box, boxes.pictures, boxes.picture)
     persons = Persons.detected(boxes.picture, boxes.box, boxes.score, region, len(pose.skeleton))
@@ -102,7 +122,7 @@ def _look(request: PredictRequest, pose: PoseAnswers, boxes: Boxes, skipped: lis
         good = np.array([i for i in range(len(jobs)) if i not in bad], np.int64)
         if len(good):
             crops, _ = views.eval_view(pixels[torch.from_numpy(good)], torch.zeros(len(good), len(pose.skeleton), 3))
-            decoded.append(decoded_crops(module, inputs, crops, pose, request.flip_test))
+            decoded.append(decoded_crops(module, inputs, crops, pose, flip))
             seen.append(batch[good])
     left = np.concatenate(seen) if seen else np.zeros(0, np.int64)
     joints = torch.cat(decoded).cpu().double().numpy() if decoded else np.zeros((0, len(pose.skeleton), 3))

@@ -14,7 +14,7 @@ from classroomkd._files import atomic_write_text
 from classroomkd.errors import UserError
 from classroomkd.tasks.pose.truth import Floats, Predictions
 
-__all__ = ["as_entries", "person_scores", "read_results", "write_results"]
+__all__ = ["as_entries", "only_category", "person_scores", "read_results", "write_results"]
 
 
 def as_entries(answers: Predictions, category: int = 1) -> list[dict[str, Any]]:
@@ -94,6 +94,16 @@ def read_results(path: str | os.PathLike[str], images: Collection[int], joints: 
     return Predictions(np.array([p["image_id"] for p in people], np.int64), triples, scores, area)
 
 
+def only_category(path: str | os.PathLike[str]) -> int | None:
+    """The id of the category that all answers of a file are about; None where they are of several, or say none.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    ids = {number for person in _parsed(os.fspath(path)) if _is_id(number := person.get("category_id"))}
+    return ids.pop() if len(ids) == 1 else None
+
+
 def person_scores(joint_scores: ArrayLike, box_scores: ArrayLike, threshold: float = 0.2) -> Floats:
     """A person's score (N,): that of the box (N,) times the mean of the joint scores (N, K) above ``threshold``.
 
@@ -107,12 +117,17 @@ def person_scores(joint_scores: ArrayLike, box_scores: ArrayLike, threshold: flo
 
 def _parsed(place: str) -> list[dict[str, Any]]:
     try:
-        with open(place, encoding="utf-8") as file:
-            people = json.load(file)
+        with open(place, encoding="utf-8-sig") as file:  # some editors put a mark in front
+            text = file.read()
+        people = [json.loads(line) for line in text.splitlines() if line] if _lines(place) else json.loads(text)
     except OSError as error:
         raise UserError(f"cannot read the results file {place}: {error.strerror}") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        where = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else f"byte {error.start}"
+        where = (
+            ("a line" if _lines(place) else f"line {error.lineno}")
+            if isinstance(error, json.JSONDecodeError)
+            else f"byte {error.start}"
+        )
         raise UserError(
             f"{place} is not whole JSON (it stops making sense at {where}): was it cut off while being written? Write "
             "it again"
@@ -122,6 +137,11 @@ def _parsed(place: str) -> list[dict[str, Any]]:
             f"{place} is no list of results; COCO's results are [{{image_id, category_id, keypoints, score}}]"
         )
     return people
+
+
+def _lines(place: str) -> bool:
+    """Whether a file has one result a line, as ``predict`` writes ``.jsonl``."""
+    return place.endswith(".jsonl")
 
 
 def _is_id(value: object) -> bool:

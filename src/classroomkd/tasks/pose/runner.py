@@ -242,6 +242,10 @@ class PoseRunner(TaskRunner):
         """See the base: skeleton and head."""
         options = self.context.recipe.data.options
         crop = {"padding": options.get("padding", PADDING), "canvas": options.get("canvas", 1.0)}
+        if self.people.category != 1:
+            crop["category"] = self.people.category
+        if self.options.flip_test:
+            crop["flip_test"] = True
         return {
             "skeleton": json.dumps(self.skeleton.plain()),
             "coding": json.dumps(self.coding.plain()),

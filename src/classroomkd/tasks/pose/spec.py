@@ -65,7 +65,7 @@ class PoseSpec(TaskDescription):
     )
     counted = "joints"
     usual_count = 17
-    answer_files = (".json",)
+    answer_files = (".json", ".jsonl")
     demos: ClassVar[Mapping[str, Path]] = {"puppets": Path(__file__).with_name("demo.yaml")}
     next_step = "classroomkd run pose/coco data.source=coco-keypoints:DIR   your own people, annotated as COCO does"
     start = "pose"

@@ -26,12 +26,16 @@ class PoseAnswers:
             (the first pixel's centre is 0) and a score in 0..1.
         canvas: the crop's size, and how finely crops were stored.
         padding: by how much a person's box was enlarged.
+        category: the id of the persons' category in the data.
+        flip_test: whether its run scored it with the flip test.
     """
 
     skeleton: Skeleton
     coding: Coding
     canvas: Canvas
     padding: float
+    category: int = 1
+    flip_test: bool = False
 
 
 def written_skeleton(path: str | Path, about: Mapping[str, str]) -> Skeleton:
