@@ -41,7 +41,7 @@ def test_every_mentor_is_described_and_scored_where_it_can_be(
         f"{{name: noise, model: convnet8, checkpoint: {tmp_path / 'noise.safetensors'}, size: 24}}",
         "{name: new, model: convnet4}",
     ]
-    words += [f"mentors=[{', '.join(mentors)}]", "method=average"]
+    words += [f"mentors=[{', '.join(mentors)}]", "method=average", "train.ema=0.9999"]
     made = plan(words, capsys)
     good, noise, new = made["looks"].values()
     assert (good["how"], noise["how"], new["how"]) == ("loaded", "loaded", "trained")
@@ -60,6 +60,7 @@ def test_every_mentor_is_described_and_scored_where_it_can_be(
     assert "not trained yet" in said
     assert "stand, t_pose, arms_up" in said
     assert "and 2 more" in said
+    assert "note: train.ema=0.9999 averages over about 10,000 steps" in said
     assert "time      about" in said
     assert "an estimate" in said
     seconds = made["seconds"]

@@ -29,6 +29,8 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
     if plan["looks"]:
         _print_mentors(console, plan)
     _print_arms(console, plan)
+    for note in plan["notes"]:
+        print(f"note: {note}")
     students = f"{plan['students']} student{'s' * (plan['students'] != 1)}"
     print(f"{students} of {plan['steps']:,} steps each, seeds {plan['seeds']}, into {plan['out']}")
     _print_bank(plan["bank"])

@@ -229,7 +229,9 @@ class RecipeKeys(Section):
 
     schema_version: int = Field(default=SCHEMA, ge=1, le=SCHEMA, alias="schema", description="Version of this format.")
     name: Text = Field(description="Name of the experiment; the file's name when left out.")
-    task: TaskSpec = Field(default_factory=TaskSpec, description=f"What an answer is: {' or '.join(TASKS)}.")
+    task: TaskSpec = Field(
+        default_factory=TaskSpec, description=f"What an answer is: {' or '.join(TASKS)}, or a package's own."
+    )
     data: DataSpec
     student: StudentSpec
     mentors: Annotated[tuple[MentorSpec, ...], Listed] = Field(default=(), description="The networks that teach.")

@@ -16,8 +16,9 @@ from classroomkd.classroom import Classroom
 from classroomkd.run.bench_setting import prepared, student_layout
 from classroomkd.run.looks import FEW, Budget, first_of, look_at
 from classroomkd.run.time_needed import time_needed
+from classroomkd.train.ema import too_slow
 from classroomkd.train.gradient_scale import loud, measure
-from classroomkd.train.inputs import Batches
+from classroomkd.train.inputs import Batches, updates
 from classroomkd.train.step_cost import probe
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def plan(
         budget: how long that may take; None: as long as it does. Ranks measure everything, to stay together.
 
     Returns:
-        ``{"data", "arms", "looks", "seeds", "steps", "students", "bank", "seconds", "not_measured"}``: ``looks`` at the
+        ``{"data", "arms", "looks", "seeds", "steps", "students", "bank", "seconds", "not_measured",
+        "notes"}``: ``looks`` at the
         mentors, by name (:func:`.looks.look_at`); ``bank`` with the bytes it takes, and ``total``, the dearest arm's
         training over the student alone; ``seconds`` of the run (:func:`.time_needed.time_needed`). An arm has
         ``mentor_forwards`` (a step), ``x_floor`` (its step over the student alone, mentors online; counted where
@@ -140,6 +142,7 @@ def plan(
         "bank": bank_costs,
         "seconds": time_needed(context, choice, arms, looks, len(batches) * recipe.train.epochs),
         "not_measured": skipped,
+        "notes": [text for text in (too_slow(recipe.train.ema, updates(len(batches), recipe.train)),) if text],
     }
 
 
