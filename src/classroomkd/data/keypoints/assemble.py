@@ -24,6 +24,7 @@ from classroomkd.data.keypoints import checks
 from classroomkd.data.keypoints.annotation_file import PersonSource
 from classroomkd.data.keypoints.crops import Canvas, crop
 from classroomkd.data.keypoints.files import CropPixels, Files, Job, cut_all, look_at_all
+from classroomkd.data.keypoints.fitting import UNFIT, note_fit
 from classroomkd.data.keypoints.options import PersonOptions, metric_for, person_options
 from classroomkd.data.keypoints.people import Ints, People, join
 from classroomkd.data.keypoints.selections import Selection, limited, selections_of, split_off
@@ -118,12 +119,15 @@ def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions
     if not source.paired and options.views.get("flip", PRESETS[wanted.views or source.views]["flip"]) > 0:
         checks.note_mirror(source.skeleton, notes)
     selections = selections_of(source, notes, refuse=wanted.unreadable == "refuse")
+    for listing in source.parts.values():
+        note_fit(listing, canvas.size, options.padding, source.views == "person_mpii", notes)
     seed = wanted.split_seed
     chosen = split.three_parts(selections, wanted, partial(limited, seed=seed), partial(split_off, seed=seed))
     pixels, chosen = _cut(chosen, canvas, options, wanted, notes)
     for name, part in (("training", "train"), ("validation", "val"), ("test", "test")):
         if len(chosen[part]) == 0 and wanted.splits(selections):
-            skipped = [note for note in notes if note.startswith(f"{chosen[part].where}: ") and " left out" in note]
+            own = [note for note in notes if note.startswith(f"{chosen[part].where}: ")]
+            skipped = [note for note in own if " left out" in note or UNFIT in note]
             raise UserError(
                 f"data: no person is left for the {name} part of '{source.name}'"
                 + (f" ({'; '.join(skipped)}); mend these, or " if skipped else "; ")

@@ -201,6 +201,11 @@ class Files:
         return self.path / self.inside / name
 
 
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation that is left to us: Pillow turns a TIFF itself, and gives the size it will have."""
+    return UPRIGHT if image.format == "TIFF" else decode.orientation(image)
+
+
 def _other_size(height: int, width: int, picture: Picture) -> str:
     return f"it is {width}x{height} pixels, its annotation says {picture.width}x{picture.height}"
 
