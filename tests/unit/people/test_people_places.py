@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from people_pieces import category, dataset, read, scene, write
+from people_pieces import category, dataset, mpii, one_mpii, read, scene, write
 from PIL import Image
 
 from classroomkd.data.keypoints.placing import locate, reason
@@ -236,3 +236,63 @@ def test_negative_annotation_ids_are_ground_truth(tmp_path: Path) -> None:
         assert not images.people.persons.detector.any()
         truth, other = (one.people.truth(one.test.ids, bare=True) for one in (images, plain) if one.people is not None)
         assert np.array_equal(truth.joints, other.joints)
+
+
+MPII_LAYOUTS = {
+    "train and val": ("annot", "train.json", "val.json", "gt_valid.mat"),
+    "validation": ("annot", "train.json", "validation.json", "gt_valid.mat"),
+    "mmpose": ("annotations", "mpii_train.json", "mpii_val.json", "mpii_gt_val.mat"),
+    "hrnet": ("annot", "train.json", "valid.json", "gt_valid.mat"),
+}
+
+
+@pytest.mark.parametrize(("folder", "train", "val", "mat"), MPII_LAYOUTS.values(), ids=MPII_LAYOUTS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_mpii_is_found_as_others_lay_it_out(
+    tmp_path: Path, folder: str, train: str, val: str, mat: str, packed: bool
+) -> None:
+    io = pytest.importorskip("scipy.io")
+    top = tmp_path / "mpii"
+    mpii(top, [one_mpii(k) for k in range(10)], train)
+    mpii(top, [one_mpii(k) for k in range(20, 24)], val)
+    jointless = [{"image": "000.png", "center": [9, 9], "scale": 1.0, "joints": [], "joints_vis": []}]
+    prefix = train.removesuffix("train.json")
+    for name, content in ((f"{prefix}test.json", jointless), (f"{prefix}trainval.json", jointless)):
+        (top / "annot" / name).write_text(json.dumps(content))
+    boxes = np.zeros((2, 2, 4))
+    boxes[1, 0], boxes[1, 1] = 30, 40
+    io.savemat(top / "annot" / mat, {"headboxes_src": boxes})
+    if folder != "annot":
+        (top / "annot").rename(top / folder)
+    source: Path = top
+    if packed:
+        source = tmp_path / "mpii.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            for file in sorted(top.rglob("*")):
+                archive.write(file, f"mpii/{file.relative_to(top)}")
+    images = read(f"mpii:{source}")
+    assert images.people is not None
+    assert len(images.test) == 4
+    assert images.people.of(images.test.ids).head.tolist() == [50.0] * 4
+    assert not any(f"{val}: no head boxes" in note for note in images.notes)
+    if "valid.json" not in (val,) or packed:
+        assert any("test.json has no annotations, so nothing can be scored on it" in note for note in images.notes)
+        assert any(f"{val} is used as the test part" in note for note in images.notes)
+
+
+def test_a_mat_file_of_other_people_is_said(tmp_path: Path) -> None:
+    io = pytest.importorskip("scipy.io")
+    source = mpii(tmp_path, [one_mpii(k) for k in range(10)])
+    mpii(tmp_path, [one_mpii(k) for k in range(20, 24)], "my_val.json")
+    io.savemat(tmp_path / "annot" / "gt_valid.mat", {"headboxes_src": np.ones((2, 2, 7))})
+    images = read(source)
+    assert any("my_val.json: annot/gt_valid.mat is about 7 people, this file about 4" in note for note in images.notes)
+    assert any("my_val.json: no head boxes" in note for note in images.notes)
+
+
+def test_a_test_file_without_annotations_is_left_out(tmp_path: Path) -> None:
+    source = dataset(tmp_path)
+    (tmp_path / "annotations" / "image_info_test.json").write_text(json.dumps({"images": [], "categories": []}))
+    images = read(source)
+    assert len(images.test) == 6
+    assert any("image_info_test.json has no annotations" in note for note in images.notes)

@@ -34,10 +34,11 @@ def note_fit(listing: AnnotationFile, size: tuple[int, int], padding: float, roo
         notes: takes what is found, with what it looks like.
     """
     every = listing.persons
-    people = every.take(np.asarray(~every.crowd & np.isfinite(every.box).all(1)))
+    people = every.take(np.flatnonzero(~every.crowd & np.isfinite(every.box).all(1)))
     joints, box = people.joints, people.box
     labelled = (joints[..., 2] > 0) & np.isfinite(joints[..., :2]).all(-1)
-    people, joints, box, labelled = people.take(some := labelled.any(1)), joints[some], box[some], labelled[some]
+    some = np.flatnonzero(labelled.any(1))
+    people, joints, box, labelled = people.take(some), joints[some], box[some], labelled[some]
     if len(people) < _ENOUGH:
         return
     place = joints[..., :2]
@@ -65,7 +66,7 @@ def note_fit(listing: AnnotationFile, size: tuple[int, int], padding: float, roo
         (joints_out > _JOINTS_OUT and swapped >= _MOST, "x and y of the joints look swapped"),
         (
             float(np.median(box[:, 2:].max(1) / sides.max(1))) > 4,
-            "sizes look too large: MPII's scale is the height / 200",
+            "boxes look too large: MPII's scale is height / 200",
         ),
     ]
     guess = "; ".join(text for is_so, text in looks if is_so)

@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import io
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from classroomkd.data.keypoints.annotation_file import AnnotationFile, read_json
 from classroomkd.data.keypoints.files import Files
 from classroomkd.data.keypoints.heads import head_from_scale
 from classroomkd.data.keypoints.people import UNKNOWN_SIZE, Floats, Persons, Picture
+from classroomkd.data.keypoints.placing import Placed, reason
 from classroomkd.data.skeleton import MPII
 from classroomkd.errors import UserError
 
@@ -54,9 +55,11 @@ def read_mpii(
     official: Official | None = None,
     notes: list[str],
     refuse: bool = True,
+    place: Callable[[Sequence[str]], Placed] | None = None,
 ) -> AnnotationFile:
     """The listing of the annotation file ``where``; ``base`` is the number of the first pixel. Where ``official`` says
-    which joints the scorer counts, these have labels and no others. With ``refuse`` off, images that cannot be read
+    which joints the scorer counts, these have labels and no others. ``place`` says where pictures of these names are,
+    if they are not in ``store``. With ``refuse`` off, images that cannot be read
     have an unknown size here and are left out later, as those of every other format.
 
     Raises:
@@ -69,18 +72,22 @@ def read_mpii(
     centre, scale = np.zeros((len(read), 2)), np.zeros(len(read))
     for row, entry in enumerate(read):
         joints[row], centre[row], scale[row] = _person(entry, row, where)
-    names = sorted({str(entry["image"]) for entry in read})
+    written = sorted({str(entry["image"]) for entry in read})
+    store, found = Placed(store, {}) if place is None else place(written)
+    names = [found.get(name, name) for name in written]
     sizes = _sizes(store, names, where, refuse)
-    pictures = tuple(Picture(place, name, *sizes[name]) for place, name in enumerate(names))
-    place = {name: row for row, name in enumerate(names)}
-    rows = np.array([place[str(entry["image"])] for entry in read], np.int64)
+    pictures = tuple(Picture(number, name, *sizes[name]) for number, name in enumerate(names))
+    row_of = {name: row for row, name in enumerate(written)}
+    rows = np.array([row_of[str(entry["image"])] for entry in read], np.int64)
     labelled = joints[..., 2] > 0
     limits = np.array([[p.width, p.height] for p in pictures], np.float64)[rows]
     _check_base(joints[..., :2], labelled, limits, base, where)
     joints[..., :2] = np.where(labelled[..., None], joints[..., :2] - base, 0)
     region = np.stack([centre[:, 0] - base, centre[:, 1] + 15 * scale - base, 200 * scale, 200 * scale], 1)
     if official is None:
-        notes.append(f"{where}: no head boxes (gt_valid.mat); their size is estimated from each person's scale")
+        notes.append(
+            f"{where}: no head boxes of its people (gt_valid.mat); sizes are estimated from each person's scale"
+        )
         heads = head_from_scale(scale)
     else:
         heads = official.heads
@@ -118,7 +125,8 @@ def _sizes(store: Files, names: list[str], where: str, refuse: bool) -> dict[str
     if missing and refuse:
         raise UserError(
             f"data: {where}: {len(missing)} of {len(names)} images are not in {store.path}/{store.inside}, e.g."
-            f" {missing[0]}; data.options.images names their folder; or set data.unreadable: skip"
+            f" {missing[0]}{reason(store.names(), missing[0])}; data.options.images names their folder; or set"
+            " data.unreadable: skip"
         )
     sizes = dict.fromkeys(missing, UNKNOWN_SIZE)
     for name in (name for name in names if name not in sizes):

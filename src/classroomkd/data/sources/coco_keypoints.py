@@ -10,11 +10,13 @@ and a validation part is split off train. ``boxes`` names a detector's boxes for
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from classroomkd.data.keypoints.annotation_file import PersonSource
+from classroomkd.data.keypoints.annotation_file import PersonSource, read_json
 from classroomkd.data.keypoints.coco import CocoFile, read_coco, read_detections
 from classroomkd.data.keypoints.files import Files
 from classroomkd.data.keypoints.placing import placed
@@ -22,7 +24,7 @@ from classroomkd.data.sources.base import Request, first_of
 from classroomkd.data.spec import PARTS
 from classroomkd.errors import UserError
 
-__all__ = ["open_coco", "part_files"]
+__all__ = ["open_coco", "part_files", "seen"]
 
 SIZE = (256, 192)
 
@@ -45,7 +47,9 @@ def open_coco(argument: str, request: Request) -> PersonSource:
     else:
         store = Files(Path(argument).expanduser())
         title = store.path.resolve().stem
-        for part, file in part_files(store, f"coco-keypoints:{argument}", request, "person_keypoints", notes).items():
+        for part, file in part_files(
+            store, f"coco-keypoints:{argument}", request, "person_keypoints", notes, _annotated
+        ).items():
             where = PurePosixPath(file).name
             place = partial(placed, store, file, images=inside, where=where)
             read[part] = read_coco(store.read(file), store, where, notes, category=category, place=place)
@@ -74,6 +78,10 @@ def open_coco(argument: str, request: Request) -> PersonSource:
     )  # fmt: skip
 
 
+def _annotated(read: Any) -> bool:
+    return not isinstance(read, dict) or bool(read.get("annotations"))
+
+
 def _outside(boxes: str) -> bytes:
     path = Path(boxes).expanduser()
     if not path.is_file():
@@ -81,9 +89,20 @@ def _outside(boxes: str) -> bytes:
     return path.read_bytes()
 
 
-def part_files(store: Files, text: str, request: Request, prefer: str, notes: list[str]) -> dict[str, str]:
-    """The annotation file of every part: {"train": …, "test": …} or {"all": …}."""
+def part_files(
+    store: Files, text: str, request: Request, prefer: str, notes: list[str], annotated: Callable[[Any], bool]
+) -> dict[str, str]:
+    """The annotation file of every part: {"train": …, "test": …} or {"all": …}.
+
+    A test file that was found, and not named, is left out where what it holds is not ``annotated``: many sets keep
+    their test annotations for themselves.
+    """
     files = _find_parts(store, text, request, prefer)
+    if "test" in files and "test" not in request.options and len(files) > 1:
+        where = PurePosixPath(files["test"]).name
+        if not annotated(read_json(store.read(files["test"]), where)):
+            notes.append(f"{where} has no annotations, so nothing can be scored on it: it is left out")
+            del files["test"]
     if "test" not in files and "val" in files:
         files = {"train": files["train"], "test": files["val"]}
         notes.append(
@@ -134,10 +153,14 @@ _CALLED = {"train": r"train(?!val)", "val": r"(?<!train)val", "test": r"test"}
 
 
 def _jsons(store: Files) -> list[str]:
-    """Without those that are hidden, as what macOS puts into archives."""
+    return seen(store, ".json")
+
+
+def seen(store: Files, ending: str) -> list[str]:
+    """The files of that ending, without those that are hidden, as what macOS puts into archives."""
     hidden = (".", "__MACOSX")
     return sorted(
         name
         for name in store.names()
-        if name.endswith(".json") and not any(part.startswith(hidden) for part in name.split("/"))
+        if name.endswith(ending) and not any(part.startswith(hidden) for part in name.split("/"))
     )
