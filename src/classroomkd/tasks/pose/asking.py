@@ -38,7 +38,7 @@ def find_joints(
         image: one picture: a path, a Pillow image, or uint8 pixels (h, w), (h, w, 3) or (3, h, w).
         boxes: (P, 4) of x, y, width, height in pixels of the picture, or one box (4,); None: the whole picture is one
             person.
-        flip_test: answer with the mean of a crop's and its mirror image's answers; None: as its run scored it.
+        flip_test: answer with the mean of a crop's and its mirror image's answers; None: as its run was scored.
 
     Returns:
         (P, K, 3) float64 on the CPU: x and y in pixels of the picture (a pixel's centre is at whole numbers), and a
@@ -55,13 +55,14 @@ def find_joints(
     origin, step = crop(region, pose.canvas.size, pose.padding)
     views = PersonViews("none", skeleton=pose.skeleton, canvas=pose.canvas, view_seed=0)
     module, inputs = placed(student, student.device)
+    flip = pose.flip_test if flip_test is None else flip_test
     found = [torch.zeros(0, len(pose.skeleton), 3)]
     for start in range(0, len(step), _AT_ONCE):
         rows = range(start, min(start + _AT_ONCE, len(step)))
         canvases = np.stack([render(picture, origin[row], float(step[row]), pose.canvas) for row in rows])
         crops, _ = views.eval_view(torch.from_numpy(canvases), torch.zeros(len(rows), len(pose.skeleton), 3))
         found.append(
-            decoded_crops(module, inputs, crops, pose, pose.flip_test if flip_test is None else flip_test).cpu()
+            decoded_crops(module, inputs, crops, pose, flip).cpu()
         )
     joints = torch.cat(found).double()
     joints[..., :2] = joints[..., :2] * torch.from_numpy(step)[:, None, None] + torch.from_numpy(origin)[:, None]
