@@ -139,8 +139,8 @@ class People:
     others: Persons
     bare: Ints
     boxes: str = "gt"
-    category: int = 1
     view_options: Mapping[str, float] = field(default_factory=dict)
+    category: int = 1
 
     def __len__(self) -> int:
         return len(self.ids)
