@@ -160,6 +160,7 @@ def test_the_runs_own_pictures_are_taken(student: Path, photos: Path, tmp_path: 
     run = tmp_path / "run" / "none" / "seed0"
     run.mkdir(parents=True)
     shutil.copy(student, run)
+    (tmp_path / "run" / ".lock").touch()  # a recipe alone is no run
     (tmp_path / "run" / "recipe.yaml").write_text(f"data: {{source: 'imagefolder:{photos}'}}\n")
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "b.safetensors")]) == 0
     assert "6 pictures of the run's data and 3 drawn ones" in capsys.readouterr().out

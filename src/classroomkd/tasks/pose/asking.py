@@ -61,9 +61,7 @@ def find_joints(
         rows = range(start, min(start + _AT_ONCE, len(step)))
         canvases = np.stack([render(picture, origin[row], float(step[row]), pose.canvas) for row in rows])
         crops, _ = views.eval_view(torch.from_numpy(canvases), torch.zeros(len(rows), len(pose.skeleton), 3))
-        found.append(
-            decoded_crops(module, inputs, crops, pose, flip).cpu()
-        )
+        found.append(decoded_crops(module, inputs, crops, pose, flip).cpu())
     joints = torch.cat(found).double()
     joints[..., :2] = joints[..., :2] * torch.from_numpy(step)[:, None, None] + torch.from_numpy(origin)[:, None]
     return joints
