@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import warnings
 from collections.abc import Iterator
@@ -131,7 +132,8 @@ def reason(error: Exception) -> str:
         return "it is no image, or of a format that this Pillow cannot read"
     if isinstance(error, Image.DecompressionBombError):  # it looks before we can
         return f"it has more than {MOST_PIXELS // 10**6} million pixels, of which none are decoded: make it smaller"
-    return (str(error) or type(error).__name__).splitlines()[0]
+    text = re.sub(r" ?<[\w.]+ object at 0x[0-9a-fA-F]+>", "", str(error))
+    return (text.strip() or type(error).__name__).splitlines()[0]
 
 
 def _silence_warnings() -> None:

@@ -107,7 +107,7 @@ def _size(value: Any) -> str | None:
     wrong = next((wrong for side in sides if (wrong := _whole(8)(side))), None)
     if wrong is None and max(sides) > MOST_SIDE:
         return f"must be at most {MOST_SIDE}"
-    return f"{wrong}, or [height, width] for pose" if wrong == "must be a whole number" else wrong
+    return f"{wrong}, or [height, width] for pose, in this order" if wrong == "must be a whole number" else wrong
 
 
 def _mapping(value: Any) -> str | None:

@@ -96,3 +96,18 @@ def test_real_labels_fit(data_root: Path, source: str) -> None:
     kind, _, file = source.partition(":")
     images = load({"source": f"{kind}:{data_root / file}", "size": [16, 12], "limit": 100}, task="pose")
     assert not [note for note in images.notes if UNFIT in note or "flip_pairs" in note or "EXIF" in note]
+
+
+def test_a_size_that_is_written_width_first_is_said(tmp_path: Path) -> None:
+    source = dataset(tmp_path)
+    (note,) = (note for note in read(source, size=[24, 32]).notes if note.startswith("data.size: "))
+    assert "[24, 32] is height 24 and width 32, wider than high" in note
+    assert "data.size: [32, 24] fits them better" in note
+    for size in ([32, 24], [32, 32], 32):
+        assert not any(note.startswith("data.size: ") for note in read(source, size=size).notes)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("coco", "coco-keypoints"), ("lsp", "coco-keypoints"), ("mpi", "mpii")])
+def test_the_source_that_was_meant_is_named(tmp_path: Path, given: str, meant: str) -> None:
+    with pytest.raises(UserError, match=rf"did you mean '{meant}"):
+        read(f"{given}:{tmp_path / 'nowhere'}")

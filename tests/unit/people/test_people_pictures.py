@@ -120,3 +120,10 @@ def test_what_follows_a_picture_is_no_damage(tmp_path: Path) -> None:
     file = tmp_path / "images" / "000003.jpg"
     file.write_bytes(file.read_bytes() + b"more" * 5000)
     assert len(read(source, options=ON_DISK).test) == 6
+
+
+def test_a_decoders_complaint_has_no_address() -> None:
+    from classroomkd.data.decode import reason
+
+    assert reason(OSError("cannot read <_io.BytesIO object at 0x7f01>")) == "cannot read"
+    assert reason(OSError("<PIL.Image.Image object at 0x7f01>")) == "OSError"

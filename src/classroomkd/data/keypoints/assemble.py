@@ -24,7 +24,7 @@ from classroomkd.data.keypoints import checks
 from classroomkd.data.keypoints.annotation_file import PersonSource
 from classroomkd.data.keypoints.crops import Canvas, crop
 from classroomkd.data.keypoints.files import CropPixels, Files, Job, cut_all, look_at_all
-from classroomkd.data.keypoints.fitting import UNFIT, note_fit
+from classroomkd.data.keypoints.fitting import UNFIT, note_fit, note_size
 from classroomkd.data.keypoints.options import PersonOptions, metric_for, person_options
 from classroomkd.data.keypoints.people import Ints, People, join
 from classroomkd.data.keypoints.selections import Selection, limited, selections_of, split_off
@@ -121,6 +121,8 @@ def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions
     selections = selections_of(source, notes, refuse=wanted.unreadable == "refuse")
     for listing in source.parts.values():
         note_fit(listing, canvas.size, options.padding, source.views == "person_mpii", notes)
+    if isinstance(wanted.size, tuple):
+        note_size(first, canvas.size, notes)
     seed = wanted.split_seed
     chosen = split.three_parts(selections, wanted, partial(limited, seed=seed), partial(split_off, seed=seed))
     pixels, chosen = _cut(chosen, canvas, options, wanted, notes)

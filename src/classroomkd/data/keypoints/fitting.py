@@ -12,7 +12,7 @@ from classroomkd.data.keypoints.annotation_file import AnnotationFile
 from classroomkd.data.keypoints.crops import crop
 from classroomkd.data.keypoints.people import UNKNOWN_SIZE, Floats
 
-__all__ = ["UNFIT", "note_fit"]
+__all__ = ["UNFIT", "note_fit", "note_size"]
 
 UNFIT = "labels, boxes and pictures do not fit together"
 
@@ -20,6 +20,7 @@ _ENOUGH = 5  # persons, before anything is concluded from them
 _JOINTS_OUT = 0.1  # share of the labelled joints outside of their person's crop
 _BOXES_OUT = 0.25  # share of the boxes that lie outside of their picture
 _FILL = 0.2  # joints that spread over less of their box than this
+_UPRIGHT = 0.8  # width of a box over its height, below which persons are higher than wide
 _MOST = 0.9  # of the joints or boxes that another reading has to explain
 
 
@@ -72,6 +73,19 @@ def note_fit(listing: AnnotationFile, size: tuple[int, int], padding: float, roo
     guess = "; ".join(text for is_so, text in looks if is_so)
     what = ", ".join(found) or "read as corners, every box holds its joints"
     notes.append(f"{listing.where}: {UNFIT}: {what}{f' ({guess})' if guess else ''}; look at the file")
+
+
+def note_size(listing: AnnotationFile, size: tuple[int, int], notes: list[str]) -> None:
+    """Say where the input (H, W) is wider than high and the persons are not: the field often writes width first."""
+    region = listing.persons.region[(listing.persons.region[:, 2:] > 0).all(1)]
+    if len(region) < _ENOUGH or size[1] <= size[0]:
+        return
+    aspect = float(np.median(region[:, 2] / region[:, 3]))
+    if aspect < _UPRIGHT:
+        notes.append(
+            f"data.size: {list(size)} is height {size[0]} and width {size[1]}, wider than high, but a person's box here"
+            f" is {aspect:.2g} times as wide as high; data.size: {list(size[::-1])} fits them better"
+        )
 
 
 def _share_in(

@@ -25,9 +25,11 @@ _VARIABLE = "CLASSROOMKD_DATA"
 def source_meant(text: str, names: Iterable[str]) -> str:
     """`` (did you mean 'imagefolder:photos'?)`` for what ``text`` may stand for, or the empty string."""
     name, colon, argument = text.partition(":")
+    word = _OTHER_WORDS.get(name.strip().lower())
+    if word is not None and colon:  # a name says more than the folder behind it
+        return f" (did you mean '{word}{colon}{argument}'?)"
     if source := next((found for path in (text, argument) if path.strip() and (found := _by_content(path))), ""):
         return f" (did you mean '{source}'?)"
-    word = _OTHER_WORDS.get(name.strip().lower())
     if word is not None:
         return f" (did you mean '{word}{colon}{argument}'?)"
     return did_you_mean(name, names)
