@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from classroomkd.data.geometry import plan
 from classroomkd.data.images import MemoryPixels, Part
 from classroomkd.data.sources.base import Raw
+from classroomkd.data.sources.walking import shown
 from classroomkd.data.statistics import DIM, brightest
 from classroomkd.errors import UserError
 
@@ -34,8 +35,9 @@ def fitting_notes(raws: Iterable[Raw], resize: str) -> list[str]:
     return [note for note in (_NOTES[resize](sides) if resize in _NOTES else None,) if note is not None]
 
 
-def dim_note(parts: Mapping[str, Part]) -> str | None:
-    """A sentence where pictures are nearly black, which is what values of 10 or 12 bits in 16 become.
+def dim_note(parts: Mapping[str, Part], names: Mapping[int, str]) -> str | None:
+    """A sentence where pictures are nearly black, which is what values of 10 or 12 bits in 16 become; ``names`` are
+    those of images by their ids, where they have some.
 
     Raises:
         UserError: all pictures of ``train`` are black.
@@ -55,10 +57,10 @@ def dim_note(parts: Mapping[str, Part]) -> str | None:
     name = next(name for name, places in dim.items() if len(places))
     place = int(dim[name][0])
     value = int(seen[name][0][seen[name][1] == place])
-    whole = sum(map(len, looked.values()))
+    whole, image = sum(map(len, looked.values())), int(looked[name].ids[place])
     return (
         f"{count} of {_counted(total, whole)} images are nearly black: no pixel above {DIM - 1} of 255 "
-        f"(in image {int(looked[name].ids[place])} {value} at most){_RANGE}"
+        f"(in {shown(names[image]) if image in names else f'image {image}'} {value} at most){_RANGE}"
     )
 
 

@@ -174,6 +174,16 @@ def _parts_with_ids(source: Source) -> dict[str, Part]:
     return parts
 
 
+def _names(source: Source) -> dict[int, str]:
+    """The names of images by their ids, where they have some."""
+    names: dict[int, str] = {}
+    start = 0
+    for raw in (source.parts[part] for part in ("all", *PARTS) if part in source.parts):
+        names.update(enumerate(raw.names, start))
+        start += raw.total
+    return names
+
+
 def _limited(part: Part, limit: int | None, purpose: str, *, seed: int, classes: int) -> Part:
     if limit is None or limit >= len(part):
         return part
@@ -212,7 +222,7 @@ def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
                 f"data: no image is left for the {name} part of '{source.name}'; raise data.limit or add images"
             )
     train, val, test = compact(*chosen.values())
-    if (dim := dim_note({"train": train, "val": val, "test": test})) is not None:
+    if (dim := dim_note({"train": train, "val": val, "test": test}, _names(source))) is not None:
         notes.append(dim)
     mean, std, measured = mean_std(train)
     if measured < len(train):

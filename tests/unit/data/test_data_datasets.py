@@ -334,3 +334,59 @@ def test_an_item_that_goes_bad_later_is_named(monkeypatch: pytest.MonkeyPatch) -
     part = images.train if place is not None else images.test if 4 in images.test.ids else images.val
     with pytest.raises(UserError, match="item 4 cannot be read: gone"):
         part.batch((part.ids == 4).nonzero()[0])
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def pixels_of(make: Callable[[np.random.Generator], Any]) -> torch.Tensor:
+    """What becomes of the first picture."""
+    rows = [(make(np.random.default_rng(row)), row % 2) for row in range(20)]
+    images = data.from_dataset(rows, classes=["ant", "bee"])
+    part = next(p for p in (images.train, images.val, images.test) if 0 in p.ids.tolist())
+    return part.batch((part.ids == 0).nonzero()[0])[0][0]
+
+
+def wide(numbers: np.random.Generator) -> Any:
+    return numbers.integers(0, 2**16, (3, 32, 32)).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    "form", [lambda x: x, torch.from_numpy, lambda x: x.astype(">u2"), lambda x: x[:, ::-1][:, ::-1]]
+)
+def test_sixteen_bits_count_by_their_upper_byte_as_in_files(form: Callable[[Any], Any]) -> None:
+    upper = torch.from_numpy((wide(np.random.default_rng(0)) >> 8).astype(np.uint8))
+    assert torch.equal(pixels_of(lambda numbers: form(wide(numbers))), upper)
+
+
+@pytest.mark.parametrize("form", [lambda x: x, torch.from_numpy, lambda x: Image.fromarray(x)])
+def test_black_and_white(form: Callable[[Any], Any]) -> None:
+    white = pixels_of(lambda numbers: form(numbers.random((32, 32)) > 0.5))
+    assert set(white.unique().tolist()) == {0, 255}
+
+
+@pytest.mark.parametrize("type_", [">f4", "<f8", np.float16, np.float32])
+def test_floats_of_any_width_and_byte_order(type_: Any) -> None:
+    pixels = pixels_of(lambda numbers: (numbers.integers(0, 256, (3, 32, 32)) / 255).astype(type_))
+    expected = np.random.default_rng(0).integers(0, 256, (3, 32, 32))
+    assert np.abs(pixels.int().numpy() - expected).max() <= 0.5  # half precision: 255 / 2**11 < 0.5
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda n: n.integers(0, 256, (3, 32, 32)), "pixels are int64; give uint8 (0 to 255), uint16"),
+        (lambda n: n.integers(0, 256, (3, 32, 32)).astype(object), "pixels are object; give uint8"),
+        (lambda n: n.random((32, 32)).astype(np.longdouble), "; give uint8"),
+        (lambda n: np.full((32, 32), "x"), "; give uint8"),
+        (lambda n: n.random((32, 32)).astype(complex), "pixels are complex128; give uint8"),
+        (lambda n: n.random((3, 32, 32)) * 255, "give 0 to 1, without Normalize: divide them by 255, or give uint8"),
+        (lambda n: n.random((3, 32, 32)) * 2 - 1, "give 0 to 1, without Normalize (the run"),
+        (lambda n: np.zeros((3, 0, 32), np.uint8), "holds no pixel"),
+        (lambda n: torch.zeros(3, 32, 0), "holds no pixel"),
+    ],
+)
+def test_pixels_without_a_stated_range_are_refused(make: Callable[[np.random.Generator], Any], said: str) -> None:
+    message = refused([(make(np.random.default_rng(row)), row % 2) for row in range(20)])
+    assert said in message
+    assert "item 0" in message

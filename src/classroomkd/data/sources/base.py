@@ -45,7 +45,7 @@ class Raw:
     """One part of a source: pixels of N images, their targets (N, …) of ``kind`` (classes (N,) int64, masks, …), and
     their places (N,) int64 in the part's stable order before anything was skipped; ``total`` is how many places that
     order has. ``sides`` counts the pictures by (height, width) before they were brought to the pixels' shape, where
-    that is known.
+    that is known; ``names`` are those of the images at every place of that order, where they have some.
     """
 
     pixels: Pixels
@@ -54,6 +54,7 @@ class Raw:
     total: int
     kind: TargetKind = CLASS
     sides: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,8 +22,8 @@ __all__ = ["DatasetPixels", "item_pixels", "sides_of"]
 def item_pixels(image: Any, size: int | None, resize: str, where: str) -> Tensor:
     """One item's image -> (3, H, W) uint8 by the geometry rule ``resize``.
 
-    PIL images of any mode that ``decode`` knows; ``uint8`` or 0..1 float tensors (H, W), (C, H, W); arrays likewise,
-    also (H, W, C).
+    PIL images of any mode that ``decode`` knows; tensors (H, W), (C, H, W) and arrays, also (H, W, C): ``uint8``,
+    ``uint16`` (by the upper byte, as 16-bit files), floats within 0..1, or ``bool``.
 
     Raises:
         UserError: naming ``where`` and what would fit.
@@ -37,22 +37,51 @@ def item_pixels(image: Any, size: int | None, resize: str, where: str) -> Tensor
     if isinstance(image, np.ndarray):
         if _channels_last(image):
             image = image.transpose(2, 0, 1)
-        image = torch.from_numpy(np.require(image, requirements=("C", "W")))
+        image = _tensor(image, where)
     if not isinstance(image, Tensor):
         raise UserError(f"{where}: the image is a {type(image).__name__}; give a PIL image, an array or a tensor")
-    if image.is_floating_point():
-        low, high = (float(value) for value in image.aminmax()) if image.numel() else (0.0, 0.0)
-        if not (low >= 0.0 and high <= 1.0):
-            raise UserError(
-                f"{where}: float pixels go from {low:.3g} to {high:.3g}; give 0 to 1, without Normalize"
-                " (the run normalises by the training set's own mean and standard deviation)"
-            )
-        image = (image * 255).round().to(torch.uint8)
-    if image.dim() not in (2, 3):
+    if image.dim() not in (2, 3) or image.numel() == 0:
+        empty = ", which holds no pixel" if image.numel() == 0 else ""
         raise UserError(
-            f"{where}: the image has shape {tuple(image.shape)}; give (height, width) or (channels, height, width)"
+            f"{where}: the image has shape {tuple(image.shape)}{empty}; give (height, width) or (channels, height,"
+            " width)"
         )
-    return geometry.fit(image.reshape(1, -1, *image.shape[-2:]), size, resize, where=where)[0]
+    pixels = _bytes(image.detach(), where)
+    return geometry.fit(pixels.reshape(1, -1, *pixels.shape[-2:]), size, resize, where=where)[0]
+
+
+def _tensor(image: np.ndarray, where: str) -> Tensor:
+    """An array of numbers in any byte order as a tensor."""
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)
+    try:
+        return torch.from_numpy(np.require(image, requirements=("C", "W")))
+    except TypeError as error:
+        raise UserError(f"{where}: pixels are {image.dtype}; {_TYPES}") from error
+
+
+def _bytes(image: Tensor, where: str) -> Tensor:
+    """Pixels as ``uint8``, by the range of their type."""
+    if image.dtype == torch.bool:
+        return image.to(torch.uint8) * 255
+    if image.dtype == torch.uint16:
+        return (image.to(torch.int32) >> 8).to(torch.uint8)
+    if not image.is_floating_point():
+        if image.dtype != torch.uint8:
+            raise UserError(f"{where}: pixels are {str(image.dtype).removeprefix('torch.')}; {_TYPES}")
+        return image
+    if image.dtype.itemsize == 1:  # nothing is computed in 8-bit floats
+        image = image.float()
+    low, high = (float(value) for value in image.aminmax())
+    if not (low >= 0.0 and high <= 1.0):
+        divided = ": divide them by 255, or give uint8" if 1.0 < high <= 255.0 and low >= 0.0 else ""
+        raise UserError(
+            f"{where}: float pixels go from {low:.3g} to {high:.3g}; give 0 to 1, without Normalize{divided}"
+            " (the run normalises by the training set's own mean and standard deviation)"
+        )
+    return (image * 255).round().to(torch.uint8)
+
+
+_TYPES = "give uint8 (0 to 255), uint16 (0 to 65535) or floats (0 to 1)"
 
 
 def _channels_last(image: np.ndarray) -> bool:

@@ -112,7 +112,8 @@ def _read(
         target = torch.tensor([listed[place][1] for place in keep], dtype=torch.int64)
         sides = Counter(sizes[listed[place][0]] for place in keep)
         places = torch.tensor(keep, dtype=torch.int64)
-        parts[part] = Raw(pixels, target, places, len(listed), sides=sides)
+        names = [name for name, _ in listed]
+        parts[part] = Raw(pixels, target, places, len(listed), sides=sides, names=names)
     views = "crop_flip" if max(shape[1:]) <= _SMALL else "resized_crop"
     copies = Copies()
     mark = _fingerprint(root, files, classes, size, copies, bad)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from classroomkd import models
 from classroomkd._terminal import Console
 from classroomkd.classroom import prediction_of
+from classroomkd.data.sources.base import first_of
 from classroomkd.data.sources.walking import shown
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.export.card import made_by, numbers, sizes
@@ -79,7 +80,7 @@ class ClassificationFiles(TaskFiles):
         images = request.load(size=student.side)
         if unknown := [name for name in images.classes if name not in student.classes]:
             more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
-            known = f"{len(student.classes)} ({', '.join(student.classes[:4])}, …)"
+            known = f"{len(student.classes)} ({first_of(student.classes)})"
             raise UserError(
                 f"class '{unknown[0]}'{more} of the data '{images.name}' is not among the student's {known}"
                 f"{did_you_mean(unknown[0], student.classes)}; classes meet by their names: rename it, or leave it out"
