@@ -26,6 +26,8 @@ from classroomkd.export.lines import Form, carry_out
 from classroomkd.tasks.files import files_of
 from classroomkd.tasks.pose import card
 from classroomkd.tasks.pose.card import crop_lines
+from classroomkd.tasks.pose.decoded import Decoded
+from classroomkd.tasks.pose.predict import own_flip_test
 from classroomkd.train.inputs import Inputs
 
 onnx = pytest.mark.skipif(
@@ -62,6 +64,22 @@ def test_how_persons_were_cropped(student_with: Saved, tmp_path: Path) -> None:
     (tmp_path / "run" / "recipe.yaml").write_text("data: {source: puppets, options: {padding: 1.4}}\n")
     (tmp_path / "run" / ".lock").touch()
     assert pose(silent) == (1.4, 1.0)
+
+
+def test_a_graph_that_decodes_itself_has_no_flip_test(student_with: Saved, crowd: Path, tmp_path: Path) -> None:
+    crop = json.dumps({"padding": 1.25, "canvas": 1, "flip_test": True})
+    flips = load_student(student_with(tmp_path / "flips.safetensors", "heatmap_tiny", crop=crop))
+    assert flips.pose is not None
+    assert flips.pose.flip_test
+    picture = crowd / "images" / "000100.png"
+    assert torch.equal(flips(picture), flips(picture, flip_test=True))
+    assert not torch.equal(flips(picture), flips(picture, flip_test=False))
+    export_student(tmp_path / "flips.safetensors", tmp_path / "ship.safetensors")
+    reads = load_student(student_with(tmp_path / "reads.safetensors", "heatmap_tiny", crop=crop, output="joints"))
+    assert reads.pose is not None
+    assert not own_flip_test(tmp_path / "reads.safetensors", reads.pose)
+    assert isinstance(reads.pose.coding, Decoded)
+    assert not reads.pose.flip_test
 
 
 @pytest.mark.parametrize(

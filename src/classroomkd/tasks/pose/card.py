@@ -167,7 +167,8 @@ def compare(student: Student, form: Form, card: str, file: Path, sample: Sample)
             f"{form.target.name} answers otherwise than the student: of the joints {1 - share:.1%} are more than "
             f"{NEAR:g} pixels of the crop apart; nothing was written"
         )
-    return worst, f"{share:.1%} of the joints the same on "
+    alone = " without the flip test" if pose.flip_test and form.target.suffix != ".safetensors" else ""
+    return worst, f"{share:.1%} of the joints the same{alone} on "
 
 
 @torch.no_grad()

@@ -71,9 +71,9 @@ class PoseFiles(TaskFiles):
             if not (0 < scale <= 16 and 0 < padding <= 16):
                 raise Damaged(f"does not fit (canvas {scale}, padding {padding})")
         coding = written_coding(path, about)
-        if about.get("output") == "joints":  # of a graph
-            coding = Decoded(coding.size, coding.joints)
         flip_test = "crop" in about and options.get("flip_test") is True
+        if about.get("output") == "joints":  # of a graph, which answers about one crop alone
+            coding, flip_test = Decoded(coding.size, coding.joints), False
         return PoseAnswers(written_skeleton(path, about), coding, Canvas(size, scale), padding, category, flip_test)
 
     def written_out(self, student: Student) -> dict[str, str]:

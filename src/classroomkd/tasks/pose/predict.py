@@ -27,6 +27,7 @@ from classroomkd.errors import UserError
 from classroomkd.export.student import own_recipe
 from classroomkd.tasks.files import PredictRequest, placed
 from classroomkd.tasks.pose.boxes import Boxes, boxes_in, whole_images
+from classroomkd.tasks.pose.decoded import Decoded
 from classroomkd.tasks.pose.judging import answered
 from classroomkd.tasks.pose.results import as_entries
 from classroomkd.tasks.pose.truth import Predictions
@@ -83,6 +84,8 @@ def predict_joints(request: PredictRequest) -> list[str]:
 
 def own_flip_test(path: Path | None, pose: PoseAnswers) -> bool:
     """Whether the run that a student lies in scores with the flip test; elsewhere, whether its own did."""
+    if isinstance(pose.coding, Decoded):  # whose answers have no mean
+        return False
     task = None if path is None else (own_recipe(path) or {}).get("task")
     return bool(task.get("flip_test")) if isinstance(task, Mapping) else pose.flip_test
 
