@@ -242,7 +242,12 @@ def test_checkpoints_of_another_network_or_other_classes(
     said = capsys.readouterr().err
     assert "old" in said
     assert "shape" in said
-    assert main([*run, "data=digits", f"mentors=[{{name: old, model: convnet8, checkpoint: {file}}}]"]) == 0
+    mentor = f"name: old, model: convnet8, checkpoint: {file}"
+    assert main([*run, "data=digits", f"mentors=[{{{mentor}}}]"]) == 2  # as many, but others
+    assert "is none of them" in capsys.readouterr().err
+    assert (
+        main([*run, "data=digits", f"mentors=[{{{mentor}, classes: ['0','1','2','3','4','5','6','7','8','9']}}]"]) == 0
+    )
     for label in ("a", "b", "c"):
         (tmp_path / "photos" / label).mkdir(parents=True)
         for i in range(12):

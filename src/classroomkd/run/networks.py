@@ -269,7 +269,8 @@ class Networks:
             try:
                 network = self.task_runner.resolve(model, mentor)
             except UserError as error:
-                raise UserError(f"{role}: {error}") from error
+                named = str(error).startswith(f"mentor '{role}'")
+                raise UserError(str(error) if named else f"{role}: {error}") from error
         return network.to(self.context.runtime.device)
 
 

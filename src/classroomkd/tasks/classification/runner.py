@@ -118,8 +118,9 @@ class ClassificationRunner(TaskRunner):
         """
         if unknown := [name for name in written if name not in self.classes]:
             raise UserError(
-                f"{who}: {path} knows the class '{unknown[0]}', which the data '{self.context.data.name}' does not have"
-                f"{did_you_mean(unknown[0], self.classes)}; {remedy}, reset_head: true starts without its head"
+                f"{who}: {path} knows {len(written)} classes, the data '{self.context.data.name}' has "
+                f"{len(self.classes)}, and '{unknown[0]}' is none of them{did_you_mean(unknown[0], self.classes)}; "
+                f"{remedy}, reset_head: true starts without its head"
             )
 
     def meet(self, module: nn.Module, path: str, metadata: dict[str, str]) -> str:
