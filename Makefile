@@ -2,6 +2,7 @@
 # make test        the tests (under seven minutes on two cores);  make test-slow  kills, wheels, browsers, documents
 # make test-portable   unit, contract and golden tests on the arithmetic of two other processors (eight minutes)
 # make fuzz        ten minutes of recipes, words and files that nobody has tried (ARGS='--minutes 1')
+# make first-hour  docs/first-hour.md as it stands, from the built wheel in empty environments (eight minutes; installs torch)
 # make lint        ruff and mypy --strict
 # make bench       what a step, a bank and a training cost, on this machine (half an hour)
 # make bench-all   the same with the peers, torch.compile and accuracy (hours; benchmarks/README.md says what ARGS it takes)
@@ -35,6 +36,9 @@ test-slow: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -W error tests/fuzz.py $(ARGS)
+
+first-hour: $(VENV)/.test
+	TORCH="$(TORCH)" $(BIN)/python .ci/first_hour.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -5,6 +5,8 @@ A comment line directly above a block says what is special about it:
 - ``<!-- block: continues -->``        goes on in the namespace of the file's previous Python block
 - ``<!-- block: file my_nets.py -->``  becomes that file in the working folder, where later blocks find it
 - ``<!-- block: needs accelerate -->`` is skipped where that package is not installed
+- ``<!-- block: into recipe.yaml -->`` is YAML that goes into that file: its sections in place of those there
+- ``<!-- block: elsewhere -->``        needs environments of its own: ``make first-hour`` carries it out
 - ``<!-- block: shown only -->``       is not carried out (an error message, a line that needs another machine)
 """
 
@@ -102,6 +104,7 @@ QUICK: list[tuple[str, list[str]]] = [
         + [f"mentors.{m}.train.epochs=1" for m in range(4)],
     ),
     (r"run \S*own_recipe", ["train.epochs=1"]),
+    (r"run (recipe|pose)\.yaml", ["train.epochs=2", "methods=[average]"]),
 ]
 ALWAYS = ["workers=1", "threads=1", "cache=cache"]  # for the verbs that train
 HARMLESS = ("apt-get", "git", "source", "cd", "pip", "python", "python3", "export")  # not carried out
@@ -186,7 +189,10 @@ class Reader:
 
     def carry_out(self, block: Block) -> None:
         """Run, load or parse one block; raises when it does not work."""
-        if block.said == "shown only":
+        if block.said in ("shown only", "elsewhere"):
+            return
+        if block.said.startswith("into "):
+            put_into(Path(block.said.removeprefix("into ")), block.text)
             return
         if block.said.startswith("needs ") and importlib.util.find_spec(block.said.removeprefix("needs ")) is None:
             return
@@ -255,6 +261,15 @@ class Skimmer(Reader):
             super().line(block, words if "--dry-run" in words else [*words, "--dry-run"])
         else:
             understood(words[1 : words.index(">") if ">" in words else None])
+
+
+def put_into(file: Path, text: str) -> None:
+    """Keys of YAML in place of those in a file; mappings are joined."""
+    there, new = yaml.safe_load(file.read_text()), yaml.safe_load(text)
+    for key, value in new.items():
+        joined = isinstance(value, dict) and isinstance(there.get(key), dict)
+        there[key] = {**there[key], **value} if joined else value
+    file.write_text(yaml.safe_dump(there, sort_keys=False))
 
 
 def understood(words: list[str]) -> None:

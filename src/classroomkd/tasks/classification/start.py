@@ -52,7 +52,7 @@ def start(place: Path) -> Start:
             _classes(source, total),
             f"Shorter sides from {min(sides)} to {max(sides)} pixels; half of the images have {half} or more.",
             *_nested(place, source),
-            *(f"{note[:1].upper()}{note[1:]}." for note in source.notes),
+            *(f"{note}." for note in source.notes),
         ),
         source=SOURCE,
         data=(

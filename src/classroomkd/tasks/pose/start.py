@@ -45,7 +45,7 @@ def start(place: Path) -> Start:
         found=(
             f"{sum(counts.values()):,} people in {pictures:,} pictures: {first_of(source.skeleton.joints, 20)}.",
             f"Half of the people are {half} pixels tall or more.",
-            *(f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(notes)),
+            *(f"{note}." for note in dict.fromkeys(notes)),
         ),
         source=name,
         data=(
