@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -88,6 +88,30 @@ class TestClassesMeetByName:
         answer = run.blank_mentor(run.context.mentor("big")).eval()(IMAGES).prediction
         assert answer.isfinite().sum(1).tolist() == [2] * 4
         assert answer[:, 1:3].isfinite().all()
+
+    FORMS: ClassVar[dict[str, Any]] = {  # what training scripts leave beside the weights
+        "classes": lambda order: {"classes": list(order)},
+        "class_to_idx": lambda order: {"class_to_idx": {name: place for place, name in enumerate(order)}},
+        "idx_to_class": lambda order: {"idx_to_class": dict(enumerate(order))},
+        "meta": lambda order: {"meta": {"CLASSES": tuple(order)}},
+    }
+
+    @pytest.mark.parametrize("form", FORMS)
+    @torch.no_grad()
+    def test_names_beside_the_weights_of_a_script(self, tmp_path: Path, form: str) -> None:
+        own = names(tmp_path)
+        order = tuple(reversed(own))
+        net = saved(tmp_path, "convnet8", order)
+        torch.save({"state_dict": net.state_dict(), **self.FORMS[form](order)}, tmp_path / "net.pth")
+        run = networks(tmp_path, f"mentors.0.weights={tmp_path / 'net.pth'}")
+        check(run)
+        answer = run.blank_mentor(run.context.mentor("big")).eval()(IMAGES).prediction
+        torch.testing.assert_close(answer, net(IMAGES)[:, [order.index(name) for name in own]])
+        other = [f"n{place}" for place in range(len(own))]  # nobody knows which of the data's they are
+        torch.save({"state_dict": net.state_dict(), **self.FORMS[form](other)}, tmp_path / "other.pth")
+        run = networks(tmp_path, f"mentors.0.weights={tmp_path / 'other.pth'}")
+        check(run)
+        torch.testing.assert_close(run.blank_mentor(run.context.mentor("big")).eval()(IMAGES).prediction, net(IMAGES))
 
     @pytest.mark.parametrize("who", ["student", "mentors.0"])
     def test_a_class_that_the_data_lacks_is_named(self, tmp_path: Path, who: str) -> None:

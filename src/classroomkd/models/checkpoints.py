@@ -11,6 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from classroomkd._sums import SUMS, damage, is_listed, write_listed
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.comparing import check_values, compare
 from classroomkd.models.heads import dropped, head_keys
-from classroomkd.models.unwrapping import is_counter, some, unwrap
+from classroomkd.models.unwrapping import class_names, is_counter, some, unwrap
 
 __all__ = ["load_checkpoint", "load_state", "read_checkpoint", "read_metadata", "save_checkpoint"]
 
@@ -95,17 +96,27 @@ def load_state(
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """What a file written by :func:`save_checkpoint` says of itself; empty for every other file, damaged ones too."""
+    """What a file written by :func:`save_checkpoint` says of itself; empty for damaged ones.
+
+    Of torch's own format ``classes_beside``: names of classes that a training script left beside the weights, as JSON.
+    """
     try:
         with open(path, "rb") as file:
             head = file.read(9)
         if head[8:] != b"{":
-            return {}
+            about = os.stat(path)
+            return dict(_beside(str(path), about.st_mtime_ns, about.st_size))
         with safetensors.safe_open(str(path), framework="pt", device="cpu") as content:
             metadata = dict(content.metadata() or {})
-    except (OSError, ValueError, RuntimeError, safetensors.SafetensorError):
+    except (OSError, ValueError, RuntimeError, UserError, safetensors.SafetensorError):
         return {}  # loading it says what is wrong
     return metadata if "classroomkd_schema" in metadata else {}
+
+
+@lru_cache(maxsize=32)
+def _beside(path: str, time: int, size: int) -> dict[str, str]:
+    """See :func:`read_metadata`; read once as long as the file is the same."""
+    return _read_torch(Path(path), path)[1]
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, what: str = "student") -> tuple[dict[str, Any], dict[str, str]]:
@@ -237,7 +248,8 @@ def _read_torch(path: Path, place: str) -> tuple[dict[str, Any], dict[str, str]]
         raise UserError(f"{place} is damaged or not a checkpoint: copy or download it again") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{place} holds a {type(content).__name__}, not named weights (a state_dict)")
-    return dict(content), {}
+    names = class_names(content)
+    return dict(content), {} if names is None else {"classes_beside": json.dumps(names)}
 
 
 def _harmless() -> list[Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from classroomkd.errors import UserError
 
-__all__ = ["is_counter", "some", "unwrap"]
+__all__ = ["class_names", "is_counter", "some", "unwrap"]
 
 # Where training scripts keep the weights, the first that is there wins; averaged weights only when there are no others.
 _ENTRIES = (
@@ -58,6 +58,25 @@ def unwrap(content: Mapping[str, Any], own: set[str], place: str) -> tuple[dict[
     harmless = [key for key in state if key not in own and key.rpartition(".")[2] in _BESIDE]
     left += harmless
     return {key: value for key, value in state.items() if key not in harmless}, notes, left
+
+
+def class_names(content: Mapping[str, Any]) -> list[str] | None:
+    """Names of classes that a training script left beside the weights, in the order of the answers; None for none.
+
+    A list of different names (``classes``, ``class_names``), or a mapping between names and places (``class_to_idx``,
+    ``idx_to_class``); at the top or in ``meta``.
+    """
+    inner = content.get("meta")
+    for holder in (content, inner if isinstance(inner, Mapping) else {}):
+        for key in ("classes", "class_names", "CLASSES", "class_to_idx", "idx_to_class"):
+            names = holder.get(key)
+            if isinstance(names, Mapping):
+                pairs = names.items() if key != "idx_to_class" else [(name, place) for place, name in names.items()]
+                by_place = {int(place): name for name, place in pairs if str(place).isdigit()}
+                names = [by_place.get(place) for place in range(len(names))]
+            if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+                return [str(name) for name in names] if len(set(names)) == len(names) else None
+    return None
 
 
 def some(items: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -105,9 +106,14 @@ class ClassificationRunner(TaskRunner):
         """Classes by their names, where some are given by their place among the data's, which ``@2`` is."""
         return tuple(_class_name(name, self.classes) for name in classes)
 
-    @staticmethod
-    def _written(path: str, metadata: Mapping[str, str]) -> tuple[str, ...] | None:
-        """The classes that a file's metadata name; None where they name none."""
+    def _written(self, path: str, metadata: Mapping[str, str]) -> tuple[str, ...] | None:
+        """The classes that a file's metadata name; None where they name none.
+
+        Names that a training script left count where they are the data's: what else they may be called, nobody knows.
+        """
+        if "classes_beside" in metadata:
+            beside = tuple(json.loads(metadata["classes_beside"]))
+            return beside if set(beside) <= set(self.classes) else None
         return classes(path, metadata["classes"]) if "classes" in metadata else None
 
     def _compare(self, written: tuple[str, ...], who: str, path: str, remedy: str) -> None:
