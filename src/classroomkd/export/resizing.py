@@ -106,8 +106,10 @@ def _scaled(made: _Nodes, inner: str, side: int, longest: bool) -> str:
     given = made.add("Cast", [inner], to=doubles)
     by = made.add("ReduceMax" if longest else "ReduceMin", [given], keepdims=1)
     exact = made.add("Div", [made.add("Mul", [given, made.constant([side], np.float64)]), by])
-    least = made.constant([1], np.float64)
-    whole = made.add("Max", [made.add("Round", [exact]), least]) if longest else made.add("Floor", [exact])
+    if longest:
+        whole = made.add("Max", [made.add("Round", [exact]), made.constant([1], np.float64)])
+    else:
+        whole = made.add("Floor", [exact])
     return made.add("Cast", [whole], to=made.onnx.TensorProto.INT64)
 
 
