@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,21 @@ def test_distill_own_modules_on_an_own_dataset(tmp_path: Path) -> None:
     assert run.export(tmp_path / "out.safetensors").exists()
     with pytest.raises(UserError, match="--resume"):
         ck.distill(student, [mentor], (Colours(90), Colours(30)), out=tmp_path / "run", epochs=1)
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
+def test_networks_of_any_precision(tmp_path: Path, precision: torch.dtype) -> None:
+    student, mentor = net(4, 0).to(precision), net(8, 1).to(precision)
+    found = []
+    for label, networks in (("own", (student, mentor)), ("single", (copy.deepcopy(student), copy.deepcopy(mentor)))):
+        small, big = networks if label == "own" else (network.float() for network in networks)
+        run = ck.distill(
+            small, {"big": big}, (Colours(30), Colours(12)), "average", out=tmp_path / label, epochs=1, batch_size=8,
+            device="cpu", check_mentors="off", cache=str(tmp_path / f"cache-{label}"),
+        )  # fmt: skip
+        found.append(run.student().state_dict())
+    assert {p.dtype for p in (*student.parameters(), *mentor.parameters())} == {precision}  # the caller's stay
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 def test_distill_by_names_and_a_class_count_that_differs(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def load_student(
     _, about = read_student(path)
     files, known = _known(path, about)
     if module is not None:
-        module = copy.deepcopy(module)
+        module = copy.deepcopy(module).float()  # as the file is, whatever was handed over
     elif about["model"].startswith("given:"):
         raise UserError(
             f"{path}: the student is a network that was handed in from Python ({about['model'][6:]}); build it there "

@@ -58,6 +58,7 @@ class Networks:
         self._weights: dict[str, str] = {}  # by mentor, the file it was loaded from last
         self._began: dict[str, dict[str, str]] = {}  # by network, what is to be said of the weights it starts from
         self._fast: dict[str, dict[Hashable, Mentor]] = {}
+        self._converted: dict[str, nn.Module] = {}  # what was handed over in another precision
         self._student: nn.Module | None = None
         self.task_runner = open_runner(context, self)
 
@@ -67,7 +68,7 @@ class Networks:
         Weights that the recipe gives are loaded by :meth:`begin`.
         """
         if "student" in self.context.given:
-            return copy.deepcopy(self.context.given["student"].to(self.context.runtime.device))
+            return copy.deepcopy(self._given("student").to(self.context.runtime.device))
         return self._build(self.context.recipe.student.model, "student", seed)
 
     def begin(self, student: nn.Module) -> None:
@@ -92,7 +93,7 @@ class Networks:
             UserError: no such network.
         """
         if name in self.context.given:
-            return self.context.given[name].to(self.context.runtime.device)
+            return self._given(name).to(self.context.runtime.device)
         if name not in self._mentors:
             spec = self.context.mentor(name)
             network = self._build(spec.model, name, mentor_seed(spec), spec)
@@ -257,6 +258,15 @@ class Networks:
         drawn = [(a, b) for a, b in pairs if a.dim() > 1]  # biases and norms start from constants
         return bool(drawn) and all(torch.equal(a, b) for a, b in drawn)
 
+    def _given(self, name: str) -> nn.Module:
+        """A network that was handed over in Python; a copy of it where it is not in single precision."""
+        given = self.context.given[name]
+        if not _other_precision(given):
+            return given
+        if name not in self._converted:
+            self._converted[name] = copy.deepcopy(given).float()
+        return self._converted[name]
+
     def _changed(self, name: str) -> None:
         """A mentor's weights are about to change."""
         self._weights.pop(name, None)
@@ -269,9 +279,20 @@ class Networks:
             try:
                 network = self.task_runner.resolve(model, mentor)
             except UserError as error:
+<<<<<<< HEAD
                 named = str(error).startswith(f"mentor '{role}'")
                 raise UserError(str(error) if named else f"{role}: {error}") from error
+=======
+                raise UserError(f"{role}: {error}") from error
+        network = network.float() if _other_precision(network) else network
+>>>>>>> 5142e4e (Take networks of any precision into runs, and speak of classes to students as to students)
         return network.to(self.context.runtime.device)
+
+
+def _other_precision(network: nn.Module) -> bool:
+    """Whether parameters are stored in half or double precision. Runs compute in what ``train.precision`` and
+    ``mentor_precision`` say, beside weights in single precision."""
+    return any(p.is_floating_point() and p.dtype != torch.float32 for p in network.parameters())
 
 
 class _Start:

@@ -68,9 +68,9 @@ class ClassificationRunner(TaskRunner):
         got = f"{answer.shape[1]} classes" if answer.dim() == 2 else f"shape {tuple(answer.shape)}"
         if known is not None:
             raise UserError(f"{role}: the network answers {got}, its classes name {known}")
+        knows = "; a mentor that knows some of them says which: classes: [...]" if mentor is not None else ""
         raise UserError(
-            f"{role}: the network answers {got}, the data '{self.context.data.name}' has {len(self.classes)}; a mentor "
-            "that knows some of them says which: classes: [...]"
+            f"{role}: the network answers {got}, the data '{self.context.data.name}' has {len(self.classes)}{knows}"
         )
 
     def known(self, spec: MentorSpec) -> tuple[int, ...] | None:
