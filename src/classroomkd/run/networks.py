@@ -279,13 +279,9 @@ class Networks:
             try:
                 network = self.task_runner.resolve(model, mentor)
             except UserError as error:
-<<<<<<< HEAD
                 named = str(error).startswith(f"mentor '{role}'")
                 raise UserError(str(error) if named else f"{role}: {error}") from error
-=======
-                raise UserError(f"{role}: {error}") from error
         network = network.float() if _other_precision(network) else network
->>>>>>> 5142e4e (Take networks of any precision into runs, and speak of classes to students as to students)
         return network.to(self.context.runtime.device)
 
 
