@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import logging
+import multiprocessing
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,11 @@ from typing import Any
 
 from torch import nn
 
+from classroomkd._handed import handed
 from classroomkd._printable import printable
-from classroomkd.classroom import Mentor, Method
-from classroomkd.classroom.frozen import refuse_shared
-from classroomkd.data.spec import PARTS
 from classroomkd.errors import UserError
 from classroomkd.run.session import Session
+from classroomkd.tasks.metric import FRACTION, Metric
 from classroomkd.train.ranks import together
 
 __all__ = ["Run", "distill"]
@@ -100,9 +99,7 @@ def _value(summary: Any, score: float | None) -> float:
 
 def _shown(summary: Any, score: float | None) -> str:
     """A score for a sentence: a fraction in percent, another as it is."""
-    if score is None:
-        return "–"
-    return f"{score:.4g}" if summary.metric_unit not in ("", "%") else f"{score:.1%}"
+    return Metric(summary.metric, summary.metric_unit or FRACTION, summary.higher_is_better).text(score)
 
 
 def distill(
@@ -126,14 +123,16 @@ def distill(
             ``model`` may be a module; in a list, or in a mapping from mentor names to them. Modules are taken as
             trained; names are trained by the run, unless their mapping has ``weights``.
         data: a source such as ``"imagefolder:photos"``, a ``torch.utils.data.Dataset``, a (train, test) pair of them,
-            or a mapping of a recipe's data keys, whose ``source``, ``train``, ``val`` and ``test`` may be Datasets.
+            or a mapping of a recipe's data keys, whose ``source``, ``train``, ``val`` and ``test`` may be Datasets,
+            beside which ``classes`` may name the classes.
         method: a name, a mapping with options, or a list.
         out: the run folder.
         seeds: one student each.
         resume: go on with an existing folder.
         trust_code: allow ``py:`` names.
-        settings: keys of the recipe's ``train`` section (``epochs``, ``batch_size``, ``lr``, …) or of its top level
-            (``methods`` in place of ``method`` for a grid, ``bank``, ``device``, ``mentor_train``, ``cache``, …).
+        settings: keys of the recipe's ``train`` section (``epochs``, ``batch_size``, ``lr``, …), of its ``data``
+            section (``size``, ``resize``, ``views``, …) or of its top level (``methods`` in place of ``method`` for a
+            grid, ``bank``, ``device``, ``mentor_train``, ``cache``, …).
 
     Raises:
         UserError: what is wrong and how to mend it, before any training.
@@ -141,112 +140,23 @@ def distill(
             in the main thread only, while the run is on, and only where no handler of your own is set. Ctrl-C is a
             ``KeyboardInterrupt`` as ever, after the same checkpoints.
     """
-    from classroomkd.recipe import TrainSpec, make_recipe
+    from classroomkd.recipe import make_recipe
 
-    named = dict(mentors) if isinstance(mentors, Mapping) else _named(mentors)
-    if isinstance(method, Method):
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise UserError(
-            "distill: give the method by name, with its options as a mapping; a Method object of your own goes into "
-            "ck.Classroom, or becomes a name through the entry-point group classroomkd.methods"
+            'a worker process is reading this script again: put the call of distill inside `if __name__ == "__main__":`'
         )
-    if "student" in named:
-        raise UserError("distill: a mentor cannot be called 'student'; give it another name")
-    parts = {name: _parts(mentor, f"mentors['{name}']") for name, mentor in named.items()}
-    own, taught = _parts(student, "student")
-    given = {name: module for name, (module, _) in parts.items() if module is not None}
-    if own is not None:
-        refuse_shared(own, given.items())
-        given["student"] = copy.deepcopy(own)  # the caller's own is left as it is, device and mode included
-    train = {k: settings.pop(k) for k in list(settings) if k in TrainSpec.model_fields}
-    source, section = _data(data)
-    content: dict[str, Any] = {
-        "name": Path(out).name,
-        "data": section,
-        "student": taught,
-        "mentors": [{"name": name, **keys} for name, (_, keys) in parts.items()],
-        **({} if "methods" in settings else {"method": method}),
-        "train": {**settings.pop("train", {}), **train},
-        "seeds": list(seeds),
-        "workers": 1,  # worker processes would run the caller's script again
-        **settings,
-    }
-    handed = [keys["model"] for module, keys in ((own, taught), *parts.values()) if module is not None]
-    recipe = make_recipe(content, name=Path(out).name, trust_code=trust_code, known_models=handed)
+    found = handed(Path(out).name, student, mentors, data, method, seeds, settings)
+    recipe = make_recipe(found.content, name=Path(out).name, trust_code=trust_code, known_models=found.models)
     folder = Path(out)
-    session = Session(recipe, folder, trust_code, given, source, say=_log)
+    session = Session(recipe, folder, trust_code, found.modules, found.source, say=_log)
     with together():
         outcome = session.run(resume=resume, command="classroomkd.distill(...)")
     if outcome.failures and not outcome.summary["entries"]:
         raise UserError("\n".join(filter(None, [outcome.failures[0], outcome.remedy])))
-    return Run(folder, outcome.summary, given.get("student"))
+    return Run(folder, outcome.summary, found.modules.get("student"))
 
 
 def _log(kind: str, text: str) -> None:
     """Log a sentence for the user, control characters of names written out."""
     log.warning(printable(text))
-
-
-def _named(mentors: Sequence[Any]) -> dict[str, Any]:
-    if len({id(m) for m in mentors if isinstance(m, nn.Module)}) < sum(isinstance(m, nn.Module) for m in mentors):
-        raise UserError("distill: the same module is listed twice among the mentors")
-    names = [_name(m) for m in mentors]
-    return {f"{n}-{i}" if names.count(n) > 1 else n: m for i, (n, m) in enumerate(zip(names, mentors, strict=True))}
-
-
-def _name(mentor: Any) -> str:
-    """What a mentor is called where nobody said it."""
-    if isinstance(mentor, Mapping):
-        return str(mentor.get("name") or _name(mentor.get("model")))
-    return mentor if isinstance(mentor, str) else mentor.name if isinstance(mentor, Mentor) else type(mentor).__name__
-
-
-def _parts(network: Any, where: str) -> tuple[nn.Module | None, dict[str, Any]]:
-    """The module that was handed over, if any, and what a recipe says of it.
-
-    Raises:
-        UserError: neither a name, a network nor a mapping of a recipe's keys.
-    """
-    if isinstance(network, str):
-        return None, {"model": network}
-    if isinstance(network, Mentor):
-        return network.module, {"model": _given(network.module), **_said(network)}
-    if isinstance(network, nn.Module):
-        return network, {"model": _given(network)}
-    if isinstance(network, Mapping) and "model" in network:
-        module, keys = _parts(network["model"], where)
-        return module, {**keys, **{key: value for key, value in network.items() if key != "model"}}
-    raise UserError(
-        f"distill: {where} is a {type(network).__name__}; give a model name, a torch.nn.Module, a ck.Mentor, or a "
-        "mapping of a recipe's keys with 'model'"
-    )
-
-
-def _given(module: nn.Module) -> str:
-    return f"given:{type(module).__name__}"
-
-
-def _said(mentor: Mentor) -> dict[str, Any]:
-    """What a ``Mentor`` says of itself, as recipe keys; a class by its place is ``@2``."""
-    places = mentor.classes if mentor.given_places is None else mentor.given_places
-    classes = mentor.class_names if places is None else tuple(f"@{place}" for place in places)
-    known = {
-        "mean": mentor.mean,
-        "std": mentor.std,
-        "size": mentor.size,
-        "classes": classes,
-        "taps": mentor.wishes or None,
-    }
-    return {k: list(v) if isinstance(v, Sequence) else v for k, v in known.items() if v is not None}
-
-
-def _data(data: Any) -> tuple[Any, dict[str, Any] | str]:
-    """What was handed over of data (None: nothing, it is named), and what the recipe says of it."""
-    if isinstance(data, str):
-        return None, data
-    if not isinstance(data, Mapping):
-        return data, {"source": "python"}
-    objects = [k for k in ("source", *PARTS) if k in data and not isinstance(data[k], str | None)]
-    if not objects:
-        return None, dict(data)
-    plain = {key: value for key, value in data.items() if key not in ("source", *PARTS, "classes")}
-    return dict(data), {"source": "python", **plain}

@@ -45,6 +45,7 @@ FLOORS = (
         "tasks.pose.boxes",
         "tasks.pose.prediction_samples",
     ),
+    ("_handed",),  # the arguments of distill
     ("api",),
     ("engine",),  # old names
     ("cli", "__main__"),

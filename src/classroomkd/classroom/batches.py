@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from classroomkd.errors import RunStopped, UserError
 
-__all__ = ["fitting", "taking"]
+__all__ = ["fitting", "precision_of", "taking"]
 
 # Of the device, or a sentence already; torch.AcceleratorError is not in every version.
 _AS_THEY_ARE = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", RunStopped), RunStopped, UserError)
@@ -50,8 +50,12 @@ def fitting(student: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor,
             f"the inputs are {str(inputs.dtype).removeprefix('torch.')}; give floating point, pixels as the "
             "student is to see them: (images / 255 - mean) / std"
         )
-    own = (value.dtype for value in student.parameters() if value.is_floating_point())
-    inputs = inputs.to(next(own, inputs.dtype))
+    inputs = inputs.to(precision_of(student, inputs.dtype))
     if target.dim() == 1 and not target.is_floating_point():
         target = target.long()
     return inputs, target
+
+
+def precision_of(network: nn.Module, other: torch.dtype = torch.float32) -> torch.dtype:
+    """The precision that a network's inputs have: its first parameter's; ``other`` where it has none."""
+    return next((value.dtype for value in network.parameters() if value.is_floating_point()), other)

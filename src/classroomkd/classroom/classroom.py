@@ -307,13 +307,15 @@ class Classroom(nn.Module):
                 "no parameter of the student can be trained (requires_grad is False everywhere); "
                 "student.requires_grad_(True) before the optimiser is built"
             )
+        if (sentence := self._task.doubt(lesson.student.prediction.detach())) is not None:
+            warnings.warn(f"the student {sentence}", stacklevel=5)
         asked = self.method.mentor_indices
         if lesson.mentors is None or self._pool.store is not None:
             return
         for place, answer in enumerate(lesson.mentors.prediction):
             name = self._pool.names[place if asked is None else asked[place]]
             if (sentence := self._task.doubt(answer)) is not None:
-                warnings.warn(f"mentor '{name}' {sentence}", stacklevel=4)
+                warnings.warn(f"mentor '{name}' {sentence}", stacklevel=5)
 
     def _head(self, mentor: int, tap: str, value: Tensor) -> Tensor:
         asks = self.method.mentor_indices

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from classroomkd.classroom.batches import precision_of
 from classroomkd.classroom.frozen import freeze, keep_frozen, refuse_shapeless
 from classroomkd.classroom.lesson import Answers
+from classroomkd.classroom.own_space import sides, statistics
 from classroomkd.errors import UserError
 from classroomkd.functional.constants import constant
 from classroomkd.taps.tap_set import Kind, TapSet
@@ -58,10 +60,10 @@ class Mentor(nn.Module):
     ) -> None:
         super().__init__()
         self.name = name or type(module).__name__
-        if (mean is None) != (std is None):
-            raise UserError(f"mentor '{self.name}': give mean and std together")
-        if mean is not None and std is not None and len(mean) != len(std):
-            raise UserError(f"mentor '{self.name}': mean has {len(mean)} numbers, std {len(std)}; give one a channel")
+        self.mean: Statistics | None
+        self.std: Statistics | None
+        self.mean, self.std = statistics(mean, std, f"mentor '{self.name}'")
+        self.size: tuple[int, int] | None = sides(size, f"mentor '{self.name}'")
         refuse_shapeless(module, f"mentor '{self.name}'")
         named = isinstance(taps, Mapping)
         self.wishes: dict[str, str] = dict(taps) if isinstance(taps, Mapping) else {}
@@ -83,8 +85,6 @@ class Mentor(nn.Module):
                     f"{list(self.classes)}"
                 )
         self.translate = translate
-        self.mean, self.std = mean, std
-        self.size: tuple[int, int] | None = (size, size) if isinstance(size, int) else size
         freeze(self)
 
     @property
@@ -137,16 +137,13 @@ class Mentor(nn.Module):
 
         Of one in another precision than its inputs the answers are float32, or float64 where the inputs are.
         """
-        own = self._precision(inputs)
+        own = precision_of(self.module, inputs.dtype)
         with self._as_it_is(inputs, own):
             prediction, features = self.reader(inputs.to(own))
         if own == inputs.dtype:
             return prediction, features
         kind = torch.float64 if inputs.dtype == torch.float64 else torch.float32
         return prediction.to(kind), {tap: x.to(kind) for tap, x in features.items()}
-
-    def _precision(self, like: Tensor) -> torch.dtype:
-        return next((value.dtype for value in self.module.parameters() if value.is_floating_point()), like.dtype)
 
     @staticmethod
     def _as_it_is(like: Tensor, own: torch.dtype) -> AbstractContextManager[Any]:
@@ -165,7 +162,7 @@ class Mentor(nn.Module):
         """Its prediction when its activation at a tap is ``value`` ``(B, channels, H, W)``; gradients flow to it."""
         assert self.tapped is not None
         self._keep()
-        with self._as_it_is(value, self._precision(value)):
+        with self._as_it_is(value, precision_of(self.module, value.dtype)):
             return self._known(self.tapped.forward_from_tap(self.module, tap, value))
 
     def _known(self, prediction: Tensor) -> Tensor:

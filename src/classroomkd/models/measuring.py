@@ -119,12 +119,13 @@ def _dry_run(module: nn.Module, shape: Sequence[int]) -> dict[str, dict[str, Any
 
     for name, layer in module.named_modules():
         row = rows[name] = {"type": type(layer).__name__, "output_shape": None}
-        row |= {"multiply_adds": 0, "calls": 0, "overwritten": False}
-        watch(layer, row)
+        row |= {"multiply_adds": 0, "calls": 0, "overwritten": False, "leaf": False}
+        if not isinstance(layer, torch.jit.ScriptModule):  # these take no hooks: nothing in them is counted
+            watch(layer, row)
     try:
         pixels = example(module, shape)
         with dry_run(module, pixels.device):
-            module(pixels)
+            answer = module(pixels)
     except Exception as error:
         size = "x".join(str(side) for side in shape)
         raise UserError(
@@ -134,6 +135,8 @@ def _dry_run(module: nn.Module, shape: Sequence[int]) -> dict[str, dict[str, Any
     finally:
         for handle in handles:
             handle.remove()
+    if isinstance(module, torch.jit.ScriptModule) and isinstance(answer, Tensor):
+        rows[""]["output_shape"] = tuple(answer.shape[1:])
     for row, output, version in outputs:
         row["overwritten"] |= output._version != version  # torch counts what happens to a tensor in place
     return rows

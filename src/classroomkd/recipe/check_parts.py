@@ -124,6 +124,8 @@ def _preprocessing(tree: Node, loc: Loc, values: dict[str, object]) -> Iterator[
         there, missing = ("mean", "std") if std is None else ("std", "mean")
         yield problem(tree, (*loc, there), f"needs '{missing}' beside it")
     elif isinstance(mean, list) and isinstance(std, list):
+        if len(mean) not in (1, 3):
+            yield problem(tree, (*loc, "mean"), "must have one number, or one a channel (3)")
         if len(mean) != len(std):
             yield problem(tree, (*loc, "std"), f"must have as many numbers as mean ({len(mean)})")
         for node in std:

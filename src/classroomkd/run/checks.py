@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from classroomkd.recipe.schema import MentorSpec
     from classroomkd.run.networks import Networks
 
-__all__ = ["check"]
+__all__ = ["check", "remarks"]
 
 
 def check(
@@ -67,13 +67,13 @@ def check(
 
     def student() -> None:
         sizes["student"] = _network(networks, networks.blank_student(), recipe.student, "student")
+        if not any(parameter.requires_grad for parameter in networks.blank_student().parameters()):
+            raise UserError(
+                f"student: nothing in '{recipe.student.model}' can be trained; no parameter requires gradients"
+            )
 
     def mentor(index: int, spec: MentorSpec) -> None:
-        if spec.mean is not None and len(spec.mean) != context.data.shape[0]:
-            raise UserError(
-                f"mentors.{index}.mean: has {len(spec.mean)} numbers, the data's images have {context.data.shape[0]} "
-                "channels; give one a channel, and as many of std"
-            )
+        _check_statistics(index, spec, context.data.shape[0])
         sizes[spec.name] = _network(networks, networks.mentor(spec.name), spec, f"mentors.{index} ({spec.name})")
 
     if resumed is not None:
@@ -112,6 +112,22 @@ def _network(networks: Networks, module: nn.Module, spec: Any, role: str) -> dic
         "parameters": models.parameters(module),
         "multiply_adds": models.multiply_adds(module, shape),
     }
+
+
+def _check_statistics(index: int, spec: MentorSpec, channels: int) -> None:
+    """A mentor's own normalisation has a number a channel."""
+    for key, values in (("mean", spec.mean), ("std", spec.std)):
+        if values is not None and len(values) not in (1, channels):
+            raise UserError(
+                f"mentors.{index}.{key} has {len(values)} numbers, images have {channels} channel"
+                f"{'s' * (channels != 1)}; give one a channel"
+            )
+
+
+def remarks(networks: Networks) -> list[str]:
+    """What looks wrong with the student's answers, a sentence each; of mentors it is said where they are scored."""
+    sentence = networks.task_runner.task.doubt(networks.task_runner.blank_answer(networks.blank_student(), "student"))
+    return [] if sentence is None else [f"the student {sentence}"]
 
 
 def _check_places(networks: Networks) -> None:

@@ -171,7 +171,9 @@ class Experiment:
         )
         if wanted < 2 or not possible:
             if isinstance(recipe.workers, int) and wanted > 1:
-                self.warn(f"workers={wanted} needs a CPU run on data that fits in memory; running one at a time")
+                what = "networks that are named" if context.given else "a CPU run on data that fits in memory"
+                handed = ", not handed over as modules" if context.given else ""
+                self.warn(f"workers={wanted} needs {what}{handed}; running one at a time")
             return self._in_process
         threads = recipe.threads if isinstance(recipe.threads, int) else max(1, cores() // wanted)
         try:

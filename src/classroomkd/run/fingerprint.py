@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from classroomkd.classroom import prediction_of
+from classroomkd.classroom.batches import precision_of
 from classroomkd.taps.trace import at_rest
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def network_fingerprint(context: RunContext, module: nn.Module, own: bool) -> st
     probe = torch.linspace(-2, 2, 2 * math.prod(context.data.shape)).view(2, *context.data.shape)
     with at_rest(module):
         try:
-            output = prediction_of(module(probe.to(context.runtime.device))).float()
+            output = prediction_of(module(probe.to(context.runtime.device, precision_of(module)))).float()
             digest.update(output.to("cpu").contiguous().numpy().tobytes())
         except (RuntimeError, ValueError, AssertionError):
             digest.update(b"another input size")  # then its tensors must tell

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from classroomkd import models
 from classroomkd.classroom import Mentor
+from classroomkd.classroom.batches import precision_of
 from classroomkd.errors import UserError
 from classroomkd.recipe.sections import PRETRAINED, TRAINED, MentorSpec
 from classroomkd.run.inputs_of import InputsOf, inputs_of
@@ -234,7 +235,8 @@ class Networks:
 
     def _blank_inputs(self, mentor: Mentor) -> Tensor:
         """Two blank images in a mentor's own space."""
-        return mentor.prepare(self.context.blank(), self.context.inputs.mean, self.context.inputs.std)
+        blank = mentor.prepare(self.context.blank(), self.context.inputs.mean, self.context.inputs.std)
+        return blank.to(precision_of(mentor.module))
 
     def _begin(self, network: nn.Module, spec: StudentSpec | MentorSpec, who: str) -> None:
         """Load the weights that a network starts from, where the recipe gives some."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from classroomkd.errors import UserError
 from classroomkd.run.bench import measure
-from classroomkd.run.checks import check
+from classroomkd.run.checks import check, remarks
 from classroomkd.run.disk_space import check_space
 from classroomkd.run.diverged import Anew
 from classroomkd.run.experiment import Experiment, Outcome
@@ -91,6 +91,8 @@ class Session:
             runtime = networks.context.runtime
             resume = runtime.any(resume or by_torchrun)
             bank_plan, sizes = check(networks, self.out if resume else None)
+            for sentence in remarks(networks):
+                self._say("note", sentence)
             if resume and (places := moved(self.out / "recipe.yaml", self.recipe)):
                 self._say("note", f"{', '.join(places)}: read from another place than before, with the same content")
             check_space(networks, bank_plan, self.out)
@@ -119,6 +121,8 @@ class Session:
         budget = Budget.of(seconds)
         networks = self._opened()
         bank_plan, sizes = check(networks)
+        for sentence in remarks(networks):
+            self._say("note", sentence)
         check_space(networks, bank_plan, self.out)
         budget = Budget(max(budget.end, Budget.of(LEAST).end)) if seconds is not None else budget
         planned = plan(networks, bank_plan, lambda text: self.notify({"event": "measuring", "text": text}), budget)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from classroomkd import bank, tasks
 from classroomkd.classroom import Calibration, Mentor, Task, prediction_of
+from classroomkd.classroom.batches import precision_of
 from classroomkd.errors import UserError
 from classroomkd.taps.trace import at_rest
 from classroomkd.tasks.metric import Metric
@@ -206,7 +207,8 @@ class TaskRunner(ABC):
         shape = (2, context.data.shape[0], *(size or context.data.shape[1:]))
         try:
             with at_rest(module):
-                return prediction_of(module(torch.zeros(shape, device=context.runtime.device)))
+                blank = torch.zeros(shape, device=context.runtime.device, dtype=precision_of(module))
+                return prediction_of(module(blank)).float()
         except UserError as error:
             raise UserError(f"{role}: {error}") from error
         except Exception as error:

@@ -83,8 +83,10 @@ class ClassificationRunner(TaskRunner):
         unknown = [name for name in names if name not in self.classes]
         if unknown or len(set(names)) < len(names):
             what = f"no class '{unknown[0]}'{did_you_mean(unknown[0], self.classes)}" if unknown else "a class twice"
+            shown = ", ".join(self.classes[:8]) + ", …" * (len(self.classes) > 8)
             raise UserError(
-                f"mentor '{spec.name}': classes names {what}; the data '{self.context.data.name}' has others"
+                f"mentor '{spec.name}': classes names {what}; the data '{self.context.data.name}' has "
+                f"{len(self.classes)} ({shown}; @0 to @{len(self.classes) - 1} by place)"
             )
         return tuple(map(self.classes.index, names)) if spec.classes is not None or names != self.classes else None
 

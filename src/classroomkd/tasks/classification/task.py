@@ -61,7 +61,10 @@ class Classification(Task):
 
     def doubt(self, answers: Tensor) -> str | None:
         """Probabilities where logits are asked for: a temperature means nothing to them, and all look unsure."""
-        if answers.dim() != 2 or answers.shape[1] < 2 or not len(answers):
+        if answers.dim() != 2 or not len(answers):
+            return None
+        answers = answers[:, answers.isfinite().all(0)]  # without the classes that it does not know
+        if answers.shape[1] < 2:
             return None
         sums = answers.float().sum(-1)
         if bool((answers >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
