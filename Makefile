@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 # Several processes share the cores: waiting OpenMP threads must sleep, not spin.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-portable test-slow fuzz lint bench bench-all bench-methods clean
+.PHONY: demo test test-portable test-slow fuzz first-hour lint bench bench-all bench-methods clean
 
 demo: $(VENV)/.core
 	$(BIN)/classroomkd demo
