@@ -96,12 +96,16 @@ def _scores(summary: Mapping[str, Any], run: Path, key: str) -> Iterator[tuple[P
 
 def own_run(path: Path) -> Path | None:
     """The folder of the run that a student lies in; None where it lies in none."""
-    return next((folder for folder in path.resolve().parents if _is_run(folder)), None)
+    return next((folder for folder in path.resolve().parents if _is_run(folder, path.resolve())), None)
 
 
-def _is_run(folder: Path) -> bool:
-    """A recipe alone is no run: it may be the user's own, beside which a student was exported."""
-    return (folder / "recipe.yaml").exists() and any((folder / name).exists() for name in _BESIDE)
+def _is_run(folder: Path, student: Path) -> bool:
+    """A recipe alone is no run, for it may be the user's own, beside which a student was exported; unless the student
+    lies where a run puts it, ARM/seedN."""
+    if not (folder / "recipe.yaml").exists():
+        return False
+    placed = student.name in FILES.values() and student.parent.parent.parent == folder
+    return (placed and student.parent.name.startswith("seed")) or any((folder / name).exists() for name in _BESIDE)
 
 
 def _log(text: str) -> None:

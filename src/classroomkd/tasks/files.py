@@ -127,7 +127,8 @@ class EvaluateRequest:
                 "coco-keypoints:DIR)"
             )
         own = renewed_data(self.recipe)
-        if not isinstance(own, dict) or "seeds" not in self.recipe:
+        # A run writes its version before the data, and the seeds behind them.
+        if not isinstance(own, dict) or ("schema" in self.recipe and "seeds" not in self.recipe):
             wrong = "is cut off" if isinstance(own, dict) else "has no data"
             raise UserError(f"{self.run}/recipe.yaml is damaged (it {wrong}); put it back, or name the data: --data")
         return {str(k): v for k, v in own.items() if v is not None}
