@@ -77,7 +77,7 @@ def test_what_inspect_cannot_look_into_is_one_sentence(finished: Path, tmp_path:
         ([tmp_path / "bad.safetensors"], "damaged"),
         ([tmp_path / "bad.onnx"], "onnx"),
         ([tmp_path / "notes.txt"], "is not looked into"),
-        ([tmp_path / "empty"], "holds no student.safetensors"),
+        ([tmp_path / "empty"], "holds no student.safetensors, and is no folder of a run"),
         ([student, "--classes", "3"], "--classes: a file says that itself"),
     ):
         said = error(capsys, "inspect", *map(str, words))

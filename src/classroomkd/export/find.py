@@ -45,7 +45,7 @@ def find_student(path: Path, which: str = "last", say: Callable[[str], None] | N
         raise UserError(f"{path} does not exist; give a run folder, a seed's folder or a student.safetensors")
     files = sorted(path.glob(name)) or sorted(path.glob(f"*/{name}")) or sorted(path.glob(f"*/*/{name}"))
     if not files:
-        raise UserError(f"{path} holds no {name}; a student appears there when its training is finished")
+        raise UserError(f"{path} holds no {name}{_why_none(path)}")
     if len(files) == 1:
         return files[0]
     best, why = _best(files, _SCORES[which])
@@ -59,6 +59,13 @@ def find_student(path: Path, which: str = "last", say: Callable[[str], None] | N
         "folder to take that one"
     )
     return best
+
+
+def _why_none(path: Path) -> str:
+    """Why a folder holds no student: its run is not that far, or it is no run's folder at all."""
+    if _is_run(path) or own_run(path) is not None:
+        return "; a student appears there when its training is finished"
+    return ", and is no folder of a run; give a run folder, a seed's folder or a student.safetensors"
 
 
 def _best(files: Sequence[Path], key: str) -> tuple[Path | None, str]:

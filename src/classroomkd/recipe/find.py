@@ -5,6 +5,7 @@ Recipes and examples lie beside ``src/`` in the project. A wheel holds them as `
 
 from __future__ import annotations
 
+import shlex
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -76,7 +77,10 @@ def find_recipe(path: str | Path) -> Path:
     if file.is_dir():
         if (file / "recipe.yaml").is_file():
             return file / "recipe.yaml"
-        raise UserError(f"{file} is a folder without recipe.yaml; give the recipe's file")
+        raise UserError(
+            f"{file} is a folder without recipe.yaml; give the recipe's file, or have one written for the data in it: "
+            f"classroomkd init {shlex.quote(str(file))}"
+        )
     known = recipe_files()
     name = str(path).removesuffix(".yaml").removesuffix(".yml").removeprefix("recipes/")
     if name in known and not file.is_absolute():

@@ -56,6 +56,12 @@ def largest_below(limit: float, sides: Sequence[int]) -> int:
     return max((side for side in sides if side <= limit), default=sides[0])
 
 
+def _updates(made: int, wanted: int) -> str:
+    """The reason for a number of epochs, which make so many updates."""
+    bounds = f"at least {_EPOCHS[0]}, at most {_EPOCHS[1]} epochs"
+    return f"{made:,} updates, for about {wanted:,}; {bounds}"
+
+
 def training(samples: int, updates: int, optimizer: str, rate: float, at: int) -> tuple[Line, ...]:
     """Batch size, epochs and learning rate for so many training samples.
 
@@ -71,7 +77,7 @@ def training(samples: int, updates: int, optimizer: str, rate: float, at: int) -
     factor, rule = (share, "in proportion") if optimizer == "sgd" else (sqrt(share), "by its square root")
     lr = float(f"{rate * factor:.2g}")
     return (
-        Line("epochs", epochs, f"about {updates:,} updates; at least {_EPOCHS[0]}, at most {_EPOCHS[1]} epochs"),
+        Line("epochs", epochs, _updates(epochs * steps, updates)),
         Line(
             "batch_size", batch,
             f"a power of two that gives {steps} updates an epoch of {samples:,}; at most {_BATCHES[0]}",

@@ -167,7 +167,10 @@ def test_every_task_of_ours_has_a_start() -> None:
 
 @pytest.mark.parametrize("samples", [2, 3, 10, 100, 1_000, 100_000, 10_000_000])
 def test_batches_and_epochs_for_any_number_of_samples(samples: int) -> None:
-    got = {line.key: line.value for line in training(samples, 1_500, "sgd", 0.05, at=64)}
+    lines = {line.key: line for line in training(samples, 1_500, "sgd", 0.05, at=64)}
+    got = {key: line.value for key, line in lines.items()}
     assert 2 <= got["batch_size"] <= min(64, samples)
     assert 20 <= got["epochs"] <= 200
     assert got["lr"] == pytest.approx(0.05 * got["batch_size"] / 64, rel=0.05)
+    made = got["epochs"] * max(1, samples // got["batch_size"])  # also where a bound cuts them
+    assert lines["epochs"].why.startswith(f"{made:,} updates, ")

@@ -283,11 +283,13 @@ def test_recipes_that_are_not_there() -> None:
     Path("recipes").mkdir()
     Path("recipes/mine.yaml").write_text("data: puppets\nstudent: convnet8\nmethod: none\n")
     Path("run").mkdir()
+    Path("my photos").mkdir()
     for path, message in [
         ("min.yaml", "there is no recipe 'min.yaml' (did you mean 'mine'?)"),
         ("recipes/mime.yaml", "(did you mean 'recipes/mine.yaml'?)"),
         ("qqqq", "there is no recipe 'qqqq'; recipes at hand: mine"),
         ("run", "run is a folder without recipe.yaml; give the recipe's file"),
+        ("my photos", "or have one written for the data in it: classroomkd init 'my photos'"),
         ("seeds=3", "'seeds=3' looks like an override; the recipe's file comes first: classroomkd run RECIPE seeds=3"),
     ]:
         with pytest.raises(UserError) as caught:
