@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from classroomkd.classroom import Mentor, Method
+from classroomkd.classroom.batches import precision_of
 from classroomkd.classroom.frozen import refuse_shapeless, refuse_shared
 from classroomkd.data.spec import PARTS
 from classroomkd.errors import UserError
@@ -71,9 +72,10 @@ def handed(
     if own is not None:
         _check_student(own)
         refuse_shared(own, modules.items())
-        modules["student"] = copy.deepcopy(own)  # the caller's own is left as it is, device and mode included
+        copied = copy.deepcopy(own)  # the caller's own is left as it is: device, mode and precision
+        modules["student"] = copied if precision_of(copied) == torch.float32 else copied.float()
     rest = dict(settings)
-    of_data = set(DataSpec.model_fields) - {"source", *PARTS}  # train is a section of its own
+    of_data = {*DataSpec.model_fields, "classes"} - {"source", *PARTS}  # train is a section of its own
     source, section = _data(data, {key: rest.pop(key) for key in list(rest) if key in of_data})
     train = {key: rest.pop(key) for key in list(rest) if key in TrainSpec.model_fields}
     content: dict[str, Any] = {

@@ -284,8 +284,7 @@ def _unknown_key(key: str, known: Sequence[str], elsewhere: Mapping[str, str]) -
         return f"unknown key here; it belongs {elsewhere[key]}"
     if other in elsewhere:
         return f"unknown key here; it is called '{other}' and belongs {elsewhere[other]}"
-    if near := did_you_mean(key, known):
-        return f"unknown key{near}"
-    if elsewhere and (close := get_close_matches(key, elsewhere, n=1, cutoff=0.7)):
-        return f"unknown key here; perhaps '{close[0]}', which belongs {elsewhere[close[0]]}"
-    return f"unknown key; known: {', '.join(known) or 'none'}"
+    closest = next(iter(get_close_matches(key, [*known, *elsewhere], n=1, cutoff=0.7)), None)
+    if closest is not None and closest not in known:
+        return f"unknown key here; perhaps '{closest}', which belongs {elsewhere[closest]}"
+    return f"unknown key{did_you_mean(key, known) or '; known: ' + (', '.join(known) or 'none')}"
