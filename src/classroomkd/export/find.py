@@ -63,7 +63,7 @@ def find_student(path: Path, which: str = "last", say: Callable[[str], None] | N
 
 def _why_none(path: Path) -> str:
     """Why a folder holds no student: its run is not that far, or it is no run's folder at all."""
-    if _is_run(path) or own_run(path) is not None:
+    if own_run(path / "seed0" / FILES["last"]) is not None:  # itself, or a folder above it
         return "; a student appears there when its training is finished"
     return ", and is no folder of a run; give a run folder, a seed's folder or a student.safetensors"
 
