@@ -125,3 +125,20 @@ def test_a_class_that_the_student_does_not_know(run: Path, tmp_path: Path, capsy
     said = capsys.readouterr().err
     assert f"class '{label}s' (and 1 more) of the data 'other' is not among the student's 10" in said
     assert f"did you mean '{label}'?" in said
+
+
+def test_a_run_whose_data_and_networks_were_handed_over(run: Path, photos: str, tmp_path: Path, capsys: Any) -> None:
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("source: puppets", "source: python"))
+    assert main(["evaluate", str(run / "none" / "seed0")]) == 2
+    said = capsys.readouterr().err
+    assert f"{run} was made with data that were handed over in Python; say which to score it on: --data " in said
+    assert main(["evaluate", str(run / "none" / "seed0"), "--data", photos]) == 0
+    capsys.readouterr()
+    text = recipe.read_text()
+    name = next(line for line in text.splitlines() if line.startswith("- model: "))
+    recipe.write_text(text.replace(name, "- model: given:Big"))
+    assert main(["run", str(recipe), "--out", str(tmp_path / "again")]) == 2
+    said = capsys.readouterr().err
+    assert "data.source = 'python': stands for data that were handed over in Python; say where they lie" in said
+    assert "'given:Big': Big is a network that was handed over in Python, which a recipe cannot build; go on" in said

@@ -14,6 +14,8 @@ from classroomkd.models.checkpoints import load_checkpoint, load_state
 from classroomkd.models.libraries import SOURCES, ModelRequest, library_names, out_of_place, timm_preprocessing
 from classroomkd.models.published import published_state, tag_problem
 
+HANDED = "given"  # before a colon: what stands for a network that was handed over in Python
+
 __all__ = ["check", "check_counts", "create", "preprocessing", "resolve", "start_pretrained"]
 
 
@@ -95,7 +97,12 @@ def _built(name: str, num_classes: int, in_channels: int, trust_code: bool, opti
 
 def check(spec: str, *, trust_code: bool = False) -> None:
     """Raise the ``UserError`` that ``create`` would for the name alone, without building anything."""
-    prefix, separator, _ = spec.partition(":")
+    prefix, separator, rest = spec.partition(":")
+    if prefix == HANDED:
+        raise UserError(
+            f"{rest or 'it'} is a network that was handed over in Python, which a recipe cannot build; go on with"
+            " ck.distill(…, resume=True), or name a model"
+        )
     if separator and prefix not in SOURCES:
         near = did_you_mean(prefix, SOURCES) or f" (known: {', '.join(f'{known}:' for known in SOURCES)})"
         raise UserError(f"unknown kind of model '{prefix}:' in '{spec}'{near}")

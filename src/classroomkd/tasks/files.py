@@ -19,6 +19,8 @@ from classroomkd import data, tasks
 from classroomkd._files import atomic_write
 from classroomkd._printable import data_stream
 from classroomkd.data.decode import DecodeError
+from classroomkd.data.sources.table import HANDED
+from classroomkd.data.spec import PARTS
 from classroomkd.errors import UserError
 from classroomkd.export.pictures import fitted
 from classroomkd.recipe.versions import renewed_data
@@ -131,6 +133,11 @@ class EvaluateRequest:
         if not isinstance(own, dict) or ("schema" in self.recipe and "seeds" not in self.recipe):
             wrong = "is cut off" if isinstance(own, dict) else "has no data"
             raise UserError(f"{self.run}/recipe.yaml is damaged (it {wrong}); put it back, or name the data: --data")
+        if any(own.get(key) == HANDED for key in ("source", *PARTS)):
+            raise UserError(
+                f"{self.run} was made with data that were handed over in Python; say which to score it on: --data "
+                "imagefolder:DIR (pose: coco-keypoints:DIR), or call ck.load_student there"
+            )
         return {str(k): v for k, v in own.items() if v is not None}
 
     def _check(self, images: ImageSet) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from classroomkd.data.sources.base import Request
 
 __all__ = [
+    "HANDED",
     "PERSON_OPTIONS",
     "TABLE",
     "Entry",
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 GROUP = "classroomkd.sources"
+HANDED = "python"
+"""What stands for data that were handed over in Python, in recipes that runs write."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,8 @@ def kind_of(types: tuple[type, ...]) -> str:
 def source_problem(text: str, reads: str, *, trust_code: bool, task: str = "") -> str | None:
     """Why ``text`` (``name`` or ``name:argument``) does not name a source whose samples have ``reads``, as a sentence
     about the place that says it; None where it does. ``task`` is who wants them."""
+    if text == HANDED:
+        return "stands for data that were handed over in Python; say where they lie, as in imagefolder:DIR"
     name, colon, argument = text.partition(":")
     try:
         entry = find_entry(name)
