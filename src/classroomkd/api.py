@@ -44,15 +44,13 @@ class Run:
 
         summary = load_summary(self.folder)
         entries = [e for e in summary.entries if e.test_last is not None]
-        best = max(
-            entries, key=lambda e: _value(summary, e.val_best if e.val_best is not None else e.val_last), default=None
-        )
+        best = self._best(entries)
         scored = "no student is finished"
         if best is not None:
             score = _shown(summary, best.test_last)
             scored = f"{best.method}, seed {best.seed}: {summary.metric or 'score'} {score} on test"
-            if best.val_best is not None:
-                scored += f" (validation {_shown(summary, best.val_best)}, the best of {len(entries)})"
+            if best.val_last is not None:
+                scored += f" (validation {_shown(summary, best.val_last)}, the best of {len(entries)})"
         mentors = ", ".join(f"{m.name} {_shown(summary, m.accuracy)}" for m in summary.mentors) or "none"
         arms = ", ".join(arm.label for arm in summary.arms)
         folder = shlex.quote(str(self.folder))
@@ -66,13 +64,51 @@ class Run:
             ]
         )
 
-    def _weights(self, arm: int, seed: int | None) -> Path:
-        """The last weights of an arm's student; of its first seed where none is named."""
-        folder = self.folder / str(self.summary["arms"][arm]["folder"])
-        return folder / f"seed{self.summary['seeds'][0] if seed is None else seed}" / "student.safetensors"
+    def _best(self, entries: Sequence[Any]) -> Any | None:
+        """The entry whose student :meth:`student` gives; None where there is none."""
+        from classroomkd.export.find import find_student
 
-    def student(self, arm: int = 0, seed: int | None = None) -> nn.Module:
-        """The trained student of an arm (its first seed), in eval mode."""
+        if not entries:
+            return None
+        folders = {str(arm["label"]): self.folder / str(arm["folder"]) for arm in self.summary["arms"]}
+        try:
+            chosen = find_student(self.folder, say=lambda text: None).parent
+        except UserError:
+            return None
+        return next((e for e in entries if folders[e.method] / f"seed{e.seed}" == chosen), None)
+
+    def _weights(self, arm: int | str | None, seed: int | None) -> Path:
+        """The last weights of a student.
+
+        Raises:
+            UserError: an arm or a seed that the run does not have.
+        """
+        from classroomkd.export.find import find_student
+
+        if arm is None and seed is None:
+            return find_student(self.folder)
+        arms, seeds = self.summary["arms"], self.summary["seeds"]
+        labels = [str(one["label"]) for one in arms]
+        if arm is None and len(arms) > 1:
+            raise UserError(f"seed {seed} of which arm? {', '.join(map(repr, labels))}; say arm=")
+        place = labels.index(arm) if arm in labels else 0 if arm is None else arm
+        if not isinstance(place, int) or not -len(arms) <= place < len(arms):
+            raise UserError(f"arm {arm!r}: the run has {', '.join(map(repr, labels))}, by name or from 0")
+        if seed is not None and seed not in seeds:
+            raise UserError(f"seed {seed}: the run has {', '.join(map(str, seeds))}")
+        folder = self.folder / str(arms[place]["folder"])
+        return folder / f"seed{seeds[0] if seed is None else seed}" / "student.safetensors"
+
+    def student(self, arm: int | str | None = None, seed: int | None = None) -> nn.Module:
+        """A trained student, in eval mode.
+
+        Args:
+            arm: its name or place; None: of all students the best on validation, as the verbs take it, which is logged.
+            seed: of that arm; None: the first.
+
+        Raises:
+            UserError: an arm or a seed that the run does not have.
+        """
         from classroomkd.export import load_student
 
         return load_student(self._weights(arm, seed), module=self.student_module).module
@@ -83,18 +119,11 @@ class Run:
 
         return write_report(self.folder)
 
-    def export(self, path: str | Path, arm: int = 0, seed: int | None = None) -> Path:
-        """Write the student alone to ``path`` (.safetensors or .onnx, with a model card beside it)."""
+    def export(self, path: str | Path, arm: int | str | None = None, seed: int | None = None) -> Path:
+        """Write a student (see :meth:`student`) alone to ``path`` (.safetensors or .onnx, a model card beside it)."""
         from classroomkd.export import export_student
 
         return export_student(self._weights(arm, seed), Path(path), module=self.student_module)
-
-
-def _value(summary: Any, score: float | None) -> float:
-    """A score as a number of which more is better; nothing is the least."""
-    if score is None:
-        return float("-inf")
-    return score if summary.higher_is_better else -score
 
 
 def _shown(summary: Any, score: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import multiprocessing
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -303,6 +304,34 @@ def test_a_run_is_five_lines(distill: Callable[..., ck.Run]) -> None:
     assert lines[2] == "mentors: Channels 100.0%"
     assert repr(run) == str(run)
     assert "Conv2d" not in repr(run)
+
+
+def test_the_student_of_several(distill: Callable[..., ck.Run], tmp_path: Path) -> None:
+    """Printed, given and exported is the same, the best on validation; others by the name or place of their arm."""
+    run = distill(method=None, methods=["none", "average"], seeds=(0, 1))
+    scores = {(entry["method"], entry["seed"]): entry["val_last"] for entry in run.summary["entries"]}
+    found = re.search(r"best: (\w+), seed (\d): ", str(run))
+    assert found is not None
+    arm, seed = found[1], int(found[2])
+    assert scores[arm, seed] == max(scores.values())
+
+    def weights(student: nn.Module) -> list[float]:
+        return torch.cat([p.flatten() for p in student.parameters()]).tolist()
+
+    best = weights(run.student(arm, seed))
+    assert weights(run.student()) == best
+    exported = load_file(run.export(tmp_path / "s.safetensors"))
+    assert all(torch.equal(exported[name], value) for name, value in run.student(arm, seed).state_dict().items())
+    assert weights(run.student("average")) == weights(run.student(1, 0)) == weights(run.student(-1, 0))
+    assert weights(run.student("average", 1)) != weights(run.student("average", 0))
+    for wrong, said in (
+        (("kd",), "arm 'kd': the run has 'none', 'average'"),
+        ((2,), "arm 2: the run has 'none', 'average', by name or from 0"),
+        ((None, 1), "seed 1 of which arm?"),
+        ((0, 7), "seed 7: the run has 0, 1"),
+    ):
+        with pytest.raises(UserError, match=re.escape(said)):
+            run.student(*wrong)
 
 
 def test_a_script_without_a_guard_is_told_of_it(

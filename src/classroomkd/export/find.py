@@ -106,13 +106,15 @@ def own_run(path: Path) -> Path | None:
     return next((folder for folder in path.resolve().parents if _is_run(folder, path.resolve())), None)
 
 
-def _is_run(folder: Path, student: Path) -> bool:
+def _is_run(folder: Path, student: Path | None = None) -> bool:
     """A recipe alone is no run, for it may be the user's own, beside which a student was exported; unless the student
     lies where a run puts it, ARM/seedN."""
     if not (folder / "recipe.yaml").exists():
         return False
-    placed = student.name in FILES.values() and student.parent.parent.parent == folder
-    return (placed and student.parent.name.startswith("seed")) or any((folder / name).exists() for name in _BESIDE)
+    if any((folder / name).exists() for name in _BESIDE):
+        return True
+    placed = student is not None and student.name in FILES.values() and student.parent.parent.parent == folder
+    return placed and student is not None and student.parent.name.startswith("seed")
 
 
 def _log(text: str) -> None:
