@@ -142,3 +142,13 @@ def test_a_run_whose_data_and_networks_were_handed_over(run: Path, photos: str, 
     said = capsys.readouterr().err
     assert "data.source = 'python': stands for data that were handed over in Python; say where they lie" in said
     assert "'given:Big': Big is a network that was handed over in Python, which a recipe cannot build; go on" in said
+
+
+def test_pictures_that_cannot_be_read(run: Path, photos: str, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "photos" / puppets.CLASSES[0] / "0.png").write_bytes(b"no picture")
+    student = str(run / "none" / "seed0")
+    assert main(["evaluate", student, "--data", photos]) == 2
+    said = capsys.readouterr().err
+    assert "0.png: it is no image" in said
+    assert said.rstrip().endswith("or add --unreadable skip")
+    assert main(["evaluate", student, "--data", photos, "--unreadable", "skip"]) == 0

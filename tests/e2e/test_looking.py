@@ -74,6 +74,7 @@ def test_what_inspect_cannot_look_into_is_one_sentence(finished: Path, tmp_path:
     student = str(finished / "none" / "seed0")
     for words, part in (
         ([tmp_path / "gone.pth"], "there is no such file"),
+        ([tmp_path / "runs" / "gone"], "there is no such file"),
         ([tmp_path / "bad.safetensors"], "damaged"),
         ([tmp_path / "bad.onnx"], "onnx"),
         ([tmp_path / "notes.txt"], "is not looked into"),

@@ -51,7 +51,8 @@ def inspect(
 
     NAME:input is the place before a tap's module. Of a file: what it says of itself and the network in it; of a run
     folder its students, and the one that is shipped."""
-    if Path(model).exists() or model.endswith(_ENDINGS):
+    is_path = model.endswith(_ENDINGS) or (any(c in model for c in "/\\") and ":" not in model)
+    if is_path or Path(model).exists():
         given = {"--task": task, "--classes": classes, "--joints": joints, "--shape": shape}
         if wrong := [name for name, value in given.items() if value is not None]:
             raise UserError(f"{' and '.join(wrong)}: a file says that itself; leave it out")

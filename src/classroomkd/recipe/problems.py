@@ -269,6 +269,12 @@ def _slip(value: Any, wanted: Sequence[str]) -> str:
     return ""
 
 
+_OPTIONS = {
+    "out": "--out DIR", "resume": "--resume", "dry_run": "--dry-run", "full": "--full", "quiet": "--quiet",
+    "trust_code": "--trust-code", "json": "--json",
+}  # fmt: skip
+
+
 def _unknown_key(key: str, known: Sequence[str], elsewhere: Mapping[str, str]) -> str:
     if ":" in key.strip(":"):
         return f"a space is missing after ':'; write {key.replace(':', ': ', 1)}"
@@ -277,6 +283,9 @@ def _unknown_key(key: str, known: Sequence[str], elsewhere: Mapping[str, str]) -
         return f"unknown key; write {written}"
     if written:
         return f"unknown key here; under 'student:' or a mentor, write {written}"
+    option = _OPTIONS.get(key.lower().replace("-", "_"))
+    if option and "mentors" in known:
+        return f"unknown key; on the command line that is the option {option}"
     other = _OTHER_NAMES.get(key.lower(), "")
     if other in known:
         return f"unknown key; here it is called '{other}'"

@@ -87,7 +87,13 @@ class EvaluateRequest:
                 the run's; and what loading raises.
         """
         scored = None if self.source is None else self.part  # the run's own are split as they were
-        images = data.load(self._section(options), task=self.student.task, trust_code=self.trust_code, scored=scored)
+        section = self._section(options)
+        try:
+            images = data.load(section, task=self.student.task, trust_code=self.trust_code, scored=scored)
+        except UserError as error:
+            if self.source is None:
+                raise
+            raise UserError(str(error).replace("set data.unreadable: skip", "add --unreadable skip")) from error
         if self.source is not None:
             note_padding(self.student)
         self._check(images)

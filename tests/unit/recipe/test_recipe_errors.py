@@ -87,6 +87,8 @@ def test_a_hundred_mistakes_fit_on_a_screen(load: Load) -> None:
         ("teachers: [convnet8]", "teachers: unknown key; here it is called 'mentors'"),
         ("seed: 3", "seed: unknown key; here it is called 'seeds'"),
         ("lr: 0.1", "lr: unknown key here; it belongs under 'train:'"),
+        ("out: runs/b", "out: unknown key; on the command line that is the option --out DIR"),
+        ("dry-run: true", "dry-run: unknown key; on the command line that is the option --dry-run"),
         ("learning_rate: 0.1", "learning_rate: unknown key here; it is called 'lr' and belongs under 'train:'"),
         ("tau: 4", "tau: unknown key here; it belongs under 'method:'"),
         ("limit: 4", "limit: unknown key here; it belongs under 'data:'"),
