@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,11 @@ def test_the_same_as_predict(file: Path, photos: list[Path], capsys: pytest.Capt
             single = student.predict(one)
             assert single.probabilities.shape == (1, 10)
             assert torch.allclose(single.probabilities[0], mine, atol=1e-6)
+
+
+def test_it_is_printed_in_a_line(file: Path) -> None:
+    said = repr(ck.load_student(file))
+    assert re.fullmatch(r"Student\(convnet\d+, classification of 10: stand, .*, …; 3x32x32, resize: \w+\)", said), said
 
 
 def test_batches_of_pixels(file: Path) -> None:

@@ -20,6 +20,7 @@ from classroomkd._compat import installed
 from classroomkd.cli.app import main
 from classroomkd.errors import RunStopped, UserError
 from classroomkd.export import export_student, load_student, write
+from classroomkd.export.card import card_of
 from classroomkd.export.graph import Made
 from classroomkd.export.lines import Form, carry_out, pixels_of_picture
 from classroomkd.export.pictures import fitted, opened
@@ -310,6 +311,16 @@ def test_the_pixels_of_the_cards_are_those_of_predict(
             Image.fromarray(rng.integers(0, 256, (tall, wide, 3), np.uint8)).save(files[-1])
     for path in files:
         np.testing.assert_array_equal(scope["pixels"](path), fitted(student, path), err_msg=path.name)
+
+
+@pytest.mark.parametrize("options", [{}, {"raw": True}, {"with_resize": True}])
+def test_what_a_card_says_of_its_lines_holds_for_every_graph(tmp_path: Path, options: dict[str, bool]) -> None:
+    known = {"mean": [0.4, 0.45, 0.5], "std": [0.2, 0.25, 0.3], "shape": [3, 32, 32], "resize": "crop"}
+    source = saved(tmp_path / "s.safetensors", "convnet4", preprocessing=json.dumps(known))
+    card = card_of(load_student(source), source, Form(Path("g.onnx"), **options))
+    assert "`resize: crop`, as the lines below do it" in card  # by Pillow, or in the graph
+    assert "\n\n\ndef pixels" in card
+    assert ("SIZE" in card) == ("with_resize" not in options)
 
 
 @pytest.mark.slow  # torch's exporter

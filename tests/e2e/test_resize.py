@@ -73,7 +73,7 @@ def test_a_student_says_its_rule_and_predicts_by_it(photos: Path, tmp_path: Path
 def test_what_is_cut_off_is_said(photos: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(run(photos, tmp_path / "run", "--dry-run")) == 0
     said = "".join(capsys.readouterr())
-    assert "crop cuts 67% off 48 of 48 pictures" in " ".join(said.split())
+    assert "crop cuts 67% on average off 48 of 48 pictures" in " ".join(said.split())
     assert "letterbox" in said
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from classroomkd._terminal import Console
@@ -54,7 +55,7 @@ def _print_mentors(console: Console, plan: dict[str, Any]) -> None:
     heads = ("mentor", "weights", "size", "mean and std", data["topics"], f"{plan['val_metric']} on validation")
     table = new_table(heads, ("mentor", "weights", "mean and std"), "Mentors", fold=True)
     for name, look in plan["looks"].items():
-        weights = str(look["weights"] or HOW[look["how"]])
+        weights = _shown(look["weights"]) if look["weights"] else HOW[look["how"]]
         weights += " (in the cache)" if look["cached"] else ""
         height, width = look["size"]
         table.add_row(
@@ -65,6 +66,12 @@ def _print_mentors(console: Console, plan: dict[str, Any]) -> None:
     near = [name for name, look in plan["looks"].items() if look["near_chance"]]
     if near:
         print(f"note: {', '.join(near)}: no better than chance on validation: {plan['suspects']}")
+
+
+def _shown(weights: str) -> str:
+    """A file as it is named from here: whole paths do not fit into a column."""
+    file = Path(weights)
+    return str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else weights
 
 
 def _score(look: dict[str, Any], metric: Metric) -> str:

@@ -84,8 +84,8 @@ def _cut(sides: Counter[tuple[Sides, Sides]]) -> str | None:
     share = sum(lost[key] * sides[key] for key in much) / count
     height, width = max(much, key=lambda key: lost[key])[0]
     return (
-        f"resize: crop cuts {share:.0%} off {count} of {total} pictures, which are much longer one way (up to "
-        f"{width}x{height}, width x height); data.resize: letterbox or stretch keeps all of a picture"
+        f"resize: crop cuts {share:.0%} on average off {count} of {total} pictures, which are much longer one way (up "
+        f"to {width}x{height}, width x height); data.resize: letterbox or stretch keeps all of a picture"
     )
 
 

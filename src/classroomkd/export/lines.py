@@ -84,7 +84,9 @@ def pixels_of_picture(student: Student, *, whole: bool = False) -> str:
     draft = "    image.draft(None, (2 * SIZE, 2 * SIZE))\n" if side and resize == "pad" else ""
     shape = f"({channels}, height, width)" if whole else f"({channels}, {height}, {width})"
     return f"""\
-{f"SIZE = {side}" + chr(10) * 3 if side else ""}def pixels(path):
+{f"SIZE = {side}{chr(10)}" if side else ""}
+
+def pixels(path):
     \"\"\"A picture as the network takes it: {shape} uint8.\"\"\"
     image = Image.open(path)
 {draft}    image = ImageOps.exif_transpose(image).convert("RGB")  # one with transparency: lay it on black first

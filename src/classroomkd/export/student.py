@@ -84,6 +84,12 @@ class Student:
 
     predict = __call__
 
+    def __repr__(self) -> str:
+        """One line: the network's own text would be pages."""
+        names = ", ".join([*self.classes[:5], *["…"][: len(self.classes) > 5]])
+        shape = "x".join(map(str, self.shape))
+        return f"Student({self.model}, {self.task} of {len(self.classes)}: {names}; {shape}, resize: {self.resize})"
+
     @property
     def device(self) -> torch.device:
         """Where its network is: ``student.module.to("cuda")`` moves it."""

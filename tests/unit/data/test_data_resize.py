@@ -174,11 +174,11 @@ def test_notes_say_what_is_cut_off(budget: int, monkeypatch: pytest.MonkeyPatch)
         return [note for note in data.load({"source": Grey(*sides), "size": 48, **keys}).notes if "resize:" in note]
 
     assert notes((300, 100)) == [
-        "resize: crop cuts 67% off 40 of 40 pictures, which are much longer one way (up to 300x100, width x height);"
-        " data.resize: letterbox or stretch keeps all of a picture"
+        "resize: crop cuts 67% on average off 40 of 40 pictures, which are much longer one way (up to "
+        "300x100, width x height); data.resize: letterbox or stretch keeps all of a picture"
     ]
     (half,) = notes((60, 40), (50, 100), (64, 48), (48, 48))
-    assert half.startswith("resize: crop cuts 50% off 10 of 40 pictures")
+    assert half.startswith("resize: crop cuts 50% on average off 10 of 40 pictures")
     assert notes((60, 40), (40, 60), (48, 48)) == []  # photographs
     assert notes((300, 100), resize="letterbox") == notes((300, 100), resize="stretch") == []
     assert notes((30, 20), (40, 40), (200, 90), resize="pad") == [

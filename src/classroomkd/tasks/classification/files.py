@@ -54,7 +54,7 @@ class ClassificationFiles(TaskFiles):
 {made_by(student)}
 
 - input: {channels} x {height} x {width} (channels, height, width)
-- pictures of other sizes: `resize: {student.resize}`, as `pixels` below does it
+- pictures of other sizes: `resize: {student.resize}`, as the lines below do it
 - normalised (a graph of uint8 does it): pixels in 0..1, mean {numbers(student.mean)}, std {numbers(student.std)}
 - output: {len(student.classes)} logits: {names}
 - {sizes(student)}
