@@ -146,6 +146,10 @@ def test_inputs_of_another_precision() -> None:
         classroom((x * 255).to(torch.uint8), y)
     with pytest.raises(UserError, match="the batch is empty"):
         classroom(x[:0], y[:0])
+    with pytest.raises(UserError, match=r"the target is a list; give a tensor"):
+        classroom(x, y.tolist())
+    with pytest.raises(UserError, match=r"the inputs are a ndarray; give a tensor"):
+        classroom(x.numpy(), y)
     with pytest.raises(UserError, match=r"targets must be .B,. integer classes"):
         ck.Classroom(net(), [net()], "kd")(x, torch.nn.functional.one_hot(y, 3).float())
 

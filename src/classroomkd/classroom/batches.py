@@ -41,8 +41,11 @@ def fitting(student: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor,
     """A batch in a student's precision, classes as whole numbers of 64 bits.
 
     Raises:
-        UserError: inputs of whole numbers, an empty batch.
+        UserError: inputs of whole numbers, an empty batch, no tensors.
     """
+    for what, value in (("inputs are", inputs), ("target is", target)):
+        if not isinstance(value, Tensor):
+            raise UserError(f"the {what} a {type(value).__name__}; give a tensor (torch.as_tensor)")
     if not len(inputs):
         raise UserError("the batch is empty; leave it out")
     if not inputs.is_floating_point():

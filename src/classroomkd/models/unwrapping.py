@@ -25,8 +25,8 @@ _PREFIXES = (
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _CLASSROOM = "reader.module."  # where a Classroom has its student
 _AVERAGED = re.compile(r"ema|swa|averag")
-# What averaging and profiling leave beside the weights.
-_BESIDE = ("n_averaged", "total_ops", "total_params")
+# What averaging, profiling and modules with a state of another kind leave beside the weights.
+_BESIDE = ("n_averaged", "total_ops", "total_params", "_extra_state")
 _SHOWN = 4
 
 

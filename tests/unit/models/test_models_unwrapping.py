@@ -62,6 +62,10 @@ FILES: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
     ),
     "settings beside tensors": (lambda net: {**net.state_dict(), "model": {"depth": 8}}, "left out model"),
     "extra state": (lambda net: {**net.state_dict(), "layer1._extra_state": None}, "left out layer1._extra_state"),
+    "extra state as bytes": (
+        lambda net: {**net.state_dict(), "layer1._extra_state": torch.zeros(2, dtype=torch.uint8)},
+        "left out layer1._extra_state",
+    ),
     "compiled inside": (lambda net: inside("_orig_mod", net.state_dict()), "took _orig_mod out of the names"),
     "sharded inside": (
         lambda net: {"model": under("_fsdp_wrapped_module.", inside("_fsdp_wrapped_module", net.state_dict()))},
