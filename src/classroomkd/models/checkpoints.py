@@ -221,6 +221,9 @@ Where you trust the file, convert it once, in Python:
 (change ["state_dict"] to whatever leads to the weights; for a whole module leave it out)"""
 
 
+_GRAPHS = (".onnx", ".pt2", ".tflite")  # a network with its weights in it
+
+
 def _read_torch(path: Path, place: str) -> tuple[dict[str, Any], dict[str, str]]:
     head = b""
     try:
@@ -245,6 +248,8 @@ def _read_torch(path: Path, place: str) -> tuple[dict[str, Any], dict[str, str]]
             named = re.search(r"GLOBAL (\S+)", text)
             culprit = named[1] if named else "a form of pickle that is not torch's"
             raise UserError(_REFUSED.format(place=place, culprit=culprit, name=path, stem=path.stem)) from error
+        if path.suffix.lower() in _GRAPHS:
+            raise UserError(f"{place} is a graph, not weights: give the .safetensors or .pth of its network") from error
         raise UserError(f"{place} is damaged or not a checkpoint: copy or download it again") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{place} holds a {type(content).__name__}, not named weights (a state_dict)")

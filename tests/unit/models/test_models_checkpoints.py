@@ -268,6 +268,11 @@ class TestRefused:
         torch.save({"epoch": 3, "lr": 0.1}, tmp_path / "z.pth")
         assert "no weights under a known name; its entries: epoch, lr" in self.refused(net, tmp_path / "z.pth")
 
+    @pytest.mark.parametrize("name", ["x.onnx", "x.pt2"])
+    def test_graphs_are_no_weights(self, name: str, net: nn.Module, tmp_path: Path) -> None:
+        (tmp_path / name).write_bytes(b"\x08\x0a\x12\x07pytorch")
+        assert "is a graph, not weights: give the .safetensors or .pth" in self.refused(net, tmp_path / name)
+
     @pytest.mark.parametrize("form", ["torch", "old torch", "pickle"])
     def test_nothing_in_a_file_is_run(
         self, form: str, net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
