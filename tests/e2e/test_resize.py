@@ -142,5 +142,8 @@ def test_a_mentor_that_learned_by_another_rule_is_noticed(tmp_path: Path, photos
         words = run(photos, out, f"data.resize={rule}", mentor, "method=kd", "check_mentors=off")
         assert main([word for word in words if word != "--quiet"]) == 0
         said[rule] = " ".join("".join(capsys.readouterr()).split())
-    assert "mentor 'old': learned from pictures of data.resize: stretch" in said["letterbox"]
-    assert "learned from pictures of" not in said["stretch"]
+        assert main([*words, "--dry-run"]) == 0
+        said[f"{rule}, dry"] = " ".join("".join(capsys.readouterr()).split())
+    for dry in ("", ", dry"):
+        assert "mentor 'old': learned from pictures of data.resize: stretch" in said[f"letterbox{dry}"]
+        assert "learned from pictures of" not in said[f"stretch{dry}"]

@@ -299,3 +299,30 @@ class TestPretrained:
             tmp_path, "mentors=[{name: big, model: timm:resnet10t, weights: pretrained, reset_head: true}]"
         )
         assert resets.describe("big")["how"] == "trained"
+
+
+def planned(folder: Path, *words: str) -> list[str]:
+    """What a dry run says."""
+    said: list[str] = []
+    Session(recipe(folder, *words), folder / "run", say=lambda kind, text: said.append(text)).plan(1.0)
+    return said
+
+
+def test_a_dry_run_says_what_becomes_of_weights(tmp_path: Path) -> None:
+    saved(tmp_path, "convnet8", ("a", "b", "c"))
+    saved(tmp_path, "convnet4", names(tmp_path)[::-1], "other.safetensors")
+    said = planned(
+        tmp_path, f"student={{model: convnet4, weights: {tmp_path}/other.safetensors}}",
+        f"mentors=[{{name: big, model: convnet8, weights: {tmp_path}/net.safetensors, reset_head: true}}]",
+    )  # fmt: skip
+    assert "student: its classes were put into the data's order" in said
+    assert "mentor 'big': dropped fc.weight, fc.bias (3 rows, 10 are wanted)" in said
+
+
+@pytest.mark.parametrize(("side", "noticed"), [(48, True), (32, False)])
+def test_a_mentor_of_padded_pictures(side: int, noticed: bool, tmp_path: Path) -> None:
+    """The run's pictures have their size; of another size they are not what the mentor learned from."""
+    about = json.dumps({"mean": [0.5], "std": [0.5], "shape": [3, side, side]})
+    saved(tmp_path, "convnet8", names(tmp_path), preprocessing=about)
+    said = planned(tmp_path, f"mentors=[{{name: big, model: convnet8, weights: {tmp_path}/net.safetensors}}]")
+    assert any("learned from pictures of data.resize: pad" in text for text in said) is noticed

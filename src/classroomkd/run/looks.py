@@ -11,7 +11,7 @@ import torch
 
 from classroomkd import data
 from classroomkd.errors import UserError
-from classroomkd.run.mentor_record import ready_mentor
+from classroomkd.run.mentor_record import other_rule, ready_mentor
 from classroomkd.run.mentor_training import in_cache
 from classroomkd.train import scoring
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from classroomkd.recipe.schema import MentorSpec
     from classroomkd.run.networks import Networks
 
-__all__ = ["Budget", "first_of", "look_at"]
+__all__ = ["Budget", "first_of", "look_at", "of_weights"]
 
 FEW, MORE = 8, 64  # samples that say how long a sample takes, and that say it better where there is time
 
@@ -88,6 +88,15 @@ def look_at(networks: Networks, spec: MentorSpec, seconds: float) -> dict[str, A
         found |= {"val": score, "val_samples": len(part)}
         found["near_chance"] = runner.measure.rank(score) <= runner.measure.rank(limit)
     return found
+
+
+def of_weights(networks: Networks) -> list[str]:
+    """What a run is going to say of the weights that its networks have or start from, a sentence each."""
+    mentors = networks.context.recipe.mentors
+    said = [text for name in ("student", *(spec.name for spec in mentors)) for text in networks.remarks(name)]
+    files = {spec.name: spec.checkpoint for spec in mentors if spec.checkpoint is not None and spec.taken_as_is}
+    asked = {name: other_rule(networks.context, file) for name, file in files.items()}
+    return [*said, *(f"mentor '{name}': {text}" for name, text in asked.items() if text)]
 
 
 def _seconds(networks: Networks, mentor: Mentor, count: int) -> float:

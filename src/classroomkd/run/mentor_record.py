@@ -67,16 +67,18 @@ def load_weights(
 def other_rule(context: RunContext, file: str) -> str | None:
     """What to say of a network's file that was made with pictures brought to their size by another rule than the run's.
 
-    None where it does not say, or where no picture of the run is resized. A student's file that says its shape and no
-    rule is of a version that padded.
+    None where it does not say, or where the run's pictures had their size already, which is that of the file's. A
+    student's file that says its shape and no rule is of a version that padded.
     """
     images = context.data
-    if images.resize is None or not images.resized:
+    if images.resize is None:
         return None
     metadata = read_metadata(file)
     if "preprocessing" not in metadata:
         return None
     known = preprocessing(file, metadata["preprocessing"])
+    if not images.resized and (known.shape is None or tuple(known.shape) == tuple(images.shape)):
+        return None
     rule = known.resize or ("pad" if known.shape is not None else images.resize)
     if rule == images.resize:
         return None

@@ -19,7 +19,7 @@ from classroomkd.run.disk_space import check_space
 from classroomkd.run.diverged import Anew
 from classroomkd.run.experiment import Experiment, Outcome
 from classroomkd.run.folder import check_run, first_rank, open_run, restarted
-from classroomkd.run.looks import Budget
+from classroomkd.run.looks import Budget, of_weights
 from classroomkd.run.networks import Networks
 from classroomkd.run.opening import open_context
 from classroomkd.run.plan import forecast, plan
@@ -121,7 +121,7 @@ class Session:
         budget = Budget.of(seconds)
         networks = self._opened()
         bank_plan, sizes = check(networks)
-        for sentence in remarks(networks):
+        for sentence in (*remarks(networks), *of_weights(networks)):
             self._say("note", sentence)
         check_space(networks, bank_plan, self.out)
         budget = Budget(max(budget.end, Budget.of(LEAST).end)) if seconds is not None else budget
