@@ -107,6 +107,15 @@ def test_what_is_no_picture(given: Any, message: str, file: Path) -> None:
         ck.load_student(file)(given)
 
 
+def test_arrays_count_by_the_range_of_their_type(file: Path) -> None:
+    student = ck.load_student(file)
+    images = puppets.scenes(3, np.arange(2), image_size=48, hard=0.1).images
+    wide = images.astype(np.uint16) * 256
+    for given in (wide, torch.from_numpy(wide), wide.astype(">u2"), wide + 255):
+        assert torch.equal(student(given).probabilities, student(images).probabilities)
+    assert torch.equal(student(images > 99).probabilities, student((images > 99) * np.uint8(255)).probabilities)
+
+
 def test_boxes_are_for_persons(file: Path) -> None:
     with pytest.raises(UserError, match="takes images alone; boxes are for persons"):
         ck.load_student(file)(Image.new("RGB", (9, 9)), [[0, 0, 9, 9]])
