@@ -240,7 +240,6 @@ CASES: list[tuple[str, Callable[[], dict[str, Any]], str]] = [
     ("misspelt of the student", lambda: {"student": {"model": small(), "sampels": 9}}, "did you mean 'samples'"),
     ("twice", lambda: {"train": {"lr": 2.0}}, "'lr' is given twice, in train and as a keyword"),
     ("twice, data", lambda: {"of": {**data(), "size": 16}, "size": 32}, "'size' is given twice, in data"),
-    ("method and methods", lambda: {"methods": ["none"]}, "either method or methods"),
     ("translate", lambda: {"mentors": [ck.Mentor(Channels(), translate=lambda z: 2 * z)]}, "has translate="),
     ("weights", lambda: {"mentors": [{"model": Channels(), "weights": "w.pth"}]}, "taken as trained: 'weights'"),
     ("train", lambda: {"mentors": [{"model": Channels(), "train": {"epochs": 1}}]}, "taken as trained: 'train'"),
