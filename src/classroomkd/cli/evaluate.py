@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from classroomkd._stored import finite
-from classroomkd.cli.options import Device, PrintJson, TrustCode, Which, note_unlisted, tell
+from classroomkd.cli.options import Device, FlipTest, PrintJson, TrustCode, Which, note_unlisted, tell
 from classroomkd.errors import UserError
 
 __all__ = ["evaluate"]
@@ -32,14 +32,7 @@ def evaluate(
     ] = None,
     unreadable: Annotated[str, typer.Option(help="Images that cannot be decoded: refuse or skip.")] = "refuse",
     which: Which = "last",
-    flip_test: Annotated[
-        bool | None,
-        typer.Option(
-            "--flip-test/--no-flip-test",
-            help="Pose: the mean of a crop's and its mirror image's answers; the run's own setting by default.",
-            show_default=False,
-        ),
-    ] = None,
+    flip_test: FlipTest = None,
     official: Annotated[bool, typer.Option("--official", help="Pose: pycocotools' figures beside ours.")] = False,
     device: Device = "auto",
     trust_code: TrustCode = False,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Device",
+    "FlipTest",
     "JsonOutput",
     "JsonSummary",
     "PrintJson",
@@ -39,6 +40,14 @@ RecipeName = Annotated[str, typer.Argument(help="A recipe file, or a short name 
 StudentPath = Annotated[Path, typer.Argument(help="A run folder, a seed's folder, or a student.safetensors.")]
 Which = Annotated[str, typer.Option(help="last, best or ema.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
+FlipTest = Annotated[
+    bool | None,
+    typer.Option(
+        "--flip-test/--no-flip-test",
+        help="Pose: the mean of a crop's and its mirror image's answers; the run's own setting by default.",
+        show_default=False,
+    ),
+]
 TrustCode = Annotated[bool, typer.Option("--trust-code", help="Allow py: models and data to run.")]
 TrustModels = Annotated[bool, typer.Option("--trust-code", help="Allow py: models to run.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]

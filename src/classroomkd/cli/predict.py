@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from classroomkd.cli.options import Device, StudentPath, TrustModels, Which, note_unlisted, tell
+from classroomkd.cli.options import Device, FlipTest, StudentPath, TrustModels, Which, note_unlisted, tell
 from classroomkd.errors import UserError
 
 __all__ = ["predict"]
@@ -35,14 +35,7 @@ def predict(
     draw: Annotated[
         Path | None, typer.Option(help="Pose: a folder for the images with skeletons drawn.", show_default=False)
     ] = None,
-    flip_test: Annotated[
-        bool | None,
-        typer.Option(
-            "--flip-test/--no-flip-test",
-            help="Pose: the mean of a crop's and its mirror image's answers; the run's own setting by default.",
-            show_default=False,
-        ),
-    ] = None,
+    flip_test: FlipTest = None,
     which: Which = "last",
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,

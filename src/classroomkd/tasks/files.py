@@ -290,8 +290,9 @@ class TaskFiles(ABC):
 
         Raises:
             RunStopped: the file, or the card's lines, answer otherwise than the student.
+            UserError: a task whose cards have lines does not say how to compare them.
         """
-        raise NotImplementedError
+        raise UserError(f"the task {student.task} has lines for cards, and no compare() that tries them; add one")
 
     @abstractmethod
     def graph(self, student: Student, decode: str | None) -> Graph:
