@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from colours import Colours
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 import classroomkd as ck
 from classroomkd.errors import UserError
@@ -26,23 +25,6 @@ from classroomkd.run import workers
 from classroomkd.run.session import Session
 
 NAMES = ("red", "green", "blue")
-
-
-class Colours(Dataset[tuple[Image.Image, int]]):
-    """Three colours to tell apart."""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
-        if i >= self.n:
-            raise IndexError(i)
-        colour = [20 + (i * 7) % 30] * 3
-        colour[i % 3] = 200
-        return Image.new("RGB", (32, 32), tuple(colour)), i % 3
 
 
 class Channels(nn.Module):

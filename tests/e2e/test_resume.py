@@ -31,11 +31,16 @@ def test_another_method_under_the_same_name_is_refused(
     assert [e["method"] for e in made["entries"]] == ["none", "classroomkd"]
 
 
-def test_changed_images_are_refused(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
+def photos(folder: Path) -> None:
+    """Three classes of grey pictures."""
     for c, label in enumerate("abc"):
-        (tmp_path / "photos" / label).mkdir(parents=True)
+        (folder / label).mkdir(parents=True)
         for i in range(14):
-            Image.fromarray(np.full((32, 32, 3), 20 * c + i, np.uint8)).save(tmp_path / "photos" / label / f"{i}.png")
+            Image.fromarray(np.full((32, 32, 3), 20 * c + i, np.uint8)).save(folder / label / f"{i}.png")
+
+
+def test_changed_images_are_refused(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
+    photos(tmp_path / "photos")
     words = [w for w in quick if "options" not in w and "samples" not in w]
     own = [
         f"data=imagefolder:{tmp_path / 'photos'}",
@@ -53,10 +58,7 @@ def test_changed_images_are_refused(tmp_path: Path, quick: list[str], smoke: str
 
 
 def test_data_may_move(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
-    for c, label in enumerate("abc"):
-        (tmp_path / "photos" / label).mkdir(parents=True)
-        for i in range(14):
-            Image.fromarray(np.full((32, 32, 3), 20 * c + i, np.uint8)).save(tmp_path / "photos" / label / f"{i}.png")
+    photos(tmp_path / "photos")
     words = [w for w in quick if "options" not in w and "samples" not in w]
     words += ["mentors=[]", "method=none", "train.epochs=1", "student.samples=null", "--out", str(tmp_path / "run")]
 
