@@ -48,6 +48,7 @@ PARTS: dict[str, tuple[str, str]] = {
 MEANINGS = {"TaskSpec": {"name": f"{' or '.join(f'`{name}`' for name in TASKS)}."}}  # part -> instead of OTHERWISE
 
 SPELLED = {  # values that the schema spells out in every form, in words
+    ("DataSpec", "shard"): "text `k/n` or `null`",
     ("MentorSpec", "taught_by"): "`null` or text or list of text or mapping, see [taught_by](#taught_by)",
     ("TaughtBy", "mentors"): "text or list of text",
     ("TaughtBy", "method"): "`null` or what `method` may be, see [methods](#methods)",

@@ -56,6 +56,7 @@ CHANGES = {
     "data": (["data.options.hard=0.4"], "other data ("),
     "split": (["data.split_seed=1"], "other samples ("),
     "limit": (["data.limit=25"], "other samples ("),
+    "shard": (["data.shard=1/2"], "other samples ("),
     "student's samples": (["student.samples=20"], "another number of samples (16 there, 20 here)"),
     "form": (["bank=views=2,top=3"], "another form (fp16 (10,) there, top-3 of 10 here)"),
     "version": ([], "another version ("),

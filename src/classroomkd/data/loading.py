@@ -1,7 +1,9 @@
-"""From what the user said about images to an ``ImageSet``: open, check, limit, split, measure.
+"""From what the user said about images to an ``ImageSet``: open, check, split, limit, measure.
 
-Order of work: open the source(s); give every image its id; take the stratified ``limit``; split off what the source
-lacks (test, then val); take ``test_limit``; measure mean and standard deviation on what is left for training.
+Order of work: open the source(s); give every image its id; split off test where the source has none; take the
+``shard`` of what is left for training, then the stratified ``limit``; split off val where the source has none; take
+``test_limit``; measure mean and standard deviation on what is left for training. A part of the source's own, test or
+val, is the same for every shard.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from classroomkd.data.sources.base import Raw, Request, Source
 from classroomkd.data.sources.dataset_names import by_name, given_names
 from classroomkd.data.sources.python import dataset_source, from_returned
 from classroomkd.data.sources.table import open_source
-from classroomkd.data.spec import PARTS, RESIZE, DataSettings, parse
+from classroomkd.data.spec import PARTS, RESIZE, DataSettings, parse, refuse_shard
 from classroomkd.data.statistics import mean_std
 from classroomkd.data.subsets import compact, strata
 from classroomkd.data.targets import CLASS
@@ -46,7 +48,10 @@ def load_images(wanted: DataSettings, *, trust_code: bool = False, task: str = "
     request = _request(wanted, trust_code, reads, task)
     if wanted.source is not None or (wanted.val is None and wanted.test is None):
         opened = _open(wanted.source if wanted.source is not None else wanted.train, request)
-        return _assemble(_named(opened, wanted), wanted) if isinstance(opened, Source) else opened
+        if isinstance(opened, Source):
+            return _assemble(_named(opened, wanted), wanted)
+        refuse_shard(wanted.shard)
+        return opened
     return _assemble(_named(_together(wanted, request), wanted), wanted)
 
 
@@ -194,6 +199,20 @@ def _limited(part: Part, limit: int | None, purpose: str, *, seed: int, classes:
     return part.subset(torch.from_numpy(keep))
 
 
+def _sharded(part: Part, number: int, shards: int, *, seed: int, classes: tuple[str, ...]) -> Part:
+    target, ids = strata(part)
+    by_class = part.target_kind == CLASS
+    counts = np.bincount(target, minlength=len(classes) if by_class else 1)
+    fewest = int(counts.argmin())
+    if counts[fewest] < shards:
+        each = f" of every class; '{classes[fewest]}' has" if by_class else "; there are"
+        raise UserError(
+            f"data.shard: {shards} shards need {shards} training images{each} {counts[fewest]}. Give fewer shards, or"
+            " add images"
+        )
+    return part.subset(torch.from_numpy(split.shard(target, ids, number, shards, seed=seed)))
+
+
 def _split_off(part: Part, fraction: float, purpose: str, *, seed: int, classes: int) -> tuple[Part, Part]:
     """(what stays, what is split off): ``fraction`` of every class."""
     target, ids = strata(part)
@@ -214,12 +233,19 @@ def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
         if classes < 2:
             raise UserError(f"data: '{source.name}' has {classes} class; a classifier needs at least two")
         _check_class_sizes(train, source.classes, splits="all" in parts or "test" not in parts, notes=notes)
-    limited = partial(_limited, seed=wanted.split_seed, classes=classes)
-    chosen = split.three_parts(parts, wanted, limited, partial(_split_off, seed=wanted.split_seed, classes=classes))
+    seed = wanted.split_seed
+    chosen = split.three_parts(
+        parts,
+        wanted,
+        partial(_limited, seed=seed, classes=classes),
+        partial(_split_off, seed=seed, classes=classes),
+        partial(_sharded, seed=seed, classes=source.classes),
+    )
     for name, part in (("training", "train"), ("validation", "val"), ("test", "test")):
         if len(chosen[part]) == 0 and trained:
+            fewer = "" if wanted.shard is None else "take fewer shards (data.shard), "
             raise UserError(
-                f"data: no image is left for the {name} part of '{source.name}'; raise data.limit or add images"
+                f"data: no image is left for the {name} part of '{source.name}'; {fewer}raise data.limit or add images"
             )
     train, val, test = compact(*chosen.values())
     if (dim := dim_note({"train": train, "val": val, "test": test}, _names(source))) is not None:

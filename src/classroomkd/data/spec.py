@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -17,10 +18,14 @@ __all__ = [
     "PARTS",
     "PERSON_VIEWS",
     "RESIZE",
+    "SHARD",
     "SPATIAL_VIEWS",
     "DataSettings",
     "parse",
     "parts_problem",
+    "refuse_shard",
+    "shard_numbers",
+    "shard_problem",
 ]
 
 Check = Callable[[Any], str | None]
@@ -36,6 +41,8 @@ SPATIAL_VIEWS = {
 }
 PERSON_VIEWS = ("person", "person_mpii", "person_flip", "none")
 RESIZE = ("crop", "letterbox", "pad", "stretch")  # the first is the default; see ``geometry``
+SHARD = "^[1-9][0-9]{0,8}/[1-9][0-9]{0,8}$"
+"""The form of ``shard``, as a schema says it; that k is at most n it cannot say."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class DataSettings:
     val_fraction: float = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0
+    shard: str | None = None
     limit: int | None = None
     test_limit: int | None = None
     size: int | tuple[int, int] | None = None
@@ -114,10 +122,28 @@ def _mapping(value: Any) -> str | None:
     return None if isinstance(value, Mapping) else "must be a mapping (key: value)"
 
 
+def shard_problem(value: Any) -> str | None:
+    """What is wrong with a value of ``shard``: None (no shard) and ``k/n`` are right."""
+    if value is None:
+        return None
+    if isinstance(value, str) and re.fullmatch(SHARD, value):
+        number, shards = shard_numbers(value)
+        if number <= shards:
+            return None
+    return "must be k/n, the k-th of n equal shards, k from 1 to n (for example 1/2), or null"
+
+
+def shard_numbers(shard: str) -> tuple[int, int]:
+    """k and n of a ``shard`` that was checked."""
+    number, shards = shard.split("/")
+    return int(number), int(shards)
+
+
 _CHECKS: dict[str, Check] = {
     "val_fraction": _fraction,
     "test_fraction": _fraction,
     "split_seed": _whole(0),
+    "shard": shard_problem,
     "limit": _optional(_whole(1)),
     "test_limit": _optional(_whole(1)),
     "size": _optional(_size),
@@ -139,6 +165,19 @@ def parts_problem(given: Collection[str]) -> str | None:
     if "source" not in given and "train" not in given:
         return f"has '{min(given)}' but no 'train'; add train: SOURCE"
     return None
+
+
+def refuse_shard(shard: Any) -> None:
+    """Refuse a shard of what comes as a whole ``ImageSet``.
+
+    Raises:
+        UserError: there is one.
+    """
+    if shard is not None:
+        raise UserError(
+            f"data.shard = {shard!r}: the data are a whole ImageSet, whose parts are made already; give the shard where"
+            " they are made, and leave it out here"
+        )
 
 
 def parse(spec: Any, **keys: Any) -> DataSettings:

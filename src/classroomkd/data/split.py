@@ -2,7 +2,8 @@
 id).
 
 A sample's place in the order depends on its own id and the seed only, so a larger subset contains the smaller one up to
-rounding, and skipping an unreadable file does not reshuffle the rest. Does not import torch.
+rounding, and skipping an unreadable file does not reshuffle the rest (shards aside, which are made by rank). Does not
+import torch.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classroomkd.data import rng
-from classroomkd.data.spec import DataSettings
+from classroomkd.data.spec import DataSettings, shard_numbers
 from classroomkd.errors import UserError
 
-__all__ = ["PURPOSES", "counts_for_fraction", "counts_for_total", "stratified", "take", "three_parts"]
+__all__ = ["PURPOSES", "counts_for_fraction", "counts_for_total", "shard", "stratified", "take", "three_parts"]
 
 Samples = TypeVar("Samples")
 Ints = NDArray[np.int64]
 
-PURPOSES = {"test": 1, "val": 2, "limit": 3, "test_limit": 4, "student": 5, "mentor": 6}
+PURPOSES = {"test": 1, "val": 2, "limit": 3, "test_limit": 4, "student": 5, "mentor": 6, "shard": 7}
 """Streams that must not share an order: the val split of what a limit left is not a piece of the same queue."""
 
 
@@ -63,12 +64,27 @@ def take(target: Ints, ids: Ints, counts: Ints, *, seed: int, purpose: str) -> I
 
     ``target`` and ``ids`` are (N,); ``counts`` is (K,), each at most the number of samples of that class.
     """
+    order, rank = _ranked(target, ids, seed, purpose)
+    return np.sort(order[rank < counts[target[order]]]).astype(np.int64)
+
+
+def shard(target: Ints, ids: Ints, number: int, shards: int, *, seed: int) -> Ints:
+    """Places (ascending) of the ``number``-th (from 1) of ``shards`` equal shards.
+
+    ``target`` and ``ids`` are (N,). Within its class the sample of rank r (from 0) is of shard r mod ``shards`` + 1:
+    the shards are disjoint, together they are everything, and their counts of a class differ by at most one. A sample
+    that is missing moves those of its class behind it.
+    """
+    order, rank = _ranked(target, ids, seed, "shard")
+    return np.sort(order[rank % shards == number - 1]).astype(np.int64)
+
+
+def _ranked(target: Ints, ids: Ints, seed: int, purpose: str) -> tuple[Ints, Ints]:
+    """Places (N,) by class and, in it, by (seed, purpose, id), and the rank in its class (N,) of each."""
     key = rng.keys(seed, np.int64(PURPOSES[purpose]), ids)
     order = np.lexsort((ids, key, target))
     ordered = target[order]
-    first = np.searchsorted(ordered, np.arange(len(counts)))
-    rank = np.arange(len(target)) - first[ordered]
-    return np.sort(order[rank < counts[ordered]]).astype(np.int64)
+    return order, np.arange(len(target)) - np.searchsorted(ordered, ordered)
 
 
 def stratified(target: Ints, ids: Ints, total: int, *, seed: int, purpose: str, classes: int | None = None) -> Ints:
@@ -82,12 +98,14 @@ def three_parts(
     wanted: DataSettings,
     limited: Callable[[Samples, int | None, str], Samples],
     split_off: Callable[[Samples, float, str], tuple[Samples, Samples]],
+    sharded: Callable[[Samples, int, int], Samples],
 ) -> dict[str, Samples]:
     """Train, val and test out of ``all`` or ``train`` and what else the source has; what it lacks is split off, or
     empty where it is only scored.
 
     ``limited`` takes samples, a limit and its purpose; ``split_off`` samples, a fraction and its purpose, and gives
-    (what stays, what is split off).
+    (what stays, what is split off); ``sharded`` samples, k and n, and gives the k-th of n shards. Test is split off
+    before the shard is taken, so all shards have one test part; val after it, so it is a piece of the shard.
 
     Raises:
         UserError: a part would be split off, and its fraction is 0.
@@ -101,6 +119,8 @@ def three_parts(
         if wanted.test_fraction == 0:
             raise UserError("data.test_fraction: 0, but the source has no test part; give a fraction or data.test")
         train, test = split_off(train, wanted.test_fraction, "test")
+    if wanted.shard is not None:
+        train = sharded(train, *shard_numbers(wanted.shard))
     train = limited(train, wanted.limit, "limit")
     if val is None:
         if wanted.val_fraction == 0:

@@ -20,6 +20,8 @@ def recipe_yaml(recipe: Recipe) -> str:
     for key in ("method", "methods"):
         if data[key] is None:
             del data[key]
+    if recipe.data.shard is None:  # a recipe that has none is written as before there was the key
+        del data["data"]["shard"]
     if not recipe.task.options:
         data["task"] = recipe.task.name
     if recipe.method is not None:

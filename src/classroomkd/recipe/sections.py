@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from classroomkd._limits import MOST_SIDE
+from classroomkd.data.spec import SHARD, shard_problem
 from classroomkd.recipe.bank_spec import PATTERN
 from classroomkd.recipe.training import Count, Fraction, Listed, MentorTrain, Section, TrainSpec
 from classroomkd.tasks import DEFAULT, TASKS
@@ -65,6 +66,24 @@ _VIEWS = {
 }
 
 
+def _shard(value: Any) -> Any:
+    """A shard as it is written.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if (sentence := shard_problem(value)) is not None:
+        raise ValueError(sentence)
+    return value
+
+
+Shard = Annotated[
+    str | None,
+    BeforeValidator(_shard),
+    WithJsonSchema({"anyOf": [{"pattern": SHARD, "type": "string"}, {"type": "null"}]}),
+]
+
+
 class DataSpec(Section):
     """Where images come from and how they are split: ``source``, or ``train`` with ``val`` and ``test`` beside it."""
 
@@ -79,6 +98,11 @@ class DataSpec(Section):
         default=0.2, description="Share kept for testing, where the source has no test part."
     )
     split_seed: Seed = Field(default=0, description="Seed of the split; the same for every run that is compared.")
+    shard: Shard = Field(
+        default=None,
+        description="Of the training images, validation included, the k-th of n equal, stratified shards, k from 1; "
+        "`limit` then caps them.",
+    )
     limit: Count | None = Field(default=None, description="Stratified cap on training images, validation included.")
     test_limit: Count | None = Field(default=None, description="Stratified cap on test images.")
     size: Annotated[Side | Pair | None, Field(union_mode="left_to_right")] = Field(

@@ -111,6 +111,35 @@ def test_limits_take_whole_pictures_and_nest(tmp_path: Path) -> None:
     assert len(subset(nine.train, 3)) == 3
 
 
+def test_shards_take_whole_pictures_and_together_are_everything(tmp_path: Path) -> None:
+    source = dataset(tmp_path)
+    everything, *shards = (read(source, shard=shard) for shard in (None, "1/2", "2/2"))
+    known = []
+    for images in (everything, *shards):
+        assert images.people is not None
+        assert torch.equal(images.test.ids, everything.test.ids)
+        assert torch.equal(images.test.target, everything.test.target)
+        known.append(set(images.people.image(torch.cat([images.train.ids, images.val.ids]))))
+    assert [len(pictures) for pictures in known] == [12, 6, 6]
+    assert not known[1] & known[2]
+    assert known[1] | known[2] == known[0]
+    assert same(read(source, shard="1/1"), everything)
+    with pytest.raises(UserError, match=r"data\.shard: 13 shards need 13 training pictures .*; there are 12\. "):
+        read(source, shard="1/13")
+
+
+def test_shards_of_one_listing_have_one_test_part(tmp_path: Path) -> None:
+    dataset(tmp_path)
+    train = f"coco-keypoints:{tmp_path}/annotations/people_train.json@{tmp_path}/images"
+    everything, *shards = (load({"train": train, "shard": s, **SMALL}, task="pose") for s in (None, "1/2", "2/2"))
+    ids = [set(images.train.ids.tolist()) | set(images.val.ids.tolist()) for images in (everything, *shards)]
+    assert not ids[1] & ids[2]
+    assert ids[1] | ids[2] == ids[0]
+    for images in shards:
+        assert torch.equal(images.test.ids, everything.test.ids)
+        assert not set(images.test.ids.tolist()) & ids[0]
+
+
 def test_parts_that_live_apart_and_their_skeletons(tmp_path: Path) -> None:
     dataset(tmp_path)
     files = {

@@ -67,6 +67,14 @@ def test_it_says_what_was_left_out_but_not_what_is_inherited(load: Load) -> None
     assert data["mentors"][2]["weights"] == str(Path("r20.pth").absolute())
     assert data["cache"] == str(Path("kept").absolute())
     assert "mentor_train" not in yaml.safe_load(recipe_yaml(load("data: puppets\nstudent: convnet8\nmethod: none\n")))
+    assert "shard" not in data["data"]
+
+
+def test_a_shard_is_written_and_checked_by_the_schema_alike(load: Load) -> None:
+    sharded = load(FULL, "data.shard=2/3")
+    assert yaml.safe_load(recipe_yaml(sharded))["data"]["shard"] == "2/3"
+    Path("sharded.yaml").write_text(recipe_yaml(sharded))
+    assert load_recipe("sharded.yaml") == sharded
 
 
 def test_recipes_from_python_are_the_same_as_from_files(load: Load) -> None:
@@ -89,8 +97,12 @@ VALID: list[dict[str, Any]] = [
     {"data": "puppets", "student": "convnet8", "mentors": ["vgg8"], "methods": ["none", ["kd", {"average": {}}]]},
     {"data": "puppets", "student": "convnet8", "mentors": [{"model": "vgg8"}], "method": {"name": "kd", "weight": 1}},
     {"data": "puppets", "student": "convnet8", "method": "none", "seeds": 3, "schema": 1, "train": {"clip": None}},
+    {"data": {"source": "puppets", "shard": "2/2"}, "student": "convnet8", "method": "none"},
+    {"data": {"source": "puppets", "shard": None}, "student": "convnet8", "method": "none"},
 ]
 INVALID: list[dict[str, Any]] = [
+    {"data": {"source": "puppets", "shard": "0/2"}, "student": "convnet8", "method": "none"},
+    {"data": {"source": "puppets", "shard": 2}, "student": "convnet8", "method": "none"},
     {"data": "puppets", "student": "convnet8"},
     {"data": "puppets", "student": "convnet8", "method": "none", "methods": ["none"]},
     {"data": "puppets", "student": "convnet8", "method": "none", "epochs": 3},

@@ -1,9 +1,10 @@
 """``load`` for persons: from opened annotations to an ``ImageSet`` of crops.
 
 Order of work: check what was read; give every annotation its id; leave out what cannot be cropped, counted in notes;
-take ``limit``; split off what the source lacks (test, then val); take ``test_limit``; cut the canvases. Limits and
-splits take whole pictures, by a hash of (seed, purpose, the picture's id): a picture's people stay together, so a part
-can be scored by COCO's rules, which see everybody in a picture.
+split off test where the source has none; take the ``shard`` of what is left for training, then ``limit``; split off
+val where the source has none; take ``test_limit``; cut the canvases. Shards, limits and splits take whole pictures, by
+a hash of (seed, purpose, the picture's id): a picture's people stay together, so a part can be scored by COCO's rules,
+which see everybody in a picture.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from classroomkd.data.keypoints.files import CropPixels, Files, Job, cut_all, lo
 from classroomkd.data.keypoints.fitting import UNFIT, note_fit, note_size
 from classroomkd.data.keypoints.options import PersonOptions, metric_for, person_options
 from classroomkd.data.keypoints.people import Ints, People, join
-from classroomkd.data.keypoints.selections import Selection, limited, selections_of, split_off
+from classroomkd.data.keypoints.selections import Selection, limited, selections_of, sharded, split_off
 from classroomkd.data.keypoints.skeleton_union import widened
 from classroomkd.data.sources.base import Request
 from classroomkd.data.sources.table import open_source
-from classroomkd.data.spec import IMAGE_VIEWS, PARTS, PERSON_VIEWS, DataSettings
+from classroomkd.data.spec import IMAGE_VIEWS, PARTS, PERSON_VIEWS, DataSettings, refuse_shard
 from classroomkd.data.statistics import mean_std
 from classroomkd.data.targets import KEYPOINTS
 from classroomkd.data.views.keypoints import PRESETS
@@ -63,6 +64,7 @@ def load_people(wanted: DataSettings, *, trust_code: bool = False, task: str = "
     )
     opened = _open(wanted, request)
     if isinstance(opened, ImageSet):
+        refuse_shard(wanted.shard)
         return opened
     size = wanted.size if isinstance(wanted.size, tuple) else (wanted.size,) * 2 if wanted.size else opened.size
     return _assemble(opened, wanted, options, Canvas((size[0], size[-1]), options.canvas))
@@ -124,7 +126,9 @@ def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions
     if isinstance(wanted.size, tuple):
         note_size(first, canvas.size, notes)
     seed = wanted.split_seed
-    chosen = split.three_parts(selections, wanted, partial(limited, seed=seed), partial(split_off, seed=seed))
+    chosen = split.three_parts(
+        selections, wanted, partial(limited, seed=seed), partial(split_off, seed=seed), partial(sharded, seed=seed)
+    )
     pixels, chosen = _cut(chosen, canvas, options, wanted, notes)
     for name, part in (("training", "train"), ("validation", "val"), ("test", "test")):
         if len(chosen[part]) == 0 and wanted.splits(selections):
@@ -133,6 +137,7 @@ def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions
             raise UserError(
                 f"data: no person is left for the {name} part of '{source.name}'"
                 + (f" ({'; '.join(skipped)}); mend these, or " if skipped else "; ")
+                + ("" if wanted.shard is None else "take fewer shards (data.shard), ")
                 + "raise data.limit or add some"
             )
     people = replace(_people(chosen, selections, canvas, options), category=source.category)

@@ -1,4 +1,4 @@
-"""The samples of a part before their canvases are cut: what can be cropped, limits, and splits by whole pictures."""
+"""The samples of a part before their canvases are cut: what can be cropped; limits, shards, splits by picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from classroomkd.data.keypoints.people import Floats, Ints, Persons, Picture
 from classroomkd.data.keypoints.placing import reason
 from classroomkd.errors import UserError
 
-__all__ = ["Selection", "limited", "selections_of", "split_off"]
+__all__ = ["Selection", "limited", "selections_of", "sharded", "split_off"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +152,26 @@ def limited(selection: Selection, limit: int | None, purpose: str, *, seed: int)
         return selection
     order = _order(selection, purpose, seed)
     counts = np.bincount(selection.persons.picture, minlength=len(selection.pictures))[order].cumsum()
-    chosen = order[: max(1, int((counts <= limit).sum()), int(np.argmax(counts > 0)) + 1)]
+    return _only(selection, order[: max(1, int((counts <= limit).sum()), int(np.argmax(counts > 0)) + 1)])
+
+
+def sharded(selection: Selection, number: int, shards: int, *, seed: int) -> Selection:
+    """The ``number``-th (from 1) of ``shards`` shards: the picture of rank r (from 0) is of shard r mod ``shards`` + 1.
+
+    Raises:
+        UserError: fewer pictures than shards.
+    """
+    order = _order(selection, "shard", seed)
+    if len(order) < shards:
+        raise UserError(
+            f"data.shard: {shards} shards need {shards} training pictures with persons; there are {len(order)}. Give"
+            " fewer shards, or add pictures"
+        )
+    return _only(selection, order[number - 1 :: shards])
+
+
+def _only(selection: Selection, chosen: Ints) -> Selection:
+    """What is annotated in the pictures ``chosen``, and the bare ones among them."""
     selection = selection.take(np.isin(selection.persons.picture, chosen))
     return replace(selection, bare=np.intersect1d(selection.bare, chosen))
 
