@@ -172,6 +172,7 @@ def grade(
     normalise: Normalise | None = "native",
     mentoring: bool = True,
     fixed_temperature: float | None = None,
+    floor: float = 1.0,
     supervised_weight: Literal["credibility", "one"] | None = None,
     reduce: Reduce | None = None,
     **old: Any,
@@ -196,6 +197,7 @@ def grade(
         mentoring: False replaces the gap's temperature by ``fixed_temperature``.
         fixed_temperature: None = 4 (``sample``), 1 (``batch``), 1 + 0.1 tau (``rank``). With ``rank``, whose
             strength is (T - 1)², a temperature of 1 (or ``tau=0``) distils nothing.
+        floor: the least temperature of mentoring.
         supervised_weight: what multiplies the student's own loss: its credibility (None too) or one.
         reduce: sums a tensor over ranks, so that batch scores do not depend on the number of machines.
         old: ``strict``, which ``gate`` says now; ``gate=True`` and ``gate=False`` are read for one more version too.
@@ -230,7 +232,7 @@ def grade(
 
     if mentoring:
         temperature = 1.0 + tau * stand.gap.to(dtype).expand(shape)
-        temperature = torch.where(known, temperature, 1.0)
+        temperature = torch.where(known, temperature, 1.0).clamp_min(floor)
     else:
         fixed = spec.fixed(tau) if fixed_temperature is None else fixed_temperature
         temperature = torch.full(shape, fixed, dtype=dtype, device=known.device)

@@ -40,7 +40,7 @@ from classroomkd.functional.bound import restraint
 from classroomkd.functional.classroom import Gate, Normalise, Rule, gate_of
 from classroomkd.methods.pieces.credibility import Credibility
 from classroomkd.methods.pieces.divergences import KL
-from classroomkd.methods.pieces.graded import ON_TASK, TAU, Graded, NonNegative, Positive
+from classroomkd.methods.pieces.graded import ON_TASK, TAU, AtLeastOne, Graded, NonNegative, Positive
 
 __all__ = ["ClassroomKD"]
 
@@ -60,6 +60,7 @@ class ClassroomKD(Method):
         mentoring: adaptive temperature on or off.
         fixed_temperature: the temperature when mentoring is off; None = the rule's own. With ``rank``, whose factor is
             (T - 1)², a temperature of 1 (or ``tau: 0``) distils nothing.
+        floor: the least temperature of mentoring.
         supervised: what multiplies the student's own loss, its ``credibility`` or ``one``; None = the rule's own.
         weight: factor of the distilled term.
         supervised_weight: factor of the supervised term.
@@ -89,6 +90,7 @@ class ClassroomKD(Method):
         normalise: Normalise = "native",
         mentoring: bool = True,
         fixed_temperature: Positive | None = None,
+        floor: AtLeastOne = 1.0,
         supervised: Literal["credibility", "one"] | None = None,
         weight: NonNegative = 1.0,
         supervised_weight: NonNegative = 1.0,
@@ -104,6 +106,7 @@ class ClassroomKD(Method):
             normalise=normalise,
             mentoring=mentoring,
             fixed_temperature=fixed_temperature,
+            floor=floor,
             bound=bound,
             credibility=credibility,
         )

@@ -21,10 +21,11 @@ from classroomkd.methods.pieces.divergences import Divergence
 from classroomkd.methods.pieces.units import partly, silenced
 from classroomkd.methods.pieces.weightings import Weighed, Weighting
 
-__all__ = ["ON_TASK", "TAU", "Graded", "NonNegative", "Positive"]
+__all__ = ["ON_TASK", "TAU", "AtLeastOne", "Graded", "NonNegative", "Positive"]
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+AtLeastOne = Annotated[float, Field(ge=1)]
 TAU = 12.0
 ON_TASK: Mapping[str, Mapping[str, float]] = {"pose": {"tau": 1.0, "fixed_temperature": 1.0}}  # but for ``rank``
 
@@ -41,6 +42,7 @@ class Graded(Weighting):
         normalise: ``native`` leaves the weights, ``unit`` makes them sum to 1 over the active mentors.
         mentoring: whether the gap sets the temperature.
         fixed_temperature: the temperature without mentoring; None = the rule's own, 1 on pose (not ``rank``).
+        floor: the least temperature of mentoring.
         bound: see :class:`Weighting`; None = the rule's own.
         credibility: ``train``, ``calibrated`` or ``held_out``.
     """
@@ -57,12 +59,14 @@ class Graded(Weighting):
         normalise: Normalise = "native",
         mentoring: bool = True,
         fixed_temperature: Positive | None = None,
+        floor: AtLeastOne = 1.0,
         bound: NonNegative | None = None,
         credibility: Credibility = "train",
     ) -> None:
         super().__init__()
         self.rule: Rule = rule
         self.tau, self.soft, self.mentoring, self.fixed_temperature = tau, soft, mentoring, fixed_temperature
+        self.floor = floor
         self.gate, self.normalise, self.credibility = gate_of(gate, soft), normalise, credibility
         self.bound = bound_of(rule, bound)
         self.whole_batch, self.calibration = rule != "sample", credibility != "train"
@@ -107,6 +111,7 @@ class Graded(Weighting):
             normalise=self.normalise,
             mentoring=self.mentoring,
             fixed_temperature=self.fixed_temperature,
+            floor=self.floor,
             supervised_weight=supervised,
             reduce=lesson.reduce,
         )

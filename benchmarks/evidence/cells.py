@@ -1,0 +1,165 @@
+"""A cell: everything about a training but its seed; how its recipe is made, and the key of its results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import yaml
+
+from benchmarks.evidence.mentors import MENTORS
+from benchmarks.evidence.study import Arm, Mentor, Panel, Study
+from classroomkd import methods
+from classroomkd.recipe import Recipe, make_recipe, recipe_yaml
+
+__all__ = ["DRAWN", "Cell", "cell_of", "mentor_cell"]
+
+DRAWN = ("puppets", "digits")  # sources without a folder
+
+# What changes no result, or is named elsewhere in the key.
+OF_NO_WEIGHT = ("name", "schema", "seeds", "workers", "threads", "device", "devices", "cache", "check_mentors")
+IN_TRAIN = ("log_every", "eval_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training.
+
+    Args:
+        keys: of the recipe, without methods, mentors and seeds.
+        grid: the arm's methods.
+        mentors: who may teach, in the recipe's order.
+        changes: keys with a dot, applied last.
+    """
+
+    keys: Mapping[str, Any]
+    grid: tuple[Mapping[str, Any], ...]
+    mentors: tuple[Mentor, ...]
+    changes: Mapping[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """16 digits: of the recipe without what is at its default, the methods' options written out, their versions,
+        and the mentors' own keys."""
+        return _hash({**self._lasting, "methods": self._methods})
+
+    @cached_property
+    def base(self) -> str:
+        """The key of all but the methods: cells of one base can share a run."""
+        return _hash(self._lasting)
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """Of its methods, by name."""
+        table = methods.entries()
+        return {entry["name"]: table[entry["name"]].version for entry in self.grid}
+
+    @property
+    def label(self) -> str:
+        """What its arm is called in a run: the methods, and the key, so that another setting is another folder."""
+        return f"{'-'.join(entry['name'] for entry in self.grid)}-{self.key}"
+
+    @property
+    def named(self) -> list[dict[str, Any]]:
+        """The arm for a recipe's grid."""
+        return [{**entry, **({"label": self.label} if i == 0 else {})} for i, entry in enumerate(self.grid)]
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the key is made of, for whoever reads a file of results."""
+        return {**self._lasting, "methods": self._methods}
+
+    def recipe(
+        self,
+        folder: str,
+        weights: Callable[[Mentor], str | None] | None = None,
+        grid: list[Any] | None = None,
+        **more: Any,
+    ) -> Recipe:
+        """A recipe with this cell, or with ``grid`` in its place.
+
+        Args:
+            folder: of the data.
+            weights: the file of a mentor; None: mentors are left to the run.
+            grid: arms of the same base.
+            more: keys on top.
+        """
+        data = dict(self.keys["data"])
+        if data["source"] not in DRAWN:
+            data["source"] = f"{data['source']}:{folder}"
+        mentors = [_taught(m, None if weights is None else weights(m)) for m in self.mentors]
+        tree = {**self.keys, "data": data, "mentors": mentors, "methods": grid or [self.named], **more}
+        return make_recipe(tree, [f"{key}={json.dumps(value)}" for key, value in self.changes.items()])
+
+    @cached_property
+    def _lasting(self) -> dict[str, Any]:
+        recipe = self.recipe(".", grid=[[{"name": "none"}]])
+        every = yaml.safe_load(recipe_yaml(recipe))
+        plain = yaml.safe_load(recipe_yaml(make_recipe({"data": "puppets", "student": "resnet8", "method": "none"})))
+        kept = _differing(every, plain, OF_NO_WEIGHT)
+        kept["data"]["source"] = self.keys["data"]["source"]
+        kept["train"] = {key: v for key, v in kept.get("train", {}).items() if key not in IN_TRAIN}
+        mentors = [_known(mentor) for mentor in self.mentors]
+        kept.pop("mentors", None), kept.pop("mentor_train", None)
+        return {**kept, **({"mentors": mentors} if mentors else {})}
+
+    @property
+    def _methods(self) -> list[list[Any]]:
+        task = str(self.keys.get("task", "classification"))
+        return [
+            [
+                entry["name"],
+                {**methods.defaults(entry["name"], task), **{k: v for k, v in entry.items() if k != "name"}},
+                version,
+            ]
+            for entry, version in zip(self.grid, self.versions.values(), strict=True)
+        ]
+
+
+def cell_of(study: Study, panel: Panel, arm: Arm, **more: Any) -> Cell:
+    """The cell of an arm in a panel; ``more`` are keys with a dot on top. Whoever is alone has no mentors."""
+    keys = {**study.recipe, "data": dict(study.data), "student": study.student, "train": dict(study.train)}
+    names = () if arm.alone else arm.mentors or panel.mentors or study.mentors
+    changes = {**panel.changes, **arm.changes, **more}
+    if arm.alone:
+        changes.pop("bank", None), keys.pop("bank", None)
+    return Cell(keys, arm.grid, tuple(MENTORS[name] for name in names), changes)
+
+
+def mentor_cell(mentor: Mentor) -> Cell:
+    """How a mentor is trained: as a student alone."""
+    keys = {"data": mentor.data, "student": mentor.model, "train": mentor.train}
+    return Cell(keys, ({"name": "none"},), (), {})
+
+
+def _taught(mentor: Mentor, weights: str | None) -> dict[str, Any]:
+    """A mentor in a recipe."""
+    made: dict[str, Any] = {"name": mentor.name, "model": mentor.model}
+    if mentor.taught_by:
+        return {**made, "taught_by": mentor.taught_by, "train": dict(mentor.train)}
+    return made if weights is None else {**made, "weights": weights}
+
+
+def _known(mentor: Mentor) -> dict[str, Any]:
+    """What of a mentor makes a key."""
+    own = {"taught_by": mentor.taught_by, "train": mentor.train} if mentor.taught_by else {"key": mentor_cell(mentor).key}
+    return {"name": mentor.name, "model": mentor.model, **own, **({"shuffled": True} if mentor.shuffled else {})}
+
+
+def _differing(tree: Mapping[str, Any], plain: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What of a tree is not as in ``plain``."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key in without or (key in plain and plain[key] == value) or key in ("method", "methods"):
+            continue
+        other = plain.get(key)
+        found[key] = _differing(value, other) if isinstance(value, dict) and isinstance(other, dict) else value
+    return found
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]

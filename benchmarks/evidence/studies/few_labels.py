@@ -1,0 +1,25 @@
+"""Few labels: the student has a tenth of the images, or a thirtieth; its mentors have seen them all."""
+
+from benchmarks.evidence.arms import EVERY
+from benchmarks.evidence.mentors import CIFAR, SGD
+from benchmarks.evidence.study import Panel, Study
+
+STUDY = Study(
+    title="Few labels",
+    answers="What are mentors worth to a student that has few labels, and which method makes most of them?",
+    data=CIFAR,
+    student={"model": "convnet8"},
+    mentors=("resnet20", "wrn_16_1", "vgg8"),
+    arms=EVERY,
+    train={**SGD, "epochs": 200, "eval_every": 10, "checkpoint_every": 50, "log_every": 1000},
+    panels=(
+        Panel("convnet8-900", "convnet8, 900 labels (10 %)", {"student.samples": 900}),
+        Panel("resnet8-900", "resnet8, 900 labels (10 %)", {"student.samples": 900, "student.model": "resnet8"},
+              tuned="convnet8-900"),
+        Panel("convnet8-300", "convnet8, 300 labels (3 %)", {"student.samples": 300}, tuned="convnet8-900"),
+        Panel("resnet8-300", "resnet8, 300 labels (3 %)", {"student.samples": 300, "student.model": "resnet8"},
+              tuned="convnet8-900"),
+    ),
+    recipe={"bank": "views=16", "mentor_precision": "fp32"},
+    order=20,
+)  # fmt: skip

@@ -1,0 +1,59 @@
+"""The default of ClassroomKD's ``sample`` rule: one that is good with few labels and on new pictures alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.evidence.arms import ALONE, arm
+from benchmarks.evidence.mentors import CIFAR, SGD
+from benchmarks.evidence.study import Panel, Study
+
+
+def rule(label: str, **options: Any) -> Any:
+    return arm("classroomkd", "", label=label, **options)
+
+
+ONE = {"normalise": "unit", "supervised": "one"}
+NEW = {"data.shard": "2/2", "train.epochs": 80}
+FEW = {"student.samples": 900, "train.epochs": 200, "train.eval_every": 10, "bank": "views=16"}
+GOOD, BAD = ("resnet20", "wrn_16_1", "vgg8"), ("resnet20", "vgg8", "shuffled")
+
+
+def _half(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{name}-half" for name in names)
+
+
+STUDY = Study(
+    title="ClassroomKD's default",
+    answers="Which temperature, scale of weights and part of the label make `rule: sample` good with few labels and on "
+    "new pictures alike, with a bad mentor among the good?",
+    data=CIFAR,
+    student={"model": "convnet8"},
+    mentors=GOOD,
+    arms=(
+        ALONE,
+        arm("average", ""),
+        rule("version 2"),
+        rule("unit, one, tau 12", **ONE),
+        rule("unit, one, tau 3", **ONE, tau=3),
+        rule("unit, one, tau 12, floor 2", **ONE, floor=2),
+        rule("unit, one, tau 12, floor 4", **ONE, floor=4),
+        rule("unit, one, T 4", **ONE, mentoring=False, fixed_temperature=4),
+        rule("native, one, floor 4", supervised="one", floor=4),
+        rule("unit, credibility, floor 4", normalise="unit", supervised="credibility", floor=4),
+        rule("native, credibility, floor 4", floor=4),
+        rule("unit, one, floor 4, no gate", **ONE, floor=4, gate="none"),
+    ),
+    train={**SGD, "epochs": 80, "eval_every": 4, "checkpoint_every": 20, "log_every": 1000},
+    panels=(
+        Panel("few", "convnet8, 900 labels", FEW, curve=()),
+        Panel("few-bad", "convnet8, 900 labels, one of three mentors shuffled", FEW, BAD, curve=()),
+        Panel("new", "convnet8, new pictures", NEW, _half(GOOD), curve=()),
+        Panel("new-bad", "convnet8, new pictures, one of three mentors shuffled", NEW, _half(BAD), curve=()),
+        Panel("few-resnet8", "resnet8, 900 labels", {**FEW, "student.model": "resnet8"}, curve=()),
+    ),
+    tune=None,
+    seeds=(0, 1, 2, 3, 4),
+    recipe={"bank": "views=8", "mentor_precision": "fp32"},
+    order=10,
+)
