@@ -71,12 +71,13 @@ def take(target: Ints, ids: Ints, counts: Ints, *, seed: int, purpose: str) -> I
 def shard(target: Ints, ids: Ints, number: int, shards: int, *, seed: int) -> Ints:
     """Places (ascending) of the ``number``-th (from 1) of ``shards`` equal shards.
 
-    ``target`` and ``ids`` are (N,). Within its class the sample of rank r (from 0) is of shard r mod ``shards`` + 1:
+    ``target`` and ``ids`` are (N,). Of a class of n samples that of rank r (from 0) is of shard r · ``shards`` // n + 1:
     the shards are disjoint, together they are everything, and their counts of a class differ by at most one. A sample
-    that is missing moves those of its class behind it.
+    that is missing moves at most one of its class from each shard into the next or the one before.
     """
     order, rank = _ranked(target, ids, seed, "shard")
-    return np.sort(order[rank % shards == number - 1]).astype(np.int64)
+    size = np.bincount(target).astype(np.int64)[target[order]]
+    return np.sort(order[rank * shards // size == number - 1]).astype(np.int64)
 
 
 def _ranked(target: Ints, ids: Ints, seed: int, purpose: str) -> tuple[Ints, Ints]:

@@ -156,7 +156,7 @@ def limited(selection: Selection, limit: int | None, purpose: str, *, seed: int)
 
 
 def sharded(selection: Selection, number: int, shards: int, *, seed: int) -> Selection:
-    """The ``number``-th (from 1) of ``shards`` shards: the picture of rank r (from 0) is of shard r mod ``shards`` + 1.
+    """The ``number``-th (from 1) of ``shards`` shards: of n pictures that of rank r is of shard r · ``shards`` // n + 1.
 
     Raises:
         UserError: fewer pictures than shards.
@@ -167,7 +167,7 @@ def sharded(selection: Selection, number: int, shards: int, *, seed: int) -> Sel
             f"data.shard: {shards} shards need {shards} training pictures with persons; there are {len(order)}. Give"
             " fewer shards, or add pictures"
         )
-    return _only(selection, order[number - 1 :: shards])
+    return _only(selection, order[np.arange(len(order)) * shards // len(order) == number - 1])
 
 
 def _only(selection: Selection, chosen: Ints) -> Selection:
