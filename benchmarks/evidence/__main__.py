@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from benchmarks.evidence.queue import ROOT, Queue
-from benchmarks.evidence.results import Store
+from benchmarks.evidence.results import HERE, Store
 from benchmarks.evidence.study import load_study, study_names
+
 from classroomkd.errors import UserError
 
 
@@ -21,12 +22,13 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
     parser.add_argument("--data", type=Path, default=os.environ.get("CLASSROOMKD_DATA"), help="or CLASSROOMKD_DATA")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "evidence", help="students, mentors, answers")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="what was found")
     given = parser.parse_args()
     try:
         names = given.studies or study_names()
         for name in names:
             load_study(name)
-        queue = Queue(Path(given.data).resolve() if given.data else None, Store(), given.out.resolve())
+        queue = Queue(Path(given.data).resolve() if given.data else None, Store(given.results), given.out.resolve())
         if given.verb == "run":
             return 0 if queue.run(names, given.minutes) else 75
         if given.verb == "status":

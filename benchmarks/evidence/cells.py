@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import Any
 
 import yaml
-
 from benchmarks.evidence.mentors import MENTORS
 from benchmarks.evidence.study import Arm, Mentor, Panel, Study
+
 from classroomkd import methods
 from classroomkd.recipe import Recipe, make_recipe, recipe_yaml
 
@@ -146,7 +146,9 @@ def _taught(mentor: Mentor, weights: str | None) -> dict[str, Any]:
 
 def _known(mentor: Mentor) -> dict[str, Any]:
     """What of a mentor makes a key."""
-    own = {"taught_by": mentor.taught_by, "train": mentor.train} if mentor.taught_by else {"key": mentor_cell(mentor).key}
+    own = (
+        {"taught_by": mentor.taught_by, "train": mentor.train} if mentor.taught_by else {"key": mentor_cell(mentor).key}
+    )
     return {"name": mentor.name, "model": mentor.model, **own, **({"shuffled": True} if mentor.shuffled else {})}
 
 

@@ -26,9 +26,7 @@ _ALL = (*_three("-half", {**CIFAR, "shard": "1/2"}, 60), *_three("", CIFAR, 40))
 
 # Of the study that only tries whether the bench works.
 _SMOKE = [
-    Mentor(
-        f"puppets-{letter}", model, {"source": "puppets", "options": {"train": 200, "test": 100}}, {"epochs": 2}
-    )
+    Mentor(f"puppets-{letter}", model, {"source": "puppets", "options": {"train": 200, "test": 100}}, {"epochs": 2})
     for letter, model in (("a", "convnet8"), ("b", "resnet8"))
 ]
 

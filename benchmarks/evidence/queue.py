@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evidence.cells import DRAWN, Cell, mentor_cell
+from benchmarks.evidence.plan import wanted
+from benchmarks.evidence.results import Store, harvested
+from benchmarks.evidence.study import Mentor, Study, load_study
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from benchmarks.evidence.cells import DRAWN, Cell, mentor_cell
-from benchmarks.evidence.plan import Wanted, wanted
-from benchmarks.evidence.results import Store, harvested
-from benchmarks.evidence.study import Mentor, Study, load_study
 from classroomkd import __version__
 from classroomkd._sums import sum_of
 from classroomkd.errors import Interrupted, RunStopped, UserError
@@ -91,7 +91,7 @@ class Queue:
             given = [mentor for mentor in batch[0].mentors if not mentor.taught_by]
             weights = {mentor.name: str(self.mentor(mentor)) for mentor in given}
             grid = [cell.named for cell in batch]
-            recipe = batch[0].recipe(self._folder(batch[0]), lambda m: weights.get(m.name), grid, **self._own(seeds))
+            recipe = batch[0].recipe(self.folder(batch[0]), lambda m: weights.get(m.name), grid, **self.own(seeds))
             self._session(name, study, batch, recipe, folder)
         except (Interrupted, KeyboardInterrupt):
             raise
@@ -123,10 +123,14 @@ class Queue:
                 spent = (time.monotonic() - begun) / 60
                 self.say(f"  [{spent:.1f} min] {label} · seed {seed}: {100 * entry['test_last']:.1f}")
 
-        session = Session(recipe, folder, notify=notify, say=lambda kind, text: kind == "warning" and self.say(text))
+        session = Session(recipe, folder, notify=notify, say=self._warn)
         outcome = session.run(resume=(folder / "recipe.yaml").exists())
         if not any(place.exists() for _, place in places.values()):
             raise RunStopped("; ".join(outcome.failures) or "nothing was trained")
+
+    def _warn(self, kind: str, text: str) -> None:
+        if kind == "warning":
+            self.say(text)
 
     def mentor(self, mentor: Mentor) -> Path:
         """The file of a mentor's weights, trained now where it is not there."""
@@ -136,14 +140,14 @@ class Queue:
         file = place / "student.safetensors"
         if not file.exists():
             self.say(f"mentor {mentor.name}: to be trained")
-            recipe = cell.recipe(self._folder(cell), **{**self._own([0]), "workers": 1})
+            recipe = cell.recipe(self.folder(cell), **{**self.own([0]), "workers": 1})
             Session(recipe, folder).run(resume=(folder / "recipe.yaml").exists())
         if self.store.missing(cell, (0,)) or self.store.students(cell)[0].get("sha256") != sum_of(file):
             about = {"mentor": mentor.model, "made_by": _machine()}
             self.store.add("mentors", cell, 0, {**harvested(place), "sha256": sum_of(file)}, about)
         return _mixed_up(file) if mentor.shuffled else file
 
-    def _own(self, seeds: Sequence[int]) -> dict[str, Any]:
+    def own(self, seeds: Sequence[int]) -> dict[str, Any]:
         """Keys that change no result."""
         return {
             "seeds": list(seeds),
@@ -154,7 +158,8 @@ class Queue:
             "check_mentors": "off",
         }
 
-    def _folder(self, cell: Cell) -> str:
+    def folder(self, cell: Cell) -> str:
+        """Where the data of a cell lie; empty for drawn ones."""
         if cell.keys["data"]["source"] in DRAWN:
             return ""
         if self.data is None:

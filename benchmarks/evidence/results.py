@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence.cells import Cell
+
 from classroomkd._files import atomic_write_text
 
-__all__ = ["Store", "harvested"]
+__all__ = ["HERE", "Store", "harvested"]
 
 HERE = Path(__file__).resolve().parent
 CURVE = 20  # places of a learning curve that are kept
@@ -98,9 +99,9 @@ def _text(content: Mapping[str, Any]) -> str:
 def harvested(folder: Path) -> dict[str, Any]:
     """What is kept of a finished student's folder."""
     entry = json.loads((folder / "entry.json").read_text())
-    kept = ("test_last", "test_best", "val_last", "val_best", "best_epoch", "seconds", "steps", "cost_ratio")
-    kept += ("gradient_ratio", "test_metrics", "not_finite", "left_out")
+    kept = {"test_last", "test_best", "val_last", "val_best", "best_epoch", "seconds", "steps", "cost_ratio"}
+    kept |= {"gradient_ratio", "test_metrics", "not_finite", "left_out"}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if line]
     curve = [[line["epoch"], round(line["accuracy"], 4)] for line in lines if line["kind"] == "val"]
     step = max(1, len(curve) // CURVE)
-    return {**{k: entry[k] for k in kept if k in entry}, "val_curve": curve[::-1][::step][::-1]}
+    return {**{k: v for k, v in entry.items() if k in kept}, "val_curve": curve[::-1][::step][::-1]}

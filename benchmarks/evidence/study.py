@@ -82,7 +82,7 @@ class Arm:
             return ({},)
         keys = self.knob.split("+")
         if self.values or self.knob in VALUES:
-            return tuple({key: value for key in keys} for value in self.values or VALUES[self.knob])
+            return tuple(dict.fromkeys(keys, value) for value in self.values or VALUES[self.knob])
         last = self.grid[-1]
         known = methods.defaults(last["name"])
         if unknown := [key for key in keys if key not in known]:

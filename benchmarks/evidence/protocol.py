@@ -1,0 +1,243 @@
+"""The protocol in code: paired differences, Holm over a table, equality within a margin, convergence, equal time.
+
+Scores are fractions; what is printed is in points. A seed is the unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+from typing import Any
+
+from benchmarks.evidence.cells import Cell, mentor_cell
+from benchmarks.evidence.plan import curve, rows
+from benchmarks.evidence.results import Store
+from benchmarks.evidence.study import Panel, Study
+
+from classroomkd.report.statistics import Difference, paired, spread, t_cdf
+
+__all__ = ["CONVERGED", "MARGIN", "Compared", "Line", "Table", "compared", "holm", "table"]
+
+MARGIN = 0.005  # within which two arms are called equal
+CONVERGED = 0.003  # what the student alone may gain from 1 to 1.5 times the epochs
+LEVEL = 0.05
+
+Scores = Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An arm against another: the paired difference, its p, Holm's p over the table, and p of being apart by more than
+    the margin (two one-sided tests)."""
+
+    difference: Difference
+    p: float | None = None
+    adjusted: float | None = None
+    apart: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """``gain`` or ``loss`` (Holm at 5 %), ``equal`` (within the margin at 5 %), else ``unclear``."""
+        if self.adjusted is not None and self.adjusted < LEVEL and self.difference.mean is not None:
+            return "gain" if self.difference.mean > 0 else "loss"
+        return "equal" if self.apart is not None and self.apart < LEVEL else "unclear"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table.
+
+    Args:
+        name: of the arm.
+        scores: of the last weights, by seed.
+        best: of the weights that were best on the validation part, by seed.
+        alone, base: against the student alone, and against the study's base arm.
+        given, paid: against the student alone for as long: mentors owned already, and mentors trained for it.
+        cost: a step over the student's alone.
+        spent: how long its training takes over the student's alone, mentors paid.
+        setting: what was chosen on the validation part.
+        failures: seeds without a student, and why.
+        versions: of its methods.
+    """
+
+    name: str
+    scores: Scores
+    best: Scores
+    cost: float | None
+    spent: float | None
+    setting: Mapping[str, Any]
+    failures: Mapping[int, str]
+    versions: Mapping[str, int]
+    alone: Compared | None = None
+    base: Compared | None = None
+    given: Difference | None = None
+    paid: Difference | None = None
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return fmean(self.scores.values())
+
+    @property
+    def sd(self) -> float | None:
+        """Over the seeds; None for one."""
+        return spread(self.scores.values()).sd
+
+
+@dataclass(frozen=True)
+class Table:
+    """A panel's lines, the best on top, and where on its curve the student alone stands.
+
+    Args:
+        curve: share of the epochs to scores by seed, 1 included.
+        gain: of the student alone from 1 to 1.5 times the epochs; None where that was not trained.
+        lacking: arms with fewer seeds than wanted, and those that are not decided yet.
+    """
+
+    lines: Sequence[Line]
+    curve: Mapping[float, Scores]
+    gain: Difference | None
+    lacking: Sequence[str]
+
+    @property
+    def converged(self) -> bool | None:
+        """None: not known."""
+        return None if self.gain is None or self.gain.mean is None else self.gain.mean < CONVERGED
+
+    def line(self, name: str) -> Line | None:
+        """The line of an arm."""
+        return next((line for line in self.lines if line.name == name), None)
+
+
+def table(name: str, study: Study, panel: Panel, store: Store) -> Table:
+    """What is known of a panel."""
+    lines, lacking = [], [arm.name for arm in study.arms]
+    first = study.arms[0].name
+    points: dict[float, Scores] = {}
+    seconds: Mapping[int, float] = {}
+    for row in rows(name, study, panel, store):
+        scores = _of(study, store.scores(row.cell))
+        if row.arm.name == first:
+            points[1.0], seconds = scores, _of(study, store.scores(row.cell, "seconds"))
+        if set(scores) == set(study.seeds):
+            lacking.remove(row.arm.name)
+        if scores:
+            lines.append(_line(study, store, row.cell, row.arm.name, scores, row.setting, seconds))
+    points |= {share: found for share, c in curve(name, study, panel, store) if (found := _of(study, store.scores(c)))}
+    points = {share: points[share] for share in sorted(points) if points[share]}
+    compared_lines = _compare(lines, first, study.base, points)
+    gain = paired(points[1.5], points[1.0]) if {1.0, 1.5} <= set(points) else None
+    return Table(sorted(compared_lines, key=lambda line: -line.mean), points, gain, lacking)
+
+
+def compared(a: Scores, b: Scores) -> Compared:
+    """Arm a less arm b, by seed; Holm's p is left for the table."""
+    difference = paired(a, b)
+    if difference.n < 2 or difference.mean is None or difference.low is None or difference.low == difference.high:
+        return Compared(difference)
+    gaps = spread(a[seed] - b[seed] for seed in set(a) & set(b))
+    assert gaps.sd is not None
+    error, df = gaps.sd / math.sqrt(gaps.n), gaps.n - 1
+    p = 2 * (1 - t_cdf(abs(difference.mean) / error, df))
+    apart = max(t_cdf((difference.mean - MARGIN) / error, df), 1 - t_cdf((difference.mean + MARGIN) / error, df))
+    return Compared(difference, p, None, apart)
+
+
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    """Holm's adjusted p in the order given; None stays None and is not counted."""
+    known = sorted((value, place) for place, value in enumerate(values) if value is not None)
+    adjusted: list[float | None] = [None] * len(values)
+    highest = 0.0
+    for rank, (value, place) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * value))
+        adjusted[place] = highest
+    return adjusted
+
+
+def _of(study: Study, scores: Scores) -> dict[int, float]:
+    """Without the seeds of the tuning."""
+    return {seed: score for seed, score in scores.items() if seed in study.seeds}
+
+
+def _line(
+    study: Study,
+    store: Store,
+    cell: Cell,
+    name: str,
+    scores: Scores,
+    setting: Mapping[str, Any],
+    seconds: Mapping[int, float],
+) -> Line:
+    students = store.students(cell)
+    costs = [entry["cost_ratio"] for entry in students.values() if "cost_ratio" in entry]
+    cost = 1.0 if not cell.mentors else median(costs) if costs else None
+    best = {seed: students[seed].get("test_best", score) for seed, score in scores.items()}
+    shown = {key.removeprefix("train."): value for key, value in setting.items() if key != "train.lr"}
+    spent = None if cost is None or not seconds else cost + _mentors_seconds(store, cell) / median(seconds.values())
+    return Line(name, scores, best, cost, spent, shown, store.failures(cell), cell.versions)
+
+
+def _mentors_seconds(store: Store, cell: Cell) -> float:
+    """Training of the mentors, and their answers to what the bank keeps: a forward pass is a third of a training's.
+
+    Counted, not measured: answers are stored once, by whichever run asks first.
+    """
+    recipe, total = cell.recipe("."), 0.0
+    kind = str(recipe.bank)
+    views = int(kind.partition("=")[2]) if kind.startswith("views=") else recipe.train.epochs
+    for mentor in cell.mentors:
+        own = mentor_cell(mentor)
+        entry = store.students(own).get(0)
+        if entry is None:
+            continue
+        batch = own.recipe(".").train.batch_size
+        shown = entry["steps"] * batch
+        asked = views * (recipe.student.samples or shown / own.recipe(".").train.epochs)
+        total += entry["seconds"] * (1 + asked / (3 * shown))
+    return total
+
+
+def _compare(lines: Sequence[Line], first: str, base: str, points: Mapping[float, Scores]) -> list[Line]:
+    """The lines against the student alone, against the base, and against the student alone in the same time."""
+    by_name = {line.name: line for line in lines}
+    alone = [compared(line.scores, by_name[first].scores) if first in by_name else None for line in lines]
+    other = [compared(line.scores, by_name[base].scores) if base in by_name else None for line in lines]
+    made = []
+    for found, name in ((alone, first), (other, base)):
+        counted = [c.p if c is not None and line.name != name else None for line, c in zip(lines, found, strict=True)]
+        made.append(
+            [
+                None if c is None or line.name == name else replace(c, adjusted=p)
+                for line, c, p in zip(lines, found, holm(counted), strict=True)
+            ]
+        )
+    return [
+        replace(
+            line,
+            alone=a,
+            base=b,
+            given=None if line.cost is None or not points else paired(line.scores, _after(points, line.cost)),
+            paid=None if line.spent is None or not points else paired(line.scores, _after(points, line.spent)),
+        )
+        for line, a, b in zip(lines, *made, strict=True)
+    ]
+
+
+def _after(points: Mapping[float, Scores], share: float) -> dict[int, float]:
+    """The student alone after that share of the epochs, by seed: along its curve over the logarithm of the epochs, and
+    never worse than after fewer, since whoever has more time need not use it."""
+    known = sorted(points)
+    seeds = set.intersection(*(set(scores) for scores in points.values()))
+    best: dict[float, Scores] = {}
+    for place in known:
+        earlier = [best[p] for p in known if p < place]
+        here = {seed: points[place][seed] for seed in seeds}
+        best[place] = max([*earlier, here], key=lambda scores: fmean(scores.values()) if scores else 0.0)
+    below = max((place for place in known if place <= share), default=known[0])
+    above = min((place for place in known if place >= share), default=known[-1])
+    if below == above or share <= below:
+        return dict(best[below])
+    part = math.log(share / below) / math.log(above / below)
+    return {seed: (1 - part) * best[below][seed] + part * best[above][seed] for seed in seeds}

@@ -1,0 +1,76 @@
+"""What is there, what is missing, and what that costs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from benchmarks.evidence.cells import cell_of
+from benchmarks.evidence.plan import wanted
+from benchmarks.evidence.queue import Queue
+from benchmarks.evidence.study import Panel, Study, load_study
+
+from classroomkd.run.session import Session
+
+__all__ = ["core_hours", "status"]
+
+BUDGET = 15.0  # seconds of a dry run
+
+
+def status(names: Sequence[str], queue: Queue) -> None:
+    """Print a line for every study."""
+    for name in names:
+        study = load_study(name)
+        decided = [(what, queue.store.missing(what.cell, what.seeds)) for what in wanted(name, study, queue.store)]
+        total = sum(_students(study, panel) for panel in study.panels)
+        there = sum(len(what.seeds) - len(missing) for what, missing in decided)
+        failed = sum(len(set(queue.store.failures(what.cell)) & set(what.seeds)) for what, _ in decided)
+        known = f" ({failed} of them could not be finished)" if failed else ""
+        hours = f"; about {core_hours(study, queue) * (1 - there / total):.1f} core-hours left" if there < total else ""
+        print(f"{name}: {there} of {total} students{known}{hours}", flush=True)
+
+
+def core_hours(study: Study, queue: Queue) -> float:
+    """What the whole study takes, its mentors aside, from a dry run of every panel."""
+    total = 0.0
+    for panel in study.panels:
+        each = _seconds(study, panel, queue)
+        total += sum(each[arm] * students for arm, students in _counts(study, panel).items())
+        total += each["none"] * sum(panel.curve) * len(study.seeds)
+    return total / 3600
+
+
+def _counts(study: Study, panel: Panel) -> Mapping[str, int]:
+    """Trainings of each arm, of the length that rows have."""
+    counts = Counter({arm.name: len(study.seeds) for arm in study.arms})
+    if study.tune is not None and not panel.tuned:
+        tried = len(study.tune.seeds)
+        counts[study.arms[0].name] += tried * len(study.tune.rates)
+        for arm in study.arms:
+            counts[arm.name] += tried * (len(arm.candidates()) if len(arm.candidates()) > 1 else 0)
+    return counts
+
+
+def _students(study: Study, panel: Panel) -> int:
+    return sum(_counts(study, panel).values()) + len(panel.curve) * len(study.seeds)
+
+
+def _seconds(study: Study, panel: Panel, queue: Queue) -> dict[str, float]:
+    """Of one training of each arm, on one core, with stored answers; of what was not measured, the median."""
+    cells = {arm.name: cell_of(study, panel, arm.set(arm.candidates()[0])) for arm in study.arms}
+    taught = [cell for cell in cells.values() if cell.mentors]
+    shared = Counter(cell.base for cell in taught).most_common(1)[0][0]
+    some = {name: cell for name, cell in cells.items() if cell.mentors and cell.base == shared}
+    first = next(iter(some.values()))
+    recipe = first.recipe(queue.folder(first), grid=[cell.named for cell in some.values()], **queue.own([0]))
+    plan = Session(recipe, queue.out / "dry").plan(BUDGET)
+    found = {name: _one(arm, plan["steps"]) for name, arm in zip(some, plan["arms"], strict=True)}
+    usual = median(found.values())
+    alone = plan["arms"][0]["floor_ms"] * plan["steps"] / 1000
+    return {name: found.get(name, usual if cell.mentors else alone) for name, cell in cells.items()} | {"none": alone}
+
+
+def _one(arm: Mapping[str, float | None], steps: int) -> float:
+    step = (arm["floor_ms"] or 0.0) * (arm["x_floor_bank"] or arm["x_floor"] or 1.0) + (arm["data_ms"] or 0.0)
+    return step * steps / 1000
