@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import yaml
@@ -95,17 +95,13 @@ class Cell:
         tree = {**self.keys, "data": data, "mentors": mentors, "methods": grid or [self.named], **more}
         return make_recipe(tree, [f"{key}={json.dumps(value)}" for key, value in self.changes.items()])
 
-    @cached_property
-    def _lasting(self) -> dict[str, Any]:
-        recipe = self.recipe(".", grid=[[{"name": "none"}]])
-        every = yaml.safe_load(recipe_yaml(recipe))
-        plain = yaml.safe_load(recipe_yaml(make_recipe({"data": "puppets", "student": "resnet8", "method": "none"})))
-        kept = _differing(every, plain, OF_NO_WEIGHT)
-        kept["data"]["source"] = self.keys["data"]["source"]
-        kept["train"] = {key: v for key, v in kept.get("train", {}).items() if key not in IN_TRAIN}
+    @property
+    def _lasting(self) -> Mapping[str, Any]:
         mentors = [_known(mentor) for mentor in self.mentors]
-        kept.pop("mentors", None), kept.pop("mentor_train", None)
-        return {**kept, **({"mentors": mentors} if mentors else {})}
+        return {
+            **_kept(json.dumps([self.keys, self.changes], sort_keys=True)),
+            **({"mentors": mentors} if mentors else {}),
+        }
 
     @property
     def _methods(self) -> list[list[Any]]:
@@ -142,6 +138,21 @@ def _taught(mentor: Mentor, weights: str | None) -> dict[str, Any]:
     if mentor.taught_by:
         return {**made, "taught_by": mentor.taught_by, "train": dict(mentor.train)}
     return made if weights is None else {**made, "weights": weights}
+
+
+@cache
+def _kept(said: str) -> Mapping[str, Any]:
+    """Of a recipe's keys and changes, as JSON, what is not at its default and changes a result."""
+    keys, changes = json.loads(said)
+    recipe = Cell(keys, ({"name": "none"},), (), changes).recipe(".", grid=["none"])
+    every = yaml.safe_load(recipe_yaml(recipe))
+    plain = yaml.safe_load(recipe_yaml(make_recipe({"data": "puppets", "student": "resnet8", "method": "none"})))
+    kept = _differing(every, plain, OF_NO_WEIGHT)
+    kept["data"]["source"] = keys["data"]["source"]
+    kept["train"] = {key: value for key, value in kept.get("train", {}).items() if key not in IN_TRAIN}
+    for key in ("mentors", "mentor_train"):
+        kept.pop(key, None)
+    return kept
 
 
 def _known(mentor: Mentor) -> dict[str, Any]:

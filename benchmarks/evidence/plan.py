@@ -83,10 +83,11 @@ def chosen(name: str, panel: Panel, arm: Arm, store: Store) -> dict[str, Any] | 
     if panel.tuned:
         other, _, place = panel.tuned.rpartition("/")
         source = other or name
-        arms = {theirs.name: theirs for theirs in load_study(source).arms}
-        if arm.name not in arms:
-            return {} if not arm.knob else None
-        return chosen(source, load_study(source).panel(place), arms[arm.name], store)
+        arms = {each.name: each for each in load_study(source).arms}
+        theirs = arms.get(arm.tuned_as or arm.name)
+        if theirs is None:
+            return None if arm.knob else {}
+        return chosen(source, load_study(source).panel(place), theirs, store)
     study = load_study(name)
     if study.tune is None:
         return {}

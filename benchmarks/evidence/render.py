@@ -66,6 +66,8 @@ def rendered(store: Store | None = None) -> dict[Path, str]:
                 if drawn is not None:
                     files[HERE / "figures" / f"{name}-{panel.name}.svg"] = drawn
                 lines += list(_section(name, study, panel, found[panel.name], store))
+        if study.summary is not None:
+            lines += [*study.summary(found), ""]
     files[HERE / "RESULTS.md"] = "\n".join(lines).rstrip() + "\n"
     files[HERE / "results.csv"] = _every_student(store)
     return files | marks.filled(ROOT, tables)

@@ -57,6 +57,7 @@ class Arm:
         values: its candidates; empty: those of ``VALUES``, or ``FACTORS`` times the default.
         changes: keys of the recipe with a dot that this arm has of its own.
         mentors: names of the mentors it takes; None: the study's.
+        tuned_as: the arm whose choice it takes over, in a panel that takes over its choices; empty: its own name.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Arm:
     values: tuple[Any, ...] = ()
     changes: Options = field(default_factory=dict)
     mentors: tuple[str, ...] | None = None
+    tuned_as: str = ""
 
     @property
     def alone(self) -> bool:
@@ -133,6 +135,7 @@ class Tune:
 
 
 Judge = Callable[[Path, Any], Mapping[str, Any]]
+Summary = Callable[[Mapping[str, Any]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class Study:
         recipe: more keys of the recipe.
         base: the arm that others are compared with beside the student alone; empty: none.
         judge: more scores of a finished student, from its folder and recipe.
-        after: other studies that come first.
+        summary: paragraphs under the study's tables, from the tables by panel.
         order: its place in the queue; smaller is sooner.
     """
 
@@ -170,6 +173,7 @@ class Study:
     recipe: Options = field(default_factory=dict)
     base: str = "average"
     judge: Judge | None = None
+    summary: Summary | None = None
     order: int = 100
 
     def panel(self, name: str) -> Panel:
