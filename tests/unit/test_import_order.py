@@ -35,6 +35,7 @@ FLOORS = (
     ("export",),
     ("report",),
     (  # students of a task in their files, and what the verbs do with them
+        "tasks.requests",
         "tasks.files",
         "tasks.inspection",
         "tasks.classification.card",

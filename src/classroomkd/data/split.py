@@ -71,9 +71,10 @@ def take(target: Ints, ids: Ints, counts: Ints, *, seed: int, purpose: str) -> I
 def shard(target: Ints, ids: Ints, number: int, shards: int, *, seed: int) -> Ints:
     """Places (ascending) of the ``number``-th (from 1) of ``shards`` equal shards.
 
-    ``target`` and ``ids`` are (N,). Of a class of n samples that of rank r (from 0) is of shard r · ``shards`` // n + 1:
-    the shards are disjoint, together they are everything, and their counts of a class differ by at most one. A sample
-    that is missing moves at most one of its class from each shard into the next or the one before.
+    ``target`` and ``ids`` are (N,). Of a class of n samples the one of rank r (from 0) is of shard
+    r · ``shards`` // n + 1:
+    the shards are disjoint, together they are everything, and their counts of a class differ by at most one. A
+    sample that is missing moves at most one of its class from each shard into the next or the one before.
     """
     order, rank = _ranked(target, ids, seed, "shard")
     size = np.bincount(target).astype(np.int64)[target[order]]
