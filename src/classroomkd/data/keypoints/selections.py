@@ -156,7 +156,7 @@ def limited(selection: Selection, limit: int | None, purpose: str, *, seed: int)
 
 
 def sharded(selection: Selection, number: int, shards: int, *, seed: int) -> Selection:
-    """The ``number``-th (from 1) of ``shards`` shards: of n pictures that of rank r is of shard r · ``shards`` // n + 1.
+    """The ``number``-th (from 1) of ``shards``: of n pictures the one of rank r is of shard r · ``shards`` // n + 1.
 
     Raises:
         UserError: fewer pictures than shards.
