@@ -110,9 +110,9 @@ class Cell:
             [
                 entry["name"],
                 {**methods.defaults(entry["name"], task), **{k: v for k, v in entry.items() if k != "name"}},
-                version,
+                self.versions[entry["name"]],
             ]
-            for entry, version in zip(self.grid, self.versions.values(), strict=True)
+            for entry in self.grid
         ]
 
 
@@ -148,7 +148,7 @@ def _kept(said: str) -> Mapping[str, Any]:
     every = yaml.safe_load(recipe_yaml(recipe))
     plain = yaml.safe_load(recipe_yaml(make_recipe({"data": "puppets", "student": "resnet8", "method": "none"})))
     kept = _differing(every, plain, OF_NO_WEIGHT)
-    kept["data"]["source"] = keys["data"]["source"]
+    kept["data"] = {**kept.get("data", {}), "source": keys["data"]["source"]}
     kept["train"] = {key: value for key, value in kept.get("train", {}).items() if key not in IN_TRAIN}
     for key in ("mentors", "mentor_train"):
         kept.pop(key, None)
@@ -157,9 +157,11 @@ def _kept(said: str) -> Mapping[str, Any]:
 
 def _known(mentor: Mentor) -> dict[str, Any]:
     """What of a mentor makes a key."""
-    own = (
-        {"taught_by": mentor.taught_by, "train": mentor.train} if mentor.taught_by else {"key": mentor_cell(mentor).key}
-    )
+    if mentor.taught_by:
+        method = ["kd", methods.defaults("kd"), methods.entries()["kd"].version]  # a recipe's default for one teacher
+        own = {"taught_by": mentor.taught_by, "train": mentor.train, "method": method}
+    else:
+        own = {"key": mentor_cell(mentor).key}
     return {"name": mentor.name, "model": mentor.model, **own, **({"shuffled": True} if mentor.shuffled else {})}
 
 
