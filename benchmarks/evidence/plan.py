@@ -10,6 +10,8 @@ from benchmarks.evidence.cells import Cell, cell_of
 from benchmarks.evidence.results import Store
 from benchmarks.evidence.study import Arm, Panel, Study, load_study
 
+from classroomkd.errors import UserError
+
 __all__ = ["Row", "Wanted", "chosen", "curve", "rows", "wanted"]
 
 
@@ -78,16 +80,16 @@ def chosen(name: str, panel: Panel, arm: Arm, store: Store) -> dict[str, Any] | 
     """The candidate that is best on the validation part, with the rate; None where that is not known yet.
 
     Raises:
-        UserError: the panel takes its choices from one that does not exist.
+        UserError: the panel takes its choices from one that does not exist, or that does not have the arm.
     """
     if panel.tuned:
         other, _, place = panel.tuned.rpartition("/")
         source = other or name
         arms = {each.name: each for each in load_study(source).arms}
-        theirs = arms.get(arm.tuned_as or arm.name)
-        if theirs is None:
-            return None if arm.knob else {}
-        return chosen(source, load_study(source).panel(place), theirs, store)
+        theirs = arm.tuned_as or arm.name
+        if theirs not in arms and arm.knob:
+            raise UserError(f"study '{name}', panel '{panel.name}': '{panel.tuned}' has no arm '{theirs}'")
+        return chosen(source, load_study(source).panel(place), arms.get(theirs, arm), store)
     study = load_study(name)
     if study.tune is None:
         return {}

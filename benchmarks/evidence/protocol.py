@@ -176,7 +176,8 @@ def _line(
     best = {seed: students[seed].get("test_best", score) for seed, score in scores.items()}
     shown = {key.removeprefix("train."): value for key, value in setting.items() if key != "train.lr"}
     spent = None if cost is None or not seconds else cost + _mentors_seconds(store, cell) / median(seconds.values())
-    return Line(name, scores, best, cost, spent, shown, store.failures(cell), cell.versions)
+    failures = {seed: why for seed, why in store.failures(cell).items() if seed in study.seeds}
+    return Line(name, scores, best, cost, spent, shown, failures, cell.versions)
 
 
 def _mentors_seconds(store: Store, cell: Cell) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.evidence import marks, plan, queue, render, status
+from benchmarks.evidence import marks, plan, queue, render, results, status
 from benchmarks.evidence.study import Study
 from toy_study import TOY
 
@@ -24,3 +24,9 @@ def studies(monkeypatch: pytest.MonkeyPatch) -> dict[str, Study]:
         monkeypatch.setattr(module, "load_study", load)
     monkeypatch.setattr(render, "study_names", lambda: list(known))
     return known
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results are written without waiting for the disk; that they are written as a whole has a test of its own."""
+    monkeypatch.setattr(results, "atomic_write_text", lambda file, text: file.write_text(text))
