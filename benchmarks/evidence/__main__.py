@@ -38,7 +38,7 @@ def main() -> int:
             return 0
         from benchmarks.evidence.render import write
 
-        write()
+        write(queue.store)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -18,11 +18,13 @@ from benchmarks.evidence.protocol import Compared, Line, Table, compared, holm
 from benchmarks.evidence.study import load_study
 from benchmarks.evidence.words import against, cost, gain, score
 
+from classroomkd import methods
 from classroomkd.errors import UserError, did_you_mean
 
 __all__ = ["filled", "pages"]
 
 MARK = re.compile(r"(<!-- evidence: (\w+) (\S+)((?: [^>]*?)?) -->)(.*?)(<!-- /evidence -->)", re.S)
+BEGUN = re.compile(r"<!-- /?evidence\b.*")
 NOTHING = "not measured yet"
 Tables = Mapping[str, Table]
 
@@ -39,22 +41,38 @@ def filled(root: Path, tables: Tables) -> dict[Path, str]:
         UserError: a mark asks for what is not there; names the page and the mark.
     """
     texts = {page: page.read_text() for page in pages(root)}
-    return {
-        page: MARK.sub(partial(_fill, tables, page.relative_to(root)), text)
-        for page, text in texts.items()
-        if "<!-- evidence: " in text
-    }
+    return {page: _page(tables, page.relative_to(root), text) for page, text in texts.items() if BEGUN.search(text)}
+
+
+def _page(tables: Tables, page: Path, text: str) -> str:
+    """A page with its marks filled. One that is written in another way, or not closed, is refused, not passed over."""
+    rest = MARK.sub(lambda found: found[5], text)
+    if (wrong := BEGUN.search(rest)) is not None:
+        raise UserError(f"{page}: {wrong[0]}: a mark is <!-- evidence: WHAT PLACE ARMS -->…<!-- /evidence -->")
+    return MARK.sub(partial(_fill, tables, page), text)
 
 
 def _fill(tables: Tables, page: Path, found: re.Match[str]) -> str:
     opening, what, place, rest, _, closing = found.groups()
     if what not in WRITERS:
         raise UserError(f"{page}: {opening}: '{what}' is not one of {', '.join(WRITERS)}")
-    arms = [word.strip() for word in rest.split(",") if word.strip()]
     try:
-        return opening + WRITERS[what](tables, place, arms) + closing
+        return opening + WRITERS[what](tables, place, _arms(place, rest)) + closing
     except UserError as error:
         raise UserError(f"{page}: {opening}: {error}") from error
+
+
+def _arms(place: str, text: str) -> list[str]:
+    """The arms named, a comma between; a study's own names may have commas, too."""
+    study, _, panel = place.partition("/")
+    known = [arm.name for arm in load_study(study).arms] if panel else []
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    found = []
+    while words:
+        length = next((n for n in range(len(words), 0, -1) if ", ".join(words[:n]) in known), 1)
+        found.append(", ".join(words[:length]))
+        words = words[length:]
+    return found
 
 
 def _table(tables: Tables, place: str, arms: Sequence[str]) -> Table:
@@ -134,6 +152,8 @@ def _decision(tables: Tables, place: str, arms: Sequence[str]) -> str:
 
 def _rows(tables: Tables, place: str, arms: Sequence[str]) -> str:
     """Every line of a method, study by study."""
+    if place not in methods.entries():
+        raise UserError(f"there is no method '{place}'{did_you_mean(place, methods.entries())}")
     made = ["| study | arm | n | test % | vs student alone | vs base | step |", "|:---|:---|---:|---:|---:|---:|---:|"]
     for key, found in tables.items():
         name, _, panel = key.partition("/")

@@ -73,9 +73,9 @@ def rendered(store: Store | None = None) -> dict[Path, str]:
     return files | marks.filled(ROOT, tables)
 
 
-def write() -> None:
+def write(store: Store | None = None) -> None:
     """Write what :func:`rendered` says, and remove plots that nobody asks for any more."""
-    files = rendered()
+    files = rendered(store)
     for old in (HERE / "figures").glob("*.svg"):
         if old not in files:
             old.unlink()
