@@ -36,7 +36,7 @@ EVERY: tuple[Arm, ...] = (
     arm("classroomkd", "tau", rule="batch", label="classroomkd batch"),
     arm("classroomkd", "tau", rule="rank", label="classroomkd rank"),
     arm("dtkd"),
-    arm("takd"),
+    Arm("takd", ({"name": "takd"},), assistants=True),
     arm("amtml"),
     arm("fitnet", "weight"),
     arm("at", "weight"),

@@ -120,6 +120,8 @@ def cell_of(study: Study, panel: Panel, arm: Arm, **more: Any) -> Cell:
     """The cell of an arm in a panel; ``more`` are keys with a dot on top. Whoever is alone has no mentors."""
     keys = {**study.recipe, "data": dict(study.data), "student": study.student, "train": dict(study.train)}
     names = () if arm.alone else arm.mentors or panel.mentors or study.mentors
+    if arm.assistants:
+        names = (*names, *(mentor.name for mentor in MENTORS.values() if mentor.taught_by in names))
     changes = {**panel.changes, **arm.changes, **more}
     if arm.alone:
         changes.pop("bank", None), keys.pop("bank", None)

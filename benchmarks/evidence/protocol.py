@@ -175,15 +175,17 @@ def _line(
     cost = 1.0 if not cell.mentors else median(costs) if costs else None
     best = {seed: students[seed].get("test_best", score) for seed, score in scores.items()}
     shown = {key.removeprefix("train."): value for key, value in setting.items() if key != "train.lr"}
-    spent = None if cost is None or not seconds else cost + _mentors_seconds(store, cell) / median(seconds.values())
+    paid = _mentors_seconds(store, cell)
+    spent = None if cost is None or paid is None or not seconds else cost + paid / median(seconds.values())
     failures = {seed: why for seed, why in store.failures(cell).items() if seed in study.seeds}
     return Line(name, scores, best, cost, spent, shown, failures, cell.versions)
 
 
-def _mentors_seconds(store: Store, cell: Cell) -> float:
+def _mentors_seconds(store: Store, cell: Cell) -> float | None:
     """Training of the mentors, and their answers to what the bank keeps: a forward pass is a third of a training's.
 
-    Counted, not measured: answers are stored once, by whichever run asks first.
+    Counted, not measured: answers are stored once, by whichever run asks first. None where it is not known what a
+    mentor took: of assistants, whom a run trains.
     """
     recipe, total = cell.recipe("."), 0.0
     kind = str(recipe.bank)
@@ -192,7 +194,7 @@ def _mentors_seconds(store: Store, cell: Cell) -> float:
         own = mentor_cell(mentor)
         entry = store.students(own).get(0)
         if entry is None:
-            continue
+            return None
         batch = own.recipe(".").train.batch_size
         shown = entry["steps"] * batch
         asked = views * (recipe.student.samples or shown / own.recipe(".").train.epochs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -57,6 +57,7 @@ class Arm:
         values: its candidates; empty: those of ``VALUES``, or ``FACTORS`` times the default.
         changes: keys of the recipe with a dot that this arm has of its own.
         mentors: names of the mentors it takes; None: the study's.
+        assistants: it takes the assistants of its mentors, too; the run trains them, on the student's data.
         tuned_as: the arm whose choice it takes over, in a panel that takes over its choices; empty: its own name.
     """
 
@@ -66,6 +67,7 @@ class Arm:
     values: tuple[Any, ...] = ()
     changes: Options = field(default_factory=dict)
     mentors: tuple[str, ...] | None = None
+    assistants: bool = False
     tuned_as: str = ""
 
     @property
@@ -92,11 +94,13 @@ class Arm:
         return tuple({key: float(f"{f * last.get(key, known[key]):g}") for key in keys} for f in FACTORS)
 
     def set(self, chosen: Options) -> Arm:
-        """This arm with a candidate in it, and nothing left to tune."""
+        """This arm with a candidate in it, and nothing left to tune; a rate of its own stays."""
         options = {key: value for key, value in chosen.items() if "." not in key}
-        changes = {key: value for key, value in chosen.items() if "." in key}
+        changes = {
+            key: v for key, v in chosen.items() if "." in key and (key, key in self.changes) != ("train.lr", True)
+        }
         entries = (*self.grid[:-1], {**self.grid[-1], **options})
-        return Arm(self.name, entries, "", (), {**self.changes, **changes}, self.mentors)
+        return replace(self, entries=entries, knob="", values=(), changes={**self.changes, **changes})
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,7 @@ def load_study(name: str) -> Study:
     Raises:
         UserError: there is no such file.
     """
-    if not (STUDIES / f"{name}.py").is_file():
+    if not name.isidentifier() or not (STUDIES / f"{name}.py").is_file():
         known = sorted(file.stem for file in STUDIES.glob("[a-z]*.py"))
         raise UserError(f"there is no study '{name}'{did_you_mean(name, known)}; there are {', '.join(known)}")
     found: Study = import_module(f"benchmarks.evidence.studies.{name}").STUDY

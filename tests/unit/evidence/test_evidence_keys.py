@@ -154,6 +154,14 @@ def test_an_assistant_is_known_by_its_training_and_by_how_it_is_taught(monkeypat
     assert key(arm) != before
 
 
+def test_an_arm_may_take_the_assistants_of_its_mentors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MENTORS, "helper", Mentor("helper", "resnet8", {}, {"epochs": 1}, taught_by="puppets-a"))
+    arm = Arm("takd", ({"name": "takd"},), assistants=True)
+    assert [mentor.name for mentor in cell_of(TOY, PANEL, arm).mentors] == ["puppets-a", "puppets-b", "helper"]
+    other = replace(PANEL, mentors=("puppets-b",))
+    assert [mentor.name for mentor in cell_of(TOY, other, arm).mentors] == ["puppets-b"]
+
+
 def test_whoever_is_alone_has_no_mentors_and_no_bank() -> None:
     cell = cell_of(TOY, PANEL, NONE)
     assert (cell.mentors, "bank" in cell.said, "mentors" in cell.said) == ((), False, False)

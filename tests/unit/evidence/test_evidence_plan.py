@@ -228,6 +228,10 @@ def test_a_candidate_is_set_in_the_last_method_or_in_the_recipe() -> None:
     made = arm.set({"weight": 3.0, "train.lr": 0.2})
     assert made.entries == ({"name": "average"}, {"name": "at", "weight": 3.0})
     assert (made.changes, made.candidates()) == ({"train.epochs": 2, "train.lr": 0.2}, ({},))
+    fast = replace(arm, changes={"train.lr": 0.3}, assistants=True, mentors=("puppets-a",), tuned_as="one")
+    assert fast.set({"weight": 3.0, "train.lr": 0.2}) == replace(
+        fast, entries=made.entries, knob="", changes={"train.lr": 0.3}
+    )
 
 
 def test_the_default_budget_is_three_of_everything() -> None:
