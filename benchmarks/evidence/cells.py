@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,6 +20,7 @@ from classroomkd.recipe import Recipe, make_recipe, recipe_yaml
 __all__ = ["DRAWN", "Cell", "cell_of", "mentor_cell"]
 
 DRAWN = ("puppets", "digits")  # sources without a folder
+NOWHERE = "."
 
 # What changes no result, or is named elsewhere in the key.
 OF_NO_WEIGHT = ("name", "schema", "seeds", "workers", "threads", "device", "devices", "cache", "check_mentors")
@@ -83,14 +85,15 @@ class Cell:
         """A recipe with this cell, or with ``grid`` in its place.
 
         Args:
-            folder: of the data.
+            folder: of all data; ``NOWHERE`` where they are not read and need not be there.
             weights: the file of a mentor; None: mentors are left to the run.
             grid: arms of the same base.
             more: keys on top.
         """
         data = dict(self.keys["data"])
-        if data["source"] not in DRAWN:
-            data["source"] = f"{data['source']}:{folder}"
+        source, _, place = data["source"].partition(":")
+        if source not in DRAWN:
+            data["source"] = f"{source}:{folder if folder == NOWHERE else Path(folder, place)}"
         mentors = [_taught(m, None if weights is None else weights(m)) for m in self.mentors]
         tree = {**self.keys, "data": data, "mentors": mentors, "methods": grid or [self.named], **more}
         return make_recipe(tree, [f"{key}={json.dumps(value)}" for key, value in self.changes.items()])
@@ -130,7 +133,7 @@ def cell_of(study: Study, panel: Panel, arm: Arm, **more: Any) -> Cell:
 
 def mentor_cell(mentor: Mentor) -> Cell:
     """How a mentor is trained: as a student alone."""
-    keys = {"data": mentor.data, "student": mentor.model, "train": mentor.train}
+    keys = {"data": mentor.data, "student": mentor.model, "train": mentor.train, **mentor.recipe}
     return Cell(keys, ({"name": "none"},), (), {})
 
 

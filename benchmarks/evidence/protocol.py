@@ -16,6 +16,7 @@ from benchmarks.evidence.plan import curve, rows
 from benchmarks.evidence.results import Store
 from benchmarks.evidence.study import Panel, Study
 
+from classroomkd.recipe.bank_spec import BankSpec
 from classroomkd.report.statistics import Difference, paired, spread, t_cdf
 
 __all__ = ["CONVERGED", "MARGIN", "Compared", "Line", "Table", "compared", "holm", "table"]
@@ -188,8 +189,8 @@ def _mentors_seconds(store: Store, cell: Cell) -> float | None:
     mentor took: of assistants, whom a run trains.
     """
     recipe, total = cell.recipe("."), 0.0
-    kind = str(recipe.bank)
-    views = int(kind.partition("=")[2]) if kind.startswith("views=") else recipe.train.epochs
+    bank = BankSpec.parse(recipe.bank)
+    views = bank.views or (0 if bank.kind == "off" else recipe.train.epochs)  # online, a step's cost has them in it
     for mentor in cell.mentors:
         own = mentor_cell(mentor)
         entry = store.students(own).get(0)

@@ -143,6 +143,6 @@ def _every_student(store: Store) -> str:
         versions = "+".join(str(entry[2]) for entry in recipe["methods"])
         for seed, e in content["students"].items():
             model = recipe.get("student", {}).get("model", "")
-            figures = [e["test_last"], e["test_best"], e["val_last"], e["seconds"]]
+            figures = [e.get(of, "") for of in ("test_last", "test_best", "val_last", "seconds")]
             out.writerow([study, key, model, methods, versions, seed, *figures])
     return text.getvalue()

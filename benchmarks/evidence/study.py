@@ -35,6 +35,7 @@ class Mentor:
         data, train: of the recipe it is trained by, as a student alone.
         shuffled: its classes are named in another order than it learned them: sure of itself, and wrong.
         taught_by: the mentor it is an assistant of; the run trains it then, as ``data`` and ``train`` of the study say.
+        recipe: more keys of the recipe it is trained by, such as ``task``.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Mentor:
     train: Options
     shuffled: bool = False
     taught_by: str = ""
+    recipe: Options = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ class Study:
     Args:
         title: over its section.
         answers: the question, and what would answer it which way.
-        data: the recipe's ``data:``; the source without its folder.
+        data: the recipe's ``data:``; the source without its folder, or with the place within the folder of all data
+            after a colon (``fashion-mnist:fashion-mnist``).
         student: the recipe's ``student:``.
         mentors: names in ``mentors.MENTORS``.
         arms: rows; the first is the student alone.
