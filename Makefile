@@ -5,8 +5,8 @@
 # make first-hour  docs/first-hour.md as it stands, from the built wheel in empty environments (eight minutes; installs torch)
 # make lint        ruff and mypy --strict
 # make bench       what a step, a bank and a training cost, on this machine (half an hour)
-# make bench-all   the same with the peers, torch.compile and accuracy (hours; benchmarks/README.md says what ARGS it takes)
-# make bench-methods DATA=DIR   fill what is missing of the table of methods (CIFAR-100 in DIR; hours, can be cut)
+# make bench-all   the same with the peers and torch.compile (an hour; benchmarks/README.md says what ARGS it takes)
+# make bench-evidence DATA=DIR   train what the studies of accuracy lack (real data in DIR; days, can be cut: ARGS="--minutes 60")
 # Settings: PYTHON=python3.12, VENV=.venv, TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
 PYTHON ?= python3
@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 # Several processes share the cores: waiting OpenMP threads must sleep, not spin.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-portable test-slow fuzz first-hour lint bench bench-all bench-methods clean
+.PHONY: demo test test-portable test-slow fuzz first-hour lint bench bench-all bench-evidence clean
 
 demo: $(VENV)/.core
 	$(BIN)/classroomkd demo
@@ -50,14 +50,12 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/render.py
 
 bench-all: $(VENV)/.test
-	test -z "$(DATA)" || OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy.py --data "$(DATA)"
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --compile $(if $(DATA),--data "$(DATA)") $(ARGS)
 	$(BIN)/python benchmarks/render.py
 
-bench-methods: $(VENV)/.core
-	@test -n "$(DATA)" || { echo "Where is CIFAR-100? make bench-methods DATA=DIR [ARGS='--minutes 60']"; exit 1; }
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/methods.py --data "$(DATA)" $(ARGS)
-	$(BIN)/python benchmarks/render.py
+bench-evidence: $(VENV)/.core
+	@test -n "$(DATA)" || { echo "Where are the data? make bench-evidence DATA=DIR [ARGS='--minutes 60']"; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evidence run --data "$(DATA)" $(ARGS)
 
 # torch first and alone: the constraint keeps the build that this finds (CPU or CUDA) when the rest follows.
 $(VENV)/.core: pyproject.toml constraints.txt

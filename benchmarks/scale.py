@@ -13,6 +13,7 @@ import json
 import math
 import platform
 import re
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable
@@ -21,14 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from parts.banked import EIGHT, TOPS, Banked, banked
 from scale_parts import error_of_top_k, form, memory_a_sample, row_costs, simulate
 
+from classroomkd import report
 from classroomkd.bank import Codec, Dense
 from classroomkd.run.mentor_cache import SLAB_MOST
 
 HERE = Path(__file__).parent
 RESULT, PAGE = HERE / "results" / "scale.json", HERE.parent / "docs" / "scale.md"
-STUDENTS = HERE / "results" / "accuracy.json"  # of accuracy.py
 FEWEST = 3  # students without which a setting is not shown
 WORD = 4  # bytes of a row's checksum
 RATES = (500, 2_000, 10_000)  # images a second that one machine's mentor answers
@@ -237,18 +239,34 @@ def table_of_costs(result: dict[str, Any]) -> list[str]:
 
 
 def table_of_students(result: dict[str, Any]) -> list[str]:
-    found, rows = result["students"]["rows"], []
-    for setting, row in found.items():
-        gap = result["students"]["differences"].get(f"{setting} less views=8")
-        if setting != "views=8" and (gap is None or gap["n"] < FEWEST):
-            continue
-        says = gap and f"{100 * gap['mean']:+.2f} [{100 * gap['low']:+.2f}, {100 * gap['high']:+.2f}], n = {gap['n']}"
-        outside = "–" if row.get("left_out") is None else f"{row['left_out']:.2g}"
-        stored = f"top-{setting.rpartition('=')[2]}" if "top=" in setting else "all logits"
-        rows.append([stored, outside, f"{100 * row['mean']:.2f} ± {100 * row['sd']:.2f} (n = {row['n']})", says or "–"])
-    if len(rows) == 1:
+    """Of the newest version that has students with few logits."""
+    shown = [(made, kept) for made in result["students"] if (kept := [a for a in TOPS if enough(made, a)])]
+    if not shown:
         return [f"Not measured yet: no setting has {FEWEST} students."]
-    return table("stored | probability outside, T = 1 | accuracy % | less all logits, 95 %", rows)
+    made, kept = shown[0]
+    old = [f"Measured with {made.aged}.", ""] if made.aged else []
+    head = "stored | probability outside, T = 1 | accuracy % | less all logits, 95 %"
+    return [*old, *table(head, [line_of(made, arm) for arm in (EIGHT, *kept)])]
+
+
+def enough(made: Banked, arm: str) -> bool:
+    """Whether there are students enough to be shown."""
+    return made.gap(arm, EIGHT).n >= FEWEST
+
+
+def line_of(made: Banked, arm: str) -> list[str]:
+    """A setting's cells."""
+    scores, gap = report.spread(made.scores(arm).values()), made.gap(arm, EIGHT)
+    outside = [entry["outside"] for entry in made.students[arm].values() if "outside" in entry]
+    less = [100 * value for value in (gap.mean, gap.low, gap.high) if value is not None]
+    assert scores.mean is not None
+    assert scores.sd is not None
+    return [
+        "all logits" if arm == EIGHT else arm.split()[-1],
+        f"{statistics.fmean(outside):.2g}" if outside else "–",
+        f"{100 * scores.mean:.2f} ± {100 * scores.sd:.2f} (n = {scores.n})",
+        "–" if arm == EIGHT else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*less) + f", n = {gap.n}",
+    ]
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
@@ -262,8 +280,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
 
 
 def results() -> dict[str, Any]:
-    """What the tables are made of: this program's results, and ``accuracy.py``'s."""
-    return {**json.loads(RESULT.read_text()), "students": json.loads(STUDENTS.read_text())}
+    """What the tables are made of: this program's results, and those of the study of stored answers."""
+    return {**json.loads(RESULT.read_text()), "students": banked()}
 
 
 def rendered(text: str, result: dict[str, Any]) -> str:

@@ -134,15 +134,13 @@ def _every_student(store: Store) -> str:
     """A line for every student there is."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
-    out.writerow(
-        ["study", "key", "student", "methods", "versions", "seed", "test_last", "test_best", "val_last", "seconds"]
-    )
+    scores = ["test_last", "test_best", "val_last", "unseen", "seconds"]
+    out.writerow(["study", "key", "student", "methods", "versions", "seed", *scores])
     for study, key, content in store:
         recipe = content["recipe"]
         methods = "+".join(entry[0] for entry in recipe["methods"])
         versions = "+".join(str(entry[2]) for entry in recipe["methods"])
         for seed, e in content["students"].items():
             model = recipe.get("student", {}).get("model", "")
-            figures = [e.get(of, "") for of in ("test_last", "test_best", "val_last", "seconds")]
-            out.writerow([study, key, model, methods, versions, seed, *figures])
+            out.writerow([study, key, model, methods, versions, seed, *(e.get(score, "") for score in scores)])
     return text.getvalue()

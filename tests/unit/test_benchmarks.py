@@ -1,9 +1,9 @@
-"""The benchmark of all methods: what is trained and when, rows from students, tables from rows. Nothing is trained."""
+"""The pages made from measured costs, and what is read of the study of stored answers. Nothing is trained."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,10 +14,10 @@ import torch
 
 from classroomkd import data
 from classroomkd import methods as table
-from classroomkd.recipe import load_recipe
-from classroomkd.tasks import offering
+from classroomkd.recipe import make_recipe
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+FIGURE = "at_least_accuracy_views_8_points"
 
 
 def load(name: str) -> ModuleType:
@@ -35,266 +35,140 @@ def load(name: str) -> ModuleType:
     return module
 
 
-bench_methods, render = load("methods"), load("render")
-planning = sys.modules["methods_plan"]
+render, scale = load("render"), load("scale")
+quality = load("parts/quality")
+banked = sys.modules["parts.banked"]
+cells, mentors, results, study = (
+    importlib.import_module(f"benchmarks.evidence.{name}") for name in ("cells", "mentors", "results", "study")
+)
+STORED = study.load_study("accuracy")
+ARMS = {arm.name: arm for arm in STORED.arms}
+
+
+class Desk:
+    """Results of the study of stored answers, as they are said to be."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.patch = folder, patch
+
+    def version(self, version: int) -> None:
+        """Today's version of ClassroomKD."""
+        entry = table.entries()["classroomkd"]
+        self.patch.setitem(table.entries(), "classroomkd", entry._replace(version=version))
+
+    def finish(self, arm: str, seeds: int, base: float, **more: Any) -> None:
+        """Students of an arm with today's version."""
+        store, cell = results.Store(self.folder), cells.cell_of(STORED, STORED.panels[0], ARMS[arm])
+        for seed in range(seeds):
+            entry = {"unseen": base + seed / 100 + seed % 2 / 1000, "judged_on": 9500, **more}
+            store.add("accuracy", cell, seed, entry, {})
+
+    @property
+    def told(self) -> Any:
+        """Row 12."""
+        return quality.accuracy(self.folder)
+
+    @property
+    def students(self) -> list[str]:
+        """The table of docs/scale.md."""
+        made: list[str] = scale.table_of_students({"students": banked.banked(self.folder)})
+        return made
 
 
 @pytest.fixture
-def first_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table as it was when every method had version 1."""
-    for name, entry in table.entries().items():
-        monkeypatch.setitem(table.entries(), name, entry._replace(version=1))
-
-
-def finish(out: Path, batch: Any, score: float | dict[str, float] = 0.5, cost: float = 1.0) -> None:
-    """What a run leaves of a batch's students; ``score`` of all, or by label (0.5 where it says nothing)."""
-
-    def score_of(label: str) -> float:
-        return score if isinstance(score, float) else score.get(label, 0.5)
-
-    for arm, label, options in batch.students:
-        folder = out / batch.folder / label.replace(" ", "-")
-        for seed in batch.seeds:
-            (folder / f"seed{seed}").mkdir(parents=True, exist_ok=True)
-            entry = {"test_last": score_of(label) + seed / 1000, "val_last": score_of(label), "cost_ratio": cost}
-            (folder / f"seed{seed}" / "entry.json").write_text(json.dumps(entry))
-        parts = [[e["name"], {k: v for k, v in e.items() if k != "name"}] for e in arm.spec(options, label)]
-        (folder / "arm.json").write_text(json.dumps(parts))
-
-
-def labels(batch: Any) -> list[str]:
-    return [label for _, label, _ in batch.students]
-
-
-ARMS = {arm.label: arm for arm in planning.ARMS}
-TWO = [ARMS["average"], ARMS["kd best"], ARMS["kd best matched"]]
-
-
-def test_arms_are_distinct_and_cover_the_methods() -> None:
-    assert len(ARMS) == len(planning.ARMS)
-    used = {entry["name"] for arm in planning.ARMS for entry in arm.entries} | {"none"}
-    assert used == {name for name, entry in table.METHODS.items() if "classification" in offering(entry.asks)} - {
-        "weighted"
-    }
-    assert all(label.replace(" ", "").isalnum() for label in ARMS)  # folders are found by label
-
-
-@pytest.mark.usefixtures("first_versions")
-def test_every_arm_tries_three_settings_and_is_a_recipe(tmp_path: Path) -> None:
-    bench = planning.Bench(tmp_path, quick=bench_methods.SMOKE)
-    for arm in TWO:
-        tried = arm.candidates()
-        assert len({json.dumps(c) for c in tried}) == 3
-        recipe = bench.recipe([arm.spec(c, f"{arm.label} {i}") for i, c in enumerate(tried)], *arm.changes)
-        assert [a.slug for a in recipe.arms()] == [f"{arm.label} {i}".replace(" ", "-") for i in range(3)]
-    assert ARMS["rkd"].candidates() == [{"weight": 0.1}, {"weight": 1.0}, {"weight": 10.0}]
-    with pytest.raises(Exception, match="no option 'nonsense'"):
-        planning.Arm("kd", ({"name": "kd"},), "nonsense").candidates()
-
-
-@pytest.mark.usefixtures("first_versions")
-def test_plan_tunes_first_then_goes_seed_by_seed_native_before_matched(tmp_path: Path) -> None:
-    bench, seen = planning.Bench(tmp_path), []
-    for batch in planning.plan(bench, TWO, [0, 1], epochs=6):
-        if not bench.missing(batch):
-            continue
-        seen.append((batch.folder, batch.seeds, labels(batch)))
-        finish(tmp_path, batch, cost=2.5 if "kd best 0" in labels(batch) else 1.0)
-    tries = [f"{arm} {i}" for arm in ("average", "kd best") for i in range(3)]
-    assert seen == [
-        ("tune-none-0.025", (100,), ["none"]),
-        ("tune-none-0.05", (100,), ["none"]),
-        ("tune-none-0.1", (100,), ["none"]),
-        ("none-0.025", (0, 1), ["none"]),
-        ("tune", (100,), tries),
-        ("students", (0,), ["average", "kd best"]),
-        ("students", (1,), ["average", "kd best"]),
-        ("none-0.025-epochs15", (0, 1), ["none"]),
-        ("tune", (100,), [f"kd best matched {i}" for i in range(3)]),
-        ("students", (0,), ["kd best matched"]),
-        ("students", (1,), ["kd best matched"]),
-    ]
-
-
-@pytest.mark.usefixtures("first_versions")
-def test_a_cut_plan_goes_on_where_it_was(tmp_path: Path) -> None:
-    bench = planning.Bench(tmp_path)
-    every = planning.plan(bench, TWO, [0, 1], epochs=6)
-    for _ in range(6):
-        finish(tmp_path, next(b for b in every if bench.missing(b)))
-    cut = next(b for b in every if bench.missing(b))
-    assert (cut.folder, cut.seeds, labels(cut)) == ("students", (1,), ["average", "kd best"])
-    finish(tmp_path, planning.Batch(cut.folder, cut.seeds, cut.students[:1]))
-    again = next(b for b in planning.plan(bench, TWO, [0, 1], epochs=6) if bench.missing(b))
-    assert again == cut
-    assert [label for _, label, _ in bench.missing(again)] == ["kd best"]
-
-
-@pytest.mark.usefixtures("first_versions")
-def test_the_best_candidate_is_used_and_failed_students_are_left(tmp_path: Path) -> None:
-    bench, arm = planning.Bench(tmp_path), ARMS["average"]
-    for i, score in ((0, 0.3), (2, 0.6)):
-        finish(tmp_path, planning.Batch("tune", (100,), ((arm, f"average {i}", {}),)), score)
-    (tmp_path / "failures.json").write_text(json.dumps({"tune/average 1/100": "the term 'distilled' is not finite"}))
-    batches = list(planning.plan(bench, [arm], [0], epochs=6, alone=False))
-    assert bench.chosen(arm) == 2
-    assert [bench.missing(b) for b in batches[:1]] == [[]]  # nothing of the tuning is tried again
-    assert batches[-1].students == ((arm, "average", {"temperature": 8}),)
-    assert planning.Bench(tmp_path, troubles={"average": "?"}).missing(batches[-1]) == []
-
-
-@pytest.mark.usefixtures("first_versions")
-def test_students_of_an_older_version_are_not_taken_for_todays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench, arms = planning.Bench(tmp_path), [ARMS["average"], ARMS["kd best"]]
-    for batch in planning.plan(bench, arms, [0], epochs=6):
-        finish(tmp_path, batch)
-    assert not any(bench.missing(batch) for batch in planning.plan(bench, arms, [0], epochs=6))
-    before = bench_methods.collect(bench, [0], 6, {})
-    monkeypatch.setitem(table.entries(), "kd", table.entries()["kd"]._replace(version=2))
-    lacking = next(b for b in planning.plan(bench, arms, [0], epochs=6) if bench.missing(b))
-    assert [label for _, label, _ in bench.missing(lacking)] == [f"kd best v2 {i}" for i in range(3)]
-    assert [row["arm"] for row in bench_methods.collect(bench, [0], 6, {})["rows"]][-1] == "average"
-    # Figures that were made before say so, whether they know versions or are from before there were any.
-    for row in before["rows"]:
-        for forgetful in ({}, {"versions": None}):
-            said = "\n".join(render.table([row | forgetful]))
-            assert ("(version 1 of kd, now 2)" in said) == (row["arm"] == "kd best")
-
-
-def scores(*values: float) -> dict[int, dict[str, float]]:
-    return {seed: {"test_last": value, "cost_ratio": 2.0} for seed, value in enumerate(values)}
-
-
-def test_rows_are_paired_by_seed() -> None:
-    row = bench_methods.row("kd", "native", scores(0.6, 0.7), scores(0.5, 0.61, 0.9), scores(0.65))
-    assert (row["n"], row["seeds"], row["cost_ratio"]) == (2, [0, 1], 2.0)
-    assert row["mean"] == pytest.approx(0.65)
-    assert row["vs none"][0] == pytest.approx(0.095)
-    assert row["vs none"][1] < row["vs none"][0] < row["vs none"][2]
-    assert row["vs average"] == [pytest.approx(-0.05), None, None]
-    assert row["pairs with none"] == 2
-
-
-@pytest.mark.usefixtures("first_versions")
-def test_results_and_tables_come_from_what_is_there(tmp_path: Path) -> None:
-    bench = planning.Bench(tmp_path)
-    empty = bench_methods.collect(bench, [0, 1], 6, {})
-    assert empty["rows"] == []
-    assert render.every_method(empty) == []
-    for batch in planning.plan(bench, TWO, [0, 1], epochs=6):
-        finish(tmp_path, batch, {"kd best": 0.4, "kd best matched": 0.6})
-    file = tmp_path / "students" / "kd-best" / "seed1" / "entry.json"
-    file.write_text(json.dumps({"test_last": 0.403, "val_last": 0.4, "cost_ratio": 1.25}))
-    (tmp_path / "students" / "average" / "seed1" / "entry.json").unlink()
-    found = bench_methods.collect(bench, [0, 1], 6, {"crd": "no such option"})
-    assert [(r["arm"], r["strength"], r["n"]) for r in found["rows"]] == [
-        ("none", "native", 2),
-        ("none, 6 epochs", "native", 2),
-        ("average", "native", 1),
-        ("kd best", "native", 2),
-        ("kd best", "matched", 2),
-    ]
-    assert found["rows"][3]["setting"] == {"temperature": 2}
-    text = "\n".join(render.every_method(found))
-    native, _, matched = text.partition("### Matched strength")
-    row = next(line for line in native.splitlines() if line.startswith("| kd best |"))
-    assert row.startswith("| kd best | 2 | 40.15 ± 0.21 | ▼ -9.90 [-11.17, -8.63] | -10.00 (one seed) | 1.12 | temp")
-    assert native.index("| average |") < native.index("| kd best |")  # the best on top
-    assert "Not complete (fewer than 2 seeds): average." in text
-    assert "Not trained: crd." in text
-    assert "| average | 1 |" in matched  # its native weights sum to 1
-    assert "| kd best | 2 |" in matched
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    made = Desk(tmp_path / "results", monkeypatch)
+    made.version(1)
+    return made
 
 
 def test_tables_and_pages_are_those_of_the_results() -> None:
     """``python benchmarks/render.py`` has been run since the results changed."""
     files = render.rendered()
-    assert any(file.parent.name == "methods" for file in files)
+    assert files
     for file, text in files.items():
         assert file.read_text() == text, f"{file.name}: run python benchmarks/render.py"
 
 
-@pytest.mark.usefixtures("first_versions")
-def test_a_method_s_page_gets_its_rows_once(tmp_path: Path) -> None:
-    row = {"n": 5, "mean": 0.5, "sd": 0.01, "vs none": [0.02, 0.01, 0.03], "cost_ratio": 1.5, "strength": "native"}
-    result = {"rows": [{"arm": name, **row} for name in ("kd best", "none, 9 epochs", "camkd with dist")]}
-    result |= {"student": {"model": "resnet8"}, "mentors": [1, 2], "epochs": 3, "command": "make it"}
-    (tmp_path / "methods.json").write_text(json.dumps(result))
-    joints = {"arm": "kd best", "n": 3, "PCK@0.2": row, "AP_gtbox": row, "cost_ratio": None}
-    (tmp_path / "pose.json").write_text(json.dumps(result | {"rows": [joints]}))
-    for name in ("kd", "none", "camkd", "fitnet"):
-        (tmp_path / f"{name}.md").write_text(f"# {name}\n\n## Tests\n\nnone\n")
-    for _ in range(2):
-        for file, text in render.pages(tmp_path, tmp_path).items():
-            file.write_text(text)
-    page = (tmp_path / "kd.md").read_text()
-    assert (
-        page.count("## Measured") == page.count("| kd best | native | 5 | 50.00 ± 1.00 | ▲ +2.00 [1.00, 3.00] |") == 1
-    )
-    assert page.count("| kd best | 3 | 50.00 ± 1.00 | ▲ +2.00 [1.00, 3.00] | – | 50.00 | – |") == 1
-    assert page.endswith("<!-- /rows -->\n\n## Tests\n\nnone\n")
-    assert "| none, 9 epochs |" in (tmp_path / "none.md").read_text()
-    assert "| camkd with dist |" in (tmp_path / "camkd.md").read_text()
-    assert "Measured" not in (tmp_path / "fitnet.md").read_text()
-
-
-def test_accuracy_of_the_bank_is_paired_by_seed_and_waits_for_all_seeds(tmp_path: Path) -> None:
-    bench = load("accuracy")
-    quality = sys.modules["parts.quality"] if "parts.quality" in sys.modules else load("parts/quality")
-    name = "at_least_accuracy_views_8_points"
-
-    def finish(bank: str, seeds: int, base: float) -> None:
-        for seed in range(seeds):
-            folder = tmp_path / bank / "classroomkd" / f"seed{seed}"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "entry.json").write_text("{}")
-            accuracy = base + seed / 100 + seed % 2 / 1000
-            (folder / "unseen.json").write_text(json.dumps({"accuracy": accuracy, "images": 9500}))
-
-    def told() -> Any:
-        file = tmp_path / "accuracy.json"
-        file.write_text(json.dumps(bench.collect(tmp_path, "classroomkd")))
-        return quality.accuracy(file)
-
-    assert "takes hours" in quality.accuracy(tmp_path / "nothing.json").missing[name]
-    finish("exact", 6, 0.50)
-    finish("views=8", 6, 0.51)
-    finish("off", 2, 0.49)
-    assert "not all of 14 seeds yet; less exact" in told().missing[name]
-    assert "+1.00 points" in told().missing[name]
-    finish("exact", 14, 0.50)
-    finish("views=8", 14, 0.51)
-    figure = told().figures[name]
+def test_accuracy_of_the_bank_is_paired_by_seed_and_waits_for_all_seeds(desk: Desk) -> None:
+    assert "takes hours" in desk.told.missing[FIGURE]
+    desk.finish("exact", 1, 0.50)
+    desk.finish("8 views", 1, 0.51)
+    assert "1 seeds so far, which have no interval" in desk.told.missing[FIGURE]
+    desk.finish("exact", 6, 0.50)
+    desk.finish("8 views", 6, 0.51)
+    desk.finish("online", 2, 0.49)
+    assert "not all of 14 seeds yet; less exact" in desk.told.missing[FIGURE]
+    assert "+1.00 points" in desk.told.missing[FIGURE]
+    desk.finish("exact", 14, 0.50)
+    desk.finish("8 views", 14, 0.51)
+    figure = desk.told.figures[FIGURE]
     assert figure.values[0] == pytest.approx(1.0)
     assert figure.note.startswith("less exact")
     assert figure.note.endswith("n = 14 seeds, judged on 9,500 images")
-    finish("off", 14, 0.49)
-    assert told().figures[name].note.startswith("less online: +2.00 points")
-    scale = load("scale")
+    assert "version" not in figure.note
+    desk.finish("online", 14, 0.49)
+    assert desk.told.figures[FIGURE].note.startswith("less online: +2.00 points")
+
+
+def test_what_few_logits_cost_is_shown_from_three_students_on(desk: Desk) -> None:
+    desk.finish("8 views", 14, 0.51)
     for few, shown in ((2, False), (3, True)):
-        finish("views=8,top=5", few, 0.48)
-        told()
-        rows = scale.table_of_students({"students": json.loads((tmp_path / "accuracy.json").read_text())})
-        assert ("Not measured" not in rows[0]) == shown
+        desk.finish("8 views top-5", few, 0.48, outside=0.09)
+        assert ("Not measured" not in desk.students[0]) == shown
+    rows = desk.students
     assert [row.split("|")[1].strip() for row in rows[2:]] == ["all logits", "top-5"]
+    assert "| 0.09 |" in rows[-1]
     assert "-3.00 [-3.00, -3.00], n = 3" in rows[-1]
 
 
-def test_the_settings_of_the_bank_are_told_apart() -> None:
-    assert load("accuracy").named("exact, views=8,views=8,top=5") == ["exact", "views=8", "views=8,top=5"]
+def test_figures_of_an_older_version_say_so_until_the_new_one_has_its_seeds(desk: Desk) -> None:
+    for arm, score in (("exact", 0.50), ("8 views", 0.51), ("8 views top-5", 0.48)):
+        desk.finish(arm, 14, score)
+    desk.version(2)
+    said = "version 1 of classroomkd, now 2"
+    assert f"less exact (online's views, stored) with {said}: +1.00" in desk.told.figures[FIGURE].note
+    assert desk.students[0] == f"Measured with {said}."
+    desk.finish("exact", 13, 0.60)
+    desk.finish("8 views", 14, 0.57)
+    desk.finish("8 views top-5", 2, 0.50)
+    assert said in desk.told.figures[FIGURE].note  # seeds of two versions are never paired
+    assert said in desk.students[0]
+    desk.finish("exact", 14, 0.60)
+    desk.finish("8 views top-5", 3, 0.50)
+    assert desk.told.figures[FIGURE].note.startswith("less exact (online's views, stored): -3.00 points")
+    assert "-7.00 [-7.00, -7.00], n = 3" in desk.students[-1]
 
 
-def test_accuracy_of_the_bank_is_judged_on_images_that_no_one_was_taught_on(tmp_path: Path) -> None:
-    bench = load("accuracy")
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        "data: {source: puppets, limit: 30, val_fraction: 0.2, options: {train: 80, test: 20}}\n"
-        "student: convnet4\nmentors: [{name: big, model: resnet8}]\nmethods: [average]\n"
-    )
-    test, *spare = bench.unseen(recipe)
-    taught = data.load(load_recipe(str(recipe)).data)
+def test_accuracy_of_the_bank_is_judged_on_images_that_no_one_was_taught_on() -> None:
+    spec = {"source": "puppets", "limit": 30, "val_fraction": 0.2, "options": {"train": 80, "test": 20}}
+    recipe = make_recipe({"data": spec, "student": "convnet4", "method": "none"})
+    unseen = importlib.import_module("benchmarks.evidence.studies.accuracy").unseen
+    test, *spare = unseen(recipe.data.model_dump_json())
+    taught = data.load(recipe.data)
     assert len(taught.train) + len(taught.val) == 30
     assert len(test) == 20
     found = torch.cat([part.ids for part in spare]).tolist()
     assert len(found) == len(set(found)) == 50
     assert not set(found) & set(torch.cat([taught.train.ids, taught.val.ids]).tolist())
+
+
+def test_a_place_within_the_data_is_part_of_the_key_and_where_they_lie_is_not(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    people, other = (
+        cells.Cell({"task": "pose", "data": {"source": f"coco-keypoints:{place}"}, "student": "simcc_tiny"}, (), (), {})
+        for place in ("here", "there")
+    )
+    assert people.recipe(str(tmp_path), grid=["none"]).data.source == f"coco-keypoints:{tmp_path / 'here'}"
+    assert people.said["data"]["source"] == "coco-keypoints:here"
+    assert people.key != other.key
+
+
+def test_a_mentor_is_trained_by_a_recipe_with_keys_of_its_own() -> None:
+    weak = cells.mentor_cell(mentors.MENTORS["weak-fashion"]).recipe(".")
+    assert (weak.student.model, weak.student.samples) == ("resnet8", 1000)
+    assert {cells.mentor_cell(mentors.MENTORS[name]).recipe(".").task.name for name in ("bins", "maps")} == {"pose"}
+
+
+def test_pictures_of_fashion_mnist_are_padded() -> None:
+    assert mentors.FASHION["resize"] == "pad"  # as in all that was measured on them

@@ -20,10 +20,9 @@ Deviates  rounding is done without a host sync; scores that are not finite are i
           ``bound``: Σ w T² KL pulls with up to Σ w T √2, a cross-entropy with √2: a MobileNetV3 with three mentors, one
           shuffled, diverged in 4 of 5 seeds at lr 0.05, with the bound in none (``benchmarks/misordered.py``)
 Version   2: the bound; ``sample`` compares logs, so that probabilities below 1e-45 still differ (1: they tied at 0)
-Cost      the student's step and M forwards (none with a bank); figures in benchmarks/RESULTS.md
+Cost      the student's step and M forwards (none with a bank)
 Hurts     on training data a mentor that memorised it scores near 1 and teaches everywhere; see ``credibility``.
-          With good mentors there is nothing to filter: in benchmarks/RESULTS.md (Fashion-MNIST, short training)
-          ``sample`` and ``batch`` are below ``average``, ``rank`` is not distinguishable from it
+          With good mentors there is nothing to filter: run ``average`` beside it
 Ablations gate: none (nobody is filtered; weights 1/M or 1), mentoring: false (one temperature for all:
           ``fixed_temperature``, None = 4, 1, 1 + 0.1 tau by rule), both; under any divergence: see ``weighted``
 """

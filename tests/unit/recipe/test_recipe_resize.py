@@ -67,7 +67,6 @@ def test_stored_recipes() -> None:
 @pytest.mark.parametrize(
     "file",
     [
-        "benchmarks/fashion_mnist.yaml",
         "recipes/classroomkd/fashion-mnist.yaml",
         "src/classroomkd/tasks/classification/demo-digits.yaml",
     ],
