@@ -1,6 +1,7 @@
 """Human pose on 2,000 people of Leeds Sports Poses Extended: ClassroomKD per joint and per person.
 
-The people lie in ``pose_lspet2400.zip`` of the data's folder, annotated as COCO's are.
+Small crops of acrobatic people: it compares rules, and is no score for this data. The people lie in
+``pose_lspet2400.zip`` of the data's folder, annotated as COCO's are.
 """
 
 from benchmarks.evidence.arms import arm
@@ -12,8 +13,7 @@ PERSON = {"task": {"name": "pose", "per": "person"}}
 STUDY = Study(
     title="Human pose",
     answers="What are three mentors of two head types worth to a SimCC student, by PCK@0.2 of the torso, and does "
-    "ClassroomKD choose them better by joint or by person? Small crops of acrobatic people: it compares rules, and is "
-    "no score for this data.",
+    "ClassroomKD choose them better by joint or by person?",
     data=PEOPLE,
     student="simcc_tiny",
     mentors=("bins", "small bins", "maps"),

@@ -221,10 +221,10 @@ def test_render_shows_what_was_found(
     assert "3: 50.0; from 1 to 1.5 +0.0 [0.0, 0.0]: **converged**." in text
     assert files[tmp_path / "README.md"] == mark("score toy/small average", "52.0 ± 0.2")
     lines = files[render.HERE / "results.csv"].splitlines()
-    assert lines[0] == "study,key,student,methods,versions,seed,test_last,test_best,val_last,seconds"
+    assert lines[0] == "study,key,student,methods,versions,seed,test_last,test_best,val_last,unseen,seconds"
     # A line for every student there is, those of the tuning as well.
     assert len(lines) - 1 == sum(len(content["students"]) for _, _, content in store(tmp_path))
-    assert any(",convnet4,average," in line and line.endswith(",0,0.518,0.518,0.5,10.0") for line in lines)
+    assert any(",convnet4,average," in line and line.endswith(",0,0.518,0.518,0.5,,10.0") for line in lines)
 
 
 def test_nothing_found_is_no_section(

@@ -131,7 +131,9 @@ def test_studies_are_in_the_order_of_the_queue() -> None:
 
 
 def test_an_unknown_study_is_named_with_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"no study 'few_label' \(did you mean 'few_labels'\?\); there are all_labels"):
+    with pytest.raises(
+        UserError, match=r"no study 'few_label' \(did you mean 'few_labels'\?\); there are accuracy, all_labels"
+    ):
         load_study("few_label")
     with pytest.raises(UserError, match=r"there is no study '\.\./arms'"):
         load_study("../arms")
