@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,25 +27,28 @@ EXACT, EIGHT, ONLINE, TOPS = "exact", "8 views", "online", ("8 views top-5", "8 
 
 @dataclass
 class Banked:
-    """The students of one version.
+    """The students of one state of the method and of the mentors.
 
     Attributes:
         versions: of the methods.
+        today: whether the method and the mentors are as they are now.
         students: by arm and seed.
     """
 
     versions: Mapping[str, int]
+    today: bool
     students: dict[str, dict[int, Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
     def aged(self) -> str:
-        """Which versions are older than today's, in words; empty where none is."""
+        """What is not as it is now, in words; empty where all is."""
         table = entries()
-        return "; ".join(
+        old = [
             f"version {version} of {name}, now {table[name].version}"
             for name, version in self.versions.items()
             if name in table and version < table[name].version
-        )
+        ]
+        return "; ".join(old) or ("" if self.today else "other defaults or mentors than today's")
 
     @property
     def images(self) -> int:
@@ -62,28 +65,29 @@ class Banked:
 
 
 def banked(results: Path = HERE / "results") -> list[Banked]:
-    """By version, the newest first."""
-    found: dict[str, Banked] = {}
-    for arm, methods, students in _taught(Store(results)):
-        versions = {name: version for name, _, version in methods}
-        made = found.setdefault(json.dumps(versions), Banked(versions))
-        made.students.setdefault(arm, {}).update({int(seed): entry for seed, entry in students.items()})
-    return sorted(found.values(), key=lambda made: max(made.versions.values()), reverse=True)
-
-
-def _taught(store: Store) -> Iterator[tuple[str, list[Any], Mapping[str, Any]]]:
-    """Arm, methods and students of every file that is an arm's of the study but for the methods' versions and
-    defaults."""
+    """All there is, the newest first; students of two states are never put together."""
     study = load_study(STUDY)
-    said = {arm.name: cell_of(study, study.panels[0], arm).said for arm in study.arms if not arm.alone}
-    for _, _, content in store:
+    said = {arm.name: _plain(cell_of(study, study.panels[0], arm).said) for arm in study.arms if not arm.alone}
+    found: dict[str, Banked] = {}
+    for _, _, content in Store(results):
+        recipe = content["recipe"]
         for arm, own in said.items():
-            if "mentors" in content["recipe"] and _apart(content["recipe"]) == _apart(own):
-                yield arm, content["recipe"]["methods"], content["students"]
+            if "mentors" in recipe and _apart(recipe) == _apart(own):
+                state = [recipe["methods"], recipe["mentors"]]
+                today = state == [own["methods"], own["mentors"]]
+                versions = {name: version for name, _, version in recipe["methods"]}
+                made = found.setdefault(json.dumps(state), Banked(versions, today))
+                students = {int(seed): entry for seed, entry in content["students"].items() if "unseen" in entry}
+                made.students.setdefault(arm, {}).update(students)
+    return sorted(found.values(), key=lambda made: (made.today, max(made.versions.values())), reverse=True)
 
 
-def _apart(recipe: Mapping[str, Any]) -> Any:
-    """Without the methods' options and versions, and without those of the mentors' own trainings."""
+def _apart(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without the methods' options and versions, and without the mentors' own trainings."""
     methods = [name for name, *_ in recipe["methods"]]
-    mentors = [(mentor["name"], mentor["model"]) for mentor in recipe["mentors"]]
-    return json.loads(json.dumps({**recipe, "methods": methods, "mentors": mentors}, default=str))
+    return {**recipe, "methods": methods, "mentors": [(m["name"], m["model"]) for m in recipe["mentors"]]}
+
+
+def _plain(content: Any) -> Any:
+    """As it comes back from a file."""
+    return json.loads(json.dumps(content, default=str))

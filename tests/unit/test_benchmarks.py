@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import sys
@@ -136,8 +137,21 @@ def test_figures_of_an_older_version_say_so_until_the_new_one_has_its_seeds(desk
     assert said in desk.students[0]
     desk.finish("exact", 14, 0.60)
     desk.finish("8 views top-5", 3, 0.50)
+    store = results.Store(desk.folder)
+    store.add("elsewhere", cells.cell_of(STORED, STORED.panels[0], ARMS["online"]), 0, {"test_last": 0.5}, {})
     assert desk.told.figures[FIGURE].note.startswith("less exact (online's views, stored): -3.00 points")
     assert "-7.00 [-7.00, -7.00], n = 3" in desk.students[-1]
+
+
+def test_figures_of_other_mentors_are_not_paired_with_todays(desk: Desk) -> None:
+    desk.finish("exact", 14, 0.50)
+    desk.finish("8 views", 14, 0.51)
+    name = "vgg8-few"
+    other = dataclasses.replace(mentors.MENTORS[name], train={**mentors.SGD, "epochs": 21})
+    desk.patch.setitem(mentors.MENTORS, name, other)
+    desk.finish("exact", 20, 0.60)
+    assert "+1.00 points" in desk.told.figures[FIGURE].note
+    assert "with other defaults or mentors than today's" in desk.told.figures[FIGURE].note
 
 
 def test_accuracy_of_the_bank_is_judged_on_images_that_no_one_was_taught_on() -> None:
