@@ -39,8 +39,9 @@ def load(name: str) -> ModuleType:
 render, scale = load("render"), load("scale")
 quality = load("parts/quality")
 banked = sys.modules["parts.banked"]
-cells, mentors, results, study = (
-    importlib.import_module(f"benchmarks.evidence.{name}") for name in ("cells", "mentors", "results", "study")
+cells, mentors, protocol, results, study = (
+    importlib.import_module(f"benchmarks.evidence.{name}")
+    for name in ("cells", "mentors", "protocol", "results", "study")
 )
 STORED = study.load_study("accuracy")
 ARMS = {arm.name: arm for arm in STORED.arms}
@@ -152,6 +153,20 @@ def test_figures_of_other_mentors_are_not_paired_with_todays(desk: Desk) -> None
     desk.finish("exact", 20, 0.60)
     assert "+1.00 points" in desk.told.figures[FIGURE].note
     assert "with other defaults or mentors than today's" in desk.told.figures[FIGURE].note
+
+
+def test_mentors_are_paid_for_the_views_that_are_stored_of_whatever_form(tmp_path: Path) -> None:
+    store = results.Store(tmp_path)
+    for name in STORED.mentors:
+        entry = {"steps": 1000, "seconds": 60.0}
+        store.add("mentors", cells.mentor_cell(mentors.MENTORS[name]), 0, entry, {})
+    paid = {
+        name: protocol._mentors_seconds(store, cells.cell_of(STORED, STORED.panels[0], arm))
+        for name, arm in ARMS.items()
+    }
+    assert paid["none"] == 0
+    assert paid["online"] == 4 * 60  # a step online has the answers in it
+    assert paid["online"] < paid["8 views"] == paid["8 views top-5"] < paid["exact"]
 
 
 def test_accuracy_of_the_bank_is_judged_on_images_that_no_one_was_taught_on() -> None:
