@@ -65,12 +65,13 @@ def _seconds(study: Study, panel: Panel, queue: Queue) -> dict[str, float]:
     first = next(iter(some.values()))
     recipe = first.recipe(queue.folder(first), grid=[cell.named for cell in some.values()], **queue.own([0]))
     plan = Session(recipe, queue.out / "dry").plan(BUDGET)
-    found = {name: _one(arm, plan["steps"]) for name, arm in zip(some, plan["arms"], strict=True)}
+    waited = plan["arms"][0]["data_ms"] or 0.0  # of the arm that is always measured; for the same data
+    found = {name: _one(arm, waited, plan["steps"]) for name, arm in zip(some, plan["arms"], strict=True)}
     usual = median(found.values())
     alone = plan["arms"][0]["floor_ms"] * plan["steps"] / 1000
     return {name: found.get(name, usual if cell.mentors else alone) for name, cell in cells.items()} | {"none": alone}
 
 
-def _one(arm: Mapping[str, float | None], steps: int) -> float:
-    step = (arm["floor_ms"] or 0.0) * (arm["x_floor_bank"] or arm["x_floor"] or 1.0) + (arm["data_ms"] or 0.0)
+def _one(arm: Mapping[str, float | None], waited: float, steps: int) -> float:
+    step = (arm["floor_ms"] or 0.0) * (arm["x_floor_bank"] or arm["x_floor"] or 1.0) + waited
     return step * steps / 1000

@@ -39,9 +39,9 @@ def load(name: str) -> ModuleType:
 render, scale = load("render"), load("scale")
 quality = load("parts/quality")
 banked = sys.modules["parts.banked"]
-cells, mentors, protocol, results, study = (
+cells, mentors, protocol, queue, results, status, study = (
     importlib.import_module(f"benchmarks.evidence.{name}")
-    for name in ("cells", "mentors", "protocol", "results", "study")
+    for name in ("cells", "mentors", "protocol", "queue", "results", "status", "study")
 )
 STORED = study.load_study("accuracy")
 ARMS = {arm.name: arm for arm in STORED.arms}
@@ -167,6 +167,23 @@ def test_mentors_are_paid_for_the_views_that_are_stored_of_whatever_form(tmp_pat
     assert paid["none"] == 0
     assert paid["online"] == 4 * 60  # a step online has the answers in it
     assert paid["online"] < paid["8 views"] == paid["8 views top-5"] < paid["exact"]
+
+
+def test_core_hours_are_said_although_a_dry_run_had_no_time_for_every_arm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = {"floor_ms": 10.0, "data_ms": 2.0, "x_floor": 2.0, "x_floor_bank": 1.2}
+    unmeasured = {"floor_ms": 10.0, "x_floor": 2.0, "x_floor_bank": None}
+
+    class Dry:
+        def __init__(self, *given: Any) -> None: ...
+
+        def plan(self, budget: float) -> dict[str, Any]:
+            return {"steps": 1000, "arms": [measured, unmeasured]}
+
+    monkeypatch.setattr(status, "Session", Dry)
+    smoke, desk = study.load_study("_smoke"), queue.Queue(None, results.Store(tmp_path), tmp_path)
+    assert status._seconds(smoke, smoke.panels[0], desk) == {"none": 10.0, "average": 14.0, "kd": 22.0}
 
 
 def test_accuracy_of_the_bank_is_judged_on_images_that_no_one_was_taught_on() -> None:
