@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 from benchmarks.evidence import cells
 from benchmarks.evidence.cells import Cell, cell_of, mentor_cell
 from benchmarks.evidence.mentors import MENTORS
@@ -13,6 +14,7 @@ from benchmarks.evidence.study import Arm, Mentor, Panel, Study
 from toy_study import ARMS, TOY
 
 from classroomkd import methods
+from classroomkd.recipe import make_recipe, recipe_yaml
 
 NONE, AVERAGE, KD, _ = ARMS
 PANEL = TOY.panels[0]
@@ -186,6 +188,29 @@ def test_a_mentor_is_trained_alone() -> None:
     assert cell.said["data"]["shard"] == "1/2"
     assert [entry[0] for entry in cell.said["methods"]] == ["none"]
     assert cell.mentors == ()
+
+
+# A key leaves out what is at its default, so results take these for granted. With another default the same key would
+# stand for another training: write the old value into the studies and mentors that want it, or remove their results.
+GRANTED = """
+data: {val_fraction: 0.1, test_fraction: 0.2, split_seed: 0, limit: null, test_limit: null, size: null, resize: crop,
+       views: null, view_seed: 0, unreadable: refuse, train: null, val: null, test: null}
+student: {weights: null, samples: null}
+train: {epochs: 20, batch_size: 64, optimizer: sgd, lr: 0.05, momentum: 0.9, nesterov: false, weight_decay: 0.0005,
+        no_decay: none, layer_decay: null, freeze: [], schedule: multistep, milestones: null, gamma: 0.1,
+        warmup_epochs: 0.0, warmup_lr: 0.0, min_lr: 0.0, clip: null, ema: null, precision: fp32, accumulate: 1,
+        label_smoothing: 0.0, drop_last: auto}
+bank: auto
+mentor_precision: auto
+on_bad_mentor: skip
+"""
+
+
+def test_the_defaults_of_recipes_are_those_that_results_take_for_granted() -> None:
+    plain = yaml.safe_load(recipe_yaml(make_recipe({"data": "puppets", "student": "resnet8", "method": "none"})))
+    for key, value in yaml.safe_load(GRANTED).items():
+        now = {name: plain[key].get(name) for name in value} if isinstance(value, dict) else plain[key]
+        assert now == value, f"the default of {key} has changed, and keys of results do not see it; see GRANTED"
 
 
 def test_what_a_key_says_is_what_it_is_made_of() -> None:

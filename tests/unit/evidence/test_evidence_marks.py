@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,16 @@ from benchmarks.evidence.study import Arm, Study
 from benchmarks.evidence.words import setting
 from toy_study import ARMS, TOY, finish, store
 
+from classroomkd import methods
 from classroomkd.errors import UserError
 
 SMALL = TOY.panels[0]
+
+
+def version(method: str) -> int:
+    return methods.entries()[method].version
+
+
 NOT_YET = "not measured yet"
 MEANS = {"none": 0.5, "average": 0.52, "kd": 0.53}
 # By seed, so that differences have a spread.
@@ -220,11 +228,13 @@ def test_render_shows_what_was_found(
     assert "| average | 3 | 52.0 ± 0.2 | 52.0 | ▲ +2.0 [1.5, 2.5] | – |" in text
     assert "3: 50.0; from 1 to 1.5 +0.0 [0.0, 0.0]: **converged**." in text
     assert files[tmp_path / "README.md"] == mark("score toy/small average", "52.0 ± 0.2")
-    lines = files[render.HERE / "results.csv"].splitlines()
-    assert lines[0] == "study,key,student,methods,versions,seed,test_last,test_best,val_last,unseen,seconds"
+    lines = list(csv.DictReader(files[render.HERE / "results.csv"].splitlines()))
     # A line for every student there is, those of the tuning as well.
-    assert len(lines) - 1 == sum(len(content["students"]) for _, _, content in store(tmp_path))
-    assert any(",convnet4,average," in line and line.endswith(",0,0.518,0.518,0.5,,10.0") for line in lines)
+    assert len(lines) == sum(len(content["students"]) for _, _, content in store(tmp_path))
+    line = next(line for line in lines if line["methods"] == "average" and line["seed"] == "0")
+    assert (line["study"], line["student"], line["versions"]) == ("toy", "convnet4", f"{version('average')}")
+    scores = [float(line[key]) for key in ("test_last", "test_best", "val_last", "seconds")]
+    assert scores == [0.518, 0.518, 0.5, 10.0]
 
 
 def test_nothing_found_is_no_section(
