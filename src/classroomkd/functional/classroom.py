@@ -232,7 +232,8 @@ def grade(
 
     if mentoring:
         temperature = 1.0 + tau * stand.gap.to(dtype).expand(shape)
-        temperature = torch.where(known, temperature, 1.0).clamp_min(floor)
+        temperature = torch.where(known, temperature, 1.0)
+        temperature = temperature.clamp_min(floor) if floor > 1 else temperature
     else:
         fixed = spec.fixed(tau) if fixed_temperature is None else fixed_temperature
         temperature = torch.full(shape, fixed, dtype=dtype, device=known.device)
