@@ -19,8 +19,6 @@ WRITTEN = [
     MARK,
     re.compile(r"<!-- demo:begin -->.*?<!-- demo:end -->", re.S),  # classroomkd demo: another job, drawn data
     re.compile(r"<!-- students:begin -->.*?<!-- students:end -->", re.S),  # benchmarks/scale.py, from its own results
-    re.compile(r"<!-- rows: python benchmarks/render\.py.*?<!-- /rows -->", re.S),  # the short tables of old
-    re.compile(r"<!-- results:begin -->(?!.*<!-- evidence).*?<!-- results:end -->", re.S),  # README's, of the same
     re.compile(r"^```.*?^```$", re.S | re.M),
     re.compile(r"`[^`\n]+`"),
 ]
