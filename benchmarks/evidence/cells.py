@@ -17,10 +17,12 @@ from benchmarks.evidence.study import Arm, Mentor, Panel, Study
 from classroomkd import methods
 from classroomkd.recipe import Recipe, make_recipe, recipe_yaml
 
-__all__ = ["DRAWN", "Cell", "cell_of", "mentor_cell"]
+__all__ = ["DRAWN", "PLAIN", "Cell", "cell_of", "mentor_cell"]
 
 DRAWN = ("puppets", "digits")  # sources without a folder
 NOWHERE = "."
+
+PLAIN = {"data": "puppets", "student": "resnet8", "method": "none"}  # keys leave out what is as in this recipe
 
 # What changes no result, or is named elsewhere in the key.
 OF_NO_WEIGHT = ("name", "schema", "seeds", "workers", "threads", "device", "devices", "cache", "check_mentors")
@@ -151,7 +153,7 @@ def _kept(said: str) -> Mapping[str, Any]:
     keys, changes = json.loads(said)
     recipe = Cell(keys, ({"name": "none"},), (), changes).recipe(".", grid=["none"])
     every = yaml.safe_load(recipe_yaml(recipe))
-    plain = yaml.safe_load(recipe_yaml(make_recipe({"data": "puppets", "student": "resnet8", "method": "none"})))
+    plain = yaml.safe_load(recipe_yaml(make_recipe(PLAIN)))
     kept = _differing(every, plain, OF_NO_WEIGHT)
     kept["data"] = {**kept.get("data", {}), "source": keys["data"]["source"]}
     kept["train"] = {key: value for key, value in kept.get("train", {}).items() if key not in IN_TRAIN}

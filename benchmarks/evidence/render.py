@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.evidence import marks, plots
-from benchmarks.evidence.cells import mentor_cell
+from benchmarks.evidence.cells import PLAIN, mentor_cell
 from benchmarks.evidence.mentors import MENTORS
 from benchmarks.evidence.protocol import MARGIN, Table, table
 from benchmarks.evidence.results import Store
@@ -30,8 +30,9 @@ PROTOCOL = (
     "length up to there: with mentors that are *owned* already, and with mentors that had to be trained for "
     "it (*paid*: their training and answers counted). Cost: a step over the student's alone, with stored "
     "answers. *Best*: the weights that were best on the validation part, for comparison; nothing is chosen on "
-    "the test part. Every arm had the same number of candidates, tried on the validation part with seeds of "
-    "their own; the learning rate is the best of the student alone, for all."
+    "the test part. Unless a table says that nothing was tuned, every arm that is tuned had the same number of "
+    "candidates, tried on the validation part with seeds of their own; the learning rate is the best of the student "
+    "alone, for all."
 )
 
 
@@ -118,7 +119,16 @@ def _mentors(study: Study, panel: Panel, store: Store) -> str:
             mentor.name
             + ("" if entry is None else " shuffled" if mentor.shuffled else f" {100 * entry['test_last']:.1f}")
         )
-    return f"Mentors, test %: {', '.join(said)}. Seeds: {len(study.seeds)}."
+    return f"Mentors, test %: {', '.join(said)}. Seeds: {len(study.seeds)}. {_tuned(study, panel)}"
+
+
+def _tuned(study: Study, panel: Panel) -> str:
+    """Where the settings are from."""
+    if panel.tuned:
+        return f"Settings and rate as chosen for {panel.tuned}."
+    if study.tune is None:
+        return "Nothing was tuned: every arm at its defaults and at the study's rate."
+    return f"Tuned on the validation part, seeds {', '.join(map(str, study.tune.seeds))}."
 
 
 def _where(found: Table) -> str:
@@ -141,6 +151,6 @@ def _every_student(store: Store) -> str:
         methods = "+".join(entry[0] for entry in recipe["methods"])
         versions = "+".join(str(entry[2]) for entry in recipe["methods"])
         for seed, e in content["students"].items():
-            model = recipe.get("student", {}).get("model", "")
+            model = recipe.get("student", {}).get("model", PLAIN["student"])
             out.writerow([study, key, model, methods, versions, seed, *(e.get(score, "") for score in scores)])
     return text.getvalue()

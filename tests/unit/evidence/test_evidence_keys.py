@@ -207,7 +207,7 @@ on_bad_mentor: skip
 
 
 def test_the_defaults_of_recipes_are_those_that_results_take_for_granted() -> None:
-    plain = yaml.safe_load(recipe_yaml(make_recipe({"data": "puppets", "student": "resnet8", "method": "none"})))
+    plain = yaml.safe_load(recipe_yaml(make_recipe(cells.PLAIN)))
     for key, value in yaml.safe_load(GRANTED).items():
         now = {name: plain[key].get(name) for name in value} if isinstance(value, dict) else plain[key]
         assert now == value, f"the default of {key} has changed, and keys of results do not see it; see GRANTED"

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from benchmarks.evidence import marks, plots, render
+from benchmarks.evidence.cells import cell_of
 from benchmarks.evidence.marks import WRITERS, filled
 from benchmarks.evidence.protocol import Table, table
-from benchmarks.evidence.study import Arm, Study
+from benchmarks.evidence.study import Arm, Panel, Study
 from benchmarks.evidence.words import setting
-from toy_study import ARMS, TOY, finish, store
+from toy_study import ARMS, TOY, finish, put, store
 
 from classroomkd import methods
 from classroomkd.errors import UserError
@@ -226,6 +227,7 @@ def test_render_shows_what_was_found(
     text = files[render.HERE / "RESULTS.md"]
     assert "## Toy\n\nWhich?\n\n`python -m benchmarks.evidence run toy`\n\n![Toy: " in text
     assert "| average | 3 | 52.0 ± 0.2 | 52.0 | ▲ +2.0 [1.5, 2.5] | – |" in text
+    assert "Mentors, test %: puppets-a, puppets-b. Seeds: 3. Tuned on the validation part, seeds 100, 101." in text
     assert "3: 50.0; from 1 to 1.5 +0.0 [0.0, 0.0]: **converged**." in text
     assert files[tmp_path / "README.md"] == mark("score toy/small average", "52.0 ± 0.2")
     lines = list(csv.DictReader(files[render.HERE / "results.csv"].splitlines()))
@@ -235,6 +237,21 @@ def test_render_shows_what_was_found(
     assert (line["study"], line["student"], line["versions"]) == ("toy", "convnet4", f"{version('average')}")
     scores = [float(line[key]) for key in ("test_last", "test_best", "val_last", "seconds")]
     assert scores == [0.518, 0.518, 0.5, 10.0]
+
+
+def test_every_student_says_its_model_and_versions(tmp_path: Path) -> None:
+    """A resnet8 too, which the key leaves out."""
+    results = store(tmp_path)
+    small = replace(SMALL, changes={"student.model": "resnet8"})
+    put(results, cell_of(TOY, small, Arm("two", ({"name": "kd"}, {"name": "at"}))), s4=0.5)
+    (line,) = csv.DictReader(render._every_student(results).splitlines())
+    said = [line[key] for key in ("student", "methods", "versions", "seed", "test_last")]
+    assert said == ["resnet8", "kd+at", f"{version('kd')}+{version('at')}", "4", "0.5"]
+
+
+def test_a_table_says_where_its_settings_are_from(studies: dict[str, Study]) -> None:
+    assert render._tuned(TOY, Panel("far", "Far", tuned="toy/small")) == "Settings and rate as chosen for toy/small."
+    assert render._tuned(replace(TOY, tune=None), SMALL).startswith("Nothing was tuned: every arm at its defaults")
 
 
 def test_nothing_found_is_no_section(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from benchmarks.evidence import results as module
+from benchmarks.evidence import status
 from benchmarks.evidence.cells import Cell, cell_of
 from benchmarks.evidence.plan import wanted
 from benchmarks.evidence.queue import Queue
@@ -219,6 +220,20 @@ def test_a_cut_queue_goes_on_where_it_was(tmp_path: Path) -> None:
         for place in ("whole", "cut")
     ]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.usefixtures("studies")
+def test_status_says_what_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "core_hours", lambda study, queue: 10.0)
+    status.status(["toy"], queue(tmp_path))
+    # Two rates and three candidates of three arms by two seeds; four rows and three lengths by three.
+    assert capsys.readouterr().out == "toy: 0 of 43 students; about 10.0 core-hours left\n"
+    made = queue(tmp_path, failing=("kd",))
+    made.run(["toy"])
+    status.status(["toy"], made)
+    assert capsys.readouterr().out == "toy: 43 of 43 students (12 of them could not be finished)\n"
 
 
 def test_data_that_nobody_gave_are_asked_for(tmp_path: Path) -> None:
