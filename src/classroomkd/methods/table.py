@@ -115,8 +115,8 @@ METHODS: dict[str, MethodEntry] = {
         "paper",
         version=2,
     ),
-    "dkd": MethodEntry("classroomkd.methods.dkd:DKD", "the target class and the rest, decoupled", "paper", version=2),
-    "dist": MethodEntry("classroomkd.methods.dist:DIST", "correlations within and between classes", "paper", version=2),
+    "dkd": MethodEntry("classroomkd.methods.dkd:DKD", "the target class and the rest, decoupled", "paper", version=3),
+    "dist": MethodEntry("classroomkd.methods.dist:DIST", "correlations within and between classes", "paper", version=3),
     "dtkd": MethodEntry(
         "classroomkd.methods.dtkd:DTKD",
         "one temperature for the mentor, one for the student",
