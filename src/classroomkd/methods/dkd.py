@@ -8,7 +8,7 @@ Shapes   D (M, B, U), the sum over a joint's distributions; their true class is 
 Schedule times min(12 p + 1/20, 1), p the share of the training that is over: a ``warmup`` of 1/12 is built in. At whole
          epochs of 240 it is the released min(epoch/20, 1), counted from 1; ours goes on rising between them
 Defaults alpha 1, beta 2, T 4, weight 1, supervised_weight 1 (mdistiller: CIFAR-100, resnet56 -> resnet20 and
-         resnet110 -> resnet32). There beta is 8 for resnet32x4 -> resnet8x4, 6 for vgg13 -> vgg8 and pairs of wide ResNets
+         resnet110 -> resnet32). There beta is 8 for resnet32x4 -> resnet8x4, 6 for vgg13 -> vgg8 and wide ResNets
 Deviates the paper has one mentor: here the mean over those chosen. A class that a mentor rules out counts as 20 nats
          below its least likely one
 Cost     the student's step and a forward for each mentor asked
