@@ -111,14 +111,12 @@ class Cell:
     @property
     def _methods(self) -> list[list[Any]]:
         task = str(self.keys.get("task", "classification"))
-        return [
-            [
-                entry["name"],
-                {**methods.defaults(entry["name"], task), **{k: v for k, v in entry.items() if k != "name"}},
-                self.versions[entry["name"]],
-            ]
-            for entry in self.grid
-        ]
+        found = []
+        for entry in self.grid:
+            name, given = entry["name"], {key: value for key, value in entry.items() if key != "name"}
+            options = {**methods.defaults(name, task), **methods.filled(name, given, task)}
+            found.append([name, options, self.versions[name]])
+        return found
 
 
 def cell_of(study: Study, panel: Panel, arm: Arm, **more: Any) -> Cell:

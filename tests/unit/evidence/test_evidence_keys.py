@@ -104,6 +104,21 @@ def test_what_changes_a_student_changes_its_key(other: dict[str, Any]) -> None:
     assert key(**other) != key()
 
 
+def test_a_whole_number_is_the_number() -> None:
+    keys = {key(Arm("kd", ({"name": "kd", "temperature": value},))) for value in (4, 4.0)}
+    assert keys == {key(Arm("kd", ({"name": "kd"},)))}  # 4.0 is its default
+
+
+def test_what_matched_strength_sets_is_in_the_key() -> None:
+    """An option that is given stands above it, native default or not: another training."""
+    matched = {"name": "kd", "strength": "matched"}
+    native = methods.defaults("kd")["weight"]
+    said = cell_of(TOY, PANEL, Arm("kd", (matched,))).said["methods"][0][1]
+    assert said["weight"] != native
+    assert key(Arm("kd", ({**matched, "weight": native},))) != key(Arm("kd", (matched,)))
+    assert key(Arm("kd", ({**matched, "weight": said["weight"]},))) == key(Arm("kd", (matched,)))
+
+
 def all_keys() -> dict[str, str]:
     return {arm.name: key(arm) for arm in (NONE, AVERAGE, KD, Arm("both", (*AVERAGE.entries, *KD.entries)))}
 
@@ -119,12 +134,12 @@ def test_a_raised_version_makes_the_rows_of_its_method_stale_and_no_others(monke
 
 
 def test_another_default_makes_the_rows_of_its_method_stale_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    before, usual = all_keys(), methods.defaults
+    before, usual = all_keys(), methods.filled
 
-    def defaults(name: str, task: str | None = None) -> dict[str, Any]:
-        return {**usual(name, task), **({"weight": 0.123} if name == "kd" else {})}
+    def filled(name: str, options: Any, task: str | None = None) -> dict[str, Any]:
+        return usual(name, {**({"weight": 0.123} if name == "kd" else {}), **options}, task)
 
-    monkeypatch.setattr(methods, "defaults", defaults)
+    monkeypatch.setattr(methods, "filled", filled)
     assert stale(before) == {"kd", "both"}
 
 
