@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 from benchmarks.evidence.queue import ROOT, Queue
+from benchmarks.evidence.render import write
 from benchmarks.evidence.results import HERE, Store
+from benchmarks.evidence.status import status
 from benchmarks.evidence.study import load_study, study_names
-
 from classroomkd.errors import UserError
 
 
@@ -30,15 +31,11 @@ def main() -> int:
             load_study(name)
         queue = Queue(Path(given.data).resolve() if given.data else None, Store(given.results), given.out.resolve())
         if given.verb == "run":
-            return 0 if queue.run(names, given.minutes) else 75
+            return 0 if queue.run(names, given.minutes, lambda name: status([name], queue)) else 75
         if given.verb == "status":
-            from benchmarks.evidence.status import status
-
             status(names, queue)
-            return 0
-        from benchmarks.evidence.render import write
-
-        write(queue.store)
+        else:
+            write(queue.store)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from benchmarks.evidence.mentors import MENTORS
 from benchmarks.evidence.study import Arm, Mentor, Panel, Study
-
 from classroomkd import methods
 from classroomkd.recipe import Recipe, make_recipe, recipe_yaml
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from benchmarks.evidence.protocol import Compared, Line, Table, compared, holm
 from benchmarks.evidence.study import load_study
 from benchmarks.evidence.words import against, cost, gain, score
-
 from classroomkd import methods
 from classroomkd.errors import UserError, did_you_mean
 

@@ -9,7 +9,6 @@ from typing import Any
 from benchmarks.evidence.cells import Cell, cell_of
 from benchmarks.evidence.results import Store
 from benchmarks.evidence.study import Arm, Panel, Study, load_study
-
 from classroomkd.errors import UserError
 
 __all__ = ["Row", "Wanted", "chosen", "curve", "rows", "wanted"]

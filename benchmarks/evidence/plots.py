@@ -8,6 +8,7 @@ from typing import Any
 
 import altair as alt
 import vl_convert
+
 from benchmarks.evidence.plan import rows
 from benchmarks.evidence.protocol import Table
 from benchmarks.evidence.results import Store

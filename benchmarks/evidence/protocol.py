@@ -15,7 +15,6 @@ from benchmarks.evidence.cells import Cell, mentor_cell
 from benchmarks.evidence.plan import curve, rows
 from benchmarks.evidence.results import Store
 from benchmarks.evidence.study import Panel, Study
-
 from classroomkd.recipe.bank_spec import BankSpec
 from classroomkd.report.statistics import Difference, paired, spread, t_cdf
 

@@ -11,19 +11,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+from safetensors.torch import save_file
+
 from benchmarks.evidence.cells import DRAWN, Cell, mentor_cell
 from benchmarks.evidence.plan import wanted
 from benchmarks.evidence.results import Store, harvested
 from benchmarks.evidence.study import Mentor, Study, load_study
-from safetensors import safe_open
-from safetensors.torch import save_file
-
 from classroomkd import __version__
 from classroomkd._sums import sum_of
 from classroomkd.errors import Interrupted, RunStopped, UserError
@@ -54,11 +54,21 @@ class Queue:
     say: Any = lambda text: print(text, file=sys.stderr, flush=True)
     troubles: dict[str, str] = field(default_factory=dict)  # cells that cannot be trained in this sitting
 
-    def run(self, names: Sequence[str], minutes: float | None = None) -> bool:
-        """Train what the studies lack, in their order; whether all of it is there now."""
+    def run(
+        self, names: Sequence[str], minutes: float | None = None, announce: Callable[[str], None] = lambda name: None
+    ) -> bool:
+        """Train what the studies lack, in their order; whether all of it is there now.
+
+        Args:
+            names: of the studies.
+            minutes: after which to stop; what is at work goes on with the next call.
+            announce: told of a study of which nothing is there yet, before it begins.
+        """
         try:
             with _until(minutes):
                 for name in names:
+                    if not any(self.store.students(what.cell) for what in wanted(name, load_study(name), self.store)):
+                        announce(name)
                     while self._next(name):
                         pass
         except Interrupted as cut:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence.cells import Cell
-
 from classroomkd._files import atomic_write_text
 
 __all__ = ["HERE", "Store", "harvested"]

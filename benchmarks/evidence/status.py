@@ -10,7 +10,6 @@ from benchmarks.evidence.cells import cell_of
 from benchmarks.evidence.plan import wanted
 from benchmarks.evidence.queue import Queue
 from benchmarks.evidence.study import Panel, Study, load_study
-
 from classroomkd.run.session import Session
 
 __all__ = ["core_hours", "status"]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.evidence.protocol import Compared, Line
-
 from classroomkd.report.statistics import Difference
 
 __all__ = ["against", "cost", "gain", "score", "setting"]

@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.evidence.cells import cell_of
 from benchmarks.evidence.results import HERE, Store
 from benchmarks.evidence.study import load_study
-
 from classroomkd.methods import entries
 from classroomkd.report import Difference, paired
 

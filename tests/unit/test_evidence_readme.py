@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import documents
+
 from benchmarks.evidence.cells import cell_of
 from benchmarks.evidence.marks import WRITERS
 from benchmarks.evidence.protocol import CONVERGED, MARGIN

@@ -12,10 +12,10 @@ from statistics import fmean
 from typing import Any
 
 import torch
+
 from benchmarks.evidence.arms import ALONE
 from benchmarks.evidence.mentors import FEW, SGD
 from benchmarks.evidence.study import Arm, Panel, Study
-
 from classroomkd import bank, data
 from classroomkd.data import Part
 from classroomkd.export.student import load_student

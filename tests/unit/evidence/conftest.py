@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.evidence import marks, plan, queue, render, results, status
-from benchmarks.evidence.study import Study
 from toy_study import TOY
 
+from benchmarks.evidence import marks, plan, queue, render, results, status
+from benchmarks.evidence.study import Study
 from classroomkd.errors import UserError
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+
 from benchmarks.evidence.marks import MARK, pages
 from benchmarks.evidence.queue import ROOT
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
+from toy_study import ARMS, TOY
+
 from benchmarks.evidence import cells
 from benchmarks.evidence.cells import Cell, cell_of, mentor_cell
 from benchmarks.evidence.mentors import MENTORS
 from benchmarks.evidence.study import Arm, Mentor, Panel, Study
-from toy_study import ARMS, TOY
-
 from classroomkd import methods
 from classroomkd.recipe import make_recipe, recipe_yaml
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from toy_study import ARMS, TOY, finish, put, store
+
 from benchmarks.evidence import marks, plots, render
 from benchmarks.evidence.cells import cell_of
 from benchmarks.evidence.marks import WRITERS, filled
 from benchmarks.evidence.protocol import Table, table
 from benchmarks.evidence.study import Arm, Panel, Study
 from benchmarks.evidence.words import setting
-from toy_study import ARMS, TOY, finish, put, store
-
 from classroomkd import methods
 from classroomkd.errors import UserError
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_study import ARMS, TOY, TWO_PANELS, finish, put, store
+
 from benchmarks.evidence.cells import Cell
 from benchmarks.evidence.plan import chosen, rows, wanted
 from benchmarks.evidence.protocol import table
 from benchmarks.evidence.study import Arm, Panel, Study, Tune
-from toy_study import ARMS, TOY, TWO_PANELS, finish, put, store
-
 from classroomkd.errors import UserError
 
 NONE, AVERAGE, KD, PLAIN = ARMS

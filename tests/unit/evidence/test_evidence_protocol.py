@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_study import ARMS, TOY, Scores, finish, store, student
+
 from benchmarks.evidence.cells import cell_of, mentor_cell
 from benchmarks.evidence.mentors import MENTORS
 from benchmarks.evidence.protocol import MARGIN, Compared, Line, Table, _after, _mentors_seconds, compared, holm, table
 from benchmarks.evidence.study import Panel, Study
-from toy_study import ARMS, TOY, Scores, finish, store, student
-
 from classroomkd.report.statistics import Difference
 
 AVERAGE = ARMS[1]

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_study import ARMS, TOY, put, store, student
+
 from benchmarks.evidence import results as module
 from benchmarks.evidence import status
 from benchmarks.evidence.cells import Cell, cell_of
@@ -15,8 +17,6 @@ from benchmarks.evidence.plan import wanted
 from benchmarks.evidence.queue import Queue
 from benchmarks.evidence.results import CURVE, Store, harvested
 from benchmarks.evidence.study import Arm, Study
-from toy_study import ARMS, TOY, put, store, student
-
 from classroomkd import _files
 from classroomkd.errors import Interrupted, UserError
 

@@ -7,11 +7,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+
 from benchmarks.evidence.arms import CORE, EVERY
 from benchmarks.evidence.cells import Cell, cell_of, mentor_cell
 from benchmarks.evidence.mentors import MENTORS
 from benchmarks.evidence.study import STUDIES, Arm, Panel, Study, load_study, study_names
-
 from classroomkd import methods
 from classroomkd.errors import UserError
 from classroomkd.tasks import offering
