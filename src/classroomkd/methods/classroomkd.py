@@ -3,7 +3,7 @@
 System    Sarode, Khan, Shehzadi, Stricker, Afzal, "Classroom-Inspired Multi-Mentor Distillation with Adaptive
           Learning Strategies", arXiv 2409.20237, IntelliSys 2025
 Rule      s, p_m = credibility of student and mentor (probability of the true class) per sample b and unit u
-  sample  active: p_m > s;  w_m = M · p_m / (s + Σ p);  T_m = 1 + tau · (p_m − s) / p_m;  distilled =
+  sample  active: p_m > s;  w_m = M · p_m / (s + Σ p);  T_m = max(floor, 1 + tau · (p_m − s) / p_m);  distilled =
           mean_b r_b Σ_m w_m T_m² KL_m, r_b = min(1, √2 / length of that sum's gradient on the logits) (``bound``).
           Reconstructed from the abstract (per-sample activation) and the released share; the bound is ours
   batch   R1, released code at e80d320: the same on batch scores g = exp(mean log p), shares rounded to two decimals,
