@@ -10,8 +10,10 @@ Defaults weight 1000, p 2, the last three stages, supervised_weight 1 (RepDistil
          maps pull 23 to 78 times as hard as the labels at the start; at 10 a heatmap student still ends behind the
          student alone (5.3 px to 4.7)
 Cost     the student's step and M forwards; a mean over each map
-Hurts    between architectures whose maps mean different things (MobileNetV2 after VGG-13 ends 5 points below
-         itself alone in RepDistiller's table, unverified); at a 1x1 map every attention is 1 and the term is 0
+Hurts    on small students at the default: 342 times as loud as the labels at the start on a convnet8, 27 on a resnet8
+         (20 classes of CIFAR-100), and on drawn figures 26 points below the student alone; between architectures whose
+         maps mean different things (MobileNetV2 after VGG-13 ends 5 points below itself alone in RepDistiller's table,
+         unverified); at a 1x1 map every attention is 1 and the term is 0
 """
 
 from __future__ import annotations

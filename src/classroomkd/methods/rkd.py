@@ -8,8 +8,10 @@ Defaults weight 1, distance 25, angle 50, supervised_weight 1, the classifier's 
          Pose: weight 0.003: at 1 both terms have 4 to 10 times the labels' gradient at the start; at 0.05 a heatmap
          student still ends behind the student alone (7.8 px to 4.7)
 Cost     the student's step and M forwards; angles need B² · D + B³ numbers: 1 and 0.3 million at B = 64 and D = 256
-Hurts    in small batches, which hold few relations (none at B = 1: both terms are 0); among mentors that place
-         samples differently, since the mean asks for all of their geometries at once
+Hurts    on small students at the default: 20 times as loud as the labels at the start on a convnet8, 27 on a resnet8
+         (20 classes of CIFAR-100), and on drawn figures 15 points below the student alone; in small batches, which hold
+         few relations (none at B = 1: both terms are 0); among mentors that place samples differently, since the mean
+         asks for all of their geometries at once
 """
 
 from __future__ import annotations

@@ -9,8 +9,10 @@ Defaults weight 3000, supervised_weight 1, the last stage (the released scripts 
          times as hard as the labels at the start; at 300 a heatmap student still ends behind the student alone (6.3 px
          to 4.7)
 Cost     the student's step and M forwards; a product of B² · channels · H · W for each network
-Hurts    in small batches, and after a mentor whose last maps are nearly the same for all samples of a class: little is
-         left to preserve that the labels do not say
+Hurts    on small students at the default: 49 times as loud as the labels at the start on a convnet8, 22 on a resnet8
+         (20 classes of CIFAR-100), and on drawn figures 17 points below the student alone; in small batches, and after
+         a mentor whose last maps are nearly the same for all samples of a class: little is left to preserve that the
+         labels do not say
 """
 
 from __future__ import annotations
