@@ -21,7 +21,8 @@ STUDY = Study(
     arms=(
         ALONE,
         arm("average", ""),
-        *values("dist", "temperature", 1, 2, 4),
+        *values("dist", "temperature", 1, 2, 4),  # at weight 2
+        *values("dist", "weight", 0.3, 1),  # at T 1
         *values("dkd", "beta", 1, 2, 8),
         *values("at", "weight", 10, 100, 1000),
         *values("sp", "weight", 30, 300, 3000),
