@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.evidence.cells import Cell, mentor_cell
 from benchmarks.evidence.plan import curve, rows
-from benchmarks.evidence.results import Store
+from benchmarks.evidence.results import Store, took
 from benchmarks.evidence.study import Panel, Study
 from classroomkd.recipe.bank_spec import BankSpec
 from classroomkd.report.statistics import Difference, paired, spread, t_cdf
@@ -120,7 +120,8 @@ def table(name: str, study: Study, panel: Panel, store: Store) -> Table:
     for row in rows(name, study, panel, store):
         scores = _of(study, store.scores(row.cell))
         if row.arm.name == first:
-            points[1.0], seconds = scores, _of(study, store.scores(row.cell, "seconds"))
+            points[1.0] = scores
+            seconds = _of(study, {seed: took(entry) for seed, entry in store.students(row.cell).items()})
         if set(scores) == set(study.seeds):
             lacking.remove(row.arm.name)
         if scores:
@@ -198,7 +199,7 @@ def _mentors_seconds(store: Store, cell: Cell) -> float | None:
         batch = own.recipe(".").train.batch_size
         shown = entry["steps"] * batch
         asked = views * (recipe.student.samples or shown / own.recipe(".").train.epochs)
-        total += entry["seconds"] * (1 + asked / (3 * shown))
+        total += took(entry) * (1 + asked / (3 * shown))
     return total
 
 

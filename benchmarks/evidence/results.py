@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.evidence.cells import Cell
 from classroomkd._files import atomic_write_text
 
-__all__ = ["HERE", "Store", "harvested"]
+__all__ = ["HERE", "Store", "harvested", "took"]
 
 HERE = Path(__file__).resolve().parent
 CURVE = 20  # places of a learning curve that are kept
@@ -95,11 +95,16 @@ def _text(content: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
+def took(entry: Mapping[str, Any]) -> float:
+    """Seconds of a training: its steps, in the processor's time, which sees no other program; else the clock's."""
+    return float(entry["steps"] * entry["step_ms"] / 1000 if "step_ms" in entry else entry["seconds"])
+
+
 def harvested(folder: Path) -> dict[str, Any]:
     """What is kept of a finished student's folder."""
     entry = json.loads((folder / "entry.json").read_text())
-    kept = {"test_last", "test_best", "val_last", "val_best", "best_epoch", "seconds", "steps", "cost_ratio"}
-    kept |= {"gradient_ratio", "test_metrics", "not_finite", "left_out"}
+    kept = {"test_last", "test_best", "val_last", "val_best", "best_epoch", "seconds", "steps", "step_ms"}
+    kept |= {"cost_ratio", "gradient_ratio", "test_metrics", "not_finite", "left_out"}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if line]
     curve = [[line["epoch"], round(line["accuracy"], 4)] for line in lines if line["kind"] == "val"]
     step = max(1, len(curve) // CURVE)

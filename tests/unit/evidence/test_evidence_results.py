@@ -15,7 +15,7 @@ from benchmarks.evidence import status
 from benchmarks.evidence.cells import Cell, cell_of
 from benchmarks.evidence.plan import wanted
 from benchmarks.evidence.queue import Queue
-from benchmarks.evidence.results import CURVE, Store, harvested
+from benchmarks.evidence.results import CURVE, Store, harvested, took
 from benchmarks.evidence.study import Arm, Study
 from classroomkd import _files
 from classroomkd.errors import Interrupted, UserError
@@ -114,9 +114,14 @@ def test_what_is_kept_of_a_student(tmp_path: Path) -> None:
     kept = harvested(folder(tmp_path / "seed0", 3, test_metrics={"pck": 0.5}, not_finite={"a": 1}, left_out=2))
     assert kept == {
         "test_last": 0.6, "test_best": 0.6, "val_last": 0.7, "val_best": 0.7, "best_epoch": 1, "steps": 24,
-        "seconds": 10.0, "cost_ratio": 1.2, "test_metrics": {"pck": 0.5}, "not_finite": {"a": 1}, "left_out": 2,
-        "val_curve": [[1, 0.003], [2, 0.006], [3, 0.009]],
+        "seconds": 10.0, "step_ms": 3.2, "cost_ratio": 1.2, "test_metrics": {"pck": 0.5}, "not_finite": {"a": 1},
+        "left_out": 2, "val_curve": [[1, 0.003], [2, 0.006], [3, 0.009]],
     }  # fmt: skip
+
+
+def test_time_is_the_processor_s_where_it_is_known() -> None:
+    assert took(student(0.6, steps=500, step_ms=4.0, seconds=99.0)) == pytest.approx(2.0)
+    assert took(student(0.6, seconds=99.0)) == 99.0
 
 
 @pytest.mark.parametrize("epochs", [1, 20, 39, 40, 45, 200])
