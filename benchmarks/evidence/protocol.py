@@ -222,11 +222,18 @@ def _compare(lines: Sequence[Line], first: str, base: str, points: Mapping[float
             line,
             alone=a,
             base=b,
-            given=None if line.cost is None or not points else paired(line.scores, _after(points, line.cost)),
-            paid=None if line.spent is None or not points else paired(line.scores, _after(points, line.spent)),
+            given=_in_time(line, first, points, line.cost),
+            paid=_in_time(line, first, points, line.spent),
         )
         for line, a, b in zip(lines, *made, strict=True)
     ]
+
+
+def _in_time(line: Line, first: str, points: Mapping[float, Scores], share: float | None) -> Difference | None:
+    """A line against the student alone after that share of its epochs; None where there is nothing to compare."""
+    if share is None or not points or line.name == first:
+        return None
+    return paired(line.scores, _after(points, share))
 
 
 def _after(points: Mapping[float, Scores], share: float) -> dict[int, float]:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from benchmarks.evidence.cells import DRAWN, Cell, mentor_cell
 from benchmarks.evidence.plan import wanted
@@ -27,6 +26,7 @@ from benchmarks.evidence.study import Mentor, Study, load_study
 from classroomkd import __version__
 from classroomkd._sums import sum_of
 from classroomkd.errors import Interrupted, RunStopped, UserError
+from classroomkd.models import save_checkpoint
 from classroomkd.run.session import Session
 from classroomkd.train import stopping
 
@@ -186,7 +186,7 @@ def _mixed_up(file: Path) -> Path:
         head = next(name for name, value in reversed(tensors.items()) if value.dim() == 2).removesuffix("weight")
         for name in (f"{head}weight", f"{head}bias"):
             tensors[name] = tensors[name].roll(3, 0)
-        save_file(tensors, other, about)
+        save_checkpoint(tensors, other, about, listed=True)
     return other
 
 
