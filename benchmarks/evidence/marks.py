@@ -140,12 +140,12 @@ def _decision(tables: Tables, place: str, arms: Sequence[str]) -> str:
     gains = [line.name for line in taught if line.alone is not None and line.alone.verdict == "gain"]
     losses = [line.name for line in taught if line.alone is not None and line.alone.verdict == "loss"]
     said = [f"On top: {top.name}, {score(top)} %, {_gain(tables, place, [top.name])} points above the student alone."]
-    said.append(f"Not told from it: {', '.join(near)}." if near else "Every other one is told from it.")
+    said.append(f"Not told from it: {'; '.join(near)}." if near else "Every other one is told from it.")
     rest = [line.name for line in taught if line.name not in gains and line.name not in losses]
     if rest:
-        said.append(f"Not shown to be above the student alone: {', '.join(rest)}.")
+        said.append(f"Not shown to be above the student alone: {'; '.join(rest)}.")
     if losses:
-        said.append(f"Below the student alone: {', '.join(losses)}.")
+        said.append(f"Below the student alone: {'; '.join(losses)}.")
     return " ".join(said)
 
 

@@ -109,7 +109,7 @@ def test_a_decision(page: Callable[[str], str]) -> None:
     assert page(mark("decision toy/small")) == mark(
         "decision toy/small",
         "On top: kd, 53.0 ± 1.7 %, +3.0 [−1.3, 7.3] points above the student alone. "
-        "Not told from it: plain kd, average. Not shown to be above the student alone: kd, plain kd.",
+        "Not told from it: plain kd; average. Not shown to be above the student alone: kd; plain kd.",
     )
     assert page(mark("decision toy/small average")) == mark(
         "decision toy/small average",
