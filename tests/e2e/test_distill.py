@@ -212,7 +212,7 @@ class Session_(nn.Module):  # noqa: N801 - as a runtime's session in a module
 
 def _shared() -> dict[str, Any]:
     student, mentor = small(0), small(1)
-    mentor[0] = student[0]  # type: ignore[index]
+    mentor.register_module("0", student.get_submodule("0"))
     return {"student": student, "mentors": [ck.Mentor(mentor, "big")]}
 
 
