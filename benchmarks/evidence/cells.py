@@ -17,7 +17,7 @@ from benchmarks.evidence.study import Arm, Mentor, Panel, Study
 from classroomkd import methods
 from classroomkd.recipe import Recipe, make_recipe, recipe_yaml
 
-__all__ = ["DRAWN", "PLAIN", "Cell", "cell_of", "mentor_cell"]
+__all__ = ["DRAWN", "NOWHERE", "PLAIN", "Cell", "cell_of", "mentor_cell"]
 
 DRAWN = ("puppets", "digits")  # sources without a folder
 NOWHERE = "."
@@ -127,7 +127,8 @@ def cell_of(study: Study, panel: Panel, arm: Arm, **more: Any) -> Cell:
         names = (*names, *(mentor.name for mentor in MENTORS.values() if mentor.taught_by in names))
     changes = {**panel.changes, **arm.changes, **more}
     if arm.alone:
-        changes.pop("bank", None), keys.pop("bank", None)
+        for stated in (changes, keys):
+            stated.pop("bank", None)
     return Cell(keys, arm.grid, tuple(MENTORS[name] for name in names), changes)
 
 
@@ -149,7 +150,7 @@ def _taught(mentor: Mentor, weights: str | None) -> dict[str, Any]:
 def _kept(said: str) -> Mapping[str, Any]:
     """Of a recipe's keys and changes, as JSON, what is not at its default and changes a result."""
     keys, changes = json.loads(said)
-    recipe = Cell(keys, ({"name": "none"},), (), changes).recipe(".", grid=["none"])
+    recipe = Cell(keys, ({"name": "none"},), (), changes).recipe(NOWHERE, grid=["none"])
     every = yaml.safe_load(recipe_yaml(recipe))
     plain = yaml.safe_load(recipe_yaml(make_recipe(PLAIN)))
     kept = _differing(every, plain, OF_NO_WEIGHT)

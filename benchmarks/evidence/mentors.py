@@ -6,11 +6,16 @@ from typing import Any
 
 from benchmarks.evidence.study import Mentor
 
-__all__ = ["ADAMW", "CIFAR", "FASHION", "FEW", "MENTORS", "PEOPLE", "SGD"]
+__all__ = ["ADAMW", "CIFAR", "FASHION", "FEW", "HALF", "MENTORS", "NEW", "PEOPLE", "SGD", "WHOLE"]
 
 # 20 of the 100 classes, 500 images each, of which a tenth is to choose on; and all their 2,000 test images.
 CIFAR = {"source": "cifar100", "views": "crop_flip", "options": {"classes": 20}}
 SGD = {"batch_size": 64, "lr": 0.05, "nesterov": True, "schedule": "cosine", "weight_decay": 5e-4}
+
+# New pictures: the half that mentors of the other half never saw. Mentors by what they were trained on.
+NEW = {**CIFAR, "shard": "2/2"}
+WHOLE = ("resnet20", "wrn_16_1", "vgg8")
+HALF = tuple(f"{name}-half" for name in WHOLE)
 
 # 9,000 of its images, and 1,000 to choose on; 28 x 28 in black on 32 x 32.
 FASHION = {"source": "fashion-mnist:fashion-mnist", "resize": "pad", "limit": 10000, "views": "crop_flip"}
@@ -25,7 +30,7 @@ ADAMW = {"optimizer": "adamw", "batch_size": 32, "lr": 0.002, "weight_decay": 0.
 
 def _three(suffix: str, data: dict[str, Any], epochs: int) -> list[Mentor]:
     train = {**SGD, "epochs": epochs}
-    made = [Mentor(f"{model}{suffix}", model, data, train) for model in ("resnet20", "wrn_16_1", "vgg8")]
+    made = [Mentor(f"{model}{suffix}", model, data, train) for model in WHOLE]
     wrong = Mentor(f"shuffled{suffix}", "wrn_16_1", data, train, shuffled=True)
     assistant = Mentor(f"assistant{suffix}", "resnet14", data, {**SGD, "epochs": 40}, taught_by=f"resnet20{suffix}")
     return [*made, wrong, assistant]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.evidence.cells import Cell, cell_of
+from benchmarks.evidence.cells import NOWHERE, Cell, cell_of
 from benchmarks.evidence.results import Store
 from benchmarks.evidence.study import Arm, Panel, Study, load_study
 from classroomkd.errors import UserError
@@ -35,7 +35,6 @@ class Row:
 def wanted(name: str, study: Study, store: Store) -> Iterator[Wanted]:
     """Everything that can be decided now, panel by panel: the rate, the candidates, the rows, the curve."""
     for panel in study.panels:
-        rate = None
         if study.tune is not None and not panel.tuned:
             rates = [_alone(study, panel, lr) for lr in study.tune.rates]
             yield from (Wanted(cell, study.tune.seeds, "rate") for cell in rates)
@@ -69,7 +68,7 @@ def curve(name: str, study: Study, panel: Panel, store: Store) -> list[tuple[flo
     if setting is None:
         return []
     whole = _set(study, panel, alone, setting)
-    epochs = whole.recipe(".").train.epochs
+    epochs = whole.recipe(NOWHERE).train.epochs
     spans = [max(1, round(share * epochs)) for share in panel.curve]
     cells = [_set(study, panel, alone, {**setting, "train.epochs": span}) for span in spans]
     return list(zip(panel.curve, cells, strict=True))

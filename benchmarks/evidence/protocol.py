@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from benchmarks.evidence.cells import Cell, mentor_cell
+from benchmarks.evidence.cells import NOWHERE, Cell, mentor_cell
 from benchmarks.evidence.plan import curve, rows
 from benchmarks.evidence.results import Store, took
 from benchmarks.evidence.study import Panel, Study
@@ -188,7 +188,7 @@ def _mentors_seconds(store: Store, cell: Cell) -> float | None:
     Counted, not measured: answers are stored once, by whichever run asks first. None where it is not known what a
     mentor took: of assistants, whom a run trains.
     """
-    recipe, total = cell.recipe("."), 0.0
+    recipe, total = cell.recipe(NOWHERE), 0.0
     bank = BankSpec.parse(recipe.bank)
     views = bank.views or (0 if bank.kind == "off" else recipe.train.epochs)  # online, a step's cost has them in it
     for mentor in cell.mentors:
@@ -196,9 +196,9 @@ def _mentors_seconds(store: Store, cell: Cell) -> float | None:
         entry = store.students(own).get(0)
         if entry is None:
             return None
-        batch = own.recipe(".").train.batch_size
+        batch = own.recipe(NOWHERE).train.batch_size
         shown = entry["steps"] * batch
-        asked = views * (recipe.student.samples or shown / own.recipe(".").train.epochs)
+        asked = views * (recipe.student.samples or shown / own.recipe(NOWHERE).train.epochs)
         total += took(entry) * (1 + asked / (3 * shown))
     return total
 

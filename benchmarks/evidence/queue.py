@@ -19,7 +19,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from benchmarks.evidence.cells import DRAWN, Cell, mentor_cell
+from benchmarks.evidence.cells import DRAWN, NOWHERE, Cell, mentor_cell
 from benchmarks.evidence.plan import wanted
 from benchmarks.evidence.results import Store, harvested
 from benchmarks.evidence.study import Mentor, Study, load_study
@@ -146,7 +146,7 @@ class Queue:
         """The file of a mentor's weights, trained now where it is not there."""
         cell = mentor_cell(mentor)
         folder = self.out / "mentors" / cell.base
-        place = folder / cell.recipe(".").arms()[0].slug / "seed0"
+        place = folder / cell.recipe(NOWHERE).arms()[0].slug / "seed0"
         file = place / "student.safetensors"
         if not file.exists():
             self.say(f"mentor {mentor.name}: to be trained")

@@ -1,16 +1,16 @@
 """All labels: the student has every label of its images, and its mentors were trained on others, or on the same."""
 
 from benchmarks.evidence.arms import EVERY
-from benchmarks.evidence.mentors import CIFAR, SGD
+from benchmarks.evidence.mentors import HALF, NEW, SGD, WHOLE
 from benchmarks.evidence.study import Panel, Study
 
 STUDY = Study(
     title="All labels",
     answers="What do mentors add where every image has its label: on pictures they have never seen, and on those they "
     "were trained on?",
-    data={**CIFAR, "shard": "2/2"},
+    data=NEW,
     student={"model": "convnet8"},
-    mentors=("resnet20-half", "wrn_16_1-half", "vgg8-half"),
+    mentors=HALF,
     arms=EVERY,
     train={**SGD, "epochs": 40, "eval_every": 4, "checkpoint_every": 20, "log_every": 1000},
     panels=(
@@ -21,7 +21,7 @@ STUDY = Study(
             "same",
             "convnet8, the mentors' own training images, 80 epochs",
             {"data.shard": None, "train.epochs": 80},
-            ("resnet20", "wrn_16_1", "vgg8"),
+            WHOLE,
             tuned="e40",
             curve=(0.5, 1.5),
         ),

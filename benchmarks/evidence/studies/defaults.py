@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.evidence.arms import ALONE, arm
-from benchmarks.evidence.mentors import CIFAR, SGD
+from benchmarks.evidence.mentors import CIFAR, HALF, SGD, WHOLE
 from benchmarks.evidence.study import Arm, Panel, Study
 
 
@@ -17,7 +17,7 @@ STUDY = Study(
     answers="Which strength, of three, is good at its default for small students: with few labels and on new pictures?",
     data=CIFAR,
     student={"model": "convnet8"},
-    mentors=("resnet20", "wrn_16_1", "vgg8"),
+    mentors=WHOLE,
     arms=(
         ALONE,
         arm("average", ""),
@@ -40,7 +40,7 @@ STUDY = Study(
             "new",
             "convnet8, all labels, new pictures",
             {"data.shard": "2/2"},
-            ("resnet20-half", "wrn_16_1-half", "vgg8-half"),
+            HALF,
             curve=(1.5,),
         ),
         Panel(

@@ -1,7 +1,7 @@
 """Few labels: the student has a tenth of the images, or a thirtieth; its mentors have seen them all."""
 
 from benchmarks.evidence.arms import EVERY
-from benchmarks.evidence.mentors import CIFAR, SGD
+from benchmarks.evidence.mentors import CIFAR, SGD, WHOLE
 from benchmarks.evidence.study import Panel, Study
 
 STUDY = Study(
@@ -9,7 +9,7 @@ STUDY = Study(
     answers="What are mentors worth to a student that has few labels, and which method makes most of them?",
     data=CIFAR,
     student={"model": "convnet8"},
-    mentors=("resnet20", "wrn_16_1", "vgg8"),
+    mentors=WHOLE,
     arms=EVERY,
     train={**SGD, "epochs": 200, "eval_every": 10, "checkpoint_every": 50, "log_every": 1000},
     panels=(

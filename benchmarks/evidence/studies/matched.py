@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from benchmarks.evidence.arms import EVERY
-from benchmarks.evidence.mentors import CIFAR, SGD
+from benchmarks.evidence.mentors import CIFAR, HALF, SGD, WHOLE
 from benchmarks.evidence.study import Arm, Panel, Study
 
 # Those whose native weights sum to something else; the others are matched already.
@@ -22,7 +22,7 @@ STUDY = Study(
     answers="Which differences between methods are left when all mentors together are as loud as the label?",
     data=CIFAR,
     student={"model": "convnet8"},
-    mentors=("resnet20-half", "wrn_16_1-half", "vgg8-half"),
+    mentors=HALF,
     arms=(
         *(arm for arm in EVERY if arm.name in MATCHED),
         *(made for arm in EVERY if arm.name in LOUD for made in (arm, matched(arm))),
@@ -34,7 +34,7 @@ STUDY = Study(
             "few",
             "convnet8, 900 labels",
             {"student.samples": 900, "train.epochs": 200, "train.eval_every": 10, "bank": "views=16"},
-            ("resnet20", "wrn_16_1", "vgg8"),
+            WHOLE,
             tuned="few_labels/convnet8-900",
         ),
     ),

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from benchmarks.evidence.arms import ALONE, EVERY
-from benchmarks.evidence.mentors import CIFAR, SGD
+from benchmarks.evidence.mentors import HALF, NEW, SGD
 from benchmarks.evidence.study import Arm, Panel, Study
 
 READS_NONE = ("average", "kd", "dist", "average with hints", "random", "ebkd", "aekd", "dtkd", "takd", "amtml")
@@ -20,9 +20,9 @@ TAUGHT = tuple(arm for arm in EVERY if arm.name in READS_NONE)
 STUDY = Study(
     title="No label read",
     answers="Can mentors replace labels: how good is a student that is told none, on pictures its mentors never saw?",
-    data={**CIFAR, "shard": "2/2"},
+    data=NEW,
     student={"model": "convnet8"},
-    mentors=("resnet20-half", "wrn_16_1-half", "vgg8-half"),
+    mentors=HALF,
     arms=(ALONE, *TAUGHT, *map(without, TAUGHT)),
     train={**SGD, "epochs": 80, "eval_every": 4, "checkpoint_every": 20, "log_every": 1000},
     panels=(Panel("new", "convnet8, new pictures, 80 epochs", tuned="all_labels/e40", curve=(0.5, 1.5, 3)),),

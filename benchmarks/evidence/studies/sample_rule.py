@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.evidence.arms import ALONE, arm
-from benchmarks.evidence.mentors import CIFAR, SGD
+from benchmarks.evidence.mentors import CIFAR, HALF, SGD, WHOLE
 from benchmarks.evidence.protocol import Table
 from benchmarks.evidence.study import Panel, Study
 from benchmarks.evidence.words import gain
@@ -17,13 +17,9 @@ def rule(label: str, **options: Any) -> Any:
 
 
 ONE = {"normalise": "unit", "supervised": "one"}
-NEW = {"data.shard": "2/2", "train.epochs": 80}
+FRESH = {"data.shard": "2/2", "train.epochs": 80}
 FEW = {"student.samples": 900, "train.epochs": 200, "train.eval_every": 10, "bank": "views=16"}
-GOOD, BAD = ("resnet20", "wrn_16_1", "vgg8"), ("resnet20", "vgg8", "shuffled")
-
-
-def _half(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{name}-half" for name in names)
+BAD = ("resnet20", "vgg8", "shuffled")
 
 
 def summary(tables: Mapping[str, Table]) -> list[str]:
@@ -53,7 +49,7 @@ STUDY = Study(
     "new pictures alike, with a bad mentor among the good?",
     data=CIFAR,
     student={"model": "convnet8"},
-    mentors=GOOD,
+    mentors=WHOLE,
     arms=(
         ALONE,
         arm("average", ""),
@@ -72,8 +68,14 @@ STUDY = Study(
     panels=(
         Panel("few", "convnet8, 900 labels", FEW, curve=()),
         Panel("few-bad", "convnet8, 900 labels, one of three mentors shuffled", FEW, BAD, curve=()),
-        Panel("new", "convnet8, new pictures", NEW, _half(GOOD), curve=()),
-        Panel("new-bad", "convnet8, new pictures, one of three mentors shuffled", NEW, _half(BAD), curve=()),
+        Panel("new", "convnet8, new pictures", FRESH, HALF, curve=()),
+        Panel(
+            "new-bad",
+            "convnet8, new pictures, one of three mentors shuffled",
+            FRESH,
+            tuple(f"{name}-half" for name in BAD),
+            curve=(),
+        ),
         Panel("few-resnet8", "resnet8, 900 labels", {**FEW, "student.model": "resnet8"}, curve=()),
     ),
     tune=None,

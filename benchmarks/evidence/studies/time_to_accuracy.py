@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 
 from benchmarks.evidence.arms import ALONE, arm
-from benchmarks.evidence.mentors import CIFAR, SGD
+from benchmarks.evidence.mentors import HALF, NEW, SGD
 from benchmarks.evidence.protocol import Line, Table
 from benchmarks.evidence.study import Arm, Panel, Study
 
 EPOCHS = (16, 24, 32, 40, 56, 80)
-WHOLE = f"e{EPOCHS[-1]}"
+LAST = f"e{EPOCHS[-1]}"
 
 
 def faster(of: Arm, name: str, **changes: object) -> Arm:
@@ -29,7 +29,7 @@ def share(line: Line, tables: Mapping[str, Table]) -> float | None:
 
     Along the arm's accuracy over the logarithm of the epochs, each training with a schedule of its own length.
     """
-    whole = tables[WHOLE].line("none")
+    whole = tables[LAST].line("none")
     points = [(e, found) for e in EPOCHS if (found := tables[f"e{e}"].line(line.name)) is not None]
     if whole is None or not points or line.cost is None:
         return None
@@ -54,7 +54,7 @@ def summary(tables: Mapping[str, Table]) -> list[str]:
         "| arm | " + " | ".join(f"{epochs}" for epochs in EPOCHS) + " | step | share of the time |",
         "|:---|" + "---:|" * (len(EPOCHS) + 2),
     ]
-    known = tables[WHOLE].lines
+    known = tables[LAST].lines
     shares = {line.name: share(line, tables) for line in known}
     for line in sorted(known, key=lambda each: shares[each.name] or math.inf):
         found = [tables[f"e{epochs}"].line(line.name) for epochs in EPOCHS]
@@ -69,9 +69,9 @@ STUDY = Study(
     title="Time to the accuracy of the student alone",
     answers="In which share of its time does a taught student reach what it would have reached alone, and what brings "
     "that share down?",
-    data={**CIFAR, "shard": "2/2"},
+    data=NEW,
     student={"model": "convnet8"},
-    mentors=("resnet20-half", "wrn_16_1-half", "vgg8-half"),
+    mentors=HALF,
     arms=(
         Arm("none", knob=""),
         AVERAGE,
