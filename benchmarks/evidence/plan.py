@@ -41,7 +41,7 @@ def wanted(name: str, study: Study, store: Store) -> Iterator[Wanted]:
             rate = _best(store, rates, study.tune.seeds)
             if rate is None:
                 continue
-            for arm in study.arms:
+            for arm in study.within(panel):
                 if len(arm.candidates()) > 1:
                     cells = _candidates(study, panel, arm, study.tune.rates[rate])
                     yield from (Wanted(cell, study.tune.seeds, "tune") for cell in cells)
@@ -54,7 +54,7 @@ def wanted(name: str, study: Study, store: Store) -> Iterator[Wanted]:
 def rows(name: str, study: Study, panel: Panel, store: Store) -> list[Row]:
     """The rows of a panel whose settings are decided."""
     found = []
-    for arm in study.arms:
+    for arm in study.within(panel):
         setting = chosen(name, panel, arm, store)
         if setting is not None:
             found.append(Row(arm, _set(study, panel, arm, setting), setting))

@@ -113,7 +113,7 @@ class Table:
 
 def table(name: str, study: Study, panel: Panel, store: Store) -> Table:
     """What is known of a panel."""
-    lines, lacking = [], [arm.name for arm in study.arms]
+    lines, lacking = [], [arm.name for arm in study.within(panel)]
     first = study.arms[0].name
     points: dict[float, Scores] = {}
     seconds: Mapping[int, float] = {}

@@ -42,11 +42,11 @@ def core_hours(study: Study, queue: Queue) -> float:
 
 def _counts(study: Study, panel: Panel) -> Mapping[str, int]:
     """Trainings of each arm, of the length that rows have."""
-    counts = Counter({arm.name: len(study.seeds) for arm in study.arms})
+    counts = Counter({arm.name: len(study.seeds) for arm in study.within(panel)})
     if study.tune is not None and not panel.tuned:
         tried = len(study.tune.seeds)
         counts[study.arms[0].name] += tried * len(study.tune.rates)
-        for arm in study.arms:
+        for arm in study.within(panel):
             counts[arm.name] += tried * (len(arm.candidates()) if len(arm.candidates()) > 1 else 0)
     return counts
 
@@ -57,7 +57,7 @@ def _students(study: Study, panel: Panel) -> int:
 
 def _seconds(study: Study, panel: Panel, queue: Queue) -> dict[str, float]:
     """Of one training of each arm, on one core, with stored answers; of what was not measured, the median."""
-    cells = {arm.name: cell_of(study, panel, arm.set(arm.candidates()[0])) for arm in study.arms}
+    cells = {arm.name: cell_of(study, panel, arm.set(arm.candidates()[0])) for arm in study.within(panel)}
     taught = [cell for cell in cells.values() if cell.mentors]
     shared = Counter(cell.base for cell in taught).most_common(1)[0][0]
     some = {name: cell for name, cell in cells.items() if cell.mentors and cell.base == shared}

@@ -117,6 +117,7 @@ class Panel:
         tuned: the panel whose choices are taken over (``PANEL``, or ``STUDY/PANEL``); empty: its own are made.
         curve: shares of the epochs for which the student alone is trained, too. The table is converged where it gains
             less than 0.3 points from 1 to 1.5.
+        arms: names of those it has, the student alone among them; None: all of the study.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Panel:
     mentors: tuple[str, ...] | None = None
     tuned: str = ""
     curve: tuple[float, ...] = (0.5, 1.5, 3)
+    arms: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,10 @@ class Study:
         if not found:
             raise UserError(f"there is no panel '{name}'{did_you_mean(name, [panel.name for panel in self.panels])}")
         return found[0]
+
+    def within(self, panel: Panel) -> tuple[Arm, ...]:
+        """The arms of a panel, in the study's order."""
+        return tuple(arm for arm in self.arms if panel.arms is None or arm.name in panel.arms)
 
 
 STUDIES = Path(__file__).resolve().parent / "studies"

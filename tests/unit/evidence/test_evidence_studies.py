@@ -42,7 +42,7 @@ def test_every_recipe_of_a_study_can_be_made(name: str) -> None:
     """All candidates of all arms, in runs as the queue makes them; a curve's lengths are more epochs of the same."""
     study, runs = load_study(name), defaultdict[str, dict[str, Cell]](dict)
     for panel in study.panels:
-        for arm in study.arms:
+        for arm in study.within(panel):
             for setting in settings(name, panel, arm):
                 cell = cell_of(study, panel, arm.set(setting))
                 runs[cell.base][cell.key] = cell
@@ -70,6 +70,8 @@ def test_arms_are_distinct_and_the_student_alone_comes_first(name: str) -> None:
     assert study.arms[0].name == "none"
     assert study.arms[0].alone
     assert study.base in ("", *names)
+    assert {name for panel in study.panels for name in panel.arms or ()} <= set(names)
+    assert all("none" in panel.arms for panel in study.panels if panel.arms is not None)
     assert [panel.name for panel in study.panels if not panel.name.replace("-", "").isalnum()] == []
     assert len({panel.name for panel in study.panels}) == len({panel.title for panel in study.panels})
 
@@ -79,7 +81,7 @@ def test_two_arms_of_a_panel_are_two_trainings(name: str) -> None:
     study = load_study(name)
     for panel in study.panels:
         for setting in ({}, {"train.lr": 0.07}):
-            keys = Counter(cell_of(study, panel, arm.set(setting)).key for arm in study.arms)
+            keys = Counter(cell_of(study, panel, arm.set(setting)).key for arm in study.within(panel))
             assert keys.most_common(1)[0][1] == 1, f"{panel.name}: two arms are one training"
 
 
