@@ -63,6 +63,9 @@ STUDY = Study(
         rule("unit, credibility, floor 4", normalise="unit", supervised="credibility", floor=4),
         rule("native, credibility, floor 4", floor=4),
         rule("unit, one, floor 4, no gate", **ONE, floor=4, gate="none"),
+        rule("version 2, calibrated", credibility="calibrated"),
+        rule("unit, credibility, floor 4, calibrated", normalise="unit", supervised="credibility", floor=4,
+             credibility="calibrated"),
     ),
     train={**SGD, "epochs": 80, "eval_every": 4, "checkpoint_every": 20, "log_every": 1000},
     panels=(
@@ -83,4 +86,4 @@ STUDY = Study(
     recipe={"bank": "views=8", "mentor_precision": "fp32"},
     order=10,
     summary=summary,
-)
+)  # fmt: skip
