@@ -8,7 +8,7 @@ STORED = (4, 16, 64)
 
 STUDY = Study(
     title="Stored views",
-    answers="How many views of every image must be stored (`bank: views=V`) before more of them teach a student no better?",
+    answers="How many views of every image must be stored (`bank: views=V`) before more teach a student no better?",
     data=CIFAR,
     student={"model": "convnet8", "samples": 900},
     mentors=WHOLE,
