@@ -4,7 +4,7 @@ from benchmarks.evidence.arms import ALONE, arm
 from benchmarks.evidence.mentors import CIFAR, SGD, WHOLE
 from benchmarks.evidence.study import Panel, Study
 
-STORED = (4, 16, 64)
+STORED = (4, 8, 16, 64)
 
 STUDY = Study(
     title="Stored views",
