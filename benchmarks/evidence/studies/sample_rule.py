@@ -21,6 +21,12 @@ FRESH = {"data.shard": "2/2", "train.epochs": 80}
 FEW = {"student.samples": 900, "train.epochs": 200, "train.eval_every": 10, "bank": "views=16"}
 BAD = ("resnet20", "vgg8", "shuffled")
 
+ABLATION = "unit, one, floor 4, no gate"
+
+# A training of resnet8 takes ten of convnet8. A rule that is worse in one of the panels before than another is in all
+# of them, resnet8's too, cannot be chosen any more: these are the others, and today's default.
+LEFT = ("none", "average", "version 2", "unit, one, tau 12, floor 2", "native, one, floor 4")
+
 
 def summary(tables: Mapping[str, Table]) -> list[str]:
     """Every rule against averaging in every panel; the best is the one whose worst panel is best."""
@@ -32,14 +38,21 @@ def summary(tables: Mapping[str, Table]) -> list[str]:
                 found[line.name][panel] = line.base.difference
     worst = {name: min((d.mean for d in by.values()), default=-1.0) for name, by in found.items()}
     lines = [
-        "Every rule against `average`, panel by panel. What is chosen is the rule whose worst panel is best.",
+        "Every rule against `average`, panel by panel. What is chosen is the rule whose worst panel is best; ≤: not all",
+        f"of its panels were trained, since it cannot be chosen any more. `{ABLATION}` is an ablation and no candidate:",
+        "it lets everybody teach, as `average` does, and is here to show what the gate does.",
         "",
         "| rule | " + " | ".join(tables) + " | worst |",
         "|:---|" + "---:|" * (len(tables) + 1),
     ]
-    for name in sorted(names, key=lambda each: -worst[each]):
+    for name in sorted(names, key=lambda each: (each == ABLATION, -worst[each])):
         cells = [gain(found[name].get(panel)) for panel in tables]
-        lines.append(f"| {name} | {' | '.join(cells)} | {100 * worst[name]:+.1f} |".replace("| -", "| −"))
+        known = "" if len(found[name]) == len(tables) else "≤ "
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {known}{100 * worst[name]:+.1f} |".replace("| -", "| −").replace(
+                "≤ -", "≤ −"
+            )
+        )
     return lines
 
 
@@ -62,7 +75,7 @@ STUDY = Study(
         rule("native, one, floor 4", supervised="one", floor=4),
         rule("unit, credibility, floor 4", normalise="unit", supervised="credibility", floor=4),
         rule("native, credibility, floor 4", floor=4),
-        rule("unit, one, floor 4, no gate", **ONE, floor=4, gate="none"),
+        rule(ABLATION, **ONE, floor=4, gate="none"),
         rule("version 2, calibrated", credibility="calibrated"),
         rule("unit, credibility, floor 4, calibrated", normalise="unit", supervised="credibility", floor=4,
              credibility="calibrated"),
@@ -79,7 +92,7 @@ STUDY = Study(
             tuple(f"{name}-half" for name in BAD),
             curve=(),
         ),
-        Panel("few-resnet8", "resnet8, 900 labels", {**FEW, "student.model": "resnet8"}, curve=()),
+        Panel("few-resnet8", "resnet8, 900 labels", {**FEW, "student.model": "resnet8"}, curve=(), arms=LEFT),
     ),
     tune=None,
     seeds=(0, 1, 2, 3, 4),
