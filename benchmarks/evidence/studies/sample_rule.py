@@ -38,9 +38,9 @@ def summary(tables: Mapping[str, Table]) -> list[str]:
                 found[line.name][panel] = line.base.difference
     worst = {name: min((d.mean for d in by.values()), default=-1.0) for name, by in found.items()}
     lines = [
-        "Every rule against `average`, panel by panel. What is chosen is the rule whose worst panel is best; ≤: not all",
-        f"of its panels were trained, since it cannot be chosen any more. `{ABLATION}` is an ablation and no candidate:",
-        "it lets everybody teach, as `average` does, and is here to show what the gate does.",
+        "Every rule against `average`, panel by panel. What is chosen is the rule whose worst panel is best; ≤: not",
+        f"all panels were trained, since it cannot be chosen any more. `{ABLATION}` is an ablation and no",
+        "candidate: it lets everybody teach, as `average` does, and is here to show what the gate does.",
         "",
         "| rule | " + " | ".join(tables) + " | worst |",
         "|:---|" + "---:|" * (len(tables) + 1),
