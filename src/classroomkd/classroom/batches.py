@@ -37,14 +37,14 @@ def taking(who: str, inputs: Tensor) -> Iterator[None]:
         ) from error
 
 
-def fitting(student: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """A batch in a student's precision, classes as whole numbers of 64 bits.
+def fitting(student: nn.Module, inputs: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """A batch in a student's precision, classes as whole numbers of 64 bits; a target of None stays.
 
     Raises:
         UserError: inputs of whole numbers, an empty batch, no tensors.
     """
     for what, value in (("inputs are", inputs), ("target is", target)):
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) and (value is not None or value is inputs):
             raise UserError(f"the {what} a {type(value).__name__}; give a tensor (torch.as_tensor)")
     if not len(inputs):
         raise UserError("the batch is empty; leave it out")
@@ -54,7 +54,7 @@ def fitting(student: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor,
             "student is to see them: (images / 255 - mean) / std"
         )
     inputs = inputs.to(precision_of(student, inputs.dtype))
-    if target.dim() == 1 and not target.is_floating_point():
+    if target is not None and target.dim() == 1 and not target.is_floating_point():
         target = target.long()
     return inputs, target
 

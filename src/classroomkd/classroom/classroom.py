@@ -20,6 +20,7 @@ from classroomkd.classroom.frozen import refuse_shapeless, refuse_shared
 from classroomkd.classroom.lesson import Answers, Calibration, Lesson
 from classroomkd.classroom.mentor import Mentor
 from classroomkd.classroom.method import ClassInfo, Method, Shapes
+from classroomkd.classroom.outliers import Outliers
 from classroomkd.classroom.pool import AnswerStore, MentorPool, Sights
 from classroomkd.classroom.step_info import StepInfo
 from classroomkd.classroom.task import Task
@@ -41,6 +42,8 @@ class Classroom(nn.Module):
         mentors: networks or :class:`Mentor` objects that predict what the student predicts.
         method: a :class:`Method`, or a name for :func:`classroomkd.methods.create` with the defaults of this task.
         task: a :class:`Task`; None = classification.
+        unlabelled: whether samples may have no label: their target is -1, or a whole batch's is None. For
+            classification; another task says it itself.
         mean, std: the student's input normalisation, per channel; needed when a mentor has one of its own.
         taps: places of the student to read; or, by the name a method asks for (``@stage:-1``), the place it is here.
         scores: mentors' held-out scores, for methods that choose by them.
@@ -49,10 +52,14 @@ class Classroom(nn.Module):
         register: ``(ids, labels)`` of the training samples, each ``(N,)``; needed by methods that remember them (crd).
         store: mentors' stored answers.
         taught: by mentor, whether another mentor taught it.
+        outliers: a share in (0, 1] of the largest entropy: of samples without a label, those on which the mentors'
+            vote has more of it count ``outlier_weight`` in every mean over samples; None = all count the same.
+        outlier_weight: in [0, 1].
 
     Raises:
         UserError: what is no network, a student among its mentors, a mentor's normalisation without the student's, a
-            method that reads features without ``image_shape``, taps that cannot be found or matched.
+            method that reads features without ``image_shape``, taps that cannot be found or matched, ``unlabelled``
+            or ``outliers`` for a task that cannot.
 
     Example:
         >>> classroom = Classroom(student, mentors=[net_a, net_b], method="classroomkd")    # doctest: +SKIP
@@ -78,6 +85,9 @@ class Classroom(nn.Module):
         register: tuple[Tensor, Tensor | None] | None = None,
         store: AnswerStore | None = None,
         taught: Sequence[bool] | None = None,
+        unlabelled: bool = False,
+        outliers: float | None = None,
+        outlier_weight: float = 0.1,
     ) -> None:
         super().__init__()
         for network in (student, *mentors):
@@ -87,7 +97,14 @@ class Classroom(nn.Module):
                     "classroomkd.models.create(NAME, num_classes=...)"
                 )
         # The tables of names stand above this module: the package itself, which loads what is asked for, finds them.
-        task = classroomkd.tasks.create(classroomkd.tasks.DEFAULT) if task is None else task
+        if task is None:
+            task = classroomkd.tasks.create(classroomkd.tasks.DEFAULT, unlabelled=unlabelled)
+        elif unlabelled and not task.has_unlabelled_units:
+            raise UserError(
+                f"unlabelled=True beside a task ({task.name}) that takes no samples without labels; give task=None, or "
+                "say it to the task: Classification(unlabelled=True)"
+            )
+        self.outliers = None if outliers is None else Outliers(task, outliers, outlier_weight)
         method = classroomkd.methods.create(method, task=task.name) if isinstance(method, str) else method
         if any(m is student or getattr(m, "module", None) is student for m in mentors):
             raise UserError("the student is also listed as a mentor; pass a copy (copy.deepcopy) to teach it by itself")
@@ -213,7 +230,7 @@ class Classroom(nn.Module):
     def collect(
         self,
         inputs: Tensor,
-        target: Tensor,
+        target: Tensor | None,
         *,
         ids: Tensor | None = None,
         views: Tensor | None = None,
@@ -221,7 +238,7 @@ class Classroom(nn.Module):
         extra_sizes: Sights | None = None,
         info: StepInfo | None = None,
     ) -> Lesson:
-        """Everybody's answers to a batch as a lesson that is not taught yet.
+        """Everybody's answers to a batch as a lesson that is not taught yet; a target of None: nothing is labelled.
 
         ``answer`` runs the student in place of its own module (an engine passes its wrapped one); ``extra_sizes`` has
         the same views at the sizes that mentors want; ``info`` says where the training stands, in place of the
@@ -249,6 +266,8 @@ class Classroom(nn.Module):
                 f"the student answers with shape {tuple(prediction.shape)}, mentor '{self._pool.names[0]}' with "
                 f"{tuple(mentors.prediction.shape[1:])}: both must answer the same question"
             )
+        if target is None:
+            target = self._task.no_target(prediction)
         return Lesson(
             inputs,
             target,
@@ -264,6 +283,7 @@ class Classroom(nn.Module):
             join=info.join,
             heads=self._head if self.method.needs.heads else None,
             progress=info.progress,
+            sample_weight=None if self.outliers is None or mentors is None else self.outliers(mentors, target),
         )
 
     def _student(self, inputs: Tensor) -> Answers:
@@ -324,14 +344,14 @@ class Classroom(nn.Module):
     def forward(
         self,
         inputs: Tensor,
-        target: Tensor,
+        target: Tensor | None = None,
         *,
         ids: Tensor | None = None,
         views: Tensor | None = None,
         extra_sizes: Sights | None = None,
         sights: Sights | None = None,
     ) -> Lesson:
-        """Teach one batch: ``(B, channels, H, W)`` inputs in the student's space and their targets.
+        """Teach one batch: ``(B, channels, H, W)`` inputs in the student's space and their targets, None without any.
 
         ``extra_sizes`` has, by (H, W), the same views at the sizes that mentors want; without them inputs are resized,
         which pose refuses for a mentor of another shape. ``sights`` is its old name.

@@ -43,6 +43,7 @@ class Composition(Method):
             sgd=any(n.sgd for n in needs),
             distributions=any(n.distributions for n in needs),
             whole_batch=any(n.whole_batch for n in needs),
+            truth=any(n.truth for n in needs),
         )
         self.order_matters = any(m.order_matters for m in methods)
         self.period = math.lcm(*(m.period for m in methods))

@@ -50,8 +50,9 @@ def knows(classes: Sequence[Sequence[int] | None], count: int, target: Tensor) -
     Args:
         classes: by mentor, the places of its classes among the student's; None = it knows them all.
         count: C, the student's classes.
-        target: ``(B,)`` int64.
+        target: ``(B,)`` int64; of a sample without a label (-1) nobody is known not to know the class.
     """
+    place = target.clamp_min(0)
     known = []
     for own in classes:
         if own is None:
@@ -59,5 +60,5 @@ def knows(classes: Sequence[Sequence[int] | None], count: int, target: Tensor) -
         else:
             held = set(own)
             table = constant(tuple(float(c in held) for c in range(count)), torch.bool, target.device)
-            known.append(table[target])
+            known.append(table[place] | (target < 0))
     return torch.stack(known)

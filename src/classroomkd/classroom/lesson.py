@@ -123,6 +123,8 @@ class Lesson(_Shared):
     shares: tuple[int, ...] | None = None  # samples by rank, where ranks have different numbers
     outcome: Terms | None = None
     progress: float = 0.0
+    sample_weight: Tensor | None = None  # (B,), how much each counts in a mean over samples; None: all the same
+    _agreed: Tensor | None = field(default=None, init=False, repr=False)  # found once; of other answers it is another
     _loss: Tensor | None = field(default=None, repr=False)  # a field like all: who converts or hooks tensors finds it
 
     def conclude(self, terms: Terms) -> Lesson:
@@ -130,6 +132,15 @@ class Lesson(_Shared):
         self.outcome = terms
         self._loss = terms.loss()
         return self
+
+    @property
+    def agreed(self) -> Tensor:
+        """The target with what the mentors agree on where there is no truth (:meth:`Task.agreed`), ``(B, …)``."""
+        if self.mentors is None:
+            return self.target
+        if self._agreed is None:
+            self._agreed = self.task.agreed(self.mentors.prediction, self.target)
+        return self._agreed
 
     everywhere = OldName("all_gather")
 
@@ -146,10 +157,15 @@ class Lesson(_Shared):
     def mean(self, values_BU: Tensor, units_BU: Tensor) -> Tensor:
         """The mean over the units that count, of all ranks together, a scalar; 0 when none does.
 
-        Averaged over ranks, its value and its gradients are those of the whole batch, however unevenly the units that
-        count lie on the ranks.
+        Where samples have weights it is the weighted mean. Averaged over ranks, its value and its gradients are those
+        of the whole batch, however unevenly the units that count lie on the ranks.
         """
-        total, count = values_BU.where(units_BU, 0.0).sum(), units_BU.sum()
+        values_BU = values_BU.where(units_BU, 0.0)
+        if self.sample_weight is None:
+            total, count = values_BU.sum(), units_BU.sum()
+        else:
+            weight = self.sample_weight.unsqueeze(-1)
+            total, count = (weight * values_BU).sum(), (weight * units_BU).sum()
         if self.reduce is None or not (self.task.has_unlabelled_units or self.shares):
             return total / count.clamp_min(1)
         counts = self.reduce(torch.stack([count, torch.ones_like(count)]).to(total.dtype))
@@ -183,6 +199,7 @@ class Lesson(_Shared):
             mentors=None if self.mentors is None else self.mentors.first(rows, 1),
             ids=None if self.ids is None else self.ids[:rows],
             views=None if self.views is None else self.views[:rows],
+            sample_weight=None if self.sample_weight is None else self.sample_weight[:rows],
             heads=None if heads is None else head,
             shares=shares,
         )

@@ -27,6 +27,7 @@ class Needs:
         mentors: the smallest number of mentors that makes sense.
         distributions: the task's answers must be distributions (:meth:`Task.distributions`), which not every task has.
         whole_batch: the rule compares the samples of a batch with each other, so a small remainder distorts it.
+        truth: the mentors' terms need labels: without any of them there is nothing to learn.
     """
 
     _: KW_ONLY
@@ -39,6 +40,7 @@ class Needs:
     mentors: int = 1
     distributions: bool = False
     whole_batch: bool = False
+    truth: bool = False
     logits: InitVar[bool | None] = None
     labels: InitVar[bool | None] = None
     views: InitVar[int | None] = None

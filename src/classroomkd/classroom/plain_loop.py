@@ -66,7 +66,7 @@ class PlainContext:
         if "sights" in batch:
             warn_old_name('batch["sights"]', "extra_sizes")
             known["extra_sizes"] = batch["sights"]
-        return self.classroom.check_once(self.classroom.collect(batch["inputs"], batch["target"], **known))
+        return self.classroom.check_once(self.classroom.collect(batch["inputs"], batch.get("target"), **known))
 
     def backward(self, loss: Tensor) -> None:
         """See :class:`StepContext`."""

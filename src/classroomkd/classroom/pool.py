@@ -93,7 +93,8 @@ class MentorPool:
         """Everyone's answers, ``(M, B, …)``, or those of the mentors in ``only``; None when there are no mentors.
 
         ``gate`` is :meth:`Method.eligible` but for who knows a sample's class; where it says False nobody is asked
-        and the answer is NaN. None: every mentor runs on every sample. ``extra_sizes`` has the same views drawn at
+        and the answer is NaN. Of samples without a label (-1) all are asked, since what they agree on may count.
+        None: every mentor runs on every sample. ``extra_sizes`` has the same views drawn at
         other sizes, for mentors that have one. ``watch`` is shown the answers.
 
         Raises:
@@ -148,8 +149,10 @@ class MentorPool:
             return None
         count = next((m.num_classes for m in asked if m.classes is not None), 0)
         if count:
-            return gate(knows([m.classes for m in asked], count, target))
-        return gate(torch.ones(len(asked), len(target), dtype=torch.bool))
+            where = gate(knows([m.classes for m in asked], count, target))
+        else:
+            where = gate(torch.ones(len(asked), len(target), dtype=torch.bool))
+        return None if where is None else where | (target < 0).to(where.device)
 
     @torch.no_grad()
     def one(

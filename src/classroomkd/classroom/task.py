@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from classroomkd._renamed import OldName, adopt_old_names
+from classroomkd.errors import UserError
 from classroomkd.functional.divergence import wide
 
 __all__ = ["Task"]
@@ -24,8 +25,9 @@ class Task(ABC):
 
     name: str
     steepest: float | None = None  # no gradient of a unit's supervised loss on its answer is longer; None = unbounded
-    has_unlabelled_units: ClassVar[bool] = False  # then ranks can hold different numbers of units with a truth
+    has_unlabelled_units: bool = False  # then ranks can hold different numbers of units with a truth
     has_distributions: ClassVar[bool] = True  # whether answers are logits that a temperature can act on
+    has_vote: ClassVar[bool] = False  # whether :meth:`vote` and :meth:`agreed` say anything
 
     topics = OldName("unit_labels")
     reach = OldName("distill_mask")
@@ -54,6 +56,32 @@ class Task(ABC):
     def credibility(self, answer: Tensor, target: Tensor) -> Tensor:
         """The credibility in (0, 1], ``(B, U)`` or ``(M, B, U)``."""
         return self.log_credibility(answer, target).exp()
+
+    def agreed(self, answers: Tensor, target: Tensor) -> Tensor:
+        """Targets in which units without a truth have what the mentors agree on, as far as the task knows how.
+
+        No gradient flows, and nothing waits for the device. Here nobody agrees on anything: the target as it is.
+
+        Args:
+            answers: of all mentors, ``(M, B, …)``.
+            target: ``(B, …)``.
+        """
+        return target
+
+    def vote(self, answers: Tensor) -> Tensor | None:
+        """What the mentors' answers ``(M, B, …)`` say together, as probabilities ``(B, U, bins)``, without a gradient.
+
+        NaN where no answer is finite; None where not ``has_vote``.
+        """
+        return None
+
+    def no_target(self, answer: Tensor) -> Tensor:
+        """The target of a batch that nobody labelled, for an answer ``(B, …)`` to it.
+
+        Raises:
+            UserError: every sample of this task must have a truth (here).
+        """
+        raise UserError(f"the batch has no target, and {self.name} teaches none without; give one")
 
     @abstractmethod
     def mask(self, target: Tensor) -> Tensor:

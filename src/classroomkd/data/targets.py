@@ -3,7 +3,7 @@
 =============  ==========================================  =====================
 kind           target of N samples                         moved by views
 =============  ==========================================  =====================
-``class``      (N,) int64                                  no
+``class``      (N,) int64, -1 without a label              no
 ``keypoints``  (N, K, 3) float32: x, y, visibility         with a person's crop
 ``mask``       (N, H, W) integers: a class a pixel         as the pixels, nearest
 ``image``      (N, C, s·H, s·W) uint8, s a whole number    as the pixels
@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CLASS", "IMAGE", "KEYPOINTS", "TargetKind", "mask"]
+__all__ = ["CLASS", "IMAGE", "KEYPOINTS", "UNLABELLED", "TargetKind", "mask"]
+
+UNLABELLED = -1  # the class of a sample without a label
 
 
 @dataclass(frozen=True)

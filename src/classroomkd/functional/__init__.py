@@ -25,6 +25,7 @@ from classroomkd.functional.relations import (
     rkd_distance,
     similarity_preserving,
 )
+from classroomkd.functional.voting import vote, vote_entropy
 
 __all__ = [
     "ClassroomTerms",
@@ -55,5 +56,7 @@ __all__ = [
     "rkd_angle",
     "rkd_distance",
     "similarity_preserving",
+    "vote",
+    "vote_entropy",
     "wide",
 ]

@@ -86,6 +86,7 @@ class AMTML(Method):
             features={FEATURE: "pooled", **dict.fromkeys(self.taps, "map")},
             distributions=True,
             whole_batch=factors[2] > 0,
+            truth=True,
         )
         self.latent: Latent | None = None
         self.projectors = nn.ModuleList()

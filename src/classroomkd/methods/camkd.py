@@ -14,6 +14,8 @@ Scale    paper keeps 1 and 50 without the code's 1/M, so both terms are M times 
 Defaults T 4, weight 1, supervised_weight 1, feature_weight 50, last stage, one convolution (its README).
          Pose: T 1, feature_weight 0: at 50 the hints pull 8 (SimCC) to 14 times (heatmaps) as hard as the labels, and
          a heatmap student ended at 6.5 px where alone has 4.4
+No label nobody teaches such a sample (``skip``); with ``agreement`` (ours, not the paper's) the class of the largest
+         mean of the mentors' probabilities at T = 1 stands for its label in w and v; its CE stays 0
 Deviates one mentor has w = v = 1 (the code divides by 0 there); every projector sees the student's map itself (the code
          hands mentor k the map resampled for mentor k − 1); any architecture can be a mentor; the paper's body was not
          available: what rule paper says beside the abstract is the code without its scale factors
@@ -35,6 +37,7 @@ from classroomkd.functional import confidence_weights, wide
 from classroomkd.methods.pieces import DivergenceOption
 from classroomkd.methods.pieces.hints import Projector
 from classroomkd.methods.pieces.sharing import idle_features, squared_errors
+from classroomkd.methods.pieces.truth import Unlabelled, truth
 from classroomkd.methods.weighted import NonNegative, Positive, Tap, Weighted
 
 __all__ = ["CAMKD"]
@@ -52,9 +55,13 @@ class CAMKD(Weighted):
         feature_weight: factor of the hints; 0 = none.
         tap: where features are read, in student and mentors; each mentor's prediction must follow from it.
         projector: from the student's features to a mentor's.
+        unlabelled: on samples without a label nobody teaches (``skip``), or what the mentors agree on counts as true
+            (``agreement``).
     """
 
-    task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"temperature": 1.0, "feature_weight": 0.0}}
+    task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "pose": {"temperature": 1.0, "feature_weight": 0.0, "unlabelled": "agreement"}
+    }
 
     def __init__(
         self,
@@ -67,9 +74,11 @@ class CAMKD(Weighted):
         feature_weight: NonNegative = 50.0,
         tap: Tap = "@stage:-1",
         projector: Projector = "conv",
+        unlabelled: Unlabelled = "skip",
     ) -> None:
+        self.unlabelled: Unlabelled = unlabelled
         super().__init__(
-            weighting="confidence",
+            weighting={"name": "confidence", "unlabelled": unlabelled},
             divergence=divergence,
             temperature=temperature,
             weight=weight,
@@ -108,9 +117,9 @@ class CAMKD(Weighted):
                 # A broken mentor's classifier would send NaN back: what goes in there is a constant.
                 seen = torch.where(counts.view(-1, 1, 1, 1), value, 0.0)
                 each.append(wide(lesson.head(m, self.hints.tap, seen)))
-            answers = torch.stack(each)
-            answers = lesson.task.blanked(answers, lesson.task.log_credibility(answers.detach(), lesson.target).isnan())
-            loss = -lesson.task.log_credibility(answers, lesson.target)
+            answers, target = torch.stack(each), truth(self.unlabelled, lesson)
+            answers = lesson.task.blanked(answers, lesson.task.log_credibility(answers.detach(), target).isnan())
+            loss = -lesson.task.log_credibility(answers, target)
             return _turned(loss, known_MBU) if self.released else confidence_weights(loss, known_MBU)
 
 

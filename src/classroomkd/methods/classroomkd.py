@@ -11,7 +11,9 @@ Rule      s, p_m = credibility of student and mentor (probability of the true cl
   rank    R0, released code at b1d1177: r = ordinal rank of the mean p, / 10; active: r_m > r_s;
           T_m = 1 + tau |r_m − r_s|, divergence times (T_m − 1)²
 Shapes    weight, temperature, active (M, B, U); constant along B for batch and rank, whose scores are summed over ranks
-Units     those with a truth. A mentor that does not know a joint, or is not finite there, does not teach it but the
+No label  on a sample without one (``unlabelled: agreement``; ours): ŷ = argmax over classes of the mean over mentors of
+          softmax(z_m), T = 1; s and p_m are the probabilities of ŷ, and the supervised part is 0. ``skip``: nobody
+Units     those with a truth, and those that mentors agree on. A mentor that does not know a joint, or is not finite there, does not teach it but the
           others; in its batch score such a joint counts as the student's own
 Defaults  tau 12 (released CIFAR-100 configs), on pose 1, fixed_temperature too (not ``rank``); supervised part times
           the student's credibility in both released rules, and so in ``sample``; ``supervised: one`` turns that off
@@ -40,6 +42,7 @@ from classroomkd.functional.classroom import Gate, Normalise, Rule, gate_of
 from classroomkd.methods.pieces.credibility import Credibility
 from classroomkd.methods.pieces.divergences import KL
 from classroomkd.methods.pieces.graded import ON_TASK, TAU, AtLeastOne, Graded, NonNegative, Positive
+from classroomkd.methods.pieces.truth import Unlabelled
 
 __all__ = ["ClassroomKD"]
 
@@ -68,6 +71,8 @@ class ClassroomKD(Method):
         credibility: how a mentor's credibility is had: its probability on the training sample (``train``), the same
             after the temperature that fits it best on the validation part (``calibrated``), or capped by its mean
             validation probability of that class (``held_out``).
+        unlabelled: on samples without a label mentors and student are judged by what the mentors agree on
+            (``agreement``), or nobody teaches (``skip``).
     """
 
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = ON_TASK
@@ -95,6 +100,7 @@ class ClassroomKD(Method):
         supervised_weight: NonNegative = 1.0,
         bound: NonNegative | None = None,
         credibility: Credibility = "train",
+        unlabelled: Unlabelled = "agreement",
     ) -> None:
         super().__init__()
         self.weighting = Graded(
@@ -108,6 +114,7 @@ class ClassroomKD(Method):
             floor=floor,
             bound=bound,
             credibility=credibility,
+            unlabelled=unlabelled,
         )
         self.tau, self.fixed_temperature, self.supervised = tau, fixed_temperature, supervised
         self.coefficients = {"supervised": supervised_weight, "distilled": weight}
@@ -146,13 +153,14 @@ class ClassroomKD(Method):
         """Supervised and distilled terms, with who taught whom."""
         task, student, mask = lesson.task, lesson.student.prediction, lesson.task.mask(lesson.target)
         own = task.supervised(student, lesson.target)
-        grades, answers = self.weighting.grades(lesson, mask, self.supervised)
+        taught = self.weighting.units(lesson)
+        grades, answers = self.weighting.grades(lesson, taught, self.supervised)
         divergence = task.divergence(student, answers, grades.temperature)
         pull = (grades.weight * grades.strength * divergence).sum(0)
         if self.weighting.bound and task.steepest is not None:
             pull = pull * restraint(pull, student, self.weighting.bound * task.steepest)
         return Terms(
-            {"supervised": lesson.mean(grades.supervised * own, mask), "distilled": lesson.mean(pull, mask)},
+            {"supervised": lesson.mean(grades.supervised * own, mask), "distilled": lesson.mean(pull, taught)},
             self.coefficients,
             grades.weight,
             grades.temperature,

@@ -12,7 +12,7 @@ Deviates one map and memory of the student serve all mentors; negatives are draw
          is at most the rows of other classes; first rows are brought to length 1; h has no 1e-7 in its denominator
 Pose     weight 0.03: at 0.8 a heatmap student ended at 9.3 px where alone has 4.7. Joints are no classes: every other
          sample's row is a negative
-Unknown  a sample whose id is not in the register has no contrastive loss and is not remembered
+Unknown  a sample whose id is not in the register, or that has no label, has no contrastive loss and is not remembered
 Cost     the student's step, M forwards, and 2 M products of (B, d) with (N, d); (1 + M) · N · d · 4 bytes of memory,
          also in checkpoints: 102 MB for 50,000 samples and three mentors
 Hurts    with few samples or classes, where negatives are few and stale rows many; where ids are not stable
@@ -74,7 +74,8 @@ class CRD(FeatureMethod):
         super().__init__(mentor, {"supervised": supervised_weight, "contrast": weight})
         self.size, self.negatives = size, negatives
         self.temperature, self.momentum, self.tap = temperature, momentum, tap
-        self.needs = Needs(features={tap: "pooled"}, ids=True)
+        self.needs = Needs(features={tap: "pooled"}, ids=True, truth=True)
+        self.by_class = True  # whether labels are classes
         self.maps = nn.ModuleList()  # the student's, then the mentors'
         self._scaled = False  # whether ``scale`` is known to hold numbers; read without waiting for the device
         self.register_load_state_dict_post_hook(_unscaled)  # type: ignore[no-untyped-call]
@@ -86,12 +87,17 @@ class CRD(FeatureMethod):
             return
         if info.ids is None or info.labels is None:
             raise UserError("crd remembers every training sample: pass register=(ids, labels) to Classroom")
-        # Joints are no classes: then every other sample is another one.
-        labels = info.labels if info.labels.dim() == 1 else torch.arange(len(info.ids))
+        ids, labels = info.ids, info.labels
+        self.by_class = labels.dim() == 1
+        if self.by_class:  # of a sample without a label nobody knows whose negative it may be
+            there = info.task.mask(labels).squeeze(-1)
+            ids, labels = ids[there], labels[there]
+        else:  # joints are no classes: then every other sample is another one
+            labels = torch.arange(len(ids))
         widths = [info.shapes.student[self.tap][0]]
         widths += [info.shapes.mentors[self.tap][place][0] for place in self.places]
         self.maps.extend(nn.Linear(width, self.size) for width in widths)
-        self.memory = Memory(info.ids, labels, len(widths), self.size, self.negatives, self.momentum, "crd")
+        self.memory = Memory(ids, labels, len(widths), self.size, self.negatives, self.momentum, "crd")
         # log(Z / N) by mentor, with the student's and with the mentor's vectors; -inf until the first batch.
         self.register_buffer("scale", torch.full((len(self.places), 2), -torch.inf))
 
@@ -105,7 +111,7 @@ class CRD(FeatureMethod):
             for embed, x in zip(self.maps, features, strict=True)
         ]
         with torch.autocast(vectors[0].device.type, enabled=False):
-            return self.terms(lesson, {"contrast": self._contrast(lesson, vectors)})
+            return self.terms(lesson, {"contrast": self._contrast(lesson, vectors)}, labelled=self.by_class)
 
     def _contrast(self, lesson: Lesson, vectors: list[Tensor]) -> Tensor:
         assert lesson.ids is not None

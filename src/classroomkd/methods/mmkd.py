@@ -93,7 +93,7 @@ class MMKD(Weighted):
             self.coefficients |= {"supervised": 1.0, "distilled": 1.0}
         self.weighting: LogitWeights = LogitWeights(standardised=self.paper)
         self.teach_features(feature_weight, tap, projector)
-        self.needs = replace(self.needs, sgd=True, distributions=True, whole_batch=feature_weight > 0)
+        self.needs = replace(self.needs, sgd=True, distributions=True, whole_batch=feature_weight > 0, truth=True)
         self.features = FeatureWeights(tap, summarised=self.paper) if feature_weight > 0 else None
         self.order_matters, self.period = True, meta_every
         read = None if self.features is None else tap

@@ -5,8 +5,8 @@ Rule     L = supervised_weight · CE + weight · Σ_m mean_b w_m(b) D_m(b), Σ_m
          weighting  uniform; entropy (EBKD); confidence (CA-MKD); gram (AEKD); random; best; classroomkd, whose w is its
                     rule's own, times ((T − 1) / T)² for rank, and which gives D its temperatures and has its bound
          divergence kl; dkd; dtkd; dist (lives on the batch: w is then averaged over the samples)
-Units    D and its mean run over the units mentors may teach, with a label or without; dkd and classroomkd over those
-         with a label
+Units    D and its mean run over the units mentors may teach, with a label or without; dkd over those with a label,
+         confidence too unless told ``unlabelled: agreement``, classroomkd also over those the mentors agree on
 Shapes   w (M, B, U); D (M, B, U) or (M,)
 Defaults uniform, kl, T 4, weight 1, supervised_weight 1; pose T 1, also of methods built on this one (at 4 mentors
          pull up to 4.2 times as hard as labels, at 1 up to 1.7). Version 2: T on pose, dtkd's least temperature
@@ -79,6 +79,7 @@ class Weighted(Method):
             calibration=self.weighting.calibration,
             distributions=self.weighting.distributions or self.divergence.distributions,
             whole_batch=self.weighting.whole_batch or self.divergence.whole_batch,
+            truth=self.weighting.needs_truth or self.divergence.needs_truth,
         )
         self.hints: Hints | None = None
         self.mentors = 0
@@ -145,9 +146,7 @@ class Weighted(Method):
 
     def units(self, lesson: Lesson) -> Tensor:
         """The units that mentors teach, ``(B, U)`` bool: the labelled ones if labels are read, else all."""
-        task, target = lesson.task, lesson.target
-        needs_truth = self.divergence.needs_truth or self.weighting.needs_truth
-        return task.mask(target) if needs_truth else task.distill_mask(target)
+        return lesson.task.mask(lesson.target) if self.divergence.needs_truth else self.weighting.units(lesson)
 
     def placed(self, record: Tensor) -> Tensor:
         """``(chosen, B, U)`` as ``(M, B, U)``, zero for the other mentors."""

@@ -43,11 +43,17 @@ class FeatureMethod(Method):
         self.mentors, self.places = len(info.mentors), choose(info, self.mentor, self.label)
         self.mentor_indices = self.places if len(self.places) < self.mentors else None
 
-    def terms(self, lesson: Lesson, values: Mapping[str, Tensor]) -> Terms:
-        """The student's own term, these terms and who taught, ``(M, B, U)`` over all mentors."""
+    def terms(self, lesson: Lesson, values: Mapping[str, Tensor], labelled: bool = False) -> Terms:
+        """The student's own term, these terms and who taught, ``(M, B, U)`` over all mentors.
+
+        Args:
+            lesson: the batch.
+            values: the mentors' terms.
+            labelled: whether they are of units with a truth alone.
+        """
         mask = lesson.task.mask(lesson.target)
         own = lesson.task.supervised(lesson.student.prediction, lesson.target)
-        reach = lesson.task.distill_mask(lesson.target)
+        reach = mask if labelled else lesson.task.distill_mask(lesson.target)
         nobody = torch.zeros_like(reach)
         active = torch.stack([reach if place in self.places else nobody for place in range(self.mentors)])
         return Terms(

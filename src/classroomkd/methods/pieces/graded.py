@@ -18,6 +18,7 @@ from classroomkd.functional import Grades, grade
 from classroomkd.functional.classroom import Gate, Normalise, Rule, bound_of, gate_of, shift_of
 from classroomkd.methods.pieces.credibility import Credibility, credited
 from classroomkd.methods.pieces.divergences import Divergence
+from classroomkd.methods.pieces.truth import Unlabelled, truth
 from classroomkd.methods.pieces.units import partly, silenced
 from classroomkd.methods.pieces.weightings import Weighed, Weighting
 
@@ -45,9 +46,9 @@ class Graded(Weighting):
         floor: the least temperature of mentoring.
         bound: see :class:`Weighting`; None = the rule's own.
         credibility: ``train``, ``calibrated`` or ``held_out``.
+        unlabelled: on samples without a label all are judged by what the mentors agree on (``agreement``), or nobody
+            teaches (``skip``).
     """
-
-    needs_truth = True
 
     def __init__(
         self,
@@ -62,12 +63,15 @@ class Graded(Weighting):
         floor: AtLeastOne = 1.0,
         bound: NonNegative | None = None,
         credibility: Credibility = "train",
+        unlabelled: Unlabelled = "agreement",
     ) -> None:
         super().__init__()
         self.rule: Rule = rule
         self.tau, self.soft, self.mentoring, self.fixed_temperature = tau, soft, mentoring, fixed_temperature
         self.floor = floor
         self.gate, self.normalise, self.credibility = gate_of(gate, soft), normalise, credibility
+        self.unlabelled: Unlabelled = unlabelled
+        self.needs_truth = unlabelled == "skip"
         self.bound = bound_of(rule, bound)
         self.whole_batch, self.calibration = rule != "sample", credibility != "train"
 
@@ -82,6 +86,10 @@ class Graded(Weighting):
         strict = self.rule == "sample" and self.gate in (None, "strict")
         return knows_MB if strict and self.credibility == "train" else None
 
+    def units(self, lesson: Lesson) -> Tensor:
+        """See :class:`Weighting`: those of which the truth is known, or agreed on."""
+        return lesson.task.mask(truth(self.unlabelled, lesson))
+
     @torch.no_grad()
     def grades(
         self, lesson: Lesson, mask_BU: Tensor, supervised: Literal["credibility", "one"] | None = None
@@ -90,13 +98,14 @@ class Graded(Weighting):
 
         Args:
             lesson: one with mentors.
-            mask_BU: the task's mask.
+            mask_BU: of :meth:`units`.
             supervised: what multiplies the student's own loss; None = the rule's own.
         """
         assert lesson.mentors is not None
         task, answers = lesson.task, lesson.mentors.prediction
-        student_log = task.log_credibility(lesson.student.prediction, lesson.target)
-        mentor_log = credited(self.credibility, lesson, answers).to(student_log.dtype)
+        target = truth(self.unlabelled, lesson)
+        student_log = task.log_credibility(lesson.student.prediction, target)
+        mentor_log = credited(self.credibility, lesson, answers, target).to(student_log.dtype)
         answers = task.blanked(answers, mentor_log.isnan())
         apart = self.rule != "sample" and mask_BU.shape[-1] > 1
         silent = partly(~(mentor_log > -torch.inf)) if apart else None
@@ -119,7 +128,7 @@ class Graded(Weighting):
 
     def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Weighed:
         """See :class:`Weighting`; weights are the rule's own, and sum to 1 only with ``normalise: unit``."""
-        grades, _ = self.grades(lesson, lesson.task.mask(lesson.target))
+        grades, _ = self.grades(lesson, self.units(lesson))
         return Weighed(grades.weight.where(known_MBU, 0.0), grades.temperature)
 
     def strength(self, temperature: Tensor | None) -> Tensor | None:

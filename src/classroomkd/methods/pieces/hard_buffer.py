@@ -108,4 +108,5 @@ def recorded(rows: Sequence[Tensor], lesson: Lesson, student: Answers, mentors: 
         join=None,
         heads=None,
         outcome=None,
+        sample_weight=None,
     )

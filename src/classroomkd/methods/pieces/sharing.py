@@ -19,10 +19,13 @@ _NOTHING = 1e-6  # of a weight of 1
 
 @torch.no_grad()
 def heard(lesson: Lesson, units_BU: Tensor) -> tuple[Tensor, Tensor]:
-    """The mentors' answers, made finite (or ``-inf``) where they are not, and who counts where, ``(M, B, U)`` bool."""
+    """The mentors' answers, made finite (or ``-inf``) where they are not, and who counts where, ``(M, B, U)`` bool.
+
+    Who rules out the true class does not count; where none is known, who rules out what the mentors agree on.
+    """
     assert lesson.mentors is not None
     answers = lesson.mentors.prediction
-    log = lesson.task.log_credibility(answers, lesson.target)
+    log = lesson.task.log_credibility(answers, lesson.agreed)
     return lesson.task.blanked(answers, log.isnan()), (log > -torch.inf) & units_BU  # false for NaN too
 
 

@@ -6,6 +6,7 @@ but for those of ``classroomkd``, which stands in a file of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, NamedTuple
 
 import torch
@@ -16,8 +17,12 @@ from classroomkd.classroom import ClassInfo, Lesson, choose
 from classroomkd.functional import confidence_weights, draw, entropy_weights, gram_weights, kl_gradients, wide
 from classroomkd.methods.pieces.divergences import DIST, KL, Divergence
 from classroomkd.methods.pieces.sharing import shortest, spread
+from classroomkd.methods.pieces.truth import Unlabelled, truth
 
 __all__ = ["Best", "Confidence", "Entropy", "Gram", "Random", "Uniform", "Weighed", "Weighting"]
+
+
+ON_TASK: Mapping[str, Unlabelled] = {"pose": "agreement"}  # of ``confidence``; a joint without a label is taught there
 
 
 class Weighed(NamedTuple):
@@ -50,6 +55,11 @@ class Weighting(nn.Module):
 
     def setup(self, info: ClassInfo) -> None:
         """Called once, before the first lesson."""
+
+    def units(self, lesson: Lesson) -> Tensor:
+        """The units that mentors teach by these weights, ``(B, U)`` bool."""
+        task, target = lesson.task, lesson.target
+        return task.mask(target) if self.needs_truth else task.distill_mask(target)
 
     def eligible(self, knows_MB: Tensor, ids: Tensor | None, step: int, divergence: Divergence) -> Tensor | None:
         """Who can have a weight, ``(M, B)`` bool, before anybody is asked; see :meth:`Method.eligible`."""
@@ -85,11 +95,28 @@ class Entropy(Weighting):
 
 
 class Confidence(Weighting):
-    """The likelier a mentor holds the truth, the more it counts; CA-MKD's (1 − softmax_m CE) / (M − 1)."""
+    """The likelier a mentor holds the truth, the more it counts; CA-MKD's (1 − softmax_m CE) / (M − 1).
+
+    Args:
+        unlabelled: on samples without a label nobody teaches (``skip``), or what the mentors agree on counts as true
+            (``agreement``); None = ``skip``, on pose ``agreement``.
+    """
+
+    def __init__(self, *, unlabelled: Unlabelled | None = None) -> None:
+        super().__init__()
+        self.given = unlabelled
+        self.unlabelled: Unlabelled = unlabelled or "skip"
+        self.needs_truth = self.unlabelled == "skip"
+
+    def setup(self, info: ClassInfo) -> None:
+        """Take the task's own way where none is given."""
+        self.unlabelled = self.given or ON_TASK.get(info.task.name, "skip")
+        self.needs_truth = self.unlabelled == "skip"
 
     def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Weighed:
         """See :class:`Weighting`."""
-        return Weighed(confidence_weights(-lesson.task.log_credibility(mentors, lesson.target), known_MBU))
+        loss = -lesson.task.log_credibility(mentors, truth(self.unlabelled, lesson))
+        return Weighed(confidence_weights(loss, known_MBU))
 
 
 class Gram(Weighting):
