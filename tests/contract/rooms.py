@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from classroomkd import methods, tasks
 from classroomkd.classroom import Calibration, Classroom, Lesson, Mentor, Task
+from classroomkd.data.targets import UNLABELLED
 from classroomkd.tasks.pose.task import Pose
 
 __all__ = ["IDS", "SHAPE", "B", "C", "M", "batch", "by_main", "classroom", "said", "student", "targets", "teach"]
@@ -121,10 +122,15 @@ def classroom(
     order: Tensor | None = None,
     store: Any = None,
     kind: str = CLASSES,
+    hidden: Tensor | None = None,
 ) -> Classroom:
+    """A room of mentors who say ``answers``; ``hidden`` (n,) bool: which samples of the batch have no label."""
     order = torch.arange(len(answers)) if order is None else order
     count = len(answers)
-    task: Task = tasks.create(CLASSES) if kind == CLASSES else Pose(coding(kind), FIVE)
+    task: Task = tasks.create(CLASSES, unlabelled=hidden is not None) if kind == CLASSES else Pose(coding(kind), FIVE)
+    labels = targets(60, kind)
+    if hidden is not None:
+        labels[IDS[: len(hidden)][hidden]] = UNLABELLED
     taps = {} if kind == CLASSES else TAPS
     mentors = [Mentor(Speaker(answers[i], seed=10 + int(i)).to(answers.dtype), taps=taps) for i in order]
     torch.manual_seed(5)
@@ -135,7 +141,7 @@ def classroom(
         task=task,
         taps=taps,
         image_shape=SHAPE,
-        register=(torch.arange(60), targets(60, kind)),
+        register=(torch.arange(60), labels),
         taught=[i == count - 1 for i in range(count)],
         store=store,
     )

@@ -164,7 +164,7 @@ class Lesson(_Shared):
         if self.sample_weight is None:
             total, count = values_BU.sum(), units_BU.sum()
         else:
-            weight = self.sample_weight.unsqueeze(-1)
+            weight = self.sample_weight.view(-1, *[1] * (values_BU.dim() - 1))
             total, count = (weight * values_BU).sum(), (weight * units_BU).sum()
         if self.reduce is None or not (self.task.has_unlabelled_units or self.shares):
             return total / count.clamp_min(1)

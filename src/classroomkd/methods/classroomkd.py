@@ -11,10 +11,10 @@ Rule      s, p_m = credibility of student and mentor (probability of the true cl
   rank    R0, released code at b1d1177: r = ordinal rank of the mean p, / 10; active: r_m > r_s;
           T_m = 1 + tau |r_m − r_s|, divergence times (T_m − 1)²
 Shapes    weight, temperature, active (M, B, U); constant along B for batch and rank, whose scores are summed over ranks
-No label  on a sample without one (``unlabelled: agreement``; ours): ŷ = argmax over classes of the mean over mentors of
-          softmax(z_m), T = 1; s and p_m are the probabilities of ŷ, and the supervised part is 0. ``skip``: nobody
-Units     those with a truth, and those that mentors agree on. A mentor that does not know a joint, or is not finite there, does not teach it but the
-          others; in its batch score such a joint counts as the student's own
+No label  ``unlabelled: agreement`` (ours): ŷ = argmax of the mean over mentors of softmax(z_m), T = 1; s and p_m are
+          the probabilities of ŷ, the supervised part is 0. ``skip``: nobody teaches
+Units     those with a truth or an agreement. A mentor that does not know a joint, or is not finite there, teaches the
+          others, not it; in its batch score such a joint counts as the student's own
 Defaults  tau 12 (released CIFAR-100 configs), on pose 1, fixed_temperature too (not ``rank``); supervised part times
           the student's credibility in both released rules, and so in ``sample``; ``supervised: one`` turns that off
 Deviates  rounding is done without a host sync; scores that are not finite are inactive (the released loss becomes NaN);
@@ -25,8 +25,8 @@ Version   2: the bound; ``sample`` compares logs, so that probabilities below 1e
 Cost      the student's step and M forwards (none with a bank)
 Hurts     on training data a mentor that memorised it scores near 1 and teaches everywhere; see ``credibility``.
           With good mentors there is nothing to filter: run ``average`` beside it
-Ablations gate: none (nobody is filtered; weights 1/M or 1), mentoring: false (one temperature for all:
-          ``fixed_temperature``, None = 4, 1, 1 + 0.1 tau by rule), both; under any divergence: see ``weighted``
+Ablations gate: none (all teach; weights 1/M or 1), mentoring: false (one ``fixed_temperature`` for all; None = 4, 1,
+          1 + 0.1 tau by rule), both; under any divergence: see ``weighted``
 """
 
 from __future__ import annotations
@@ -53,26 +53,21 @@ class ClassroomKD(Method):
     Args:
         rule: ``sample``, ``batch`` or ``rank``.
         tau: temperature per unit of relative gap.
-        gate: who teaches: who beats the student (``strict``), who ties with it too (``hard``), everybody times a
-            sigmoid of the difference of what the rule compares (``soft``), the best mentor alone, ahead or not
-            (``argmax``), everybody alike (``none``); None = ``soft`` where ``soft`` is given, else the rule's own.
+        gate: who teaches: who beats the student (``strict``), who ties with it too (``hard``), all by a sigmoid of
+            the difference (``soft``), the best alone, ahead or not (``argmax``), all alike (``none``); None = ``soft``
+            where ``soft`` is given, else the rule's own.
         soft: width of the sigmoid of a soft gate; None = 0.1.
-        normalise: ``unit`` keeps the total weight at 1 whatever the number of (active) mentors; ``native``: as they
-            are.
+        normalise: ``unit`` keeps the weights of the active mentors at a sum of 1; ``native``: as they are.
         mentoring: adaptive temperature on or off.
-        fixed_temperature: the temperature when mentoring is off; None = the rule's own. With ``rank``, whose factor is
-            (T - 1)², a temperature of 1 (or ``tau: 0``) distils nothing.
+        fixed_temperature: the temperature when mentoring is off; None = the rule's own. With ``rank`` 1 is nothing.
         floor: the least temperature of mentoring.
         supervised: what multiplies the student's own loss, its ``credibility`` or ``one``; None = the rule's own.
-        weight: factor of the distilled term.
-        supervised_weight: factor of the supervised term.
-        bound: how hard all mentors together may pull at a unit, in longest gradients of its label's loss (heatmaps
-            under ``mse`` have none, and no bound). 0 = as hard as they like; None = the rule's own.
-        credibility: how a mentor's credibility is had: its probability on the training sample (``train``), the same
-            after the temperature that fits it best on the validation part (``calibrated``), or capped by its mean
-            validation probability of that class (``held_out``).
-        unlabelled: on samples without a label mentors and student are judged by what the mentors agree on
-            (``agreement``), or nobody teaches (``skip``).
+        weight, supervised_weight: factors of the distilled and of the supervised term.
+        bound: how hard all mentors together may pull at a unit, in longest gradients of its label's loss (``mse`` has
+            none, and no bound). 0 = as hard as they like; None = the rule's own.
+        credibility: a mentor's probability on the training sample (``train``), the same at its best temperature on the
+            validation part (``calibrated``), or capped by its mean probability of the class there (``held_out``).
+        unlabelled: samples without a label are judged by the mentors' vote (``agreement``), or not taught (``skip``).
     """
 
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = ON_TASK
@@ -118,7 +113,8 @@ class ClassroomKD(Method):
         )
         self.tau, self.fixed_temperature, self.supervised = tau, fixed_temperature, supervised
         self.coefficients = {"supervised": supervised_weight, "distilled": weight}
-        self.needs = Needs(calibration=self.weighting.calibration, whole_batch=self.weighting.whole_batch)
+        own = self.weighting
+        self.needs = Needs(calibration=own.calibration, whole_batch=own.whole_batch, truth=own.needs_truth)
 
     @classmethod
     def renewed(cls, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -152,17 +148,11 @@ class ClassroomKD(Method):
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised and distilled terms, with who taught whom."""
         task, student, mask = lesson.task, lesson.student.prediction, lesson.task.mask(lesson.target)
-        own = task.supervised(student, lesson.target)
-        taught = self.weighting.units(lesson)
+        own, taught = task.supervised(student, lesson.target), self.weighting.units(lesson)
         grades, answers = self.weighting.grades(lesson, taught, self.supervised)
         divergence = task.divergence(student, answers, grades.temperature)
         pull = (grades.weight * grades.strength * divergence).sum(0)
         if self.weighting.bound and task.steepest is not None:
             pull = pull * restraint(pull, student, self.weighting.bound * task.steepest)
-        return Terms(
-            {"supervised": lesson.mean(grades.supervised * own, mask), "distilled": lesson.mean(pull, taught)},
-            self.coefficients,
-            grades.weight,
-            grades.temperature,
-            grades.active,
-        )
+        values = {"supervised": lesson.mean(grades.supervised * own, mask), "distilled": lesson.mean(pull, taught)}
+        return Terms(values, self.coefficients, grades.weight, grades.temperature, grades.active)

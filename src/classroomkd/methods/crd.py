@@ -12,7 +12,7 @@ Deviates one map and memory of the student serve all mentors; negatives are draw
          is at most the rows of other classes; first rows are brought to length 1; h has no 1e-7 in its denominator
 Pose     weight 0.03: at 0.8 a heatmap student ended at 9.3 px where alone has 4.7. Joints are no classes: every other
          sample's row is a negative
-Unknown  a sample whose id is not in the register, or that has no label, has no contrastive loss and is not remembered
+Unknown  samples without a label, and of ids that the register lacks, have no contrastive loss and are not remembered
 Cost     the student's step, M forwards, and 2 M products of (B, d) with (N, d); (1 + M) · N · d · 4 bytes of memory,
          also in checkpoints: 102 MB for 50,000 samples and three mentors
 Hurts    with few samples or classes, where negatives are few and stale rows many; where ids are not stable
@@ -87,13 +87,10 @@ class CRD(FeatureMethod):
             return
         if info.ids is None or info.labels is None:
             raise UserError("crd remembers every training sample: pass register=(ids, labels) to Classroom")
-        ids, labels = info.ids, info.labels
-        self.by_class = labels.dim() == 1
-        if self.by_class:  # of a sample without a label nobody knows whose negative it may be
-            there = info.task.mask(labels).squeeze(-1)
-            ids, labels = ids[there], labels[there]
-        else:  # joints are no classes: then every other sample is another one
-            labels = torch.arange(len(ids))
+        self.by_class = info.labels.dim() == 1  # joints are no classes: then every other sample is another one
+        ids, labels = info.ids, info.labels if self.by_class else torch.arange(len(info.ids))
+        if self.by_class:  # whose negative a sample without a label is, nobody knows
+            ids, labels = (x[info.task.mask(info.labels).squeeze(-1)] for x in (ids, labels))
         widths = [info.shapes.student[self.tap][0]]
         widths += [info.shapes.mentors[self.tap][place][0] for place in self.places]
         self.maps.extend(nn.Linear(width, self.size) for width in widths)
@@ -123,29 +120,30 @@ class CRD(FeatureMethod):
         for m, theirs in enumerate(vectors[1:], start=1):
             for vector, network in ((own, m), (theirs, 0)):
                 products.append(memory.compare(vector / self.temperature, network, rows, others))
-        far = []
-        for (mine, rest), scale in zip(products, self._scales(lesson, products, count).flatten(), strict=True):
+        far, known = [], rows < memory.samples
+        for (mine, rest), scale in zip(products, self._scales(lesson, products, count, known).flatten(), strict=True):
             shift = scale + math.log(memory.draws)  # log(Z · K/N)
             far.append(F.softplus(shift - mine) + (count * F.softplus(rest - shift)).sum(1))
         if _learning(self):
             joined = lesson.all_gather(torch.stack([v.detach() for v in vectors], 1))
             memory.expect(lesson.all_gather(rows), joined)
-        return lesson.mean(torch.stack(far).sum(0) / len(self.places), rows < memory.samples)
+        return lesson.mean(torch.stack(far).sum(0) / len(self.places), known)
 
-    def _scales(self, lesson: Lesson, products: list[tuple[Tensor, Tensor]], count: Tensor) -> Tensor:
+    def _scales(self, lesson: Lesson, products: list[tuple[Tensor, Tensor]], count: Tensor, known: Tensor) -> Tensor:
         if self._scaled:
             return self.scale
         learning = _learning(self)
         with torch.no_grad():
             top = 1 / self.temperature  # the largest product can be
-            sums = [(mine - top).exp().sum() + (count * (rest - top).exp()).sum() for mine, rest in products]
-            total = torch.stack([*sums, torch.full_like(sums[0], len(count))])
+            terms = [((mine - top).exp(), count * (rest - top).exp()) for mine, rest in products]
+            sums = [a.where(known, 0.0).sum() + b.where(known.unsqueeze(1), 0.0).sum() for a, b in terms]
+            total = torch.stack([*sums, known.sum().to(sums[0].dtype)])
             total = total if lesson.reduce is None else lesson.reduce(total)
-            mean = (total[:-1] / (total[-1] * (self.memory.draws + 1))).log() + top
+            mean = (total[:-1] / (total[-1].clamp_min(1) * (self.memory.draws + 1))).log() + top
             scale = self.scale.where(self.scale > -torch.inf, mean.view(-1, 2).to(self.scale.dtype))
             if learning:
                 self.scale.copy_(scale)
-                self._scaled = True
+                self._scaled = not (self.by_class and lesson.task.has_unlabelled_units)  # a batch may lack labels
         return scale
 
     def after_step(self, context: StepContext, lesson: Lesson) -> None:
