@@ -17,6 +17,7 @@ from classroomkd.data.targets import UNLABELLED
 from classroomkd.errors import UserError
 from classroomkd.functional import vote_entropy
 from classroomkd.tasks.classification.task import Classification
+from classroomkd.train.meter import Record
 
 B, C, M = 6, 4, 3
 MIXED = torch.tensor([0, UNLABELLED, 3, UNLABELLED, 1, 2])
@@ -205,3 +206,36 @@ def test_a_classroom_weighs_down_what_nobody_knows() -> None:
 def test_numbers_out_of_range(bound: float, weight: float, said: str) -> None:
     with pytest.raises(UserError, match=said):
         Outliers(TASK, bound, weight)
+
+
+def recorded(record: Record, room: ck.Classroom, target: Tensor) -> None:
+    record.add(room(images(), target))
+
+
+def test_what_counts_less_is_counted_over_a_resume() -> None:
+    student, *mentors = nets(3)
+    for mentor in mentors:
+        nn.init.zeros_(mentor[1].weight), nn.init.zeros_(mentor[1].bias)
+    room = ck.Classroom(student, mentors, "average", unlabelled=True, outliers=0.8)
+    record = Record(2, C, torch.device("cpu"))
+    recorded(record, room, MIXED)
+    line = record.flush()["mentors"]
+    assert line["outliers"] == 2
+    recorded(record, room, torch.full((B,), UNLABELLED))
+    again = Record(2, C, torch.device("cpu"))
+    again.load_state_dict(record.state_dict())
+    assert again.flush()["mentors"]["outliers"] == B
+    assert again.teaching(["a", "b"], list("wxyz"))["outliers"] == 2 + B
+
+
+def test_who_taught_what_files_unlabelled_samples_under_the_vote() -> None:
+    student, *mentors = nets(3)
+    with torch.no_grad():
+        for mentor in mentors:
+            mentor[1].bias[2] += 30.0
+    record = Record(2, C, torch.device("cpu"))
+    recorded(record, ck.Classroom(student, mentors, "average", unlabelled=True), MIXED)
+    record.flush()
+    said = record.teaching(["a", "b"], list("wxyz"))
+    assert said["count"] == [1, 1, 3, 1]  # two of them have no label
+    assert "outliers" not in said

@@ -54,7 +54,7 @@ class Classroom(nn.Module):
         taught: by mentor, whether another mentor taught it.
         outliers: a share in (0, 1] of the largest entropy: of samples without a label, those on which the mentors'
             vote has more of it count ``outlier_weight`` in every mean over samples; None = all count the same.
-        outlier_weight: in [0, 1].
+        outlier_weight: in [0, 1).
 
     Raises:
         UserError: what is no network, a student among its mentors, a mentor's normalisation without the student's, a

@@ -19,7 +19,7 @@ class Outliers:
     Args:
         task: whose answers have a vote.
         bound: in (0, 1], a share of the largest entropy that a vote can have.
-        weight: in [0, 1], of a sample without a label whose vote has more than that; all others count 1.
+        weight: in [0, 1), of a sample without a label whose vote has more than that; all others count 1.
 
     Raises:
         UserError: a number out of range, or a task without a vote.
@@ -28,8 +28,8 @@ class Outliers:
     def __init__(self, task: Task, bound: float, weight: float) -> None:
         if not 0 < bound <= 1:
             raise UserError(f"outliers is a share of the largest entropy, above 0 and at most 1, not {bound}")
-        if not 0 <= weight <= 1:
-            raise UserError(f"outlier_weight lies between 0 and 1, not at {weight}")
+        if not 0 <= weight < 1:
+            raise UserError(f"outlier_weight lies between 0 and 1, and at 1 does nothing; it is {weight}")
         if not task.has_vote:
             raise UserError(f"outliers asks for the entropy of the mentors' vote, which answers of {task.name} lack")
         self.task, self.bound, self.weight = task, bound, weight

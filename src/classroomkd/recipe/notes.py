@@ -17,7 +17,7 @@ def notes(recipe: RecipeKeys) -> list[str]:
     sentences: list[str] = []
     seen: set[tuple[str, object]] = set()
     for where, spec in sections:
-        for key, reason in _idle(spec) if spec is not None else ():
+        for key, reason in _idle(spec, where == "train") if spec is not None else ():
             if (key, getattr(spec, key)) not in seen:  # what is inherited is said once
                 seen.add((key, getattr(spec, key)))
                 sentences.append(f"{where}.{key} has no effect{reason}")
@@ -76,7 +76,11 @@ def _odd_schedule(entry: MethodSpec, epochs: int) -> Iterator[str]:
         yield f"method {entry.label or entry.name}: schedule {name} ({length} of {epochs} epochs) {remark}"
 
 
-def _idle(spec: TrainSpec) -> Iterator[tuple[str, str]]:
+def _idle(spec: TrainSpec, student: bool) -> Iterator[tuple[str, str]]:
+    if spec.outliers is not None and not student:
+        yield "outliers", ": it is about the student's pictures without a label"
+    if spec.outlier_weight != TrainSpec.model_fields["outlier_weight"].default and spec.outliers is None:
+        yield "outlier_weight", " without outliers"
     for key, (decider, choice) in ONLY_WITH.items():
         if getattr(spec, decider) != choice and getattr(spec, key) != TrainSpec.model_fields[key].default:
             yield key, f": it acts only with {decider}: {choice}"

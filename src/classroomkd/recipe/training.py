@@ -14,8 +14,8 @@ Listed = Field(strict=False)  # YAML's lists are accepted where the model holds 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
-# Keys that say how one network with weights is trained on: mentors do not inherit the student's.
-OF_ONE_NETWORK = ("layer_decay", "freeze")
+# Keys that say how one network with weights is trained on, and on which pictures: mentors do not inherit the student's.
+OF_ONE_NETWORK = ("layer_decay", "freeze", "outliers", "outlier_weight")
 # Keys that came later: at their default they enter no key of what was trained before.
 LATER = ("no_decay", *OF_ONE_NETWORK)
 
@@ -79,6 +79,14 @@ class TrainSpec(Section):
     )
     accumulate: Count = Field(default=1, description="Batches whose gradients are added before a step.")
     label_smoothing: Fraction = Field(default=0.0, description="Share of the target spread over all classes.")
+    outliers: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="Pictures without a label on which no mentor is sure count less: those with more entropy of the "
+        "mentors' vote than this share of the largest there is; null: all count the same. Not inherited by mentors.",
+    )
+    outlier_weight: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.1, description="How much such a picture counts in every mean over samples; others count 1."
+    )
     channels_last: bool | Literal["auto"] = Field(
         default=True, description="Memory layout of images; changes speed only. auto: a probe of a second decides."
     )

@@ -112,6 +112,8 @@ def _classroom(
         register=(part.ids, part.target),
         store=store,
         taught=taught,
+        outliers=context.recipe.train.outliers,
+        outlier_weight=context.recipe.train.outlier_weight,
     )
 
 

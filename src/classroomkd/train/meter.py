@@ -52,6 +52,8 @@ class Record:
         self.total = torch.zeros(3, mentors, topics, dtype=torch.float64)
         self.total_count = torch.zeros(topics, dtype=torch.float64)
         self.has_mentors = False
+        self.outliers: Tensor | None = None  # samples that counted less; None where nobody looks for such
+        self.total_outliers = 0
 
     @torch.no_grad()
     def add(self, lesson: Lesson) -> None:
@@ -69,7 +71,10 @@ class Record:
         if terms.active is None or terms.weight is None or terms.temperature is None:
             return
         self.has_mentors = True
-        topic = lesson.task.unit_labels(lesson.target).flatten()
+        if lesson.sample_weight is not None:
+            found = (lesson.sample_weight < 1).sum()
+            self.outliers = found if self.outliers is None else self.outliers + found
+        topic = lesson.task.unit_labels(lesson.agreed).flatten()  # without a label: what mentors take it for
         active = terms.active.flatten(1).to(self.taught.dtype)
         weight, temperature = terms.weight.flatten(1).float(), terms.temperature.flatten(1).float()
         self.taught.index_add_(2, topic, torch.stack([active, weight, active * temperature]))
@@ -125,6 +130,10 @@ class Record:
             "temperature": _listed(temperature / active),
             "none_active": idle / units,
         }
+        if self.outliers is not None:
+            out["outliers"] = round(float(self._over_ranks(self.outliers.float())))
+            self.total_outliers += out["outliers"]
+            self.outliers = None
         self.taught.zero_()
         self.count.zero_()
         self.idle.zero_()
@@ -141,23 +150,27 @@ class Record:
                 "weight": _listed(weight / self.total_count),
                 "temperature": _listed(temperature / active),
             }
-        return out
+        return out | ({"outliers": self.total_outliers} if self.total_outliers else {})
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the totals, and the running interval summed over ranks, all of which must call."""
         open_ = {"taught": self.taught, "count": self.count, "idle": self.idle}
         if self.sums is not None:
             open_["sums"] = self.sums
+        if self.outliers is not None:
+            open_["outliers"] = self.outliers
         interval: dict[str, Any] = {key: self._over_ranks(value).to("cpu") for key, value in open_.items()}
         interval |= {"names": list(self.names), "steps": self.steps}
         totals = {"total": self.total, "count": self.total_count, "has_mentors": self.has_mentors}
+        if self.total_outliers:
+            totals["outliers"] = self.total_outliers
         not_finite = self.watch.state_dict() if self.watch is not None else {}
         return {**totals, "interval": interval, "not_finite": not_finite}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a checkpoint's totals, and its interval on the first rank: the others' shares are in its sums."""
         self.total, self.total_count = state["total"], state["count"]
-        self.has_mentors = bool(state["has_mentors"])
+        self.has_mentors, self.total_outliers = bool(state["has_mentors"]), int(state.get("outliers", 0))
         if self.watch is not None:
             self.watch.load_state_dict(state.get("not_finite", {}))
         interval = state.get("interval")  # older checkpoints stood where there is none
@@ -166,6 +179,8 @@ class Record:
         device, share = self.taught.device, float(self.rank == 0)
         self.names, self.steps = list(interval["names"]), int(interval["steps"])
         self.taught, self.count, self.idle = (interval[k].to(device) * share for k in ("taught", "count", "idle"))
+        if "outliers" in interval:
+            self.outliers = interval["outliers"].to(device) * int(share)
         if "sums" in interval:
             self.sums = interval["sums"].to(device) * share
             self.bad = torch.zeros_like(self.sums, dtype=torch.bool)

@@ -52,7 +52,8 @@ class ClassificationRunner(TaskRunner):
 
     def task_for(self, train: TrainSpec, mentor: MentorSpec | None = None, module: nn.Module | None = None) -> Task:
         """See the base."""
-        return Classification(label_smoothing=train.label_smoothing, **self.context.recipe.task.options)
+        unlabelled = bool(getattr(self.context.data, "unlabelled", 0))
+        return Classification(train.label_smoothing, unlabelled, **self.context.recipe.task.options)
 
     def resolve(self, spec: str, mentor: MentorSpec | None = None) -> nn.Module:
         """See the base."""
