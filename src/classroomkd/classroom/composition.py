@@ -46,6 +46,7 @@ class Composition(Method):
             truth=any(n.truth for n in needs),
         )
         self.order_matters = any(m.order_matters for m in methods)
+        self.weighs_samples = all(m.weighs_samples for m in methods)
         self.period = math.lcm(*(m.period for m in methods))
         own = [name for name, m in zip(self.names, methods, strict=True) if type(m).step is not Method.step]
         if own:

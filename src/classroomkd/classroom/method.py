@@ -71,6 +71,9 @@ class Method(nn.Module):
             weights over the mentors (averaged over the units that any mentor teaches): arms then have one strength.
         schedule: factor of the mentors' terms by how far the training is; see :meth:`factor_of`.
         matched: options that ``strength: matched`` sets where the user does not.
+        weighs_samples: whether its mentors' terms are means over samples that :attr:`Lesson.sample_weight` acts on.
+        for_unlabelled: whether its mentors teach samples without a label only.
+        without_labels: what a method with ``Needs(truth=True)`` does of samples without a label, as a verb's phrase.
         task_defaults: by task, options that have another default there than in the constructor:
             ``{"pose": {"temperature": 1.0}}``. See :meth:`defaults_on`.
     """
@@ -81,6 +84,9 @@ class Method(nn.Module):
     period: int = 1
     strength: Literal["native", "matched"] = "native"
     schedule: Schedule = Constant()
+    weighs_samples: bool = True
+    for_unlabelled: ClassVar[bool] = False
+    without_labels: ClassVar[str] = "teaches the labelled pictures alone"
     matched: ClassVar[Mapping[str, Any]] = {}
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 

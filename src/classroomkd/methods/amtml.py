@@ -60,6 +60,7 @@ class AMTML(Method):
     """
 
     order_matters = True
+    without_labels = "learns its weights beside labels, and teaches all pictures by them"
     matched: ClassVar[Mapping[str, Any]] = {"weight": 1.0, "supervised_weight": 1.0}
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"temperature": 1.0}}
 

@@ -55,7 +55,7 @@ class CRD(FeatureMethod):
     """
 
     label = "crd"
-    order_matters = True
+    order_matters = weighs_samples = True
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"weight": 0.03}}
     scale: Tensor
 

@@ -69,6 +69,7 @@ class MMKD(Weighted):
         projector: from the student's features to a mentor's.
     """
 
+    without_labels = "learns from labels how much mentors count, and teaches all pictures by it"
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"temperature": 1.0, "feature_weight": 0.0}}
 
     def __init__(

@@ -22,7 +22,7 @@ class MethodEntry(NamedTuple):
     target: str
     summary: str
     status: str
-    asks: tuple[str, ...] = ()  # what a task must offer beside credibility and a divergence: ``joints``
+    asks: tuple[str, ...] = ()  # what a task must offer beside credibility and a divergence: ``joints``, ``votes``
     rules: tuple[str, ...] = ()
     by_rule: tuple[tuple[str, str], ...] = ()  # statuses that depend on the option ``rule``
     version: int = 1  # raised by every change of the method's rule or of a default
@@ -52,6 +52,12 @@ METHODS: dict[str, MethodEntry] = {
         "one mentor drawn anew for every sample",
         "baseline",
         version=2,
+    ),
+    "votes": MethodEntry(
+        "classroomkd.methods.votes:Votes",
+        "the mentors' vote as the label of pictures without one",
+        "baseline",
+        asks=("votes",),
     ),
     "weighted": MethodEntry(
         "classroomkd.methods.weighted:Weighted",

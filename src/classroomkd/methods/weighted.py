@@ -75,6 +75,7 @@ class Weighted(Method):
         self.divergence = make_divergence(divergence, temperature)
         self.coefficients: dict[str, float | Tensor] = {"supervised": supervised_weight, "distilled": weight}
         self.order_matters = self.weighting.order_matters
+        self.weighs_samples = not self.divergence.whole_batch
         self.needs = Needs(
             calibration=self.weighting.calibration,
             distributions=self.weighting.distributions or self.divergence.distributions,

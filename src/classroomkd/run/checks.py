@@ -16,6 +16,7 @@ from classroomkd.errors import UserError
 from classroomkd.run.assistants import taught_classroom, teachers_of
 from classroomkd.run.bank_choice import BankPlan, plan_bank
 from classroomkd.run.folder import check_data
+from classroomkd.run.label_checks import check_labels, check_outliers, label_remarks
 from classroomkd.run.mentor_data import mentor_part
 from classroomkd.run.students import untrained_classroom
 from classroomkd.train.inputs import batch_sizes, uneven
@@ -83,6 +84,7 @@ def check(
     attempt(student)
     attempt(partial(check_parts, networks.blank_student(), recipe.train, context.blank, "train"))
     attempt(partial(_check_batches, networks, None))
+    attempt(partial(check_outliers, networks))
     for index, spec in enumerate(recipe.mentors):
         attempt(partial(mentor, index, spec))
         if not networks.has_weights(spec):
@@ -125,9 +127,12 @@ def _check_statistics(index: int, spec: MentorSpec, channels: int) -> None:
 
 
 def remarks(networks: Networks) -> list[str]:
-    """What looks wrong with the student's answers, a sentence each; of mentors it is said where they are scored."""
+    """What looks wrong with the student's answers, and which arms use some of the pictures only, a sentence each.
+
+    Of mentors it is said where they are scored.
+    """
     sentence = networks.task_runner.task.doubt(networks.task_runner.blank_answer(networks.blank_student(), "student"))
-    return [] if sentence is None else [f"the student {sentence}"]
+    return [*([] if sentence is None else [f"the student {sentence}"]), *label_remarks(networks)]
 
 
 def _check_places(networks: Networks) -> None:
@@ -194,6 +199,7 @@ def _arm_problems(networks: Networks) -> list[str]:
 def _check_arm(networks: Networks, arm: Arm) -> None:
     method, recipe = methods.compose(arm.parts), networks.context.recipe
     _check_optimizer(method, recipe.train, f"arm '{arm.label}'", "train")
+    check_labels(networks, arm, methods.compose(arm.parts, recipe.task.name))
     if method.needs.features:
         untrained_classroom(networks, arm)  # every tap is found and every pair of shapes matched
         return

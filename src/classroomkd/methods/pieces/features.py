@@ -30,6 +30,7 @@ class FeatureMethod(Method):
     """
 
     label: ClassVar[str]
+    weighs_samples = False
 
     def __init__(self, mentor: str | int, coefficients: Mapping[str, float]) -> None:
         super().__init__()

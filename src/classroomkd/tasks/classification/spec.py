@@ -32,7 +32,7 @@ class ClassificationSpec(TaskDescription):
     reads = "classes"
     samples = "images with a class"
     views = IMAGE_VIEWS
-    offers = frozenset({"distributions"})
+    offers = frozenset({"distributions", "votes"})
     demos: ClassVar[Mapping[str, Path]] = {
         "puppets": Path(__file__).with_name("demo-puppets.yaml"),
         "digits": Path(__file__).with_name("demo-digits.yaml"),
