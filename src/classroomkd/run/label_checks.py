@@ -79,7 +79,7 @@ def label_remarks(networks: Networks) -> Iterator[str]:
             what = methods.method_class(name).without_labels
             yield f"arm '{arm.label}': {name} {what}; {labelled} of {total} pictures have a label{remedy}"
         if outliers and not method.weighs_samples:
-            yield f"arm '{arm.label}': train.outliers does not act on its mentors' terms, which compare whole batches"
+            yield f"arm '{arm.label}': train.outliers does not act on its mentors' terms"
 
 
 def _some_lack(networks: Networks) -> bool:
