@@ -115,7 +115,7 @@ class Cell:
         for entry in self.grid:
             name, given = entry["name"], {key: value for key, value in entry.items() if key != "name"}
             options = {**methods.defaults(name, task), **methods.filled(name, given, task)}
-            found.append([name, options, self.versions[name]])
+            found.append([name, methods.lasting(name, options, task), self.versions[name]])
         return found
 
 

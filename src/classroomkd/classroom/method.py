@@ -74,6 +74,7 @@ class Method(nn.Module):
         weighs_samples: whether its mentors' terms are means over samples that :attr:`Lesson.sample_weight` acts on.
         for_unlabelled: whether its mentors teach samples without a label only.
         without_labels: what a method with ``Needs(truth=True)`` does of samples without a label, as a verb's phrase.
+        later: options that came after the method's version was raised last: at their default they enter no key.
         task_defaults: by task, options that have another default there than in the constructor:
             ``{"pose": {"temperature": 1.0}}``. See :meth:`defaults_on`.
     """
@@ -86,6 +87,7 @@ class Method(nn.Module):
     schedule: Schedule = Constant()
     weighs_samples: bool = True
     for_unlabelled: ClassVar[bool] = False
+    later: ClassVar[tuple[str, ...]] = ()
     without_labels: ClassVar[str] = "teaches the labelled pictures alone"
     matched: ClassVar[Mapping[str, Any]] = {}
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -25,6 +25,7 @@ __all__ = [
     "defaults",
     "entries",
     "filled",
+    "lasting",
     "method_class",
     "names",
     "options_model",
@@ -94,6 +95,13 @@ def filled(name: str, options: Mapping[str, Any], task: str | None = None) -> di
     options, _ = renewed(name, options)
     whole = options_model(name).model_validate({**_between(name, options, task), **options}).model_dump()
     return {key: value for key, value in whole.items() if key not in COMMON or key in options}
+
+
+def lasting(name: str, options: Mapping[str, Any], task: str | None = None) -> dict[str, Any]:
+    """Options as a key of what is kept holds them: those that came later (:attr:`Method.later`) only where they are not
+    at their default, so that what was made before is found."""
+    usual = defaults(name, task)
+    return {k: v for k, v in options.items() if k not in method_class(name).later or v != usual[k]}
 
 
 def defaults(name: str, task: str | None = None) -> dict[str, Any]:

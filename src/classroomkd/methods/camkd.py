@@ -59,6 +59,7 @@ class CAMKD(Weighted):
             (``agreement``).
     """
 
+    later = ("unlabelled",)
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "pose": {"temperature": 1.0, "feature_weight": 0.0, "unlabelled": "agreement"}
     }

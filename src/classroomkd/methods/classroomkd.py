@@ -70,6 +70,7 @@ class ClassroomKD(Method):
         unlabelled: samples without a label are judged by the mentors' vote (``agreement``), or not taught (``skip``).
     """
 
+    later = ("unlabelled",)
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = ON_TASK
 
     @classmethod

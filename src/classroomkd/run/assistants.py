@@ -50,11 +50,11 @@ def described(spec: MentorSpec) -> str:
 
 
 def lineage(
-    spec: MentorSpec, teachers: Sequence[MentorRecord], task: Mapping[str, Any] | None = None
+    spec: MentorSpec, teachers: Sequence[MentorRecord], task: Mapping[str, Any] | None = None, of: str | None = None
 ) -> dict[str, Any]:
     """What an assistant's cache key holds beside its own training: who its teachers are, and how they teach.
 
-    ``task``: the options of the recipe's task, which say what is taught.
+    ``task``: the options of the recipe's task, which say what is taught; ``of``: its name.
 
     Empty for a mentor that nobody taught, so that its key is what it was before there were assistants.
     """
@@ -62,7 +62,8 @@ def lineage(
         return {}
     assert [t.name for t in teachers] == [*spec.taught_by.mentors]
     who = [{"is": _identity(t), "mean": t.mean, "std": t.std, "size": t.size, "model": t.model} for t in teachers]
-    about: dict[str, Any] = {"mentors": who, "method": spec.taught_by.parts}
+    method = [(name, methods.lasting(name, options, of)) for name, options in spec.taught_by.parts]
+    about: dict[str, Any] = {"mentors": who, "method": method}
     if versions := methods.raised(spec.taught_by.parts):
         about["versions"] = versions
     options = json.dumps(spec.taught_by.parts, default=str)

@@ -148,7 +148,7 @@ def _key(networks: Networks, index: int, module: nn.Module, part: Part, teachers
         seed=mentor_seed(spec),
         code=network_fingerprint(context, module, True) if spec.model.startswith("py:") else "",
         **({"start": network_fingerprint(context, module, True), "head": spec.reset_head} if spec.weights else {}),
-        **assistants.lineage(spec, teachers, runner.taught_by()),
+        **assistants.lineage(spec, teachers, runner.taught_by(), context.recipe.task.name),
         **_own_form(context, spec),
     )
 

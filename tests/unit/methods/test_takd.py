@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import classroomkd as ck
 from classroomkd.classroom import ClassInfo, Classroom, Lesson
 from classroomkd.errors import UserError
-from classroomkd.methods import create
+from classroomkd.methods import create, lasting
 from classroomkd.recipe.schema import MentorSpec
 from classroomkd.run.assistants import lineage
 from classroomkd.tasks import create as task
@@ -177,3 +177,15 @@ def test_another_version_of_the_method_is_another_assistant(tmp_path: Path, monk
     monkeypatch.setitem(table, "kd", table["kd"]._replace(version=2))
     assert key(tmp_path, teacher, logits)["taught_by"] == first["taught_by"] | {"versions": {"kd": 2}}
     assert key(tmp_path, teacher, logits, by={"method": [{"name": "average"}]}) != first
+
+
+def test_an_option_that_came_later_leaves_an_assistants_key_as_it_was(tmp_path: Path) -> None:
+    assert lasting("camkd", {"rule": "paper", "unlabelled": "skip"}) == {"rule": "paper"}
+    assert lasting("camkd", {"unlabelled": "agreement"}) == {"unlabelled": "agreement"}
+    assert lasting("camkd", {"unlabelled": "agreement"}, "pose") == {}
+    entry = {"name": "classroomkd", "tau": 8.0}
+    made, later, other = (
+        key(tmp_path / "a", {"big": "w"}, said(1), by={"method": [{**entry, **more}]})
+        for more in ({}, {"unlabelled": "agreement"}, {"unlabelled": "skip"})
+    )
+    assert made == later != other
