@@ -321,7 +321,7 @@ def test_matched_strength_is_one(name: str, head: str) -> None:
 
 
 def test_every_method_of_the_table_does_pose_and_those_for_pose_alone_say_so(tmp_path: Path) -> None:
-    assert {name for name, _ in CASES} == set(methods.METHODS)
+    assert {name for name, _ in CASES} == set(methods.METHODS) - {"votes"}  # there is no vote on places
     alone = [name for name, entry in methods.METHODS.items() if offering(entry.asks) == ["pose"]]
     assert alone == ["dwpose", "fpd"]
     for name in alone:

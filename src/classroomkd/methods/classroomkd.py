@@ -115,7 +115,7 @@ class ClassroomKD(Method):
         self.tau, self.fixed_temperature, self.supervised = tau, fixed_temperature, supervised
         self.coefficients = {"supervised": supervised_weight, "distilled": weight}
         own = self.weighting
-        self.needs = Needs(calibration=own.calibration, whole_batch=own.whole_batch, truth=own.needs_truth)
+        self.needs = Needs(calibration=own.calibration, whole_batch=own.whole_batch, truth=not own.by_agreement)
 
     @classmethod
     def renewed(cls, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

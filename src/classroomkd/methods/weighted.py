@@ -80,7 +80,7 @@ class Weighted(Method):
             calibration=self.weighting.calibration,
             distributions=self.weighting.distributions or self.divergence.distributions,
             whole_batch=self.weighting.whole_batch or self.divergence.whole_batch,
-            truth=self.weighting.needs_truth or self.divergence.needs_truth,
+            truth=self.divergence.needs_truth or (self.weighting.needs_truth and not self.weighting.by_agreement),
         )
         self.hints: Hints | None = None
         self.mentors = 0

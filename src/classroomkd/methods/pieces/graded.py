@@ -50,6 +50,8 @@ class Graded(Weighting):
             teaches (``skip``).
     """
 
+    needs_truth = True
+
     def __init__(
         self,
         *,
@@ -71,7 +73,7 @@ class Graded(Weighting):
         self.floor = floor
         self.gate, self.normalise, self.credibility = gate_of(gate, soft), normalise, credibility
         self.unlabelled: Unlabelled = unlabelled
-        self.needs_truth = unlabelled == "skip"
+        self.by_agreement = unlabelled == "agreement"
         self.bound = bound_of(rule, bound)
         self.whole_batch, self.calibration = rule != "sample", credibility != "train"
 

@@ -39,7 +39,8 @@ class Weighting(nn.Module):
         mentor_indices: places of the only mentors that are read; None = all.
         order_matters: whether the mentors' order matters.
         whole_batch: whether it compares the samples of a batch with each other, or sums over them.
-        needs_truth: whether it means nothing on units without a label.
+        needs_truth: whether it means nothing on units without a truth.
+        by_agreement: whether what mentors agree on is truth enough.
         distributions: whether it reads the distributions of a task's answers, which not every task has.
         calibration: whether it reads the mentors' held-out scores.
         bound: how hard all mentors together may pull at a unit, in longest gradients of its label's loss; 0 = no bound.
@@ -49,6 +50,7 @@ class Weighting(nn.Module):
     order_matters: bool = False
     whole_batch: bool = False
     needs_truth: bool = False
+    by_agreement: bool = False
     distributions: bool = False
     calibration: bool = False
     bound: float = 0.0
