@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import torch
 from torch import Tensor
 
-from classroomkd.data.targets import CLASS
+from classroomkd.data.targets import CLASS, UNLABELLED
 from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -119,8 +119,9 @@ class Part:
     """The images of one part (train, val or test) with their targets and ids.
 
     ``target`` has N rows, of the kind ``target_kind`` (see ``classroomkd.data.targets``); joints (N, K, 3) are x and y
-    in pixels of the input and v. ``ids`` (N,) int64: index in the full source in its stable order, before any split or
-    skip; ``rows`` (N,) int64: rows of ``pixels``, which several parts may share.
+    in pixels of the input and v; the class of a picture that has no label is ``UNLABELLED``. ``ids`` (N,) int64: index
+    in the full source in its stable order, before any split or skip; ``rows`` (N,) int64: rows of ``pixels``, which
+    several parts may share.
     """
 
     pixels: Pixels
@@ -153,6 +154,13 @@ class Part:
     def __repr__(self) -> str:
         shape = "x".join(str(side) for side in self.pixels.shape)
         return f"Part({len(self)} images of {shape} in {type(self.pixels).__name__} on {self.rows.device})"
+
+    @property
+    def labelled(self) -> Tensor:
+        """Which samples have a label, (N,) bool; all of them where targets are no classes."""
+        if self.target_kind != CLASS or self.target.dim() > 1:
+            return torch.ones(len(self), dtype=torch.bool, device=self.target.device)
+        return self.target != UNLABELLED
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Places ``index`` (B,) of this part -> pixels (B, C, H, W) uint8, target (B, …), ids (B,), on the part's
@@ -227,6 +235,11 @@ class ImageSet:
     def target_kind(self) -> TargetKind:
         """What its samples' targets are."""
         return self.train.target_kind
+
+    @property
+    def unlabelled(self) -> int:
+        """How many training samples have no label."""
+        return len(self.train) - int(self.train.labelled.sum())
 
     @property
     def shape(self) -> tuple[int, int, int]:

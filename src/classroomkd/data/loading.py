@@ -9,8 +9,6 @@ val, is the same for every shard.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,15 +16,17 @@ import numpy as np
 import torch
 
 from classroomkd.data import split
+from classroomkd.data.class_sizes import check_class_sizes
 from classroomkd.data.fitting import dim_note, fitting_notes, untouched
 from classroomkd.data.images import ImageSet, Part
-from classroomkd.data.sources.base import Raw, Request, Source
-from classroomkd.data.sources.dataset_names import by_name, given_names
+from classroomkd.data.meeting import named, one_source
+from classroomkd.data.sources.base import Request, Source
+from classroomkd.data.sources.dataset_names import given_names
 from classroomkd.data.sources.python import dataset_source, from_returned
 from classroomkd.data.sources.table import open_source
 from classroomkd.data.spec import PARTS, RESIZE, DataSettings, parse, refuse_shard
 from classroomkd.data.statistics import mean_std
-from classroomkd.data.subsets import compact, strata
+from classroomkd.data.subsets import class_counts, compact, strata
 from classroomkd.data.targets import CLASS
 from classroomkd.errors import UserError
 
@@ -49,10 +49,10 @@ def load_images(wanted: DataSettings, *, trust_code: bool = False, task: str = "
     if wanted.source is not None or (wanted.val is None and wanted.test is None):
         opened = _open(wanted.source if wanted.source is not None else wanted.train, request)
         if isinstance(opened, Source):
-            return _assemble(_named(opened, wanted), wanted)
+            return _assemble(named(opened, wanted.classes), wanted)
         refuse_shard(wanted.shard)
         return opened
-    return _assemble(_named(_together(wanted, request), wanted), wanted)
+    return _assemble(named(_together(wanted, request), wanted.classes), wanted)
 
 
 def from_dataset(
@@ -106,66 +106,7 @@ def _together(wanted: DataSettings, request: Request) -> Source:
         if not isinstance(source, Source):
             raise UserError(f"data.{part}: a factory that returns a whole ImageSet cannot be one part; use data.source")
         opened[part] = source
-    train = opened["train"]
-    parts: dict[str, Raw] = {}
-    for part, source in opened.items():
-        if sorted(source.classes) != sorted(train.classes):
-            raise UserError(
-                f"data.{part}: {_difference(train.classes, source.classes)}. Both must have the same classes"
-            )
-        raw = source.parts.get(part) or source.parts.get("all") or source.parts["train"]
-        parts[part] = _in_order(raw, source.classes, train.classes, f"data.{part}")
-        if parts[part].pixels.shape != parts["train"].pixels.shape:
-            raise UserError(
-                f"data.{part}: images are {_shape(parts[part])}, those of data.train are {_shape(parts['train'])};"
-                " set data.size to one size for both"
-            )
-    # `train: cifar100:DIR, val: …` still tests on CIFAR's own test part.
-    for part in ("val", "test"):
-        if part not in parts and part in train.parts:
-            parts[part] = train.parts[part]
-    names = [source.name for source in opened.values()]
-    name = train.name if len(set(names)) == 1 else " + ".join(names)
-    whole = hashlib.sha256(" ".join(f"{part}={source.fingerprint}" for part, source in opened.items()).encode())
-    notes = tuple(dict.fromkeys(note for source in opened.values() for note in source.notes))
-    return Source(name, train.classes, parts, train.views, whole.hexdigest(), notes)
-
-
-def _shape(raw: Raw) -> str:
-    return "x".join(str(side) for side in raw.pixels.shape)
-
-
-def _difference(train: tuple[str, ...], other: tuple[str, ...]) -> str:
-    extra = [name for name in other if name not in train]
-    absent = [name for name in train if name not in other]
-    if extra:
-        return f"class '{extra[0]}' is not among the {len(train)} classes of data.train" + _more(extra)
-    return f"class '{absent[0]}' of data.train is missing" + _more(absent)
-
-
-def _in_order(raw: Raw, own: tuple[str, ...], names: tuple[str, ...], where: str) -> Raw:
-    """The part with targets that count through ``names``, which are its ``own`` in another order."""
-    if raw.kind != CLASS or own == names:
-        return raw
-    return replace(raw, target=by_name(raw.target, own, names, where))
-
-
-def _named(source: Source, wanted: DataSettings) -> Source:
-    """The source with the names of classes that the user gave: its own in another order, or new ones."""
-    names = given_names(wanted.classes, "data.classes")
-    if names is None or names == source.classes:
-        return source
-    if len(names) != len(source.classes):
-        raise UserError(f"data.classes: {len(names)} names for {len(source.classes)} classes of '{source.name}'")
-    if sorted(names) != sorted(source.classes):
-        return replace(source, classes=names)
-    parts = {part: _in_order(raw, source.classes, names, f"data.{part}") for part, raw in source.parts.items()}
-    mark = hashlib.sha256(f"{source.fingerprint} in the order {'|'.join(names)}".encode()).hexdigest()
-    return replace(source, classes=names, parts=parts, fingerprint=mark)
-
-
-def _more(names: list[str]) -> str:
-    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+    return one_source(opened)
 
 
 def _parts_with_ids(source: Source) -> dict[str, Part]:
@@ -194,29 +135,34 @@ def _limited(part: Part, limit: int | None, purpose: str, *, seed: int, classes:
         return part
     if limit < classes:
         raise UserError(f"data.{purpose}: {limit} images cannot cover {classes} classes; give at least {classes}")
-    target, ids = strata(part)
+    target, ids = strata(part, classes)
     keep = split.stratified(target, ids, limit, seed=seed, purpose=purpose, classes=classes)
     return part.subset(torch.from_numpy(keep))
 
 
 def _sharded(part: Part, number: int, shards: int, *, seed: int, classes: tuple[str, ...]) -> Part:
-    target, ids = strata(part)
-    by_class = part.target_kind == CLASS
-    counts = np.bincount(target, minlength=len(classes) if by_class else 1)
-    fewest = int(counts.argmin())
-    if counts[fewest] < shards:
-        each = f" of every class; '{classes[fewest]}' has" if by_class else "; there are"
+    target, ids = strata(part, len(classes))
+    counted = part.target_kind == CLASS and bool(part.labelled.any())
+    sizes = dict(enumerate(class_counts(part, len(classes)))) if counted else {0: len(part)}
+    if counted and not bool(part.labelled.all()):  # a class without a label needs none in a shard
+        sizes = {label: size for label, size in sizes.items() if size}
+    fewest = min(sizes, key=lambda label: sizes[label])
+    if sizes[fewest] < shards:
+        each = f" of every class; '{classes[fewest]}' has" if counted else "; there are"
         raise UserError(
-            f"data.shard: {shards} shards need {shards} training images{each} {counts[fewest]}. Give fewer shards, or"
+            f"data.shard: {shards} shards need {shards} training images{each} {sizes[fewest]}. Give fewer shards, or"
             " add images"
         )
     return part.subset(torch.from_numpy(split.shard(target, ids, number, shards, seed=seed)))
 
 
 def _split_off(part: Part, fraction: float, purpose: str, *, seed: int, classes: int) -> tuple[Part, Part]:
-    """(what stays, what is split off): ``fraction`` of every class."""
-    target, ids = strata(part)
+    """(what stays, what is split off): ``fraction`` of every class; nothing of what has no label, which no score could
+    count, unless nothing has one."""
+    target, ids = strata(part, classes)
     counts = split.counts_for_fraction(np.bincount(target, minlength=classes).astype(np.int64), fraction)
+    if part.target_kind == CLASS and bool(part.labelled.any()):
+        counts[classes:] = 0
     away = split.take(target, ids, counts, seed=seed, purpose=purpose)
     stays = np.setdiff1d(np.arange(len(part)), away)
     return part.subset(torch.from_numpy(stays)), part.subset(torch.from_numpy(away))
@@ -230,9 +176,8 @@ def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
     classes = len(source.classes) if train.target_kind == CLASS else 1  # to stratify by
     trained = wanted.splits(parts)
     if train.target_kind == CLASS and trained:
-        if classes < 2:
-            raise UserError(f"data: '{source.name}' has {classes} class; a classifier needs at least two")
-        _check_class_sizes(train, source.classes, splits="all" in parts or "test" not in parts, notes=notes)
+        splits = "all" in parts or "test" not in parts
+        check_class_sizes(train, source.classes, source.name, splits=splits, notes=notes)
     seed = wanted.split_seed
     chosen = split.three_parts(
         parts,
@@ -269,24 +214,3 @@ def _fingerprint(source: Source, resize: str, resized: bool) -> str:
     if resize == "pad" or not resized:
         return source.fingerprint
     return hashlib.sha256(f"{source.fingerprint} resize={resize}".encode()).hexdigest()
-
-
-def _check_class_sizes(train: Part, classes: tuple[str, ...], *, splits: bool, notes: list[str]) -> None:
-    """An error for classes that cannot be split, a note for those too small to judge."""
-    counts = torch.bincount(train.target, minlength=len(classes)).tolist()
-    sizes: Mapping[str, int] = dict(zip(classes, counts, strict=True))
-    least = 2 if splits else 1
-    hopeless = [f"'{name}' ({count})" for name, count in sizes.items() if count < least]
-    if hopeless:
-        raise UserError(
-            f"data: every class needs at least {least} training image{'s' if least > 1 else ''}"
-            f"{' to be split' if splits else ''}; too few in {', '.join(hopeless[:8])}{_more(hopeless[7:])}."
-            " Add images or remove the class"
-        )
-    for least, below, sentence in (
-        (0, 5, "will hardly be learned, and scores on them mean little"),
-        (5, 10, "are small: scores on them are uncertain"),
-    ):
-        tiny = [f"{name} ({count})" for name, count in sizes.items() if least <= count < below]
-        if tiny:
-            notes.append(f"classes with fewer than {below} images {sentence}: {', '.join(tiny[:8])}{_more(tiny[7:])}")

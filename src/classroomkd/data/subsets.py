@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from classroomkd.data import split
 from classroomkd.data.images import MemoryPixels, Part
+from classroomkd.data.targets import UNLABELLED
 from classroomkd.errors import UserError
 
 __all__ = ["class_counts", "compact", "strata", "subset"]
@@ -18,12 +19,14 @@ Ints = NDArray[np.int64]
 
 
 def class_counts(part: Part, classes: int) -> list[int]:
-    """How many images of each of ``classes`` classes the part holds."""
-    return [int(count) for count in torch.bincount(part.target.cpu(), minlength=classes)]
+    """How many images of each of ``classes`` classes the part holds; those without a label are in none."""
+    target = part.target[part.labelled].cpu()
+    return [int(count) for count in torch.bincount(target, minlength=classes)]
 
 
 def subset(part: Part, samples: int, *, seed: int = 0, purpose: str = "student") -> Part:
-    """A stratified subset of ``samples`` images (all of them when there are not more), in the part's order.
+    """A stratified subset of ``samples`` images (all of them when there are not more), in the part's order; those
+    without a label are a stratum of their own.
 
     Which samples follows from ``seed``, ``purpose`` (``student``, ``mentor``, ``limit``, …: streams that differ) and
     the ids, so a larger subset contains a smaller one up to rounding, on every machine.
@@ -37,10 +40,19 @@ def subset(part: Part, samples: int, *, seed: int = 0, purpose: str = "student")
     return part.subset(torch.from_numpy(split.stratified(target, ids, samples, seed=seed, purpose=purpose)))
 
 
-def strata(part: Part) -> tuple[Ints, Ints]:
-    """The class of every sample (N,), one class for all where targets are no classes, and the ids (N,)."""
+def strata(part: Part, classes: int | None = None) -> tuple[Ints, Ints]:
+    """The stratum of every sample (N,), which is its class, or one for all where targets are no classes; the ids (N,).
+
+    Samples without a label are the stratum after the last: number ``classes``, where that is given.
+    """
     target, ids = (np.asarray(value.cpu().numpy()) for value in (part.target, part.ids))
-    return target if target.ndim == 1 else np.zeros(len(ids), np.int64), ids
+    if target.ndim > 1:
+        return np.zeros(len(ids), np.int64), ids
+    unlabelled = target == UNLABELLED
+    if unlabelled.any():
+        last = int(target.max()) + 1 if classes is None else classes
+        target = np.where(unlabelled, last, target)
+    return target, ids
 
 
 def compact(*parts: Part) -> tuple[Part, ...]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from classroomkd.data.sources.base import first_of
+from classroomkd.data.targets import UNLABELLED
 from classroomkd.errors import UserError, did_you_mean
 
 __all__ = ["by_name", "class_names", "follow_labels", "given_names", "names_of", "own_names"]
@@ -127,14 +128,15 @@ def follow_labels(names: tuple[str, ...], raw: Tensor, labels: Tensor) -> tuple[
 
 
 def by_name(labels: Tensor, own: tuple[str, ...], names: tuple[str, ...], where: str) -> Tensor:
-    """``labels`` (N,) that count through ``own`` as those that count through ``names``.
+    """``labels`` (N,) that count through ``own`` as those that count through ``names``; no label stays none.
 
     Raises:
         UserError: a class that occurs and is not among ``names``.
     """
-    if own == names or int(labels.max()) >= len(own) or int(labels.min()) < 0:
+    known = labels[labels != UNLABELLED]
+    if own == names or len(known) == 0 or int(known.max()) >= len(own) or int(known.min()) < 0:
         return labels  # the latter is refused with the range of the labels
-    used = [own[label] for label in torch.unique(labels).tolist()]
+    used = [own[label] for label in torch.unique(known).tolist()]
     extra = [name for name in used if name not in names]
     if extra:
         raise UserError(
@@ -145,4 +147,5 @@ def by_name(labels: Tensor, own: tuple[str, ...], names: tuple[str, ...], where:
         twice = next(name for name in (*own, *names) if own.count(name) > 1 or names.count(name) > 1)
         raise UserError(f"{where}: the class name '{twice}' occurs twice, so classes cannot meet by name; rename one")
     places = {name: place for place, name in enumerate(names)}
-    return torch.tensor([places.get(name, -1) for name in own], dtype=torch.int64)[labels]
+    moved = torch.tensor([places.get(name, UNLABELLED) for name in own], dtype=torch.int64)
+    return torch.where(labels == UNLABELLED, labels, moved[labels.clamp_min(0)])
