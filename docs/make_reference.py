@@ -35,6 +35,7 @@ PARTS: dict[str, tuple[str, str]] = {
     "": ("Top level", "`data` and `student` are needed, and one of `method` and `methods`."),
     "TaskSpec": ("task", "A text is short for `{name: TEXT}`; options stand beside the name."),
     "DataSpec": ("data", "A text is short for `{source: TEXT}`. What the keys do: [data](data.md)."),
+    "LabelsSpec": ("labels", "Of `data`. At least one of the keys."),
     "StudentSpec": ("student", "A text is short for `{model: TEXT}`."),
     "MentorSpec": ("mentors", "A list; a text is short for `{model: TEXT}`, and the name is then the model's."),
     "TaughtBy": ("taught_by", "A text or a list of texts is short for `{mentors: [...]}`."),

@@ -19,12 +19,13 @@ from classroomkd.data import split
 from classroomkd.data.class_sizes import check_class_sizes
 from classroomkd.data.fitting import dim_note, fitting_notes, untouched
 from classroomkd.data.images import ImageSet, Part
+from classroomkd.data.labels import hide_labels, labels_note
 from classroomkd.data.meeting import named, one_source
 from classroomkd.data.sources.base import Request, Source
 from classroomkd.data.sources.dataset_names import given_names
 from classroomkd.data.sources.python import dataset_source, from_returned
 from classroomkd.data.sources.table import open_source
-from classroomkd.data.spec import PARTS, RESIZE, DataSettings, parse, refuse_shard
+from classroomkd.data.spec import PARTS, RESIZE, DataSettings, parse, refuse_labels, refuse_parts
 from classroomkd.data.statistics import mean_std
 from classroomkd.data.subsets import class_counts, compact, strata
 from classroomkd.data.targets import CLASS
@@ -50,7 +51,7 @@ def load_images(wanted: DataSettings, *, trust_code: bool = False, task: str = "
         opened = _open(wanted.source if wanted.source is not None else wanted.train, request)
         if isinstance(opened, Source):
             return _assemble(named(opened, wanted.classes), wanted)
-        refuse_shard(wanted.shard)
+        refuse_parts(vars(wanted))
         return opened
     return _assemble(named(_together(wanted, request), wanted.classes), wanted)
 
@@ -178,6 +179,8 @@ def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
     if train.target_kind == CLASS and trained:
         splits = "all" in parts or "test" not in parts
         check_class_sizes(train, source.classes, source.name, splits=splits, notes=notes)
+    elif train.target_kind != CLASS:
+        refuse_labels(wanted, f"targets of the kind '{train.target_kind.name}'")
     seed = wanted.split_seed
     chosen = split.three_parts(
         parts,
@@ -193,6 +196,10 @@ def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
                 f"data: no image is left for the {name} part of '{source.name}'; {fewer}raise data.limit or add images"
             )
     train, val, test = compact(*chosen.values())
+    if trained and wanted.label_share is not None:
+        train = hide_labels(train, wanted.label_share, seed=seed)
+    if trained and source.classes and (some := labels_note(train)) is not None:
+        notes.append(some)
     if (dim := dim_note({"train": train, "val": val, "test": test}, _names(source))) is not None:
         notes.append(dim)
     mean, std, measured = mean_std(train)

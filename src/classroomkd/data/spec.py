@@ -15,15 +15,20 @@ from classroomkd.errors import UserError, did_you_mean
 __all__ = [
     "ENDLESS_VIEWS",
     "IMAGE_VIEWS",
+    "LABELS",
+    "OF_CLASSES",
+    "OF_PARTS",
     "PARTS",
     "PERSON_VIEWS",
     "RESIZE",
     "SHARD",
     "SPATIAL_VIEWS",
     "DataSettings",
+    "labels_problem",
     "parse",
     "parts_problem",
-    "refuse_shard",
+    "refuse_labels",
+    "refuse_parts",
     "shard_numbers",
     "shard_problem",
 ]
@@ -53,6 +58,7 @@ class DataSettings:
     ``resize`` None is the default where images are whole, and nothing where crops are cut around persons.
     ``scored`` is no key: what alone is to be scored, ``all`` or a part, where nothing is to be trained.
     ``classes``, from Python, are the names of the classes: the source's in the order wanted, or new ones.
+    ``labels`` says which training images have a label: ``share``, a fraction of each class.
     """
 
     source: Any = None
@@ -72,7 +78,13 @@ class DataSettings:
     unreadable: str = "refuse"
     options: Mapping[str, Any] = field(default_factory=dict)
     classes: Any = None
+    labels: Mapping[str, Any] | None = None
     scored: str | None = None
+
+    @property
+    def label_share(self) -> float | None:
+        """Share of the labels that training sees; None: all."""
+        return None if self.labels is None else self.labels.get("share")
 
     def splits(self, parts: Collection[str]) -> bool:
         """Whether what a source that has ``parts`` lacks is to be split off: not for a score of what is there."""
@@ -122,6 +134,34 @@ def _mapping(value: Any) -> str | None:
     return None if isinstance(value, Mapping) else "must be a mapping (key: value)"
 
 
+LABELS = ("share",)  # the keys of ``labels``
+
+
+def _share(value: Any) -> str | None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return "must be a number"
+    return None if 0 <= value <= 1 else "must be a share from 0 (no label at all) to 1"
+
+
+def labels_problem(value: Any) -> str | None:
+    """What is wrong with a value of ``labels``, as a sentence about it; None where nothing is."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        return "must be a mapping, for example {share: 0.1}"
+    unknown = [str(key) for key in value if key not in LABELS]
+    if unknown:
+        return f"has the unknown key '{unknown[0]}'{did_you_mean(unknown[0], LABELS)}; there are {', '.join(LABELS)}"
+    given = {key: item for key, item in value.items() if item is not None}
+    if not given:
+        return f"says nothing; give {' or '.join(LABELS)}, for example {{share: 0.1}}"
+    wrong = {key: sentence for key, item in given.items() if (sentence := _LABEL_CHECKS[key](item)) is not None}
+    return next((f"{key} {sentence}" for key, sentence in wrong.items()), None)
+
+
+_LABEL_CHECKS: dict[str, Check] = {"share": _share}
+
+
 def shard_problem(value: Any) -> str | None:
     """What is wrong with a value of ``shard``: None (no shard) and ``k/n`` are right."""
     if value is None:
@@ -152,6 +192,7 @@ _CHECKS: dict[str, Check] = {
     "view_seed": _whole(0),
     "unreadable": _choice("refuse", "skip"),
     "options": _mapping,
+    "labels": labels_problem,
 }
 
 
@@ -167,17 +208,33 @@ def parts_problem(given: Collection[str]) -> str | None:
     return None
 
 
-def refuse_shard(shard: Any) -> None:
-    """Refuse a shard of what comes as a whole ``ImageSet``.
+OF_CLASSES = ("labels",)  # keys that only images with a class each have
+OF_PARTS = ("shard", "labels")  # keys that only the making of parts reads
+
+
+def refuse_parts(given: Mapping[str, Any]) -> None:
+    """Refuse keys that make parts, where the data are a whole ``ImageSet``.
 
     Raises:
-        UserError: there is one.
+        UserError: ``given`` has one.
     """
-    if shard is not None:
-        raise UserError(
-            f"data.shard = {shard!r}: the data are a whole ImageSet, whose parts are made already; give the shard where"
-            " they are made, and leave it out here"
-        )
+    for key in OF_PARTS:
+        if given.get(key) is not None:
+            raise UserError(
+                f"data.{key} = {given[key]!r}: the data are a whole ImageSet, whose parts are made already; give it"
+                " where they are made, and leave it out here"
+            )
+
+
+def refuse_labels(wanted: DataSettings, whose: str) -> None:
+    """Refuse keys that are about labels of classes, where targets are something else.
+
+    Raises:
+        UserError: ``wanted`` has one.
+    """
+    for key in OF_CLASSES:
+        if getattr(wanted, key) is not None:
+            raise UserError(f"data.{key}: is for images with a class each, not for {whose}; leave it out")
 
 
 def parse(spec: Any, **keys: Any) -> DataSettings:

@@ -23,7 +23,7 @@ __all__ = ["PURPOSES", "counts_for_fraction", "counts_for_total", "shard", "stra
 Samples = TypeVar("Samples")
 Ints = NDArray[np.int64]
 
-PURPOSES = {"test": 1, "val": 2, "limit": 3, "test_limit": 4, "student": 5, "mentor": 6, "shard": 7}
+PURPOSES = {"test": 1, "val": 2, "limit": 3, "test_limit": 4, "student": 5, "mentor": 6, "shard": 7, "labels": 8}
 """Streams that must not share an order: the val split of what a limit left is not a piece of the same queue."""
 
 

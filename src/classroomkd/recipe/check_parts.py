@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from classroomkd import tasks
 from classroomkd.data.sources.table import entries, option_problems, source_problem
-from classroomkd.data.spec import PARTS, parts_problem
+from classroomkd.data.spec import OF_CLASSES, PARTS, parts_problem
 from classroomkd.errors import did_you_mean
 from classroomkd.recipe.check_weights import taken_as_is
 from classroomkd.recipe.nodes import Loc, Node, described_task, of_networks
@@ -35,7 +35,13 @@ def check_data(tree: Node, trust_code: bool, known_sources: Collection[str] = ()
     given = [part for part in ("source", *PARTS) if (node := data.child(part)) and node.value is not None]
     if sentence := parts_problem(given):
         problems.append(problem(tree, ("data",), sentence, value=not given or "source" in given))
-    return [*problems, *check_views(tree), *_check_resize(tree, task), *_source_options(tree, task)]
+    return [
+        *problems,
+        *check_views(tree),
+        *_check_resize(tree, task),
+        *_check_labels(tree, task),
+        *_source_options(tree, task),
+    ]
 
 
 def _other_task(text: str, task: TaskDescription) -> str:
@@ -72,6 +78,14 @@ def _check_resize(tree: Node, task: TaskDescription) -> Iterator[Problem]:
     if node is not None and node.value is not None and not task.resizes:
         sentence = f"is for whole images; for {task.name} crops of data.size are cut around {task.vocabulary.samples}"
         yield problem(tree, ("data", "resize"), f"{sentence}: leave it out")
+
+
+def _check_labels(tree: Node, task: TaskDescription) -> Iterator[Problem]:
+    for key in OF_CLASSES:
+        node = tree.at("data", key)
+        if node is not None and node.value is not None and task.reads != "classes":
+            sentence = f"is for images with a class each, not for {task.vocabulary.samples}: leave it out"
+            yield problem(tree, ("data", key), sentence)
 
 
 def check_models(tree: Node, trust_code: bool, known_models: Collection[str]) -> list[Problem]:

@@ -20,8 +20,11 @@ def recipe_yaml(recipe: Recipe) -> str:
     for key in ("method", "methods"):
         if data[key] is None:
             del data[key]
-    if recipe.data.shard is None:  # a recipe that has none is written as before there was the key
-        del data["data"]["shard"]
+    for key in ("shard", "labels"):  # a recipe that has none is written as before there was the key
+        if data["data"][key] is None:
+            del data["data"][key]
+    if data["data"].get("labels") is not None:
+        data["data"]["labels"] = {key: value for key, value in data["data"]["labels"].items() if value is not None}
     if not recipe.task.options:
         data["task"] = recipe.task.name
     if recipe.method is not None:
@@ -82,7 +85,7 @@ def json_schema() -> dict[str, Any]:
     """The JSON schema (2020-12) of a recipe file, short forms included, for editors that check while typing."""
     schema = Recipe.model_json_schema(by_alias=True)
     properties, parts = schema["properties"], schema["$defs"]
-    for model in ("StudentSpec", "MentorSpec", "DataSpec", "MethodSpec", "TaskSpec"):
+    for model in ("StudentSpec", "MentorSpec", "DataSpec", "LabelsSpec", "MethodSpec", "TaskSpec"):
         parts[model]["title"] = model.removesuffix("Spec").lower()
     parts["TaughtBy"]["title"] = "taught_by"
     parts["MentorSpec"]["required"] = ["model"]

@@ -20,6 +20,7 @@ from classroomkd.recipe.check_methods import check_assistants, check_methods
 from classroomkd.recipe.check_parts import check_data, check_mentors, check_models
 from classroomkd.recipe.check_training import check_bank, check_machine, check_seeds, check_training
 from classroomkd.recipe.check_weights import check_weights
+from classroomkd.recipe.data_section import LabelsSpec
 from classroomkd.recipe.find import find_recipe
 from classroomkd.recipe.nodes import Loc, Node, Origin, from_python
 from classroomkd.recipe.old_options import renew_options
@@ -181,6 +182,7 @@ _METHOD_KEYS = ("tau", "rule", "temperature", "gate", "mentoring")
 _KNOWN: list[tuple[tuple[str | None, ...], type[BaseModel]]] = [  # None stands for any index
     ((), Recipe),
     (("data",), DataSpec),
+    (("data", "labels"), LabelsSpec),
     (("student",), StudentSpec),
     (("train",), TrainSpec),
     (("mentor_train",), TrainSpec),

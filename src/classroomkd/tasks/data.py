@@ -7,7 +7,7 @@ from typing import Any
 
 from classroomkd import tasks
 from classroomkd.data.images import ImageSet
-from classroomkd.data.spec import parse, refuse_shard
+from classroomkd.data.spec import parse, refuse_parts
 
 __all__ = ["load", "view_names"]
 
@@ -21,6 +21,7 @@ def load(
     Keys of the mapping: ``source``, or ``train``/``val``/``test`` when they live apart; ``val_fraction`` (0.1 of the
     training images) and ``test_fraction`` (0.2), used only where the source has no such part; ``split_seed``;
     ``shard`` (``k/n``: the k-th of n disjoint shards of the training images, before ``limit`` and val);
+    ``labels`` (``{share: 0.1}``: of each class's training images that many have a label, the others none);
     ``limit`` (stratified cap on training images including val) and ``test_limit``; ``size`` and ``resize`` (see
     ``geometry``); ``views``; ``unreadable``; ``options`` of the source; ``classes``, names by label (the
     source's own in another order are met by name). They may be given as keywords beside ``spec``, too.
@@ -32,7 +33,7 @@ def load(
         UserError: for anything wrong with the spec or the data, naming the place and the remedy.
     """
     if isinstance(spec, ImageSet):
-        refuse_shard(keys.get("shard"))
+        refuse_parts(keys)
         return spec
     return tasks.describe(task).load(replace(parse(spec, **keys), scored=scored), trust_code=trust_code)
 

@@ -32,7 +32,7 @@ from classroomkd.data.keypoints.selections import Selection, limited, selections
 from classroomkd.data.keypoints.skeleton_union import widened
 from classroomkd.data.sources.base import Request
 from classroomkd.data.sources.table import open_source
-from classroomkd.data.spec import IMAGE_VIEWS, PARTS, PERSON_VIEWS, DataSettings, refuse_shard
+from classroomkd.data.spec import IMAGE_VIEWS, PARTS, PERSON_VIEWS, DataSettings, refuse_labels, refuse_parts
 from classroomkd.data.statistics import mean_std
 from classroomkd.data.targets import KEYPOINTS
 from classroomkd.data.views.keypoints import PRESETS
@@ -58,13 +58,14 @@ def load_people(wanted: DataSettings, *, trust_code: bool = False, task: str = "
             f"data.resize: '{wanted.resize}' is for whole images; for pose crops are cut around persons, of data.size:"
             " [height, width]. Leave it out"
         )
+    refuse_labels(wanted, "persons with joints (a joint without a label has v = 0)")
     options = person_options(wanted.options)
     request = Request(
         options=wanted.options, unreadable=wanted.unreadable, trust_code=trust_code, reads="persons", task=task
     )
     opened = _open(wanted, request)
     if isinstance(opened, ImageSet):
-        refuse_shard(wanted.shard)
+        refuse_parts(vars(wanted))
         return opened
     size = wanted.size if isinstance(wanted.size, tuple) else (wanted.size,) * 2 if wanted.size else opened.size
     return _assemble(opened, wanted, options, Canvas((size[0], size[-1]), options.canvas))

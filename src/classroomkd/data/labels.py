@@ -1,0 +1,38 @@
+"""Labels that training does not see: ``data.labels: {share: …}``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from classroomkd.data import split
+from classroomkd.data.images import Part
+from classroomkd.data.targets import UNLABELLED
+
+__all__ = ["hide_labels", "labels_note"]
+
+
+def hide_labels(part: Part, share: float, *, seed: int) -> Part:
+    """The part with the labels of ``share`` of each class, at least one where ``share`` is above 0; the other samples
+    have ``UNLABELLED``.
+
+    Which keep theirs follows from ``seed`` and the ids, so a larger share contains a smaller one.
+    """
+    known = part.labelled.cpu().nonzero().flatten().numpy()
+    target, ids = (value.cpu().numpy()[known] for value in (part.target, part.ids))
+    per_class = np.bincount(target).astype(np.int64)
+    wanted = np.floor(per_class * share + 0.5).astype(np.int64)
+    counts = np.minimum(np.maximum(wanted, int(share > 0)), per_class)
+    kept = torch.from_numpy(known[split.take(target, ids, counts, seed=seed, purpose="labels")])
+    hidden = torch.full_like(part.target, UNLABELLED)
+    kept = kept.to(hidden.device)
+    hidden[kept] = part.target[kept]
+    return replace(part, target=hidden)
+
+
+def labels_note(train: Part) -> str | None:
+    """A sentence about how many training images have a label; None where all have."""
+    total, count = len(train), int(train.labelled.sum())
+    return None if count == total else f"{count} of {total} training images have a label; the others train without one"
