@@ -70,9 +70,14 @@ def decode(path: str | Path, size: int | None, resize: str) -> NDArray[np.uint8]
     return decode_sized(path, size, resize)[0]
 
 
-def decode_sized(path: str | Path, size: int | None, resize: str) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """As :func:`decode`, and (height, width) of the picture before that."""
-    with decoding(), Image.open(io.BytesIO(_content(Path(path)))) as image:
+def decode_sized(
+    picture: str | Path | bytes, size: int | None, resize: str
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """As :func:`decode`, also of a file's content, and (height, width) of the picture before that."""
+    with (
+        decoding(),
+        Image.open(io.BytesIO(picture if isinstance(picture, bytes) else _content(Path(picture)))) as image,
+    ):
         small_enough(image)
         width, height = image.size
         if resize == "pad" and image.format == "JPEG" and size is not None:

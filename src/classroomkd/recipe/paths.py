@@ -52,7 +52,8 @@ def resolve_paths(tree: Node, folder: Path) -> list[Problem]:
         name, _, given = node.value.partition(":")
         if name not in table or table[name].argument != "DIR" or not given.strip():
             continue  # check_data says what is wrong with these
-        path, wrong = _find(given, folder, Path.is_dir)
+        fits = _is_dir_or_zip if table[name].zips else Path.is_dir
+        path, wrong = _find(given, folder, fits)
         if path is None and _is_ours(node):
             problems.append(problem(tree, loc, f"there is no folder '{given}' here; {_name_yours(name, node, loc)}"))
         elif path is None:
@@ -63,6 +64,10 @@ def resolve_paths(tree: Node, folder: Path) -> list[Problem]:
     if cache is not None and isinstance(cache.value, str) and cache.value:
         cache.value = os.path.abspath(os.path.expanduser(os.path.expandvars(cache.value)))
     return problems
+
+
+def _is_dir_or_zip(path: Path) -> bool:
+    return path.is_dir() or (path.suffix.lower() == ".zip" and path.is_file())
 
 
 def _is_ours(node: Node) -> bool:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from classroomkd.data.sources.walking import shown
 from classroomkd.data.spec import RESIZE
 from classroomkd.data.targets import CLASS, TargetKind
 from classroomkd.errors import UserError
+
+if TYPE_CHECKING:
+    from classroomkd.data.sources.pictures import Pictures
 
 __all__ = ["Folder", "Raw", "Request", "Source", "fingerprint", "first_of", "memory"]
 
@@ -45,7 +48,8 @@ class Raw:
     """One part of a source: pixels of N images, their targets (N, …) of ``kind`` (classes (N,) int64, masks, …), and
     their places (N,) int64 in the part's stable order before anything was skipped; ``total`` is how many places that
     order has. ``sides`` counts the pictures by (height, width) before they were brought to the pixels' shape, where
-    that is known; ``names`` are those of the images at every place of that order, where they have some.
+    that is known; ``names`` are those of the images at every place of that order, where they have some, and
+    ``pictures`` where these files are.
     """
 
     pixels: Pixels
@@ -55,6 +59,7 @@ class Raw:
     kind: TargetKind = CLASS
     sides: Mapping[tuple[int, int], int] = field(default_factory=dict)
     names: Sequence[str] = ()
+    pictures: Pictures | None = None
 
 
 @dataclass(frozen=True, eq=False)

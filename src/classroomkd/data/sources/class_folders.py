@@ -30,10 +30,11 @@ def list_classes(folder: Folder, place: Path, left: Found, known: Listing | None
     kinds, loose = folders_in(place), images_in(place)
     if not kinds:
         content = f"{len(loose)} images that lie in it directly" if loose else Folder.inside(place)
+        without = f"; pictures without labels are images:{shown(place)}" if loose else ""
         raise UserError(
             f"data: imagefolder:{shown(place)}: looked for one folder per class (such as"
             f" {shown(place.name)}/cat/1.jpg); found {content}. Put the images of each class into a folder with the"
-            " class's name"
+            f" class's name{without}"
         )
     if len(kinds) == 1 and not loose and class_name(kinds[0].name) not in (known or ()):
         _check_not_one_deeper(folder, place, kinds[0])

@@ -13,7 +13,7 @@ __all__ = ["source_meant"]
 
 _OTHER_WORDS = {
     **dict.fromkeys(("coco", "coco_keypoints", "lsp", "lspet", "aic", "crowdpose", "halpe"), "coco-keypoints"),
-    **dict.fromkeys(("dir", "folder", "folders", "imagenet", "images", "image-folder", "photos"), "imagefolder"),
+    **dict.fromkeys(("dir", "folder", "folders", "imagenet", "image-folder", "photos"), "imagefolder"),
     **dict.fromkeys(("fashion", "fmnist", "fashionmnist"), "fashion-mnist"),
     **dict.fromkeys(("cifar", "cifar-10"), "cifar10"),
     "cifar-100": "cifar100",
@@ -50,6 +50,15 @@ def _by_content(text: str) -> str:
             return f"mpii:{text}"
         if any(path.glob("*-idx3-ubyte*")):
             return f"fashion-mnist:{text}"
+        if _flat(path):
+            return f"images:{text}"
     except OSError:
         return ""
     return f"imagefolder:{text}"
+
+
+def _flat(folder: Path) -> bool:
+    """Whether pictures lie in a folder itself, and no folders: then none can be their classes."""
+    from classroomkd.data.sources.walking import folders_in, images_in  # needs numpy, which a right name does not
+
+    return bool(images_in(folder)) and not folders_in(folder)

@@ -52,6 +52,7 @@ class Entry:
         argument: what follows the colon; None when nothing does.
         needs: what must be installed or said.
         trust: whether it runs code of the user's.
+        zips: whether a zip archive may stand where ``argument`` says DIR.
         options: the keys allowed in ``data.options`` with the types they take; None admits any (they go to a factory).
         more: further keys, by what the samples have.
     """
@@ -61,6 +62,7 @@ class Entry:
     argument: str | None = None
     needs: str = ""
     trust: bool = False
+    zips: bool = False
     options: Mapping[str, tuple[type, ...]] | None = field(default_factory=dict)
     more: Mapping[str, Mapping[str, tuple[type, ...]]] = field(default_factory=dict)
 
@@ -112,6 +114,13 @@ TABLE: dict[str, Entry] = {
         {"classes": f"{_HERE}.imagefolder:open_imagefolder"},
         "your own images: DIR/class/*.jpg, or DIR/train, DIR/val and DIR/test of that kind",
         argument="DIR",
+        options={"memory_gib": _NUMBER},
+    ),
+    "images": Entry(
+        {"classes": f"{_HERE}.images:open_images"},
+        "your own pictures without labels: DIR or a zip, pictures at any depth",
+        argument="DIR",
+        zips=True,
         options={"memory_gib": _NUMBER},
     ),
     "coco-keypoints": Entry(
