@@ -19,6 +19,7 @@ from classroomkd.data import split
 from classroomkd.data.class_sizes import check_class_sizes
 from classroomkd.data.fitting import dim_note, fitting_notes, untouched
 from classroomkd.data.images import ImageSet, Part
+from classroomkd.data.label_file import with_labels
 from classroomkd.data.labels import hide_labels, labels_note
 from classroomkd.data.meeting import named, one_source
 from classroomkd.data.sources.base import Request, Source
@@ -50,7 +51,7 @@ def load_images(wanted: DataSettings, *, trust_code: bool = False, task: str = "
     if wanted.source is not None or (wanted.val is None and wanted.test is None):
         opened = _open(wanted.source if wanted.source is not None else wanted.train, request)
         if isinstance(opened, Source):
-            return _assemble(named(opened, wanted.classes), wanted)
+            return _assemble(named(_labelled(opened, wanted), wanted.classes), wanted)
         refuse_parts(vars(wanted))
         return opened
     return _assemble(named(_together(wanted, request), wanted.classes), wanted)
@@ -95,6 +96,12 @@ def _open(source: Any, request: Request) -> Source | ImageSet:
     return from_returned(source, request, "data")
 
 
+def _labelled(source: Source, wanted: DataSettings) -> Source:
+    """The source, with the labels that a table gives its pictures."""
+    file = wanted.label_file
+    return source if file is None else with_labels(source, file, wanted.classes)
+
+
 def _together(wanted: DataSettings, request: Request) -> Source:
     """One source out of several: each part from its own."""
     given = {part: getattr(wanted, part) for part in PARTS if getattr(wanted, part) is not None}
@@ -107,6 +114,7 @@ def _together(wanted: DataSettings, request: Request) -> Source:
         if not isinstance(source, Source):
             raise UserError(f"data.{part}: a factory that returns a whole ImageSet cannot be one part; use data.source")
         opened[part] = source
+    opened["train"] = _labelled(opened["train"], wanted)
     return one_source(opened)
 
 

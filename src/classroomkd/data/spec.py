@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -58,7 +59,8 @@ class DataSettings:
     ``resize`` None is the default where images are whole, and nothing where crops are cut around persons.
     ``scored`` is no key: what alone is to be scored, ``all`` or a part, where nothing is to be trained.
     ``classes``, from Python, are the names of the classes: the source's in the order wanted, or new ones.
-    ``labels`` says which training images have a label: ``share``, a fraction of each class.
+    ``labels`` says which training images have a label: ``share``, a fraction of each class, and for pictures without
+    labels ``file``, a table of names and classes.
     """
 
     source: Any = None
@@ -85,6 +87,11 @@ class DataSettings:
     def label_share(self) -> float | None:
         """Share of the labels that training sees; None: all."""
         return None if self.labels is None else self.labels.get("share")
+
+    @property
+    def label_file(self) -> Any:
+        """The table of names and classes; None: none."""
+        return None if self.labels is None else self.labels.get("file")
 
     def splits(self, parts: Collection[str]) -> bool:
         """Whether what a source that has ``parts`` lacks is to be split off: not for a score of what is there."""
@@ -134,7 +141,7 @@ def _mapping(value: Any) -> str | None:
     return None if isinstance(value, Mapping) else "must be a mapping (key: value)"
 
 
-LABELS = ("share",)  # the keys of ``labels``
+LABELS = ("share", "file")  # the keys of ``labels``
 
 
 def _share(value: Any) -> str | None:
@@ -159,7 +166,11 @@ def labels_problem(value: Any) -> str | None:
     return next((f"{key} {sentence}" for key, sentence in wrong.items()), None)
 
 
-_LABEL_CHECKS: dict[str, Check] = {"share": _share}
+def _file(value: Any) -> str | None:
+    return None if isinstance(value, (str, os.PathLike)) and os.fspath(value) else "must be the path of a file"
+
+
+_LABEL_CHECKS: dict[str, Check] = {"share": _share, "file": _file}
 
 
 def shard_problem(value: Any) -> str | None:

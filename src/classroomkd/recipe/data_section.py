@@ -54,6 +54,12 @@ class LabelsSpec(Section):
         "The other images train without a label.",
     )
 
+    file: Text | None = Field(
+        default=None,
+        description="Names and classes of pictures of images:DIR: csv (NAME,CLASS) or json ({NAME: CLASS}). Pictures "
+        "that it does not name train without a label.",
+    )
+
     @model_validator(mode="after")
     def _says_something(self) -> LabelsSpec:
         if (sentence := labels_problem(self.model_dump())) is not None:
@@ -82,6 +88,11 @@ class DataSpec(Section):
     )
     limit: Count | None = Field(default=None, description="Stratified cap on training images, validation included.")
     test_limit: Count | None = Field(default=None, description="Stratified cap on test images.")
+    classes: Names | None = Field(
+        default=None,
+        description="Names of the classes: of images:DIR, whose pictures have none; of other sources their own in the "
+        "order that is wanted, or new ones. null: the source's.",
+    )
     labels: LabelsSpec | None = Field(default=None, description="Which training images have a label; null: all.")
     size: Annotated[Side | Pair | None, Field(union_mode="left_to_right")] = Field(
         default=None,

@@ -60,6 +60,14 @@ def resolve_paths(tree: Node, folder: Path) -> list[Problem]:
             problems.append(problem(tree, loc, wrong or _no_folder(name, given, folder, loc)))
         else:
             node.value = f"{name}:{path}"
+    labels = tree.at("data", "labels", "file")
+    if labels is not None and isinstance(labels.value, str) and labels.value:
+        path, wrong = _find(labels.value, folder, Path.is_file)
+        if path is None:
+            nowhere = _near(labels.value, folder, Path.is_file) or _looked_in(labels.value, folder)
+            problems.append(problem(tree, ("data", "labels", "file"), wrong or f"there is no such file{nowhere}"))
+        else:
+            labels.value = str(path)
     cache = tree.child("cache")
     if cache is not None and isinstance(cache.value, str) and cache.value:
         cache.value = os.path.abspath(os.path.expanduser(os.path.expandvars(cache.value)))

@@ -21,7 +21,8 @@ def load(
     Keys of the mapping: ``source``, or ``train``/``val``/``test`` when they live apart; ``val_fraction`` (0.1 of the
     training images) and ``test_fraction`` (0.2), used only where the source has no such part; ``split_seed``;
     ``shard`` (``k/n``: the k-th of n disjoint shards of the training images, before ``limit`` and val);
-    ``labels`` (``{share: 0.1}``: of each class's training images that many have a label, the others none);
+    ``labels`` (``{share: 0.1}``: of each class's training images that many have a label, the others none; ``{file:
+    FILE}``: names and classes of pictures that lie in a folder without labels);
     ``limit`` (stratified cap on training images including val) and ``test_limit``; ``size`` and ``resize`` (see
     ``geometry``); ``views``; ``unreadable``; ``options`` of the source; ``classes``, names by label (the
     source's own in another order are met by name). They may be given as keywords beside ``spec``, too.
