@@ -116,7 +116,6 @@ def test_kinds_of_whole_numbers(kind: Any) -> None:
         (lambda k: float("nan"), "label of item 0 is nan"),
         (lambda k: float("inf"), "label of item 0 is inf"),
         (lambda k: "ant", "label of item 0 is 'ant'"),
-        (lambda k: None, "label of item 0 is None"),
     ],
 )
 def test_labels_that_are_no_places(label: Callable[[int], Any], message: str) -> None:
@@ -390,3 +389,73 @@ def test_pixels_without_a_stated_range_are_refused(make: Callable[[np.random.Gen
     message = refused([(make(np.random.default_rng(row)), row % 2) for row in range(20)])
     assert said in message
     assert "item 0" in message
+
+
+# --- without labels ---------------------------------------------------------------------------------------------------
+
+
+class Bare(Folder):
+    """The same pictures: alone, with None, or with labels for every third of them."""
+
+    def __init__(self, form: str, **keys: Any) -> None:
+        super().__init__(**keys)
+        self.form = form
+
+    def __getitem__(self, row: int) -> Any:
+        image, label = super().__getitem__(row)
+        some = label if row // 3 % 3 == 0 else None
+        return {"alone": image, "single": (image,), "none": (image, None), "some": (image, some)}[self.form]
+
+
+@pytest.mark.parametrize("form", ["alone", "single", "none"])
+def test_items_without_a_label(form: str, both_ways: bool) -> None:
+    images = data.load(Bare(form))
+    assert images.unlabelled == len(images.train) > 0
+    assert images.classes == NAMES  # the dataset's own
+    pixels = {row: Folder()[row][0] for row in range(30)}
+    for part in (images.train, images.val, images.test):
+        shown, target, ids = part.batch(torch.arange(len(part)))
+        assert set(target.tolist()) == {-1}
+        for image, row in zip(shown, ids.tolist(), strict=True):
+            assert np.array_equal(image[0].numpy(), pixels[row])
+
+
+def test_items_of_which_some_have_a_label(both_ways: bool) -> None:
+    whole, some = data.load(Folder(90)), data.load(Bare("some", count=90))
+    assert some.classes == whole.classes
+    labels = dict(zip(range(90), Folder(90).targets, strict=True))
+    known = 0
+    for part in (some.train, some.val, some.test):
+        for row, label in zip(part.ids.tolist(), part.target.tolist(), strict=True):
+            assert label == (labels[row] if row // 3 % 3 == 0 else -1)
+            known += label >= 0
+    assert known == 30
+    assert bool(some.test.labelled.all())
+    note = f"{int(some.train.labelled.sum())} of {len(some.train)} training images have a label"
+    assert any(note in told for told in some.notes)
+
+
+def test_no_label_is_none_and_not_a_number(both_ways: bool) -> None:
+    with pytest.raises(
+        UserError, match=r"the lowest is -1 \(there are -1, 0, 1\)\. A picture without a label has None"
+    ):
+        data.load(Folder(30, target_transform=lambda label: label - 1))
+
+
+def test_what_is_no_image_is_refused() -> None:
+    class Odd(Folder):
+        def __getitem__(self, row: int) -> Any:
+            return {"image": 0}
+
+    with pytest.raises(UserError, match=r"item 0 is a dict; give \(image, label\), or an image alone"):
+        data.load(Odd())
+
+
+def test_parts_without_labels_meet_those_with(both_ways: bool) -> None:
+    other = ("cat", "bee", "ant")
+    images = data.load({"train": Bare("none"), "test": Folder(30, names=other)}, classes=NAMES)
+    assert images.unlabelled == len(images.train)
+    pixels, target, _ = images.test.batch(torch.arange(30))
+    assert [NAMES[label] for label in target.tolist()] == [NAMES[int(g) // 40 - 1] for g in pixels[:, 0, 5, 5]]
+    from_objects = data.from_dataset(Bare("alone"), Folder(30))
+    assert from_objects.unlabelled == len(from_objects.train) == 27

@@ -31,7 +31,7 @@ __all__ = ["Folder", "Raw", "Request", "Source", "fingerprint", "first_of", "mem
 class Request:
     """How to open a source: options of that source, what to do with unreadable files, trust, what its samples are
     to have (a key of ``Entry.opens``), for which task that is, for messages, the geometry rule: ``size`` and
-    ``resize``, and names of classes that the user gave."""
+    ``resize``, names of classes that the user gave, and whether labels are read at all."""
 
     size: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -41,6 +41,7 @@ class Request:
     task: str = ""
     resize: str = RESIZE[0]
     classes: Any = None
+    labels: bool = True
 
 
 @dataclass(frozen=True, eq=False)

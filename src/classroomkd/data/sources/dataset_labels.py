@@ -8,13 +8,27 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from classroomkd.data import decode
 from classroomkd.data.sources.dataset_names import own_names
 from classroomkd.errors import UserError
 
-__all__ = ["Unreadable", "check_range", "check_steady", "given", "item", "labels_agree", "stored_labels"]
+__all__ = [
+    "NO_LABEL",
+    "ImagesAlone",
+    "Unreadable",
+    "check_range",
+    "check_steady",
+    "given",
+    "item",
+    "labels_agree",
+    "stored_labels",
+]
+
+NO_LABEL = -(2**63)
+"""Stands for None among the labels of a Dataset, whose own -1 may be a mistake."""
 
 _READS = 128  # of a few items, to notice that they are random: a mirror image in one of ten is missed once in 10^6
 _ROWS = 32
@@ -26,19 +40,33 @@ class Unreadable(UserError):
     """An item that the dataset itself cannot give."""
 
 
+class ImagesAlone:
+    """The images of a dataset without its labels and its names of classes."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._of = dataset
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def __getitem__(self, row: int) -> Any:
+        value = self._of[row]
+        return (value[0], None) if isinstance(value, (tuple, list)) and value else value
+
+
 def item(dataset: Any, row: int, where: str) -> tuple[Any, int]:
-    """(image, label) of item ``row``.
+    """(image, label) of item ``row``; the label is ``NO_LABEL`` where the dataset gives an image alone, or None.
 
     Raises:
         Unreadable: the dataset raised something.
         UserError: it gave something else.
     """
     value = given(dataset, row, where)
-    return value[0], label_of(value[1], row, where)
+    return value[0], NO_LABEL if value[1] is None else label_of(value[1], row, where)
 
 
 def given(dataset: Any, row: int, where: str) -> Sequence[Any]:
-    """Item ``row`` as the dataset gives it: image, label and what may follow.
+    """Item ``row`` as the dataset gives it: image, label (None where it has none) and what may follow.
 
     Raises:
         Unreadable: the dataset raised something.
@@ -48,9 +76,11 @@ def given(dataset: Any, row: int, where: str) -> Sequence[Any]:
         value = dataset[row]
     except Exception as error:
         raise unreadable(row, where, error) from error
-    if not isinstance(value, (tuple, list)) or len(value) < 2:
-        raise UserError(f"{where}: item {row} is a {type(value).__name__}; give (image, label)")
-    return value
+    if isinstance(value, (Image.Image, np.ndarray, Tensor)):
+        return value, None
+    if not isinstance(value, (tuple, list)) or not value:
+        raise UserError(f"{where}: item {row} is a {type(value).__name__}; give (image, label), or an image alone")
+    return value if len(value) > 1 else (value[0], None)
 
 
 def unreadable(row: int, where: str, error: Exception) -> Unreadable:
@@ -87,18 +117,21 @@ def label_of(value: Any, row: int, where: str) -> int:
 
 
 def check_range(labels: Tensor, names: tuple[str, ...] | None, where: str) -> int:
-    """How many classes ``labels`` (N,) of all parts count through.
+    """How many classes the ``labels`` (N,) of all parts count through; of those items that have one.
 
     Raises:
         UserError: numbers below 0 or beyond the names, or numbers that are no places (ids, years).
     """
+    if len(labels) == 0:
+        return 0 if names is None else len(names)
     low, high = int(labels.min()), int(labels.max())
     different = torch.unique(labels)
     count = len(names) if names is not None else len(different)
     rule = f"{where}: labels must be 0 to {count - 1} for {count} classes (0..K\N{MINUS SIGN}1)"
     first = ", ".join(map(str, different[:4].tolist())) + (", …" if len(different) > 4 else "")
     if low < 0:
-        raise UserError(f"{rule}; the lowest is {low} (there are {first})")
+        absent = ". A picture without a label has None" if low == -1 else ""
+        raise UserError(f"{rule}; the lowest is {low} (there are {first}){absent}")
     if low == 1 and high == count:
         raise UserError(f"{rule}; they go from {low} to {high}: subtract 1")
     if names is not None and high >= count:

@@ -116,6 +116,8 @@ def _common(datasets: Iterable[Any], where: str) -> tuple[str, ...] | None:
 def follow_labels(names: tuple[str, ...], raw: Tensor, labels: Tensor) -> tuple[str, ...] | None:
     """``names`` of the labels ``raw`` (N,) made those of ``labels`` (N,) of the same items, as a ``target_transform``
     numbers them anew; None where no name belongs to a label."""
+    if len(labels) == 0:
+        return names
     pairs = [(one, two) for one, two in torch.unique(torch.stack([raw, labels], 1), dim=0).tolist()]
     if all(one == two for one, two in pairs):
         return names

@@ -1,7 +1,8 @@
 """Datasets from Python: ``py:package.module:factory`` and ``torch.utils.data.Dataset`` objects.
 
-A dataset gives (image, label) for an index, has a length, and gives the same image each time: augmentation belongs to
-the views, which can be replayed. It is read once into memory when it fits ``BUDGET``, else item by item.
+A dataset gives (image, label) for an index (where there is no label None, or the image alone), has a length, and gives
+the same image each time: augmentation belongs to the views, which can be replayed. It is read once into memory when it
+fits ``BUDGET``, else item by item.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from classroomkd._foreign import call_factory, load_factory
 from classroomkd.data.images import ImageSet, MemoryPixels, Pixels
 from classroomkd.data.sources.base import Raw, Request, Source, fingerprint, first_of
 from classroomkd.data.sources.dataset_labels import (
+    NO_LABEL,
+    ImagesAlone,
     Unreadable,
     check_range,
     check_steady,
@@ -28,6 +31,7 @@ from classroomkd.data.sources.dataset_labels import (
 from classroomkd.data.sources.dataset_names import by_name, class_names, follow_labels, given_names
 from classroomkd.data.sources.dataset_pixels import DatasetPixels, item_pixels, sides_of
 from classroomkd.data.spec import PARTS
+from classroomkd.data.targets import UNLABELLED
 from classroomkd.errors import UserError
 
 __all__ = ["BUDGET", "DatasetPixels", "dataset_source", "from_returned", "open_python"]
@@ -117,15 +121,17 @@ def _meet(
     another order.
     """
     names = classes or next((one.names for one in read.values() if one.names is not None), None)
-    raws, moved = {}, []
+    raws, known, moved = {}, [], []
     for part, one in read.items():
-        target = one.raw.target
+        has_label = one.raw.target != NO_LABEL
+        target = torch.where(has_label, one.raw.target, UNLABELLED)
         if names is not None and one.names is not None and (classes is None or set(classes) == set(one.names)):
             target = by_name(target, one.names, names, f"{where}: {part}")
             if one.names != names:
                 moved.append(f"{part} counts through {one.names}")
         raws[part] = replace(one.raw, target=target)
-    count = check_range(torch.cat([raw.target for raw in raws.values()]), names, where)
+        known.append(target[has_label])
+    count = check_range(torch.cat(known), names, where)
     return names or tuple(str(label) for label in range(count)), raws, moved
 
 
@@ -134,6 +140,8 @@ def _read(dataset: Any, request: Request, where: str) -> _Read:
         raise UserError(
             f"{where}: a {type(dataset).__name__} has no length or no items by index; give a map-style Dataset"
         )
+    if not request.labels:
+        dataset = ImagesAlone(dataset)
     count, size, resize, skips = len(dataset), request.size, request.resize, request.unreadable == "skip"
     if count == 0:
         raise UserError(f"{where}: the dataset is empty")
@@ -170,7 +178,12 @@ def _read(dataset: Any, request: Request, where: str) -> _Read:
         notes.append(f"{where}: {len(left)} unreadable item{'s' if len(left) > 1 else ''} skipped: {first_of(left)}")
     names = class_names(dataset, where)
     raw = stored_labels(dataset, of_names=True) if names is not None else None
-    if names is not None and raw is not None and (names := follow_labels(names, raw[places], target)) is None:
+    known = target != NO_LABEL
+    if (
+        names is not None
+        and raw is not None
+        and (names := follow_labels(names, raw[places][known], target[known])) is None
+    ):
         notes.append(
             f"{where}: the labels are not those of the dataset's targets (a target_transform?), so its class names are"
             " not used; give classes"
