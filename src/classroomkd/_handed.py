@@ -213,6 +213,11 @@ def _said(mentor: Mentor, where: str) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, Sequence) else v for k, v in known.items() if v is not None}
 
 
+def _is_named(value: Any) -> bool:
+    """Whether data are named, as text or a list of texts, and not handed over."""
+    return all(isinstance(one, str | None) for one in (value if isinstance(value, list | tuple) else [value]))
+
+
 def _data(data: Any, keywords: Mapping[str, Any]) -> tuple[Any, dict[str, Any] | str]:
     """What was handed over of data (None: nothing, it is named), and what the recipe says of it.
 
@@ -230,8 +235,8 @@ def _data(data: Any, keywords: Mapping[str, Any]) -> tuple[Any, dict[str, Any] |
         names = {2: ("train", "test"), 3: PARTS}.get(len(data) if isinstance(data, tuple) else 0)
         data = {"source": data} if names is None else dict(zip(names, data, strict=True))
     data = _together("data", data, keywords)
-    objects = [k for k in ("source", *PARTS) if k in data and not isinstance(data[k], str | None)]
+    objects = [k for k in ("source", *PARTS, "unlabelled") if k in data and not _is_named(data[k])]
     if not objects:
         return None, data
-    plain = {key: value for key, value in data.items() if key not in ("source", *PARTS, "classes")}
+    plain = {key: value for key, value in data.items() if key not in ("source", *PARTS, "classes", *objects)}
     return data, {"source": "python", **plain}

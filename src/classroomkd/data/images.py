@@ -181,8 +181,8 @@ class Part:
     def share(self) -> None:
         """Move the tensors to shared memory; pixels that are in files stay there."""
         tensors = [self.target, self.ids, self.rows]
-        if isinstance(self.pixels, MemoryPixels):
-            tensors.append(self.pixels.images)
+        pieces = getattr(self.pixels, "pieces", (self.pixels,))
+        tensors += [piece.images for piece in pieces if isinstance(piece, MemoryPixels)]
         for tensor in tensors:
             tensor.share_memory_()  # type: ignore[no-untyped-call]
 

@@ -9,6 +9,8 @@ val, is the same for every shard.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,17 +21,21 @@ from classroomkd.data import split
 from classroomkd.data.class_sizes import check_class_sizes
 from classroomkd.data.fitting import dim_note, fitting_notes, untouched
 from classroomkd.data.images import ImageSet, Part
+from classroomkd.data.joined import joined
 from classroomkd.data.label_file import with_labels
 from classroomkd.data.labels import hide_labels, labels_note
 from classroomkd.data.meeting import named, one_source
-from classroomkd.data.sources.base import Request, Source
+from classroomkd.data.near_copies import copies_notes
+from classroomkd.data.sources.base import Raw, Request, Source
 from classroomkd.data.sources.dataset_names import given_names
+from classroomkd.data.sources.pictures import Pictures
 from classroomkd.data.sources.python import dataset_source, from_returned
 from classroomkd.data.sources.table import open_source
 from classroomkd.data.spec import PARTS, RESIZE, DataSettings, parse, refuse_labels, refuse_parts
 from classroomkd.data.statistics import mean_std
 from classroomkd.data.subsets import class_counts, compact, strata
 from classroomkd.data.targets import CLASS
+from classroomkd.data.unlabelled import Extra, open_extra, options_of, refuse_twice
 from classroomkd.errors import UserError
 
 __all__ = ["from_dataset", "load_images"]
@@ -47,14 +53,15 @@ def load_images(wanted: DataSettings, *, trust_code: bool = False, task: str = "
     Raises:
         UserError: for anything wrong with the spec or the data, naming the place and the remedy.
     """
+    refuse_twice(wanted)
     request = _request(wanted, trust_code, reads, task)
     if wanted.source is not None or (wanted.val is None and wanted.test is None):
-        opened = _open(wanted.source if wanted.source is not None else wanted.train, request)
+        opened = _open(wanted.source if wanted.source is not None else wanted.train, request, wanted)
         if isinstance(opened, Source):
-            return _assemble(named(_labelled(opened, wanted), wanted.classes), wanted)
+            return _assemble(named(_labelled(opened, wanted), wanted.classes), wanted, request)
         refuse_parts(vars(wanted))
         return opened
-    return _assemble(named(_together(wanted, request), wanted.classes), wanted)
+    return _assemble(named(_together(wanted, request), wanted.classes), wanted, request)
 
 
 def from_dataset(
@@ -75,7 +82,9 @@ def from_dataset(
     request = _request(wanted)
     parts = {part: value for part, value in zip(PARTS, (train, val, test), strict=True) if value is not None}
     names = given_names(classes, "data")
-    return _assemble(dataset_source(parts, request, name=name, classes=names), wanted)
+    refuse_twice(replace(wanted, source=None, **parts))
+    source = dataset_source(parts, request, name=name, classes=names)
+    return _assemble(_labelled(source, wanted), wanted, request)
 
 
 def _request(wanted: DataSettings, trust_code: bool = False, reads: str = "classes", task: str = "") -> Request:
@@ -89,7 +98,9 @@ def _side(wanted: DataSettings) -> int | None:
     return wanted.size
 
 
-def _open(source: Any, request: Request) -> Source | ImageSet:
+def _open(source: Any, request: Request, wanted: DataSettings) -> Source | ImageSet:
+    if wanted.unlabelled is not None:
+        request = replace(request, options=options_of(source, wanted))
     if isinstance(source, str):
         opened: Source | ImageSet = open_source(source, request)
         return opened
@@ -107,10 +118,10 @@ def _together(wanted: DataSettings, request: Request) -> Source:
     given = {part: getattr(wanted, part) for part in PARTS if getattr(wanted, part) is not None}
     if not any(isinstance(value, str) for value in given.values()):
         classes = given_names(request.classes, "data")
-        return dataset_source(given, request, name=type(given["train"]).__name__, classes=classes)
+        return _labelled(dataset_source(given, request, name=type(given["train"]).__name__, classes=classes), wanted)
     opened: dict[str, Source] = {}
     for part, value in given.items():
-        source = _open(value, request)
+        source = _open(value, request, wanted)
         if not isinstance(source, Source):
             raise UserError(f"data.{part}: a factory that returns a whole ImageSet cannot be one part; use data.source")
         opened[part] = source
@@ -129,14 +140,15 @@ def _parts_with_ids(source: Source) -> dict[str, Part]:
     return parts
 
 
-def _names(source: Source) -> dict[int, str]:
-    """The names of images by their ids, where they have some."""
-    names: dict[int, str] = {}
+def _files(raws: Iterable[Raw]) -> dict[int, tuple[Pictures, str]]:
+    """Where images lie and what they are called there, by their ids: those that are files."""
+    files: dict[int, tuple[Pictures, str]] = {}
     start = 0
-    for raw in (source.parts[part] for part in ("all", *PARTS) if part in source.parts):
-        names.update(enumerate(raw.names, start))
+    for raw in raws:
+        if raw.pictures is not None:
+            files.update((place, (raw.pictures, name)) for place, name in enumerate(raw.names, start))
         start += raw.total
-    return names
+    return files
 
 
 def _limited(part: Part, limit: int | None, purpose: str, *, seed: int, classes: int) -> Part:
@@ -177,10 +189,11 @@ def _split_off(part: Part, fraction: float, purpose: str, *, seed: int, classes:
     return part.subset(torch.from_numpy(stays)), part.subset(torch.from_numpy(away))
 
 
-def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
+def _assemble(source: Source, wanted: DataSettings, request: Request | None = None) -> ImageSet:
     parts, resize = _parts_with_ids(source), wanted.resize or RESIZE[0]
-    resized = not all(untouched(raw) for raw in source.parts.values())
-    notes = [*source.notes, *fitting_notes(source.parts.values(), resize)]
+    raws = [source.parts[part] for part in ("all", *PARTS) if part in source.parts]
+    resized = not all(map(untouched, raws))
+    notes = [*source.notes, *fitting_notes(raws, resize)]
     train = parts["all"] if "all" in parts else parts["train"]
     classes = len(source.classes) if train.target_kind == CLASS else 1  # to stratify by
     trained = wanted.splits(parts)
@@ -203,29 +216,48 @@ def _assemble(source: Source, wanted: DataSettings) -> ImageSet:
             raise UserError(
                 f"data: no image is left for the {name} part of '{source.name}'; {fewer}raise data.limit or add images"
             )
-    train, val, test = compact(*chosen.values())
+    train, val, test = chosen.values()
     if trained and wanted.label_share is not None:
         train = hide_labels(train, wanted.label_share, seed=seed)
     if trained and source.classes and (some := labels_note(train)) is not None:
         notes.append(some)
-    if (dim := dim_note({"train": train, "val": val, "test": test}, _names(source))) is not None:
+    mark = _fingerprint(source.fingerprint, resize, resized)
+    extra = _extra(wanted, request, train, raws) if trained and wanted.unlabelled is not None else None
+    if extra is not None:
+        raws += extra.raws
+        more_resized = not all(map(untouched, extra.raws))
+        mark = f"{mark} and without labels {_fingerprint(extra.fingerprint, resize, more_resized)}"
+        mark, resized = hashlib.sha256(mark.encode()).hexdigest(), resized or more_resized
+        notes += [*extra.notes, *fitting_notes(extra.raws, resize)]
+        notes += copies_notes(joined(extra.parts), {"test": test, "validation": val}, _files(raws))
+        train = joined([train, *extra.parts])
+    train, val, test = compact(train, val, test)
+    names = {sample: name for sample, (_, name) in _files(raws).items()}
+    if (dim := dim_note({"train": train, "val": val, "test": test}, names)) is not None:
         notes.append(dim)
     mean, std, measured = mean_std(train)
     if measured < len(train):
         notes.append(f"mean and standard deviation were measured on {measured} of {len(train)} training images")
     return ImageSet(
         name=source.name, classes=source.classes, train=train, val=val, test=test, mean=mean, std=std,
-        views=wanted.views or source.views, fingerprint=_fingerprint(source, resize, resized),
+        views=wanted.views or source.views, fingerprint=mark,
         notes=tuple(notes), resize=resize, resized=resized,
     )  # fmt: skip
 
 
-def _fingerprint(source: Source, resize: str, resized: bool) -> str:
+def _extra(wanted: DataSettings, request: Request | None, train: Part, raws: Sequence[Raw]) -> Extra:
+    """What ``data.unlabelled`` names, in the training images' shape, with the ids after all of ``raws``."""
+    assert request is not None
+    first = sum(raw.total for raw in raws)
+    return open_extra(wanted, request, partial(_open, wanted=wanted), train.pixels.shape, first)
+
+
+def _fingerprint(mark: str, resize: str, resized: bool) -> str:
     """The source's, and the rule where another one than ``pad`` made other pixels.
 
     ``pad`` is what it was before there was a choice, and pictures that had their size are the same under every rule:
     what was stored of them stays of use.
     """
     if resize == "pad" or not resized:
-        return source.fingerprint
-    return hashlib.sha256(f"{source.fingerprint} resize={resize}".encode()).hexdigest()
+        return mark
+    return hashlib.sha256(f"{mark} resize={resize}".encode()).hexdigest()

@@ -60,7 +60,8 @@ class DataSettings:
     ``scored`` is no key: what alone is to be scored, ``all`` or a part, where nothing is to be trained.
     ``classes``, from Python, are the names of the classes: the source's in the order wanted, or new ones.
     ``labels`` says which training images have a label: ``share``, a fraction of each class, and for pictures without
-    labels ``file``, a table of names and classes.
+    labels ``file``, a table of names and classes. ``unlabelled`` is a source, or a list of some: pictures that join the
+    training part without a label.
     """
 
     source: Any = None
@@ -81,6 +82,7 @@ class DataSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
     classes: Any = None
     labels: Mapping[str, Any] | None = None
+    unlabelled: Any = None
     scored: str | None = None
 
     @property
@@ -173,6 +175,12 @@ def _file(value: Any) -> str | None:
 _LABEL_CHECKS: dict[str, Check] = {"share": _share, "file": _file}
 
 
+def _unlabelled(value: Any) -> str | None:
+    several = value if isinstance(value, (list, tuple)) else [value]
+    wrong = not several or any(isinstance(one, (int, float)) or one is None or one == "" for one in several)
+    return "names no source; write images:DIR, or leave it out" if wrong and value is not None else None
+
+
 def shard_problem(value: Any) -> str | None:
     """What is wrong with a value of ``shard``: None (no shard) and ``k/n`` are right."""
     if value is None:
@@ -204,6 +212,7 @@ _CHECKS: dict[str, Check] = {
     "unreadable": _choice("refuse", "skip"),
     "options": _mapping,
     "labels": labels_problem,
+    "unlabelled": _unlabelled,
 }
 
 
@@ -219,8 +228,8 @@ def parts_problem(given: Collection[str]) -> str | None:
     return None
 
 
-OF_CLASSES = ("labels",)  # keys that only images with a class each have
-OF_PARTS = ("shard", "labels")  # keys that only the making of parts reads
+OF_CLASSES = ("labels", "unlabelled")  # keys that only images with a class each have
+OF_PARTS = ("shard", "labels", "unlabelled")  # keys that only the making of parts reads
 
 
 def refuse_parts(given: Mapping[str, Any]) -> None:

@@ -94,6 +94,11 @@ class DataSpec(Section):
         "order that is wanted, or new ones. null: the source's.",
     )
     labels: LabelsSpec | None = Field(default=None, description="Which training images have a label; null: all.")
+    unlabelled: Annotated[Text | Names | None, Field(union_mode="left_to_right")] = Field(
+        default=None,
+        description="Pictures that join the training part without a label: a source, for example images:DIR, or a list "
+        "of some. Of a source with labels they are not read. `limit` and `shard` do not act on them.",
+    )
     size: Annotated[Side | Pair | None, Field(union_mode="left_to_right")] = Field(
         default=None,
         description="Side of the images in pixels, [height, width] for pose; null: the source's own, at least 32.",

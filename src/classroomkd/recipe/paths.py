@@ -22,7 +22,7 @@ from classroomkd.recipe.sections import WEIGHTS_WORDS
 __all__ = ["DATA_VARIABLE", "check_leads_out", "data_sources", "resolve_paths"]
 
 DATA_VARIABLE = "CLASSROOMKD_DATA"
-DATA_PARTS = ("source", "train", "val", "test")
+DATA_PARTS = ("source", "train", "val", "test", "unlabelled")
 
 
 def data_sources(tree: Node) -> Iterator[tuple[Loc, Node]]:
@@ -31,6 +31,9 @@ def data_sources(tree: Node) -> Iterator[tuple[Loc, Node]]:
         node = tree.at("data", part)
         if node is not None and isinstance(node.value, str):
             yield ("data", part), node
+    for index, node in enumerate(tree.items("data", "unlabelled")):
+        if isinstance(node.value, str):
+            yield ("data", "unlabelled", index), node
 
 
 def resolve_paths(tree: Node, folder: Path) -> list[Problem]:

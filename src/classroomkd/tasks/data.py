@@ -23,6 +23,7 @@ def load(
     ``shard`` (``k/n``: the k-th of n disjoint shards of the training images, before ``limit`` and val);
     ``labels`` (``{share: 0.1}``: of each class's training images that many have a label, the others none; ``{file:
     FILE}``: names and classes of pictures that lie in a folder without labels);
+    ``unlabelled`` (a source, a Dataset, or a list of some: pictures that join the training part without a label);
     ``limit`` (stratified cap on training images including val) and ``test_limit``; ``size`` and ``resize`` (see
     ``geometry``); ``views``; ``unreadable``; ``options`` of the source; ``classes``, names by label (the
     source's own in another order are met by name). They may be given as keywords beside ``spec``, too.

@@ -53,6 +53,7 @@ class Entry:
         needs: what must be installed or said.
         trust: whether it runs code of the user's.
         zips: whether a zip archive may stand where ``argument`` says DIR.
+        walks: whether it reads every picture below DIR.
         options: the keys allowed in ``data.options`` with the types they take; None admits any (they go to a factory).
         more: further keys, by what the samples have.
     """
@@ -63,6 +64,7 @@ class Entry:
     needs: str = ""
     trust: bool = False
     zips: bool = False
+    walks: bool = False
     options: Mapping[str, tuple[type, ...]] | None = field(default_factory=dict)
     more: Mapping[str, Mapping[str, tuple[type, ...]]] = field(default_factory=dict)
 
@@ -114,6 +116,7 @@ TABLE: dict[str, Entry] = {
         {"classes": f"{_HERE}.imagefolder:open_imagefolder"},
         "your own images: DIR/class/*.jpg, or DIR/train, DIR/val and DIR/test of that kind",
         argument="DIR",
+        walks=True,
         options={"memory_gib": _NUMBER},
     ),
     "images": Entry(
@@ -121,6 +124,7 @@ TABLE: dict[str, Entry] = {
         "your own pictures without labels: DIR or a zip, pictures at any depth",
         argument="DIR",
         zips=True,
+        walks=True,
         options={"memory_gib": _NUMBER},
     ),
     "coco-keypoints": Entry(
