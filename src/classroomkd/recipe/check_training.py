@@ -30,6 +30,9 @@ def check_training(tree: Node, loc: Loc, spec: TrainSpec, given: frozenset[str])
             f"the warm-up of {spec.warmup_epochs:g} epochs must end before the last; epochs is {spec.epochs}{here}"
         )
         yield problem(tree, at("warmup_epochs", "epochs"), sentence, value=False)
+    if "unlabelled_ratio" in given and spec.unlabelled_ratio is not None and loc != ("train",):
+        sentence = "acts on the student alone, as mentors are trained on labels; leave it out"
+        yield problem(tree, at("unlabelled_ratio"), sentence)
     if spec.milestones is not None:
         yield from (problem(tree, at("milestones", "epochs"), text, value=False) for text in _milestones(spec))
     if spec.optimizer == "adamw" and "optimizer" in given and "lr" not in given:

@@ -30,6 +30,9 @@ def recipe_yaml(recipe: Recipe) -> str:
             del data["data"][key]
     if data["data"].get("labels") is not None:
         data["data"]["labels"] = {key: value for key, value in data["data"]["labels"].items() if value is not None}
+    for section in (data["train"], data["mentor_train"], *(mentor["train"] for mentor in data["mentors"])):
+        if section is not None and section["unlabelled_ratio"] is None:
+            del section["unlabelled_ratio"]
     if not recipe.task.options:
         data["task"] = recipe.task.name
     if recipe.method is not None:

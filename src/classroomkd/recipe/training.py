@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 # Keys that say how one network with weights is trained on, and on which pictures: mentors do not inherit the student's.
-OF_ONE_NETWORK = ("layer_decay", "freeze", "outliers", "outlier_weight")
+OF_ONE_NETWORK = ("layer_decay", "freeze", "unlabelled_ratio", "outliers", "outlier_weight")
 # Keys that came later: at their default they enter no key of what was trained before.
 LATER = ("no_decay", *OF_ONE_NETWORK)
 
@@ -97,6 +97,11 @@ class TrainSpec(Section):
             "Leave out an incomplete last batch; auto: one of a single sample, and one below a quarter of a batch for "
             "methods that compare a batch's samples."
         ),
+    )
+    unlabelled_ratio: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Samples without a label to one with a label in every batch; an epoch then ends when all of those "
+        "were shown that need more batches. null: as the data have them. Of the student alone.",
     )
     log_every: Count = Field(default=50, description="Steps between lines of metrics.jsonl.")
     eval_every: Count = Field(default=1, description="Epochs between scores on the validation part.")

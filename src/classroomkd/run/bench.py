@@ -55,7 +55,8 @@ def measure(networks: Networks, bank_plan: BankPlan, rounds: int = 7) -> dict[st
     taught = [arm for arm, needs in zip(arms, context.needs, strict=True) if needs.mentors > 0]
     last = student_layout(networks)
     timed = [_arm(networks, bank_plan, arm, last, clock, rounds) for arm in taught or arms[:1]]
-    steps = len(Batches(context.student_part, bank_plan.views, context.recipe.train.batch_size, 0))
+    train = context.recipe.train
+    steps = len(Batches(context.student_part, bank_plan.views, train.batch_size, 0, ratio=train.unlabelled_ratio))
     dearest = max(timed, key=lambda arm: arm["x_floor"] or 1.0)
     return {
         "clock": clock.name,

@@ -74,7 +74,9 @@ def _step_runner(networks: Networks, room: Classroom, last: bool) -> StepRunner:
         context.runtime, room, inputs, spec, topics=len(context.classes), last=last, example=context.blank
     )
     set_learning_rate(runner.raw_optimizer, 1e-6)  # the update is timed, and must not carry the networks off
-    runner.progress.batches = len(Batches(context.student_part, context.base_views, spec.batch_size, 0))
+    runner.progress.batches = len(
+        Batches(context.student_part, context.base_views, spec.batch_size, 0, ratio=spec.unlabelled_ratio)
+    )
     runner.train()
     return runner
 

@@ -18,6 +18,7 @@ from classroomkd.errors import UserError
 from classroomkd.run.context import RunContext, cache_of
 from classroomkd.run.networks import Networks
 from classroomkd.train.memory_format import choose_layout
+from classroomkd.train.mixing import check_ratio
 from classroomkd.train.optimize import Precision, has_bf16
 from classroomkd.train.runtime import Runtime, pick_device
 
@@ -46,6 +47,7 @@ def open_context(
     threads = recipe.threads if isinstance(recipe.threads, int) else None
     spec = recipe.data.model_dump(exclude_defaults=True) if source is None else source
     images = data.load(spec, task=recipe.task.name, trust_code=trust_code)
+    check_ratio(images.train, recipe.train.unlabelled_ratio)
     if recipe.train.precision == "auto":
         precision = known_precision(recipe, out)
         if precision is None:

@@ -67,6 +67,7 @@ def plan(
         bank_plan.views,
         recipe.train.batch_size,
         0,
+        ratio=recipe.train.unlabelled_ratio,
         rank=context.runtime.rank,
         world=context.runtime.world,
         sizes=context.known_extra_sizes,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from classroomkd.errors import UserError
+from classroomkd.train.mixing import Mixing
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
@@ -112,7 +113,8 @@ def updates(batches: int, spec: TrainSpec) -> int:
 
 
 class Batches:
-    """The training order: a fresh permutation per (seed, epoch), the same on every machine and for any rank count.
+    """The training order: a fresh permutation per (seed, epoch), the same on every machine and for any rank count; with
+    ``ratio`` one of each kind of sample (:class:`~classroomkd.train.mixing.Mixing`).
 
     Args:
         part: the training samples.
@@ -122,6 +124,7 @@ class Batches:
         drop_last: leave out a last, smaller batch; None = where it would hold a single sample (BatchNorm), or, with
             ``whole_batch``, less than a quarter of a batch.
         whole_batch: whether the method compares the samples of a batch with each other.
+        ratio: samples without a label to one with a label in every batch; None: all samples alike.
         rank, world: this rank takes its contiguous share of every batch. Where shares differ or hold a single sample,
             ranks are filled up to the same number, two at least, with other samples of the epoch.
         sizes: (H, W) at which mentors want the same views drawn, beside the student's.
@@ -146,6 +149,7 @@ class Batches:
         *,
         drop_last: bool | None = None,
         whole_batch: bool = False,
+        ratio: float | None = None,
         rank: int = 0,
         world: int = 1,
         sizes: Sequence[tuple[int, int]] = (),
@@ -159,7 +163,11 @@ class Batches:
         self.part, self.views, self.seed = part, views.over(part), seed
         self.batch_size = min(batch_size, len(part))
         self.rank, self.world = rank, world
-        self.sizes, self.dropped = batch_sizes(len(part), self.batch_size, drop_last, whole_batch)
+        self.mixing = None if ratio is None else Mixing(part, self.batch_size, ratio, drop_last, whole_batch)
+        if self.mixing is None:
+            self.sizes, self.dropped = batch_sizes(len(part), self.batch_size, drop_last, whole_batch)
+        else:
+            self.sizes, self.dropped = self.mixing.sizes, self.mixing.dropped
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -170,10 +178,17 @@ class Batches:
         Where ranks are filled up, ``shares`` says how many samples of the batch are each rank's own; they come first.
         """
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-        order = torch.randperm(len(self.part), generator=generator).to(self.part.rows.device)
+        draws: Tensor | None = None
+        if self.mixing is None:
+            order = torch.randperm(len(self.part), generator=generator).to(self.part.rows.device)
+        else:
+            order, draws = (value.to(self.part.rows.device) for value in self.mixing.order(generator))
         starts = list(itertools.accumulate(self.sizes, initial=0))
         shares = [shared(size, self.world) for size in self.sizes]
-        places = [self._place(order, start, own) for start, own in zip(starts, shares, strict=False)]
+        places = [
+            tuple(self._place(value, start, own) for value in (order, draws) if value is not None)
+            for start, own in zip(starts, shares, strict=False)
+        ]
         for own, (fetched, space) in zip(shares[done:], self._fetched(places[done:], epoch), strict=True):
             device = self.device or fetched[0].device
             pixels, target, ids, views = (value.to(device, non_blocking=True) for value in fetched)
@@ -201,12 +216,13 @@ class Batches:
         away = self.device is not None and self.device.type == "cuda" and value.device.type == "cpu"
         return value.pin_memory() if away else value
 
-    def _fetched(self, places: Sequence[Tensor], epoch: int) -> Iterator[_Found]:
-        """The part's batches at ``places``; while one is used, a thread decodes the next."""
+    def _fetched(self, places: Sequence[tuple[Tensor, ...]], epoch: int) -> Iterator[_Found]:
+        """The part's batches at ``places`` (with how often each sample was shown before in this epoch, where that may
+        be); while one is used, a thread decodes the next."""
 
-        def fetch(place: Tensor) -> _Found:
-            pixels, target, ids = self.part.batch(place)
-            views = self.views.pick(self.seed, ids, epoch)
+        def fetch(place: tuple[Tensor, ...]) -> _Found:
+            pixels, target, ids = self.part.batch(place[0])
+            views = self.views.pick(self.seed, ids, epoch, *(draw.to(ids.device) for draw in place[1:]))
             fetched = (self._pinned(pixels), self._pinned(target), self._pinned(ids), self._pinned(views))
             return fetched, self.views.prefetch(ids, views)
 

@@ -100,6 +100,7 @@ class Prepared:
             self.seed,
             drop_last=None if spec.drop_last == "auto" else bool(spec.drop_last),
             whole_batch=classroom.method.needs.whole_batch,
+            ratio=spec.unlabelled_ratio,
             rank=runtime.rank,
             world=runtime.world,
             sizes=self.extra_sizes,

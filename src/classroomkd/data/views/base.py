@@ -59,12 +59,17 @@ class Views:
         super().__init_subclass__(**keywords)
         adopt_old_names(cls)
 
-    def pick(self, run_seed: int, ids: Tensor, epoch: int) -> Tensor:
-        """The views of this epoch: ids (B,) int64 -> view ids (B,) int64, uniform, a pure function of the three
-        arguments."""
+    def pick(self, run_seed: int, ids: Tensor, epoch: int, draw: Tensor | None = None) -> Tensor:
+        """The views of this epoch: ids (B,) int64 -> view ids (B,) int64, uniform, a pure function of the arguments.
+
+        ``draw`` (B,) int64 is how often a sample was shown before in this epoch, where that may be.
+        """
         if self.count == 1:
             return torch.zeros_like(ids)
-        return self._draw(rng.tensor_keys(run_seed, _PICK, epoch, ids))
+        first = self._draw(rng.tensor_keys(run_seed, _PICK, epoch, ids))
+        if draw is None:
+            return first
+        return torch.where(draw == 0, first, self._draw(rng.tensor_keys(run_seed, _PICK, epoch, ids, draw)))
 
     def apply(self, pixels: Tensor, ids: Tensor, views: Tensor) -> Tensor:
         """Augment ``pixels`` (B, C, H, W) uint8 of samples ``ids`` (B,) by ``views`` (B,) -> (B, C, H, W) uint8."""

@@ -64,8 +64,9 @@ class FixedViews(Views):
         order = rng.tensor_keys(run_seed, _ROUND, turn, torch.arange(self.count)).argsort(stable=True)
         return int(order[place])
 
-    def pick(self, run_seed: int, ids: Tensor, epoch: int) -> Tensor:
-        """The epoch's :meth:`slot` for every sample: (B,) -> (B,)."""
+    def pick(self, run_seed: int, ids: Tensor, epoch: int, draw: Tensor | None = None) -> Tensor:
+        """The epoch's :meth:`slot` for every sample: (B,) -> (B,); also where it is shown again, as that slot's answers
+        are at hand."""
         return torch.full_like(ids, self.slot(run_seed, epoch))
 
     def apply(self, pixels: Tensor, ids: Tensor, views: Tensor) -> Tensor:
