@@ -47,7 +47,7 @@ def open_context(
     threads = recipe.threads if isinstance(recipe.threads, int) else None
     spec = recipe.data.model_dump(exclude_defaults=True) if source is None else source
     images = data.load(spec, task=recipe.task.name, trust_code=trust_code)
-    check_ratio(images.train, recipe.train.unlabelled_ratio)
+    check_ratio(images.train, recipe.train.unlabelled_ratio, recipe.train.batch_size)
     if recipe.train.precision == "auto":
         precision = known_precision(recipe, out)
         if precision is None:

@@ -13,14 +13,16 @@ from classroomkd.errors import UserError
 __all__ = ["Mixing", "check_ratio"]
 
 
-def check_ratio(part: Part, ratio: float | None) -> None:
+def check_ratio(part: Part, ratio: float | None, batch_size: int) -> None:
     """Refuse ``train.unlabelled_ratio`` where there is nothing to mix.
 
     Raises:
-        UserError: no sample of ``part`` has a label, or all have one.
+        UserError: no sample of ``part`` has a label, or all have one; batches of one.
     """
     if ratio is None:
         return
+    if batch_size < 2:
+        raise UserError("train.unlabelled_ratio: a batch of one has one kind; set train.batch_size to 2 or more")
     labelled = int(part.labelled.sum())
     if 0 < labelled < len(part):
         return
@@ -53,9 +55,7 @@ class Mixing:
     def __init__(
         self, part: Part, batch_size: int, ratio: float, drop_last: bool | None = None, whole_batch: bool = False
     ) -> None:
-        check_ratio(part, ratio)
-        if batch_size < 2:
-            raise UserError("train.unlabelled_ratio: a batch of one has one kind; set train.batch_size to 2 or more")
+        check_ratio(part, ratio, batch_size)
         some = min(max(math.floor(batch_size * ratio / (1 + ratio) + 0.5), 1), batch_size - 1)
         labelled = part.labelled.cpu()
         kinds = [
