@@ -112,11 +112,11 @@ def summarise(
 
 def _what_mentors_saw(context: RunContext, mentors: Sequence[dict[str, Any]]) -> list[str]:
     """What the mentors had that the student had not."""
-    student = len(context.student_part)
+    student = int(context.student_part.labelled.sum())
     more = [m["samples"] for m in mentors if m["samples"] is not None and m["samples"] > student]
     if not more:
         return []
-    theirs = ", all of them among theirs" if min(more) == len(context.data.train) else ""
+    theirs = ", all of them among theirs" if min(more) == int(context.data.train.labelled.sum()) else ""
     return [
         f"{len(more)} of {len(mentors)} mentors were trained on more labels (up to {max(more):,}) than the student "
         f"sees ({student:,}{theirs}): part of what the mentors add is that data."
