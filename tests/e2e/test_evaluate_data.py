@@ -152,3 +152,37 @@ def test_pictures_that_cannot_be_read(run: Path, photos: str, tmp_path: Path, ca
     assert "0.png: it is no image" in said
     assert said.rstrip().endswith("or add --unreadable skip")
     assert main(["evaluate", student, "--data", photos, "--unreadable", "skip"]) == 0
+
+
+def test_images_without_a_label_are_not_scored(
+    run: Path, photos: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    student, folder = str(run / "none" / "seed0" / "student.safetensors"), photos.partition(":")[2]
+    assert main(["evaluate", student, "--data", f"images:{folder}", "--part", "all"]) == 2
+    assert "no image of the part all of 'photos' has a label: there is nothing to score" in capsys.readouterr().err
+    assert main(["evaluate", student, "--data", photos, "--part", "all", "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    images = data.load(f"images:{folder}", scored="all")
+    assert images.unlabelled == whole["samples"] == 80
+    mine = tmp_path / "half_labelled.py"
+    mine.write_text(
+        "import numpy as np\n"
+        "from classroomkd import data\n"
+        "class Some:\n"
+        f"    part = data.load({photos!r}, scored='all').train\n"
+        "    classes = data.puppets.CLASSES\n"
+        "    def __len__(self):\n"
+        "        return 2 * len(self.part)\n"
+        "    def __getitem__(self, i):\n"
+        "        known, row = i < len(self.part), i % len(self.part)\n"
+        "        names = sorted(self.classes)\n"
+        "        label = self.classes.index(names[int(self.part.target[row])])\n"
+        "        return self.part.pixels.fetch(self.part.rows[[row]])[0], label if known else None\n"
+        "def some():\n"
+        "    return Some()\n"
+    )
+    words = ["--data", "py:half_labelled:some", "--trust-code", "--part", "all", "--json"]
+    assert main(["evaluate", student, *words]) == 0
+    some = json.loads(capsys.readouterr().out)
+    assert (some["samples"], some["accuracy"]) == (80, whole["accuracy"])

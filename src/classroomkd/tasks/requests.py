@@ -83,7 +83,7 @@ class EvaluateRequest:
         return images
 
     def parts(self, images: ImageSet) -> list[Part]:
-        """What is to be scored of them, where there is something.
+        """What is to be scored of them, where there is something: all that has a label.
 
         Raises:
             UserError: there is nothing.
@@ -91,7 +91,17 @@ class EvaluateRequest:
         parts = [part for name in self._part_names if len(part := getattr(images, name))]
         if not parts:
             raise UserError(f"the part {self.part} of '{images.name}' is empty: there is nothing to score")
-        return parts
+        known = [part.labelled for part in parts]
+        if not any(bool(labelled.any()) for labelled in known):
+            raise UserError(
+                f"no image of the part {self.part} of '{images.name}' has a label: there is nothing to score; "
+                "`classroomkd predict` says what the student takes them for"
+            )
+        return [
+            part if bool(labelled.all()) else part.subset(labelled.nonzero().flatten())
+            for part, labelled in zip(parts, known, strict=True)
+            if bool(labelled.any())
+        ]
 
     def answers(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         """The student's answers (N, …) to these parts, float32, and the targets (N, …)."""
