@@ -28,8 +28,9 @@ class JoinedPixels:
 
     @property
     def decodes(self) -> bool:
-        """Whether fetching decodes files."""
-        return any(piece.decodes for piece in self.pieces)
+        """Whether fetching decodes files, and nothing is read that need not bear threads (a foreign Dataset)."""
+        threads = all(piece.decodes or isinstance(piece, MemoryPixels) for piece in self.pieces)
+        return threads and any(piece.decodes for piece in self.pieces)
 
     @property
     def device(self) -> torch.device:

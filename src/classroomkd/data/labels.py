@@ -35,4 +35,6 @@ def hide_labels(part: Part, share: float, *, seed: int) -> Part:
 def labels_note(train: Part) -> str | None:
     """A sentence about how many training images have a label; None where all have."""
     total, count = len(train), int(train.labelled.sum())
-    return None if count == total else f"{count} of {total} training images have a label; the others train without one"
+    if count in (0, total):
+        return None if count else f"none of {total} training images has a label"
+    return f"{count} of {total} training images have a label; the others train without one"

@@ -19,6 +19,7 @@ from classroomkd._handed import handed
 from classroomkd.data import near_copies
 from classroomkd.data.images import ImageSet, MemoryPixels
 from classroomkd.data.joined import JoinedPixels
+from classroomkd.data.sources import python
 from classroomkd.data.targets import UNLABELLED
 from classroomkd.errors import UserError
 from classroomkd.recipe import load_recipe, make_recipe
@@ -130,6 +131,15 @@ def test_datasets_join_with_or_without_targets() -> None:
     labelled = TensorDataset(torch.randint(64, 256, (40, 3, 32, 32), dtype=torch.uint8), torch.arange(40) % 2)
     assert data.load(labelled, unlabelled=bare).unlabelled == 8
     assert data.from_dataset(labelled, unlabelled=bare).unlabelled == 8
+
+
+def test_datasets_on_demand_are_read_in_the_calling_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python, "BUDGET", 0)
+    labelled = TensorDataset(torch.randint(64, 256, (40, 3, 32, 32), dtype=torch.uint8), torch.arange(40) % 2)
+    images = data.load(labelled, unlabelled=f"images:{fill(tmp_path / 'photos')}", options=ON_DEMAND)
+    assert isinstance(images.train.pixels, JoinedPixels)
+    assert not images.train.pixels.decodes
+    assert len(seen(images)) == len(images.train) == 28 + 12
 
 
 def test_hidden_labels_and_other_pictures_add_up(tmp_path: Path) -> None:
