@@ -15,8 +15,9 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 
 from classroomkd import data
-from classroomkd.data import subsets
-from classroomkd.data.images import ImageSet
+from classroomkd.data import split, subsets
+from classroomkd.data.images import ImageSet, MemoryPixels, Part
+from classroomkd.data.labels import hide_labels
 from classroomkd.data.loading import _assemble
 from classroomkd.data.sources.base import Raw, Source
 from classroomkd.data.spec import parse
@@ -27,6 +28,7 @@ from classroomkd.recipe.dump import recipe_yaml
 
 PUPPETS = {"source": "puppets", "options": {"train": 200, "test": 30, "image_size": 32}}
 SMALLEST = {"student": "resnet8", "method": "none"}
+KEPT = [1, 3, 6, 10, 12, 13, 14, 15]  # of 16 samples of two classes in turn, half
 
 
 def puppets(share: float | None, **keys: Any) -> ImageSet:
@@ -67,6 +69,16 @@ def test_a_larger_share_contains_a_smaller_one_and_the_seed_is_the_splits() -> N
         assert smaller <= larger
     assert seen(puppets(0.1)) == shares[2]
     assert seen(puppets(0.1, split_seed=1)) != shares[2]
+
+
+def test_which_labels_are_kept_is_known_by_heart() -> None:
+    # It must never move: students of one study would see other labels than those before them.
+    target, ids, four = np.arange(16) % 2, np.arange(16), np.array([4, 4])
+    kept = {name: split.take(target, ids, four, seed=0, purpose=name).tolist() for name in split.PURPOSES}
+    assert kept["labels"] == KEPT
+    assert sum(places == KEPT for places in kept.values()) == 1  # a stream of its own
+    part = Part(MemoryPixels(torch.zeros(16, 3, 8, 8, dtype=torch.uint8)), *map(torch.from_numpy, (target, ids, ids)))
+    assert hide_labels(part, 0.5, seed=0).labelled.nonzero().flatten().tolist() == KEPT
 
 
 def test_at_least_one_a_class_keeps_its_label() -> None:
