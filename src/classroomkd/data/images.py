@@ -202,9 +202,10 @@ class Part:
 class ImageSet:
     """One data set, split: what ``classroomkd.data.load`` returns.
 
-    ``mean`` and ``std`` belong to the train part, per channel after channels were repeated, for pixels scaled to 0..1;
-    ``views`` names the default view definition; ``fingerprint`` is the SHA-256 of the source's content (it does not
-    depend on limit or split: see ``Part.digest``); ``notes`` are sentences the user should read.
+    ``classes`` is empty where nobody has named them. ``mean`` and ``std`` belong to the train part, per channel after
+    channels were repeated, for pixels scaled to 0..1; ``views`` names the default view definition; ``fingerprint`` is
+    the SHA-256 of the source's content (it does not depend on limit, split or hidden labels: see ``Part.digest``);
+    ``notes`` are sentences the user should read.
 
     Of persons: ``classes`` are the joints' names, ``skeleton`` what is known about them, ``people`` where each sample
     is in its picture, ``input`` (H, W) the size of a network's input (pixels are larger canvases, which

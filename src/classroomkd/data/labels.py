@@ -10,8 +10,9 @@ import torch
 from classroomkd.data import split
 from classroomkd.data.images import Part
 from classroomkd.data.targets import UNLABELLED
+from classroomkd.errors import UserError
 
-__all__ = ["hide_labels", "labels_note"]
+__all__ = ["hide_labels", "labels_note", "to_score"]
 
 
 def hide_labels(part: Part, share: float, *, seed: int) -> Part:
@@ -19,7 +20,12 @@ def hide_labels(part: Part, share: float, *, seed: int) -> Part:
     have ``UNLABELLED``.
 
     Which keep theirs follows from ``seed`` and the ids, so a larger share contains a smaller one.
+
+    Raises:
+        UserError: no sample has a label that could be hidden.
     """
+    if not bool(part.labelled.any()):
+        raise UserError(f"data.labels.share = {share:g}: no training image has a label; leave it out")
     known = part.labelled.cpu().nonzero().flatten().numpy()
     target, ids = (value.cpu().numpy()[known] for value in (part.target, part.ids))
     per_class = np.bincount(target).astype(np.int64)
@@ -38,3 +44,12 @@ def labels_note(train: Part) -> str | None:
     if count in (0, total):
         return None if count else f"none of {total} training images has a label"
     return f"{count} of {total} training images have a label; the others train without one"
+
+
+def to_score(part: Part, name: str, notes: list[str]) -> Part:
+    """Of a part that something is measured on what has a label, where some has; what is left out is a note."""
+    total, count = len(part), int(part.labelled.sum())
+    if count in (0, total):
+        return part
+    notes.append(f"{total - count} of {total} images of the {name} part have no label and are left out")
+    return part.subset(part.labelled.nonzero().flatten())

@@ -23,7 +23,7 @@ from classroomkd.data.fitting import dim_note, fitting_notes, untouched
 from classroomkd.data.images import ImageSet, Part
 from classroomkd.data.joined import joined
 from classroomkd.data.label_file import with_labels
-from classroomkd.data.labels import hide_labels, labels_note
+from classroomkd.data.labels import hide_labels, labels_note, to_score
 from classroomkd.data.meeting import named, one_source
 from classroomkd.data.near_copies import copies_notes
 from classroomkd.data.sources.base import Raw, Request, Source
@@ -217,6 +217,8 @@ def _assemble(source: Source, wanted: DataSettings, request: Request | None = No
                 f"data: no image is left for the {name} part of '{source.name}'; {fewer}raise data.limit or add images"
             )
     train, val, test = chosen.values()
+    if trained:
+        val, test = to_score(val, "validation", notes), to_score(test, "test", notes)
     if trained and wanted.label_share is not None:
         train = hide_labels(train, wanted.label_share, seed=seed)
     if trained and source.classes and (some := labels_note(train)) is not None:

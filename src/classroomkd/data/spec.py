@@ -246,13 +246,13 @@ def refuse_parts(given: Mapping[str, Any]) -> None:
             )
 
 
-def refuse_labels(wanted: DataSettings, whose: str) -> None:
-    """Refuse keys that are about labels of classes, where targets are something else.
+def refuse_labels(wanted: DataSettings, whose: str, *more: str) -> None:
+    """Refuse keys that are about labels of classes, and ``more``, where targets are something else.
 
     Raises:
         UserError: ``wanted`` has one.
     """
-    for key in OF_CLASSES:
+    for key in (*OF_CLASSES, *more):
         if getattr(wanted, key) is not None:
             raise UserError(f"data.{key}: is for images with a class each, not for {whose}; leave it out")
 

@@ -81,9 +81,10 @@ def _check_resize(tree: Node, task: TaskDescription) -> Iterator[Problem]:
 
 
 def _check_labels(tree: Node, task: TaskDescription) -> Iterator[Problem]:
-    for key in OF_CLASSES:
+    keys = () if task.reads == "classes" else OF_CLASSES if task.resizes else (*OF_CLASSES, "classes")
+    for key in keys:
         node = tree.at("data", key)
-        if node is not None and node.value is not None and task.reads != "classes":
+        if node is not None and node.value is not None:
             sentence = f"is for images with a class each, not for {task.vocabulary.samples}: leave it out"
             yield problem(tree, ("data", key), sentence)
 

@@ -79,7 +79,8 @@ class StudentSpec(_Network):
     """The network that is taught."""
 
     samples: Count | None = Field(
-        default=None, description="Stratified cap on the labelled samples it sees; null: all."
+        default=None,
+        description="Stratified cap on the samples it sees; those without a label are a stratum. null: all.",
     )
     taps: Taps = Field(default_factory=dict)
 

@@ -143,6 +143,14 @@ def test_targets_that_are_no_classes_refuse_labels() -> None:
         _assemble(Source("drawn", ("sky",), {"all": raw}, "crop", "mark"), parse("drawn", labels={"share": 0.5}))
 
 
+def test_persons_have_no_names_of_classes() -> None:
+    with pytest.raises(UserError, match=r"data\.classes: is for images with a class each, not for persons"):
+        data.load({**PUPPETS, "classes": ["a", "b"]}, task="pose")
+    with pytest.raises(UserError, match=r"data\.classes = .*is for images with a class each"):
+        make_recipe({"data": {"source": "puppets", "classes": ["a"]}, "task": "pose", "student": "pose_tiny",
+                     "method": "none"})  # fmt: skip
+
+
 def test_an_image_set_that_is_whole_refuses_labels() -> None:
     with pytest.raises(UserError, match=r"data\.labels = \{'share': 0\.1\}: the data are a whole ImageSet"):
         data.load(puppets(None), labels={"share": 0.1})

@@ -236,7 +236,7 @@ def test_all_mistakes_at_once() -> None:
         ("photos", "imagefolder:photos"),
         ("./photos", "imagefolder:./photos"),
         ("folder:photos", "imagefolder:photos"),
-        ("images:photos #2", "imagefolder:photos #2"),
+        ("photos:photos #2", "imagefolder:photos #2"),
         ("people", "coco-keypoints:people"),
         ("people/annotations/train.json", "coco-keypoints:people/annotations/train.json"),
         ("coco:people", "coco-keypoints:people"),

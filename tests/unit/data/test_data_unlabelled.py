@@ -112,3 +112,24 @@ def test_no_label_stays_none_when_classes_change_their_order() -> None:
     assert by_name(target, NAMES, ("cat", "bee", "ant"), "data").tolist() == [2, UNLABELLED, 0, 1]
     nothing = torch.full((3,), UNLABELLED)
     assert torch.equal(by_name(nothing, NAMES, ("cat", "bee", "ant"), "data"), nothing)
+
+
+def test_parts_that_are_measured_on_keep_what_has_a_label() -> None:
+    raw = source(20, 20, 20).parts["all"]
+    hidden = raw.target.clone()
+    hidden[::4] = UNLABELLED
+    parts = {
+        "train": raw,
+        "val": replace(raw, target=hidden),
+        "test": replace(raw, target=torch.full((60,), UNLABELLED)),
+    }
+    images = _assemble(replace(source(20, 20, 20), parts=parts), parse("drawn"))
+    assert (len(images.train), len(images.val), len(images.test)) == (60, 45, 60)
+    assert bool(images.val.labelled.all())
+    assert "15 of 60 images of the validation part have no label and are left out" in images.notes
+    assert not any("test part" in note for note in images.notes)  # nothing can be left
+
+
+def test_there_must_be_a_label_to_hide() -> None:
+    with pytest.raises(UserError, match=r"data\.labels\.share = 0\.5: no training image has a label; leave it out"):
+        assembled(50, classes=(), labels={"share": 0.5})

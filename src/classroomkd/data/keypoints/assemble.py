@@ -58,7 +58,7 @@ def load_people(wanted: DataSettings, *, trust_code: bool = False, task: str = "
             f"data.resize: '{wanted.resize}' is for whole images; for pose crops are cut around persons, of data.size:"
             " [height, width]. Leave it out"
         )
-    refuse_labels(wanted, "persons with joints (a joint without a label has v = 0)")
+    refuse_labels(wanted, "persons with joints (a joint without a label has v = 0)", "classes")
     options = person_options(wanted.options)
     request = Request(
         options=wanted.options, unreadable=wanted.unreadable, trust_code=trust_code, reads="persons", task=task
