@@ -16,6 +16,7 @@ def rule(label: str, **options: Any) -> Any:
     return arm("classroomkd", "", label=label, **options)
 
 
+NATIVE = {"normalise": "native", "supervised": "credibility", "floor": 1}  # defaults of version 2
 ONE = {"normalise": "unit", "supervised": "one"}
 FRESH = {"data.shard": "2/2", "train.epochs": 80}
 FEW = {"student.samples": 900, "train.epochs": 200, "train.eval_every": 10, "bank": "views=16"}
@@ -66,17 +67,17 @@ STUDY = Study(
     arms=(
         ALONE,
         arm("average", ""),
-        rule("version 2"),
-        rule("unit, one, tau 12", **ONE),
-        rule("unit, one, tau 3", **ONE, tau=3),
+        rule("version 2", **NATIVE),
+        rule("unit, one, tau 12", **ONE, floor=1),
+        rule("unit, one, tau 3", **ONE, tau=3, floor=1),
         rule("unit, one, tau 12, floor 2", **ONE, floor=2),
         rule("unit, one, tau 12, floor 4", **ONE, floor=4),
-        rule("unit, one, T 4", **ONE, mentoring=False, fixed_temperature=4),
-        rule("native, one, floor 4", supervised="one", floor=4),
+        rule("unit, one, T 4", **ONE, mentoring=False, fixed_temperature=4, floor=1),
+        rule("native, one, floor 4", normalise="native", supervised="one", floor=4),
         rule("unit, credibility, floor 4", normalise="unit", supervised="credibility", floor=4),
-        rule("native, credibility, floor 4", floor=4),
+        rule("native, credibility, floor 4", normalise="native", supervised="credibility", floor=4),
         rule(ABLATION, **ONE, floor=4, gate="none"),
-        rule("version 2, calibrated", credibility="calibrated"),
+        rule("version 2, calibrated", **NATIVE, credibility="calibrated"),
         rule("unit, credibility, floor 4, calibrated", normalise="unit", supervised="credibility", floor=4,
              credibility="calibrated"),
     ),

@@ -104,11 +104,11 @@ def lasting(name: str, options: Mapping[str, Any], task: str | None = None) -> d
     return {k: v for k, v in options.items() if k not in method_class(name).later or v != usual[k]}
 
 
-def defaults(name: str, task: str | None = None) -> dict[str, Any]:
-    """The default of every option that has one, of a method on a task (None: of the constructor)."""
+def defaults(name: str, task: str | None = None, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The default of every option that has one, of a method on a task (None: not known), beside other ``options``."""
     fields = options_model(name).model_fields
     own = {key: field.default for key, field in fields.items() if not field.is_required()}
-    return {**own, **_on_task(name, {}, task)}
+    return {**own, **_on_task(name, options or {}, task)}
 
 
 def _on_task(name: str, options: Mapping[str, Any], task: str | None) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class MethodEntry(NamedTuple):
     rules: tuple[str, ...] = ()
     by_rule: tuple[tuple[str, str], ...] = ()  # statuses that depend on the option ``rule``
     version: int = 1  # raised by every change of the method's rule or of a default
+    rule_version: int | None = None  # the first that has today's rule, where later ones changed defaults alone
 
     def status_of(self, options: Mapping[str, Any]) -> str:
         """How faithful this method is with these options."""
@@ -45,7 +46,8 @@ METHODS: dict[str, MethodEntry] = {
         "released rule (batch, rank); reconstructed (sample)",
         rules=("sample", "batch", "rank"),
         by_rule=(("sample", "reconstructed"), ("batch", "released rule"), ("rank", "released rule")),
-        version=2,
+        version=3,
+        rule_version=2,
     ),
     "random": MethodEntry(
         "classroomkd.methods.random_mentor:RandomMentor",
@@ -63,7 +65,8 @@ METHODS: dict[str, MethodEntry] = {
         "classroomkd.methods.weighted:Weighted",
         "any weighting of the mentors with any divergence",
         "composition",
-        version=2,
+        version=3,
+        rule_version=2,
     ),
     "mmkd": MethodEntry(
         "classroomkd.methods.mmkd:MMKD",

@@ -63,7 +63,7 @@ def _described(entry: MethodSpec, alike: Sequence[MethodSpec], task: str) -> str
 
     if len(alike) == 1:
         return entry.name
-    default = methods.defaults(entry.name, task)
+    default = methods.defaults(entry.name, task, entry.options)
     apart = [
         f"{key}={_short(value)}"
         for key, value in entry.options.items()

@@ -61,12 +61,13 @@ def test_each_gate_by_hand(gate: str) -> None:
     weight = {"none": torch.full_like(share, 1 / 3), "soft": share * ((p - s) / 0.2).sigmoid()}.get(gate, share)
     weight = weight.where(active, 0.0)
     temperature = 1 + 12 * ((p - s) / p).clamp_min(0)
-    options: dict[str, Any] = {"gate": gate, "soft": 0.2} if gate == "soft" else {"gate": gate}
+    options: dict[str, Any] = {"gate": gate, "normalise": "native", "floor": 1}
+    options |= {"soft": 0.2} if gate == "soft" else {}
     terms = classroom(student, mentors, target, **options)
     assert torch.equal(terms.active, active)
     torch.testing.assert_close(terms.weight, weight)
     torch.testing.assert_close(terms.temperature, temperature)
-    unit = classroom(student, mentors, target, normalise="unit", **options).weight
+    unit = classroom(student, mentors, target, **{**options, "normalise": "unit"}).weight
     total = weight.sum(0)
     torch.testing.assert_close(unit, weight / total.where(total > 0, 1.0))
     flat = classroom(student, mentors, target, mentoring=False, fixed_temperature=3.0, **options)
@@ -233,7 +234,7 @@ def test_a_task_has_its_own_temperature_per_gap() -> None:
         ({"soft": 0.2}, {"soft": 0.2}, []),
         ({"soft": 0.2, "strict": True}, {"gate": "soft", "soft": 0.2}, ["strict: true is read as gate: soft"]),
         ({"gate": False, "soft": 0.2}, {"gate": "none", "soft": 0.2}, ["gate: false is read as gate: none"]),
-        ({"gate": True, "strict": None, "soft": None, "normalise": None}, {"soft": None, "normalise": "native"}, []),
+        ({"gate": True, "strict": None, "soft": None, "normalise": None}, {"soft": None}, []),
         ({"gate": "argmax", "tau": 3}, {"gate": "argmax", "tau": 3}, []),
     ],
 )

@@ -83,3 +83,20 @@ def test_a_default_that_a_subclass_has_no_option_for_is_left_out(monkeypatch: py
         assert temperature(methods.create("mine", task="pose")) == 4.0
     finally:
         methods.options_model.cache_clear()
+
+
+def test_the_rules_of_classroomkd_have_defaults_of_their_own() -> None:
+    def found(**options: Any) -> tuple[str, float, str]:
+        given = methods.filled("classroomkd", options, options.pop("task", None))
+        return given["normalise"], given["floor"], given["supervised"]
+
+    sample, released = ("unit", 2.0, "one"), ("native", 1.0, "credibility")
+    for given in ({}, {"task": "classification"}, {"normalise": None, "floor": None, "supervised": None}):
+        assert found(**given) == sample
+    assert found(task="pose") == found(rule="batch") == found(rule="rank", task="pose") == released
+    assert found(rule="batch", floor=3, normalise="unit") == ("unit", 3.0, "credibility")
+    for rule, wanted in (("sample", sample), ("batch", released)):
+        built = methods.method_class("classroomkd")(rule=rule).weighting
+        assert (built.normalise, built.floor, built.supervised) == wanted
+    weighted = methods.create("weighted", weighting="classroomkd")
+    assert (weighted.weighting.normalise, weighted.weighting.floor) == ("unit", 2.0)

@@ -7,7 +7,7 @@ is this weighting with KL; ``weighted`` takes it beside any divergence.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -22,13 +22,22 @@ from classroomkd.methods.pieces.truth import Unlabelled, truth
 from classroomkd.methods.pieces.units import partly, silenced
 from classroomkd.methods.pieces.weightings import Weighed, Weighting
 
-__all__ = ["ON_TASK", "TAU", "AtLeastOne", "Graded", "NonNegative", "Positive"]
+__all__ = ["RELEASED", "TAU", "AtLeastOne", "Graded", "NonNegative", "Positive", "Supervised", "usual"]
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 AtLeastOne = Annotated[float, Field(ge=1)]
+Supervised = Literal["credibility", "one"]
 TAU = 12.0
-ON_TASK: Mapping[str, Mapping[str, float]] = {"pose": {"tau": 1.0, "fixed_temperature": 1.0}}  # but for ``rank``
+RELEASED: Mapping[str, Any] = {"normalise": "native", "supervised": "credibility", "floor": 1.0}
+OWN: Mapping[str, Mapping[str, Any]] = {"sample": {"normalise": "unit", "supervised": "one", "floor": 2.0}}
+ON_TASK: Mapping[str, Mapping[str, Any]] = {"pose": {"tau": 1.0, "fixed_temperature": 1.0, **RELEASED}}  # not ``rank``
+
+
+def usual(rule: Rule, task: str | None = None) -> dict[str, Any]:
+    """What a rule takes for ``normalise``, ``supervised`` and ``floor`` on a task, and a task for ``tau`` and
+    ``fixed_temperature``, where nobody says."""
+    return {**RELEASED, **OWN.get(rule, {}), **(ON_TASK.get(task or "", {}) if rule != "rank" else {})}
 
 
 class Graded(Weighting):
@@ -40,10 +49,11 @@ class Graded(Weighting):
         gate: ``hard`` (may tie), ``strict`` (must beat the student), ``soft``, ``argmax`` (the best mentor only) or
             ``none``; None = ``soft`` where ``soft`` is given, else the rule's own.
         soft: width of a soft gate; None = 0.1.
-        normalise: ``native`` leaves the weights, ``unit`` makes them sum to 1 over the active mentors.
+        normalise: ``native`` leaves the weights, ``unit`` makes them sum to 1 over the active mentors; None = ``unit``
+            for ``sample``, but not on pose.
         mentoring: whether the gap sets the temperature.
         fixed_temperature: the temperature without mentoring; None = the rule's own, 1 on pose (not ``rank``).
-        floor: the least temperature of mentoring.
+        floor: the least temperature of mentoring; None = 2 for ``sample``, but not on pose, else 1.
         bound: see :class:`Weighting`; None = the rule's own.
         credibility: ``train``, ``calibrated`` or ``held_out``.
         unlabelled: on samples without a label all are judged by what the mentors agree on (``agreement``), or nobody
@@ -59,10 +69,10 @@ class Graded(Weighting):
         tau: NonNegative | None = None,
         gate: Gate | None = None,
         soft: Positive | None = None,
-        normalise: Normalise = "native",
+        normalise: Normalise | None = None,
         mentoring: bool = True,
         fixed_temperature: Positive | None = None,
-        floor: AtLeastOne = 1.0,
+        floor: AtLeastOne | None = None,
         bound: NonNegative | None = None,
         credibility: Credibility = "train",
         unlabelled: Unlabelled = "agreement",
@@ -70,8 +80,11 @@ class Graded(Weighting):
         super().__init__()
         self.rule: Rule = rule
         self.tau, self.soft, self.mentoring, self.fixed_temperature = tau, soft, mentoring, fixed_temperature
-        self.floor = floor
-        self.gate, self.normalise, self.credibility = gate_of(gate, soft), normalise, credibility
+        self.given = {
+            key: value for key, value in {"normalise": normalise, "floor": floor}.items() if value is not None
+        }
+        self.settle()
+        self.gate, self.credibility = gate_of(gate, soft), credibility
         self.unlabelled: Unlabelled = unlabelled
         self.by_agreement = unlabelled == "agreement"
         self.bound = bound_of(rule, bound)
@@ -79,9 +92,17 @@ class Graded(Weighting):
 
     def setup(self, info: ClassInfo) -> None:
         """Take the task's own values where none are given; the method ``classroomkd`` has its own defaults."""
-        own = ON_TASK.get(info.task.name, {}) if self.rule != "rank" else {}
+        own = self.settle(info.task.name)
         self.tau = own.get("tau") if self.tau is None else self.tau
         self.fixed_temperature = self.fixed_temperature or own.get("fixed_temperature")
+
+    def settle(self, task: str | None = None) -> Mapping[str, Any]:
+        """What is usual on a task, where nothing is given."""
+        own = {**usual(self.rule, task), **self.given}
+        self.normalise: Normalise = own["normalise"]
+        self.floor: float = own["floor"]
+        self.supervised: Supervised = own["supervised"]
+        return own
 
     def eligible(self, knows_MB: Tensor, ids: Tensor | None, step: int, divergence: Divergence) -> Tensor | None:
         """A mentor that does not know the class beats no one under the strict gate of ``sample``."""
@@ -93,9 +114,7 @@ class Graded(Weighting):
         return lesson.task.mask(truth(self.unlabelled, lesson))
 
     @torch.no_grad()
-    def grades(
-        self, lesson: Lesson, mask_BU: Tensor, supervised: Literal["credibility", "one"] | None = None
-    ) -> tuple[Grades, Tensor]:
+    def grades(self, lesson: Lesson, mask_BU: Tensor, supervised: Supervised | None = None) -> tuple[Grades, Tensor]:
         """The mentors' grades, and their answers with zeros where they must not be read.
 
         Args:
@@ -123,13 +142,13 @@ class Graded(Weighting):
             mentoring=self.mentoring,
             fixed_temperature=self.fixed_temperature,
             floor=self.floor,
-            supervised_weight=supervised,
+            supervised_weight=supervised or self.supervised,
             reduce=lesson.reduce,
         )
         return (grades if silent is None else silenced(grades, silent, self.normalise == "unit")), answers
 
     def forward(self, lesson: Lesson, mentors: Tensor, known_MBU: Tensor, divergence: Divergence) -> Weighed:
-        """See :class:`Weighting`; weights are the rule's own, and sum to 1 only with ``normalise: unit``."""
+        """See :class:`Weighting`; weights sum to 1 with ``normalise: unit`` alone."""
         grades, _ = self.grades(lesson, self.units(lesson))
         return Weighed(grades.weight.where(known_MBU, 0.0), grades.temperature)
 
