@@ -17,6 +17,7 @@ from classroomkd.classroom import prediction_of
 from classroomkd.errors import UserError
 from classroomkd.run.context import RunContext, cache_of
 from classroomkd.run.networks import Networks
+from classroomkd.tasks.runner import runner_of
 from classroomkd.train.memory_format import choose_layout
 from classroomkd.train.mixing import check_ratio
 from classroomkd.train.optimize import Precision, has_bf16
@@ -47,6 +48,8 @@ def open_context(
     threads = recipe.threads if isinstance(recipe.threads, int) else None
     spec = recipe.data.model_dump(exclude_defaults=True) if source is None else source
     images = data.load(spec, task=recipe.task.name, trust_code=trust_code)
+    if not images.classes:
+        images = runner_of(recipe.task.name).named(images, recipe, given or {}, trust_code)
     check_ratio(images.train, recipe.train.unlabelled_ratio, recipe.train.batch_size)
     if recipe.train.precision == "auto":
         precision = known_precision(recipe, out)

@@ -19,14 +19,16 @@ from classroomkd.tasks.metric import Metric
 from classroomkd.train.scoring import Score, answers
 
 if TYPE_CHECKING:
-    from classroomkd.data import Part
-    from classroomkd.recipe import TrainSpec
+    from collections.abc import Mapping
+
+    from classroomkd.data import ImageSet, Part
+    from classroomkd.recipe import Recipe, TrainSpec
     from classroomkd.recipe.schema import MentorSpec, StudentSpec
     from classroomkd.run.context import RunContext
     from classroomkd.tasks.spec import TaskDescription
     from classroomkd.train.inputs import Inputs
 
-__all__ = ["NetworkSource", "TaskRunner", "open_runner"]
+__all__ = ["NetworkSource", "TaskRunner", "open_runner", "runner_of"]
 
 
 class NetworkSource(Protocol):
@@ -56,6 +58,17 @@ class TaskRunner(ABC):
 
     def __init__(self, context: RunContext, networks: NetworkSource) -> None:
         self.context, self.networks = context, networks
+
+    @classmethod
+    def named(
+        cls, images: ImageSet, recipe: Recipe, given: Mapping[str, nn.Module], trust_code: bool = False
+    ) -> ImageSet:
+        """The data; where they do not name their classes, with names that the mentors give, of a task that has such.
+
+        Raises:
+            UserError: the mentors do not agree, or do not say.
+        """
+        return images
 
     @cached_property
     def task(self) -> Task:
@@ -230,7 +243,12 @@ class TaskRunner(ABC):
         return self.score(predictions, target, part.ids)
 
 
+def runner_of(task: str) -> type[TaskRunner]:
+    """The class of runners of a task."""
+    found: type[TaskRunner] = tasks.find_row(task).load("runner")
+    return found
+
+
 def open_runner(context: RunContext, networks: NetworkSource) -> TaskRunner:
     """The runner of a run's task."""
-    runner: TaskRunner = tasks.find_row(context.recipe.task.name).load("runner")(context, networks)
-    return runner
+    return runner_of(context.recipe.task.name)(context, networks)

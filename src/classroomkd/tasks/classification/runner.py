@@ -18,6 +18,7 @@ from classroomkd.models.checkpoints import read_metadata
 from classroomkd.models.heads import reorder_head
 from classroomkd.models.published import published
 from classroomkd.taps.trace import at_rest
+from classroomkd.tasks.classification.naming import named_by_mentors
 from classroomkd.tasks.classification.task import Classification
 from classroomkd.tasks.runner import TaskRunner
 from classroomkd.train.scoring import Score, calibration_of, score
@@ -25,7 +26,8 @@ from classroomkd.train.scoring import Score, calibration_of, score
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from classroomkd.recipe import TrainSpec
+    from classroomkd.data import ImageSet
+    from classroomkd.recipe import Recipe, TrainSpec
     from classroomkd.recipe.schema import MentorSpec, StudentSpec
 
 __all__ = ["ClassificationRunner"]
@@ -39,6 +41,13 @@ class ClassificationRunner(TaskRunner):
         "wrong weights, another order of classes or some of them only (classes: [...] names its own, in its order), or "
         "another normalisation or size (mean, std, size)?"
     )
+
+    @classmethod
+    def named(
+        cls, images: ImageSet, recipe: Recipe, given: Mapping[str, nn.Module], trust_code: bool = False
+    ) -> ImageSet:
+        """See the base."""
+        return named_by_mentors(images, recipe, given, trust_code)
 
     @property
     def classes(self) -> tuple[str, ...]:
