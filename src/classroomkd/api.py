@@ -54,13 +54,14 @@ class Run:
         mentors = ", ".join(f"{m.name} {_shown(summary, m.accuracy)}" for m in summary.mentors) or "none"
         arms = ", ".join(arm.label for arm in summary.arms)
         folder = shlex.quote(str(self.folder))
+        then = f"predict {folder} PICTURES" if summary.data.vote else f"evaluate {folder}"  # no label, nothing to score
         return "\n".join(
             [
                 f"run: {self.folder} ({arms}; {len(summary.planned)} seed{'s' * (len(summary.planned) != 1)})",
                 f"best: {scored}",
                 f"mentors: {mentors}",
                 f"time: {summary.seconds or 0:.0f} s",
-                f'next: run.export("student.onnx"), run.report(), or: classroomkd evaluate {folder}',
+                f'next: run.export("student.onnx"), run.report(), or: classroomkd {then}',
             ]
         )
 

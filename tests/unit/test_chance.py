@@ -17,7 +17,7 @@ def runner(*counts: int) -> ClassificationRunner:
     target = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     context: Any = SimpleNamespace(
         classes=tuple(map(str, range(len(counts)))),
-        data=SimpleNamespace(val=SimpleNamespace(target=target)),
+        data=SimpleNamespace(val=SimpleNamespace(target=target), test=SimpleNamespace(target=target)),
         recipe=SimpleNamespace(check_mentors="warn", task=SimpleNamespace(name="classification")),
     )
     return ClassificationRunner(context, None)  # type: ignore[arg-type]

@@ -30,10 +30,14 @@ def networks(*arms: Any, labelled: int, val: bool = True, outliers: float | None
     )
     held_out = SimpleNamespace(target=torch.zeros(3).long() if val else torch.full((3,), -1))
     context = SimpleNamespace(
-        recipe=recipe, data=SimpleNamespace(unlabelled=10 - labelled, val=held_out), student_part=_Part(target)
+        recipe=recipe,
+        data=SimpleNamespace(unlabelled=10 - labelled, val=held_out, test=held_out),
+        student_part=_Part(target),
     )
-    task = Classification(unlabelled=labelled < 10)
-    return SimpleNamespace(context=context, task_runner=SimpleNamespace(task=task))
+    runner = SimpleNamespace(
+        task=Classification(unlabelled=labelled < 10), by_vote=lambda part: bool((part.target < 0).all())
+    )
+    return SimpleNamespace(context=context, task_runner=runner)
 
 
 class _Part:

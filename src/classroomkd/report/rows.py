@@ -167,6 +167,8 @@ def _unlike(a: Summary, b: Summary) -> str | None:
         return "trained on other data"
     if other_part("val") or other_part("test"):
         return "scored on other data"
+    if differ(a.data.vote, b.data.vote):
+        return "scored against the vote of other mentors"
     if not (a.train and b.train):
         return None
     keys = [key for key in {**a.train, **b.train} if key not in BOOKKEEPING and a.train.get(key) != b.train.get(key)]

@@ -69,7 +69,8 @@ class Data(_Part):
     """The data a run used; counts are samples, ``student_train`` those whose labels the student saw.
 
     ``fingerprint`` stands for the content, ``parts`` (``train``, ``student``, ``val``, ``test``) for which samples
-    are in which part; runs written by earlier versions have neither.
+    are in which part; runs written by earlier versions have neither. ``labelled``: of ``student_train`` those that have
+    a label; ``vote`` stands for the mentors' vote, against which parts without labels were scored.
     """
 
     name: str = ""
@@ -81,6 +82,8 @@ class Data(_Part):
     notes: list[str] = []
     fingerprint: str = ""
     parts: Annotated[dict[str, str], BeforeValidator(_empty_if_none)] = {}
+    labelled: Count = None
+    vote: str = ""
 
 
 class StudentInfo(_Part):

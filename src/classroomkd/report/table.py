@@ -138,6 +138,8 @@ def notes(rows: Sequence[Row], mark: str = DAGGER) -> list[str]:
     ``mark`` is what stands beside the arms that are reconstructions.
     """
     lines = _students(rows)
+    spelled = {say.metric: say.spelled for row in rows if (say := words.vocabulary_of([row])).spelled}
+    lines += [f"{name}: {what}; no accuracy, since no label was there to tell." for name, what in spelled.items()]
     if any(row["test_last"]["n"] > 1 for row in rows):
         lines.append("± is the standard deviation over n seeds.")
     differences = [d for row in rows for d in row["vs"].values() if d]

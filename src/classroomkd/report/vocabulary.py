@@ -58,12 +58,14 @@ def vocabulary(task: str, metric: str = "", by_unit: str = "", measure: Metric |
     Of a task that is not installed here, those of classification. ``measure``: the metric's unit and direction, where
     they are known otherwise than from the task.
     """
-    known = CLASSES
+    known, spelled = CLASSES, ""
     with suppress(UserError):
-        known = tasks.describe(task).vocabulary
+        description = tasks.describe(task)
+        known, spelled = description.vocabulary, description.spelled.get(metric, "")
     if metric in ("", "accuracy"):
         return known
-    return replace(known, metric=metric, by_unit=by_unit or metric, measure=measure or measure_of(task, metric))
+    measure = measure or measure_of(task, metric)
+    return replace(known, metric=metric, by_unit=by_unit or metric, measure=measure, spelled=spelled)
 
 
 def vocabulary_of(rows: Iterable[Mapping[str, Any]]) -> Vocabulary:
@@ -92,7 +94,7 @@ def figure_name(name: str, task: str = "") -> str:
     if unit != FRACTION:
         return f"{name} ({unit})"
     first, _, what = name.partition(":")
-    if not what:
+    if not what or " " in first:  # a mentor's name may hold a colon
         return name
     boxes = first.partition("_")[2]
     return f"{first}, {what} joints alone" if what in ("visible", "hidden") else f"{what}_{boxes}" if boxes else what

@@ -16,7 +16,7 @@ from classroomkd.errors import UserError
 from classroomkd.run.assistants import taught_classroom, teachers_of
 from classroomkd.run.bank_choice import BankPlan, plan_bank
 from classroomkd.run.folder import check_data
-from classroomkd.run.label_checks import check_labels, check_outliers, label_remarks
+from classroomkd.run.label_checks import check_judges, check_labels, check_outliers, check_part, label_remarks
 from classroomkd.run.mentor_data import mentor_part
 from classroomkd.run.students import untrained_classroom
 from classroomkd.train.inputs import batch_sizes, uneven
@@ -85,6 +85,7 @@ def check(
     attempt(partial(check_parts, networks.blank_student(), recipe.train, context.blank, "train"))
     attempt(partial(_check_batches, networks, None))
     attempt(partial(check_outliers, networks))
+    attempt(partial(check_judges, networks))
     for index, spec in enumerate(recipe.mentors):
         attempt(partial(mentor, index, spec))
         if not networks.has_weights(spec):
@@ -180,6 +181,7 @@ def _check_assistant(networks: Networks, index: int) -> None:
     _check_optimizer(method, train, f"mentors.{index}.taught_by", f"mentors.{index}.train")
     try:
         part, _ = mentor_part(context, index)
+        check_part(networks, spec.taught_by.parts, method, part)
         taught_classroom(networks, index, module, teachers, part, [0.0] * len(teachers))
     except UserError as error:
         raise UserError(f"mentors.{index}.taught_by: {error}") from error

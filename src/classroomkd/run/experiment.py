@@ -16,8 +16,9 @@ from classroomkd import data, methods, tasks
 from classroomkd._stored import MAPPING, finite, read_json
 from classroomkd._sums import write_listed
 from classroomkd.errors import Diverged, RunStopped, UserError
-from classroomkd.run import assistants
+from classroomkd.run import assistants, judging
 from classroomkd.run.diverged import Anew, remedy
+from classroomkd.run.mentor_record import MentorRecord
 from classroomkd.run.summary import environment, summarise
 from classroomkd.run.workers import Done, Job, cores, in_process, side_by_side
 from classroomkd.train.loop import Notify
@@ -77,6 +78,7 @@ class Experiment:
     _diverged: list[Job] = field(default_factory=list)
     _not_finite: Found = field(default_factory=dict)
     _mentors: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _vote: str | None = None
     _warned: set[str] = field(default_factory=set)
 
     def fill(self, answers: int) -> None:
@@ -99,6 +101,7 @@ class Experiment:
             write_listed(self.out / "environment.json", json.dumps(environment(context, self.command), indent=1))
         arms = recipe.arms()
         needed = any(methods.method_class(e.name).needs.mentors > 0 for arm in arms for e in arm.entries)
+        needed = needed or bool(judging.by_vote(self.networks))  # by whom the students are scored
         mentor_jobs = [Job("mentor", m.name, i) for i, m in enumerate(recipe.mentors) if needed]
         student_jobs = [
             Job("student", f"{arm.label} · seed {seed}", i, seed, out=str(self.out), resume=self.resume)
@@ -155,6 +158,14 @@ class Experiment:
                 raise Diverged(f"{self._failures[0]}\n{self._remedy()}")
             if self._failures:
                 raise RunStopped(self._failures[0])
+            self._score_by_vote()
+
+    def _score_by_vote(self) -> None:
+        """Give the mentors that are ready their scores on parts without labels, which need all of their answers."""
+        places = sorted(self._mentors)
+        ready = [MentorRecord(**self._mentors[i]) for i in places]
+        scored, self._vote = judging.with_agreement(self.networks, ready)
+        self._mentors = {i: record.plain() for i, record in zip(places, scored, strict=True)}
 
     def _in_process(self, jobs: list[Job], notify: Notify, done: Done) -> None:
         in_process(self.networks, self.bank_plan, jobs, notify, done)
@@ -239,6 +250,9 @@ class Experiment:
         if mode == "off":
             return
         runner = self.networks.task_runner
+        if self._vote is not None and runner.by_vote(self.networks.context.data.val):
+            self._check_agreement(mentors)
+            return
         (limit, words), measure = runner.chance(), runner.measure
         for m in mentors:
             if math.isnan(m["val_accuracy"]) or measure.rank(m["val_accuracy"]) > measure.rank(limit):
@@ -252,6 +266,13 @@ class Experiment:
                 raise UserError(text + " (check_mentors: warn goes on all the same)")
             self.warn(text)
 
+    def _check_agreement(self, mentors: tuple[dict[str, Any], ...]) -> None:
+        """A mentor that says other things than all together may be the one that is right, so this never stops a run."""
+        runner = self.networks.task_runner
+        for m, words in judging.near_chance(self.networks, [MentorRecord(**m) for m in mentors]):
+            scored = f"{runner.measure.text(m.val_accuracy)} of the validation {runner.samples}"
+            self.warn(f"mentor '{m.name}' agrees with the mentors' vote on {scored}, {words}: {runner.suspects}")
+
     def _write(self, started: float) -> dict[str, Any]:
         """Write ``summary.json`` as far as the run has come."""
         mentors = [self._mentors[i] for i in sorted(self._mentors)]
@@ -264,6 +285,7 @@ class Experiment:
             failures=self._failures,
             command=self.command,
             seconds=time.perf_counter() - started,
+            vote=self._vote,
             not_finite=self._not_finite,
         )
         if self.networks.context.runtime.is_zero:

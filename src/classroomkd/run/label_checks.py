@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from classroomkd import methods, tasks
 from classroomkd.classroom.outliers import Outliers
 from classroomkd.errors import UserError
+from classroomkd.run.judging import by_vote
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from classroomkd.classroom import Method
+    from classroomkd.data import Part
     from classroomkd.recipe import Arm
     from classroomkd.run.networks import Networks
 
-__all__ = ["check_labels", "check_outliers", "label_remarks"]
+Parts = Sequence[tuple[str, Mapping[str, Any]]]
+
+__all__ = ["check_judges", "check_labels", "check_outliers", "check_part", "label_remarks"]
 
 
 def check_outliers(networks: Networks) -> None:
@@ -30,22 +34,38 @@ def check_outliers(networks: Networks) -> None:
         Outliers(networks.task_runner.task, train.outliers, train.outlier_weight)
 
 
-def check_labels(networks: Networks, arm: Arm, method: Method) -> None:
-    """Whether an arm has the labels that it needs.
+def check_judges(networks: Networks) -> None:
+    """Whether there is something to score on.
 
     Raises:
-        UserError: no training picture has a label and the arm learns from labels; the validation part has none and
-            the arm calibrates mentors by it.
+        UserError: a part without labels, and no mentor whose vote could stand for them.
     """
-    if not _some_lack(networks):
-        return
+    if (parts := by_vote(networks)) and not networks.context.recipe.mentors:
+        raise UserError(
+            f"data: no image of the {' and the '.join(parts)} part has a label, and there is no mentor whose vote "
+            "could stand for one; give data.test, and data.val, a source with labels"
+        )
+
+
+def check_labels(networks: Networks, arm: Arm, method: Method) -> None:
+    """Whether an arm has the labels that it needs; see :func:`check_part`."""
+    check_part(networks, arm.parts, method, networks.context.student_part)
+
+
+def check_part(networks: Networks, parts: Parts, method: Method, part: Part) -> None:
+    """Whether a method of these ``parts`` has the labels that it needs to teach on ``part``.
+
+    Raises:
+        UserError: no training picture has a label and the method learns from labels; the validation part has none and
+            it calibrates mentors by it.
+    """
     context = networks.context
-    if method.needs.calibration and not _labelled(networks, context.data.val.target):
+    if method.needs.calibration and networks.task_runner.by_vote(context.data.val):
         raise UserError(
             "its credibility is judged by labels of the validation part, which has none; set credibility: train, or "
             "give data.val a source with labels"
         )
-    if _labelled(networks, context.student_part.target):
+    if not _some_lack(networks) or _labelled(networks, part.target):
         return
     if method.needs.mentors == 0:
         raise UserError(
@@ -53,7 +73,7 @@ def check_labels(networks: Networks, arm: Arm, method: Method) -> None:
             "this arm out, or give some of them labels (data.labels)"
         )
     if method.needs.truth:
-        name, remedy = _of_truth(networks, arm)
+        name, remedy = _of_truth(networks, parts)
         others = ", ".join(_without_labels(context.recipe.task.name))
         raise UserError(
             f"'{name}' needs labels by its rule, and no training picture has one{remedy}; these do without: {others}"
@@ -61,8 +81,9 @@ def check_labels(networks: Networks, arm: Arm, method: Method) -> None:
 
 
 def label_remarks(networks: Networks) -> Iterator[str]:
-    """What a user should know of arms that use some of the pictures only, a sentence each."""
+    """What a user should know of scores without labels, and of arms that use some pictures only, a sentence each."""
     context = networks.context
+    yield from _of_scores(by_vote(networks))
     outliers, lack = context.recipe.train.outliers is not None, _some_lack(networks)
     if outliers and not lack:
         yield "train.outliers has no effect: every training picture has a label"
@@ -75,11 +96,22 @@ def label_remarks(networks: Networks) -> Iterator[str]:
     for arm in context.recipe.arms():
         method = methods.compose(arm.parts, context.recipe.task.name)
         if method.needs.truth and labelled:
-            name, remedy = _of_truth(networks, arm)
+            name, remedy = _of_truth(networks, arm.parts)
             what = methods.method_class(name).without_labels
             yield f"arm '{arm.label}': {name} {what}; {labelled} of {total} pictures have a label{remedy}"
         if outliers and not method.weighs_samples:
             yield f"arm '{arm.label}': train.outliers does not act on its mentors' terms"
+
+
+def _of_scores(parts: Sequence[str]) -> Iterator[str]:
+    """What scores say where parts have no labels."""
+    if "validation" in parts:
+        yield "the validation part has no label: of each student the last epoch is taken; data.val: SOURCE gives labels"
+    if "test" in parts:
+        yield (
+            "the test part has no label: students and mentors are scored by their agreement with the mentors' vote, "
+            "which is no accuracy; data.test: SOURCE gives labels"
+        )
 
 
 def _some_lack(networks: Networks) -> bool:
@@ -91,10 +123,10 @@ def _labelled(networks: Networks, target: Tensor) -> int:
     return int(networks.task_runner.task.mask(target).flatten(1).any(1).sum())
 
 
-def _of_truth(networks: Networks, arm: Arm) -> tuple[str, str]:
-    """The arm's first method that needs labels, and what else it could do, as the rest of a sentence."""
+def _of_truth(networks: Networks, parts: Parts) -> tuple[str, str]:
+    """The first method that needs labels, and what else it could do, as the rest of a sentence."""
     task = networks.context.recipe.task.name
-    built = {name: methods.create(name, task=task, **options) for name, options in arm.parts}
+    built = {name: methods.create(name, task=task, **options) for name, options in parts}
     name = next(name for name, method in built.items() if method.needs.truth)
     choices = "unlabelled" in methods.options_model(name).model_fields
     return name, " (unlabelled: agreement takes what the mentors agree on for the label)" if choices else ""

@@ -77,7 +77,7 @@ def look_at(networks: Networks, spec: MentorSpec, seconds: float) -> dict[str, A
     if 3 * MORE * each < seconds:
         each = min(_seconds(networks, mentor, MORE) for _ in range(3))
     found["seconds_a_sample"] = each
-    if ready:
+    if ready and not networks.task_runner.by_vote(context.data.val):
         part = _some(networks, max(int(seconds / max(each, 1e-9)), FEW))
         runner, answers = networks.task_runner, _ask(networks, mentor, part)
         try:

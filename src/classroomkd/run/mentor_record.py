@@ -45,6 +45,7 @@ class MentorRecord:
     forwards: int  # samples it answered to fill them ahead; 0 when they were there
     answer_seconds: float  # what filling them took, whoever did it
     fingerprint: str = ""  # of its tensors and its code
+    test_logits: str = ""  # path of its logits on the test part, likewise
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""

@@ -32,7 +32,7 @@ def with_scores(networks: Networks, spec: MentorSpec, module: nn.Module, notify:
     more than a small share of the time.
     """
     context = networks.context
-    if not context.runtime.is_zero or not len(context.data.val):
+    if not context.runtime.is_zero or not len(context.data.val) or networks.task_runner.by_vote(context.data.val):
         return notify
     part = data.subset(context.data.val, min(MOST, len(context.data.val)), seed=context.recipe.data.split_seed)
     began, spent = time.perf_counter(), 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,12 +25,12 @@ from classroomkd.run.mentor_training import train_mentor
 from classroomkd.run.networks import Networks
 from classroomkd.train import scoring as ev
 from classroomkd.train.loop import Notify
+from classroomkd.train.scoring import Score
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.run.bank_choice import BankPlan
     from classroomkd.run.context import RunContext
-    from classroomkd.train.scoring import Score
 
 __all__ = ["prepare_mentor"]
 
@@ -70,10 +71,12 @@ def prepare_mentor(
         logits = _logits(context, mentor, part, folder / file, notify)
         if part is context.data.val and (sentence := runner.task.doubt(logits)) is not None:
             notify({"event": "note", "text": f"mentor '{spec.name}' {sentence}"})
+        if runner.by_vote(part):  # scored when all mentors have answered
+            return Score(math.nan, math.nan, [], len(part))
         return runner.score(logits, part.target.to(logits.device), part.ids)
 
-    val = score(context.data.val, f"{key}-val.npy")
-    test = score(context.data.test, f"{key}-{context.data.test.digest()}.npy")
+    val_file, test_file = f"{key}-val.npy", f"{key}-{context.data.test.digest()}.npy"
+    val, test = score(context.data.val, val_file), score(context.data.test, test_file)
     about = {
         "mentor": spec.name,
         "model": spec.model,
@@ -101,7 +104,8 @@ def prepare_mentor(
         samples=samples,
         note=note,
         seconds=round(time.perf_counter() - started, 2),
-        val_logits=str(folder / f"{key}-val.npy"),
+        val_logits=str(folder / val_file),
+        test_logits=str(folder / test_file),
         answers=answers,
         forwards=forwards,
         answer_seconds=answer_seconds,

@@ -19,6 +19,7 @@ from classroomkd.classroom import Classroom, Mentor, Method
 from classroomkd.errors import Diverged
 from classroomkd.run import diverged
 from classroomkd.run.finished import BEST, EMA, ENTRY, LAST, TEACHING, read_back
+from classroomkd.run.judging import Judging
 from classroomkd.run.mentor_cache import open_bank
 from classroomkd.run.mentor_record import MentorRecord, calibration_of, load_mentor, ready_mentor
 from classroomkd.run.networks import Networks
@@ -152,13 +153,14 @@ def teach_student(
     if resume and (before := diverged.recall(folder)) is not None:
         raise before
     classroom = build_classroom(networks, bank_plan, arm, seed, mentors)
+    judging = Judging.of(networks, mentors)
     for text in networks.remarks("student"):
         notify({"event": "note", "text": text})
     training = Training(
         context.runtime,
         classroom,
         context.student_part,
-        context.data.val,
+        judging.val,
         bank_plan.views,
         context.inputs,
         context.recipe.train,
@@ -168,6 +170,7 @@ def teach_student(
         notify=notify,
         evaluate_fn=networks.task_runner.evaluate,
         higher_is_better=networks.task_runner.measure.higher_is_better,
+        chooses=judging.chooses,
         extra_sizes=context.extra_sizes(classroom),
         on_bad_mentor=context.recipe.on_bad_mentor,
         label=f"arm '{arm.label}'" if seed == context.recipe.seeds[0] else "",
@@ -179,11 +182,17 @@ def teach_student(
             diverged.remember(folder, error)
         context.runtime.barrier()
         raise
-    return _finish(networks, arm, seed, classroom, result, folder)
+    return _finish(networks, arm, seed, classroom, result, folder, judging)
 
 
 def _finish(
-    networks: Networks, arm: Arm, seed: int, classroom: Classroom, result: Result, folder: Path
+    networks: Networks,
+    arm: Arm,
+    seed: int,
+    classroom: Classroom,
+    result: Result,
+    folder: Path,
+    judging: Judging,
 ) -> dict[str, Any]:
     """Test the last, best and averaged student and write them."""
     context, runner = networks.context, networks.task_runner
@@ -207,7 +216,7 @@ def _finish(
         """Test the student with these weights, and write them."""
         student.load_state_dict(weights)
         with context.runtime.autocast():
-            score = runner.evaluate(student, context.data.test, context.inputs, size)
+            score = judging.test_score(student, context.inputs, size)
         if zero:
             models.save_checkpoint(weights, folder / file, about | {"which": which}, listed=True)
         return score

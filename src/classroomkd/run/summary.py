@@ -54,10 +54,12 @@ def summarise(
     command: str,
     seconds: float,
     not_finite: Found,
+    vote: str | None = None,
 ) -> dict[str, Any]:
     """The content of ``summary.json``, schema 1; scores are in ``metric_unit``, of most tasks fractions in 0..1.
 
-    ``not_finite``: mentors' answers that are not finite, by the jobs' events, for mentors of whom no entry tells.
+    ``not_finite``: mentors' answers that are not finite, by the jobs' events, for mentors of whom no entry tells;
+    ``vote``: a digest of what parts without labels are scored against.
     """
     context = networks.context
     broken = {**not_finite, **added(*(e.get("not_finite", {}) for e in entries))}
@@ -79,10 +81,12 @@ def summarise(
             "classes": list(context.classes),
             "train": len(context.data.train),
             "student_train": len(context.student_part),
+            "labelled": int(context.student_part.labelled.sum()),
             "val": len(context.data.val),
             "test": len(context.data.test),
             "notes": [*context.data.notes, *_what_mentors_saw(context, mentors)],
             **data_identity(context),
+            **({"vote": vote} if vote is not None else {}),
         },
         "train": recipe.train.model_dump(mode="json"),
         "student": student,
@@ -100,7 +104,7 @@ def summarise(
         ],
         "entries": sorted(entries, key=lambda e: (order.get(e["method"], len(order)), e["seed"])),
         "mentors": [
-            {k: v for k, v in m.items() if k not in ("val_logits", "answers", "fingerprint")}
+            {k: v for k, v in m.items() if k not in ("val_logits", "test_logits", "answers", "fingerprint")}
             | {"score": m["accuracy"], "val_score": m["val_accuracy"]}
             | {"not_finite": broken.get(m["name"], {"answers": 0, "ids": []})}
             for m in mentors

@@ -19,7 +19,7 @@ from classroomkd.tasks.metric import Metric
 from classroomkd.train.scoring import Score, answers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from classroomkd.data import ImageSet, Part
     from classroomkd.recipe import Recipe, TrainSpec
@@ -141,6 +141,24 @@ class TaskRunner(ABC):
     @abstractmethod
     def chance(self) -> tuple[float, str]:
         """The score at or below which a mentor has learned nothing, and words for it; below the best score there is."""
+
+    def by_vote(self, part: Part) -> bool:
+        """Whether a part has no truth, and what the mentors agree on stands for one; never where there is no vote."""
+        return False
+
+    def voted(self, answers_MN: Tensor) -> Tensor:
+        """Targets (N,) that the mentors agree on by their answers (M, N, …); -1 where nobody's is finite."""
+        raise NotImplementedError
+
+    def agreement(
+        self, answers: Tensor, target: Tensor, answers_MN: Tensor, names: Sequence[str]
+    ) -> Mapping[str, float]:
+        """Figures of a student's answers (N, …) on a part without a truth, by name: against mentors and their vote."""
+        raise NotImplementedError
+
+    def chance_of(self, target: Tensor) -> tuple[float, str]:
+        """As :meth:`chance`, for targets (N,) that were voted."""
+        raise NotImplementedError
 
     def check_top(self, top: int | None) -> None:
         """Refuse ``bank: …,top=K`` for answers that are not one distribution over classes.

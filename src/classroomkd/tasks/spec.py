@@ -29,6 +29,7 @@ class TaskDescription:
         resizes: whether its inputs are whole pictures, which ``data.resize`` brings to one size.
         views: names of the augmentations that the task allows.
         offers: what methods may ask for beside credibility and divergence, see ``MethodEntry.asks``.
+        spelled: metrics by name, in as many words as a reader needs who meets them first.
         vocabulary: what its scores, units and samples are called.
         counted: what ``classroomkd inspect`` counts in an answer: it has an option of that name.
         usual_count: how many of them where nobody says it.
@@ -45,6 +46,7 @@ class TaskDescription:
     resizes: ClassVar[bool] = True
     views: ClassVar[tuple[str, ...]] = ("none",)
     offers: ClassVar[frozenset[str]] = frozenset()
+    spelled: ClassVar[Mapping[str, str]] = {}
     vocabulary: ClassVar[Vocabulary] = Vocabulary()
     counted: ClassVar[str] = "classes"
     usual_count: ClassVar[int] = 100

@@ -17,6 +17,7 @@ class Vocabulary:
 
     Attributes:
         metric: the score that counts, within a sentence.
+        spelled: the same in as many words as a reader needs, where the metric's name is short for it.
         on_val: the same of the validation part, where it has another name.
         by_unit: the score of one class or joint.
         measure: unit and direction of the scores.
@@ -30,6 +31,7 @@ class Vocabulary:
 
     metric: str = "accuracy"
     on_val: str = ""
+    spelled: str = ""
     by_unit: str = "accuracy"
     measure: Metric = ACCURACY
     unit: str = "class"
@@ -80,7 +82,8 @@ class Vocabulary:
     @property
     def title(self) -> str:
         """The metric at the start of a sentence; one that has a capital (``mAP``) keeps its letters."""
-        return self.metric if self.metric != self.metric.lower() else self.metric.capitalize()
+        name = self.spelled or self.metric
+        return name if name != name.lower() else name.capitalize()
 
     def marks(self, task: str) -> dict[str, str | bool]:
         """What a row of a table says of its task; nothing where its scores are accuracies."""

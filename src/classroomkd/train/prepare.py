@@ -66,6 +66,7 @@ class Prepared:
         size: (H, W) at which the network that is trained wants them; None: the data's.
         asked: the signal that asks to stop, or None; looked at after each update.
         higher_is_better: whether a higher score is a better one.
+        chooses: whether scores on the validation part say which epoch is the best.
     """
 
     runtime: Runtime
@@ -88,6 +89,7 @@ class Prepared:
     size: tuple[int, int] | None = None
     asked: Callable[[], int | None] = stopping.asked
     higher_is_better: bool = True
+    chooses: bool = True
     progress: Progress = field(init=False)
 
     def build(self, resume: bool) -> None:
@@ -107,7 +109,7 @@ class Prepared:
             size=self.size,
             device=runtime.device,
         )
-        self.progress = Progress(spec.epochs, len(batches), self.higher_is_better)
+        self.progress = Progress(spec.epochs, len(batches), self.higher_is_better, self.chooses)
         note = left_out(batches.dropped, len(self.part), spec)
         if runtime.is_zero and note is not None:
             self.notify({"event": "note", "text": note})

@@ -21,6 +21,7 @@ class Progress:
         epochs: how many the training has; None = nobody said.
         batches: of an epoch; None = nobody said.
         higher_is_better: whether a higher score is a better one.
+        chooses: whether scores say which epoch is the best.
         epoch: whole epochs that are over.
         batch: batches of the next one that are over.
         step: steps that are over.
@@ -33,6 +34,7 @@ class Progress:
     epochs: int | None = None
     batches: int | None = None
     higher_is_better: bool = True
+    chooses: bool = True
     epoch: int = 0
     batch: int = 0
     step: int = 0
@@ -58,6 +60,8 @@ class Progress:
     def score(self, score: Score, epoch: int, weights: dict[str, torch.Tensor]) -> None:
         """Take in a score after so many epochs, and the weights where none was better."""
         self.history.append(score)
+        if not self.chooses:
+            return
         value, (best, since) = score.value, self.best
         better = value > best if self.higher_is_better else value < best
         if better or (since < 0 and not math.isnan(value)):

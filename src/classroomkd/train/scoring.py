@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from classroomkd.data import Part
     from classroomkd.data.views.base import Views
 
-__all__ = ["Score", "answers", "calibration_of", "each_answer", "evaluate"]
+__all__ = ["Score", "answers", "calibration_error", "calibration_of", "each_answer", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,19 @@ def calibration_of(logits_MNC: Tensor, target: Tensor) -> Calibration:
     count = torch.bincount(target, minlength=classes)
     ceiling = torch.where(count > 0, sums / count.clamp_min(1), p.mean(1, keepdim=True))
     return Calibration(((low + high) / 2).exp2().float(), ceiling.float().clamp_min(1e-6))
+
+
+def calibration_error(logits: Tensor, target: Tensor, bins: int = 15) -> float:
+    """Expected calibration error of logits ``(N, C)``: how far confidence is from being right, in 0..1.
+
+    Samples are put into ``bins`` of equal width by the probability of the class that is answered; the mean over samples
+    of |share that is right - mean probability| of their bin.
+    """
+    sure, said = logits.double().cpu().softmax(-1).max(-1)
+    right = (said == target.cpu()).double()
+    place = (sure * bins).ceil().long().clamp(1, bins) - 1
+    apart = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, right - sure)
+    return float(apart.abs().sum() / max(len(target), 1))
 
 
 def as_json(value: Score) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from classroomkd import bank, models
 from classroomkd.classroom import Calibration, Mentor, Task
+from classroomkd.data.targets import UNLABELLED
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.about import classes
 from classroomkd.models.building import start_pretrained
@@ -19,14 +20,15 @@ from classroomkd.models.heads import reorder_head
 from classroomkd.models.published import published
 from classroomkd.taps.trace import at_rest
 from classroomkd.tasks.classification.naming import named_by_mentors
+from classroomkd.tasks.classification.spec import AGREEMENT
 from classroomkd.tasks.classification.task import Classification
 from classroomkd.tasks.runner import TaskRunner
-from classroomkd.train.scoring import Score, calibration_of, score
+from classroomkd.train.scoring import Score, calibration_error, calibration_of, score
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from classroomkd.data import ImageSet
+    from classroomkd.data import ImageSet, Part
     from classroomkd.recipe import Recipe, TrainSpec
     from classroomkd.recipe.schema import MentorSpec, StudentSpec
 
@@ -36,7 +38,6 @@ __all__ = ["ClassificationRunner"]
 class ClassificationRunner(TaskRunner):
     """Single-label classification."""
 
-    metric = "accuracy"
     suspects = (
         "wrong weights, another order of classes or some of them only (classes: [...] names its own, in its order), or "
         "another normalisation or size (mean, std, size)?"
@@ -53,6 +54,16 @@ class ClassificationRunner(TaskRunner):
     def classes(self) -> tuple[str, ...]:
         """Class names."""
         return self.context.classes
+
+    @property
+    def metric(self) -> str:
+        """Accuracy; of a test part without labels agreement with the mentors' vote."""
+        return AGREEMENT if self.by_vote(self.context.data.test) else "accuracy"
+
+    @property
+    def val_metric(self) -> str:
+        """The same of the validation part."""
+        return AGREEMENT if self.by_vote(self.context.data.val) else "accuracy"
 
     @property
     def answer_shape(self) -> tuple[int, ...]:
@@ -210,13 +221,36 @@ class ClassificationRunner(TaskRunner):
         """See the base."""
         return calibration_of(answers_MN, target)
 
+    def by_vote(self, part: Part) -> bool:
+        """See the base."""
+        return len(part.target) > 0 and bool((part.target == UNLABELLED).all())
+
+    def voted(self, answers_MN: Tensor) -> Tensor:
+        """See the base: the class of the largest mean probability at temperature 1."""
+        nothing = torch.full(answers_MN.shape[1:2], UNLABELLED, device=answers_MN.device)
+        return Classification(unlabelled=True).agreed(answers_MN, nothing)
+
+    def agreement(
+        self, answers: Tensor, target: Tensor, answers_MN: Tensor, names: Sequence[str]
+    ) -> Mapping[str, float]:
+        """See the base: how often the student's class is that of each mentor, and its calibration against the vote."""
+        mine, theirs = answers.argmax(-1).cpu(), answers_MN.argmax(-1).cpu()
+        figures = {
+            f"agreement with {name}": float((mine == its).double().mean())
+            for name, its in zip(names, theirs, strict=True)
+        }
+        return {**figures, "calibration error": calibration_error(answers, target)}
+
     def chance(self) -> tuple[float, str]:
+        """See the base; :meth:`chance_of` the validation part's labels."""
+        return self.chance_of(self.context.data.val.target)
+
+    def chance_of(self, target: Tensor) -> tuple[float, str]:
         """See the base: three standard errors above always answering the largest class.
 
         Where the part is so small that this is more than all of it, the share of that class itself; nobody is below it
         where there is one class only.
         """
-        target = self.context.data.val.target
         n = max(len(target), 1)
         share = int(torch.bincount(target, minlength=1).max()) / n
         limit = share + 3 * (share * (1 - share) / n) ** 0.5

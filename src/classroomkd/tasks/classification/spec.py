@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from classroomkd.data.spec import DataSettings
     from classroomkd.tasks.start import Start
 
-__all__ = ["ClassificationOptions", "ClassificationSpec"]
+__all__ = ["AGREEMENT", "ClassificationOptions", "ClassificationSpec"]
+
+AGREEMENT = "agreement"  # what is measured where a part has no label
 
 
 class ClassificationOptions(Section):
@@ -33,6 +35,7 @@ class ClassificationSpec(TaskDescription):
     samples = "images with a class"
     views = IMAGE_VIEWS
     offers = frozenset({"distributions", "votes"})
+    spelled: ClassVar[Mapping[str, str]] = {AGREEMENT: "agreement with the mentors' vote"}
     demos: ClassVar[Mapping[str, Path]] = {
         "puppets": Path(__file__).with_name("demo-puppets.yaml"),
         "digits": Path(__file__).with_name("demo-digits.yaml"),

@@ -1,0 +1,172 @@
+"""A folder of pictures, none labelled: mentors teach, and what came of it is judged by their vote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from unlabelled import Channels, photos, small
+
+import classroomkd as ck
+from classroomkd.cli.app import main
+from classroomkd.errors import UserError
+
+SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 0.05, "device": "cpu"}
+
+
+def mentors() -> dict[str, Any]:
+    return {"sure": Channels(6.0), "unsure": Channels(0.7)}
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> ck.Run:
+    """A run on pictures alone."""
+    root = tmp_path_factory.mktemp("unlabelled")
+    source = f"images:{photos(root / 'photos')}"
+    return ck.distill(small(), mentors(), source, out=root / "run", seeds=(0, 1), cache=str(root / "cache"), **SHORT)
+
+
+def test_one_call_on_a_folder_of_pictures(taught: ck.Run) -> None:
+    summary = taught.summary
+    assert summary["metric"] == summary["val_metric"] == "agreement"
+    assert summary["data"]["classes"] == ["0", "1", "2"]
+    assert summary["data"]["labelled"] == 0
+    assert summary["data"]["vote"]
+    assert [(m["name"], m["accuracy"], m["val_accuracy"]) for m in summary["mentors"]] == [
+        ("sure", 1.0, 1.0), ("unsure", 1.0, 1.0),
+    ]  # fmt: skip
+    for entry in summary["entries"]:
+        assert entry["val_best"] is None
+        assert entry["test_best"] == entry["test_last"]
+        assert set(entry["test_metrics"]) == {"agreement with sure", "agreement with unsure", "calibration error"}
+        assert entry["test_metrics"]["agreement with sure"] == entry["test_last"]
+        assert 0 <= entry["test_metrics"]["calibration error"] <= 1
+    folder = taught.folder / "classroomkd" / "seed0"
+    assert (folder / "student.safetensors").exists()
+    assert not (folder / "student-best.safetensors").exists()
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len([line for line in lines if line["kind"] == "val"]) == SHORT["epochs"]
+
+
+def test_the_student_is_scored_by_the_vote(taught: ck.Run) -> None:
+    images = ck.data.load(f"images:{taught.folder.parent / 'photos'}")
+    pixels, _, _ = images.test.batch(torch.arange(len(images.test)))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (images.mean, images.std))
+    inputs = (pixels / 255 - mean) / std
+    with torch.no_grad():
+        vote = torch.stack([m(inputs).softmax(-1) for m in mentors().values()]).mean(0).argmax(-1)
+        mine = taught.student("classroomkd", 1)(inputs).argmax(-1)
+    entry = next(e for e in taught.summary["entries"] if e["seed"] == 1)
+    assert entry["test_last"] == pytest.approx(float((mine == vote).double().mean()))
+
+
+def test_the_words_say_what_was_measured(taught: ck.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    page = taught.report().read_text()
+    assert "Agreement with the mentors' vote on 12 test" in page.replace("&#x27;", "'")
+    assert main(["compare", str(taught.folder)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "agreement: agreement with the mentors' vote; no accuracy" in said
+    assert "calibration error" in said
+    assert "accuracy %" not in said
+    assert "agreement" in str(taught)
+    assert f"classroomkd predict {taught.folder}" in str(taught)
+
+
+def test_labels_for_the_test_part_alone_make_it_accuracy(tmp_path: Path) -> None:
+    for k in range(3):
+        photos(tmp_path / "known" / f"class{k}", 9)  # of any colours
+    source = {"train": f"images:{photos(tmp_path / 'photos')}", "test": f"imagefolder:{tmp_path / 'known'}"}
+    run = ck.distill(small(), mentors(), source, "average", out=tmp_path / "run", cache=str(tmp_path / "c"), **SHORT)
+    assert (run.summary["metric"], run.summary["val_metric"]) == ("accuracy", "agreement")
+    (entry,) = run.summary["entries"]
+    assert "test_metrics" not in entry
+    assert entry["val_best"] is None
+    assert run.summary["mentors"][0]["val_accuracy"] == 1.0
+    assert run.summary["mentors"][0]["accuracy"] == pytest.approx(1 / 3)
+
+
+def test_labels_for_validation_alone_choose_the_epoch(tmp_path: Path) -> None:
+    for k in range(3):
+        photos(tmp_path / "known" / f"class{k}", 9)
+    source = {"train": f"images:{photos(tmp_path / 'photos')}", "val": f"imagefolder:{tmp_path / 'known'}"}
+    run = ck.distill(
+        small(),
+        mentors(),
+        source,
+        "average",
+        out=tmp_path / "run",
+        cache=str(tmp_path / "c"),
+        check_mentors="off",
+        **SHORT,
+    )
+    assert (run.summary["metric"], run.summary["val_metric"]) == ("agreement", "accuracy")
+    (entry,) = run.summary["entries"]
+    assert entry["val_best"] is not None
+    assert (run.folder / "average" / "seed0" / "student-best.safetensors").exists()
+
+
+def test_a_mentor_that_says_other_things_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = f"images:{photos(tmp_path / 'photos')}"
+    wrong = {**mentors(), "turned": Channels(0.3, (1, 2, 0))}
+    run = ck.distill(
+        small(),
+        wrong,
+        source,
+        "average",
+        out=tmp_path / "run",
+        cache=str(tmp_path / "c"),
+        check_mentors="error",
+        **SHORT,
+    )
+    assert "mentor 'turned' agrees with the mentors' vote on 0.0% of the validation images" in caplog.text
+    assert [m["accuracy"] for m in run.summary["mentors"]] == [1.0, 1.0, 0.0]
+
+
+def test_without_anybody_to_judge_by_it_is_refused(tmp_path: Path) -> None:
+    for k in range(3):
+        photos(tmp_path / "known" / f"class{k}", 9)
+    source = {"train": f"imagefolder:{tmp_path / 'known'}", "test": f"images:{photos(tmp_path / 'photos')}"}
+    with pytest.raises(UserError, match="no image of the test part has a label, and there is no mentor"):
+        ck.distill(small(), {}, source, "none", out=tmp_path / "run", **SHORT)
+    run = ck.distill(small(), mentors(), source, "none", out=tmp_path / "run", cache=str(tmp_path / "c"), **SHORT)
+    assert run.summary["metric"] == "agreement"
+    assert run.summary["mentors"][0]["accuracy"] == 1.0
+
+
+def test_the_verbs_on_pictures_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = []
+    for k in range(2):
+        network = ck.models.create("convnet8", 3)
+        files.append(tmp_path / f"m{k}.safetensors")
+        ck.models.save_checkpoint(network, files[-1], {"classes": json.dumps(["red", "green", "blue"])})
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        json.dumps(
+            {
+                "data": f"images:{photos(tmp_path / 'photos')}",
+                "student": "convnet8",
+                "mentors": [{"name": f.stem, "model": "convnet8", "weights": str(f)} for f in files],
+                "method": "classroomkd",
+                "train": {"epochs": 2, "batch_size": 16},
+                "device": "cpu",
+                "threads": 1,
+            }
+        )
+    )
+    cache = f"cache={tmp_path / 'cache'}"
+    assert main(["run", str(recipe), "--dry-run", cache]) == 0
+    assert "agreement" in capsys.readouterr().out
+    assert main(["bench", str(recipe), cache, "--rounds", "2"]) == 0
+    out = tmp_path / "run"
+    assert main(["run", str(recipe), cache, "workers=1", "--out", str(out), "--quiet"]) == 0
+    first = json.loads((out / "summary.json").read_text())
+    assert main(["run", str(recipe), cache, "workers=1", "--out", str(out), "--quiet", "--resume"]) == 0
+    again = json.loads((out / "summary.json").read_text())
+    assert first["entries"] == again["entries"]
+    assert first["data"] == again["data"]
+    capsys.readouterr()
+    assert main(["evaluate", str(out)]) == 2
+    assert "has a label: there is nothing to score; `classroomkd predict` says" in capsys.readouterr().err

@@ -1,0 +1,38 @@
+"""What scores without labels are made of: no best epoch, calibration, and the words for them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from classroomkd.report.vocabulary import figure_name, vocabulary
+from classroomkd.train.progress import Progress
+from classroomkd.train.scoring import Score, calibration_error
+
+
+def test_calibration_error_is_the_distance_of_confidence_from_being_right() -> None:
+    p = torch.tensor([0.9, 0.9, 0.9, 0.9, 0.6, 0.6])
+    logits = torch.stack([p, 1 - p], -1).log()
+    target = torch.tensor([0, 0, 0, 1, 0, 1])  # 3 of 4 where it says 0.9, 1 of 2 where it says 0.6
+    assert calibration_error(logits, target) == pytest.approx((4 * 0.15 + 2 * 0.1) / 6)
+    assert calibration_error(logits[:0], target[:0]) == 0
+    sure = torch.tensor([[100.0, -100.0]])
+    assert calibration_error(sure, torch.tensor([0])) == pytest.approx(0)
+    assert calibration_error(sure, torch.tensor([1])) == pytest.approx(1)
+
+
+def test_without_labels_no_epoch_is_the_best() -> None:
+    progress = Progress(chooses=False)
+    for epoch, value in enumerate((0.2, 0.9, 0.5), 1):
+        progress.score(Score(value, 1.0, [], 10), epoch, {"w": torch.zeros(1)})
+    assert [score.value for score in progress.history] == [0.2, 0.9, 0.5]
+    assert progress.best[1] == -1
+    assert progress.best_weights is None
+
+
+def test_the_metric_has_its_words() -> None:
+    say = vocabulary("classification", "agreement")
+    assert (say.metric, say.title) == ("agreement", "Agreement with the mentors' vote")
+    assert say.heading == "agreement %"
+    assert figure_name("agreement with timm:resnet18.a1") == "agreement with timm:resnet18.a1"
+    assert figure_name("AP_gtbox:AP50") == "AP50_gtbox"
