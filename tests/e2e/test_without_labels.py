@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from unlabelled import Channels, photos, small
 
 import classroomkd as ck
 from classroomkd.cli.app import main
 from classroomkd.errors import UserError
+from classroomkd.functional import disagreement, vote, vote_entropy
+from classroomkd.run import to_label
 
 SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 0.05, "device": "cpu"}
 
 
 def mentors() -> dict[str, Any]:
     return {"sure": Channels(6.0), "unsure": Channels(0.7)}
+
+
+def listed(run: ck.Run) -> list[dict[str, str]]:
+    return list(csv.DictReader((run.folder / "to_label.csv").read_text().splitlines()))
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +179,62 @@ def test_the_verbs_on_pictures_alone(tmp_path: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert main(["evaluate", str(out)]) == 2
     assert "has a label: there is nothing to score; `classroomkd predict` says" in capsys.readouterr().err
+
+
+def test_pictures_to_label_next_are_listed(taught: ck.Run) -> None:
+    found = taught.summary["unlabelled"]
+    rows = listed(taught)
+    assert found["pictures"] == found["rows"] == len(rows) == taught.summary["data"]["student_train"]
+    assert list(rows[0]) == ["name", "class", "disagreement", "entropy", "vote", "says sure", "says unsure"]
+    apart = [float(row["disagreement"]) for row in rows]
+    assert apart == sorted(apart, reverse=True)
+    assert found["first"] == rows[:12]
+    pixels = torch.from_numpy(np.array(Image.open(taught.folder.parent / "photos" / rows[0]["name"])))
+    images = ck.data.load(f"images:{taught.folder.parent / 'photos'}")
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (images.mean, images.std))
+    logits = torch.stack([m(((pixels.permute(2, 0, 1) / 255 - mean) / std)[None]) for m in mentors().values()])
+    assert float(disagreement(logits)) == pytest.approx(apart[0], abs=1e-2)
+    assert rows[0]["vote"] == str(int(vote(logits).argmax()))
+    assert float(rows[0]["entropy"]) == pytest.approx(float(vote_entropy(vote(logits))), abs=1e-2)
+    assert found["unknown"] == sum(float(row["entropy"]) > 0.8 for row in rows)
+
+
+def test_the_list_becomes_labels(taught: ck.Run, tmp_path: Path) -> None:
+    rows = listed(taught)
+    for row in rows[:9]:
+        row["class"] = ("red", "green", "blue")[int(row["name"].partition(".")[0]) % 3]
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    labels = {"file": str(tmp_path / "labels.csv")}
+    images = ck.data.load({"source": f"images:{taught.folder.parent / 'photos'}", "labels": labels})
+    assert sum(int(part.labelled.sum()) for part in (images.train, images.val, images.test)) == 9
+
+
+def test_the_page_says_what_mentors_do_not_know(taught: ck.Run) -> None:
+    page = taught.report().read_text()
+    assert 'id="labels"' in page
+    found = taught.summary["unlabelled"]
+    assert f"{found['pictures']} pictures, none of them labelled" in page
+    assert found["first"][0]["name"] in page
+
+
+def test_a_list_that_would_take_too_long_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_label, "SHARE", 0.0)
+    monkeypatch.setattr(to_label, "LEAST", 0.0)
+    source = f"images:{photos(tmp_path / 'photos')}"
+    settings = {**SHORT, "eval_batch_size": 16, "outliers": 0.5}
+    arguments = {"out": tmp_path / "run", "cache": str(tmp_path / "c"), **settings}
+    run = ck.distill(small(), mentors(), source, "average", **arguments)
+    assert "to_label.csv was not written: asking the mentors about 43 pictures would take too long" in caplog.text
+    assert "unlabelled" not in run.summary
+    assert "nothing is known of them here" in run.report().read_text()
+    monkeypatch.setattr(to_label, "LEAST", 60.0)
+    run = ck.distill(small(), mentors(), source, "average", resume=True, **arguments)
+    assert (run.summary["unlabelled"]["bound"], run.summary["unlabelled"]["bound_is"]) == (0.5, "train.outliers")
+    (run.folder / "to_label.csv").write_text("damaged")
+    run = ck.distill(small(), mentors(), source, "average", resume=True, **arguments)
+    assert len(listed(run)) == 43

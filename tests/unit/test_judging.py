@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
+from classroomkd.functional import disagreement, vote
 from classroomkd.report.vocabulary import figure_name, vocabulary
 from classroomkd.train.progress import Progress
 from classroomkd.train.scoring import Score, calibration_error
@@ -36,3 +39,24 @@ def test_the_metric_has_its_words() -> None:
     assert say.heading == "agreement %"
     assert figure_name("agreement with timm:resnet18.a1") == "agreement with timm:resnet18.a1"
     assert figure_name("AP_gtbox:AP50") == "AP50_gtbox"
+
+
+def test_disagreement_is_the_mean_distance_of_the_mentors_to_their_vote() -> None:
+    logits = torch.randn(3, 5, 4, dtype=torch.float64) * 3
+    p, together = logits.softmax(-1), vote(logits)
+    expected = (p * (p.log() - together.log())).sum(-1).mean(0)
+    assert torch.allclose(disagreement(logits), expected)
+    assert float(disagreement(logits[:1].expand(3, 5, 4)).max()) == pytest.approx(0, abs=1e-12)
+    apart = torch.tensor([[[60.0, -60.0]], [[-60.0, 60.0]]])
+    assert float(disagreement(apart)) == pytest.approx(math.log(2))
+
+
+def test_mentors_that_are_not_finite_do_not_disagree() -> None:
+    logits = torch.randn(3, 2, 4)
+    logits[0, 0, 1] = math.nan
+    logits[:, 1] = math.inf
+    found = disagreement(logits)
+    assert float(found[0]) == pytest.approx(float(disagreement(logits[1:, :1])))
+    assert bool(found[1].isnan())
+    without = torch.tensor([[[0.3, 0.1, -math.inf]], [[0.3, 0.1, 2.0]]])  # one knows two classes of three
+    assert bool(disagreement(without).isfinite())

@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
@@ -212,7 +212,8 @@ class ImageSet:
     ``Views.eval_view`` and ``Views.render`` bring to it). ``metric`` names the score that counts.
 
     ``resize`` names the rule that brought whole pictures to their size (``classroomkd.data.geometry``), where it is
-    known; ``resized`` is False where all had it before.
+    known; ``resized`` is False where all had it before. ``names`` are the files of training samples without a label, by
+    id, where they are files: relative to their folder, where all lie in one.
     """
 
     name: str
@@ -231,6 +232,7 @@ class ImageSet:
     metric: str = "accuracy"
     resize: str | None = None
     resized: bool = True
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def target_kind(self) -> TargetKind:

@@ -9,7 +9,7 @@ val, is the same for every shard.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -151,6 +151,13 @@ def _files(raws: Iterable[Raw]) -> dict[int, tuple[Pictures, str]]:
     return files
 
 
+def _unlabelled_names(train: Part, files: Mapping[int, tuple[Pictures, str]]) -> dict[int, str]:
+    """What the files of samples without a label are called, by id: as in their folder, in full where it is not one."""
+    lie = {sample: files[sample] for sample in train.ids[~train.labelled].tolist() if sample in files}
+    one = len({id(pictures) for pictures, _ in lie.values()}) == 1
+    return {sample: name if one else pictures.shown(name) for sample, (pictures, name) in lie.items()}
+
+
 def _limited(part: Part, limit: int | None, purpose: str, *, seed: int, classes: int) -> Part:
     if limit is None or limit >= len(part):
         return part
@@ -243,7 +250,7 @@ def _assemble(source: Source, wanted: DataSettings, request: Request | None = No
     return ImageSet(
         name=source.name, classes=source.classes, train=train, val=val, test=test, mean=mean, std=std,
         views=wanted.views or source.views, fingerprint=mark,
-        notes=tuple(notes), resize=resize, resized=resized,
+        notes=tuple(notes), resize=resize, resized=resized, names=_unlabelled_names(train, _files(raws)),
     )  # fmt: skip
 
 

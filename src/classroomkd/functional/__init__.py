@@ -25,7 +25,7 @@ from classroomkd.functional.relations import (
     rkd_distance,
     similarity_preserving,
 )
-from classroomkd.functional.voting import vote, vote_entropy
+from classroomkd.functional.voting import disagreement, vote, vote_entropy
 
 __all__ = [
     "ClassroomTerms",
@@ -37,6 +37,7 @@ __all__ = [
     "capped_simplex_qp",
     "classroom",
     "confidence_weights",
+    "disagreement",
     "dist",
     "dist_by_mentor",
     "dkd",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from classroomkd.functional.divergence import wide
 
-__all__ = ["vote", "vote_entropy"]
+__all__ = ["disagreement", "vote", "vote_entropy"]
 
 
 @torch.no_grad()
@@ -31,3 +31,17 @@ def vote_entropy(vote_BC: Tensor) -> Tensor:
     """The entropy of a vote as a share of the largest there is, log C: ``(…, C)`` to ``(…)`` in [0, 1]; NaN stays."""
     entropy: Tensor = torch.special.entr(vote_BC).sum(-1)
     return entropy / log(max(vote_BC.shape[-1], 2))
+
+
+@torch.no_grad()
+def disagreement(logits_MBC: Tensor) -> Tensor:
+    """The mean over mentors of KL(softmax(logits) ‖ :func:`vote`) at temperature 1, ``(M, B, C)`` to ``(B,)``, nats.
+
+    0 where all say the same, at most log M; of mentors whose logits are finite, NaN where nobody's are. It is the
+    generalised Jensen-Shannon divergence, computed as the vote's entropy less the mean of the mentors'.
+    """
+    p = torch.softmax(wide(logits_MBC), -1)
+    finite = ~p.isnan().any(-1)
+    own = torch.where(finite, torch.special.entr(p).sum(-1), 0.0).sum(0) / finite.sum(0)
+    together: Tensor = torch.special.entr(vote(logits_MBC)).sum(-1)
+    return (together - own).clamp_min(0.0)

@@ -91,6 +91,7 @@ def cautions(summary: Summary, rows: Sequence[Row]) -> list[str]:
             f"The headline is about the arm that is best on the validation part, of {len(taught)} taught ones."
         )
     seen, own = [m.samples for m in summary.mentors if m.samples], summary.data.student_train
+    own = own if summary.data.labelled is None else summary.data.labelled
     noted = any("labels" in note and "student" in note for note in summary.data.notes)  # by the run, in more detail
     if seen and own and max(seen) > own and not noted:
         texts.append(

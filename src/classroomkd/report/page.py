@@ -22,6 +22,7 @@ from classroomkd.report.context import ReportContext
 from classroomkd.report.gallery import pictures, toggles
 from classroomkd.report.headline import cautions, headline, verdict
 from classroomkd.report.html import Html, el, json_for_script, prose
+from classroomkd.report.labels import labels, seen
 from classroomkd.report.licences import NOTICE
 from classroomkd.report.style import config, css_variables, page_ink
 from classroomkd.report.summary import Summary, load_summary
@@ -48,6 +49,7 @@ def _page(summary: Summary) -> str:
     parts = [
         sections.outcome(context),
         sections.mentors(context),
+        labels(context),
         sections.learning(context),
         teaching(context),
         sections.classes(context),
@@ -108,8 +110,9 @@ def _facts(context: ReportContext) -> Html:
     data, student = summary.data, summary.student
     facts = [("Data", data.name or words.DASH, f"{len(data.classes)} {context.say.units}" if data.classes else "")]
     size = words.count(student.parameters)
-    seen = f", {data.student_train:,} {context.say.seen}" if data.student_train else ""
-    facts.append(("Student", student.model or words.DASH, f"{size} parameters{seen}"))
+    usual = f"{data.student_train:,} {context.say.seen}" if data.student_train else ""
+    taught = seen(data) or usual
+    facts.append(("Student", student.model or words.DASH, f"{size} parameters{', ' * bool(taught)}{taught}"))
     known = [mentor for mentor in summary.mentors if mentor.accuracy is not None]
     if known:
         measure = context.say.measure
@@ -134,6 +137,7 @@ def _navigation(context: ReportContext, parts: list[Html]) -> Html:
     titles = {
         "result": "Result",
         "mentors": "Mentors",
+        "labels": "Labels",
         "learning": "Learning",
         "teaching": "Who taught what",
         "classes": context.say.units.capitalize(),

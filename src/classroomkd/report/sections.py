@@ -14,6 +14,7 @@ from classroomkd.report import vocabulary as words
 from classroomkd.report.context import ReportContext
 from classroomkd.report.files import read_json
 from classroomkd.report.html import Html, card, details, el, lead, note, prose, section, table
+from classroomkd.report.labels import seen
 from classroomkd.report.records import Array
 from classroomkd.report.rows import Row, mentor_rows
 from classroomkd.report.statistics import Difference, paired, spread
@@ -109,7 +110,8 @@ def mentors(context: ReportContext) -> Html:
         rows.append(cells + ([row["note"] or words.DASH] if noted else []))
     own, student = context.summary.data.student_train, context.summary.student
     text = f"The student, {student.model or 'unnamed'}, has {words.count(student.parameters)} parameters"
-    text += f" and saw {own:,} {say.seen}." if own else "."
+    taught = seen(context.summary.data) or (f"{own:,} {say.seen}" if own else "")
+    text += f" and saw {taught}." if taught else "."
     return section("mentors", "Mentors", lead(text), card(table(columns, rows, "Mentors")))
 
 

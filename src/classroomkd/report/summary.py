@@ -144,6 +144,21 @@ class MentorInfo(_Part):
     not_finite: Options = {}
 
 
+class Unlabelled(_Part):
+    """What the mentors think of the training pictures without a label.
+
+    ``unknown``: of ``pictures`` those whose vote has an entropy above ``bound``, a share of log C; ``bound_is``
+    ``train.outliers`` or ``usual``; ``rows`` of ``to_label.csv``, and the ``first`` of them by column.
+    """
+
+    pictures: int = 0
+    unknown: int = 0
+    bound: float = 0.0
+    bound_is: str = ""
+    rows: int = 0
+    first: list[dict[str, str]] = []
+
+
 class Summary(_Part):
     """``summary.json``, checked; ``root`` is the run folder it was read from.
 
@@ -168,6 +183,7 @@ class Summary(_Part):
     entries: list[FinishedStudent] = []
     mentors: list[MentorInfo] = []
     bank: dict[str, Any] | None = None
+    unlabelled: Unlabelled = Unlabelled()
     root: Path = Field(default=Path(), exclude=True)
 
     def scores(self, label: str, field: str = "test_last") -> dict[int, float | None]:

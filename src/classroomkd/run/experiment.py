@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
@@ -16,7 +16,7 @@ from classroomkd import data, methods, tasks
 from classroomkd._stored import MAPPING, finite, read_json
 from classroomkd._sums import write_listed
 from classroomkd.errors import Diverged, RunStopped, UserError
-from classroomkd.run import assistants, judging
+from classroomkd.run import assistants, judging, to_label
 from classroomkd.run.diverged import Anew, remedy
 from classroomkd.run.mentor_record import MentorRecord
 from classroomkd.run.summary import environment, summarise
@@ -79,6 +79,7 @@ class Experiment:
     _not_finite: Found = field(default_factory=dict)
     _mentors: dict[int, dict[str, Any]] = field(default_factory=dict)
     _vote: str | None = None
+    _unlabelled: dict[str, Any] | None = None
     _warned: set[str] = field(default_factory=set)
 
     def fill(self, answers: int) -> None:
@@ -97,6 +98,8 @@ class Experiment:
         """Do everything; finished students of an earlier attempt are kept."""
         started = time.perf_counter() - self._spent_before()
         context, recipe = self.networks.context, self.networks.context.recipe
+        known = to_label.before(self.out) if self.resume else None
+        self._unlabelled = None if context.runtime.any(known is None) else known
         if context.runtime.is_zero:
             write_listed(self.out / "environment.json", json.dumps(environment(context, self.command), indent=1))
         arms = recipe.arms()
@@ -126,6 +129,7 @@ class Experiment:
                 self.notify({"event": "done", "job": job.name, "entry": entry, "error": str(error) if error else None})
 
             run([replace(job, mentors=ready) for job in student_jobs], self._on_event, done)
+        self._look_at_unlabelled(ready, time.perf_counter() - started)
         summary = self._write(started)
         try:
             files = tasks.find_row(recipe.task.name).open_files()
@@ -133,6 +137,19 @@ class Experiment:
         except UserError as error:  # pictures never cost a run
             self.warn(f"no pictures: {error}")
         return Outcome(self.out, summary, self._failures, self._remedy())
+
+    def _look_at_unlabelled(self, mentors: Sequence[dict[str, Any]], spent: float) -> None:
+        """Write down which pictures without a label the mentors disagree about most, once a run."""
+        if self._unlabelled is not None:
+            return
+        try:
+            found = to_label.look(self.networks, [MentorRecord(**m) for m in mentors], self.out, spent)
+        except UserError as error:  # a list never costs a run
+            found = f"no {to_label.FILE}: {error}"
+        if isinstance(found, str):
+            self.warn(found)
+        else:
+            self._unlabelled = found
 
     def _spent_before(self) -> float:
         """Seconds of earlier attempts, as far as they have said."""
@@ -286,6 +303,7 @@ class Experiment:
             command=self.command,
             seconds=time.perf_counter() - started,
             vote=self._vote,
+            unlabelled=self._unlabelled,
             not_finite=self._not_finite,
         )
         if self.networks.context.runtime.is_zero:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,7 +188,7 @@ class side_by_side:  # noqa: N801 - used as a context manager, like open()
     """
 
     def __init__(self, context: RunContext, choice: Choice, workers: int, threads: int) -> None:
-        images = context.data.share()
+        images = replace(context.data.share(), names={})  # which are of use in the parent alone
         spawn = multiprocessing.get_context("spawn")
         self._queue: Any = spawn.SimpleQueue()
         # A pipe, not an event: a worker that is killed may hold an event's lock, and nobody could set it any more.

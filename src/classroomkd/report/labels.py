@@ -1,0 +1,63 @@
+"""The part of the page about pictures without a label: how many, which to label next, and what no mentor knows."""
+
+from __future__ import annotations
+
+from classroomkd._printable import printable
+from classroomkd.report.context import ReportContext
+from classroomkd.report.html import Html, card, el, lead, note, section, table
+from classroomkd.report.summary import Data
+
+__all__ = ["labels", "seen"]
+
+FILE = "to_label.csv"
+
+
+def seen(data: Data) -> str:
+    """What the student was taught with, where some of it has no label: ``400 pictures, 40 of them labelled``."""
+    if data.student_train is None or data.labelled is None or data.labelled >= data.student_train:
+        return ""
+    return f"{data.student_train:,} pictures, {data.labelled:,} of them labelled".replace(" 0 of", " none of")
+
+
+def labels(context: ReportContext) -> Html:
+    """The section; empty where every picture has a label."""
+    data, found = context.summary.data, context.summary.unlabelled
+    if not (taught := seen(data)):
+        return Html("")
+    blocks = [lead(f"The student was taught with {taught}.")]
+    if not found.pictures:
+        blocks.append(note("The mentors were not asked about each of the others, so nothing is known of them here."))
+        return section("labels", "Labels", *blocks)
+    share = found.unknown / found.pictures
+    usual = "" if found.bound_is == "train.outliers" else " (the usual bound; train.outliers sets another)"
+    blocks.append(
+        note(
+            f"Nobody knows {found.unknown:,} of the {found.pictures:,} pictures without a label ({share:.0%}): the "
+            f"entropy of the mentors' vote is above {found.bound:g} of the largest there is{usual}. "
+            + (
+                "They may show something that the mentors have no class for; look at them, and take them out or let "
+                "train.outliers weigh them down."
+                if found.unknown
+                else "That says nothing of pictures on which all mentors are sure and wrong."
+            )
+        )
+    )
+    if found.first:
+        names = list(found.first[0])
+        kept = [name for name in names if name != "class"]
+        rows = [[printable(row.get(name, "")) for name in kept] for row in found.first]
+        columns = [(_title(name), "num" if name in ("disagreement", "entropy") else "") for name in kept]
+        caption = el("figcaption", "To label next", el("span", _caption(len(rows), found.rows)))
+        blocks.append(card(el("figure", caption, table(columns, rows, "To label next"))))
+    return section("labels", "Labels", *blocks)
+
+
+def _title(name: str) -> str:
+    known = {"vote": "the vote", "entropy": "entropy, of log C"}
+    return known[name] if name in known else str(printable(name))
+
+
+def _caption(shown: int, rows: int) -> str:
+    text = "the pictures on which the mentors disagree most (mean KL of the mentors to their vote, nats)"
+    more = f"; all {rows:,} are in {FILE}" if rows > shown else f"; {FILE} has them, too"
+    return f"{text}{more}, whose column class can be filled in and given back as data.labels: {{file: {FILE}}}"

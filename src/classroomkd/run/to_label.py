@@ -1,0 +1,140 @@
+"""What the mentors think of the training pictures without a label: where they disagree most, and what nobody knows.
+
+Shapes: M mentors, B samples of a batch, N of all, C classes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from classroomkd._stored import MAPPING, read_json
+from classroomkd._sums import damage, is_listed, write_listed
+from classroomkd.bank import LOGITS
+from classroomkd.errors import UserError
+from classroomkd.functional import disagreement, vote, vote_entropy
+from classroomkd.run.mentor_cache import asker
+from classroomkd.run.mentor_record import MentorRecord, load_mentor
+
+if TYPE_CHECKING:
+    from classroomkd.data import Part
+    from classroomkd.run.networks import Networks
+
+__all__ = ["FILE", "before", "look"]
+
+FILE = "to_label.csv"
+MOST = 1000  # rows
+FIRST = 12  # of them that the summary repeats
+BOUND = 0.8  # of log C; a vote of more entropy is no answer, where train.outliers says nothing
+SHARE, LEAST = 0.1, 30.0  # of the run's time, and seconds that it may take anyway
+
+
+def before(out: Path) -> dict[str, Any] | None:
+    """What an earlier attempt of this run has found out; None where it has not, or its file is damaged."""
+    path = out / FILE
+    if not path.is_file() or not is_listed(path) or damage(path) is not None:
+        return None
+    with suppress(UserError):
+        found = read_json(out / "summary.json", MAPPING, remedy="").get("unlabelled")
+        return found if isinstance(found, dict) else None
+    return None
+
+
+def look(networks: Networks, mentors: Sequence[MentorRecord], out: Path, spent: float) -> dict[str, Any] | str | None:
+    """Ask the mentors about every training picture without a label, and write those to label first.
+
+    Args:
+        networks: of the run.
+        mentors: its mentors, ready.
+        out: the run folder.
+        spent: seconds that the run has taken; asking may take a tenth of that, half a minute at least.
+
+    Returns:
+        ``pictures`` (without a label), ``unknown`` (of them those whose vote has an entropy above ``bound``, a share of
+        log C), ``rows`` of the file, ``first``: the first of them by column. A sentence where it would take too long;
+        None where there is nothing to ask.
+    """
+    context, task = networks.context, networks.task_runner.task
+    part = context.student_part
+    if not (task.has_vote and task.has_unlabelled_units) or not mentors or bool(part.labelled.all()):
+        return None
+    part = part.subset((~part.labelled).nonzero().flatten())
+    found = _asked(networks, mentors, part, max(SHARE * spent, LEAST))
+    if found is None:
+        return f"{FILE} was not written: asking the mentors about {len(part):,} pictures would take too long"
+    apart, entropy, _ = found
+    order = apart.nan_to_num(-1.0).argsort(descending=True, stable=True)[: min(MOST, int((~apart.isnan()).sum()))]
+    header, rows = _table(networks, [m.name for m in mentors], part, order, found)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    if context.runtime.is_zero:
+        write_listed(out / FILE, text.getvalue().encode("utf-8", "surrogateescape"))
+    bound = context.recipe.train.outliers or BOUND
+    return {
+        "pictures": len(part),
+        "unknown": int(((entropy > bound) | entropy.isnan()).sum()),
+        "bound": bound,
+        "bound_is": "train.outliers" if context.recipe.train.outliers else "usual",
+        "rows": len(rows),
+        "first": [dict(zip(header, map(_plain, row), strict=True)) for row in rows[:FIRST]],
+    }
+
+
+@torch.no_grad()
+def _asked(
+    networks: Networks, mentors: Sequence[MentorRecord], part: Part, seconds: float
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Disagreement (N,), the vote's entropy (N,), classes (M + 1, N), the vote's first; None: it takes too long."""
+    context = networks.context
+    ask = [asker(context, networks.optimized(load_mentor(networks, record))) for record in mentors]
+    size, found = context.recipe.train.eval_batch_size, list[tuple[Tensor, Tensor, Tensor]]()
+    began = time.perf_counter()
+    for start in range(0, len(part), size):
+        pixels, target, _ = part.batch(torch.arange(start, min(start + size, len(part))))
+        pixels, _ = context.base_views.eval_view(pixels, target)
+        logits = torch.stack([one(pixels)[LOGITS] for one in ask])
+        together = vote(logits)
+        classes = torch.cat([together.unsqueeze(0), logits]).nan_to_num(-math.inf).argmax(-1)
+        found.append((disagreement(logits).cpu(), vote_entropy(together).cpu(), classes.cpu()))
+        needed = (time.perf_counter() - began) * len(part) / (start + len(pixels))
+        if len(found) == 2 and context.runtime.any(needed > seconds):  # the first also makes everything ready
+            return None
+    networks.park()
+    apart, entropy, said = zip(*found, strict=True)
+    return torch.cat(apart), torch.cat(entropy), torch.cat(said, 1)
+
+
+def _table(
+    networks: Networks,
+    mentors: Sequence[str],
+    part: Part,
+    order: Tensor,
+    found: tuple[Tensor, Tensor, Tensor],
+) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of the file."""
+    context, (apart, entropy, said) = networks.context, found
+    names = context.data.names
+    ids = part.ids.cpu()
+    named = all(int(ids[place]) in names for place in order)
+    header = ["name" if named else "id", "class", "disagreement", "entropy", "vote", *(f"says {m}" for m in mentors)]
+    rows = []
+    for place in order.tolist():
+        sample = int(ids[place])
+        numbers = [f"{float(values[place]):.4f}" for values in (apart, entropy)]
+        classes = [context.classes[int(column)] for column in said[:, place]]
+        rows.append([names[sample] if named else str(sample), "", *numbers, *classes])
+    return header, rows
+
+
+def _plain(text: str) -> str:
+    """Text that JSON can hold: a name that is no UTF-8 has its odd bytes replaced."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
