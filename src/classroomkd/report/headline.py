@@ -62,8 +62,8 @@ def headline(row: Row | None) -> str:
     return f"{text}, {'; '.join(parts)}." if parts else f"{text}."
 
 
-def verdict(row: Row | None) -> list[str]:
-    """What the intervals allow one to say, one sentence a baseline."""
+def verdict(row: Row | None, labels: bool = True) -> list[str]:
+    """What the intervals allow one to say, one sentence a baseline; without ``labels`` there is no student alone."""
     if row is None:
         return []
     sentences = []
@@ -71,7 +71,7 @@ def verdict(row: Row | None) -> list[str]:
         difference = row["vs"].get(name)
         if difference and difference["verdict"] in says:
             sentences.append(says[difference["verdict"]])
-    if not row["vs"].get("none") and row["method"] != "none":
+    if labels and not row["vs"].get("none") and row["method"] != "none":
         sentences.append("There is no student alone in this run, so it cannot tell whether the mentors helped.")
     return sentences
 
@@ -89,6 +89,11 @@ def cautions(summary: Summary, rows: Sequence[Row]) -> list[str]:
     if len(taught) > 1:
         texts.append(
             f"The headline is about the arm that is best on the validation part, of {len(taught)} taught ones."
+        )
+    if summary.say.spelled:
+        texts.append(
+            f"No test picture has a label: figures are {summary.say.spelled}, and a student that agrees with mentors "
+            "who are wrong together is wrong, too. Label some for the test part to know."
         )
     seen, own = [m.samples for m in summary.mentors if m.samples], summary.data.student_train
     own = own if summary.data.labelled is None else summary.data.labelled

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from classroomkd._printable import printable
 from classroomkd.report.context import ReportContext
-from classroomkd.report.html import Html, card, el, lead, note, section, table
-from classroomkd.report.summary import Data
+from classroomkd.report.html import Html, card, el, lead, section, table
+from classroomkd.report.summary import Data, Unlabelled
 
 __all__ = ["labels", "seen"]
 
@@ -24,32 +24,34 @@ def labels(context: ReportContext) -> Html:
     data, found = context.summary.data, context.summary.unlabelled
     if not (taught := seen(data)):
         return Html("")
-    blocks = [lead(f"The student was taught with {taught}.")]
+    text = f"The student was taught with {taught}. "
     if not found.pictures:
-        blocks.append(note("The mentors were not asked about each of the others, so nothing is known of them here."))
-        return section("labels", "Labels", *blocks)
-    share = found.unknown / found.pictures
-    usual = "" if found.bound_is == "train.outliers" else " (the usual bound; train.outliers sets another)"
-    blocks.append(
-        note(
-            f"Nobody knows {found.unknown:,} of the {found.pictures:,} pictures without a label ({share:.0%}): the "
-            f"entropy of the mentors' vote is above {found.bound:g} of the largest there is{usual}. "
-            + (
-                "They may show something that the mentors have no class for; look at them, and take them out or let "
-                "train.outliers weigh them down."
-                if found.unknown
-                else "That says nothing of pictures on which all mentors are sure and wrong."
-            )
-        )
-    )
+        text += "The mentors were not asked about each of the others, so nothing is known of them here."
+        return section("labels", "Labels", lead(text))
+    blocks = [lead(text + _unknown(found))]
     if found.first:
-        names = list(found.first[0])
-        kept = [name for name in names if name != "class"]
+        kept = [name for name in found.first[0] if name != "class"]
         rows = [[printable(row.get(name, "")) for name in kept] for row in found.first]
-        columns = [(_title(name), "num" if name in ("disagreement", "entropy") else "") for name in kept]
-        caption = el("figcaption", "To label next", el("span", _caption(len(rows), found.rows)))
+        columns = [(_title(name), "num" if place else "") for place, name in enumerate(kept)]
+        caption = el("figcaption", "To label next", el("span", _caption(found)))
         blocks.append(card(el("figure", caption, table(columns, rows, "To label next"))))
     return section("labels", "Labels", *blocks)
+
+
+def _unknown(found: Unlabelled) -> str:
+    """How many pictures nobody knows, and what to do about them."""
+    usual = "" if found.bound_is == "train.outliers" else " (the usual bound; train.outliers sets another)"
+    share = found.unknown / found.pictures
+    text = (
+        f"Nobody knows {found.unknown:,} of the {found.pictures:,} without a label ({share:.0%}): "
+        f"the entropy of the mentors' vote is above {found.bound:g} of the largest there is{usual}. "
+    )
+    if not found.unknown:
+        return text + "That says nothing of pictures on which all mentors are sure and wrong."
+    return text + (
+        "They may show something that the mentors have no class for: look at them, and take them out or let "
+        "train.outliers weigh them down."
+    )
 
 
 def _title(name: str) -> str:
@@ -57,7 +59,8 @@ def _title(name: str) -> str:
     return known[name] if name in known else str(printable(name))
 
 
-def _caption(shown: int, rows: int) -> str:
-    text = "the pictures on which the mentors disagree most (mean KL of the mentors to their vote, nats)"
-    more = f"; all {rows:,} are in {FILE}" if rows > shown else f"; {FILE} has them, too"
-    return f"{text}{more}, whose column class can be filled in and given back as data.labels: {{file: {FILE}}}"
+def _caption(found: Unlabelled) -> str:
+    text = "the pictures on which the mentors disagree most (mean KL of the mentors to their vote, nats); "
+    text += f"{found.rows:,} are in {FILE}"
+    named = "; with its column class filled in, data.labels: {file: FILE} reads the labels of a folder of pictures"
+    return text + (named if "name" in found.first[0] else "")

@@ -90,7 +90,7 @@ def _header(context: ReportContext) -> Html:
     if summary.created:
         title += f" · {summary.created[:16].replace('T', ' ')}"
     parts = [el("p", el("b", "classroomkd"), title, class_="eyebrow"), el("h1", *_quiet(headline(context.main)))]
-    if sentences := verdict(context.main):
+    if sentences := verdict(context.main, labels=summary.data.labelled != 0):
         parts.append(el("p", prose(" ".join(sentences)), class_="verdict"))
     parts.append(_facts(context))
     if warnings := cautions(summary, context.rows):
