@@ -103,6 +103,17 @@ QUICK: list[tuple[str, list[str]]] = [
         ["data.options.train=100", "data.options.test=40", "student.samples=60", "train.epochs=1", "seeds=[0,1]"]
         + [f"mentors.{m}.train.epochs=1" for m in range(4)],
     ),
+    (
+        r"run (recipes/)?without-labels",
+        [
+            "data.options.train=200",
+            "data.options.test=40",
+            "train.epochs=1",
+            "mentor_train.epochs=1",
+            "methods=[votes,classroomkd]",
+            "seeds=[0]",
+        ],
+    ),
     (r"run \S*own_recipe", ["train.epochs=1"]),
     (r"run (recipe|pose)\.yaml", ["train.epochs=2", "methods=[average]"]),
 ]

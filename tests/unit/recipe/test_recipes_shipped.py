@@ -31,6 +31,7 @@ def test_there_are_some() -> None:
     assert {file.relative_to(RECIPES).as_posix() for file in FILES} >= {
         "smoke.yaml",
         "own-images.yaml",
+        "without-labels.yaml",
         "classroomkd/fashion-mnist.yaml",
         "classroomkd/cifar100.yaml",
         "classroomkd/cifar100-released-schedule.yaml",
