@@ -34,6 +34,7 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     launch(2, tmp_path)
     found = sorted(tmp_path.glob("*-1.safetensors"))
     assert len(found) >= 6  # none, kd, average, and the three rules
+    assert len([file for file in found if file.name.startswith("unlabelled")]) == 4
     for one in found:
         two = load_file(one.with_name(one.name.replace("-1.safe", "-2.safe")))
         for key, value in load_file(one).items():

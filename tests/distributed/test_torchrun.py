@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
-from classroomkd import methods
+from classroomkd import methods, models
+from classroomkd.cli.app import main
 from classroomkd.tasks import offering
 
 NAMES = sorted(name for name, entry in methods.entries().items() if "classification" in offering(entry.asks))
@@ -111,3 +114,44 @@ def test_a_cost_is_measured_and_printed_once(tmp_path: Path, verb: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     arms = json.loads(done.stdout)["arms"]  # one object, not two
     assert all(arm["x_floor"] > 0 for arm in arms)
+
+
+@pytest.mark.slow
+def test_two_ranks_judge_by_the_vote_as_one_does(tmp_path: Path) -> None:
+    """Pictures alone: every rank scores against the same vote, and one writes the list of pictures to label."""
+    (tmp_path / "photos").mkdir()
+    pictures = np.random.default_rng(0).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8)
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / "photos" / f"{number:02}.png")
+    mentors = []
+    for name in ("a", "b"):
+        about = {"classes": json.dumps(["left", "right", "middle"])}
+        models.save_checkpoint(models.create("convnet8", 3), tmp_path / f"{name}.safetensors", about)
+        mentors.append({"name": name, "model": "convnet8", "weights": str(tmp_path / f"{name}.safetensors")})
+    recipe = {
+        **RECIPE,
+        "data": f"images:{tmp_path / 'photos'}",
+        "mentors": mentors,
+        "methods": ["classroomkd", "votes"],
+    }
+    recipe["cache"] = str(tmp_path / "cache")
+    done = torchrun(tmp_path, recipe)
+    assert done.returncode == 0, done.stderr[-3000:]
+    check(tmp_path, ["classroomkd", "votes"])
+    two = json.loads((tmp_path / "run" / "summary.json").read_text())
+    listed = (tmp_path / "run" / "to_label.csv").read_text()
+    alone = [
+        "run",
+        str(tmp_path / "recipe.yaml"),
+        "workers=1",
+        "methods=[classroomkd]",
+        "--out",
+        str(tmp_path / "one"),
+        "--quiet",
+    ]
+    assert main(alone) == 0
+    one = json.loads((tmp_path / "one" / "summary.json").read_text())
+    assert two["metric"] == "agreement"
+    assert two["data"]["vote"] == one["data"]["vote"]
+    assert [m["accuracy"] for m in two["mentors"]] == [m["accuracy"] for m in one["mentors"]]
+    assert listed == (tmp_path / "one" / "to_label.csv").read_text()

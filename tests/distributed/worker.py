@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,43 @@ class Doubled(Inputs):
 LASTS: dict[str, tuple[int, bool | str]] = {"uneven": (67, "auto"), "lone": (49, False)}
 
 
+# Methods that teach samples without a label, and how many of these there are to one with a label in a batch.
+WITHOUT_LABELS: list[tuple[str, dict[str, Any], float | None]] = [
+    ("classroomkd", {}, None),
+    ("classroomkd", {"rule": "batch"}, 2.0),
+    ("camkd", {"unlabelled": "agreement", "feature_weight": 0}, 2.0),
+    ("votes", {}, 1.0),
+]
+
+
+def without_labels(runtime: Runtime, images: Any, views: Any, out: Path) -> None:
+    """Train on samples of which most have no label, some of them weighed down."""
+    part = images.train.subset(torch.arange(67))
+    part = replace(part, target=torch.where(part.ids % 3 == 0, part.target, -1))
+    for name, options, ratio in WITHOUT_LABELS:
+        torch.manual_seed(7)
+        room = Classroom(
+            net(0), [net(1), net(2)], methods.create(name, **options), image_shape=(3, 32, 32),
+            register=(part.ids, part.target), unlabelled=True, outliers=0.995,
+        )  # fmt: skip
+        room.double()
+        spec = TrainSpec(epochs=2, batch_size=24, lr=0.05, log_every=2, channels_last=False, unlabelled_ratio=ratio)
+        fit = Training(
+            runtime, room, part, None, views, Doubled(images.mean, images.std, runtime.device, False), spec,
+            images.classes, 0, out / f"log-{runtime.rank}", measure=False,
+        )  # fmt: skip
+        fit.run()
+        if runtime.is_zero:
+            label = "-".join(["unlabelled", name, *(str(v) for v in options.values()), str(ratio)])
+            save_file(dict(room.student.state_dict()), out / f"{label}-{runtime.world}.safetensors")
+        runtime.barrier()
+
+
 def main(out: Path) -> None:
     runtime = Runtime("cpu", "fp32", 1)
     images = data.load({"source": "puppets", "options": {"train": 80, "test": 20, "image_size": 32}})
     views = data.make_views("crop", view_seed=0, image_size=(32, 32))
+    without_labels(runtime, images, views, out)
     for (name, options), (last, (samples, drop)) in itertools.product(cases(), LASTS.items()):
         part = images.train.subset(torch.arange(samples))
         torch.manual_seed(7)

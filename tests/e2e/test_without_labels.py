@@ -145,26 +145,42 @@ def test_without_anybody_to_judge_by_it_is_refused(tmp_path: Path) -> None:
     assert run.summary["mentors"][0]["accuracy"] == 1.0
 
 
-def test_the_verbs_on_pictures_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = []
-    for k in range(2):
+def recipe_of(folder: Path) -> Path:
+    """Two networks whose files name their classes teach on pictures alone."""
+    files = [folder / f"m{k}.safetensors" for k in range(2)]
+    for file in files:
         network = ck.models.create("convnet8", 3)
-        files.append(tmp_path / f"m{k}.safetensors")
-        ck.models.save_checkpoint(network, files[-1], {"classes": json.dumps(["red", "green", "blue"])})
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        json.dumps(
-            {
-                "data": f"images:{photos(tmp_path / 'photos')}",
-                "student": "convnet8",
-                "mentors": [{"name": f.stem, "model": "convnet8", "weights": str(f)} for f in files],
-                "method": "classroomkd",
-                "train": {"epochs": 2, "batch_size": 16},
-                "device": "cpu",
-                "threads": 1,
-            }
-        )
-    )
+        ck.models.save_checkpoint(network, file, {"classes": json.dumps(["red", "green", "blue"])})
+    recipe = {
+        "data": f"images:{photos(folder / 'photos')}",
+        "student": "convnet8",
+        "mentors": [{"name": f.stem, "model": "convnet8", "weights": str(f)} for f in files],
+        "method": "classroomkd",
+        "train": {"epochs": 2, "batch_size": 16},
+        "device": "cpu",
+        "threads": 1,
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    return folder / "recipe.yaml"
+
+
+@pytest.mark.slow
+def test_workers_score_by_the_same_vote(tmp_path: Path) -> None:
+    recipe, made = recipe_of(tmp_path), []
+    for workers in (1, 2):
+        words = [f"cache={tmp_path / f'cache{workers}'}", f"workers={workers}", "seeds=[0,1]"]
+        assert main(["run", str(recipe), *words, "--out", str(tmp_path / f"run{workers}"), "--quiet"]) == 0
+        made.append(json.loads((tmp_path / f"run{workers}" / "summary.json").read_text()))
+    one, two = made
+    for key in ("test_last", "val_last", "test_metrics"):
+        assert [e[key] for e in one["entries"]] == [e[key] for e in two["entries"]]
+    assert one["data"] == two["data"]
+    assert one["unlabelled"] == two["unlabelled"]
+    assert one["unlabelled"]["first"][0]["name"].endswith(".png")
+
+
+def test_the_verbs_on_pictures_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = recipe_of(tmp_path)
     cache = f"cache={tmp_path / 'cache'}"
     assert main(["run", str(recipe), "--dry-run", cache]) == 0
     assert "agreement" in capsys.readouterr().out
