@@ -35,7 +35,8 @@ class Run:
 
     @property
     def accuracy(self) -> list[float]:
-        """Test accuracy of every student's last weights, in the order of ``summary["entries"]``."""
+        """The test score, which ``summary["metric"]`` names, of every student's last weights, as in
+        ``summary["entries"]``."""
         return [float("nan") if e["test_last"] is None else float(e["test_last"]) for e in self.summary["entries"]]
 
     def __repr__(self) -> str:

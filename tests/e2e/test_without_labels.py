@@ -151,10 +151,11 @@ def recipe_of(folder: Path) -> Path:
     for file in files:
         network = ck.models.create("convnet8", 3)
         ck.models.save_checkpoint(network, file, {"classes": json.dumps(["red", "green", "blue"])})
+    mentors: list[dict[str, Any]] = [{"name": f.stem, "model": "convnet8", "weights": str(f)} for f in files]
     recipe = {
         "data": f"images:{photos(folder / 'photos')}",
         "student": "convnet8",
-        "mentors": [{"name": f.stem, "model": "convnet8", "weights": str(f)} for f in files],
+        "mentors": [*mentors, {"name": "help", "model": "convnet8", "taught_by": ["m0", "m1"]}],
         "method": "classroomkd",
         "train": {"epochs": 2, "batch_size": 16},
         "device": "cpu",
@@ -191,8 +192,12 @@ def test_the_verbs_on_pictures_alone(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["run", str(recipe), cache, "workers=1", "--out", str(out), "--quiet", "--resume"]) == 0
     again = json.loads((out / "summary.json").read_text())
     assert first["entries"] == again["entries"]
+    assert all(0 <= m["val_accuracy"] <= 1 for m in first["mentors"])
+    assert [m["samples"] for m in first["mentors"]] == [None, None, 43]
     assert first["data"] == again["data"]
     capsys.readouterr()
+    assert main(["export", str(out), str(tmp_path / "ship" / "student.safetensors")]) == 0
+    assert "- agreement with the mentors' vote: " in next((tmp_path / "ship").glob("*.md")).read_text()
     assert main(["evaluate", str(out)]) == 2
     assert "has a label: there is nothing to score; `classroomkd predict` says" in capsys.readouterr().err
 

@@ -86,7 +86,8 @@ def _of_run(about: Mapping[str, str], summary: Mapping[str, Any]) -> Iterator[st
     names = {"test_last": "test, last weights", "val_last": "validation, last weights", "test_best": "test, best epoch",
              "val_best": "validation, best epoch", "test_ema": "test, averaged weights"}  # fmt: skip
     scores = [f"{metric.text(entry[key])} ({what})" for key, what in names.items() if entry.get(key) is not None]
-    yield f"- {metric.name}: {', '.join(scores) or 'not known'}"
+    spelled = tasks.describe(str(about.get("task") or tasks.DEFAULT)).spelled
+    yield f"- {spelled.get(metric.name, metric.name)}: {', '.join(scores) or 'not known'}"
     mentors = [f"{m['name']} ({m['model']}, {_score(m, metric)})" for m in summary["mentors"]]
     yield f"- mentors: {', '.join(mentors) or 'none'}"
 
