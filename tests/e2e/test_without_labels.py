@@ -18,6 +18,7 @@ from classroomkd.cli.app import main
 from classroomkd.errors import UserError
 from classroomkd.functional import disagreement, vote, vote_entropy
 from classroomkd.run import to_label
+from classroomkd.train.scoring import calibration_error
 
 SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 0.05, "device": "cpu"}
 
@@ -67,9 +68,11 @@ def test_the_student_is_scored_by_the_vote(taught: ck.Run) -> None:
     inputs = (pixels / 255 - mean) / std
     with torch.no_grad():
         vote = torch.stack([m(inputs).softmax(-1) for m in mentors().values()]).mean(0).argmax(-1)
-        mine = taught.student("classroomkd", 1)(inputs).argmax(-1)
+        logits = taught.student("classroomkd", 1)(inputs)
+    mine = logits.argmax(-1)
     entry = next(e for e in taught.summary["entries"] if e["seed"] == 1)
     assert entry["test_last"] == pytest.approx(float((mine == vote).double().mean()))
+    assert entry["test_metrics"]["calibration error"] == pytest.approx(calibration_error(logits, vote), abs=1e-3)
 
 
 def test_the_words_say_what_was_measured(taught: ck.Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,6 +118,18 @@ def test_labels_for_validation_alone_choose_the_epoch(tmp_path: Path) -> None:
     (entry,) = run.summary["entries"]
     assert entry["val_best"] is not None
     assert (run.folder / "average" / "seed0" / "student-best.safetensors").exists()
+
+
+def test_an_assistant_that_needs_labels_is_refused_without_any(tmp_path: Path) -> None:
+    helper = {"model": "convnet8", "taught_by": {"mentors": ["sure"], "method": {"name": "dkd"}}}
+    with pytest.raises(UserError, match=r"mentors\.2\.taught_by: 'dkd' needs labels by its rule"):
+        ck.distill(
+            small(),
+            {**mentors(), "help": helper},
+            f"images:{photos(tmp_path / 'photos')}",
+            out=tmp_path / "run",
+            **SHORT,
+        )
 
 
 def test_a_mentor_that_says_other_things_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -174,7 +174,9 @@ class Watch:
         if event.get("error"):
             self.say(f"{took}  {name}: {event['error']}", "red")
         elif event.get("mentor"):
-            self.say(f"{took}  mentor {name}: {self._metric.text(event['mentor']['accuracy'])} on test")
+            score = event["mentor"]["accuracy"]
+            scored = f"{self._metric.text(score)} on test" if math.isfinite(score) else "has answered"
+            self.say(f"{took}  mentor {name}: {scored}")
         elif event.get("entry"):
             self.say(f"{took}  {name}: {self._metric.text(event['entry']['test_last'])} on test{self._left()}")
         elif event.get("answers") is not None:

@@ -91,7 +91,7 @@ class DataSpec(Section):
     classes: Names | None = Field(
         default=None,
         description="Names of the classes: of images:DIR, whose pictures have none; of other sources their own in the "
-        "order that is wanted, or new ones. null: the source's.",
+        "order that is wanted, or new ones. null: the source's, else the mentors'.",
     )
     labels: LabelsSpec | None = Field(default=None, description="Which training images have a label; null: all.")
     unlabelled: Annotated[Text | Names | None, Field(union_mode="left_to_right")] = Field(

@@ -70,7 +70,7 @@ class Data(_Part):
 
     ``fingerprint`` stands for the content, ``parts`` (``train``, ``student``, ``val``, ``test``) for which samples
     are in which part; runs written by earlier versions have neither. ``labelled``: of ``student_train`` those that have
-    a label; ``vote`` stands for the mentors' vote, against which parts without labels were scored.
+    a label; ``vote`` stands for the mentors' vote, against which a test part without labels was scored.
     """
 
     name: str = ""

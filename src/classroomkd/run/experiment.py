@@ -78,6 +78,7 @@ class Experiment:
     _diverged: list[Job] = field(default_factory=list)
     _not_finite: Found = field(default_factory=dict)
     _mentors: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _voted: list[str] = field(default_factory=list)
     _vote: str | None = None
     _unlabelled: dict[str, Any] | None = None
     _warned: set[str] = field(default_factory=set)
@@ -181,6 +182,7 @@ class Experiment:
         """Give the mentors that are ready their scores on parts without labels, which need all of their answers."""
         places = sorted(self._mentors)
         ready = [MentorRecord(**self._mentors[i]) for i in places]
+        self._voted = judging.by_vote(self.networks)
         scored, self._vote = judging.with_agreement(self.networks, ready)
         self._mentors = {i: record.plain() for i, record in zip(places, scored, strict=True)}
 
@@ -267,7 +269,7 @@ class Experiment:
         if mode == "off":
             return
         runner = self.networks.task_runner
-        if self._vote is not None and runner.by_vote(self.networks.context.data.val):
+        if judging.VAL in self._voted:
             self._check_agreement(mentors)
             return
         (limit, words), measure = runner.chance(), runner.measure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from classroomkd.run.networks import Networks
     from classroomkd.train.inputs import Inputs
 
-__all__ = ["Judging", "by_vote", "near_chance", "with_agreement"]
+__all__ = ["TEST", "VAL", "Judging", "by_vote", "near_chance", "with_agreement"]
 
 VAL, TEST = "validation", "test"
 
@@ -87,16 +86,16 @@ class Judging:
         part = self.val if name == VAL else self.test
         return [self.networks.task_runner.score(its, part.target.to(its.device), part.ids) for its in self.said[name]]
 
-    def digest(self) -> str:
-        """SHA-256 of the parts with what stands for their labels; scores against another vote cannot be compared."""
-        return hashlib.sha256(f"{self.val.digest()} {self.test.digest()}".encode()).hexdigest()
+    def digest(self) -> str | None:
+        """SHA-256 of the test part with what was voted: other votes make other scores. None where it has labels."""
+        return self.test.digest() if TEST in self.said else None
 
 
 def with_agreement(networks: Networks, mentors: Sequence[MentorRecord]) -> tuple[list[MentorRecord], str | None]:
     """The mentors; on parts without labels the score of each is its agreement with the vote of all of these.
 
     Returns:
-        They, and a digest of the vote; None where all parts have labels.
+        They, and a digest of the vote on the test part; None where that has labels.
     """
     judged = list(mentors)
     if not mentors or not by_vote(networks):

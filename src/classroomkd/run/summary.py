@@ -60,7 +60,7 @@ def summarise(
     """The content of ``summary.json``, schema 1; scores are in ``metric_unit``, of most tasks fractions in 0..1.
 
     ``not_finite``: mentors' answers that are not finite, by the jobs' events, for mentors of whom no entry tells;
-    ``vote``: a digest of what parts without labels are scored against; ``unlabelled``: see :func:`.to_label.look`.
+    ``vote``: a digest of what a test part without labels is scored against; ``unlabelled``: see :func:`.to_label.look`.
     """
     context = networks.context
     broken = {**not_finite, **added(*(e.get("not_finite", {}) for e in entries))}

@@ -68,6 +68,17 @@ def test_a_log_file_gets_lines_with_loss_cost_and_time_left(watching: Callable[.
     assert lines[3].endswith("50.0% on test  (about 20 s left)")
 
 
+def test_a_mentor_that_cannot_be_scored_yet_has_answered(watching: Callable[..., Made]) -> None:
+    watch, paper = watching()
+    with watch:
+        planned(watch, "big", "small")
+        for name, score in (("big", float("nan")), ("small", 0.5)):
+            watch({"event": "done", "job": name, "mentor": {"accuracy": score}})
+    assert [line.partition("mentor ")[2] for line in paper.getvalue().splitlines()] == [
+        "big: has answered", "small: 50.0% on test",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", ["student", "mentor"])
 def test_the_score_on_validation_stays_in_sight(watching: Callable[..., Made], now: list[float], kind: str) -> None:
     watch, paper = watching()

@@ -237,7 +237,7 @@ def known_run(root: Path, arms: list[Any], *, train: dict[str, Any] | None = Non
     """A fake run whose summary also says exactly what was used, as runs of this version do."""
     fake_run(root, name=root.name, arms=arms, epochs=1, seeds=[0, 1], mentors=MENTORS[:1])
     raw = json.loads((root / "summary.json").read_text())
-    raw["data"] |= {"fingerprint": "f", "parts": PARTS} | data
+    raw["data"] |= {"fingerprint": "f", "parts": PARTS, "vote": "v"} | data
     raw["train"] = TRAIN | (train or {})
     (root / "summary.json").write_text(json.dumps(raw))
     return load_summary(root)
@@ -254,6 +254,8 @@ def known_run(root: Path, arms: list[Any], *, train: dict[str, Any] | None = Non
         ({"parts": PARTS | {"student": "x"}}, "trained on other data"),
         ({"parts": PARTS | {"val": "x"}}, "scored on other data"),
         ({"parts": PARTS | {"test": "x"}}, "scored on other data"),
+        ({"vote": "another"}, "scored against the vote of other mentors"),
+        ({"vote": "v"}, None),
         ({"train": {"lr": 0.1, "epochs": 30, "log_every": 1}}, "another training: epochs, lr"),
     ],
 )
