@@ -271,6 +271,7 @@ def test_a_list_that_would_take_too_long_is_left_out(
     monkeypatch.setattr(to_label, "LEAST", 60.0)
     run = ck.distill(small(), mentors(), source, "average", resume=True, **arguments)
     assert (run.summary["unlabelled"]["bound"], run.summary["unlabelled"]["bound_is"]) == (0.5, "train.outliers")
-    (run.folder / "to_label.csv").write_text("damaged")
-    run = ck.distill(small(), mentors(), source, "average", resume=True, **arguments)
-    assert len(listed(run)) == 43
+    for name, damaged in (("to_label.csv", "damaged"), ("summary.json", '{"unlabelled": {"pictures": 99}}')):
+        (run.folder / name).write_text(damaged)
+        run = ck.distill(small(), mentors(), source, "average", resume=True, **arguments)
+        assert len(listed(run)) == run.summary["unlabelled"]["pictures"] == 43

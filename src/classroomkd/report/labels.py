@@ -49,7 +49,7 @@ def _unknown(found: Unlabelled) -> str:
     if not found.unknown:
         return text + "That says nothing of pictures on which all mentors are sure and wrong."
     return text + (
-        "They may show something that the mentors have no class for: look at them, and take them out or let "
+        "They are hard, or show something that the mentors have no class for: look at them, and take such out or let "
         "train.outliers weigh them down."
     )
 

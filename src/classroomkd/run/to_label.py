@@ -39,12 +39,12 @@ SHARE, LEAST = 0.1, 30.0  # of the run's time, and seconds that it may take anyw
 
 
 def before(out: Path) -> dict[str, Any] | None:
-    """What an earlier attempt of this run has found out; None where it has not, or its file is damaged."""
-    path = out / FILE
-    if not path.is_file() or not is_listed(path) or damage(path) is not None:
+    """What an earlier attempt of this run has found out; None where it has not, or one of its files is damaged."""
+    summary = out / "summary.json"
+    if not all(path.is_file() and is_listed(path) and damage(path) is None for path in (out / FILE, summary)):
         return None
     with suppress(UserError):
-        found = read_json(out / "summary.json", MAPPING, remedy="").get("unlabelled")
+        found = read_json(summary, MAPPING, remedy="").get("unlabelled")
         return found if isinstance(found, dict) else None
     return None
 
