@@ -144,7 +144,8 @@ def test_every_method_by_name(tmp_path: Path, quick: list[str], smoke: str, name
 def test_held_out_credibility_and_fixed_views(tmp_path: Path, quick: list[str], smoke: str) -> None:
     out = tmp_path / "run"
     grid = "methods=[{name: classroomkd, credibility: held_out}, {name: classroomkd, credibility: calibrated}]"
-    assert main(["run", smoke, *quick, grid, "bank=views=2", "train.ema=0.9", "--out", str(out), "--quiet"]) == 0
+    words = [*quick, f"cache={tmp_path / 'cache'}"]  # one that nobody has filled
+    assert main(["run", smoke, *words, grid, "bank=views=2", "train.ema=0.9", "--out", str(out), "--quiet"]) == 0
     made = summary(out)
     assert made["bank"]["forwards"] > 0
     assert all("test_ema" in e for e in made["entries"])

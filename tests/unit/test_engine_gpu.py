@@ -119,7 +119,7 @@ def test_batches_for_a_gpu_wait_in_pinned_memory(device: str, pinned: int, monke
     monkeypatch.setattr(Tensor, "pin_memory", pin)
     views = make_views("none", view_seed=0, image_size=tuple(part.pixels.shape[-2:]))
     batches = Batches(part, views, 8, seed=0, device=torch.device(device))
-    assert len(list(batches._fetched([torch.arange(8)], 0))) == 1
+    assert len(list(batches._fetched([(torch.arange(8),)], 0))) == 1
     assert calls == [8] * pinned
 
 

@@ -184,11 +184,13 @@ def test_options_and_defaults_on_a_methods_page_are_the_real_ones(name: str) -> 
         text = "null" if value is None else str(value)
         return (text.lower() if text in ("True", "False") else text).removesuffix(".0")
 
-    def on_tasks(key: str, usual: object) -> list[str]:
-        own = {task: methods.defaults(name, task)[key] for task in offering(methods.METHODS[name].asks)}
-        return [f"{task} {written(value)}" for task, value in own.items() if value != usual]
+    anywhere = methods.defaults(name)  # what null stands for, where a rule has its own
 
-    assert rows == {key: ", ".join([written(usual), *on_tasks(key, usual)]) for key, usual in fields.items()}
+    def on_tasks(key: str) -> list[str]:
+        own = {task: methods.defaults(name, task)[key] for task in offering(methods.METHODS[name].asks)}
+        return [f"{task} {written(value)}" for task, value in own.items() if value != anywhere[key]]
+
+    assert rows == {key: ", ".join([written(usual), *on_tasks(key)]) for key, usual in fields.items()}
 
 
 def test_what_is_each_rules_own() -> None:
@@ -196,7 +198,10 @@ def test_what_is_each_rules_own() -> None:
     assert set(rows) == set(_RULES)
     for name, spec in _RULES.items():
         assert rows[name]["gate"] == spec.gate
-        assert rows[name]["supervised"] == "credibility"  # of all rules alike
+        own = methods.defaults("classroomkd", None, {"rule": name})
+        assert {key: rows[name][key] for key in ("normalise", "floor", "supervised")} == {
+            key: f"{own[key]}".removesuffix(".0") for key in ("normalise", "floor", "supervised")
+        }
         neutral = {"1/M": 1 / 5, "1": 1.0}[rows[name]["weight without gate"]]
         assert spec.neutral(5) == neutral
         fixed = {"4": 4.0, "1": 1.0, "1 + tau/10": 2.2}[rows[name]["fixed_temperature"]]

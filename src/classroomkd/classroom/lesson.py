@@ -124,7 +124,7 @@ class Lesson(_Shared):
     outcome: Terms | None = None
     progress: float = 0.0
     sample_weight: Tensor | None = None  # (B,), how much each counts in a mean over samples; None: all the same
-    _agreed: Tensor | None = field(default=None, init=False, repr=False)  # found once; of other answers it is another
+    _agreed: tuple[Tensor, Tensor, Tensor] | None = field(default=None, repr=False)  # of which answers and target, what
     _loss: Tensor | None = field(default=None, repr=False)  # a field like all: who converts or hooks tensors finds it
 
     def conclude(self, terms: Terms) -> Lesson:
@@ -138,9 +138,10 @@ class Lesson(_Shared):
         """The target with what the mentors agree on where there is no truth (:meth:`Task.agreed`), ``(B, …)``."""
         if self.mentors is None:
             return self.target
-        if self._agreed is None:
-            self._agreed = self.task.agreed(self.mentors.prediction, self.target)
-        return self._agreed
+        answers, target = self.mentors.prediction, self.target
+        if self._agreed is None or self._agreed[0] is not answers or self._agreed[1] is not target:
+            self._agreed = answers, target, self.task.agreed(answers, target)
+        return self._agreed[2]
 
     everywhere = OldName("all_gather")
 

@@ -15,16 +15,13 @@ No label  ``unlabelled: agreement`` (ours): ŷ = argmax of the mean over mentors
           the probabilities of ŷ, the supervised part is 0. ``skip``: nobody teaches
 Units     those with a truth or an agreement. A mentor that does not know a joint, or is not finite there, teaches the
           others, not it; in its batch score such a joint counts as the student's own
-Defaults  tau 12 (released CIFAR-100 configs), on pose 1, fixed_temperature too (not ``rank``). ``sample``: unit, one,
-          floor 2, which in its worst panel does best (few labels or new pictures, mentors good or one wrong;
-          ``python -m benchmarks.evidence run sample_rule``). The released rules, and ``sample`` on pose, where
-          nobody has asked yet: native, credibility, 1
+Defaults  tau 12 (released CIFAR-100 configs), on pose 1, fixed_temperature too (not ``rank``); supervised part times
+          the student's credibility in both released rules, and so in ``sample``; ``supervised: one`` turns that off
 Deviates  rounding is done without a host sync; scores that are not finite are inactive (the released loss becomes NaN);
           a batch of 1 works; the two loss weights below are applied (the released code reads and ignores them)
           ``bound``: Σ w T² KL pulls with up to Σ w T √2, a cross-entropy with √2: a MobileNetV3 with three mentors, one
           shuffled, diverged in 4 of 5 seeds at lr 0.05, with the bound in none (``benchmarks/misordered.py``)
-Version   3: ``sample``'s defaults (2: native, credibility, 1). 2: the bound; ``sample`` compares logs, so that
-          probabilities below 1e-45 still differ (1: they tied at 0)
+Version   2: the bound; ``sample`` compares logs, so that probabilities below 1e-45 still differ (1: they tied at 0)
 Cost      the student's step and M forwards (none with a bank)
 Hurts     on training data a mentor that memorised it scores near 1 and teaches everywhere; see ``credibility``.
           With good mentors there is nothing to filter: run ``average`` beside it
@@ -149,7 +146,8 @@ class ClassroomKD(Method):
     def loss(self, lesson: Lesson) -> Terms:
         """Supervised and distilled terms, with who taught whom."""
         task, student, mask = lesson.task, lesson.student.prediction, lesson.task.mask(lesson.target)
-        own, taught = task.supervised(student, lesson.target), self.weighting.units(lesson)
+        own = task.supervised(student, lesson.target)
+        taught = self.weighting.units(lesson) if task.has_unlabelled_units else mask
         grades, answers = self.weighting.grades(lesson, taught, self.supervised)
         divergence = task.divergence(student, answers, grades.temperature)
         pull = (grades.weight * grades.strength * divergence).sum(0)

@@ -46,8 +46,7 @@ METHODS: dict[str, MethodEntry] = {
         "released rule (batch, rank); reconstructed (sample)",
         rules=("sample", "batch", "rank"),
         by_rule=(("sample", "reconstructed"), ("batch", "released rule"), ("rank", "released rule")),
-        version=3,
-        rule_version=2,
+        version=2,
     ),
     "random": MethodEntry(
         "classroomkd.methods.random_mentor:RandomMentor",
@@ -65,8 +64,7 @@ METHODS: dict[str, MethodEntry] = {
         "classroomkd.methods.weighted:Weighted",
         "any weighting of the mentors with any divergence",
         "composition",
-        version=3,
-        rule_version=2,
+        version=2,
     ),
     "mmkd": MethodEntry(
         "classroomkd.methods.mmkd:MMKD",

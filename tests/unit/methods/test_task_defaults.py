@@ -90,13 +90,13 @@ def test_the_rules_of_classroomkd_have_defaults_of_their_own() -> None:
         given = methods.filled("classroomkd", options, options.pop("task", None))
         return given["normalise"], given["floor"], given["supervised"]
 
-    sample, released = ("unit", 2.0, "one"), ("native", 1.0, "credibility")
+    own = ("native", 1.0, "credibility")
     for given in ({}, {"task": "classification"}, {"normalise": None, "floor": None, "supervised": None}):
-        assert found(**given) == sample
-    assert found(task="pose") == found(rule="batch") == found(rule="rank", task="pose") == released
+        assert found(**given) == own
+    assert found(task="pose") == found(rule="batch") == found(rule="rank", task="pose") == own
     assert found(rule="batch", floor=3, normalise="unit") == ("unit", 3.0, "credibility")
-    for rule, wanted in (("sample", sample), ("batch", released)):
+    for rule in ("sample", "batch"):
         built = methods.method_class("classroomkd")(rule=rule).weighting
-        assert (built.normalise, built.floor, built.supervised) == wanted
+        assert (built.normalise, built.floor, built.supervised) == own
     weighted = methods.create("weighted", weighting="classroomkd")
-    assert (weighted.weighting.normalise, weighted.weighting.floor) == ("unit", 2.0)
+    assert (weighted.weighting.normalise, weighted.weighting.floor) == ("native", 1.0)
