@@ -101,7 +101,7 @@ def test_the_schema_for_editors_holds_our_recipes(desk: Path) -> None:
     from classroomkd.recipe import json_schema
 
     for file in (ROOT / "recipes").rglob("*.yaml"):
-        text = re.sub(r"\b(\d)e-", r"\1.0e-", file.read_text())  # YAML 1.1 reads 5e-4 as text
+        text = re.sub(r"(?<![\d.])(\d+)e-", r"\1.0e-", file.read_text())  # YAML 1.1 reads 5e-4 as text
         jsonschema.validate(yaml.safe_load(text), json_schema())
 
 
