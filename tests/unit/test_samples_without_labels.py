@@ -102,6 +102,8 @@ def test_a_lesson_finds_the_vote_once_and_anew_for_other_mentors() -> None:
     alone = replace(lesson, mentors=Answers(answers()[:1]))
     assert torch.equal(alone.agreed, torch.where(MIXED < 0, answers()[0].argmax(-1), MIXED))
     assert torch.equal(replace(lesson, mentors=None).agreed, MIXED)
+    relabelled = replace(lesson, target=LABELLED)  # what was found is of another target
+    assert torch.equal(relabelled.agreed, LABELLED)
 
 
 def test_a_specialist_is_asked_about_what_nobody_labelled() -> None:

@@ -43,6 +43,15 @@ def test_the_order_is_rate_candidates_rows_curve(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("studies")
+def test_a_panel_may_have_some_of_the_arms(tmp_path: Path) -> None:
+    few = replace(TOY, panels=(replace(SMALL, arms=("none", "plain kd")),))
+    asked = {w.cell.grid[0]["name"] for w in finish(store(tmp_path), few)}
+    assert asked == {"none", "kd"}
+    assert [arm.name for arm in few.within(few.panels[0])] == ["none", "plain kd"]
+    assert few.within(SMALL) == few.arms
+
+
+@pytest.mark.usefixtures("studies")
 def test_nothing_is_asked_for_before_what_it_depends_on(tmp_path: Path) -> None:
     results = store(tmp_path)
     assert {w.what for w in wanted("toy", TOY, results)} == {"rate"}
