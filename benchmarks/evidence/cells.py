@@ -58,9 +58,9 @@ class Cell:
 
     @property
     def versions(self) -> dict[str, int]:
-        """Of its methods' rules, by name; versions that changed defaults alone train as before what is said in full."""
+        """Of its methods, by name."""
         table = methods.entries()
-        return {name: table[name].rule_version or table[name].version for name in (e["name"] for e in self.grid)}
+        return {entry["name"]: table[entry["name"]].version for entry in self.grid}
 
     @property
     def label(self) -> str:

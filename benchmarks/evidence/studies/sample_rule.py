@@ -29,9 +29,17 @@ BAD = ("resnet20", "vgg8", "shuffled")
 
 ABLATION = "unit, one, floor 4, no gate"
 
-# A training of resnet8 takes ten of convnet8. A rule that is worse in one of the panels before than another is in all
-# of them, resnet8's too, cannot be chosen any more: these are the others, and today's default.
-LEFT = ("none", "average", "version 2", "unit, one, tau 12, floor 2", "native, one, floor 4")
+# A training of resnet8 takes ten of convnet8, so these alone have one: today's default, the two that lead on convnet8
+# by their worst panel, and two that may be steadier.
+LEADING = (
+    "none",
+    "average",
+    "version 2",
+    "unit, one, tau 12, floor 2",
+    "native, one, floor 4",
+    "unit, credibility, floor 2",
+    "unit, one, floor 2, bound 0.25",
+)
 
 
 def summary(tables: Mapping[str, Table]) -> list[str]:
@@ -44,21 +52,18 @@ def summary(tables: Mapping[str, Table]) -> list[str]:
                 found[line.name][panel] = line.base.difference
     worst = {name: min((d.mean for d in by.values()), default=-1.0) for name, by in found.items()}
     lines = [
-        "Every rule against `average`, panel by panel. What is chosen is the rule whose worst panel is best; ≤: not",
-        f"all panels were trained, since it cannot be chosen any more. `{ABLATION}` is an ablation and no",
-        "candidate: it lets everybody teach, as `average` does, and is here to show what the gate does.",
+        "Every rule against `average`, panel by panel. What is chosen is the rule whose worst panel is best, if it is",
+        "as steady as the student alone; ≤: not all of its panels are there, so its worst may be worse.",
+        f"`{ABLATION}` is an ablation and no candidate: it lets everybody teach, as `average` does,",
+        "and is here to show what the gate does.",
         "",
         "| rule | " + " | ".join(tables) + " | worst |",
         "|:---|" + "---:|" * (len(tables) + 1),
     ]
     for name in sorted(names, key=lambda each: (each == ABLATION, -worst[each])):
         cells = [gain(found[name].get(panel)) for panel in tables]
-        known = "" if len(found[name]) == len(tables) else "≤ "
-        lines.append(
-            f"| {name} | {' | '.join(cells)} | {known}{100 * worst[name]:+.1f} |".replace("| -", "| −").replace(
-                "≤ -", "≤ −"
-            )
-        )
+        least = ("" if len(found[name]) == len(tables) else "≤ ") + f"{100 * worst[name]:+.1f}".replace("-", "−")
+        lines.append(f"| {name} | {' | '.join(cells)} | {least} |")
     return lines
 
 
@@ -100,7 +105,7 @@ STUDY = Study(
             tuple(f"{name}-half" for name in BAD),
             curve=(),
         ),
-        Panel("few-resnet8", "resnet8, 900 labels", {**FEW, "student.model": "resnet8"}, curve=(), arms=LEFT),
+        Panel("few-resnet8", "resnet8, 900 labels", {**FEW, "student.model": "resnet8"}, curve=(), arms=LEADING),
     ),
     tune=None,
     seeds=(0, 1, 2, 3, 4),

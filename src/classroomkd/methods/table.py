@@ -26,7 +26,6 @@ class MethodEntry(NamedTuple):
     rules: tuple[str, ...] = ()
     by_rule: tuple[tuple[str, str], ...] = ()  # statuses that depend on the option ``rule``
     version: int = 1  # raised by every change of the method's rule or of a default
-    rule_version: int | None = None  # the first that has today's rule, where later ones changed defaults alone
 
     def status_of(self, options: Mapping[str, Any]) -> str:
         """How faithful this method is with these options."""
