@@ -20,12 +20,8 @@ def recipe_yaml(recipe: Recipe) -> str:
     for key in ("method", "methods"):
         if data[key] is None:
             del data[key]
-    for key in (
-        "shard",
-        "classes",
-        "labels",
-        "unlabelled",
-    ):  # a recipe that has none is written as before there was the key
+    # A recipe that has none is written as before there was the key.
+    for key in ("shard", "classes", "labels", "unlabelled"):
         if data["data"][key] is None:
             del data["data"][key]
     if data["data"].get("labels") is not None:
