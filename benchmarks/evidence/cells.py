@@ -47,8 +47,8 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """16 digits: of the recipe without what is at its default, the methods' options written out, their versions,
-        and the mentors' own keys."""
+        """16 digits: of the recipe without what is at its default, the methods' options written out, the versions since
+        which these mean the same, and the mentors' own keys."""
         return _hash({**self._lasting, "methods": self._methods})
 
     @cached_property
@@ -115,7 +115,7 @@ class Cell:
         for entry in self.grid:
             name, given = entry["name"], {key: value for key, value in entry.items() if key != "name"}
             options = {**methods.defaults(name, task), **methods.filled(name, given, task)}
-            found.append([name, methods.lasting(name, options, task), self.versions[name]])
+            found.append([name, methods.lasting(name, options, task), methods.since(name)])
         return found
 
 
@@ -164,7 +164,7 @@ def _kept(said: str) -> Mapping[str, Any]:
 def _known(mentor: Mentor) -> dict[str, Any]:
     """What of a mentor makes a key."""
     if mentor.taught_by:
-        method = ["kd", methods.defaults("kd"), methods.entries()["kd"].version]  # a recipe's default for one teacher
+        method = ["kd", methods.defaults("kd"), methods.since("kd")]  # a recipe's default for one teacher
         own = {"taught_by": mentor.taught_by, "train": mentor.train, "method": method}
     else:
         own = {"key": mentor_cell(mentor).key}

@@ -75,6 +75,8 @@ class Method(nn.Module):
         for_unlabelled: whether its mentors teach samples without a label only.
         without_labels: what a method with ``Needs(truth=True)`` does of samples without a label, as a verb's phrase.
         later: options that came after the method's version was raised last: at their default they enter no key.
+        since: the version since which options that are said in full mean what they mean today, where later versions
+            changed defaults alone; 0 = the present one. Keys of what is kept with its options written out hold it.
         task_defaults: by task, options that have another default there than in the constructor:
             ``{"pose": {"temperature": 1.0}}``. See :meth:`defaults_on`.
     """
@@ -88,6 +90,7 @@ class Method(nn.Module):
     weighs_samples: bool = True
     for_unlabelled: ClassVar[bool] = False
     later: ClassVar[tuple[str, ...]] = ()
+    since: ClassVar[int] = 0
     without_labels: ClassVar[str] = "teaches the labelled pictures alone"
     matched: ClassVar[Mapping[str, Any]] = {}
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

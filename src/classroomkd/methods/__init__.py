@@ -31,6 +31,7 @@ __all__ = [
     "options_model",
     "raised",
     "renewed",
+    "since",
 ]
 
 
@@ -102,6 +103,11 @@ def lasting(name: str, options: Mapping[str, Any], task: str | None = None) -> d
     at their default, so that what was made before is found."""
     usual = defaults(name, task)
     return {k: v for k, v in options.items() if k not in method_class(name).later or v != usual[k]}
+
+
+def since(name: str) -> int:
+    """The version of a method since which its options, said in full, mean what they mean today."""
+    return method_class(name).since or entries()[name].version
 
 
 def defaults(name: str, task: str | None = None, options: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -133,6 +133,15 @@ def test_a_raised_version_makes_the_rows_of_its_method_stale_and_no_others(monke
     assert stale(before) == {"kd", "both"}
 
 
+def test_where_a_version_changed_defaults_alone_rows_with_their_options_said_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, entry = all_keys(), methods.entries()["kd"]
+    monkeypatch.setattr(methods.method_class("kd"), "since", entry.version)
+    monkeypatch.setitem(methods.entries(), "kd", entry._replace(version=entry.version + 1))
+    assert stale(before) == set()
+
+
 def test_another_default_makes_the_rows_of_its_method_stale_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     before, usual = all_keys(), methods.filled
 
