@@ -45,7 +45,7 @@ def test_method_is_the_function(rule: str) -> None:
     different: dict[str, set[float]] = {}
     for values in itertools.product(*CHOICES.values()):
         given = dict(zip(CHOICES, values, strict=True))
-        ours = methods.create("classroomkd", rule=rule, tau=5.0, **given)(lesson)
+        ours = methods.create("classroomkd", rule=rule, tau=5.0, floor=1, **given)(lesson)
         options = {("supervised_weight" if k == "supervised" else k): v for k, v in given.items()}
         theirs = functional.classroom(student, mentors, target, rule=rule, tau=5.0, **options)
         for name in ("supervised", "distilled"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,9 @@ def logits(*probabilities: float) -> torch.Tensor:
     return torch.stack([p.log(), (1 - p).log()], -1)
 
 
+NATIVE: dict[str, Any] = {"normalise": "native", "floor": 1.0}
+
+
 def test_rounding_is_pythons() -> None:
     draw = random.Random(0)
     values = (
@@ -33,7 +37,8 @@ def test_rounding_is_pythons() -> None:
 
 def test_sample_rule_by_hand() -> None:
     student, mentors = logits(0.5, 0.5, 0.5), torch.stack([logits(0.8, 0.5, 0.4), logits(0.6, 0.9, 0.1)])
-    terms = classroom(student, mentors, torch.zeros(3, dtype=torch.int64), tau=12.0)
+    target = torch.zeros(3, dtype=torch.int64)
+    terms = classroom(student, mentors, target, tau=12.0, **NATIVE)
     assert terms.active.tolist() == [[True, False, False], [True, True, False]]
     # M · p_m / (p_s + Σ p)
     expected = torch.tensor([[2 * 0.8 / 1.9, 0, 0], [2 * 0.6 / 1.9, 2 * 0.9 / 1.9, 0]], dtype=torch.float64)
@@ -43,6 +48,15 @@ def test_sample_rule_by_hand() -> None:
     kl = functional.kl_divergence(student[None], mentors, temperature)
     torch.testing.assert_close(terms.distilled, (expected * temperature**2 * kl).sum(0).mean())
     torch.testing.assert_close(terms.loss, terms.supervised + terms.distilled)
+    own = classroom(student, mentors, target)  # the defaults: p_m / Σ p of those who teach, and T >= 2
+    shared = torch.tensor([[0.8 / 1.4, 0, 0], [0.6 / 1.4, 1, 0]], dtype=torch.float64)
+    torch.testing.assert_close(own.weight, shared)
+    temperature = temperature.clamp_min(2)
+    torch.testing.assert_close(own.temperature, temperature)
+    kl = functional.kl_divergence(student[None], mentors, temperature)
+    torch.testing.assert_close(own.distilled, (shared * temperature**2 * kl).sum(0).mean())
+    credibility = torch.tensor([0.5, 0.5, 0.5]).double()
+    torch.testing.assert_close(own.supervised, -(credibility * credibility.log()).mean())
 
 
 def test_a_student_who_is_certain_of_another_class_is_taught_by_who_is_less_wrong() -> None:
@@ -50,7 +64,7 @@ def test_a_student_who_is_certain_of_another_class_is_taught_by_who_is_less_wron
     student = torch.tensor([[-300.0, 0.0, 0.0], [-300.0, 0.0, 0.0]], requires_grad=True)
     mentors = torch.tensor([[[-150.0, 0.0, -3.0], [-400.0, 0.0, 0.0]], [[-160.0, 0.0, 0.0], [-500.0, 0.0, 0.0]]])
     target = torch.zeros(2, dtype=torch.int64)
-    terms = classroom(student, mentors, target)
+    terms = classroom(student, mentors, target, **NATIVE)
     assert terms.active.tolist() == [[True, False], [True, False]]
     assert terms.temperature[:, 0].tolist() == [13.0, 13.0]
     log = torch.stack([student[0], mentors[0, 0], mentors[1, 0]]).double().log_softmax(-1)[:, 0]
@@ -62,7 +76,7 @@ def test_a_student_who_is_certain_of_another_class_is_taught_by_who_is_less_wron
     assert (gradient[1] == 0).all()
     tied = classroom(student, student.detach()[None], target, gate="hard")
     assert tied.active.all()
-    assert tied.temperature.tolist() == [[1.0, 1.0]]
+    assert tied.temperature.tolist() == [[2.0, 2.0]]
     for option in ({"soft": 0.1}, {"normalise": "unit"}, {"gate": "none"}, {"gate": "hard"}):
         loss = classroom(student, mentors, target, **option).loss
         assert torch.autograd.grad(loss, student)[0].isfinite().all()
@@ -89,7 +103,7 @@ def test_ties_are_strict_by_default_and_may_teach_when_asked() -> None:
     assert not classroom(same, same[None], target).active.any()
     tied = classroom(same, same[None], target, gate="hard")
     assert tied.active.all()
-    assert tied.temperature.item() == 1.0
+    assert tied.temperature.item() == 2.0
     assert classroom(same, same[None], target, rule="batch").active.all()
     assert not classroom(same, same[None], target, rule="batch", gate="strict").active.any()
 
@@ -255,7 +269,8 @@ def test_identical_mentors_and_unit_weights() -> None:
     torch.testing.assert_close(one.distilled, six.distilled)  # strength does not depend on the number of mentors
     sums = six.weight.sum(0)
     torch.testing.assert_close(sums[sums > 0], torch.ones_like(sums[sums > 0]))
-    assert classroom(student, mentor.expand(6, -1, -1), target).distilled > 1.5 * one.distilled
+    native = classroom(student, mentor.expand(6, -1, -1), target, normalise="native")
+    assert native.distilled > 1.5 * one.distilled
 
 
 def test_ablations() -> None:

@@ -3,9 +3,10 @@
 System    Sarode, Khan, Shehzadi, Stricker, Afzal, "Classroom-Inspired Multi-Mentor Distillation with Adaptive
           Learning Strategies", arXiv 2409.20237, IntelliSys 2025
 Rule      s, p_m = credibility of student and mentor (probability of the true class) per sample b and unit u
-  sample  active: p_m > s;  w_m = M · p_m / (s + Σ p);  T_m = max(floor, 1 + tau · (p_m − s) / p_m);  distilled =
-          mean_b r_b Σ_m w_m T_m² KL_m, r_b = min(1, √2 / length of that sum's gradient on the logits) (``bound``).
-          Reconstructed from the abstract (per-sample activation) and the released share; the bound is ours
+  sample  active: p_m > s;  w_m ∝ p_m, Σ over the active = 1 (``native``: M · p_m / (s + Σ p));
+          T_m = max(floor, 1 + tau · (p_m − s) / p_m);  distilled = mean_b r_b Σ_m w_m T_m² KL_m, r_b = min(1, √2 /
+          length of that sum's gradient on the logits) (``bound``). Reconstructed from the abstract (per-sample
+          activation) and the released share; the sum of 1, the floor of 2 and the bound are ours
   batch   R1, released code at e80d320: the same on batch scores g = exp(mean log p), shares rounded to two decimals,
           active: w_m >= w_s; T_m = 1 + tau · (w_m − w_s) / max(w_m, w_s)
   rank    R0, released code at b1d1177: r = ordinal rank of the mean p, / 10; active: r_m > r_s;
@@ -16,12 +17,13 @@ No label  ``unlabelled: agreement`` (ours): ŷ = argmax of the mean over mentors
 Units     those with a truth or an agreement. A mentor that does not know a joint, or is not finite there, teaches the
           others, not it; in its batch score such a joint counts as the student's own
 Defaults  tau 12 (released CIFAR-100 configs), on pose 1, fixed_temperature too (not ``rank``); supervised part times
-          the student's credibility in both released rules, and so in ``sample``; ``supervised: one`` turns that off
+          the student's credibility in both released rules, and so in ``sample``; ``supervised: one`` turns that off.
+          ``sample``: normalise unit, floor 2, on pose native, 1; decided by ``sample_rule`` of the bench
 Deviates  rounding is done without a host sync; scores that are not finite are inactive (the released loss becomes NaN);
           a batch of 1 works; the two loss weights below are applied (the released code reads and ignores them)
           ``bound``: Σ w T² KL pulls with up to Σ w T √2, a cross-entropy with √2: a MobileNetV3 with three mentors, one
           shuffled, diverged in 4 of 5 seeds at lr 0.05, with the bound in none (``benchmarks/misordered.py``)
-Version   2: the bound; ``sample`` compares logs, so that probabilities below 1e-45 still differ (1: they tied at 0)
+Version   3: ``sample`` has normalise unit, floor 2 (2: native, 1). 2: the bound; ``sample`` compares logs (1 tied at 0)
 Cost      the student's step and M forwards (none with a bank)
 Hurts     on training data a mentor that memorised it scores near 1 and teaches everywhere; see ``credibility``.
           With good mentors there is nothing to filter: run ``average`` beside it
@@ -72,6 +74,7 @@ class ClassroomKD(Method):
     """
 
     later: ClassVar[tuple[str, ...]] = ("unlabelled",)
+    since: ClassVar[int] = 2
 
     @classmethod
     def defaults_on(cls, task: str | None, options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -45,7 +45,7 @@ METHODS: dict[str, MethodEntry] = {
         "released rule (batch, rank); reconstructed (sample)",
         rules=("sample", "batch", "rank"),
         by_rule=(("sample", "reconstructed"), ("batch", "released rule"), ("rank", "released rule")),
-        version=2,
+        version=3,
     ),
     "random": MethodEntry(
         "classroomkd.methods.random_mentor:RandomMentor",
@@ -63,7 +63,7 @@ METHODS: dict[str, MethodEntry] = {
         "classroomkd.methods.weighted:Weighted",
         "any weighting of the mentors with any divergence",
         "composition",
-        version=2,
+        version=3,
     ),
     "mmkd": MethodEntry(
         "classroomkd.methods.mmkd:MMKD",

@@ -9,7 +9,8 @@ Units    D and its mean run over the units mentors may teach, with a label or wi
          confidence too unless told ``unlabelled: agreement``, classroomkd also over those the mentors agree on
 Shapes   w (M, B, U); D (M, B, U) or (M,)
 Defaults uniform, kl, T 4, weight 1, supervised_weight 1; pose T 1, also of methods built on this one (at 4 mentors
-         pull up to 4.2 times as hard as labels, at 1 up to 1.7). Version 2: T on pose, dtkd's least temperature
+         pull up to 4.2 times as hard as labels, at 1 up to 1.7). Version 2: T on pose, dtkd's least temperature.
+         3: the own values of ``rule: sample`` of weighting classroomkd
 Deviates a mentor whose answer on a sample (a joint) is not finite, or who does not know its class (the joint), does not
          count there; the others' weights sum to 1
 Cost     the student's step and M forwards; with weighting best, one

@@ -90,13 +90,14 @@ def test_the_rules_of_classroomkd_have_defaults_of_their_own() -> None:
         given = methods.filled("classroomkd", options, options.pop("task", None))
         return given["normalise"], given["floor"], given["supervised"]
 
-    own = ("native", 1.0, "credibility")
+    own, released = ("unit", 2.0, "credibility"), ("native", 1.0, "credibility")
     for given in ({}, {"task": "classification"}, {"normalise": None, "floor": None, "supervised": None}):
         assert found(**given) == own
-    assert found(task="pose") == found(rule="batch") == found(rule="rank", task="pose") == own
+    assert found(task="pose") == found(rule="batch") == found(rule="rank", task="pose") == released
     assert found(rule="batch", floor=3, normalise="unit") == ("unit", 3.0, "credibility")
-    for rule in ("sample", "batch"):
+    assert found(normalise="native", floor=1) == released
+    for rule, its in (("sample", own), ("batch", released)):
         built = methods.method_class("classroomkd")(rule=rule).weighting
-        assert (built.normalise, built.floor, built.supervised) == own
+        assert (built.normalise, built.floor, built.supervised) == its
     weighted = methods.create("weighted", weighting="classroomkd")
-    assert (weighted.weighting.normalise, weighted.weighting.floor) == ("native", 1.0)
+    assert (weighted.weighting.normalise, weighted.weighting.floor) == ("unit", 2.0)

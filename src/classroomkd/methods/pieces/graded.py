@@ -29,14 +29,17 @@ NonNegative = Annotated[float, Field(ge=0)]
 AtLeastOne = Annotated[float, Field(ge=1)]
 Supervised = Literal["credibility", "one"]
 TAU = 12.0
-RELEASED: Mapping[str, Any] = {"normalise": "native", "supervised": "credibility", "floor": 1.0}  # of all rules
-ON_TASK: Mapping[str, Mapping[str, Any]] = {"pose": {"tau": 1.0, "fixed_temperature": 1.0}}  # but for ``rank``
+RELEASED: Mapping[str, Any] = {"normalise": "native", "supervised": "credibility", "floor": 1.0}
+OWN: Mapping[Rule, Mapping[str, Any]] = {"sample": {"normalise": "unit", "floor": 2.0}}  # decided by the bench
+# On pose nothing was decided yet: as released, but for ``rank`` with temperatures for maps.
+ON_TASK: Mapping[str, Mapping[str, Any]] = {"pose": {"tau": 1.0, "fixed_temperature": 1.0}}
 
 
 def usual(rule: Rule, task: str | None = None) -> dict[str, Any]:
     """What a rule takes for ``normalise``, ``supervised`` and ``floor`` on a task, and a task for ``tau`` and
     ``fixed_temperature``, where nobody says."""
-    return {**RELEASED, **(ON_TASK.get(task or "", {}) if rule != "rank" else {})}
+    own = ON_TASK.get(task or "")
+    return {**RELEASED, **(OWN.get(rule, {}) if own is None else own if rule != "rank" else {})}
 
 
 class Graded(Weighting):
@@ -48,11 +51,11 @@ class Graded(Weighting):
         gate: ``hard`` (may tie), ``strict`` (must beat the student), ``soft``, ``argmax`` (the best mentor only) or
             ``none``; None = ``soft`` where ``soft`` is given, else the rule's own.
         soft: width of a soft gate; None = 0.1.
-        normalise: ``native`` leaves the weights, ``unit`` makes them sum to 1 over the active mentors; None =
-            ``native``.
+        normalise: ``native`` leaves the weights, ``unit`` makes them sum to 1 over the active mentors; None = the
+            rule's own.
         mentoring: whether the gap sets the temperature.
         fixed_temperature: the temperature without mentoring; None = the rule's own, 1 on pose (not ``rank``).
-        floor: the least temperature of mentoring; None = 1.
+        floor: the least temperature of mentoring; None = the rule's own.
         bound: see :class:`Weighting`; None = the rule's own.
         credibility: ``train``, ``calibrated`` or ``held_out``.
         unlabelled: on samples without a label all are judged by what the mentors agree on (``agreement``), or nobody
