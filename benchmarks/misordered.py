@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=0.05)
-    parser.add_argument("--bound", type=float, help="of classroomkd sample, in place of its default; 0 is without")
+    parser.add_argument("--bound", type=float, help="of classroomkd sample with native weights; 0 is without, as in version 1")
     given = parser.parse_args()
     out, seeds = given.out.resolve(), [int(s) for s in given.seeds.split(",")]
     if not (out / "pictures").exists():
@@ -85,7 +85,8 @@ def main() -> None:
     rows = []
     arms = list(ARMS)
     if given.bound is not None:
-        arms[2] = {**arms[2], "bound": given.bound, "label": f"classroomkd sample, bound {given.bound:g}"}
+        native = {"normalise": "native", "floor": 1}  # as in versions 1 and 2, whose weights sum to more than 1
+        arms[2] = {**arms[2], **native, "bound": given.bound, "label": f"classroomkd sample, bound {given.bound:g}"}
     for place, arm in enumerate(arms):
         made = recipe(
             out,
