@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=0.05)
-    parser.add_argument("--bound", type=float, help="of classroomkd sample with native weights; 0 is without, as in version 1")
+    parser.add_argument("--bound", type=float, help="of classroomkd with native weights; 0: without, as in version 1")
     given = parser.parse_args()
     out, seeds = given.out.resolve(), [int(s) for s in given.seeds.split(",")]
     if not (out / "pictures").exists():

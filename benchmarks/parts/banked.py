@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.evidence.cells import cell_of
 from benchmarks.evidence.results import HERE, Store
 from benchmarks.evidence.study import load_study
-from classroomkd.methods import entries
+from classroomkd.methods import entries, since
 from classroomkd.report import Difference, paired
 
 __all__ = ["COMMAND", "EIGHT", "EXACT", "ONLINE", "TOPS", "Banked", "banked"]
@@ -45,7 +45,7 @@ class Banked:
         old = [
             f"version {version} of {name}, now {table[name].version}"
             for name, version in self.versions.items()
-            if name in table and version < table[name].version
+            if name in table and version < since(name)
         ]
         return "; ".join(old) or ("" if self.today else "other defaults or mentors than today's")
 
