@@ -6,7 +6,8 @@ import logging
 import multiprocessing
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Run:
     folder: Path
     summary: dict[str, Any]
     student_module: nn.Module | None = None
+    session: Session | None = field(default=None, repr=False)
 
     @property
     def accuracy(self) -> list[float]:
@@ -121,6 +123,38 @@ class Run:
 
         return write_report(self.folder)
 
+    def probe(self, data: Any = None, neighbours: int = 20) -> dict[str, Any]:
+        """Judge the features of every student and mentor, as ``classroomkd probe`` does.
+
+        Args:
+            data: a source such as ``"imagefolder:photos"``, or a ``torch.utils.data.Dataset``; None: the run's own.
+            neighbours: k of the nearest neighbours.
+
+        Returns:
+            ``students`` and ``mentors`` with their ``figures``, fractions; kept in ``summary.json``, too.
+        """
+        from classroomkd.run.opening import open_context
+        from classroomkd.tasks.probe import probe_files
+
+        session, opened = self.session, None
+        if session is not None:
+            data = session.source if data is None else data
+            opened = partial(
+                open_context, session.recipe, self.folder, trust_code=session.trust_code, given=session.given,
+                source=session.source,
+            )  # fmt: skip
+        found = probe_files(
+            self.folder,
+            data,
+            neighbours,
+            trust_code=session is not None and session.trust_code,
+            module=self.student_module,
+            opened=opened,
+            say=partial(_log, "note"),
+        )
+        self.summary["probe"] = found
+        return found
+
     def export(self, path: str | Path, arm: int | str | None = None, seed: int | None = None) -> Path:
         """Write a student (see :meth:`student`) alone to ``path`` (.safetensors or .onnx, a model card beside it)."""
         from classroomkd.export import export_student
@@ -185,7 +219,7 @@ def distill(
         outcome = session.run(resume=resume, command="classroomkd.distill(...)")
     if outcome.failures and not outcome.summary["entries"]:
         raise UserError("\n".join(filter(None, [outcome.failures[0], outcome.remedy])))
-    return Run(folder, outcome.summary, found.modules.get("student"))
+    return Run(folder, outcome.summary, found.modules.get("student"), session)
 
 
 def _log(kind: str, text: str) -> None:

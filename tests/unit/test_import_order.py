@@ -43,6 +43,7 @@ FLOORS = (
     (  # students of a task in their files, and what the verbs do with them
         "tasks.requests",
         "tasks.files",
+        "tasks.probe",
         "tasks.inspection",
         "tasks.classification.card",
         "tasks.file_inspection",

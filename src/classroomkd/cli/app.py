@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "bank": ("classroomkd.cli.bank:app", "Mentors' stored answers: fill, info, verify, merge, gc."),
     "bench": ("classroomkd.cli.bench:bench", "Where the time of a recipe's step goes, and what a bank would save."),
     "evaluate": ("classroomkd.cli.evaluate:evaluate", "Score a student on data."),
+    "probe": ("classroomkd.cli.probe:probe", "Judge students by their features and by their mentors' vote."),
     "compare": ("classroomkd.cli.compare:compare", "Compare runs: mean, spread, paired differences, cost."),
     "predict": ("classroomkd.cli.predict:predict", "What the images of a folder show: classes, or people's joints."),
     "report": ("classroomkd.cli.report:report", "Write a run's report page again."),

@@ -185,7 +185,7 @@ def _timm() -> Iterator[Check]:
 
 
 def _sklearn() -> Iterator[Check]:
-    yield _extra(("scikit-learn",), "the data called digits", _importer("sklearn"))
+    yield _extra(("scikit-learn",), "classroomkd probe, and the data called digits", _importer("sklearn"))
 
 
 def _onnx() -> Iterator[Check]:

@@ -24,6 +24,7 @@ from classroomkd.report.headline import cautions, headline, verdict
 from classroomkd.report.html import Html, el, json_for_script, prose
 from classroomkd.report.labels import labels, seen
 from classroomkd.report.licences import NOTICE
+from classroomkd.report.probed import probed
 from classroomkd.report.style import config, css_variables, page_ink
 from classroomkd.report.summary import Summary, load_summary
 from classroomkd.report.teaching import teaching
@@ -50,6 +51,7 @@ def _page(summary: Summary) -> str:
         sections.outcome(context),
         sections.mentors(context),
         labels(context),
+        probed(context),
         sections.learning(context),
         teaching(context),
         sections.classes(context),

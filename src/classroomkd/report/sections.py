@@ -18,6 +18,7 @@ from classroomkd.report.labels import seen
 from classroomkd.report.records import Array
 from classroomkd.report.rows import Row, mentor_rows
 from classroomkd.report.statistics import Difference, paired, spread
+from classroomkd.report.summary import PROBE
 from classroomkd.report.table import figure_columns, figure_rows, notes
 from classroomkd.report.vocabulary import Vocabulary
 
@@ -79,7 +80,7 @@ def _result_row(context: ReportContext, row: Row, named: list[str], colour: str)
 
 def _further(context: ReportContext) -> Html | None:
     """The figures beside the score that counts, a row a figure and a column an arm."""
-    figures = figure_rows(context.rows)
+    figures = [row for row in figure_rows(context.rows) if not row["figure"].endswith(PROBE)]
     if not figures:
         return None
     columns = figure_columns(context.rows)

@@ -21,6 +21,7 @@ from classroomkd.report.vocabulary import Vocabulary, vocabulary
 from classroomkd.tasks.metric import Metric
 
 __all__ = [
+    "PROBE",
     "ArmInfo",
     "Data",
     "FinishedStudent",
@@ -34,6 +35,7 @@ __all__ = [
 
 SCHEMA = 1
 NAME = "summary.json"
+PROBE = " (probe)"
 
 
 def _finite_or_none(value: Any) -> Any:
@@ -159,6 +161,34 @@ class Unlabelled(_Part):
     first: list[dict[str, str]] = []
 
 
+class ProbedStudent(_Part):
+    """The figures of one student, an arm and a seed, by name; fractions."""
+
+    method: str
+    seed: int
+    figures: Annotated[dict[str, float], BeforeValidator(_measured)] = {}
+
+
+class ProbedMentor(_Part):
+    """The figures of one mentor."""
+
+    name: str
+    figures: Annotated[dict[str, float], BeforeValidator(_measured)] = {}
+
+
+class Probe(_Part):
+    """What ``classroomkd probe`` found on ``data``: ``fitted`` on so many labelled samples (0: on none), ``scored`` on
+    others."""
+
+    data: str = ""
+    which: str = "last"
+    neighbours: int = 0
+    fitted: int = 0
+    scored: int = 0
+    students: list[ProbedStudent] = []
+    mentors: list[ProbedMentor] = []
+
+
 class Summary(_Part):
     """``summary.json``, checked; ``root`` is the run folder it was read from.
 
@@ -184,6 +214,7 @@ class Summary(_Part):
     mentors: list[MentorInfo] = []
     bank: dict[str, Any] | None = None
     unlabelled: Unlabelled = Unlabelled()
+    probe: Probe = Probe()
     root: Path = Field(default=Path(), exclude=True)
 
     def scores(self, label: str, field: str = "test_last") -> dict[int, float | None]:
@@ -191,11 +222,17 @@ class Summary(_Part):
         return {entry.seed: getattr(entry, field) for entry in self.entries if entry.method == label}
 
     def metrics(self, label: str) -> dict[str, list[float]]:
-        """``figure -> values`` of one arm's finished seeds: what was measured beside the score that counts."""
+        """``figure -> values`` of one arm's finished seeds: what was measured beside the score that counts.
+
+        What a probe has found comes last, with ``(probe)`` behind its names.
+        """
         figures: dict[str, list[float]] = {}
         for entry in self.entries:
             for name, value in entry.test_metrics.items() if entry.method == label else ():
                 figures.setdefault(name, []).append(value)
+        for student in self.probe.students:
+            for name, value in student.figures.items() if student.method == label else ():
+                figures.setdefault(f"{name}{PROBE}", []).append(value)
         return figures
 
     @property

@@ -16,7 +16,7 @@ from classroomkd import data, methods, tasks
 from classroomkd._stored import MAPPING, finite, read_json
 from classroomkd._sums import write_listed
 from classroomkd.errors import Diverged, RunStopped, UserError
-from classroomkd.run import assistants, judging, to_label
+from classroomkd.run import assistants, judging, probing, to_label
 from classroomkd.run.diverged import Anew, remedy
 from classroomkd.run.mentor_record import MentorRecord
 from classroomkd.run.summary import environment, summarise
@@ -81,6 +81,7 @@ class Experiment:
     _voted: list[str] = field(default_factory=list)
     _vote: str | None = None
     _unlabelled: dict[str, Any] | None = None
+    _probe: dict[str, Any] | None = None
     _warned: set[str] = field(default_factory=set)
 
     def fill(self, answers: int) -> None:
@@ -101,6 +102,7 @@ class Experiment:
         context, recipe = self.networks.context, self.networks.context.recipe
         known = to_label.before(self.out) if self.resume else None
         self._unlabelled = None if context.runtime.any(known is None) else known
+        self._probe = probing.before(self.out) if self.resume else None
         if context.runtime.is_zero:
             write_listed(self.out / "environment.json", json.dumps(environment(context, self.command), indent=1))
         arms = recipe.arms()
@@ -307,6 +309,7 @@ class Experiment:
             vote=self._vote,
             unlabelled=self._unlabelled,
             not_finite=self._not_finite,
+            probe=self._probe,
         )
         if self.networks.context.runtime.is_zero:
             write_listed(self.out / "summary.json", json.dumps(finite(summary), indent=1))

@@ -56,11 +56,13 @@ def summarise(
     not_finite: Found,
     vote: str | None = None,
     unlabelled: dict[str, Any] | None = None,
+    probe: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of ``summary.json``, schema 1; scores are in ``metric_unit``, of most tasks fractions in 0..1.
 
     ``not_finite``: mentors' answers that are not finite, by the jobs' events, for mentors of whom no entry tells;
-    ``vote``: a digest of what a test part without labels is scored against; ``unlabelled``: see :func:`.to_label.look`.
+    ``vote``: a digest of what a test part without labels is scored against; ``unlabelled``: see
+    :func:`.to_label.look`; ``probe``: what ``classroomkd probe`` has found.
     """
     context = networks.context
     broken = {**not_finite, **added(*(e.get("not_finite", {}) for e in entries))}
@@ -113,6 +115,7 @@ def summarise(
         "bank": _bank(bank_plan, mentors, _online(context, bank_plan)),
         "failures": list(failures),
         **({"unlabelled": unlabelled} if unlabelled is not None else {}),
+        **({"probe": probe} if probe is not None else {}),
     }
 
 

@@ -70,6 +70,13 @@ class EvaluateRequest:
                 the run's; and what loading raises.
         """
         scored = None if self.source is None else self.part  # the run's own are split as they were
+        return self._loaded(scored, **options)
+
+    def load_all(self) -> ImageSet:
+        """The same at the student's size, with a training part even where the data have one part alone."""
+        return self._loaded(None, size=self.student.side)
+
+    def _loaded(self, scored: str | None, **options: Any) -> ImageSet:
         section = self._section(options)
         try:
             images = data.load(section, task=self.student.task, trust_code=self.trust_code, scored=scored)
