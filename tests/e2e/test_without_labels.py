@@ -45,6 +45,7 @@ def test_one_call_on_a_folder_of_pictures(taught: ck.Run) -> None:
     assert summary["data"]["classes"] == ["0", "1", "2"]
     assert summary["data"]["labelled"] == 0
     assert summary["data"]["vote"]
+    assert "mentors_vote" not in summary  # it is what the students are scored against
     assert [(m["name"], m["accuracy"], m["val_accuracy"]) for m in summary["mentors"]] == [
         ("sure", 1.0, 1.0), ("unsure", 1.0, 1.0),
     ]  # fmt: skip
@@ -96,6 +97,8 @@ def test_labels_for_the_test_part_alone_make_it_accuracy(tmp_path: Path) -> None
     (entry,) = run.summary["entries"]
     assert "test_metrics" not in entry
     assert entry["val_best"] is None
+    assert run.summary["mentors_vote"] == pytest.approx(1 / 3)
+    assert "their vote, together" in run.report().read_text()
     assert run.summary["mentors"][0]["val_accuracy"] == 1.0
     assert run.summary["mentors"][0]["accuracy"] == pytest.approx(1 / 3)
 

@@ -109,6 +109,9 @@ def mentors(context: ReportContext) -> Html:
         cells += [words.count(row[key]) for key in ("parameters", "multiply_adds")]
         cells.append(words.thousands(row["samples"]))
         rows.append(cells + ([row["note"] or words.DASH] if noted else []))
+    if context.summary.mentors_vote is not None:
+        together = words.percent(context.summary.mentors_vote, measure=say.measure)
+        rows.append(["their vote, together", words.DASH, together, *[words.DASH] * (len(columns) - 3)])
     own, student = context.summary.data.student_train, context.summary.student
     text = f"The student, {student.model or 'unnamed'}, has {words.count(student.parameters)} parameters"
     taught = seen(context.summary.data) or (f"{own:,} {say.seen}" if own else "")

@@ -212,6 +212,7 @@ class Summary(_Part):
     planned: list[int] = Field(default=[], alias="seeds")
     entries: list[FinishedStudent] = []
     mentors: list[MentorInfo] = []
+    mentors_vote: Number = None
     bank: dict[str, Any] | None = None
     unlabelled: Unlabelled = Unlabelled()
     probe: Probe = Probe()

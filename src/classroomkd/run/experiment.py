@@ -81,6 +81,7 @@ class Experiment:
     _voted: list[str] = field(default_factory=list)
     _vote: str | None = None
     _unlabelled: dict[str, Any] | None = None
+    _vote_score: float | None = None
     _probe: dict[str, Any] | None = None
     _warned: set[str] = field(default_factory=set)
 
@@ -121,6 +122,7 @@ class Experiment:
             self._make_ready(run, mentor_jobs, self._mentor_done)
             ready = tuple(self._mentors[i] for i in sorted(self._mentors))
             self._check_mentors(ready)
+            self._vote_score = judging.vote_score(self.networks, [MentorRecord(**m) for m in ready])
             self._write(started)
 
             def done(job: Job, entry: dict[str, Any] | None, error: BaseException | None) -> None:
@@ -309,6 +311,7 @@ class Experiment:
             vote=self._vote,
             unlabelled=self._unlabelled,
             not_finite=self._not_finite,
+            vote_score=self._vote_score,
             probe=self._probe,
         )
         if self.networks.context.runtime.is_zero:

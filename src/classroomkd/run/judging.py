@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd.errors import UserError
+from classroomkd.functional import vote
 from classroomkd.run.answers_file import load_answers
 from classroomkd.run.mentor_record import MentorRecord
 from classroomkd.train.scoring import Score, answers
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from classroomkd.run.networks import Networks
     from classroomkd.train.inputs import Inputs
 
-__all__ = ["TEST", "VAL", "Judging", "by_vote", "near_chance", "with_agreement"]
+__all__ = ["TEST", "VAL", "Judging", "by_vote", "near_chance", "vote_score", "with_agreement"]
 
 VAL, TEST = "validation", "test"
 
@@ -115,3 +116,19 @@ def near_chance(networks: Networks, mentors: Sequence[MentorRecord]) -> list[tup
         return []  # a vote of one is its own
     limit, words = networks.task_runner.chance_of(Judging.of(networks, mentors).val.target)
     return [(mentor, words) for mentor in mentors if mentor.val_accuracy <= limit]
+
+
+def vote_score(networks: Networks, mentors: Sequence[MentorRecord]) -> float | None:
+    """The score of the mentors' vote on the labelled samples of the test part, what students may be held against.
+
+    None where mentors of this task do not vote, where there are fewer than two, or where no sample has a label.
+    """
+    runner, part = networks.task_runner, networks.context.data.test
+    if len(mentors) < 2 or not runner.task.has_vote or not bool(part.labelled.any()):
+        return None
+    stored = torch.stack([torch.from_numpy(load_answers(m.test_logits, len(part))) for m in mentors])
+    together = vote(stored).log()
+    known = (part.labelled.cpu() & ~together.isnan().any(-1)).nonzero().flatten()
+    if not len(known):
+        return None
+    return runner.score(together[known], part.target.cpu()[known], part.ids.cpu()[known]).value

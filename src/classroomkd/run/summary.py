@@ -56,13 +56,15 @@ def summarise(
     not_finite: Found,
     vote: str | None = None,
     unlabelled: dict[str, Any] | None = None,
+    vote_score: float | None = None,
     probe: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of ``summary.json``, schema 1; scores are in ``metric_unit``, of most tasks fractions in 0..1.
 
     ``not_finite``: mentors' answers that are not finite, by the jobs' events, for mentors of whom no entry tells;
     ``vote``: a digest of what a test part without labels is scored against; ``unlabelled``: see
-    :func:`.to_label.look`; ``probe``: what ``classroomkd probe`` has found.
+    :func:`.to_label.look`; ``vote_score``: of the mentors' vote on the test part;
+    ``probe``: what ``classroomkd probe`` has found.
     """
     context = networks.context
     broken = {**not_finite, **added(*(e.get("not_finite", {}) for e in entries))}
@@ -112,6 +114,7 @@ def summarise(
             | {"not_finite": broken.get(m["name"], {"answers": 0, "ids": []})}
             for m in mentors
         ],
+        **({"mentors_vote": vote_score} if vote_score is not None else {}),
         "bank": _bank(bank_plan, mentors, _online(context, bank_plan)),
         "failures": list(failures),
         **({"unlabelled": unlabelled} if unlabelled is not None else {}),
