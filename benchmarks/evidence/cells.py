@@ -21,6 +21,7 @@ __all__ = ["DRAWN", "NOWHERE", "PLAIN", "Cell", "cell_of", "mentor_cell"]
 
 DRAWN = ("puppets", "digits")  # sources without a folder
 NOWHERE = "."
+PREPARED = "images:@"  # before the name of pictures that the bench prepares
 
 PLAIN = {"data": "puppets", "student": "resnet8", "method": "none"}  # keys leave out what is as in this recipe
 
@@ -82,6 +83,7 @@ class Cell:
         folder: str,
         weights: Callable[[Mentor], str | None] | None = None,
         grid: list[Any] | None = None,
+        prepared: Path = Path(NOWHERE),
         **more: Any,
     ) -> Recipe:
         """A recipe with this cell, or with ``grid`` in its place.
@@ -90,6 +92,7 @@ class Cell:
             folder: of all data; ``NOWHERE`` where they are not read and need not be there.
             weights: the file of a mentor; None: mentors are left to the run.
             grid: arms of the same base.
+            prepared: the folder of what the bench has prepared, which ``images:@NAME`` lies in.
             more: keys on top.
         """
         data = dict(self.keys["data"])
@@ -98,7 +101,14 @@ class Cell:
             data["source"] = f"{source}:{folder if folder == NOWHERE else Path(folder, place)}"
         mentors = [_taught(m, None if weights is None else weights(m)) for m in self.mentors]
         tree = {**self.keys, "data": data, "mentors": mentors, "methods": grid or [self.named], **more}
-        return make_recipe(tree, [f"{key}={json.dumps(value)}" for key, value in self.changes.items()])
+        changes = {key: _found(value, prepared) for key, value in self.changes.items()}
+        return make_recipe(tree, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
+
+    @property
+    def prepared(self) -> list[str]:
+        """Names of what is to be prepared for it."""
+        values = [value for value in self.changes.values() if isinstance(value, str)]
+        return [value.removeprefix(PREPARED) for value in values if value.startswith(PREPARED)]
 
     @property
     def _lasting(self) -> Mapping[str, Any]:
@@ -125,7 +135,7 @@ def cell_of(study: Study, panel: Panel, arm: Arm, **more: Any) -> Cell:
     names = () if arm.alone else arm.mentors or panel.mentors or study.mentors
     if arm.assistants:
         names = (*names, *(mentor.name for mentor in MENTORS.values() if mentor.taught_by in names))
-    changes = {**panel.changes, **arm.changes, **more}
+    changes = {**panel.changes, **(panel.alone if arm.alone else {}), **arm.changes, **more}
     if arm.alone:
         for stated in (changes, keys):
             stated.pop("bank", None)
@@ -136,6 +146,13 @@ def mentor_cell(mentor: Mentor) -> Cell:
     """How a mentor is trained: as a student alone."""
     keys = {"data": mentor.data, "student": mentor.model, "train": mentor.train, **mentor.recipe}
     return Cell(keys, ({"name": "none"},), (), {})
+
+
+def _found(value: Any, prepared: Path) -> Any:
+    """A value of a recipe; what is prepared by its place, which need not be there where nothing is read."""
+    if not isinstance(value, str) or not value.startswith(PREPARED):
+        return value
+    return f"images:{prepared if prepared == Path(NOWHERE) else prepared / value.removeprefix(PREPARED)}"
 
 
 def _taught(mentor: Mentor, weights: str | None) -> dict[str, Any]:
@@ -155,6 +172,8 @@ def _kept(said: str) -> Mapping[str, Any]:
     plain = yaml.safe_load(recipe_yaml(make_recipe(PLAIN)))
     kept = _differing(every, plain, OF_NO_WEIGHT)
     kept["data"] = {**kept.get("data", {}), "source": keys["data"]["source"]}
+    if str(changes.get("data.unlabelled", "")).startswith(PREPARED):
+        kept["data"]["unlabelled"] = changes["data.unlabelled"]
     kept["train"] = {key: value for key, value in kept.get("train", {}).items() if key not in IN_TRAIN}
     for key in ("mentors", "mentor_train"):
         kept.pop(key, None)

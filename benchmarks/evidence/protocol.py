@@ -94,12 +94,14 @@ class Table:
         curve: share of the epochs to scores by seed, 1 included.
         gain: of the student alone from 1 to 1.5 times the epochs; None where that was not trained.
         lacking: arms with fewer seeds than wanted, and those that are not decided yet.
+        mentors_vote: what the vote of the mentors scores.
     """
 
     lines: Sequence[Line]
     curve: Mapping[float, Scores]
     gain: Difference | None
     lacking: Sequence[str]
+    mentors_vote: float | None = None
 
     @property
     def converged(self) -> bool | None:
@@ -117,11 +119,13 @@ def table(name: str, study: Study, panel: Panel, store: Store) -> Table:
     first = study.arms[0].name
     points: dict[float, Scores] = {}
     seconds: Mapping[int, float] = {}
+    votes: list[float] = []
     for row in rows(name, study, panel, store):
         scores = _of(study, store.scores(row.cell))
         if row.arm.name == first:
             points[1.0] = scores
             seconds = _of(study, {seed: took(entry) for seed, entry in store.students(row.cell).items()})
+        votes += [e["mentors_vote"] for e in store.students(row.cell).values() if "mentors_vote" in e]
         if set(scores) == set(study.seeds):
             lacking.remove(row.arm.name)
         if scores:
@@ -130,7 +134,8 @@ def table(name: str, study: Study, panel: Panel, store: Store) -> Table:
     points = {share: points[share] for share in sorted(points) if points[share]}
     compared_lines = _compare(lines, first, study.base, points)
     gain = paired(points[1.5], points[1.0]) if {1.0, 1.5} <= set(points) else None
-    return Table(sorted(compared_lines, key=lambda line: -line.mean), points, gain, lacking)
+    together = votes[0] if votes else None
+    return Table(sorted(compared_lines, key=lambda line: -line.mean), points, gain, lacking, together)
 
 
 def compared(a: Scores, b: Scores) -> Compared:

@@ -6,6 +6,7 @@ in ``runs/evidence`` of the checkout, which may be removed: what was found is in
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from safetensors import safe_open
 
 from benchmarks.evidence.cells import DRAWN, NOWHERE, Cell, mentor_cell
 from benchmarks.evidence.plan import wanted
+from benchmarks.evidence.prepared import prepare
 from benchmarks.evidence.results import Store, harvested
 from benchmarks.evidence.study import Mentor, Study, load_study
 from classroomkd import __version__
@@ -101,7 +103,10 @@ class Queue:
             given = [mentor for mentor in batch[0].mentors if not mentor.taught_by]
             weights = {mentor.name: str(self.mentor(mentor)) for mentor in given}
             grid = [cell.named for cell in batch]
-            recipe = batch[0].recipe(self.folder(batch[0]), lambda m: weights.get(m.name), grid, **self.own(seeds))
+            place = prepare(batch[0].prepared, Path(self.folder(batch[0])), self.out / "prepared")
+            recipe = batch[0].recipe(
+                self.folder(batch[0]), lambda m: weights.get(m.name), grid, place, **self.own(seeds)
+            )
             self._session(name, study, batch, recipe, folder)
         except (Interrupted, KeyboardInterrupt):
             raise
@@ -127,6 +132,8 @@ class Queue:
                 self.store.fail(name, cell, int(seed), str(event["error"]))
             elif int(seed) not in self.store.students(cell):
                 entry = harvested(place / f"seed{seed}")
+                if (vote := _vote(folder)) is not None:
+                    entry["mentors_vote"] = vote
                 if study.judge is not None:
                     entry |= study.judge(place / f"seed{seed}", recipe)
                 self.store.add(name, cell, int(seed), entry, {"made_by": _machine()})
@@ -145,8 +152,7 @@ class Queue:
     def mentor(self, mentor: Mentor) -> Path:
         """The file of a mentor's weights, trained now where it is not there."""
         cell = mentor_cell(mentor)
-        folder = self.out / "mentors" / cell.base
-        place = folder / cell.recipe(NOWHERE).arms()[0].slug / "seed0"
+        folder, place = self._place(cell)
         file = place / "student.safetensors"
         if not file.exists():
             self.say(f"mentor {mentor.name}: to be trained")
@@ -156,6 +162,16 @@ class Queue:
             about = {"mentor": mentor.model, "made_by": _machine()}
             self.store.add("mentors", cell, 0, {**harvested(place), "sha256": sum_of(file)}, about)
         return _mixed_up(file) if mentor.shuffled else file
+
+    def trained(self, mentor: Mentor) -> str | None:
+        """The file of a mentor's weights, where it is there."""
+        file = self._place(mentor_cell(mentor))[1] / "student.safetensors"
+        return str(file) if not mentor.taught_by and file.exists() else None
+
+    def _place(self, cell: Cell) -> tuple[Path, Path]:
+        """Of a mentor's run, and of its student."""
+        folder = self.out / "mentors" / cell.base
+        return folder, folder / cell.recipe(NOWHERE).arms()[0].slug / "seed0"
 
     def own(self, seeds: Sequence[int]) -> dict[str, Any]:
         """Keys that change no result."""
@@ -175,6 +191,12 @@ class Queue:
         if self.data is None:
             raise UserError("where are the data? --data DIR, or CLASSROOMKD_DATA")
         return str(self.data)
+
+
+def _vote(folder: Path) -> float | None:
+    """What the vote of a run's mentors scores."""
+    found: float | None = json.loads((folder / "summary.json").read_text()).get("mentors_vote")
+    return found
 
 
 def _mixed_up(file: Path) -> Path:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import median
 
 from benchmarks.evidence.cells import cell_of
 from benchmarks.evidence.plan import wanted
+from benchmarks.evidence.prepared import prepare
 from benchmarks.evidence.queue import Queue
 from benchmarks.evidence.study import Panel, Study, load_study
+from classroomkd.errors import UserError
 from classroomkd.run.session import Session
 
 __all__ = ["core_hours", "status"]
@@ -26,8 +29,16 @@ def status(names: Sequence[str], queue: Queue) -> None:
         there = sum(len(what.seeds) - len(missing) for what, missing in decided)
         failed = sum(len(set(queue.store.failures(what.cell)) & set(what.seeds)) for what, _ in decided)
         known = f" ({failed} of them could not be finished)" if failed else ""
-        hours = f"; about {core_hours(study, queue) * (1 - there / total):.1f} core-hours left" if there < total else ""
+        hours = _left(study, queue, 1 - there / total) if there < total else ""
         print(f"{name}: {there} of {total} students{known}{hours}", flush=True)
+
+
+def _left(study: Study, queue: Queue, share: float) -> str:
+    """What a share of a study takes; where nothing has a label, mentors must be there before that can be measured."""
+    try:
+        return f"; about {core_hours(study, queue) * share:.1f} core-hours left"
+    except UserError as error:
+        return f"; what is left cannot be measured yet: {str(error).splitlines()[0]}"
 
 
 def core_hours(study: Study, queue: Queue) -> float:
@@ -62,7 +73,9 @@ def _seconds(study: Study, panel: Panel, queue: Queue) -> dict[str, float]:
     shared = Counter(cell.base for cell in taught).most_common(1)[0][0]
     some = {name: cell for name, cell in cells.items() if cell.mentors and cell.base == shared}
     first = next(iter(some.values()))
-    recipe = first.recipe(queue.folder(first), grid=[cell.named for cell in some.values()], **queue.own([0]))
+    place = prepare(first.prepared, Path(queue.folder(first)), queue.out / "prepared")
+    grid = [cell.named for cell in some.values()]
+    recipe = first.recipe(queue.folder(first), queue.trained, grid, place, **queue.own([0]))
     plan = Session(recipe, queue.out / "dry").plan(BUDGET)
     waited = plan["arms"][0]["data_ms"] or 0.0  # of the arm that is always measured; for the same data
     found = {name: _one(arm, waited, plan["steps"]) for name, arm in zip(some, plan["arms"], strict=True)}

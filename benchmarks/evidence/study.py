@@ -118,6 +118,7 @@ class Panel:
         curve: shares of the epochs for which the student alone is trained, too. The table is converged where it gains
             less than 0.3 points from 1 to 1.5.
         arms: names of those it has, the student alone among them; None: all of the study.
+        alone: keys with a dot that the student alone has of its own: the labelled images without the others.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Panel:
     tuned: str = ""
     curve: tuple[float, ...] = (0.5, 1.5, 3)
     arms: tuple[str, ...] | None = None
+    alone: Options = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

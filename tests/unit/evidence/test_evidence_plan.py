@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from toy_study import ARMS, TOY, TWO_PANELS, finish, put, store
 
-from benchmarks.evidence.cells import Cell
+from benchmarks.evidence.cells import Cell, cell_of
 from benchmarks.evidence.plan import chosen, rows, wanted
+from benchmarks.evidence.prepared import prepare
 from benchmarks.evidence.protocol import table
 from benchmarks.evidence.study import Arm, Panel, Study, Tune
 from classroomkd.errors import UserError
@@ -49,6 +50,25 @@ def test_a_panel_may_have_some_of_the_arms(tmp_path: Path) -> None:
     assert asked == {"none", "kd"}
     assert [arm.name for arm in few.within(few.panels[0])] == ["none", "plain kd"]
     assert few.within(SMALL) == few.arms
+
+
+def test_the_student_alone_may_have_keys_of_its_own() -> None:
+    panel = replace(SMALL, changes={"train.epochs": 4}, alone={"train.epochs": 7, "data.unlabelled": None})
+    cells = [cell_of(TOY, panel, arm) for arm in ARMS[:2]]
+    assert [cell.recipe("").train.epochs for cell in cells] == [7, 4]
+    assert cells[1].key == cell_of(TOY, replace(panel, alone={}), ARMS[1]).key
+
+
+def test_prepared_pictures_are_found_by_name_and_their_place_is_in_no_key(tmp_path: Path) -> None:
+    panel = replace(SMALL, changes={"data.unlabelled": "images:@drawn"})
+    cell = cell_of(TOY, panel, ARMS[1])
+    assert cell.prepared == ["drawn"]
+    (tmp_path / "drawn").mkdir()
+    recipe = cell.recipe("", prepared=tmp_path)
+    assert recipe.data.unlabelled == f"images:{tmp_path / 'drawn'}"
+    assert cell.said["data"]["unlabelled"] == "images:@drawn"
+    with pytest.raises(UserError, match="nothing is prepared by the name 'drawn'"):
+        prepare(cell.prepared, tmp_path, tmp_path / "here")
 
 
 @pytest.mark.usefixtures("studies")
