@@ -15,7 +15,21 @@ from classroomkd.classroom import Calibration, Classroom, Lesson, Mentor, Task
 from classroomkd.data.targets import UNLABELLED
 from classroomkd.tasks.pose.task import Pose
 
-__all__ = ["IDS", "SHAPE", "B", "C", "M", "batch", "by_main", "classroom", "said", "student", "targets", "teach"]
+__all__ = [
+    "IDS",
+    "SHAPE",
+    "B",
+    "C",
+    "M",
+    "batch",
+    "by_main",
+    "classroom",
+    "said",
+    "student",
+    "targets",
+    "teach",
+    "without_label",
+]
 
 B, C, M = 6, 5, 3
 IDS = torch.arange(B) * 7 + 3
@@ -127,10 +141,12 @@ def classroom(
     """A room of mentors who say ``answers``; ``hidden`` (n,) bool: which samples of the batch have no label."""
     order = torch.arange(len(answers)) if order is None else order
     count = len(answers)
-    task: Task = tasks.create(CLASSES, unlabelled=hidden is not None) if kind == CLASSES else Pose(coding(kind), FIVE)
-    labels = targets(60, kind)
+    lacks = hidden is not None
+    on_joints = kind != CLASSES
+    task: Task = Pose(coding(kind), FIVE, unlabelled=lacks) if on_joints else tasks.create(CLASSES, unlabelled=lacks)
+    labels = targets(60, kind).clone()
     if hidden is not None:
-        labels[IDS[: len(hidden)][hidden]] = UNLABELLED
+        labels[IDS[: len(hidden)][hidden]] = without_label(kind)
     taps = {} if kind == CLASSES else TAPS
     mentors = [Mentor(Speaker(answers[i], seed=10 + int(i)).to(answers.dtype), taps=taps) for i in order]
     torch.manual_seed(5)
@@ -149,6 +165,11 @@ def classroom(
     ceiling = torch.linspace(0.6, 0.9, count)[order, None].repeat(1, C if kind == CLASSES else K)
     room.calibration = Calibration(torch.linspace(0.5, 2.0, count)[order], ceiling)
     return room
+
+
+def without_label(kind: str = CLASSES) -> Tensor:
+    """The target of a sample without a label."""
+    return torch.tensor(UNLABELLED) if kind == CLASSES else torch.tensor([[0.0, 0.0, UNLABELLED]]).expand(K, 3)
 
 
 def targets(n: int, kind: str = CLASSES) -> Tensor:

@@ -8,7 +8,6 @@ from torch import Tensor
 from classroomkd.classroom.lesson import Answers
 from classroomkd.classroom.task import Task
 from classroomkd.errors import UserError
-from classroomkd.functional import vote_entropy
 
 __all__ = ["Outliers"]
 
@@ -17,12 +16,12 @@ class Outliers:
     """How much each sample of a batch counts.
 
     Args:
-        task: whose answers have a vote.
-        bound: in (0, 1], a share of the largest entropy that a vote can have.
-        weight: in [0, 1), of a sample without a label whose vote has more than that; all others count 1.
+        task: on whose units mentors can agree.
+        bound: in (0, 1], of :meth:`Task.doubts`: for classes a share of the largest entropy that a vote can have.
+        weight: in [0, 1), of a sample without a label whose doubts are above that; all others count 1.
 
     Raises:
-        UserError: a number out of range, or a task without a vote.
+        UserError: a number out of range, or a task on which mentors cannot agree.
     """
 
     def __init__(self, task: Task, bound: float, weight: float) -> None:
@@ -37,8 +36,8 @@ class Outliers:
     @torch.no_grad()
     def __call__(self, mentors: Answers, target: Tensor) -> Tensor | None:
         """Weights ``(B,)``, without waiting for the device; None for a task whose samples all have a label."""
-        together = self.task.vote(mentors.prediction) if self.task.has_unlabelled_units else None
-        if together is None:
+        doubts = self.task.doubts(mentors.prediction) if self.task.has_unlabelled_units else None
+        if doubts is None:
             return None
-        unsure = (vote_entropy(together) > self.bound).any(-1)  # false where nobody's answer is finite
+        unsure = doubts > self.bound  # false where nobody's answer is finite
         return torch.where(unsure & ~self.task.mask(target).any(-1), self.weight, 1.0)

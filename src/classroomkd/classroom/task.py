@@ -27,7 +27,7 @@ class Task(ABC):
     steepest: float | None = None  # no gradient of a unit's supervised loss on its answer is longer; None = unbounded
     has_unlabelled_units: bool = False  # then ranks can hold different numbers of units with a truth
     has_distributions: ClassVar[bool] = True  # whether answers are logits that a temperature can act on
-    has_vote: ClassVar[bool] = False  # whether :meth:`vote` and :meth:`agreed` say anything
+    has_vote: ClassVar[bool] = False  # whether :meth:`agreed`, :meth:`certainty` and :meth:`doubts` say anything
 
     topics = OldName("unit_labels")
     reach = OldName("distill_mask")
@@ -68,10 +68,17 @@ class Task(ABC):
         """
         return target
 
-    def vote(self, answers: Tensor) -> Tensor | None:
-        """What the mentors' answers ``(M, B, …)`` say together, as probabilities ``(B, U, bins)``, without a gradient.
+    def certainty(self, answers: Tensor) -> Tensor | None:
+        """How sure the mentors' answers ``(M, B, …)`` are together of what they agree on, ``(B, U)`` in [0, 1].
 
-        NaN where no answer is finite; None where not ``has_vote``.
+        No gradient flows. NaN where no answer is finite; None where not ``has_vote``.
+        """
+        return None
+
+    def doubts(self, answers: Tensor) -> Tensor | None:
+        """How little the mentors' answers ``(M, B, …)`` say together about each sample, ``(B,)``: 0 sure, 1 nothing.
+
+        As :meth:`certainty` but for the whole sample, and it may look at more than the likeliest.
         """
         return None
 

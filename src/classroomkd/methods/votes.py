@@ -75,5 +75,5 @@ class Votes(Method):
         """Units without a truth on which mentors agree, and surely enough, ``(B, U)`` bool."""
         assert lesson.mentors is not None
         agreed = lesson.task.mask(lesson.agreed) & ~mask_BU
-        together = lesson.task.vote(lesson.mentors.prediction)
-        return agreed if together is None else agreed & (together.amax(-1) >= self.confidence)
+        sure = lesson.task.certainty(lesson.mentors.prediction)
+        return agreed if sure is None else agreed & (sure >= self.confidence)

@@ -63,9 +63,9 @@ def look(networks: Networks, mentors: Sequence[MentorRecord], out: Path, spent: 
         log C), ``rows`` of the file, ``first``: the first of them by column. A sentence where it would take too long;
         None where there is nothing to ask.
     """
-    context, task = networks.context, networks.task_runner.task
+    context, runner = networks.context, networks.task_runner
     part = context.student_part
-    if not (task.has_vote and task.has_unlabelled_units) or not mentors or bool(part.labelled.all()):
+    if not (runner.votes_name_classes and runner.task.has_unlabelled_units) or not mentors or bool(part.labelled.all()):
         return None
     part = part.subset((~part.labelled).nonzero().flatten())
     found = _asked(networks, mentors, part, max(SHARE * spent, LEAST))

@@ -50,10 +50,12 @@ class TaskRunner(ABC):
         context: of the run.
         networks: of the run.
         samples: what they are called, for messages.
+        votes_name_classes: whether what mentors agree on is one of ``classes``, which lists can name.
         suspects: what may be wrong with a mentor near chance, for messages.
     """
 
     samples: ClassVar[str] = "images"
+    votes_name_classes: ClassVar[bool] = False
     suspects: ClassVar[str] = "wrong weights, or another normalisation or size (mean, std, size)?"
 
     def __init__(self, context: RunContext, networks: NetworkSource) -> None:

@@ -133,7 +133,7 @@ class PersonViews(Views):
         x = (away[..., 0] * cos[:, None] + away[..., 1] * sin[:, None]) / (step * zoom)[:, None] * side[:, None]
         y = (away[..., 1] * cos[:, None] - away[..., 0] * sin[:, None]) / (step * zoom)[:, None]
         moved = torch.stack([x + (size[1] - 1) / 2, y + (size[0] - 1) / 2, target[..., 2]], -1)
-        moved = torch.where(target[..., 2:] > 0, moved, 0.0)
+        moved = _placed(moved, target)
         swapped = moved.index_select(1, self._table("swap", pixels.device))
         return shown, torch.where(mirrored[:, None, None], swapped, moved)
 
@@ -151,7 +151,7 @@ class PersonViews(Views):
         centre = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=pixels.device).expand(len(pixels), 2)
         shown = self._sample(pixels, centre, one, torch.zeros_like(one), torch.ones_like(one), size)
         moved = torch.stack([(target[..., 0] - x0) / zoom, (target[..., 1] - y0) / zoom, target[..., 2]], -1)
-        return shown, torch.where(target[..., 2:] > 0, moved, 0.0)
+        return shown, _placed(moved, target)
 
     def _parameters(self, target: Tensor, ids: Tensor, views: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Centre (B, 2) in input pixels, step, cosine, sine and mirror (B,) of every view."""
@@ -218,6 +218,14 @@ class PersonViews(Views):
         grid = torch.stack([(column * self.canvas.scale + x) / last, (row * self.canvas.scale + y) / last], -1) - 1
         sampled = F.grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
         return sampled.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _placed(moved: Tensor, target: Tensor) -> Tensor:
+    """Joints (B, K, 3) that a view has moved; those without a label stay at 0, and the mark of a person without joints
+    (v = -1) stays."""
+    v = target[..., 2:]
+    nowhere = torch.cat([torch.zeros_like(target[..., :2]), v.clamp_max(0)], -1)
+    return torch.where(v > 0, moved, nowhere)
 
 
 def person_views(name: str, images: ImageSet, *, view_seed: int, image_size: tuple[int, int]) -> PersonViews:

@@ -38,6 +38,7 @@ __all__ = ["ClassificationRunner"]
 class ClassificationRunner(TaskRunner):
     """Single-label classification."""
 
+    votes_name_classes = True
     suspects = (
         "wrong weights, another order of classes or some of them only (classes: [...] names its own, in its order), or "
         "another normalisation or size (mean, std, size)?"

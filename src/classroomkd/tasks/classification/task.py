@@ -12,7 +12,7 @@ from torch import Tensor
 from classroomkd.classroom.task import Task
 from classroomkd.data.targets import UNLABELLED
 from classroomkd.errors import UserError
-from classroomkd.functional import kl_divergence, log_credibility, vote
+from classroomkd.functional import kl_divergence, log_credibility, vote, vote_entropy
 from classroomkd.functional.bound import STEEPEST
 
 __all__ = ["Classification"]
@@ -70,6 +70,14 @@ class Classification(Task):
     def vote(self, answers: Tensor) -> Tensor:
         """The mean of the mentors' probabilities at temperature 1, ``(B, 1, C)``."""
         return vote(answers).unsqueeze(-2)
+
+    def certainty(self, answers: Tensor) -> Tensor:
+        """The probability, ``(B, 1)``, that the mentors' vote gives to the class of :meth:`agreed`."""
+        return self.vote(answers).amax(-1)
+
+    def doubts(self, answers: Tensor) -> Tensor:
+        """The entropy of the mentors' vote, ``(B,)``, as a share of the largest there is."""
+        return vote_entropy(vote(answers))
 
     def no_target(self, answer: Tensor) -> Tensor:
         """``(B,)`` of -1.

@@ -89,6 +89,13 @@ class Coding(ABC):
     def mean(self, answers: Sequence[Tensor]) -> Tensor:
         """One answer from several, e.g. to the image and to its mirror image (flip test)."""
 
+    @abstractmethod
+    def pooled(self, answers: Tensor, counts: Tensor) -> Tensor:
+        """One answer from those of several networks, ``(M, B, K, …)``: :meth:`mean` over who ``counts``, ``(M, B, K)``.
+
+        A joint for which nobody counts is ``-inf`` throughout.
+        """
+
     @torch.no_grad()
     def log_oks(self, answer: Tensor, target: Tensor, sigmas: Sequence[float] | None = None) -> Tensor:
         """-d² / (2 s² k²) of the decoded place, k = 2 sigma: the logarithm of COCO's OKS by joint, ``(…, B, K)``.

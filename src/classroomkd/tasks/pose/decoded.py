@@ -66,6 +66,10 @@ class Decoded(Coding):
         """See the class."""
         self._refuse()
 
+    def pooled(self, answers: Tensor, counts: Tensor) -> Tensor:
+        """See the class."""
+        self._refuse()
+
     def _refuse(self) -> NoReturn:
         raise UserError(
             "this graph decodes joints itself, and the flip test needs the network's own answers: leave out "

@@ -154,3 +154,9 @@ class Heatmap(Coding):
     def mean(self, answers: Sequence[Tensor]) -> Tensor:
         """The mean of the maps."""
         return torch.stack([wide(answer) for answer in answers]).mean(0)
+
+    def pooled(self, answers: Tensor, counts: Tensor) -> Tensor:
+        """The mean of the maps."""
+        total = torch.where(counts[..., None, None], wide(answers), 0.0).sum(0)
+        number = counts.sum(0)[..., None, None]
+        return torch.where(number > 0, total / number, -torch.inf)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from classroomkd.functional import kl_divergence, simcc
+from classroomkd.functional import kl_divergence, simcc, wide
 from classroomkd.functional.bound import STEEPEST
 from classroomkd.functional.constants import constant
 from classroomkd.tasks.pose.base import Coding
@@ -108,3 +108,11 @@ class SimCC(Coding):
         """The mean of the distributions."""
         axes = zip(*(self.parts(answer) for answer in answers), strict=True)
         return torch.cat([simcc.mean_bins(axis, self.beta) for axis in axes], -1)
+
+    def pooled(self, answers: Tensor, counts: Tensor) -> Tensor:
+        """The mean of the distributions."""
+        heard, number = counts.unsqueeze(-1), counts.sum(0).unsqueeze(-1)
+        blanked = torch.where(heard, wide(answers), 0.0)
+        logs = [torch.log_softmax(self.beta * part, -1).masked_fill(~heard, -torch.inf) for part in self.parts(blanked)]
+        means = [(log.logsumexp(0) - number.log()) / self.beta for log in logs]
+        return torch.where(number > 0, torch.cat(means, -1), -torch.inf)

@@ -51,7 +51,7 @@ class PoseSpec(TaskDescription):
     samples = "people with joints"
     resizes = False
     views = PERSON_VIEWS
-    offers = frozenset({"distributions", "joints"})
+    offers = frozenset({"distributions", "joints", "votes"})
     vocabulary = Vocabulary(
         unit="joint",
         units="joints",

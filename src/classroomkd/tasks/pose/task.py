@@ -14,6 +14,7 @@ from torch import Tensor
 
 from classroomkd.classroom.task import Task
 from classroomkd.data.skeleton import COCO, Skeleton
+from classroomkd.data.targets import UNLABELLED
 from classroomkd.errors import UserError
 from classroomkd.tasks.pose.coding import Coding, SimCC
 from classroomkd.tasks.pose.translation import region, resized
@@ -29,13 +30,17 @@ class Pose(Task):
     A joint counts in losses and gates where it is labelled (visible or hidden) and within the crop. Elsewhere there is
     no truth to compare with: credibility is 1 for all, and mentors may still teach there (``distil_hidden``).
 
+    A person without joints has v = -1 at all of them. Mentors may teach such a person whole, and what they agree on
+    (:meth:`agreed`) is the place that the mean of their answers has.
+
     Args:
         coding: of the student's answers, into which mentors' are translated.
         skeleton: of the joints.
         per: credibility of each ``joint``, or one for the ``person``: the mean of the logarithms over the joints that
             count (a mentor's: that it knows), given to all joints.
-        distil_hidden: whether mentors may teach joints without a label.
+        distil_hidden: whether mentors may teach joints without a label, of a person who has some with one.
         label_smoothing: accepted for the sake of one signature; must be 0, the labels are smooth already.
+        unlabelled: whether there may be persons without joints.
 
     Raises:
         UserError: a skeleton of another number of joints, or smoothing.
@@ -43,6 +48,7 @@ class Pose(Task):
 
     name = "pose"
     has_unlabelled_units = True
+    has_vote = True
 
     def __init__(
         self,
@@ -52,6 +58,7 @@ class Pose(Task):
         per: Literal["joint", "person"] = "joint",
         distil_hidden: bool = True,
         label_smoothing: float = 0.0,
+        unlabelled: bool = False,
     ) -> None:
         if label_smoothing != 0:
             raise UserError(
@@ -64,6 +71,7 @@ class Pose(Task):
                 f"the student answers {coding.joints} joints, skeleton '{skeleton.name}' has {len(skeleton)}"
             )
         self.coding, self.skeleton, self.per, self.distil_hidden = coding, skeleton, per, distil_hidden
+        self.unlabelled = unlabelled
 
     @property
     def steepest(self) -> float | None:  # type: ignore[override]
@@ -99,9 +107,58 @@ class Pose(Task):
         return self.coding.inside(target)
 
     def distill_mask(self, target: Tensor) -> Tensor:
-        """Joints that mentors may teach, ``(B, K)``: all, or with ``distil_hidden`` off those of :meth:`mask`."""
+        """Joints that mentors may teach, ``(B, K)``: all, or with ``distil_hidden`` off those of :meth:`mask` and all
+        of a person without joints.
+        """
         mask = self.mask(target)
-        return torch.ones_like(mask) if self.distil_hidden else mask
+        return torch.ones_like(mask) if self.distil_hidden else mask | (target[..., 2] == UNLABELLED)
+
+    @torch.no_grad()
+    def agreed(self, answers: Tensor, target: Tensor) -> Tensor:
+        """Targets in which persons without joints have the places of the mean of the mentors' answers, as visible ones.
+
+        Mentors that do not know a joint, or whose answer to it is not finite, are left out; where nobody is left the
+        joint stays without a label. A joint without a label of a person who has others stays so, too.
+        """
+        if not self.unlabelled:
+            return target
+        pooled, known = self._together(answers)
+        place = self.coding.decode(pooled)[..., :2].to(target.dtype)
+        height, width = self.coding.size
+        x, y = place[..., 0].clamp(0, width - 1), place[..., 1].clamp(0, height - 1)
+        said = torch.stack([x, y, torch.full_like(x, 2)], -1)
+        return torch.where((target[..., 2:] == UNLABELLED) & known.unsqueeze(-1), said, target)
+
+    @torch.no_grad()
+    def certainty(self, answers: Tensor) -> Tensor:
+        """The score, ``(B, K)`` in [0, 1], at the peak of the mean of the mentors' answers; NaN where nobody knows."""
+        pooled, known = self._together(answers)
+        return torch.where(known, self.coding.decode(pooled)[..., 2], torch.nan)
+
+    def doubts(self, answers: Tensor) -> Tensor:
+        """1 less the mean of :meth:`certainty` over the joints that somebody knows, ``(B,)``."""
+        return 1 - self.certainty(answers).nanmean(-1)
+
+    def _together(self, answers: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean of the mentors' answers, ``(B, K, …)``, and of which joints there is one, ``(B, K)`` bool."""
+        unknown, broken = self.coding.state(answers)
+        counts = ~(unknown | broken)
+        return self.coding.pooled(answers, counts), counts.any(0)
+
+    def no_target(self, answer: Tensor) -> Tensor:
+        """``(B, K, 3)`` of persons without joints.
+
+        Raises:
+            UserError: without ``unlabelled``.
+        """
+        if not self.unlabelled:
+            raise UserError(
+                "the batch has no target; Pose(..., unlabelled=True) teaches persons without joints, "
+                "classroom(crops, None) all of a batch"
+            )
+        target = torch.zeros(len(answer), self.coding.joints, 3, device=answer.device)
+        target[..., 2] = UNLABELLED
+        return target
 
     def blanked(self, answers: Tensor, units_MBU: Tensor) -> Tensor:
         """See the base: joint by joint; joints that a mentor does not know become 0 too."""
@@ -155,7 +212,9 @@ class Pose(Task):
         return self.coding.divergence(student, mentors, temperature)
 
     def check(self, student: Tensor, target: Tensor) -> None:
-        """The answer must be the coding's, the target ``(B, K, 3)`` finite with v 0, 1 or 2."""
+        """The answer must be the coding's, the target ``(B, K, 3)`` finite with v 0, 1 or 2; -1 at all joints of a
+        person without joints, where there may be some.
+        """
         shape = (len(student), *self.coding.answer_shape)
         if tuple(student.shape) != shape:
             raise UserError(
@@ -169,5 +228,14 @@ class Pose(Task):
         if not bool(target.isfinite().all()):
             raise UserError("a joint's coordinates are not finite")
         v = target[..., 2]
+        lacks = v == UNLABELLED
+        if bool(lacks.any()):
+            if not self.unlabelled:
+                raise UserError(
+                    "a joint's visibility is -1, as of a person without joints; Pose(..., unlabelled=True) teaches such"
+                )
+            if not bool((lacks.all(-1) == lacks.any(-1)).all()):
+                raise UserError("a person without joints has visibility -1 at all of them, not at some")
+            v = torch.where(lacks, 0, v)
         if not bool(((v == 0) | (v == 1) | (v == 2)).all()):
             raise UserError("a joint's visibility must be 0 (not labelled), 1 (hidden) or 2 (visible)")
