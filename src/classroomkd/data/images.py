@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import torch
 from torch import Tensor
 
-from classroomkd.data.targets import CLASS, UNLABELLED
+from classroomkd.data.targets import CLASS, KEYPOINTS, UNLABELLED
 from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -119,9 +119,9 @@ class Part:
     """The images of one part (train, val or test) with their targets and ids.
 
     ``target`` has N rows, of the kind ``target_kind`` (see ``classroomkd.data.targets``); joints (N, K, 3) are x and y
-    in pixels of the input and v; the class of a picture that has no label is ``UNLABELLED``. ``ids`` (N,) int64: index
-    in the full source in its stable order, before any split or skip; ``rows`` (N,) int64: rows of ``pixels``, which
-    several parts may share.
+    in pixels of the input and v; the class of a picture that has no label is ``UNLABELLED``, and so is every v of
+    persons without joints. ``ids`` (N,) int64: index in the full source in its stable order, before any split or skip;
+    ``rows`` (N,) int64: rows of ``pixels``, which several parts may share.
     """
 
     pixels: Pixels
@@ -157,7 +157,10 @@ class Part:
 
     @property
     def labelled(self) -> Tensor:
-        """Which samples have a label, (N,) bool; all of them where targets are no classes."""
+        """Which samples have a label, (N,) bool: a class, or of persons joints (v of all is -1 where they have none);
+        all of them where targets are something else."""
+        if self.target_kind == KEYPOINTS:
+            return (self.target[..., 2] != UNLABELLED).any(-1)
         if self.target_kind != CLASS or self.target.dim() > 1:
             return torch.ones(len(self), dtype=torch.bool, device=self.target.device)
         return self.target != UNLABELLED

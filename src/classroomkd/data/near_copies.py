@@ -26,7 +26,9 @@ _MEASURED = {
 }
 
 
-def copies_notes(extra: Part, measured: Mapping[str, Part], files: Files) -> list[str]:
+def copies_notes(
+    extra: Part, measured: Mapping[str, Part], files: Files, names: Mapping[int, str] | None = None
+) -> list[str]:
     """Sentences about the images of ``extra`` that a part has, too, on which something is measured.
 
     Compared are the pixels as the parts have them, where both are in memory or few; else the files, if both are files:
@@ -36,12 +38,14 @@ def copies_notes(extra: Part, measured: Mapping[str, Part], files: Files) -> lis
         extra: the images without labels.
         measured: the parts, ``test`` and ``validation``; of one without labels nothing is said.
         files: where images lie, by id.
+        names: what those are called that do not lie there, by id.
     """
-    notes = (_note(extra, part, files, name) for name, part in measured.items() if bool(part.labelled.any()))
+    called = {**(names or {}), **{sample: name for sample, (_, name) in files.items()}}
+    notes = (_note(extra, part, files, called, name) for name, part in measured.items() if bool(part.labelled.any()))
     return [note for note in notes if note is not None]
 
 
-def _note(extra: Part, measured: Part, files: Files, name: str) -> str | None:
+def _note(extra: Part, measured: Part, files: Files, called: Mapping[int, str], name: str) -> str | None:
     mine: dict[int, bytes]
     if _few(extra) and _few(measured):
         mine, theirs = _by_pixels(extra), set(_by_pixels(measured).values())
@@ -52,7 +56,7 @@ def _note(extra: Part, measured: Part, files: Files, name: str) -> str | None:
     same = [sample for sample, mark in mine.items() if mark in theirs]
     if not same:
         return None
-    names = first_of([shown(files[sample][1]) if sample in files else f"image {sample}" for sample in same], 3)
+    names = first_of([shown(called[sample]) if sample in called else f"image {sample}" for sample in same], 3)
     count = f"{len(same)} of {len(extra)} pictures of data.unlabelled {'is' if len(same) == 1 else 'are'}"
     return f"{count} also in the {name} part ({names}): {_MEASURED[name]}"
 

@@ -19,6 +19,7 @@ __all__ = [
     "LABELS",
     "OF_CLASSES",
     "OF_PARTS",
+    "OF_PERSONS",
     "PARTS",
     "PERSON_VIEWS",
     "RESIZE",
@@ -229,6 +230,7 @@ def parts_problem(given: Collection[str]) -> str | None:
 
 
 OF_CLASSES = ("labels", "unlabelled")  # keys that only images with a class each have
+OF_PERSONS = "a table has classes, and persons have joints: give them in the annotations; leave it out"
 OF_PARTS = ("shard", "labels", "unlabelled")  # keys that only the making of parts reads
 
 
@@ -246,13 +248,13 @@ def refuse_parts(given: Mapping[str, Any]) -> None:
             )
 
 
-def refuse_labels(wanted: DataSettings, whose: str, *more: str) -> None:
-    """Refuse keys that are about labels of classes, and ``more``, where targets are something else.
+def refuse_labels(wanted: DataSettings, whose: str) -> None:
+    """Refuse keys that are about labels of classes, where targets are something else.
 
     Raises:
         UserError: ``wanted`` has one.
     """
-    for key in (*OF_CLASSES, *more):
+    for key in OF_CLASSES:
         if getattr(wanted, key) is not None:
             raise UserError(f"data.{key}: is for images with a class each, not for {whose}; leave it out")
 

@@ -47,7 +47,7 @@ def strata(part: Part, classes: int | None = None) -> tuple[Ints, Ints]:
     """
     target, ids = (np.asarray(value.cpu().numpy()) for value in (part.target, part.ids))
     if target.ndim > 1:
-        return np.zeros(len(ids), np.int64), ids
+        return np.asarray(~part.labelled.cpu().numpy(), np.int64), ids
     unlabelled = target == UNLABELLED
     if unlabelled.any():
         last = int(target.max()) + 1 if classes is None else classes

@@ -4,7 +4,8 @@
 kind           target of N samples                         moved by views
 =============  ==========================================  =====================
 ``class``      (N,) int64, -1 without a label              no
-``keypoints``  (N, K, 3) float32: x, y, visibility         with a person's crop
+``keypoints``  (N, K, 3) float32: x, y, visibility v;      with a person's crop
+               v is -1 at all joints of a person without
 ``mask``       (N, H, W) integers: a class a pixel         as the pixels, nearest
 ``image``      (N, C, s·H, s·W) uint8, s a whole number    as the pixels
 =============  ==========================================  =====================
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 
 __all__ = ["CLASS", "IMAGE", "KEYPOINTS", "UNLABELLED", "TargetKind", "mask"]
 
-UNLABELLED = -1  # the class of a sample without a label
+UNLABELLED = -1  # the class of a sample without a label; the visibility of all joints of a person without any
 
 
 @dataclass(frozen=True)

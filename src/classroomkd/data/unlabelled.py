@@ -21,6 +21,7 @@ from classroomkd.errors import UserError
 __all__ = ["Extra", "listed", "open_extra", "options_of", "refuse_twice"]
 
 _WHERE = "data.unlabelled"
+_FOLDER = ", or for a folder of which some pictures have labels data.labels: {file: FILE}"
 Open = Callable[[Any, Request], Source | ImageSet]
 
 
@@ -92,8 +93,8 @@ def open_extra(
     return replace(extra, fingerprint=hashlib.sha256(" ".join(marks).encode()).hexdigest())
 
 
-def options_of(source: Any, wanted: DataSettings) -> dict[str, Any]:
-    """``data.options`` for one of several sources: those that it knows.
+def options_of(source: Any, wanted: DataSettings, reads: str = "classes") -> dict[str, Any]:
+    """``data.options`` for one of several sources, whose samples are to have ``reads``: those that it knows.
 
     Raises:
         UserError: an option that none of the sources knows.
@@ -101,15 +102,15 @@ def options_of(source: Any, wanted: DataSettings) -> dict[str, Any]:
     given = [getattr(wanted, key) for key in ("source", *PARTS)]
     named = [value for value in (*given, *listed(wanted.unlabelled)) if isinstance(value, str)]
     names = [value.partition(":")[0] for value in named]
-    if wrong := option_problems(names, wanted.options, "classes"):
+    if wrong := option_problems(names, wanted.options, reads):
         options = wanted.options
         raise UserError("\n".join(f"data.options.{key} = {options[key]!r}: {text}" for key, text in wrong.items()))
     entry = find_entry(source.partition(":")[0]) if isinstance(source, str) else None
-    known = None if entry is None else entry.options_for("classes")
+    known = None if entry is None else entry.options_for(reads)
     return {key: value for key, value in wanted.options.items() if known is None or key in known}
 
 
-def refuse_twice(wanted: DataSettings) -> None:
+def refuse_twice(wanted: DataSettings, remedy: str = _FOLDER) -> None:
     """Refuse pictures that would train with a label and without, or twice.
 
     Raises:
@@ -122,8 +123,7 @@ def refuse_twice(wanted: DataSettings) -> None:
             if _same(value, other):
                 name = f"'{value}'" if isinstance(value, str) else f"the same {type(value).__name__}"
                 raise UserError(
-                    f"{_WHERE}: {name} has pictures that {key}{_told(other, value)} has already; give others, or for a"
-                    " folder of which some pictures have labels data.labels: {file: FILE}"
+                    f"{_WHERE}: {name} has pictures that {key}{_told(other, value)} has already; give others{remedy}"
                 )
         before.append((value, _WHERE))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from classroomkd import tasks
 from classroomkd.data.sources.table import entries, option_problems, source_problem
-from classroomkd.data.spec import OF_CLASSES, PARTS, parts_problem
+from classroomkd.data.spec import OF_CLASSES, OF_PERSONS, PARTS, parts_problem
 from classroomkd.errors import did_you_mean
 from classroomkd.recipe.check_weights import taken_as_is
 from classroomkd.recipe.nodes import Loc, Node, described_task, of_networks
@@ -84,9 +84,12 @@ def _check_labels(tree: Node, task: TaskDescription) -> Iterator[Problem]:
     keys = () if task.reads == "classes" else OF_CLASSES if task.resizes else (*OF_CLASSES, "classes")
     for key in keys:
         node = tree.at("data", key)
-        if node is not None and node.value is not None:
+        if key not in task.partly and node is not None and node.value is not None:
             sentence = f"is for images with a class each, not for {task.vocabulary.samples}: leave it out"
             yield problem(tree, ("data", key), sentence)
+    table = tree.at("data", "labels", "file")
+    if "labels" in task.partly and table is not None and table.value is not None:
+        yield problem(tree, ("data", "labels", "file"), OF_PERSONS)
 
 
 def check_models(tree: Node, trust_code: bool, known_models: Collection[str]) -> list[Problem]:

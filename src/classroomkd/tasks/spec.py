@@ -27,6 +27,7 @@ class TaskDescription:
         reads: what a data source must give: ``classes``, ``persons``, or a word that a source by plug-in has.
         samples: that in words, for messages: ``people with joints``.
         resizes: whether its inputs are whole pictures, which ``data.resize`` brings to one size.
+        partly: of ``data.labels`` and ``data.unlabelled`` those that it takes where its samples have no class.
         views: names of the augmentations that the task allows.
         offers: what methods may ask for beside credibility and divergence, see ``MethodEntry.asks``.
         spelled: metrics by name, in as many words as a reader needs who meets them first.
@@ -44,6 +45,7 @@ class TaskDescription:
     reads: ClassVar[str]
     samples: ClassVar[str]
     resizes: ClassVar[bool] = True
+    partly: ClassVar[frozenset[str]] = frozenset()
     views: ClassVar[tuple[str, ...]] = ("none",)
     offers: ClassVar[frozenset[str]] = frozenset()
     spelled: ClassVar[Mapping[str, str]] = {}

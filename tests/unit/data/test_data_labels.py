@@ -132,10 +132,10 @@ def test_a_recipe_holds_its_labels(tmp_path: Any) -> None:
 
 
 def test_targets_that_are_no_classes_refuse_labels() -> None:
-    with pytest.raises(UserError, match=r"data\.labels: is for images with a class each, not for persons"):
-        data.load({**PUPPETS, "labels": {"share": 0.1}}, task="pose")
-    with pytest.raises(UserError, match=r"data\.labels = .*is for images with a class each, not for"):
-        make_recipe({"data": {"source": "puppets", "labels": {"share": 0.1}}, "task": "pose", "student": "pose_tiny",
+    with pytest.raises(UserError, match=r"data\.labels\.file: a table has classes, and persons have joints"):
+        data.load({**PUPPETS, "labels": {"file": "labels.csv"}}, task="pose")
+    with pytest.raises(UserError, match=r"data\.labels\.file = .*a table has classes, and persons have joints"):
+        make_recipe({"data": {"source": "puppets", "labels": {"file": __file__}}, "task": "pose", "student": "pose_tiny",
                      "method": "none"})  # fmt: skip
     pixels = data.MemoryPixels(torch.full((20, 3, 32, 32), 100, dtype=torch.uint8))
     raw = Raw(pixels, torch.zeros(20, 32, 32, dtype=torch.uint8), torch.arange(20), 20, mask(255))

@@ -280,8 +280,8 @@ def test_what_is_wrong_with_them_is_told_as_theirs(tmp_path: Path) -> None:
         load([data.load(PUPPETS)])
     with pytest.raises(UserError, match=r"data\.options\.memory = 1: unknown option of 'puppets'"):
         load(f"images:{fill(tmp_path / 'photos')}", options={**PUPPETS["options"], "memory": 1})
-    with pytest.raises(UserError, match=r"data\.unlabelled: is for images with a class each, not for persons"):
-        data.load({**PUPPETS, "unlabelled": "images:x"}, task="pose")
+    with pytest.raises(UserError, match=r"^data\.unlabelled: images:absent: there is no folder"):
+        data.load({**PUPPETS, "unlabelled": "images:absent"}, task="pose")
     with pytest.raises(UserError, match=r"data\.unlabelled = 'puppets': the data are a whole ImageSet"):
         data.load(data.load(PUPPETS), unlabelled="puppets")
 

@@ -290,7 +290,11 @@ def test_mpii_s_labels_are_those_that_the_official_scorer_counts(tmp_path: Path)
 @pytest.mark.parametrize(
     ("spec", "task", "message"),
     [
-        ("digits", "pose", "'digits' has classes, not persons with joints; for task: pose there are puppets, coco-key"),
+        (
+            "digits",
+            "pose",
+            "'digits' has classes, not persons with joints; for task: pose there are puppets, images, c",
+        ),
         ("mpii:x", "classification", "'mpii' has persons with joints, not classes; for task: classification there are"),
         ({"source": "puppets", "views": "crop"}, "pose", "'crop' moves pixels but not joints"),
         ({"source": "puppets", "size": [64, 48]}, "classification", "is for pose; whole images are square"),

@@ -41,6 +41,8 @@ class PersonSource:
     ``category`` is the id of the persons' category and ``title`` its name; ``paired`` whether it says itself which
     joints swap in a mirror; ``size`` (H, W) and ``views`` are defaults; ``photographs``:
     normalised by ImageNet's mean and standard deviation, as the field does, else by the training part's own.
+    ``unlabelled``: nobody's joints are annotated, so all train without; ``named``: whether anybody has said which
+    joints there are, else ``skeleton`` only holds their place.
     """
 
     name: str
@@ -53,6 +55,8 @@ class PersonSource:
     category: int = 1
     title: str = ""
     paired: bool = False
+    unlabelled: bool = False
+    named: bool = True
 
 
 def boxed(box: Floats, pictures: Sequence[Picture], place: NDArray[np.int64]) -> Floats:

@@ -10,7 +10,7 @@ which see everybody in a picture.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from classroomkd.data import split
 from classroomkd.data.images import ImageSet, MemoryPixels, Part, Pixels
+from classroomkd.data.joined import joined
 from classroomkd.data.keypoints import checks
 from classroomkd.data.keypoints.annotation_file import PersonSource
 from classroomkd.data.keypoints.crops import Canvas, crop
@@ -29,12 +30,16 @@ from classroomkd.data.keypoints.fitting import UNFIT, note_fit, note_size
 from classroomkd.data.keypoints.options import PersonOptions, metric_for, person_options
 from classroomkd.data.keypoints.people import Ints, People, join
 from classroomkd.data.keypoints.selections import Selection, limited, selections_of, sharded, split_off
-from classroomkd.data.keypoints.skeleton_union import widened
+from classroomkd.data.keypoints.skeleton_union import named_skeleton, widened
+from classroomkd.data.keypoints.unlabelled import MorePeople, more_people
+from classroomkd.data.labels import hide_labels, labels_note, unlabelled
+from classroomkd.data.near_copies import copies_notes
 from classroomkd.data.sources.base import Request
 from classroomkd.data.sources.table import open_source
-from classroomkd.data.spec import IMAGE_VIEWS, PARTS, PERSON_VIEWS, DataSettings, refuse_labels, refuse_parts
+from classroomkd.data.spec import IMAGE_VIEWS, OF_PERSONS, PARTS, PERSON_VIEWS, DataSettings, refuse_parts
 from classroomkd.data.statistics import mean_std
 from classroomkd.data.targets import KEYPOINTS
+from classroomkd.data.unlabelled import options_of, refuse_twice
 from classroomkd.data.views.keypoints import PRESETS
 from classroomkd.errors import UserError
 
@@ -58,27 +63,36 @@ def load_people(wanted: DataSettings, *, trust_code: bool = False, task: str = "
             f"data.resize: '{wanted.resize}' is for whole images; for pose crops are cut around persons, of data.size:"
             " [height, width]. Leave it out"
         )
-    refuse_labels(wanted, "persons with joints (a joint without a label has v = 0)", "classes")
+    if wanted.classes is not None:
+        raise UserError("data.classes: is for images with a class each, not for persons with joints; leave it out")
+    if wanted.label_file is not None:
+        raise UserError(f"data.labels.file: {OF_PERSONS}")
+    refuse_twice(wanted, remedy="")
     options = person_options(wanted.options)
     request = Request(
-        options=wanted.options, unreadable=wanted.unreadable, trust_code=trust_code, reads="persons", task=task
+        options=wanted.options,
+        unreadable=wanted.unreadable,
+        trust_code=trust_code,
+        reads="persons",
+        task=task,
+        skeleton=None if options.skeleton is None else named_skeleton(options.skeleton),
     )
     opened = _open(wanted, request)
     if isinstance(opened, ImageSet):
         refuse_parts(vars(wanted))
         return opened
     size = wanted.size if isinstance(wanted.size, tuple) else (wanted.size,) * 2 if wanted.size else opened.size
-    return _assemble(opened, wanted, options, Canvas((size[0], size[-1]), options.canvas))
+    return _assemble(opened, wanted, options, Canvas((size[0], size[-1]), options.canvas), request)
 
 
 def _open(wanted: DataSettings, request: Request) -> PersonSource | ImageSet:
     if wanted.source is not None:
-        return _checked(wanted.source, open_source(_text(wanted.source), request))
+        return _opened(wanted.source, request, wanted)
     opened: dict[str, PersonSource] = {}
     for part in PARTS:
         text = getattr(wanted, part)
         if text is not None:
-            source = _checked(text, open_source(_text(text), request))
+            source = _opened(text, request, wanted)
             if isinstance(source, ImageSet):
                 raise UserError(f"data.{part}: '{text}' gives a whole set, which cannot be one part; use data.source")
             opened[part] = source
@@ -105,13 +119,19 @@ def _text(source: Any) -> str:
     return source
 
 
-def _checked(text: str, opened: Any) -> PersonSource | ImageSet:
+def _opened(source: Any, request: Request, wanted: DataSettings) -> PersonSource | ImageSet:
+    text = _text(source)
+    if wanted.unlabelled is not None:
+        request = replace(request, options=options_of(text, wanted, "persons"))
+    opened = open_source(text, request)
     if isinstance(opened, PersonSource) or (isinstance(opened, ImageSet) and opened.people is not None):
         return opened
     raise UserError(f"data: '{text}' gives no persons with joints, which task: pose needs")
 
 
-def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions, canvas: Canvas) -> ImageSet:
+def _assemble(
+    source: PersonSource, wanted: DataSettings, options: PersonOptions, canvas: Canvas, request: Request
+) -> ImageSet:
     assert wanted.views is not None or source.views in PERSON_VIEWS, source.views
     first = source.parts.get("all") or source.parts["train"]
     checks.check_flags(first)
@@ -130,9 +150,16 @@ def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions
     chosen = split.three_parts(
         selections, wanted, partial(limited, seed=seed), partial(split_off, seed=seed), partial(sharded, seed=seed)
     )
-    pixels, chosen = _cut(chosen, canvas, options, wanted, notes)
+    trained = wanted.splits(selections)
+    first_free = sum(len(part.persons if part.detected is None else part.detected) for part in source.parts.values())
+    more = more_people(wanted, request, source, first_free) if trained else MorePeople()
+    notes += more.notes
+    # The test part stays the last.
+    joining = {f"unlabelled {place}": selection for place, selection in enumerate(more.selections)}
+    selections = {**joining, **selections}
+    pixels, chosen = _cut({**joining, **chosen}, canvas, options, wanted, notes)
     for name, part in (("training", "train"), ("validation", "val"), ("test", "test")):
-        if len(chosen[part]) == 0 and wanted.splits(selections):
+        if len(chosen[part]) == 0 and trained:
             own = [note for note in notes if note.startswith(f"{chosen[part].where}: ")]
             skipped = [note for note in own if " left out" in note or UNFIT in note]
             raise UserError(
@@ -148,12 +175,30 @@ def _assemble(source: PersonSource, wanted: DataSettings, options: PersonOptions
         )
         for name, selection in chosen.items()
     }
+    if source.unlabelled:
+        parts = {name: unlabelled(part) for name, part in parts.items()}
+    train = parts["train"]
+    if trained and wanted.label_share is not None:
+        train = hide_labels(train, wanted.label_share, seed=seed)
+    if trained and (some := labels_note(train, "persons")) is not None:
+        notes.append(some)
+    if joining:
+        extra = joined([unlabelled(parts[name]) for name in joining])
+        called = dict(zip(extra.ids.tolist(), people.file(extra.ids), strict=True))
+        notes += copies_notes(extra, {"test": parts["test"], "validation": parts["val"]}, {}, called)
+        train = joined([train, extra])
+        counts = zip(more.sources, joining, strict=True)
+        notes += [f"{len(parts[name])} persons of '{one.name}' train without joints" for one, name in counts]
+    parts["train"] = train
+    lacking = train.ids[~train.labelled]
     (left, top), (height, width) = canvas.offset, canvas.size
     window = [slice(start, start + round((n - 1) * canvas.scale) + 1) for start, n in ((top, height), (left, width))]
     mean, std = _IMAGENET if source.photographs else mean_std(parts["train"], (window[0], window[1]))[:2]
     return ImageSet(
         name=source.name, classes=source.skeleton.joints, train=parts["train"], val=parts["val"], test=parts["test"],
-        mean=mean, std=std, views=wanted.views or source.views, fingerprint=_fingerprint(source, canvas, options),
+        mean=mean, std=std, views=wanted.views or source.views,
+        fingerprint=_fingerprint((source, *more.sources), canvas, options),
+        names=dict(zip(lacking.tolist(), people.file(lacking), strict=True)),
         notes=tuple(notes), skeleton=source.skeleton, people=people, input=canvas.size,
         metric=options.metric or metric_for(source.skeleton, people.boxes),
     )  # fmt: skip
@@ -247,9 +292,10 @@ def _people(
     )
 
 
-def _fingerprint(source: PersonSource, canvas: Canvas, options: PersonOptions) -> str:
-    total = hashlib.sha256(f"people {canvas} padding={options.padding} {source.skeleton.plain()}".encode())
-    for name, listing in source.parts.items():
+def _fingerprint(sources: Sequence[PersonSource], canvas: Canvas, options: PersonOptions) -> str:
+    total = hashlib.sha256(f"people {canvas} padding={options.padding} {sources[0].skeleton.plain()}".encode())
+    named = [(name, listing) for source in sources for name, listing in source.parts.items()]
+    for name, listing in named:
         there = sorted({picture.file for picture in listing.pictures})
         if isinstance(listing.store, Files):
             names = listing.store.names()

@@ -44,7 +44,8 @@ Place = Callable[[Sequence[str]], Placed]
 @dataclass(frozen=True, eq=False)
 class CocoFile:
     """What an annotation file holds: the persons' category (id and name), its skeleton, whether it says itself which
-    joints swap in a mirror, and the persons; ``unsaid`` (n,): those without ``keypoints``."""
+    joints swap in a mirror, and the persons; ``unsaid`` (n,): those without ``keypoints``; ``boxes_alone``: no category
+    has joints."""
 
     category: int
     title: str
@@ -52,6 +53,7 @@ class CocoFile:
     paired: bool
     listing: AnnotationFile
     unsaid: NDArray[np.bool_]
+    boxes_alone: bool = False
 
 
 def read_coco(
@@ -119,7 +121,8 @@ def read_coco(
     )
     listing = AnnotationFile(where, pictures, persons, found.store, hashlib.sha256(data).hexdigest())
     unsaid = np.array([not entry.get("keypoints") for entry in mine], bool)
-    return CocoFile(person, title, skeleton, paired, listing, unsaid)
+    alone = not any(isinstance(c, Mapping) and c.get("keypoints") for c in read["categories"])
+    return CocoFile(person, title, skeleton, paired, listing, unsaid, alone)
 
 
 def _picture(entry: Listed, found: Placed) -> Picture:

@@ -84,7 +84,8 @@ def chosen_category(
             + (
                 f" {len(able)} of them ({_called(able)}); data.options.category names the one that counts"
                 if able
-                else " none; the file of keypoints is called person_keypoints_…, not instances_…"
+                else " none; the file of keypoints is called person_keypoints_…, not instances_…; of people"
+                " who have boxes alone data.options.skeleton says which joints there are"
             )
         )
     category = found[0]

@@ -15,7 +15,7 @@ from classroomkd.data.keypoints.people import Floats, Ints, Persons, Picture
 from classroomkd.data.keypoints.placing import reason
 from classroomkd.errors import UserError
 
-__all__ = ["Selection", "limited", "selections_of", "sharded", "split_off"]
+__all__ = ["Selection", "limited", "selections_of", "sharded", "split_off", "without_joints"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,12 @@ def selections_of(source: PersonSource, notes: list[str], *, refuse: bool) -> di
     for name, listing in source.parts.items():
         assert listing.persons.joints.shape[1:] == (len(source.skeleton), 3), listing.persons.joints.shape
         checks.check_flags(listing)
-        selections[name] = _selection_of(listing, start, learn=name in ("all", "train"), notes=notes, refuse=refuse)
+        learn = name in ("all", "train")
+        if source.unlabelled:
+            selection = without_joints(listing, start, len(source.skeleton), notes, learn=learn, refuse=refuse)
+        else:
+            selection = _selection_of(listing, start, learn=learn, notes=notes, refuse=refuse)
+        selections[name] = selection
         start += len(listing.persons if listing.detected is None else listing.detected)
         if name in ("val", "test"):
             every = np.arange(len(listing.pictures))
@@ -91,6 +96,22 @@ def _selection_of(listing: AnnotationFile, start: int, *, learn: bool, notes: li
         listing.where, listing.pictures, listing.store, ids, samples.take(able), others,
         listing.detected is not None,
     )  # fmt: skip
+    return _present(selection, notes, refuse)
+
+
+def without_joints(
+    listing: AnnotationFile, start: int, joints: int, notes: list[str], *, learn: bool, refuse: bool
+) -> Selection:
+    """Everybody who can be cropped but crowds, with ids from ``start`` on and none of the ``joints`` joints."""
+    persons = replace(listing.persons, joints=np.zeros((len(listing.persons), joints, 3)))
+    able = np.logical_not(persons.crowd)
+    names = [str(persons.annotation[row]) for row in np.flatnonzero(able)]
+    able[able] = checks.usable(
+        listing, persons.region[able], names, learn=learn, notes=notes, area=persons.area[able]
+    )  # fmt: skip
+    ids = start + np.flatnonzero(able)
+    nobody = persons.take(np.zeros(0, np.int64))
+    selection = Selection(listing.where, listing.pictures, listing.store, ids, persons.take(able), nobody, False)
     return _present(selection, notes, refuse)
 
 

@@ -22,6 +22,7 @@ from classroomkd.data.targets import CLASS, TargetKind
 from classroomkd.errors import UserError
 
 if TYPE_CHECKING:
+    from classroomkd.data.skeleton import Skeleton
     from classroomkd.data.sources.pictures import Pictures
 
 __all__ = ["Folder", "Raw", "Request", "Source", "fingerprint", "first_of", "memory"]
@@ -31,7 +32,8 @@ __all__ = ["Folder", "Raw", "Request", "Source", "fingerprint", "first_of", "mem
 class Request:
     """How to open a source: options of that source, what to do with unreadable files, trust, what its samples are
     to have (a key of ``Entry.opens``), for which task that is, for messages, the geometry rule: ``size`` and
-    ``resize``, names of classes that the user gave, and whether labels are read at all."""
+    ``resize``, names of classes that the user gave, whether labels are read at all, and the joints of persons who have
+    boxes alone."""
 
     size: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -42,6 +44,7 @@ class Request:
     resize: str = RESIZE[0]
     classes: Any = None
     labels: bool = True
+    skeleton: Skeleton | None = None
 
 
 @dataclass(frozen=True, eq=False)

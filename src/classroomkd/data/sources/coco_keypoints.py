@@ -42,7 +42,9 @@ def open_coco(argument: str, request: Request) -> PersonSource:
             raise UserError(f"data: coco-keypoints:{argument}: there is no file {path}")
         store = Files(Path(images).expanduser(), "" if inside is None else str(inside))
         place = partial(placed, store, path.name, images=None, where=path.name)
-        read["all"] = read_coco(path.read_bytes(), store, path.name, notes, category=category, place=place)
+        read["all"] = read_coco(
+            path.read_bytes(), store, path.name, notes, category=category, place=place, skeleton=request.skeleton
+        )
         title = path.stem
     else:
         store = Files(Path(argument).expanduser())
@@ -52,7 +54,9 @@ def open_coco(argument: str, request: Request) -> PersonSource:
         ).items():
             where = PurePosixPath(file).name
             place = partial(placed, store, file, images=inside, where=where)
-            read[part] = read_coco(store.read(file), store, where, notes, category=category, place=place)
+            read[part] = read_coco(
+                store.read(file), store, where, notes, category=category, place=place, skeleton=request.skeleton
+            )
     parts = {part: file.listing for part, file in read.items()}
     first = next(iter(read.values()))
     for part, one in read.items():
@@ -75,6 +79,7 @@ def open_coco(argument: str, request: Request) -> PersonSource:
     return PersonSource(
         title, first.skeleton, parts, SIZE, "person", notes=tuple(dict.fromkeys(notes)),
         category=read.get("test", first).category, title=first.title, paired=first.paired,
+        unlabelled=all(file.boxes_alone for file in read.values()),
     )  # fmt: skip
 
 

@@ -120,12 +120,13 @@ TABLE: dict[str, Entry] = {
         options={"memory_gib": _NUMBER},
     ),
     "images": Entry(
-        {"classes": f"{_HERE}.images:open_images"},
+        {"classes": f"{_HERE}.images:open_images", "persons": f"{_HERE}.images:open_whole_people"},
         "your own pictures without labels: DIR or a zip, pictures at any depth",
         argument="DIR",
         zips=True,
         walks=True,
         options={"memory_gib": _NUMBER},
+        more={"persons": PERSON_OPTIONS},
     ),
     "coco-keypoints": Entry(
         {"persons": f"{_HERE}.coco_keypoints:open_coco"},
@@ -258,7 +259,10 @@ def option_problems(names: Iterable[str], options: Mapping[str, Any], reads: str
     allowed = [table[name].options_for(reads) for name in names if name in table]
     if not allowed or None in allowed:
         return {}
-    known = {key: kinds for row in allowed for key, kinds in (row or {}).items()}
+    known: dict[str, tuple[type, ...]] = {}
+    for row in allowed:
+        for key, kinds in (row or {}).items():
+            known[key] = tuple(dict.fromkeys((*known.get(key, ()), *kinds)))
     wrong = {}
     for key, value in options.items():
         if key not in known:

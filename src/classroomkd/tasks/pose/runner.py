@@ -57,7 +57,7 @@ class PoseRunner(TaskRunner):
         self.skeleton: Skeleton = context.data.skeleton
         self.people: People = context.data.people
         self._checkpoints: dict[str, dict[str, str]] = {}
-        if not bool((context.data.train.target[..., 2] > 0).any()):
+        if not context.data.unlabelled and not bool((context.data.train.target[..., 2] > 0).any()):
             raise UserError(
                 f"data: no training person of '{context.data.name}' has a labelled joint; a detector's boxes are for a "
                 "test part, which data.options.test names"
@@ -127,7 +127,8 @@ class PoseRunner(TaskRunner):
         coding = self.coding
         if mentor is not None and module is not None:
             coding = self._coding_of_mentor(mentor, module, mentor.shape or self.size)
-        return Pose(coding, self.skeleton, per=self.options.per, distil_hidden=self.options.distil_hidden)
+        lack, options = bool(self.context.data.unlabelled), self.options
+        return Pose(coding, self.skeleton, per=options.per, distil_hidden=options.distil_hidden, unlabelled=lack)
 
     def skeleton_of(self, mentor: MentorSpec | None) -> Skeleton:
         """The joints a mentor answers: by name, as a list, or the data's.

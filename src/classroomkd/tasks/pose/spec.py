@@ -50,6 +50,7 @@ class PoseSpec(TaskDescription):
     reads = "persons"
     samples = "people with joints"
     resizes = False
+    partly = frozenset({"labels", "unlabelled"})
     views = PERSON_VIEWS
     offers = frozenset({"distributions", "joints", "votes"})
     vocabulary = Vocabulary(
