@@ -6,23 +6,25 @@ from classroomkd._printable import printable
 from classroomkd.report.context import ReportContext
 from classroomkd.report.html import Html, card, el, lead, section, table
 from classroomkd.report.summary import Data, Unlabelled
+from classroomkd.report.vocabulary import Vocabulary
 
 __all__ = ["labels", "seen"]
 
 FILE = "to_label.csv"
 
 
-def seen(data: Data) -> str:
+def seen(data: Data, say: Vocabulary) -> str:
     """What the student was taught with, where some of it has no label: ``400 pictures, 40 of them labelled``."""
+    samples = "pictures" if say.seen == Vocabulary.seen else say.seen
     if data.student_train is None or data.labelled is None or data.labelled >= data.student_train:
         return ""
-    return f"{data.student_train:,} pictures, {data.labelled:,} of them labelled".replace(" 0 of", " none of")
+    return f"{data.student_train:,} {samples}, {data.labelled:,} of them labelled".replace(" 0 of", " none of")
 
 
 def labels(context: ReportContext) -> Html:
     """The section; empty where every picture has a label."""
     data, found = context.summary.data, context.summary.unlabelled
-    if not (taught := seen(data)):
+    if not (taught := seen(data, context.say)):
         return Html("")
     text = f"The student was taught with {taught}. "
     if not found.pictures:

@@ -113,7 +113,7 @@ def _facts(context: ReportContext) -> Html:
     facts = [("Data", data.name or words.DASH, f"{len(data.classes)} {context.say.units}" if data.classes else "")]
     size = words.count(student.parameters)
     usual = f"{data.student_train:,} {context.say.seen}" if data.student_train else ""
-    taught = seen(data) or usual
+    taught = seen(data, context.say) or usual
     facts.append(("Student", student.model or words.DASH, f"{size} parameters{', ' * bool(taught)}{taught}"))
     known = [mentor for mentor in summary.mentors if mentor.accuracy is not None]
     if known:

@@ -114,7 +114,7 @@ def mentors(context: ReportContext) -> Html:
         rows.append(["their vote, together", words.DASH, together, *[words.DASH] * (len(columns) - 3)])
     own, student = context.summary.data.student_train, context.summary.student
     text = f"The student, {student.model or 'unnamed'}, has {words.count(student.parameters)} parameters"
-    taught = seen(context.summary.data) or (f"{own:,} {say.seen}" if own else "")
+    taught = seen(context.summary.data, say) or (f"{own:,} {say.seen}" if own else "")
     text += f" and saw {taught}." if taught else "."
     return section("mentors", "Mentors", lead(text), card(table(columns, rows, "Mentors")))
 

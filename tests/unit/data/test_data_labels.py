@@ -134,9 +134,9 @@ def test_a_recipe_holds_its_labels(tmp_path: Any) -> None:
 def test_targets_that_are_no_classes_refuse_labels() -> None:
     with pytest.raises(UserError, match=r"data\.labels\.file: a table has classes, and persons have joints"):
         data.load({**PUPPETS, "labels": {"file": "labels.csv"}}, task="pose")
+    table = {"source": "puppets", "labels": {"file": __file__}}
     with pytest.raises(UserError, match=r"data\.labels\.file = .*a table has classes, and persons have joints"):
-        make_recipe({"data": {"source": "puppets", "labels": {"file": __file__}}, "task": "pose", "student": "pose_tiny",
-                     "method": "none"})  # fmt: skip
+        make_recipe({"data": table, "task": "pose", "student": "pose_tiny", "method": "none"})
     pixels = data.MemoryPixels(torch.full((20, 3, 32, 32), 100, dtype=torch.uint8))
     raw = Raw(pixels, torch.zeros(20, 32, 32, dtype=torch.uint8), torch.arange(20), 20, mask(255))
     with pytest.raises(UserError, match="not for targets of the kind 'mask'"):

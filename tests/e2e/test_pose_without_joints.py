@@ -1,0 +1,187 @@
+"""Pose where most people, or all, have no joints: from data to the page."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from banked import furthest
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+import classroomkd as ck
+from classroomkd.cli.app import main
+from classroomkd.data import puppets
+from classroomkd.errors import RunStopped, UserError
+from classroomkd.models.pose import resolve_pose
+from classroomkd.run import students
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "people"))
+from people_pieces import dataset, scene
+
+SHORT: dict[str, Any] = {
+    "epochs": 2,
+    "batch_size": 8,
+    "lr": 0.01,
+    "device": "cpu",
+    "task": "pose",
+    "check_mentors": "off",
+}
+SIZE = (32, 32)
+OPTIONS: dict[str, Any] = {"train": 40, "test": 20, "hard": 0.2, "image_size": 32, "metric": "PCK@0.2"}
+PUPPETS: dict[str, Any] = {"source": "puppets", "size": 32, "options": OPTIONS}
+
+
+def figures(folder: Path, n: int = 24, start: int = 500) -> Path:
+    """Drawn persons, a picture each."""
+    folder.mkdir(parents=True)
+    for i, image in enumerate(puppets.scenes(0, np.arange(start, start + n), image_size=32, hard=0.2).images):
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{i:03}.png")
+    return folder
+
+
+def mentors() -> dict[str, nn.Module]:
+    """Networks that answer something of their own."""
+    made: dict[str, nn.Module] = {}
+    for seed, (name, spec) in enumerate((("bins", "simcc_tiny"), ("maps", "heatmap_tiny"))):
+        torch.manual_seed(seed)
+        made[name] = resolve_pose(spec, 17, SIZE)
+        with torch.no_grad():  # heads begin near zero
+            for parameter in made[name].get_submodule("head").parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape))
+    return made
+
+
+def distilled(root: Path, name: str, data: Any, method: Any = "classroomkd", **more: Any) -> ck.Run:
+    settings = {**SHORT, "cache": str(root / "cache"), "bank": "off", **more}
+    return ck.distill("simcc_tiny", mentors(), data, method, out=root / name, **settings)
+
+
+def weights(run: ck.Run) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(
+        run.folder / run.summary["arms"][0]["folder"] / "seed0/student.safetensors"
+    )
+    return found
+
+
+@pytest.mark.parametrize("method", ["classroomkd", "camkd", "votes"])
+def test_hidden_joints_reach_no_loss(tmp_path: Path, method: str) -> None:
+    data = scene(1, images=20)
+    keys: dict[str, Any] = {"size": [32, 32], "labels": {"share": 0.25}, "views": "person"}
+    first = {"source": dataset(tmp_path / "first", train=data), **keys}
+    train = ck.data.load(first, task="pose").train
+    shown, hidden = (train.ids[which].tolist() for which in (train.labelled, ~train.labelled))
+
+    def moved(place: int) -> None:
+        joints = np.array(data["annotations"][place]["keypoints"]).reshape(17, 3)
+        joints[:, :2] += 3
+        data["annotations"][place]["keypoints"] = joints.reshape(-1).tolist()
+
+    for place in hidden:
+        moved(place)
+    again = {"source": dataset(tmp_path / "again", train=data), **keys}
+    one, other = (weights(distilled(tmp_path, name, d, method)) for name, d in (("one", first), ("other", again)))
+    assert furthest(one, other) == 0
+    moved(shown[0])
+    seen = {"source": dataset(tmp_path / "seen", train=data), **keys}
+    assert furthest(one, weights(distilled(tmp_path, "third", seen, method))) > 0
+
+
+def test_stored_answers_teach_people_without_joints_as_asked_ones(tmp_path: Path) -> None:
+    data = {**PUPPETS, "unlabelled": f"images:{figures(tmp_path / 'people')}", "views": "person_flip"}
+    online, stored, again = (
+        weights(distilled(tmp_path, name, data, bank=bank))
+        for name, bank in (("a", "off"), ("b", "exact"), ("c", "exact"))
+    )
+    assert furthest(stored, again) == 0
+    assert furthest(online, stored) < 0.01  # answers are stored in half precision
+    assert furthest(online, weights(distilled(tmp_path, "alone", PUPPETS))) > 0.01
+
+
+def test_a_training_goes_on_within_an_epoch_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {**PUPPETS, "labels": {"share": 0.25}}
+    more = {"unlabelled_ratio": 2.0, "outliers": 0.5, "log_every": 1}
+    whole = weights(distilled(tmp_path, "whole", data, **more))
+    step = students.Training.step
+
+    def killed(fit: Any, batch: Any) -> None:
+        step(fit, batch)
+        if fit.progress.epoch == 1 and fit.progress.batch == 2:
+            fit._checkpoint()
+            raise RunStopped("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(students.Training, "step", killed)
+        with pytest.raises(UserError, match="killed"):
+            distilled(tmp_path, "cut", data, **more)
+    assert furthest(whole, weights(distilled(tmp_path, "cut", data, resume=True, **more))) == 0
+
+
+RECIPE = """
+task: pose
+data:
+  source: puppets
+  options: {train: 40, test: 20, hard: 0.2, image_size: 32, metric: "PCK@0.2"}
+  size: 32
+  labels: {share: 0.25}
+student: simcc_tiny
+mentors: [simcc_tiny, heatmap_tiny]
+methods: [none, average, classroomkd, camkd, dkd, votes]
+train: {epochs: 1, batch_size: 12, outliers: 0.9}
+mentor_train: {epochs: 1}
+check_mentors: "off"
+bank: "off"
+device: cpu
+workers: 1
+threads: 1
+"""
+
+
+def test_from_a_recipe_with_few_labels_to_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "few.yaml").write_text(RECIPE)
+    words = ["run", str(tmp_path / "few.yaml"), f"cache={tmp_path / 'cache'}", "--out", str(tmp_path / "run")]
+    assert main([*words, "--debug"]) == 0
+    said = capsys.readouterr()
+    assert "dkd teaches the labelled" in said.out + said.err
+    made = json.loads((tmp_path / "run/summary.json").read_text())
+    assert made["failures"] == []
+    assert made["metric"] == "PCK@0.2"
+    assert (made["data"]["labelled"], made["data"]["student_train"]) == (9, 36)
+    assert [m["samples"] for m in made["mentors"]] == [9, 9]
+    page = (tmp_path / "run/report.html").read_text()
+    assert "36 persons, 9 of them labelled" in page
+    table = json.loads((tmp_path / "run/classroomkd/seed0/teaching.json").read_text())
+    assert len(table["classes"]) == 17
+
+
+def refused(capsys: pytest.CaptureFixture[str], folder: Path, *words: str) -> str:
+    (folder / "few.yaml").write_text(RECIPE)
+    assert main(["run", str(folder / "few.yaml"), *words, "--out", str(folder / "no"), "--quiet"]) == 2
+    return capsys.readouterr().err
+
+
+def test_what_cannot_work_is_said_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    none = "data.labels={share: 0}"
+    torch.save(resolve_pose("simcc_tiny", 17, SIZE).state_dict(), tmp_path / "m.pth")
+    known = f"mentors=[{{name: m, model: simcc_tiny, weights: {tmp_path / 'm.pth'}}}]"
+    assert "no training image has a label to train it on" in refused(capsys, tmp_path, none, "methods=[average]")
+    said = refused(capsys, tmp_path, none, known, "methods=[average, dkd, none]")
+    assert "'dkd' needs labels by its rule" in said
+    assert "nothing to learn from" in said
+    assert "data.labels.file" in refused(capsys, tmp_path, f"data.labels={{file: {tmp_path / 'few.yaml'}}}")
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
