@@ -22,6 +22,7 @@ from classroomkd.data import puppets
 from classroomkd.errors import RunStopped, UserError
 from classroomkd.models.pose import resolve_pose
 from classroomkd.run import students
+from classroomkd.tasks.pose.agreement import DISTANCE
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "people"))
 from people_pieces import dataset, scene
@@ -61,7 +62,8 @@ def mentors() -> dict[str, nn.Module]:
 
 def distilled(root: Path, name: str, data: Any, method: Any = "classroomkd", **more: Any) -> ck.Run:
     settings = {**SHORT, "cache": str(root / "cache"), "bank": "off", **more}
-    return ck.distill("simcc_tiny", mentors(), data, method, out=root / name, **settings)
+    chosen = {} if "methods" in settings else {"method": method}
+    return ck.distill("simcc_tiny", mentors(), data, out=root / name, **chosen, **settings)
 
 
 def weights(run: ck.Run) -> dict[str, torch.Tensor]:
@@ -177,6 +179,58 @@ def test_what_cannot_work_is_said_before(tmp_path: Path, capsys: pytest.CaptureF
     assert "nothing to learn from" in said
     assert "data.labels.file" in refused(capsys, tmp_path, f"data.labels={{file: {tmp_path / 'few.yaml'}}}")
     assert not (tmp_path / "no").exists()
+
+
+def alone(folder: Path, **more: Any) -> dict[str, Any]:
+    return {"source": f"images:{figures(folder)}", "size": 32, "options": {"skeleton": "coco"}, **more}
+
+
+def test_a_folder_of_people_is_taught_by_one_call(tmp_path: Path) -> None:
+    run = distilled(tmp_path, "run", alone(tmp_path / "people"), methods=["average", "classroomkd"])
+    made = run.summary
+    assert made["metric"] == made["val_metric"] == "agreement"
+    assert made["data"]["labelled"] == 0
+    assert made["failures"] == []
+    for entry in made["entries"]:
+        figures_of = entry["test_metrics"]
+        assert 0 <= entry["test_last"] <= 1
+        assert {DISTANCE, "agreement with bins", "agreement with maps"} <= set(figures_of)
+        assert not any(name.startswith(("PCK", "AP")) for name in figures_of)
+    assert all(0 <= mentor["accuracy"] <= 1 for mentor in made["mentors"])
+    page = run.report().read_text()
+    assert "agreement with the mentors on joints" in page
+    assert "none of them labelled" in page
+    assert "PCK" not in page
+
+
+def test_a_mentor_alone_agrees_with_itself(tmp_path: Path) -> None:
+    settings = {**SHORT, "cache": str(tmp_path / "cache"), "bank": "off"}
+    one = {"bins": mentors()["bins"]}
+    run = ck.distill("simcc_tiny", one, alone(tmp_path / "people"), "average", out=tmp_path / "run", **settings)
+    assert run.summary["mentors"][0]["accuracy"] == 1
+
+
+def test_labels_of_the_test_part_alone_make_a_score(tmp_path: Path) -> None:
+    data = {"train": f"images:{figures(tmp_path / 'people')}", "test": dataset(tmp_path / "coco"), "size": [32, 32]}
+    run = distilled(tmp_path, "run", {**data, "options": {}})
+    assert (run.summary["metric"], run.summary["val_metric"]) == ("AP_gtbox", "agreement")
+    assert "PCK@0.2" in run.summary["entries"][0]["test_metrics"]
+    assert run.summary["data"]["labelled"] == 0
+
+
+def test_joints_are_named_by_the_mentors_files(tmp_path: Path) -> None:
+    first = distilled(tmp_path, "first", PUPPETS, "none")
+    file = first.folder / "none/seed0/student.safetensors"
+    people = {"source": f"images:{figures(tmp_path / 'people')}", "size": 32}
+    mentor = {"model": "simcc_tiny", "name": "taught", "weights": str(file)}
+    settings = {**SHORT, "cache": str(tmp_path / "cache"), "bank": "off"}
+    run = ck.distill("simcc_tiny", [mentor], people, "classroomkd", out=tmp_path / "run", **settings)
+    assert run.summary["data"]["classes"][:2] == ["nose", "left_eye"]
+    with pytest.raises(UserError, match=r"nobody says which joints there are.*data\.options\.skeleton"):
+        distilled(tmp_path, "no", people)
+    named = {**people, "options": {"skeleton": "coco"}}
+    with pytest.raises(UserError, match="no training image has a label to train it on"):
+        ck.distill("simcc_tiny", ["simcc_tiny"], named, "average", out=tmp_path / "no", **settings)
 
 
 @pytest.fixture(autouse=True)

@@ -35,6 +35,8 @@ FLOORS = (
         "tasks.classification.naming",
         "tasks.classification.runner",
         "tasks.pose.runner",
+        "tasks.pose.naming",
+        "tasks.pose.agreement",
         "tasks.pose.reading",
     ),
     ("run",),

@@ -77,6 +77,13 @@ def _series(context: ReportContext, gallery: Gallery) -> list[Series]:
 
 def _intro(gallery: Gallery) -> str:
     worst = sum(person.chosen == "worst" for person in gallery.persons)
+    flip = " Students are shown with the flip test, mentors without." if gallery.flip_test else ""
+    if not any(answer.of for person in gallery.persons for answer in person.answers):
+        return (
+            f"Persons of the test part, of whom nobody has labelled a joint: {len(gallery.persons)} of "
+            f"{gallery.test:,}, drawn at random and cropped as the student sees them. Hollow dots are joints of which "
+            f"an answer is less than {100 * SURE:.0f} % sure.{flip}"
+        )
     text = (
         f"Persons of the test part, cropped as the student sees them: the {worst} that {gallery.headline} (seed "
         f"{gallery.seed}) places worst, by the mean distance of labelled joints in shares of the box's longer side, "
@@ -84,7 +91,7 @@ def _intro(gallery: Gallery) -> str:
         f"joints that are hidden (truth) or of which an answer is less than {100 * SURE:.0f} % sure. Under each crop: "
         f"the person's OKS, and how many labelled joints are right by {gallery.right_by}."
     )
-    return text + (" Students are shown with the flip test, mentors without." if gallery.flip_test else "")
+    return text + flip
 
 
 def _switches(series: Sequence[Series]) -> Html:

@@ -61,10 +61,11 @@ class Judging:
         for name in by_vote(networks):
             stored = [torch.from_numpy(load_answers(file, len(parts[name]))) for file in files[name]]
             target = networks.task_runner.voted(torch.stack(stored))
-            kept = (target >= 0).nonzero().flatten()
+            voted = replace(parts[name], target=target.to(parts[name].target.device))
+            kept = voted.labelled.nonzero().flatten().cpu()
             if not len(kept):
                 raise UserError(f"data: no mentor gives a finite answer to any picture of the {name} part")
-            parts[name] = replace(parts[name], target=target.to(parts[name].target.device)).subset(kept)
+            parts[name] = voted.subset(kept)
             said[name] = torch.stack(stored)[:, kept]
         return cls(networks, parts[VAL], parts[TEST], [m.name for m in mentors], said)
 

@@ -23,7 +23,8 @@ class AnnotationFile:
     """One part: n persons in the file's order.
 
     ``where`` names the file in messages; ``digest`` is the SHA-256 of the annotations; with ``detected``, the samples
-    are a detector's boxes and the annotations are truth alone.
+    are a detector's boxes and the annotations are truth alone. ``unlabelled``: nobody's joints are known, so all train
+    without.
     """
 
     where: str
@@ -32,6 +33,7 @@ class AnnotationFile:
     store: Store
     digest: str
     detected: Persons | None = None
+    unlabelled: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +43,7 @@ class PersonSource:
     ``category`` is the id of the persons' category and ``title`` its name; ``paired`` whether it says itself which
     joints swap in a mirror; ``size`` (H, W) and ``views`` are defaults; ``photographs``:
     normalised by ImageNet's mean and standard deviation, as the field does, else by the training part's own.
-    ``unlabelled``: nobody's joints are annotated, so all train without; ``named``: whether anybody has said which
-    joints there are, else ``skeleton`` only holds their place.
+    ``named``: whether anybody has said which joints there are, else ``skeleton`` only holds their place.
     """
 
     name: str
@@ -55,7 +56,6 @@ class PersonSource:
     category: int = 1
     title: str = ""
     paired: bool = False
-    unlabelled: bool = False
     named: bool = True
 
 

@@ -96,6 +96,12 @@ def _open(wanted: DataSettings, request: Request) -> PersonSource | ImageSet:
             if isinstance(source, ImageSet):
                 raise UserError(f"data.{part}: '{text}' gives a whole set, which cannot be one part; use data.source")
             opened[part] = source
+    named = next((source.skeleton for source in opened.values() if source.named), None)
+    for part, source in opened.items():
+        if named is not None and not source.named:
+            again = _opened(getattr(wanted, part), replace(request, skeleton=named), wanted)
+            assert isinstance(again, PersonSource)
+            opened[part] = again
     train = opened["train"]
     alone = len(opened) == 1
     parts = dict(train.parts) if alone or "all" not in train.parts else {"train": train.parts["all"]}
@@ -136,7 +142,7 @@ def _assemble(
     first = source.parts.get("all") or source.parts["train"]
     checks.check_flags(first)
     checks.check_flip_pairs(source.skeleton, first.persons.joints, first.where, source.title)
-    if options.skeleton is not None:
+    if options.skeleton is not None and source.named:
         source = widened(source, options.skeleton)
     notes = list(source.notes)
     if not source.paired and options.views.get("flip", PRESETS[wanted.views or source.views]["flip"]) > 0:
@@ -175,15 +181,14 @@ def _assemble(
         )
         for name, selection in chosen.items()
     }
-    if source.unlabelled:
-        parts = {name: unlabelled(part) for name, part in parts.items()}
+    parts = {name: unlabelled(part) if chosen[name].unlabelled else part for name, part in parts.items()}
     train = parts["train"]
     if trained and wanted.label_share is not None:
         train = hide_labels(train, wanted.label_share, seed=seed)
     if trained and (some := labels_note(train, "persons")) is not None:
         notes.append(some)
     if joining:
-        extra = joined([unlabelled(parts[name]) for name in joining])
+        extra = joined([parts[name] for name in joining])
         called = dict(zip(extra.ids.tolist(), people.file(extra.ids), strict=True))
         notes += copies_notes(extra, {"test": parts["test"], "validation": parts["val"]}, {}, called)
         train = joined([train, extra])
@@ -195,11 +200,12 @@ def _assemble(
     window = [slice(start, start + round((n - 1) * canvas.scale) + 1) for start, n in ((top, height), (left, width))]
     mean, std = _IMAGENET if source.photographs else mean_std(parts["train"], (window[0], window[1]))[:2]
     return ImageSet(
-        name=source.name, classes=source.skeleton.joints, train=parts["train"], val=parts["val"], test=parts["test"],
+        name=source.name, classes=source.skeleton.joints if source.named else (),
+        train=parts["train"], val=parts["val"], test=parts["test"],
         mean=mean, std=std, views=wanted.views or source.views,
         fingerprint=_fingerprint((source, *more.sources), canvas, options),
         names=dict(zip(lacking.tolist(), people.file(lacking), strict=True)),
-        notes=tuple(notes), skeleton=source.skeleton, people=people, input=canvas.size,
+        notes=tuple(notes), skeleton=source.skeleton if source.named else None, people=people, input=canvas.size,
         metric=options.metric or metric_for(source.skeleton, people.boxes),
     )  # fmt: skip
 

@@ -21,7 +21,8 @@ __all__ = ["Selection", "limited", "selections_of", "sharded", "split_off", "wit
 @dataclass(frozen=True, eq=False)
 class Selection:
     """Samples of one listing: ``ids`` (n,) and ``persons``; ``others`` are annotations of the listing that are no
-    samples of any part; ``bare`` places of pictures of this part without a sample."""
+    samples of any part; ``bare`` places of pictures of this part without a sample; ``unlabelled``: nobody has joints.
+    """
 
     where: str
     pictures: tuple[Picture, ...]
@@ -31,6 +32,7 @@ class Selection:
     others: Persons
     detected: bool
     bare: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    unlabelled: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -68,7 +70,7 @@ def selections_of(source: PersonSource, notes: list[str], *, refuse: bool) -> di
         assert listing.persons.joints.shape[1:] == (len(source.skeleton), 3), listing.persons.joints.shape
         checks.check_flags(listing)
         learn = name in ("all", "train")
-        if source.unlabelled:
+        if listing.unlabelled:
             selection = without_joints(listing, start, len(source.skeleton), notes, learn=learn, refuse=refuse)
         else:
             selection = _selection_of(listing, start, learn=learn, notes=notes, refuse=refuse)
@@ -111,7 +113,9 @@ def without_joints(
     )  # fmt: skip
     ids = start + np.flatnonzero(able)
     nobody = persons.take(np.zeros(0, np.int64))
-    selection = Selection(listing.where, listing.pictures, listing.store, ids, persons.take(able), nobody, False)
+    selection = Selection(
+        listing.where, listing.pictures, listing.store, ids, persons.take(able), nobody, False, unlabelled=True
+    )  # fmt: skip
     return _present(selection, notes, refuse)
 
 

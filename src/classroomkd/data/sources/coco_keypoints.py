@@ -57,7 +57,7 @@ def open_coco(argument: str, request: Request) -> PersonSource:
             read[part] = read_coco(
                 store.read(file), store, where, notes, category=category, place=place, skeleton=request.skeleton
             )
-    parts = {part: file.listing for part, file in read.items()}
+    parts = {part: replace(file.listing, unlabelled=file.boxes_alone) for part, file in read.items()}
     first = next(iter(read.values()))
     for part, one in read.items():
         if one.skeleton.joints != first.skeleton.joints:
@@ -79,7 +79,6 @@ def open_coco(argument: str, request: Request) -> PersonSource:
     return PersonSource(
         title, first.skeleton, parts, SIZE, "person", notes=tuple(dict.fromkeys(notes)),
         category=read.get("test", first).category, title=first.title, paired=first.paired,
-        unlabelled=all(file.boxes_alone for file in read.values()),
     )  # fmt: skip
 
 

@@ -68,10 +68,12 @@ def open_whole_people(argument: str, request: Request) -> PersonSource:
     place = np.arange(len(names))
     joints = np.zeros((len(names), len(skeleton), 3))
     persons = Persons.of(place, boxes, joints, boxed(boxes, pictures, place))
-    listing = AnnotationFile(f"images:{argument}", pictures, persons, store, fingerprint("whole pictures", boxes))
+    listing = AnnotationFile(
+        f"images:{argument}", pictures, persons, store, fingerprint("whole pictures", boxes), unlabelled=True
+    )
     return PersonSource(
         shown(folder.path.resolve().name), skeleton, {"all": listing}, (256, 192), "person",
-        notes=tuple(notes), unlabelled=True, named=request.skeleton is not None,
+        notes=tuple(notes), named=request.skeleton is not None,
     )  # fmt: skip
 
 

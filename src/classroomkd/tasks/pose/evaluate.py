@@ -93,6 +93,11 @@ def _crop_options(request: EvaluateRequest, pose: PoseAnswers) -> dict[str, floa
 
 def _places(images: ImageSet, pose: PoseAnswers) -> list[int]:
     """For each of the data's joints, its place in the student's answer; by name."""
+    if images.people is not None and images.skeleton is None:
+        raise UserError(
+            f"nobody of the data '{images.name}' has joints: there is nothing to score; `classroomkd predict` says "
+            "where the student finds them"
+        )
     if images.skeleton is None or images.people is None:
         raise UserError(f"the student finds joints, the data '{images.name}' has classes; give it persons with joints")
     places = images.skeleton.places(pose.skeleton)

@@ -186,7 +186,9 @@ class _Answers:
         """What the file says of each person: picture, crop, truth, and ``answers`` in the order given."""
         people, ids = self.task_runner.people, _ids(part)
         pixels, target = self.context.base_views.eval_view(*part.batch(torch.arange(len(part)))[:2])
-        truth, known, (_, distance) = target.cpu().double().numpy(), people.of(ids), self.allowed(part)
+        truth = target.cpu().double().numpy()
+        truth = np.where(truth[..., 2:] > 0, truth, 0.0)  # also of a person without joints, whose v is -1
+        known, (_, distance) = people.of(ids), self.allowed(part)
         by_person: list[list[dict[str, Any]]] = [[] for _ in range(len(part))]
         for joints in answers:
             far, labelled = self._far(part, joints)

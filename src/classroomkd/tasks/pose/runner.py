@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from classroomkd.classroom import Calibration, Mentor, Task
 from classroomkd.data.keypoints.crops import PADDING
-from classroomkd.data.keypoints.skeleton_union import named_skeleton
 from classroomkd.data.skeleton import Skeleton
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.models.checkpoints import read_checkpoint
+from classroomkd.tasks.pose import agreement
 from classroomkd.tasks.pose.calibration import calibrate
 from classroomkd.tasks.pose.coding import Coding, coding_of
 from classroomkd.tasks.pose.judging import check_metric, check_scored, judge
+from classroomkd.tasks.pose.naming import named_by_mentors, of_mentor
 from classroomkd.tasks.pose.reading import read_answers, sum_up
+from classroomkd.tasks.pose.spec import AGREEMENT
 from classroomkd.tasks.pose.task import Pose
 from classroomkd.tasks.pose.translation import VERSION, Translation
 from classroomkd.tasks.pose.written import written_coding, written_skeleton
@@ -28,9 +30,9 @@ from classroomkd.tasks.runner import NetworkSource, TaskRunner
 from classroomkd.train.scoring import Score
 
 if TYPE_CHECKING:
-    from classroomkd.data import Part
+    from classroomkd.data import ImageSet, Part
     from classroomkd.data.keypoints.people import People
-    from classroomkd.recipe import TrainSpec
+    from classroomkd.recipe import Recipe, TrainSpec
     from classroomkd.recipe.schema import MentorSpec, StudentSpec
     from classroomkd.run.context import RunContext
     from classroomkd.tasks.pose.spec import PoseOptions
@@ -46,6 +48,13 @@ class PoseRunner(TaskRunner):
     """Keypoints of one person in a crop."""
 
     samples = "persons"
+
+    @classmethod
+    def named(
+        cls, images: ImageSet, recipe: Recipe, given: Mapping[str, nn.Module], trust_code: bool = False
+    ) -> ImageSet:
+        """See the base: names of joints."""
+        return named_by_mentors(images, recipe, given)
 
     def __init__(self, context: RunContext, networks: NetworkSource) -> None:
         super().__init__(context, networks)
@@ -63,25 +72,30 @@ class PoseRunner(TaskRunner):
                 "test part, which data.options.test names"
             )
         check_metric(context.data.metric, self.people.boxes)
-        if not bool((context.data.val.target[..., 2] > 0).any()):
+        if not self.by_vote(context.data.val) and not bool((context.data.val.target[..., 2] > 0).any()):
             raise UserError(
                 f"data: no validation person of '{context.data.name}' has a labelled joint, so no epoch and no"
                 " mentor could be chosen by them; leave out data.options.val (a part is split off the training part"
                 " then), or label some"
             )
         parts = {"validation": context.data.val.ids, "test": context.data.test.ids}
-        check_scored(self.metric, self.people, self.skeleton, {name: ids.cpu() for name, ids in parts.items()})
+        check_scored(context.data.metric, self.people, self.skeleton, {name: ids.cpu() for name, ids in parts.items()})
 
     @property
     def metric(self) -> str:
-        """See the base."""
+        """The data's; of a test part without joints agreement with the mentors."""
+        if self.by_vote(self.context.data.test):
+            return AGREEMENT
         name: str = self.context.data.metric
         return name if self.people.boxes == "detector" else name.replace("AP_detector", "AP_gtbox")
 
     @property
     def val_metric(self) -> str:
-        """See the base: a detector's boxes are the test part's alone."""
-        return self.metric.replace("AP_detector", "AP_gtbox")
+        """The same of the validation part; a detector's boxes are the test part's alone."""
+        if self.by_vote(self.context.data.val):
+            return AGREEMENT
+        name: str = self.context.data.metric
+        return name.replace("AP_detector", "AP_gtbox")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -136,18 +150,9 @@ class PoseRunner(TaskRunner):
         Raises:
             UserError: an unknown skeleton.
         """
-        wanted = None if mentor is None else mentor.skeleton
-        if mentor is None or (wanted is None and "skeleton" not in self._written(mentor)):
+        if mentor is None or (mentor.skeleton is None and "skeleton" not in self._written(mentor)):
             return self.skeleton
-        if wanted is None:  # a student of ours says which joints it answers
-            return written_skeleton(str(mentor.checkpoint), self._written(mentor))
-        if isinstance(wanted, str):
-            try:
-                return named_skeleton(wanted)
-            except UserError as error:
-                text = str(error).replace("data.options.skeleton", f"mentor '{mentor.name}'")
-                raise UserError(f"{text}; or give the list of its joints") from error
-        return Skeleton(mentor.name, tuple(wanted), (), (0.079,) * len(wanted), (), ())
+        return of_mentor(mentor, {}) or self.skeleton
 
     def _written(self, mentor: MentorSpec) -> dict[str, str]:
         """What a mentor's checkpoint says of itself; nothing where it was not written here."""
@@ -297,11 +302,12 @@ class PoseRunner(TaskRunner):
 
     def score(self, answers: Tensor, target: Tensor, ids: Tensor) -> Score:
         """See the base."""
-        return self._judged(zip(torch.split(answers, _AT_ONCE), torch.split(target, _AT_ONCE), strict=True), ids)
+        batches = zip(torch.split(answers, _AT_ONCE), torch.split(target, _AT_ONCE), strict=True)
+        return self._scored(batches, ids)
 
     def evaluate(self, network: nn.Module, part: Part, inputs: Inputs, batch_size: int) -> Score:
         """See the base; with ``flip_test`` the mean of a crop's and its mirror image's answers."""
-        return self._judged(self.answers(network, part, inputs, batch_size), part.ids)
+        return self._scored(self.answers(network, part, inputs, batch_size), part.ids)
 
     def answers(
         self, network: nn.Module, part: Part, inputs: Inputs, batch_size: int
@@ -311,6 +317,35 @@ class PoseRunner(TaskRunner):
         return read_answers(
             network, part, inputs, self.coding, self.skeleton, flip=flip, batch_size=batch_size, views=views
         )
+
+    def by_vote(self, part: Part) -> bool:
+        """See the base: where everybody is marked as without joints."""
+        return len(part) > 0 and not bool(part.labelled.any())
+
+    def voted(self, answers_MN: Tensor) -> Tensor:
+        """See the base: the places of the mean of the mentors' answers, ``(N, K, 3)``."""
+        return agreement.agreed(self._unlabelled, answers_MN)
+
+    def agreement(
+        self, answers: Tensor, target: Tensor, answers_MN: Tensor, names: Sequence[str]
+    ) -> Mapping[str, float]:
+        """See the base: how often the student has a joint where each mentor has it."""
+        return agreement.against_mentors(self._unlabelled, answers, answers_MN, names)
+
+    @cached_property
+    def _unlabelled(self) -> Pose:
+        return Pose(self.coding, self.skeleton, unlabelled=True)
+
+    @cached_property
+    def _by_vote(self) -> frozenset[int]:
+        """Ids of the persons who are scored by what the mentors agree on."""
+        data = self.context.data
+        return frozenset(i for part in (data.val, data.test) if self.by_vote(part) for i in part.ids.tolist())
+
+    def _scored(self, batches: Iterable[tuple[Tensor, Tensor]], ids: Tensor) -> Score:
+        if len(ids) and int(ids[0]) in self._by_vote:  # a part is one thing or the other
+            return agreement.score(self._unlabelled, batches)
+        return self._judged(batches, ids)
 
     def _judged(self, batches: Iterable[tuple[Tensor, Tensor]], ids: Tensor) -> Score:
         decoded, loss, knows = sum_up(batches, self.coding, self.task)
@@ -328,8 +363,12 @@ class PoseRunner(TaskRunner):
     def chance(self) -> tuple[float, str]:
         """See the base: a network that answers the mean pose of the validation part everywhere."""
         val = self.context.data.val
-        seen = (val.target[..., 2:] > 0).to(val.target.dtype)
-        mean = (val.target[..., :2] * seen).sum(0) / seen.sum(0).clamp_min(1)
-        pose = torch.cat([mean, torch.ones_like(mean[:, :1])], -1).expand(len(val), -1, -1)
+        pose = agreement.mean_pose(val.target)
         first, _, _ = judge(self.people, self.skeleton, val.ids, pose, metric=self.metric)
         return first, f"the mean pose alone has {first:.1%}"
+
+    def chance_of(self, target: Tensor) -> tuple[float, str]:
+        """See the base: the mean pose of these everywhere."""
+        always = self.coding.ideal(agreement.mean_pose(target))
+        value = agreement.score(self._unlabelled, [(always, target)]).value
+        return value, f"the mean pose alone has {value:.1%}"

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from classroomkd.data.spec import DataSettings
     from classroomkd.tasks.start import Start
 
-__all__ = ["BY_JOINT", "PoseOptions", "PoseSpec"]
+__all__ = ["AGREEMENT", "BY_JOINT", "PoseOptions", "PoseSpec"]
 
 Positive = Annotated[float, Field(gt=0)]
+
+AGREEMENT = "agreement"  # what is measured where nobody of a part has joints
 
 BY_JOINT = ("PCKh@0.5", "PCK@0.2", "PCK@0.2_box")
 """What says which joints are right, where the metric that counts does not: the first that a run has."""
@@ -53,6 +55,7 @@ class PoseSpec(TaskDescription):
     partly = frozenset({"labels", "unlabelled"})
     views = PERSON_VIEWS
     offers = frozenset({"distributions", "joints", "votes"})
+    spelled: ClassVar[Mapping[str, str]] = {AGREEMENT: "agreement with the mentors on joints"}
     vocabulary = Vocabulary(
         unit="joint",
         units="joints",
@@ -78,8 +81,12 @@ class PoseSpec(TaskDescription):
         return load_people(wanted, trust_code=trust_code, task=self.name)
 
     def by_unit(self, metric: str, figures: Collection[str]) -> str:
-        """Some PCK: OKS-AP is of persons."""
-        return metric if metric.startswith("PCK") else next((name for name in BY_JOINT if name in figures), "PCK")
+        """Some PCK: OKS-AP is of persons. Agreement is of joints itself."""
+        return (
+            metric
+            if metric.startswith("PCK") or metric == AGREEMENT
+            else next((name for name in BY_JOINT if name in figures), "PCK")
+        )
 
     def look(self, place: Path) -> Start:
         """People whose joints are annotated, in COCO's or MPII's format."""
