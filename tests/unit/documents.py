@@ -165,6 +165,9 @@ def furnish(folder: Path) -> None:
                 pixels = np.clip(draw.normal(level, 30, (32, 32, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / name / kind / f"{i}.png")
     people(folder / "coco", {"train": 24, "val": 6})
+    (folder / "crops").mkdir()  # people of whom nobody has said where their joints are
+    for i, pixels in enumerate(puppets.scenes(1, np.arange(20), image_size=64, hard=0.3).images):
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / "crops" / f"{i}.png")
 
 
 def people(folder: Path, counts: dict[str, int]) -> None:
