@@ -40,4 +40,4 @@ class Outliers:
         if doubts is None:
             return None
         unsure = doubts > self.bound  # false where nobody's answer is finite
-        return torch.where(unsure & ~self.task.mask(target).any(-1), self.weight, 1.0)
+        return torch.where(unsure & ~self.task.labelled(target), self.weight, 1.0)

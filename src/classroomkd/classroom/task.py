@@ -94,6 +94,10 @@ class Task(ABC):
     def mask(self, target: Tensor) -> Tensor:
         """Which units count, ``(B, U)`` bool: those with a truth to learn and to be measured by."""
 
+    def labelled(self, target: Tensor) -> Tensor:
+        """Which samples have a label, ``(B,)`` bool: here those of which any unit counts."""
+        return self.mask(target).any(-1)
+
     def distill_mask(self, target: Tensor) -> Tensor:
         """Which units mentors may teach, ``(B, U)`` bool: those of :meth:`mask`, and more where no truth is needed."""
         return self.mask(target)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from classroomkd.recipe import Recipe
     from classroomkd.recipe.schema import MentorSpec
 
-__all__ = ["named_by_mentors", "of_mentor", "with_skeleton"]
+__all__ = ["in_recipe", "named_by_mentors", "of_mentor", "with_skeleton"]
 
 
 def named_by_mentors(images: ImageSet, recipe: Recipe, given: Mapping[str, nn.Module]) -> ImageSet:
@@ -46,8 +46,8 @@ def named_by_mentors(images: ImageSet, recipe: Recipe, given: Mapping[str, nn.Mo
     return with_skeleton(images, skeleton)
 
 
-def of_mentor(spec: MentorSpec, given: Mapping[str, nn.Module]) -> Skeleton | None:
-    """The joints that the recipe says a mentor answers, or that its file says; None where neither does.
+def in_recipe(spec: MentorSpec) -> Skeleton | None:
+    """The joints that the recipe says a mentor answers; None where it does not.
 
     Raises:
         UserError: an unknown skeleton.
@@ -58,8 +58,19 @@ def of_mentor(spec: MentorSpec, given: Mapping[str, nn.Module]) -> Skeleton | No
         except UserError as error:
             text = str(error).replace("data.options.skeleton", f"mentor '{spec.name}'")
             raise UserError(f"{text}; or give the list of its joints") from error
+    if spec.skeleton is None:
+        return None
+    return Skeleton(spec.name, tuple(spec.skeleton), (), (0.079,) * len(spec.skeleton), (), ())
+
+
+def of_mentor(spec: MentorSpec, given: Mapping[str, nn.Module]) -> Skeleton | None:
+    """The joints that the recipe says a mentor answers, or that its file says; None where neither does.
+
+    Raises:
+        UserError: an unknown skeleton.
+    """
     if spec.skeleton is not None:
-        return Skeleton(spec.name, tuple(spec.skeleton), (), (0.079,) * len(spec.skeleton), (), ())
+        return in_recipe(spec)
     if spec.name in given or not spec.taken_as_is or spec.checkpoint is None:
         return None
     about = read_metadata(spec.checkpoint)

@@ -20,7 +20,7 @@ from classroomkd.tasks.pose import agreement
 from classroomkd.tasks.pose.calibration import calibrate
 from classroomkd.tasks.pose.coding import Coding, coding_of
 from classroomkd.tasks.pose.judging import check_metric, check_scored, judge
-from classroomkd.tasks.pose.naming import named_by_mentors, of_mentor
+from classroomkd.tasks.pose.naming import in_recipe, named_by_mentors
 from classroomkd.tasks.pose.reading import read_answers, sum_up
 from classroomkd.tasks.pose.spec import AGREEMENT
 from classroomkd.tasks.pose.task import Pose
@@ -152,7 +152,8 @@ class PoseRunner(TaskRunner):
         """
         if mentor is None or (mentor.skeleton is None and "skeleton" not in self._written(mentor)):
             return self.skeleton
-        return of_mentor(mentor, {}) or self.skeleton
+        said = in_recipe(mentor)  # else a student of ours says which joints it answers
+        return written_skeleton(str(mentor.checkpoint), self._written(mentor)) if said is None else said
 
     def _written(self, mentor: MentorSpec) -> dict[str, str]:
         """What a mentor's checkpoint says of itself; nothing where it was not written here."""

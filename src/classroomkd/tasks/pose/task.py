@@ -106,12 +106,16 @@ class Pose(Task):
         """Joints that are labelled and within the crop, ``(B, K)``."""
         return self.coding.inside(target)
 
+    def labelled(self, target: Tensor) -> Tensor:
+        """All but persons without joints, ``(B,)``; who has some keeps them where a view shows none of these."""
+        return (target[..., 2] != UNLABELLED).any(-1)
+
     def distill_mask(self, target: Tensor) -> Tensor:
         """Joints that mentors may teach, ``(B, K)``: all, or with ``distil_hidden`` off those of :meth:`mask` and all
         of a person without joints.
         """
         mask = self.mask(target)
-        return torch.ones_like(mask) if self.distil_hidden else mask | (target[..., 2] == UNLABELLED)
+        return torch.ones_like(mask) if self.distil_hidden else mask | ~self.labelled(target).unsqueeze(-1)
 
     @torch.no_grad()
     def agreed(self, answers: Tensor, target: Tensor) -> Tensor:
