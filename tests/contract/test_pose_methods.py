@@ -11,17 +11,34 @@ from typing import Any
 import pytest
 import torch
 from cases import cases, labels, rules
-from pose_lessons import HEADS, B, K, M, answers_to, at_rest, halved, leaves, lesson, method, people, taught
+from pose_lessons import (
+    FIVE,
+    HEADS,
+    B,
+    K,
+    M,
+    answers_to,
+    at_rest,
+    coding,
+    halved,
+    leaves,
+    lesson,
+    method,
+    people,
+    taught,
+)
 from torch import Tensor
 
 from classroomkd import methods
 from classroomkd.classroom import Lesson, Method
+from classroomkd.data.targets import UNLABELLED
 from classroomkd.errors import UserError
 from classroomkd.methods.pieces.features import FeatureMethod
 from classroomkd.methods.pieces.graded import Graded
 from classroomkd.methods.weighted import Weighted
 from classroomkd.recipe import load_recipe
 from classroomkd.tasks import offering
+from classroomkd.tasks.pose.task import Pose
 from classroomkd.train.meter import Record
 
 CASES, RULES = cases("pose"), rules("simcc")
@@ -273,14 +290,17 @@ class Pair:
         return joined
 
 
-@heads
+@pytest.mark.parametrize(("head", "bare"), [(HEADS[0], 0), (HEADS[1], 0), (HEADS[0], 3)])
 @every_rule
-def test_two_ranks_are_one(name: str, given: Given, head: str) -> None:
-    """Though one has more labelled joints than the other."""
+def test_two_ranks_are_one(name: str, given: Given, head: str, bare: int) -> None:
+    """Though one has more labelled joints than the other, or everybody who has any; ``bare``: how many have none."""
     of = at_rest(method(name, given, head)).double()
     target = people(B).double()  # labels of rounded sums would be another batch's by a digit of float32
     assert (target[: B // 2, :, 2] > 0).sum() != (target[B // 2 :, :, 2] > 0).sum()
+    if bare:
+        target[:bare] = torch.tensor([0.0, 0.0, UNLABELLED]).double()
     whole = lesson(of, head, target=target, dtype=torch.float64)
+    whole.task = Pose(coding(head), FIVE, unlabelled=bool(bare))
     with torch.no_grad():
         of(whole)  # builds what is built at its first use
     copies = [copy.deepcopy(of) for _ in range(2)]

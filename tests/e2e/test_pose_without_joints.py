@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Iterator
@@ -200,6 +201,14 @@ def test_a_folder_of_people_is_taught_by_one_call(tmp_path: Path) -> None:
     page = run.report().read_text()
     assert "agreement with the mentors on joints" in page
     assert "none of them labelled" in page
+    assert "the people about whose joints the mentors disagree most" in page
+    with (run.folder / "to_label.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["name", "annotation", "disagreement", "doubts"]
+    assert len(rows) == made["unlabelled"]["pictures"] == made["data"]["student_train"]
+    apart = [float(row["disagreement"]) for row in rows]
+    assert apart == sorted(apart, reverse=True)
+    assert 0 < apart[-1] < apart[0] < 1
     assert "PCK" not in page
 
 

@@ -16,7 +16,7 @@ from classroomkd.data import load
 from classroomkd.data.skeleton import COCO, MPII, Skeleton
 from classroomkd.data.targets import UNLABELLED
 from classroomkd.errors import UserError
-from classroomkd.tasks.pose.agreement import DISTANCE, against_mentors, agreed, mean_pose, score
+from classroomkd.tasks.pose.agreement import DISTANCE, against_mentors, agreed, apart, mean_pose, score
 from classroomkd.tasks.pose.coding import Coding, Heatmap, SimCC
 from classroomkd.tasks.pose.naming import of_mentor, with_skeleton
 from classroomkd.tasks.pose.task import Pose
@@ -74,6 +74,21 @@ def test_a_student_is_compared_with_each_mentor(coding: Coding) -> None:
     found = against_mentors(task, own, torch.stack([own, other]), ["a", "b"])
     assert found["agreement with a"] == 1
     assert found["agreement with b"] < 0.5
+
+
+@every
+def test_how_far_mentors_are_apart(coding: Coding) -> None:
+    task = Pose(coding, THREE, unlabelled=True)
+    own, other = coding.ideal(places()), coding.ideal(23 - places())
+    same, split = apart(task, torch.stack([own, own])), apart(task, torch.stack([own, other]))
+    assert same.max() < 0.01
+    assert split.min() > same.max()
+    assert ((split > 0) & (split < 1)).all()
+    said = torch.stack([own, own])
+    said[1, 0], said[:, 1], said[:, 2, 0] = torch.nan, torch.nan, -torch.inf
+    found = apart(task, said)
+    assert found.isnan().tolist() == [False, True, False, False, False]
+    assert found[0] < 0.01
 
 
 def test_the_mean_pose_is_of_those_who_have_the_joint() -> None:

@@ -44,16 +44,23 @@ def _unknown(found: Unlabelled) -> str:
     """How many pictures nobody knows, and what to do about them."""
     usual = "" if found.bound_is == "train.outliers" else " (the usual bound; train.outliers sets another)"
     share = found.unknown / found.pictures
-    text = (
-        f"Nobody knows {found.unknown:,} of the {found.pictures:,} without a label ({share:.0%}): "
+    text = f"Nobody knows {found.unknown:,} of the {found.pictures:,} without a label ({share:.0%}): "
+    text += (
         f"the entropy of the mentors' vote is above {found.bound:g} of the largest there is{usual}. "
+        if _has_votes(found)
+        else f"1 less the score of what all mentors say together is above {found.bound:g}{usual}. "
     )
     if not found.unknown:
         return text + "That says nothing of pictures on which all mentors are sure and wrong."
     return text + (
-        "They are hard, or show something that the mentors have no class for: look at them, and take such out or let "
+        "They are hard, or show something that the mentors do not know: look at them, and take such out or let "
         "train.outliers weigh them down."
     )
+
+
+def _has_votes(found: Unlabelled) -> bool:
+    """Whether what mentors agree on is a class."""
+    return not found.first or "vote" in found.first[0]
 
 
 def _title(name: str) -> str:
@@ -62,6 +69,9 @@ def _title(name: str) -> str:
 
 
 def _caption(found: Unlabelled) -> str:
+    if not _has_votes(found):
+        text = "the people about whose joints the mentors disagree most (1 less the mean OKS to what they agree on); "
+        return text + f"{found.rows:,} are in {FILE}"
     text = "the pictures on which the mentors disagree most (mean KL of the mentors to their vote, nats); "
     text += f"{found.rows:,} are in {FILE}"
     named = "; with its column class filled in, data.labels: {file: FILE} reads the labels of a folder of pictures"

@@ -1,13 +1,12 @@
 """What the mentors think of the training pictures without a label: where they disagree most, and what nobody knows.
 
-Shapes: M mentors, B samples of a batch, N of all, C classes.
+Shapes: M mentors, B samples of a batch, N of all. Nothing here knows what an answer is: the task's runner does.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,7 +20,6 @@ from classroomkd._stored import MAPPING, read_json
 from classroomkd._sums import damage, is_listed, write_listed
 from classroomkd.bank import LOGITS
 from classroomkd.errors import UserError
-from classroomkd.functional import disagreement, vote, vote_entropy
 from classroomkd.run.mentor_cache import asker
 from classroomkd.run.mentor_record import MentorRecord, load_mentor
 
@@ -59,19 +57,19 @@ def look(networks: Networks, mentors: Sequence[MentorRecord], out: Path, spent: 
         spent: seconds that the run has taken; asking may take a tenth of that, half a minute at least.
 
     Returns:
-        ``pictures`` (without a label), ``unknown`` (of them those whose vote has an entropy above ``bound``, a share of
-        log C), ``rows`` of the file, ``first``: the first of them by column. A sentence where it would take too long;
-        None where there is nothing to ask.
+        ``pictures`` (without a label), ``unknown`` (of them those of which the mentors' doubts are above ``bound``: for
+        classes the vote's entropy, a share of log C), ``rows`` of the file, ``first``: the first of them by column. A
+        sentence where it would take too long; None where there is nothing to ask.
     """
     context, runner = networks.context, networks.task_runner
     part = context.student_part
-    if not (runner.votes_name_classes and runner.task.has_unlabelled_units) or not mentors or bool(part.labelled.all()):
+    if not (runner.task.has_vote and runner.task.has_unlabelled_units) or not mentors or bool(part.labelled.all()):
         return None
     part = part.subset((~part.labelled).nonzero().flatten())
     found = _asked(networks, mentors, part, max(SHARE * spent, LEAST))
     if found is None:
         return f"{FILE} was not written: asking the mentors about {len(part):,} pictures would take too long"
-    apart, entropy, _ = found
+    apart, doubts, _ = found
     order = apart.nan_to_num(-1.0).argsort(descending=True, stable=True)[: min(MOST, int((~apart.isnan()).sum()))]
     header, rows = _table(networks, [m.name for m in mentors], part, order, found)
     text = io.StringIO()
@@ -81,7 +79,7 @@ def look(networks: Networks, mentors: Sequence[MentorRecord], out: Path, spent: 
     bound = context.recipe.train.outliers or BOUND
     return {
         "pictures": len(part),
-        "unknown": int(((entropy > bound) | entropy.isnan()).sum()),
+        "unknown": int(((doubts > bound) | doubts.isnan()).sum()),
         "bound": bound,
         "bound_is": "train.outliers" if context.recipe.train.outliers else "usual",
         "rows": len(rows),
@@ -92,25 +90,27 @@ def look(networks: Networks, mentors: Sequence[MentorRecord], out: Path, spent: 
 @torch.no_grad()
 def _asked(
     networks: Networks, mentors: Sequence[MentorRecord], part: Part, seconds: float
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Disagreement (N,), the vote's entropy (N,), classes (M + 1, N), the vote's first; None: it takes too long."""
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Disagreement (N,), doubts (N,) and, of classes, what the vote and each mentor says (M + 1, N); None: it takes too
+    long."""
     context = networks.context
-    ask = [asker(context, networks.optimized(load_mentor(networks, record))) for record in mentors]
-    size, found = context.recipe.train.eval_batch_size, list[tuple[Tensor, Tensor, Tensor]]()
+    loaded = [load_mentor(networks, record) for record in mentors]
+    ask = [(mentor.size, asker(context, networks.optimized(mentor))) for mentor in loaded]
+    size, found = context.recipe.train.eval_batch_size, list[tuple[Tensor, Tensor, Tensor | None]]()
     began = time.perf_counter()
     for start in range(0, len(part), size):
         pixels, target, _ = part.batch(torch.arange(start, min(start + size, len(part))))
-        pixels, _ = context.base_views.eval_view(pixels, target)
-        logits = torch.stack([one(pixels)[LOGITS] for one in ask])
-        together = vote(logits)
-        classes = torch.cat([together.unsqueeze(0), logits]).nan_to_num(-math.inf).argmax(-1)
-        found.append((disagreement(logits).cpu(), vote_entropy(together).cpu(), classes.cpu()))
+        shown = {own: context.base_views.eval_view(pixels, target, own)[0] for own, _ in ask}
+        answers = torch.stack([one(shown[own])[LOGITS] for own, one in ask])
+        apart, doubts, said = networks.task_runner.opinions(answers)
+        found.append((apart.cpu(), doubts.cpu(), None if said is None else said.cpu()))
         needed = (time.perf_counter() - began) * len(part) / (start + len(pixels))
         if len(found) == 2 and context.runtime.any(needed > seconds):  # the first also makes everything ready
             return None
     networks.park()
-    apart, entropy, said = zip(*found, strict=True)
-    return torch.cat(apart), torch.cat(entropy), torch.cat(said, 1)
+    classes = [said for _, _, said in found if said is not None]
+    apart, doubts = (torch.cat(each) for each in ([row[0] for row in found], [row[1] for row in found]))
+    return apart, doubts, torch.cat(classes, 1) if classes else None
 
 
 def _table(
@@ -118,21 +118,22 @@ def _table(
     mentors: Sequence[str],
     part: Part,
     order: Tensor,
-    found: tuple[Tensor, Tensor, Tensor],
+    found: tuple[Tensor, Tensor, Tensor | None],
 ) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of the file."""
-    context, (apart, entropy, said) = networks.context, found
+    context, (apart, doubts, said) = networks.context, found
     names = context.data.names
     ids = part.ids.cpu()
     named = all(int(ids[place]) in names for place in order)
-    header = ["name" if named else "id", "class", "disagreement", "entropy", "vote", *(f"says {m}" for m in mentors)]
-    rows = []
-    for place in order.tolist():
-        sample = int(ids[place])
-        numbers = [f"{float(values[place]):.4f}" for values in (apart, entropy)]
-        classes = [context.classes[int(column)] for column in said[:, place]]
-        rows.append([names[sample] if named else str(sample), "", *numbers, *classes])
-    return header, rows
+    columns = {"name" if named else "id": [names[i] if named else str(i) for i in ids[order].tolist()]}
+    columns |= networks.task_runner.identified(ids[order])
+    columns |= {} if said is None else {"class": [""] * len(order)}
+    numbers = {"disagreement": apart, "doubts" if said is None else "entropy": doubts}
+    columns |= {name: [f"{value:.4f}" for value in values[order].tolist()] for name, values in numbers.items()}
+    if said is not None:
+        for name, row in zip(("vote", *(f"says {m}" for m in mentors)), said[:, order], strict=True):
+            columns[name] = [context.classes[k] for k in row.tolist()]
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
 
 def _plain(text: str) -> str:

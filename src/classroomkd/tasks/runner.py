@@ -50,12 +50,10 @@ class TaskRunner(ABC):
         context: of the run.
         networks: of the run.
         samples: what they are called, for messages.
-        votes_name_classes: whether what mentors agree on is one of ``classes``, which lists can name.
         suspects: what may be wrong with a mentor near chance, for messages.
     """
 
     samples: ClassVar[str] = "images"
-    votes_name_classes: ClassVar[bool] = False
     suspects: ClassVar[str] = "wrong weights, or another normalisation or size (mean, std, size)?"
 
     def __init__(self, context: RunContext, networks: NetworkSource) -> None:
@@ -157,6 +155,15 @@ class TaskRunner(ABC):
     ) -> Mapping[str, float]:
         """Figures of a student's answers (N, …) on a part without a truth, by name: against mentors and their vote."""
         raise NotImplementedError
+
+    def opinions(self, answers_MB: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of mentors' answers (M, B, …) to samples without a truth how far they are apart (B,), their doubts (B,) and,
+        of classes, what the vote and each of them says (M + 1, B); where :attr:`Task.has_vote`."""
+        raise NotImplementedError
+
+    def identified(self, ids: Tensor) -> dict[str, list[str]]:
+        """Columns that say which samples these ids are, beside the names of their files."""
+        return {}
 
     def chance_of(self, target: Tensor) -> tuple[float, str]:
         """As :meth:`chance`, for targets (N,) that were voted."""

@@ -13,6 +13,7 @@ from classroomkd import bank, models
 from classroomkd.classroom import Calibration, Mentor, Task
 from classroomkd.data.targets import UNLABELLED
 from classroomkd.errors import UserError, did_you_mean
+from classroomkd.functional import disagreement, vote, vote_entropy
 from classroomkd.models.about import classes
 from classroomkd.models.building import start_pretrained
 from classroomkd.models.checkpoints import read_metadata
@@ -38,7 +39,6 @@ __all__ = ["ClassificationRunner"]
 class ClassificationRunner(TaskRunner):
     """Single-label classification."""
 
-    votes_name_classes = True
     suspects = (
         "wrong weights, another order of classes or some of them only (classes: [...] names its own, in its order), or "
         "another normalisation or size (mean, std, size)?"
@@ -241,6 +241,12 @@ class ClassificationRunner(TaskRunner):
             for name, its in zip(names, theirs, strict=True)
         }
         return {**figures, "calibration error": calibration_error(answers, target)}
+
+    def opinions(self, answers_MB: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """See the base: mean KL of the mentors to their vote, and the vote's entropy."""
+        together = vote(answers_MB)
+        classes = torch.cat([together.unsqueeze(0), answers_MB]).nan_to_num(-math.inf).argmax(-1)
+        return disagreement(answers_MB), vote_entropy(together), classes
 
     def chance(self) -> tuple[float, str]:
         """See the base; :meth:`chance_of` the validation part's labels."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from classroomkd.tasks.pose.task import Pose
 from classroomkd.train.scoring import Score
 
-__all__ = ["DISTANCE", "against_mentors", "agreed", "mean_pose", "score"]
+__all__ = ["DISTANCE", "against_mentors", "agreed", "apart", "mean_pose", "score"]
 
 DISTANCE = "mean distance in the crop's longer side"
 _AT_ONCE = 1024  # persons
@@ -70,6 +70,17 @@ def against_mentors(task: Pose, answers: Tensor, answers_MN: Tensor, names: Sequ
         pairs = zip(*(torch.split(x, _AT_ONCE) for x in (answers, agreed(task, its.unsqueeze(0)))), strict=True)
         found[f"agreement with {name}"] = score(task, [(a, t.to(a.device)) for a, t in pairs]).value
     return found
+
+
+@torch.no_grad()
+def apart(task: Pose, answers_MN: Tensor) -> Tensor:
+    """How far the mentors are from the places that they agree on, ``(N,)`` in [0, 1]: 1 less the mean OKS of all joints
+    that a mentor knows; NaN where nobody knows any.
+    """
+    target = task.agreed(answers_MN, task.no_target(answers_MN[0]))
+    unknown, broken = task.coding.state(answers_MN)
+    near = task.coding.log_oks(answers_MN, target, task.skeleton.sigmas).exp()
+    return 1 - near.masked_fill(unknown | broken, torch.nan).transpose(0, 1).flatten(1).nanmean(1)
 
 
 def mean_pose(target: Tensor) -> Tensor:

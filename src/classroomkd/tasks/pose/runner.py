@@ -333,6 +333,14 @@ class PoseRunner(TaskRunner):
         """See the base: how often the student has a joint where each mentor has it."""
         return agreement.against_mentors(self._unlabelled, answers, answers_MN, names)
 
+    def opinions(self, answers_MB: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """See the base: how far each mentor has the joints from where they agree they are, 1 less the mean OKS."""
+        return agreement.apart(self._unlabelled, answers_MB), self._unlabelled.doubts(answers_MB), None
+
+    def identified(self, ids: Tensor) -> dict[str, list[str]]:
+        """See the base: several persons may be in one picture."""
+        return {"annotation": [str(number) for number in self.people.of(ids).annotation]}
+
     @cached_property
     def _unlabelled(self) -> Pose:
         return Pose(self.coding, self.skeleton, unlabelled=True)
