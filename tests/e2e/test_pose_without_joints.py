@@ -64,7 +64,8 @@ def mentors() -> dict[str, nn.Module]:
 def distilled(root: Path, name: str, data: Any, method: Any = "classroomkd", **more: Any) -> ck.Run:
     settings = {**SHORT, "cache": str(root / "cache"), "bank": "off", **more}
     chosen = {} if "methods" in settings else {"method": method}
-    return ck.distill("simcc_tiny", mentors(), data, out=root / name, **chosen, **settings)
+    who = settings.pop("mentors", None) or mentors()
+    return ck.distill("simcc_tiny", who, data, out=root / name, **chosen, **settings)
 
 
 def weights(run: ck.Run) -> dict[str, torch.Tensor]:
@@ -225,6 +226,17 @@ def test_labels_of_the_test_part_alone_make_a_score(tmp_path: Path) -> None:
     assert (run.summary["metric"], run.summary["val_metric"]) == ("AP_gtbox", "agreement")
     assert "PCK@0.2" in run.summary["entries"][0]["test_metrics"]
     assert run.summary["data"]["labelled"] == 0
+
+
+def test_a_test_part_alone_may_lack_joints(tmp_path: Path) -> None:
+    data = {"train": dataset(tmp_path / "coco"), "test": f"images:{figures(tmp_path / 'people')}", "size": [32, 32]}
+    run = distilled(tmp_path, "run", data, mentors=["simcc_tiny"], mentor_train={"epochs": 1})
+    made = run.summary
+    assert (made["metric"], made["val_metric"]) == ("agreement", "AP_gtbox")
+    assert made["mentors"][0]["accuracy"] == 1
+    assert made["data"]["labelled"] == made["data"]["student_train"]
+    assert {DISTANCE, "agreement with simcc_tiny"} <= set(made["entries"][0]["test_metrics"])
+    assert run.report().exists()
 
 
 def test_joints_are_named_by_the_mentors_files(tmp_path: Path) -> None:

@@ -79,23 +79,23 @@ class PoseRunner(TaskRunner):
                 " then), or label some"
             )
         parts = {"validation": context.data.val.ids, "test": context.data.test.ids}
-        check_scored(context.data.metric, self.people, self.skeleton, {name: ids.cpu() for name, ids in parts.items()})
+        check_scored(self._by_joints, self.people, self.skeleton, {name: ids.cpu() for name, ids in parts.items()})
 
     @property
     def metric(self) -> str:
         """The data's; of a test part without joints agreement with the mentors."""
-        if self.by_vote(self.context.data.test):
-            return AGREEMENT
-        name: str = self.context.data.metric
-        return name if self.people.boxes == "detector" else name.replace("AP_detector", "AP_gtbox")
+        return AGREEMENT if self.by_vote(self.context.data.test) else self._by_joints
 
     @property
     def val_metric(self) -> str:
         """The same of the validation part; a detector's boxes are the test part's alone."""
-        if self.by_vote(self.context.data.val):
-            return AGREEMENT
+        return AGREEMENT if self.by_vote(self.context.data.val) else self._by_joints.replace("AP_detector", "AP_gtbox")
+
+    @property
+    def _by_joints(self) -> str:
+        """What counts on people who have joints."""
         name: str = self.context.data.metric
-        return name.replace("AP_detector", "AP_gtbox")
+        return name if self.people.boxes == "detector" else name.replace("AP_detector", "AP_gtbox")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -361,7 +361,7 @@ class PoseRunner(TaskRunner):
         test = torch.equal(ids.cpu(), self.context.data.test.ids.cpu())
         answers_to = None if all(knows) else knows
         first, per_joint, more = judge(
-            self.people, self.skeleton, ids, decoded, metric=self.metric, test=test, answers_to=answers_to
+            self.people, self.skeleton, ids, decoded, metric=self._by_joints, test=test, answers_to=answers_to
         )
         return Score(first, loss, per_joint, len(ids), more)
 
@@ -373,7 +373,7 @@ class PoseRunner(TaskRunner):
         """See the base: a network that answers the mean pose of the validation part everywhere."""
         val = self.context.data.val
         pose = agreement.mean_pose(val.target)
-        first, _, _ = judge(self.people, self.skeleton, val.ids, pose, metric=self.metric)
+        first, _, _ = judge(self.people, self.skeleton, val.ids, pose, metric=self._by_joints)
         return first, f"the mean pose alone has {first:.1%}"
 
     def chance_of(self, target: Tensor) -> tuple[float, str]:
