@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd.errors import UserError
-from classroomkd.functional import vote
 from classroomkd.run.answers_file import load_answers
 from classroomkd.run.mentor_record import MentorRecord
 from classroomkd.train.scoring import Score, answers
@@ -122,13 +121,19 @@ def near_chance(networks: Networks, mentors: Sequence[MentorRecord]) -> list[tup
 def vote_score(networks: Networks, mentors: Sequence[MentorRecord]) -> float | None:
     """The score of the mentors' vote on the labelled samples of the test part, what students may be held against.
 
-    None where mentors of this task do not vote, where there are fewer than two, or where no sample has a label.
+    None where mentors of this task have no answer together, where there are fewer than two, or where no sample has a
+    label.
     """
     runner, part = networks.task_runner, networks.context.data.test
-    if len(mentors) < 2 or not runner.task.has_vote or not bool(part.labelled.any()):
+    if len(mentors) < 2 or not bool(part.labelled.any()):
         return None
-    stored = torch.stack([torch.from_numpy(load_answers(m.test_logits, len(part))) for m in mentors])
-    together = vote(stored).log()
+
+    def stored() -> Tensor:
+        return torch.stack([torch.from_numpy(load_answers(m.test_logits, len(part))) for m in mentors])
+
+    together = runner.together(stored)
+    if together is None:
+        return None
     known = (part.labelled.cpu() & ~together.isnan().any(-1)).nonzero().flatten()
     if not len(known):
         return None

@@ -19,7 +19,7 @@ from classroomkd.tasks.metric import Metric
 from classroomkd.train.scoring import Score, answers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from classroomkd.data import ImageSet, Part
     from classroomkd.recipe import Recipe, TrainSpec
@@ -149,6 +149,10 @@ class TaskRunner(ABC):
     def voted(self, answers_MN: Tensor) -> Tensor:
         """Targets (N,) that the mentors agree on by their answers (M, N, …); -1 where nobody's is finite."""
         raise NotImplementedError
+
+    def together(self, answers_MN: Callable[[], Tensor]) -> Tensor | None:
+        """One answer (N, …) that all mentors give together, from what gives theirs (M, N, …); None: they give none."""
+        return None
 
     def agreement(
         self, answers: Tensor, target: Tensor, answers_MN: Tensor, names: Sequence[str]

@@ -27,7 +27,7 @@ from classroomkd.tasks.runner import TaskRunner
 from classroomkd.train.scoring import Score, calibration_error, calibration_of, score
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from classroomkd.data import ImageSet, Part
     from classroomkd.recipe import Recipe, TrainSpec
@@ -221,6 +221,10 @@ class ClassificationRunner(TaskRunner):
     def calibration(self, answers_MN: Tensor, target: Tensor) -> Calibration:
         """See the base."""
         return calibration_of(answers_MN, target)
+
+    def together(self, answers_MN: Callable[[], Tensor]) -> Tensor | None:
+        """See the base: the logarithm of the mentors' mean probability at temperature 1."""
+        return vote(answers_MN()).log()
 
     def by_vote(self, part: Part) -> bool:
         """See the base."""
