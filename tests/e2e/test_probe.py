@@ -115,6 +115,12 @@ def test_mentors_that_are_gone_are_left_out_and_named(
 def test_a_pose_student_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["probe", str(tmp_path)]) == 2
     assert "holds no student.safetensors" in capsys.readouterr().err
+    small = ["task=pose", "data={source: puppets, options: {train: 30, test: 20}}", "student=simcc_tiny"]
+    words = [*small, "mentors=[]", "method=none", "train.epochs=1", "mentor_train=null"]
+    assert main(["run", "smoke", *words, "--out", str(tmp_path / "pose"), "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["probe", str(tmp_path / "pose")]) == 2
+    assert "is a student of pose; a probe judges students of classes" in capsys.readouterr().err
 
 
 def test_from_python_with_networks_that_were_handed_over(tmp_path: Path) -> None:

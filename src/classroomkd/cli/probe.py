@@ -15,7 +15,6 @@ from classroomkd.cli.options import Device, PrintJson, TrustCode, Which, new_tab
 
 __all__ = ["probe"]
 
-SAME, SHARED = "agreement with", "neighbours shared with"
 PAIRS = "With each mentor: the same class / shared neighbours"
 
 
@@ -53,6 +52,8 @@ def probe(
 
 def _show(result: dict[str, Any]) -> None:
     """A row a network and a column a figure."""
+    from classroomkd.report.summary import SAME, SHARED
+
     fitted = f"fitted on {result['fitted']:,} labelled images" if result["fitted"] else "no image has a label"
     print(f"{result['data']}: {fitted}, judged on {result['scored']:,}; k = {result['neighbours']}")
     students = [

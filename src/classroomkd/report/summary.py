@@ -22,6 +22,8 @@ from classroomkd.tasks.metric import Metric
 
 __all__ = [
     "PROBE",
+    "SAME",
+    "SHARED",
     "ArmInfo",
     "Data",
     "FinishedStudent",
@@ -35,7 +37,8 @@ __all__ = [
 
 SCHEMA = 1
 NAME = "summary.json"
-PROBE = " (probe)"
+PROBE = " (probe)"  # behind the figures of a probe, beside the others
+SAME, SHARED = "agreement with", "neighbours shared with"  # of its figures, before a mentor's name
 
 
 def _finite_or_none(value: Any) -> Any:

@@ -83,7 +83,7 @@ def probe_files(
     with _alone_in(place) if whole else nullcontext():
         students = [load_student(file, module, which=which, trust_code=trust_code) for file in files.values()]
         first, path, where = students[0], next(iter(files.values())), pick_device(device)
-        if "votes" not in tasks.describe(first.task).offers:
+        if tasks.describe(first.task).reads != "classes":
             raise UserError(f"{path} is a student of {first.task}; a probe judges students of classes")
         images = _images(first, path, source, unreadable, where, trust_code)
         samples, run = probing.samples_of(images), own_run(path)
