@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("verb", choices=("run", "status", "render"))
     parser.add_argument("studies", nargs="*", metavar="STUDY", help="names; all, in the order of the queue")
     parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
+    parser.add_argument("--arms", help="of run: names, with commas; only these, and the student alone; all else later")
     parser.add_argument("--data", type=Path, default=os.environ.get("CLASSROOMKD_DATA"), help="or CLASSROOMKD_DATA")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "evidence", help="students, mentors, answers")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="what was found")
@@ -29,7 +30,11 @@ def main() -> int:
         names = given.studies or study_names()
         for name in names:
             load_study(name)
-        queue = Queue(Path(given.data).resolve() if given.data else None, Store(given.results), given.out.resolve())
+        arms = frozenset(filter(None, (given.arms or "").split(",")))
+        if unknown := arms - {arm.name for name in names for arm in load_study(name).arms}:
+            raise UserError(f"--arms: no study named has an arm {', '.join(map(repr, sorted(unknown)))}")
+        data = Path(given.data).resolve() if given.data else None
+        queue = Queue(data, Store(given.results), given.out.resolve(), arms=arms)
         if given.verb == "run":
             return 0 if queue.run(names, given.minutes, lambda name: status([name], queue)) else 75
         if given.verb == "status":

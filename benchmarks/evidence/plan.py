@@ -16,11 +16,12 @@ __all__ = ["Row", "Wanted", "chosen", "curve", "rows", "wanted"]
 
 @dataclass(frozen=True)
 class Wanted:
-    """A cell with the seeds it should have, and what for: ``rate``, ``tune``, ``row`` or ``curve``."""
+    """A cell with the seeds it should have, and what for: ``rate``, ``tune``, ``row`` or ``curve`` of an arm."""
 
     cell: Cell
     seeds: tuple[int, ...]
     what: str
+    arm: str
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,22 @@ class Row:
 
 def wanted(name: str, study: Study, store: Store) -> Iterator[Wanted]:
     """Everything that can be decided now, panel by panel: the rate, the candidates, the rows, the curve."""
+    first = study.arms[0].name
     for panel in study.panels:
         if study.tune is not None and not panel.tuned:
             rates = [_alone(study, panel, lr) for lr in study.tune.rates]
-            yield from (Wanted(cell, study.tune.seeds, "rate") for cell in rates)
+            yield from (Wanted(cell, study.tune.seeds, "rate", first) for cell in rates)
             rate = _best(store, rates, study.tune.seeds)
             if rate is None:
                 continue
             for arm in study.within(panel):
                 if len(arm.candidates()) > 1:
                     cells = _candidates(study, panel, arm, study.tune.rates[rate])
-                    yield from (Wanted(cell, study.tune.seeds, "tune") for cell in cells)
+                    yield from (Wanted(cell, study.tune.seeds, "tune", arm.name) for cell in cells)
         for row in rows(name, study, panel, store):
-            yield Wanted(row.cell, study.seeds, "row")
+            yield Wanted(row.cell, study.seeds, "row", row.arm.name)
         for _, cell in curve(name, study, panel, store):
-            yield Wanted(cell, study.seeds, "curve")
+            yield Wanted(cell, study.seeds, "curve", first)
 
 
 def rows(name: str, study: Study, panel: Panel, store: Store) -> list[Row]:

@@ -48,12 +48,14 @@ class Queue:
         store: of the results.
         out: of students, mentors and answers.
         say: told what is going on.
+        arms: names of the only ones that are trained; empty: all. The student alone is always one of them.
     """
 
     data: Path | None
     store: Store
     out: Path = ROOT / "runs" / "evidence"
     say: Any = lambda text: print(text, file=sys.stderr, flush=True)
+    arms: frozenset[str] = frozenset()
     troubles: dict[str, str] = field(default_factory=dict)  # cells that cannot be trained in this sitting
 
     def run(
@@ -84,7 +86,7 @@ class Queue:
         lacking = [
             (what, self.store.missing(what.cell, what.seeds))
             for what in wanted(name, study, self.store)
-            if what.cell.key not in self.troubles
+            if what.cell.key not in self.troubles and self._taken(study, what.arm)
         ]
         lacking = [pair for pair in lacking if pair[1]]
         if not lacking:
@@ -95,6 +97,9 @@ class Queue:
         self.say(f"{name}: {first.what}, {len(batch)} arms, seeds {list(seeds)}")
         self._teach(name, study, batch, seeds)
         return True
+
+    def _taken(self, study: Study, arm: str) -> bool:
+        return not self.arms or arm in self.arms or arm == study.arms[0].name
 
     def _teach(self, name: str, study: Study, batch: Sequence[Cell], seeds: Sequence[int]) -> None:
         """Train the students of a batch; one that cannot be trained does not stop the others."""

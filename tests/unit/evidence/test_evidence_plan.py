@@ -15,6 +15,7 @@ from benchmarks.evidence.cells import Cell, cell_of
 from benchmarks.evidence.plan import chosen, rows, wanted
 from benchmarks.evidence.prepared import prepare
 from benchmarks.evidence.protocol import table
+from benchmarks.evidence.queue import Queue
 from benchmarks.evidence.study import Arm, Panel, Study, Tune
 from classroomkd.errors import UserError
 
@@ -267,3 +268,14 @@ def test_the_default_budget_is_three_of_everything() -> None:
     tune = Tune()
     assert len(tune.rates) == len(NONE.candidates()) == len(AVERAGE.candidates()) == 3
     assert not set(tune.seeds) & set(Study.__dataclass_fields__["seeds"].default)
+
+
+@pytest.mark.usefixtures("studies")
+def test_everything_wanted_is_for_an_arm_and_some_can_be_left_for_later(tmp_path: Path) -> None:
+    results = store(tmp_path)
+    asked = finish(results)
+    assert {w.arm for w in asked} == {arm.name for arm in ARMS}
+    assert {w.arm for w in asked if w.what in ("rate", "curve")} == {"none"}
+    queue = Queue(None, results, arms=frozenset({"kd"}))
+    assert [queue._taken(TOY, arm.name) for arm in ARMS] == [True, False, True, False]
+    assert all(Queue(None, results)._taken(TOY, arm.name) for arm in ARMS)
