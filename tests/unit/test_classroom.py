@@ -44,7 +44,7 @@ def test_public_names() -> None:
 def test_ten_line_loop_learns() -> None:
     images, target = batch(16)
     classroom = ck.Classroom(net(), mentors=[net(seed=1), net(seed=2)], method=ck.methods.create("classroomkd", tau=12))
-    optimizer = torch.optim.SGD(classroom.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(classroom.parameters(), lr=0.2)
     losses = []
     for _ in range(20):
         lesson = classroom(images, target)

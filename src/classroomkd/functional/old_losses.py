@@ -66,7 +66,10 @@ def classroom(
     bound: float | None = None,
     **options: Any,
 ) -> ClassroomTerms:
-    """ClassroomKD on ``(B, C)``, ``(M, B, C)`` and ``(B,)``; options as :func:`grade` has them, and ``bound``."""
+    """ClassroomKD on ``(B, C)``, ``(M, B, C)`` and ``(B,)``; options as :func:`grade` has them, and ``bound``.
+
+    Its defaults are version 2's: the method's with ``normalise="native", floor=1``.
+    """
     student_log = log_credibility(student_logits, target)
     with torch.no_grad():
         mentor_log = log_credibility(mentor_logits_MBC, target)

@@ -380,7 +380,7 @@ def test_real_fashion_mnist(data_root: Path) -> None:
     folder = data_root / "fashion-mnist"
     if not folder.is_dir():
         pytest.skip("no fashion-mnist in CLASSROOMKD_DATA")
-    images = data.load({"source": f"fashion-mnist:{folder}", "limit": 10_000})
+    images = data.load({"source": f"fashion-mnist:{folder}", "limit": 10_000, "resize": "pad"})
     assert (len(images.train), len(images.val), len(images.test)) == (9000, 1000, 10_000)
     pixels, target, ids = images.test.batch(torch.arange(3))
     assert target.tolist() == [9, 2, 1]
