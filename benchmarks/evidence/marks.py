@@ -2,9 +2,9 @@
 
     <!-- evidence: WHAT PLACE [ARM, ARM …] -->…<!-- /evidence -->
 
-``WHAT`` is ``score``, ``gain`` (against the student alone), ``base`` (against the study's base arm) or ``decision``
-within a paragraph, and ``table`` or ``rows`` on lines of their own. ``PLACE`` is STUDY/PANEL; for ``rows`` a method's
-name. What is not measured yet is said so.
+``WHAT`` is ``score``, ``gain`` (against the student alone), ``base`` (against the study's base arm), ``vote`` (of the
+panel's mentors) or ``decision`` within a paragraph, and ``table`` or ``rows`` on lines of their own. ``PLACE`` is
+STUDY/PANEL; for ``rows`` a method's name. What is not measured yet is said so.
 """
 
 from __future__ import annotations
@@ -165,6 +165,12 @@ def _rows(tables: Tables, place: str, arms: Sequence[str]) -> str:
     return "\n\n" + ("\n".join(made) if len(made) > 2 else NOTHING) + "\n\n"
 
 
+def _vote(tables: Tables, place: str, arms: Sequence[str]) -> str:
+    """What the vote of a panel's mentors scores, in percent."""
+    together = _table(tables, place, arms).mentors_vote
+    return NOTHING if together is None else f"{100 * together:.1f}"
+
+
 WRITERS: dict[str, Callable[[Tables, str, Sequence[str]], str]] = {
     "score": _score,
     "gain": _gain,
@@ -172,4 +178,5 @@ WRITERS: dict[str, Callable[[Tables, str, Sequence[str]], str]] = {
     "table": _short,
     "decision": _decision,
     "rows": _rows,
+    "vote": _vote,
 }

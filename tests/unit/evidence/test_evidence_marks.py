@@ -70,6 +70,7 @@ def mark(said: str, inside: str = "") -> str:
         ("base toy/small kd", "+1.0 [−3.7, 5.7]"),
         ("base toy/small none", "−2.0 [−2.5, −1.5]"),
         ("base toy/small average", NOT_YET),  # it is the base
+        ("vote toy/small", "62.5"),
     ],
 )
 def test_figures_in_a_sentence(page: Callable[[str], str], said: str, figure: str) -> None:
@@ -119,7 +120,7 @@ def test_a_decision(page: Callable[[str], str]) -> None:
 
 
 def test_every_kind_is_tried_here() -> None:
-    assert sorted(WRITERS) == ["base", "decision", "gain", "rows", "score", "table"]
+    assert sorted(WRITERS) == ["base", "decision", "gain", "rows", "score", "table", "vote"]
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,7 @@ def test_every_kind_is_tried_here() -> None:
         ("gain toy/large kd", NOT_YET),
         ("base toy/large kd", NOT_YET),
         ("decision toy/large", NOT_YET),
+        ("vote toy/large", NOT_YET),
         ("table toy/large", f"\n\n{NOT_YET}\n\n"),
     ],
 )
@@ -149,7 +151,7 @@ def test_what_is_not_measured_yet_is_said_so(
         ("decision toy/small averag", "study 'toy' has no arm 'averag'"),
         ("score toy/small", "one arm is wanted"),
         ("gain toy/small kd, average", "one arm is wanted"),
-        ("scores toy/small kd", "'scores' is not one of score, gain, base, table, decision, rows"),
+        ("scores toy/small kd", "'scores' is not one of score, gain, base, table, decision, rows, vote"),
         ("rows kdd", r"there is no method 'kdd' \(did you mean 'kd'\?\)"),
     ],
 )

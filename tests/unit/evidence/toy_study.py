@@ -46,7 +46,7 @@ def student(test: float, val: float | None = None, **more: Any) -> dict[str, Any
     val = test if val is None else val
     curve = {"val_best": val, "best_epoch": 1, "val_curve": [[1, val]]}
     figures = {"test_last": test, "test_best": test, "val_last": val, **curve}
-    return {**figures, "steps": 24, "seconds": 10.0, "cost_ratio": 1.2, **more}
+    return {**figures, "steps": 24, "seconds": 10.0, "cost_ratio": 1.2, "mentors_vote": 0.625, **more}
 
 
 def put(results: Store, cell: Cell, **scores: float) -> None:
