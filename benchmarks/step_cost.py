@@ -95,6 +95,8 @@ def main() -> None:
         entry = methods.entries()[name]
         if name == "none" or "classification" not in offering(entry.asks):
             continue
+        if methods.create(name).needs.takes_peers:
+            continue  # its steps are those of several networks
         for options in [{"rule": r} for r in entry.rules] or [{}]:
             label = " ".join([name, *options.values()])
             label += " (between meta steps)" if name in OPTIONS else ""

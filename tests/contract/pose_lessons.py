@@ -135,6 +135,7 @@ def lesson(
     everybody, asks = Answers(answers[order].to(dtype), theirs), of.mentor_indices
     heard = everybody if asks is None else everybody.of(asks)
     ceiling = torch.linspace(0.6, 0.9, mentors)[order, None].repeat(1, K)
+    peers = {f"p{number}": Answers((noise.flip(0) / (2 + number)).to(dtype)) for number in range(of.needs.peers[0])}
     return Lesson(
         torch.zeros(n, 3, *SIZE),
         target,
@@ -145,6 +146,7 @@ def lesson(
         epoch=1.0,
         calibration=Calibration(torch.linspace(0.5, 2.0, mentors)[order], ceiling),
         heads=partial(_head, code, order if asks is None else order[list(asks)]),
+        peers=peers,
     )
 
 
@@ -193,6 +195,13 @@ def halved(what: Lesson, rank: int) -> Lesson:
         features = {tap: tuple(x[part] for x in several) for tap, several in what.mentors.features.items()}
         mentors = Answers(what.mentors.prediction[:, part], features)
     assert what.ids is not None
+    peers = {name: Answers(own(peer.prediction)) for name, peer in what.peers.items()}
     return replace(
-        what, inputs=what.inputs[part], target=what.target[part], student=student, mentors=mentors, ids=what.ids[part]
+        what,
+        inputs=what.inputs[part],
+        target=what.target[part],
+        student=student,
+        mentors=mentors,
+        ids=what.ids[part],
+        peers=peers,
     )

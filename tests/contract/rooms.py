@@ -11,7 +11,7 @@ from pose_lessons import FIVE, K, answers_to, coding, people
 from torch import Tensor, nn
 
 from classroomkd import methods, tasks
-from classroomkd.classroom import Calibration, Classroom, Lesson, Mentor, Task
+from classroomkd.classroom import Calibration, Classroom, Lesson, Mentor, Method, Task
 from classroomkd.data.targets import UNLABELLED
 from classroomkd.tasks.pose.task import Pose
 
@@ -24,6 +24,7 @@ __all__ = [
     "batch",
     "by_main",
     "classroom",
+    "peers_for",
     "said",
     "student",
     "targets",
@@ -106,8 +107,8 @@ class Speaker(nn.Module):
         return answer
 
 
-def student(answer: tuple[int, ...] = (C,)) -> nn.Module:
-    torch.manual_seed(0)
+def student(answer: tuple[int, ...] = (C,), seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
     layers: dict[str, nn.Module] = {
         "one": nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh()),
         "two": nn.Sequential(nn.Conv2d(4, 5, 3, 2, 1), nn.Tanh()),
@@ -150,21 +151,31 @@ def classroom(
     taps = {} if kind == CLASSES else TAPS
     mentors = [Mentor(Speaker(answers[i], seed=10 + int(i)).to(answers.dtype), taps=taps) for i in order]
     torch.manual_seed(5)
+    method = methods.create(name, **given)
     room = Classroom(
         net or student(tuple(answers.shape[2:])),
         mentors,
-        methods.create(name, **given),
+        method,
         task=task,
         taps=taps,
         image_shape=SHAPE,
         register=(torch.arange(60), labels),
         taught=[i == count - 1 for i in range(count)],
         store=store,
+        peers=peers_for(method, answers),
     )
     room.epochs, room.epoch = 240, 1.0  # a rule may make an exception of the first epoch (0)
     ceiling = torch.linspace(0.6, 0.9, count)[order, None].repeat(1, C if kind == CLASSES else K)
     room.calibration = Calibration(torch.linspace(0.5, 2.0, count)[order], ceiling)
     return room
+
+
+def peers_for(method: Method, answers: Tensor) -> dict[str, nn.Module]:
+    """As many networks as a method must have beside the student, each from weights of its own."""
+    return {
+        f"p{number}": student(tuple(answers.shape[2:]), seed=number + 20).to(answers.dtype)
+        for number in range(method.needs.peers[0])
+    }
 
 
 def without_label(kind: str = CLASSES) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from cases import cases, labels
-from rooms import IDS, B, M, batch, by_main, classroom, said, student, teach
+from rooms import IDS, B, M, batch, by_main, classroom, peers_for, said, student, teach
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -186,13 +186,17 @@ def test_the_schedule_multiplies_the_mentors_terms(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_matched_strength_is_one(name: str) -> None:
-    if methods.method_class(name).needs.mentors == 0:
+    if not methods.create(name).teaches:
         with pytest.raises(UserError, match="strength"):
             methods.create(name, strength="matched")
         return
     _, lesson = teach(name, {"strength": "matched", "schedule": "constant"}, said())
     terms = lesson.outcome
     assert terms is not None
+    if methods.create(name).needs.mentors == 0:  # what peers or nobody teach has no weights of mentors
+        assert terms.weight is None
+        assert set(terms.coefficients.values()) == {1.0}
+        return
     assert terms.weight is not None
     assert terms.active is not None
     if "distilled" in terms.values and "distilled" not in terms.totals:
@@ -206,8 +210,12 @@ def test_matched_strength_is_one(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_mentors_needed_are_asked_for(name: str) -> None:
     method = methods.create(name)
+    if method.needs.peers[0]:
+        with pytest.raises(UserError, match="peer"):
+            Classroom(student(), [], method)
     if method.needs.mentors == 0:
-        assert Classroom(student(), [], method)(*batch()).loss.isfinite()
+        peers = peers_for(method, said())
+        assert Classroom(student(), [], method, peers=peers)(*batch()).loss.isfinite()
         return
     with pytest.raises(UserError, match="mentor"):
         Classroom(student(), [], method)

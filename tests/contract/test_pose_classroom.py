@@ -63,15 +63,17 @@ def classroom(name: str, given: dict[str, Any], head: str) -> Classroom:
         ),
     ]
     torch.manual_seed(0)
+    method = methods.create(name, task="pose", **given)
     return Classroom(
         network(own, SIZE, K, 3),
         mentors,
-        methods.create(name, task="pose", **given),
+        method,
         task=Pose(student, FIVE),
         taps=TAPS,
         image_shape=(3, *SIZE),
         register=(torch.arange(N), people(N)),
         taught=[False, True],
+        peers={f"p{number}": network(own, SIZE, K, 4 + number) for number in range(method.needs.peers[0])},
     )
 
 

@@ -122,6 +122,7 @@ def kept(lesson: Lesson, rows: Tensor) -> Lesson:
         inputs=lesson.inputs[rows],
         target=lesson.target[rows],
         student=of(student, False),
+        peers={name: of(peer, False) for name, peer in lesson.peers.items()},
         mentors=None if mentors is None else of(mentors, True),
         ids=lesson.ids[rows],
         heads=None if heads is None else head,

@@ -24,6 +24,7 @@ from classroomkd.classroom.outliers import Outliers
 from classroomkd.classroom.pool import AnswerStore, MentorPool, Sights
 from classroomkd.classroom.step_info import StepInfo
 from classroomkd.classroom.task import Task
+from classroomkd.classroom.trainees import STUDENT, Peers, refuse_number
 from classroomkd.errors import UserError
 from classroomkd.taps.tap_set import TapSet
 from classroomkd.taps.taps import TapReader
@@ -55,11 +56,14 @@ class Classroom(nn.Module):
         outliers: a share in (0, 1] of the largest entropy: of samples without a label, those on which the mentors'
             vote has more of it count ``outlier_weight`` in every mean over samples; None = all count the same.
         outlier_weight: in [0, 1).
+        peers: networks that are trained beside the student, by name, for methods that take some; one that takes none
+            is handed none, and the classroom is what it is without.
 
     Raises:
         UserError: what is no network, a student among its mentors, a mentor's normalisation without the student's, a
             method that reads features without ``image_shape``, taps that cannot be found or matched, ``unlabelled``
-            or ``outliers`` for a task that cannot.
+            or ``outliers`` for a task that cannot; fewer or more peers than the method takes, or one that shares a
+            tensor with another network.
 
     Example:
         >>> classroom = Classroom(student, mentors=[net_a, net_b], method="classroomkd")    # doctest: +SKIP
@@ -88,6 +92,7 @@ class Classroom(nn.Module):
         unlabelled: bool = False,
         outliers: float | None = None,
         outlier_weight: float = 0.1,
+        peers: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         for network in (student, *mentors):
@@ -114,9 +119,11 @@ class Classroom(nn.Module):
         self.method = method
         self._task = task
         refuse_shapeless(student, "the student")
-        refuse_shared(
-            student, [(m.name, m.module) if isinstance(m, Mentor) else (type(m).__name__, m) for m in mentors]
-        )
+        named = [(m.name, m.module) if isinstance(m, Mentor) else (type(m).__name__, m) for m in mentors]
+        refuse_shared(student, named)
+        given = dict(peers or {}) if method.needs.takes_peers else {}
+        refuse_number(method.needs, len(given), type(method).__name__, "pass peers={NAME: network} to Classroom")
+        self.peers = Peers(given, student, named)
         wrapped = [m if isinstance(m, Mentor) else Mentor(m) for m in mentors]
         if (mean is None) != (std is None):
             raise UserError("the classroom got one of mean= and std=; give both, the student's input normalisation")
@@ -133,9 +140,9 @@ class Classroom(nn.Module):
         self.calibration: Calibration | None = None
         self.reduce: Callable[[Tensor], Tensor] | None = None
         self.join: Callable[[Tensor], Tensor] | None = None
-        self.shapes = self._shapes(image_shape) if method.needs.features and wrapped else None
+        self.shapes = self._shapes(image_shape) if method.needs.features and (wrapped or given) else None
         ids, labels = register if register is not None else (None, None)
-        method.setup(ClassInfo(task, self._pool.names, scores, self.shapes, ids, labels, taught))
+        method.setup(ClassInfo(task, self._pool.names, scores, self.shapes, ids, labels, taught, tuple(given)))
         method.to(next(student.parameters(), torch.empty(0)).device)
 
     @torch.no_grad()
@@ -153,15 +160,17 @@ class Classroom(nn.Module):
         classes = self._tapped.classes
         self.reader = TapReader(self.student, {**self.reader.places, **self._tapped.places})
         self._pool.taps = tuple(taps)
+        peers = self.peers.find(taps, blank) if len(self.peers) else {}
         store = self._pool.store
         if store is not None and not heads:
-            return Shapes(classes, self._tapped.shapes, {tap: store.shapes[tap] for tap in taps})
+            return Shapes(classes, self._tapped.shapes, {tap: store.shapes[tap] for tap in taps}, peers)
         mentors = []
         for mentor in self._pool:
             theirs = next(mentor.parameters(), own)
             example = mentor.prepare(blank.to(theirs.device), self._pool.mean, self._pool.std).to(theirs.dtype)
             mentors.append(mentor.read(taps, example, heads))
-        return Shapes(classes, self._tapped.shapes, {tap: tuple(shapes[tap] for shapes in mentors) for tap in taps})
+        theirs_by_tap = {tap: tuple(shapes[tap] for shapes in mentors) for tap in taps}
+        return Shapes(classes, self._tapped.shapes, theirs_by_tap, peers)
 
     def answer(self, inputs: Tensor) -> Answers:
         """The student's own answers, as its module stands, to inputs in its space."""
@@ -180,6 +189,17 @@ class Classroom(nn.Module):
     def mentors(self) -> MentorPool:
         """The frozen networks that teach."""
         return self._pool
+
+    @property
+    def learning(self) -> tuple[str, ...]:
+        """The peers that the method, as it is now, trains; none where it takes none."""
+        return tuple(self.peers.networks) if self.method.needs.takes_peers else ()
+
+    def trained_with(self, trainee: str) -> list[nn.Parameter]:
+        """The parameters of one peer, or of ``student`` with those of the method."""
+        if trainee != STUDENT:
+            return list(self.peers.networks[trainee].parameters())
+        return [p for part in (self.reader, self.method) for p in part.parameters()]
 
     @property
     def task(self) -> Task:
@@ -240,8 +260,9 @@ class Classroom(nn.Module):
     ) -> Lesson:
         """Everybody's answers to a batch as a lesson that is not taught yet; a target of None: nothing is labelled.
 
-        ``answer`` runs the student in place of its own module (an engine passes its wrapped one); ``extra_sizes`` has
-        the same views at the sizes that mentors want; ``info`` says where the training stands, in place of the
+        ``answer`` runs the student in place of its own module (an engine passes its wrapped one) and, where any are
+        ``learning``, gives beside that the same of all peers by name; ``extra_sizes`` has the same views at the sizes
+        that mentors want; ``info`` says where the training stands, in place of the
         classroom's own attributes.
         """
         if self.method.needs.ids and ids is None:
@@ -259,8 +280,14 @@ class Classroom(nn.Module):
         if self.method.needs.mentors > 0:
             only = self.method.mentor_indices
             mentors = self._pool.ask(inputs, ids, views, only, gate, target, extra_sizes, info.watch)
-        student = self._student(inputs) if answer is None else self._read(answer(inputs))
+        student, peers = self._trainees(inputs) if answer is None else self._read_all(answer(inputs))
         prediction = student.prediction
+        for name, peer in peers.items():
+            if peer.prediction.shape != prediction.shape:
+                raise UserError(
+                    f"the student answers with shape {tuple(prediction.shape)}, peer '{name}' with "
+                    f"{tuple(peer.prediction.shape)}: both must answer the same question"
+                )
         if mentors is not None and mentors.prediction.shape[1:] != prediction.shape:
             raise UserError(
                 f"the student answers with shape {tuple(prediction.shape)}, mentor '{self._pool.names[0]}' with "
@@ -284,11 +311,27 @@ class Classroom(nn.Module):
             heads=self._head if self.method.needs.heads else None,
             progress=info.progress,
             sample_weight=None if self.outliers is None or mentors is None else self.outliers(mentors, target),
+            peers=peers,
         )
 
-    def _student(self, inputs: Tensor) -> Answers:
+    def _trainees(self, inputs: Tensor) -> tuple[Answers, dict[str, Answers]]:
         with taking("the student", inputs):
-            return self._read(self.reader(inputs))
+            student = self._read(self.reader(inputs))
+        return student, self.peers.answers(inputs) if self.learning else {}
+
+    def _read_all(self, answer: Any) -> tuple[Answers, dict[str, Answers]]:
+        if not self.learning:
+            return self._read(answer), {}
+        student, peers = answer
+        return self._read(student), {name: self.peers.read(name, one) for name, one in peers.items()}
+
+    def answer_again(self, trainee: str, inputs: Tensor) -> Answers:
+        """What ``student`` or a peer answers, without gradient and with throw-away copies of its buffers."""
+        reader: Any = self.reader if trainee == STUDENT else self.peers.readers[trainee]
+        buffers = {name: buffer.clone() for name, buffer in reader.named_buffers()}
+        with torch.no_grad():
+            answer = torch.func.functional_call(reader, buffers, (inputs,))
+        return self._read(answer) if trainee == STUDENT else self.peers.read(trainee, answer)
 
     def _info(self) -> StepInfo:
         """What a loop of one's own has said by this classroom's attributes."""
@@ -327,6 +370,8 @@ class Classroom(nn.Module):
                 "no parameter of the student can be trained (requires_grad is False everywhere); "
                 "student.requires_grad_(True) before the optimiser is built"
             )
+        if self.training:
+            self.peers.check()
         if (sentence := self._task.doubt(lesson.student.prediction.detach())) is not None:
             warnings.warn(f"the student {sentence}", stacklevel=5)
         asked = self.method.mentor_indices

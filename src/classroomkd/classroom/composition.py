@@ -15,6 +15,7 @@ from classroomkd.classroom.method import ClassInfo, Method
 from classroomkd.classroom.needs import Needs
 from classroomkd.classroom.schedule import Schedule
 from classroomkd.classroom.step import StepContext
+from classroomkd.classroom.trainees import is_own_loss
 from classroomkd.errors import UserError
 
 __all__ = ["Composition", "union"]
@@ -44,14 +45,15 @@ class Composition(Method):
             distributions=any(n.distributions for n in needs),
             whole_batch=any(n.whole_batch for n in needs),
             truth=any(n.truth for n in needs),
+            peers=_peers_of(needs),
         )
         self.order_matters = any(m.order_matters for m in methods)
         self.weighs_samples = all(m.weighs_samples for m in methods)
         self.period = math.lcm(*(m.period for m in methods))
-        own = [name for name, m in zip(self.names, methods, strict=True) if type(m).step is not Method.step]
+        own = [name for name, m in zip(self.names, methods, strict=True) if m.has_own_step]
         if own:
             raise UserError(f"method '{own[0]}' has a step of its own and cannot be combined with others")
-        idle = [name for name, n in zip(names[1:], needs[1:], strict=True) if n.mentors == 0]
+        idle = [name for name, m in zip(names[1:], methods[1:], strict=True) if not m.teaches]
         if idle:
             raise UserError(
                 f"method '{idle[0]}' has no mentors' terms, so it adds nothing to '{names[0]}'; only the first method "
@@ -66,10 +68,8 @@ class Composition(Method):
                 shapes = replace(
                     shapes,
                     student={tap: _as(kind, shapes.student[tap]) for tap, kind in method.needs.features.items()},
-                    mentors={
-                        tap: tuple(_as(kind, shape) for shape in shapes.mentors[tap])
-                        for tap, kind in method.needs.features.items()
-                    },
+                    mentors=_all_as(method, shapes.mentors),
+                    peers=_all_as(method, shapes.peers),
                 )
             method.setup(replace(info, shapes=shapes))
 
@@ -92,9 +92,12 @@ class Composition(Method):
         for place, name in enumerate(self.names[1:], start=1):
             terms: Terms = self._part(place, lesson)
             for key, value in terms.values.items():
-                if key != "supervised":
-                    values[f"{name}.{key}"] = value
-                    coefficients[f"{name}.{key}"] = terms.coefficients.get(key, 1.0)
+                if is_own_loss(key) and key in values:
+                    continue  # a trainee has its own loss once, from the first that brings it
+                trainee, _, term = key.rpartition(".")
+                its = trainee in lesson.peers
+                called = key if is_own_loss(key) else f"{trainee}.{name}.{term}" if its else f"{name}.{key}"
+                values[called], coefficients[called] = value, terms.coefficients.get(key, 1.0)
             if record.weight is None:
                 record = terms
         return Terms(values, coefficients, record.weight, record.temperature, record.active)
@@ -103,19 +106,20 @@ class Composition(Method):
         method = self._parts()[place]
         assert lesson.mentors is not None or method.needs.mentors == 0
         student = Answers(lesson.student.prediction, _seen(method, lesson.student.features))
+        peers = {name: Answers(one.prediction, _seen(method, one.features)) for name, one in lesson.peers.items()}
         mentors, heads, asks = lesson.mentors, lesson.heads, method.mentor_indices
         if mentors is not None:
             mentors = Answers(mentors.prediction, _seen(method, mentors.features))
             mentors = mentors if asks is None else mentors.of(asks)
         if heads is not None and asks is not None:
             heads = partial(_asked_head, heads, asks)
-        terms: Terms = method(replace(lesson, student=student, mentors=mentors, heads=heads))
+        terms: Terms = method(replace(lesson, student=student, peers=peers, mentors=mentors, heads=heads))
         return terms
 
     def after_step(self, context: StepContext, lesson: Lesson) -> None:
         """Give every part its turn."""
         for method in self._parts():
-            if method.needs.mentors > 0:
+            if method.teaches:
                 method.after_step(context, lesson)
 
 
@@ -123,6 +127,15 @@ def _asked_head(
     heads: Callable[[int, str, Tensor], Tensor], asks: Sequence[int], mentor: int, tap: str, value: Tensor
 ) -> Tensor:
     return heads(asks[mentor], tap, value)
+
+
+def _peers_of(needs: Sequence[Needs]) -> tuple[int, int | None]:
+    """The fewest and the most peers that all parts which take some agree on."""
+    those = [n.peers for n in needs if n.takes_peers]
+    if not those:
+        return 0, 0
+    limits = [most for _, most in those if most is not None]
+    return max(fewest for fewest, _ in those), min(limits, default=None)
 
 
 def union(needs: Sequence[Needs]) -> dict[str, Literal["map", "pooled"]]:
@@ -136,6 +149,13 @@ def union(needs: Sequence[Needs]) -> dict[str, Literal["map", "pooled"]]:
 
 def _as(kind: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[:1] if kind == "pooled" else shape
+
+
+def _all_as(
+    method: Method, shapes: Mapping[str, tuple[tuple[int, ...], ...]]
+) -> dict[str, tuple[tuple[int, ...], ...]]:
+    kinds = {tap: kind for tap, kind in method.needs.features.items() if tap in shapes}
+    return {tap: tuple(_as(kind, shape) for shape in shapes[tap]) for tap, kind in kinds.items()}
 
 
 def _seen(method: Method, features: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,12 +65,13 @@ def refuse_shapeless(network: nn.Module, who: str) -> None:
             )
 
 
-def refuse_shared(student: nn.Module, mentors: Iterable[tuple[str, nn.Module]]) -> None:
+def refuse_shared(student: nn.Module, mentors: Iterable[tuple[str, nn.Module]], trainees: str | None = None) -> None:
     """Refuse what student and mentor have in common: a mentor stays as it is, the student is trained.
 
     Args:
         student: the network that is taught.
         mentors: names and networks.
+        trainees: how messages call the two where both are trained; None: they are a student and mentors.
 
     Raises:
         UserError: a layer, a tensor or part of its memory that both use; with both places.
@@ -80,14 +81,19 @@ def refuse_shared(student: nn.Module, mentors: Iterable[tuple[str, nn.Module]]) 
     for who, network in mentors:
         for name, layer in _layers(network):
             if id(layer) in layers:
-                raise UserError(_refusal(who, name, layers[id(layer)]))
+                raise UserError(_refusal(who, name, layers[id(layer)], trainees))
         for name, device, start, end in _memory(network):
             for own, place, first, last in memory:
                 if first < end and start < last and place == device:
-                    raise UserError(_refusal(who, name, own))
+                    raise UserError(_refusal(who, name, own, trainees))
 
 
-def _refusal(who: str, name: str, own: str) -> str:
+def _refusal(who: str, name: str, own: str, trainees: str | None) -> str:
+    if trainees is not None:
+        return (
+            f"{trainees} share '{name}' (there '{own}'): each is trained, or stays as it is, by itself. Give one of "
+            "them a copy of its own: copy.deepcopy(network)"
+        )
     return (
         f"mentor '{who}' and the student share '{name}' (the student's '{own}'): a mentor is frozen, a student is "
         "trained. Give one of them a copy of its own: copy.deepcopy(network)"

@@ -104,7 +104,8 @@ class Lesson(_Shared):
     ``inputs`` are in the student's normalised space, ``(B, channels, H, W)``. ``epoch`` counts from 0, in fractions
     where the loop does; ``progress`` is the share of the training that is over, 0 to 1. ``reduce`` sums over ranks,
     ``join`` concatenates one over ranks, ``heads`` runs a mentor from a tap on; use :meth:`all_gather` and
-    :meth:`head`. Under ranks a last batch may give each a different number of samples, even none.
+    :meth:`head`. Under ranks a last batch may give each a different number of samples, even none. ``peers`` has the
+    answers, with gradient, of the networks that are trained beside the student, by name.
     """
 
     inputs: Tensor
@@ -124,6 +125,7 @@ class Lesson(_Shared):
     outcome: Terms | None = None
     progress: float = 0.0
     sample_weight: Tensor | None = None  # (B,), how much each counts in a mean over samples; None: all the same
+    peers: Mapping[str, Answers] = field(default_factory=dict)
     _agreed: tuple[Tensor, Tensor, Tensor] | None = field(default=None, repr=False)  # of which answers and target, what
     _loss: Tensor | None = field(default=None, repr=False)  # a field like all: who converts or hooks tensors finds it
 
@@ -132,6 +134,22 @@ class Lesson(_Shared):
         self.outcome = terms
         self._loss = terms.loss()
         return self
+
+    @property
+    def trainees(self) -> tuple[Answers, ...]:
+        """The student's answers and those of its peers, in order."""
+        return (self.student, *self.peers.values())
+
+    def seen_by(self, peer: str) -> Lesson:
+        """The lesson with a peer in the student's place, and the student first among its peers, as ``student``."""
+        others = {name: answers for name, answers in self.peers.items() if name != peer}
+        return replace(self, student=self.peers[peer], peers={"student": self.student, **others})
+
+    def with_answers(self, trainee: str, answers: Answers) -> Lesson:
+        """The lesson with other answers of ``student`` or a peer."""
+        if trainee == "student":
+            return replace(self, student=answers)
+        return replace(self, peers={**self.peers, trainee: answers})
 
     @property
     def agreed(self) -> Tensor:
@@ -197,6 +215,7 @@ class Lesson(_Shared):
             inputs=self.inputs[:rows],
             target=self.target[:rows],
             student=self.student.first(rows, 0),
+            peers={name: answers.first(rows, 0) for name, answers in self.peers.items()},
             mentors=None if self.mentors is None else self.mentors.first(rows, 1),
             ids=None if self.ids is None else self.ids[:rows],
             views=None if self.views is None else self.views[:rows],

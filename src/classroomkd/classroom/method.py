@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,6 +15,7 @@ from classroomkd.classroom.needs import Needs
 from classroomkd.classroom.schedule import Constant, Schedule
 from classroomkd.classroom.step import Batch, StepContext
 from classroomkd.classroom.task import Task
+from classroomkd.classroom.trainees import is_own_loss
 from classroomkd.errors import UserError
 
 __all__ = ["ClassInfo", "Method", "Shapes", "masked_mean"]
@@ -28,11 +29,13 @@ class Shapes:
         classes: C, the size of a prediction.
         student: by tap, ``(channels, H, W)`` of a map or ``(channels,)`` of a pooled one.
         mentors: by tap, the same of every mentor in order.
+        peers: by tap, the same of every peer in order.
     """
 
     classes: int
     student: Mapping[str, tuple[int, ...]]
     mentors: Mapping[str, tuple[tuple[int, ...], ...]]
+    peers: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class ClassInfo:
         shapes: what a dry run found; None while a recipe is checked, when nothing is built yet.
         ids, labels: ``(N,)`` of the training samples, where known, for methods that remember every sample.
         taught: by mentor, whether another mentor taught it (an assistant); None where nobody said.
+        peers: names of the networks that are trained beside the student.
     """
 
     task: Task
@@ -55,6 +59,7 @@ class ClassInfo:
     ids: Tensor | None = None
     labels: Tensor | None = None
     taught: Sequence[bool] | None = None
+    peers: Sequence[str] = ()
 
 
 class Method(nn.Module):
@@ -134,14 +139,17 @@ class Method(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must implement loss(lesson)")
 
     def forward(self, lesson: Lesson) -> Terms:
-        """:meth:`loss`, with ``strength`` and ``schedule`` applied to the coefficients of the mentors' terms."""
-        terms = self.loss(lesson)
+        """:meth:`loss`, :meth:`scaled`."""
+        return self.scaled(self.loss(lesson), lesson)
+
+    def scaled(self, terms: Terms, lesson: Lesson) -> Terms:
+        """Terms with ``strength`` and ``schedule`` applied to the coefficients of all but trainees' own losses."""
         factor = self.factor_of(lesson)
         if self.strength == "native" and factor == 1.0:
             return terms
         coefficients: dict[str, float | Tensor] = dict(terms.coefficients)
         for name in terms.values:
-            if name == "supervised":
+            if is_own_loss(name):
                 continue
             coefficient = coefficients.get(name, 1.0)
             if self.strength == "matched" and (total := _total(terms, name, lesson.reduce)) is not None:
@@ -166,6 +174,16 @@ class Method(nn.Module):
             step: of the training.
         """
         return None
+
+    @property
+    def teaches(self) -> bool:
+        """Whether it has terms beside trainees' own losses: of mentors, of peers, or of a teacher it makes up."""
+        return self.needs.mentors > 0 or self.needs.takes_peers
+
+    @property
+    def has_own_step(self) -> bool:
+        """Whether its step is another one than the base's, so that it cannot be one part of several."""
+        return type(self).step is not Method.step
 
     def meta_parameters(self) -> list[nn.Parameter]:
         """Parameters the method updates by an optimiser of its own, in :meth:`after_step`."""

@@ -14,8 +14,8 @@ __all__ = ["Needs"]
 class Needs:
     """Requirements of a method.
 
-    ``logits``, ``labels``, ``views``, ``peers``, ``logit_grads`` and ``own_step``, on which nothing ever acted, are
-    accepted for one more version.
+    ``logits``, ``labels``, ``views``, ``logit_grads``, ``own_step`` and ``peers`` as a bool, on which nothing ever
+    acted, are accepted for one more version.
 
     Attributes:
         features: taps to read, by name, as whole maps or pooled over space.
@@ -28,6 +28,8 @@ class Needs:
         distributions: the task's answers must be distributions (:meth:`Task.distributions`), which not every task has.
         whole_batch: the rule compares the samples of a batch with each other, so a small remainder distorts it.
         truth: the mentors' terms need labels: without any of them there is nothing to learn.
+        peers: the fewest and the most networks that are trained beside the student (None: any number); (0, 0): it
+            takes none, and none is run for it.
     """
 
     _: KW_ONLY
@@ -41,15 +43,25 @@ class Needs:
     distributions: bool = False
     whole_batch: bool = False
     truth: bool = False
+    peers: tuple[int, int | None] = (0, 0)
     logits: InitVar[bool | None] = None
     labels: InitVar[bool | None] = None
     views: InitVar[int | None] = None
-    peers: InitVar[bool | None] = None
     logit_grads: InitVar[bool | None] = None
     own_step: InitVar[bool | None] = None
 
     def __post_init__(self, *old: bool | int | None) -> None:
-        names = ("logits", "labels", "views", "peers", "logit_grads", "own_step")
-        if given := [name for name, value in zip(names, old, strict=True) if value is not None]:
+        names = ("logits", "labels", "views", "logit_grads", "own_step")
+        given = [name for name, value in zip(names, old, strict=True) if value is not None]
+        peers: object = self.peers
+        if isinstance(peers, bool):
+            given.append("peers")
+            object.__setattr__(self, "peers", (0, 0))
+        if given:
             text = f"Needs({', '.join(given)}) acts on nothing and goes with the next version; leave it out"
             warnings.warn(text, DeprecationWarning, stacklevel=3)
+
+    @property
+    def takes_peers(self) -> bool:
+        """Whether anything is trained beside the student."""
+        return self.peers[1] != 0

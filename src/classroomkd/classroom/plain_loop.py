@@ -12,6 +12,7 @@ from classroomkd._renamed import warn_old_name
 from classroomkd.classroom.classroom import Classroom
 from classroomkd.classroom.lesson import Answers, Lesson
 from classroomkd.classroom.step import Batch, Inner
+from classroomkd.classroom.trainees import STUDENT
 from classroomkd.functional.bilevel import SGDRule, momentum_of
 
 __all__ = ["PlainContext", "inner_of", "substituted"]
@@ -54,7 +55,7 @@ class PlainContext:
 
     Args:
         classroom: the :class:`~classroomkd.classroom.Classroom`.
-        optimizer: over ``classroom.parameters()``.
+        optimizer: over ``classroom.parameters()``, peers' included.
     """
 
     def __init__(self, classroom: Classroom, optimizer: torch.optim.Optimizer) -> None:
@@ -72,11 +73,24 @@ class PlainContext:
         """See :class:`StepContext`."""
         torch.autograd.backward(loss)
 
-    def update(self) -> None:
-        """See :class:`StepContext`."""
+    def update(self, trainee: str | None = None) -> None:
+        """See :class:`StepContext`; what has no gradient, an optimiser passes over."""
+        aside: list[tuple[nn.Parameter, Tensor]] = []
+        if trainee is not None:
+            own = {id(p) for p in self.classroom.trained_with(trainee)}
+            for p in self.classroom.parameters():
+                if id(p) not in own and p.grad is not None:
+                    aside.append((p, p.grad))
+                    p.grad = None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.classroom.steps += 1
+        for p, gradient in aside:
+            p.grad = gradient
+        self.classroom.steps += trainee in (None, STUDENT)
+
+    def again(self, lesson: Lesson, trainee: str) -> Lesson:
+        """See :class:`StepContext`."""
+        return lesson.with_answers(trainee, self.classroom.answer_again(trainee, lesson.inputs))
 
     def reduce(self, tensor: Tensor) -> Tensor:
         """See :class:`StepContext`; one process."""

@@ -47,8 +47,20 @@ class StepContext(Protocol):
         """Accumulate gradients of a scalar loss (scaled for precision and accumulation as the engine needs)."""
         ...
 
-    def update(self) -> None:
-        """One optimiser step on everything trainable, then clear the gradients."""
+    def update(self, trainee: str | None = None) -> None:
+        """One optimiser step on everything trainable, then clear the gradients.
+
+        Args:
+            trainee: ``student`` (with what the method trains) or a peer's name: its step alone, and its gradients;
+                a step that names one names every trainee once.
+        """
+        ...
+
+    def again(self, lesson: Lesson, trainee: str) -> Lesson:
+        """The lesson with what a trainee answers now, after its update, without gradient.
+
+        It answers as in training; its running statistics stay as they are, so that a batch counts once in them.
+        """
         ...
 
     def reduce(self, tensor: Tensor) -> Tensor:

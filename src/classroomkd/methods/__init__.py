@@ -146,12 +146,11 @@ def create(name: str, *, task: str | None = None, **options: Any) -> Method:
         warnings.warn(f"method '{name}': {sentence}; the old form goes", DeprecationWarning, stacklevel=2)
     given = checked(f"method '{name}'", options_model(name), options)
     common = {key: given.pop(key) for key in COMMON if key in given}
-    cls = method_class(name)
-    if common and cls.needs.mentors == 0:
+    method = method_class(name)(**{**_between(name, {**given, **common}, task), **given})
+    if common and not method.teaches:
         raise UserError(
             f"method '{name}': {' and '.join(common)} acts on mentors' terms, and it has none; leave it out"
         )
-    method = cls(**{**_between(name, {**given, **common}, task), **given})
     method.strength = common.get("strength", "native")
     if "schedule" in common:
         from classroomkd.classroom.schedule import make_schedule

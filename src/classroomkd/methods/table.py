@@ -132,6 +132,14 @@ METHODS: dict[str, MethodEntry] = {
     "takd": MethodEntry(
         "classroomkd.methods.takd:TAKD", "an assistant, itself taught by a mentor, teaches", "paper", version=2
     ),
+    "dml": MethodEntry(
+        "classroomkd.methods.dml:DML", "networks that are trained together teach each other (DML)", "paper"
+    ),
+    "tfkd": MethodEntry(
+        "classroomkd.methods.tfkd:TFKD",
+        "the student's earlier self teaches, or a teacher that is written down",
+        "released rule",
+    ),
     "dwpose": MethodEntry(
         "classroomkd.methods.dwpose:DWPose",
         "one mentor's last map and bins, fading out (stage 1 of 2)",

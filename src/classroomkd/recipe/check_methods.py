@@ -185,10 +185,11 @@ def _assistants_method(tree: Node, loc: Loc, teachers: list[str]) -> Iterator[Pr
         if name is None or name not in methods.entries():
             continue  # check_entry says so
         try:
-            if methods.method_class(name).needs.mentors == 0:
+            options = {key: node.plain() for key, node in entry.value.items() if key not in _OURS}
+            if methods.create(name, **options).needs.mentors == 0:
                 sentence = "has no mentors' terms, so nobody would teach; leave taught_by out, or name another method"
                 yield problem(tree, place, sentence, value=False)
-        except UserError:  # a plug-in that cannot be loaded; said above
+        except UserError:  # a plug-in that cannot be loaded, or its options; said above
             continue
 
 

@@ -12,7 +12,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classroomkd import data, methods, tasks
+from classroomkd import data, tasks
 from classroomkd._stored import MAPPING, finite, read_json
 from classroomkd._sums import write_listed
 from classroomkd.errors import Diverged, RunStopped, UserError
@@ -107,7 +107,7 @@ class Experiment:
         if context.runtime.is_zero:
             write_listed(self.out / "environment.json", json.dumps(environment(context, self.command), indent=1))
         arms = recipe.arms()
-        needed = any(methods.method_class(e.name).needs.mentors > 0 for arm in arms for e in arm.entries)
+        needed = any(needs.mentors > 0 for needs in context.needs)
         needed = needed or bool(judging.by_vote(self.networks))  # by whom the students are scored
         mentor_jobs = [Job("mentor", m.name, i) for i, m in enumerate(recipe.mentors) if needed]
         student_jobs = [

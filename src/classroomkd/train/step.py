@@ -128,7 +128,7 @@ class StepRunner:
         with self._sync():
             self.runtime.fabric.backward(loss / self.accumulation_steps if self.accumulation_steps > 1 else loss)
 
-    def update(self) -> None:
+    def update(self, trainee: str | None = None) -> None:
         """An optimiser step once all batches of the update went backward; earlier calls only count."""
         self.accumulated += 1
         if self.accumulated < self.accumulation_steps:
@@ -149,6 +149,11 @@ class StepRunner:
         self.optimizer.zero_grad(set_to_none=True)
         if self.averaged is not None:
             self.averaged.update(self.classroom.student)
+
+    def again(self, lesson: Lesson, trainee: str) -> Lesson:
+        """See :class:`StepContext`."""
+        with self.runtime.autocast():
+            return lesson.with_answers(trainee, self.classroom.answer_again(trainee, lesson.inputs))
 
     def reduce(self, tensor: Tensor) -> Tensor:
         """The sum over ranks."""

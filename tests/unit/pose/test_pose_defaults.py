@@ -16,7 +16,13 @@ from classroomkd.tasks import offering
 
 BASE = {"data": "puppets", "task": "pose", "student": "simcc_tiny", "mentors": ["simcc_small"]}
 # Not of logits: of the products that crd contrasts.
-WITH_TEMPERATURE = [n for n in methods.METHODS if "temperature" in methods.options_model(n).model_fields and n != "crd"]
+WITH_TEMPERATURE = [
+    n
+    for n in methods.METHODS
+    if "temperature" in methods.options_model(n).model_fields
+    and n != "crd"
+    and methods.method_class(n).needs.mentors > 0  # what peers or a virtual teacher say is no mentor's
+]
 
 # Their default on pose was another one in version 1; a method that is newer begins with this one.
 CHANGED = [

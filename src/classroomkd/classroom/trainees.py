@@ -1,0 +1,154 @@
+"""Trainees: the student and its peers, the networks that are trained beside it; and how their loss terms are called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd.classroom.batches import taking
+from classroomkd.classroom.frozen import refuse_shapeless, refuse_shared
+from classroomkd.classroom.lesson import Answers, Terms
+from classroomkd.errors import UserError
+from classroomkd.taps.tap_set import TapSet
+from classroomkd.taps.taps import TapReader
+
+if TYPE_CHECKING:
+    from classroomkd.classroom.needs import Needs
+    from classroomkd.taps.tap_set import Kind
+
+__all__ = ["STUDENT", "Peers", "check_peer_names", "is_own_loss", "joined", "refuse_number"]
+
+STUDENT = "student"
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def is_own_loss(term: str) -> bool:
+    """Whether a term is a trainee's own loss (``supervised``, ``b.supervised``), which no schedule acts on."""
+    return term.rpartition(".")[2] == "supervised"
+
+
+def joined(parts: Mapping[str, Terms]) -> Terms:
+    """The terms of several trainees as one: a peer's begin with its name; the record is the student's.
+
+    Args:
+        parts: by trainee.
+    """
+    values, coefficients, totals = dict[str, Tensor](), dict[str, float | Tensor](), dict[str, Tensor]()
+    for trainee, terms in parts.items():
+        before = "" if trainee == STUDENT else f"{trainee}."
+        values |= {before + name: value for name, value in terms.values.items()}
+        coefficients |= {before + name: value for name, value in terms.coefficients.items()}
+        totals |= {before + name: value for name, value in terms.totals.items()}
+    own = parts.get(STUDENT)
+    record = (None, None, None) if own is None else (own.weight, own.temperature, own.active)
+    return Terms(values, coefficients, *record, totals)
+
+
+def check_peer_names(names: Iterable[str]) -> None:
+    """Refuse names that cannot stand in front of a term or name a file.
+
+    Raises:
+        UserError: anything but letters, digits, ``_`` and ``-``, or ``student``.
+    """
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise UserError(f"peer '{name}': a peer's name has letters, digits, _ and - only")
+        if name.lower() == STUDENT:
+            raise UserError("a peer is called 'student'; give it another name")
+
+
+def refuse_number(needs: Needs, number: int, method: str, remedy: str) -> None:
+    """Refuse fewer or more peers than a method takes.
+
+    Args:
+        needs: the method's.
+        number: of peers.
+        method: its name, for the message.
+        remedy: how to give it some.
+
+    Raises:
+        UserError: too few or too many.
+    """
+    fewest, most = needs.peers
+    if number < fewest:
+        raise UserError(f"method '{method}' needs at least {fewest} peer(s), got {number or 'none'}; {remedy}")
+    if most is not None and number > most:
+        raise UserError(f"method '{method}' takes at most {most} peer(s), got {number}; give it fewer")
+
+
+class Peers(nn.Module):
+    """The networks that are trained beside the student, by name.
+
+    Args:
+        networks: by name.
+        student: whose layers and memory none of them may share.
+        mentors: names and networks, likewise.
+
+    Raises:
+        UserError: what is no network or has no shape yet, a name that will not do, a tensor that two of them share.
+    """
+
+    def __init__(
+        self, networks: Mapping[str, nn.Module], student: nn.Module, mentors: Iterable[tuple[str, nn.Module]]
+    ) -> None:
+        super().__init__()
+        check_peer_names(networks)
+        others: list[tuple[str, nn.Module]] = [("the student", student)]
+        others += [(f"mentor '{name}'", network) for name, network in mentors]
+        for name, network in networks.items():
+            if not isinstance(network, nn.Module):
+                raise UserError(f"peer '{name}' is {network!r}, not a network")
+            refuse_shapeless(network, f"peer '{name}'")
+            for other, theirs in others:
+                refuse_shared(theirs, [(name, network)], f"peer '{name}' and {other}")
+            others.append((f"peer '{name}'", network))
+        self.readers = nn.ModuleDict({name: TapReader(network) for name, network in networks.items()})
+        self._tapped: dict[str, TapSet] = {}
+
+    def __len__(self) -> int:
+        return len(self.readers)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks by name."""
+        readers: Mapping[str, Any] = self.readers  # type: ignore[assignment]
+        return {name: reader.module for name, reader in readers.items()}
+
+    def find(self, taps: Mapping[str, Kind], example: Tensor) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """Read these taps from now on; by tap the shapes of all peers, in order."""
+        for name, network in self.networks.items():
+            own = next(network.parameters(), example)
+            blank = example.to(own.device, own.dtype)
+            self._tapped[name] = TapSet.find(network, taps, {}, blank, f"peer '{name}'")
+            self.readers[name] = TapReader(network, self._tapped[name].places)
+        return {tap: tuple(one.shapes[tap] for one in self._tapped.values()) for tap in taps}
+
+    def read(self, name: str, answer: tuple[Tensor, dict[str, Tensor]]) -> Answers:
+        """What one of them, run from outside, has given, as a method sees it."""
+        prediction, features = answer
+        return Answers(prediction, features if name not in self._tapped else self._tapped[name].read(features))
+
+    def answers(self, inputs: Tensor) -> dict[str, Answers]:
+        """Everybody's answers to inputs in the student's space, with gradient."""
+        answers = {}
+        for name, reader in self.readers.items():
+            with taking(f"peer '{name}'", inputs):
+                answers[name] = self.read(name, reader(inputs))
+        return answers
+
+    def check(self) -> None:
+        """Refuse a peer that has nothing to be trained.
+
+        Raises:
+            UserError: no parameter requires gradients.
+        """
+        for name, network in self.networks.items():
+            if torch.is_grad_enabled() and not any(p.requires_grad for p in network.parameters()):
+                raise UserError(
+                    f"no parameter of peer '{name}' can be trained (requires_grad is False everywhere); one that is "
+                    "not to learn is a mentor"
+                )
