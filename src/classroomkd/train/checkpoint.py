@@ -62,8 +62,10 @@ class Checkpoint:
         self.path, self.components = path, components
 
     def state(self, without: Collection[str] = ()) -> dict[str, Any]:
-        """The state of all components but some. All ranks must call it: a component may sum over them."""
-        return {name: one.state_dict() for name, one in self.components.items() if name not in without}
+        """The state of all components but some, by the last word of their names. All ranks must call it: a component
+        may sum over them."""
+        kept = {name: one for name, one in self.components.items() if name.rpartition(".")[2] not in without}
+        return {name: one.state_dict() for name, one in kept.items()}
 
     def restore(self, first: bool = True, notify: Callable[[dict[str, Any]], None] | None = None) -> bool:
         """Take up the newest file that is whole; False where there is none. What it does not hold stays as it is.

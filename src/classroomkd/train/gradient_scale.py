@@ -14,6 +14,7 @@ from torch import Tensor
 from classroomkd.bank import FillOnMissCache
 from classroomkd.classroom import Batch, Method, Terms
 from classroomkd.classroom.schedule import Constant
+from classroomkd.classroom.trainees import is_own_loss
 from classroomkd.train.step_cost import rehearsed, undone
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _over(a: float, b: float) -> float:
 
 def _mentors(terms: Terms) -> Tensor:
     """All terms but the student's own, with their factors."""
-    return _weighed(terms, [name for name in terms.values if name != "supervised"])
+    return _weighed(terms, [name for name in terms.values if not is_own_loss(name)])
 
 
 def _weighed(terms: Terms, names: Sequence[str]) -> Tensor:

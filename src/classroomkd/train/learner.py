@@ -17,19 +17,28 @@ from torch.nn.parallel import DistributedDataParallel
 
 from classroomkd.classroom import Classroom
 
-__all__ = ["Learner", "tied", "to_tie", "untouched"]
+__all__ = ["Learner", "idle_peers", "tied", "to_tie", "untouched"]
+
+
+Answer = tuple[Tensor, dict[str, Tensor]]  # a prediction, and taps
+Run = Callable[[Tensor], Answer]
 
 
 class Learner(nn.Module):
-    """What is trained, and so what Fabric wraps: the student and the method's own parameters, never a mentor."""
+    """What is trained, and so what Fabric wraps: student, peers and the method's own parameters, never a mentor."""
 
-    _run: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
+    _run: Run
+    _peers: dict[str, Run]
 
     def __init__(self, classroom: Classroom, compile: bool = False, untouched: Collection[str] = ()) -> None:
         super().__init__()
         self.reader, self.method = classroom.reader, classroom.method
         # Not as a submodule: the compiled one holds the same parameters under other names.
         object.__setattr__(self, "_run", torch.compile(self.reader) if compile else self.reader)
+        if len(classroom.peers):
+            self.peers = classroom.peers.readers
+        runs = {name: torch.compile(one) if compile else one for name, one in classroom.peers.readers.items()}
+        object.__setattr__(self, "_peers", runs)
         own = {id(p) for p in classroom.method.meta_parameters()}
         names = [name for name, p in self.named_parameters() if id(p) in own]
         # The method updates these by itself; waiting for their gradients would block every rank. Its buffers (a memory
@@ -38,15 +47,22 @@ class Learner(nn.Module):
         names += [name for name, _ in self.named_parameters() if name.removeprefix("reader.module.") in untouched]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)  # type: ignore[no-untyped-call]
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The student's prediction and taps."""
-        return self._run(inputs)
+    def forward(self, inputs: Tensor, peers: bool = False) -> Answer | tuple[Answer, dict[str, Answer]]:
+        """The student's prediction and taps; with ``peers`` theirs beside it, by name."""
+        if not peers:
+            return self._run(inputs)
+        return self._run(inputs), {name: run(inputs) for name, run in self._peers.items()}
 
 
 def to_tie(classroom: Classroom) -> list[nn.Parameter]:
     """The method's parameters that DDP waits for."""
     apart = {id(p) for p in classroom.method.meta_parameters()}
     return [p for p in classroom.method.parameters() if p.requires_grad and id(p) not in apart]
+
+
+def idle_peers(classroom: Classroom) -> list[nn.Parameter]:
+    """The peers' parameters, where the method as it is now trains none: a step that is only measured."""
+    return [] if classroom.learning else [p for p in classroom.peers.parameters() if p.requires_grad]
 
 
 def tied(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -67,16 +83,24 @@ class _Tied(torch.autograd.Function):
 
 
 def untouched(classroom: Classroom, inputs: Tensor) -> list[str]:
-    """Names of the student's trainable parameters that neither its prediction nor a tap depends on.
+    """Names of the student's trainable parameters that neither its prediction nor a tap depends on; of peers likewise,
+    behind ``peers.NAME.module.``.
 
     Args:
         classroom: before its first step; weights, buffers and the generators are as before afterwards.
         inputs: a batch in the student's space.
     """
-    student, training = classroom.student, classroom.student.training
+    names = _untouched(classroom.reader, inputs)
+    for name, reader in classroom.peers.readers.items():
+        names += [f"peers.{name}.module.{own}" for own in _untouched(reader, inputs)]
+    return names
+
+
+def _untouched(reader: Any, inputs: Tensor) -> list[str]:
+    student, training = reader.module, reader.module.training
     kept = {name: value.clone() for name, value in student.state_dict().items()}
     with torch.random.fork_rng([inputs.device] if inputs.device.type == "cuda" else []), torch.enable_grad():
-        prediction, features = classroom.reader.train()(inputs)
+        prediction, features = reader.train()(inputs)
         torch.stack([x.float().sum() for x in (prediction, *features.values())]).sum().backward()  # type: ignore[no-untyped-call]
     names = [name for name, p in student.named_parameters() if p.requires_grad and p.grad is None]
     student.zero_grad(set_to_none=True)

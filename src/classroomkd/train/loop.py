@@ -7,17 +7,20 @@ says what happens with it. What they work with is put together in :mod:`classroo
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import nn
 
 from classroomkd.classroom import Batch
+from classroomkd.classroom.trainees import STUDENT
 from classroomkd.train import checkpoint, stopping
 from classroomkd.train.gradient_scale import Scale
 from classroomkd.train.inputs import Inputs
 from classroomkd.train.optim import set_learning_rate, whole_rate
+from classroomkd.train.peers import Together
 from classroomkd.train.prepare import Notify, Prepared
 from classroomkd.train.result import Result
 from classroomkd.train.scoring import Score, evaluate
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Notify", "Result", "Training"]
 
-ONLY_FOR_TRAINING = ("method", "optimizer")  # components that are of no use once a training has ended
+ONLY_FOR_TRAINING = ("method", "optimizer")  # last words of components that are of no use once a training has ended
 
 
 class Training(Prepared):
@@ -71,6 +74,8 @@ class Training(Prepared):
         """One batch: the learning rate, the method's step (answers, loss, gradients, update), and what is counted."""
         progress = self.progress
         set_learning_rate(self.runner.raw_optimizer, self.rate(progress.position))
+        for peer in self.runner.peers.values():
+            peer.set_rate(progress.position)
         self.runner.step(batch)
         progress.batch += 1
         self.cost.count(len(batch["ids"]))
@@ -137,18 +142,34 @@ class Training(Prepared):
             line |= {"accuracy": score.value, "loss": score.loss}
             if averaged is not None:
                 line["ema_accuracy"] = scored(averaged.module, *ask).value
+            if self.runner.peers:
+                line |= self._validate_peers(epoch, lambda network: scored(network, *ask))
         self.progress.score(score, epoch, student.state_dict())
         self.log(line)
         self.notify({"event": "val", **line, "best_epoch": self.progress.best[1]})
+
+    def _validate_peers(self, epoch: int, scored: Callable[[nn.Module], Score]) -> dict[str, Any]:
+        """Score the peers, and the ensemble of all trainees where there is one; what a line of the log says of it."""
+        peers = self.runner.peers
+        found = {name: scored(peer.network) for name, peer in peers.items()}
+        for name, peer in peers.items():
+            peer.scores.score(found[name], epoch, peer.network.state_dict())
+        line: dict[str, Any] = {"peers": {name: score.value for name, score in found.items()}}
+        if self.together is not None:
+            everybody = [self.classroom.student, *(peer.network for peer in peers.values())]
+            line["ensemble"] = scored(Together(everybody, self.together)).value
+        return line
 
     def _checkpoint(self) -> None:
         """Keep the state; after the last epoch only what the files of a finished network are made of."""
         self.timer.note()
         if (kept := self.state) is None:
             return
-        finite = [p.isfinite().all() for p in self.classroom.parameters() if p.is_floating_point()]
-        if finite and self.runtime.any(not bool(torch.stack(finite).all())):
-            self.not_finite.terms(["weights"])
+        for name in (STUDENT, *self.runner.peers):
+            weights = self.classroom.trained_with(name)
+            finite = [p.isfinite().all() for p in weights if p.is_floating_point()]
+            if finite and self.runtime.any(not bool(torch.stack(finite).all())):
+                self.not_finite.terms(["weights" if name == STUDENT else f"{name}.weights"])
         self.not_finite.terms(self.record.bad_terms())
         self.progress.lines = self.log.stored()
         ended = self.progress.epoch == self.spec.epochs  # nothing is taught any more: this one is enough
@@ -182,6 +203,7 @@ class Training(Prepared):
             watch.total if watch is not None else {},
             self.batches.dropped,
             progress.best[0] if progress.best[1] >= 0 else None,
+            {name: peer.result() for name, peer in self.runner.peers.items()},
         )
 
 

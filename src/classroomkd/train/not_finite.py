@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from classroomkd.classroom.trainees import is_own_loss
 from classroomkd.errors import Diverged, everywhere
 from classroomkd.train.watch import OR_SKIP, REMEDY, Found, Watch, sentence, told
 
@@ -36,6 +37,7 @@ class NotFinite:
         notify: called with progress events.
         on_bad_mentor: what to do where a mentor's answer is not finite: leave it out, or stop.
         advice: what to try where a training diverged.
+        peers: names of what is trained beside the student.
     """
 
     progress: Progress
@@ -44,6 +46,7 @@ class NotFinite:
     notify: Callable[[dict[str, Any]], None]
     on_bad_mentor: Literal["skip", "stop"]
     advice: str = ""
+    peers: Collection[str] = ()
 
     def mentors(self, found: Found) -> None:
         """Mentors whose answers were not finite since the last flush: a note, or the end."""
@@ -60,7 +63,10 @@ class NotFinite:
         """
         if not bad:
             return
-        why = f"the term '{bad[0]}' is not finite"
+        # One trainee's answers are the others' targets: who is broken is told by its own loss.
+        first = next(filter(is_own_loss, bad), bad[0])
+        whose = f" of peer '{owner}'" if (owner := first.partition(".")[0]) in self.peers else ""
+        why = f"the term '{first}'{whose} is not finite"
         if self.watch is not None and self.watch.total:  # then it is not the learning rate
             raise everywhere(self._sentence(f"{why}, and {_named(self.watch.total)}", REMEDY))
         raise Diverged(self._sentence(why, self.advice))

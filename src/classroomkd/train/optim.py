@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from classroomkd.train.parts import groups, one_rule
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from classroomkd.classroom import Classroom
     from classroomkd.recipe import TrainSpec
 
-__all__ = ["build_optimizer", "learning_rate", "milestones", "set_learning_rate", "whole_rate"]
+__all__ = ["build_optimizer", "learning_rate", "milestones", "optimizer_of", "set_learning_rate", "whole_rate"]
 
 
 def build_optimizer(
@@ -25,18 +25,37 @@ def build_optimizer(
 
     Not in fp16: its scaler skips steps, a skipped first step leaves the fused SGD's momentum unset, and Fabric clips no
     gradients for an optimiser that unscales by itself.
-    Those that the method updates by itself (``Method.meta_parameters``) are left out. Weight decay acts on all of
-    them, biases and norms included, as in the benchmark recipes, unless ``no_decay`` says otherwise; ``layer_decay``
-    gives stages rates of their own, for which ``example`` gives a batch of the student's inputs.
+    Those that the method updates by itself (``Method.meta_parameters``), and those of peers, are left out. Weight decay
+    acts on all of them, biases and norms included, as in the benchmark recipes, unless ``no_decay`` says otherwise;
+    ``layer_decay`` gives stages rates of their own, for which ``example`` gives a batch of the student's inputs.
     """
-    own = {id(p) for p in classroom.method.meta_parameters()}
+    own = {id(p) for part in (classroom.method.meta_parameters(), classroom.peers.parameters()) for p in part}
     trainable = [p for p in classroom.parameters() if p.requires_grad and id(p) not in own]
+    return optimizer_of(trainable, spec, classroom, classroom.student, example)
+
+
+def optimizer_of(
+    trainable: list[nn.Parameter],
+    spec: TrainSpec,
+    whole: nn.Module,
+    student: nn.Module | None = None,
+    example: Callable[[], Tensor] | None = None,
+) -> torch.optim.Optimizer:
+    """The same over these parameters.
+
+    Args:
+        trainable: they.
+        spec: of the training.
+        whole: the module that they are in.
+        student: the network in it whose stages have rates of their own; None: ``whole``.
+        example: as in :func:`build_optimizer`.
+    """
     plain = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in trainable)
     fused = bool(trainable) and plain and spec.precision != "fp16"
     what: Any = trainable
     if not one_rule(spec):
         assert example is not None or spec.layer_decay in (None, 1.0)
-        what = groups(trainable, classroom, classroom.student, spec, example or (lambda: torch.empty(0)))
+        what = groups(trainable, whole, student or whole, spec, example or (lambda: torch.empty(0)))
     if spec.optimizer == "adamw":
         return torch.optim.AdamW(what, lr=spec.lr, weight_decay=spec.weight_decay, fused=fused)
     return torch.optim.SGD(

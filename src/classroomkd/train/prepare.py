@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +21,7 @@ from classroomkd.train.memory_format import settle
 from classroomkd.train.metrics_log import open_log
 from classroomkd.train.not_finite import NotFinite, advice
 from classroomkd.train.optim import learning_rate
+from classroomkd.train.peers import Join
 from classroomkd.train.progress import Progress
 from classroomkd.train.runtime import Runtime
 from classroomkd.train.scoring import Score
@@ -67,6 +68,8 @@ class Prepared:
         asked: the signal that asks to stop, or None; looked at after each update.
         higher_is_better: whether a higher score is a better one.
         chooses: whether scores on the validation part say which epoch is the best.
+        peers: how the student's peers are trained, by name, where it is not as the student.
+        together: of several networks' answers (M, N, …) one; None: trainees are not scored as an ensemble.
     """
 
     runtime: Runtime
@@ -90,6 +93,8 @@ class Prepared:
     asked: Callable[[], int | None] = stopping.asked
     higher_is_better: bool = True
     chooses: bool = True
+    peers: Mapping[str, TrainSpec] = field(default_factory=dict)
+    together: Join | None = None
     progress: Progress = field(init=False)
 
     def build(self, resume: bool) -> None:
@@ -129,11 +134,20 @@ class Prepared:
             last=last,
             progress=self.progress,
             example=self._first_inputs,
+            peers=self.peers,
         )
+        for peer in self.runner.peers.values():
+            peer.scores = Progress(spec.epochs, len(batches), self.higher_is_better, self.chooses)
         self.record = self.runner.record
         self.rate = learning_rate(spec)
         self.not_finite = NotFinite(
-            self.progress, self.record.watch, self.folder, self.notify, self.on_bad_mentor, advice(spec, self.section)
+            self.progress,
+            self.record.watch,
+            self.folder,
+            self.notify,
+            self.on_bad_mentor,
+            advice(spec, self.section),
+            tuple(self.runner.peers),
         )
 
     def _first_inputs(self) -> torch.Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from classroomkd.train.gradient_scale import Scale
+from classroomkd.train.peers import PeerResult
 from classroomkd.train.scoring import Score
 from classroomkd.train.watch import Found
 
@@ -31,6 +32,7 @@ class Result:
         not_finite: answers that were not, by mentor.
         left_out: samples of an epoch that no step saw.
         best_value: the best score; None where nothing was scored.
+        peers: what was trained beside the student, by name.
     """
 
     val: list[Score]
@@ -45,3 +47,4 @@ class Result:
     not_finite: Found = field(default_factory=dict)
     left_out: int = 0
     best_value: float | None = None
+    peers: dict[str, PeerResult] = field(default_factory=dict)

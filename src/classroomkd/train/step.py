@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from classroomkd.bank import LOGITS, Bank
 from classroomkd.classroom import Answers, Batch, Classroom, Inner, Lesson, StepInfo, inner_of, substituted
+from classroomkd.classroom.trainees import STUDENT
 from classroomkd.train.checkpoint import Component
 from classroomkd.train.ema import Average
 from classroomkd.train.inputs import Inputs, extra_size_of
-from classroomkd.train.learner import Learner, tied, to_tie
+from classroomkd.train.learner import Learner, idle_peers, tied, to_tie
 from classroomkd.train.meter import Record
 from classroomkd.train.padding import pad_batch
+from classroomkd.train.peers import Peer
 from classroomkd.train.progress import Progress
 from classroomkd.train.runtime import Runtime
 
@@ -42,9 +44,11 @@ class StepRunner:
         untouched: names of the student's parameters that no forward pass uses (:func:`.learner.untouched`); only under
             ranks.
         still: layers that stay in evaluation mode (:func:`.parts.freeze`).
+        peers: what is trained beside the student, by name.
 
     Attributes:
-        accumulated: backward passes since the last update.
+        accumulated: batches gone backward since the last update.
+        trying: whether updates are left out: a step is only measured.
     """
 
     def __init__(
@@ -62,15 +66,22 @@ class StepRunner:
         compile: bool = False,
         untouched: Collection[str] = (),
         still: Sequence[nn.Module] = (),
+        peers: Mapping[str, Peer] | None = None,
     ) -> None:
         self.still = tuple(still)
         self.runtime, self.classroom, self.inputs, self.record = runtime, classroom, inputs, record
         self.progress = Progress() if progress is None else progress
-        self.learner, self.optimizer = runtime.fabric.setup(Learner(classroom, compile, untouched), optimizer)
+        self.peers = dict(peers or {})
+        raw = [optimizer, *(peer.raw_optimizer for peer in self.peers.values())]
+        self.learner, self.optimizer, *others = runtime.fabric.setup(Learner(classroom, compile, untouched), *raw)
+        for peer, wrapped in zip(self.peers.values(), others, strict=True):
+            peer.optimizer = wrapped
         self.raw_optimizer = optimizer
         # The learner's method, whichever the classroom may be lent.
         self._tied = to_tie(classroom) if runtime.world > 1 else []
-        self.accumulate, self.clip, self.accumulated = accumulate, clip, 0
+        self.accumulate, self.clip, self.accumulated, self.trying = accumulate, clip, 0, False
+        self._last_loss: Tensor | None = None
+        self._seen: tuple[Tensor, int] | None = None  # inputs of the last lesson with what fills them up, own samples
         self.averaged = None if ema is None else Average(classroom.student, ema)
         self._lessons: list[Lesson] | None = None  # of the step under way, not yet recorded; None: no step is
         fused = bool(optimizer.defaults.get("fused"))
@@ -82,6 +93,8 @@ class StepRunner:
         """One ``method.step`` on ``{"pixels", "target", "ids", "views"}``, whose lessons are recorded."""
         self._lessons = []
         lesson = self.classroom.method.step(self, batch)
+        if self._in_turns:  # it was not over when its losses went backward
+            self._take_record()
         self._lessons = None
         self.progress.step += 1
         return lesson
@@ -102,6 +115,8 @@ class StepRunner:
             "record": self.record,
             "runtime": self.runtime,
         }
+        for peer in self.peers.values():
+            components |= peer.components()
         return components if self.averaged is None else {**components, "average": self.averaged}
 
     @property
@@ -124,36 +139,57 @@ class StepRunner:
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of the loss over the batches of the update, and record the lessons taught so far."""
         self._take_record()  # before the update, which asks the record whether it may act
-        loss = tied(loss, self._tied)
+        if self._tied or (self.runtime.world > 1 and self.peers):
+            loss = tied(loss, [*self._tied, *idle_peers(self.classroom)])
+        self._last_loss = loss.detach()
         with self._sync():
             self.runtime.fabric.backward(loss / self.accumulation_steps if self.accumulation_steps > 1 else loss)
 
     def update(self, trainee: str | None = None) -> None:
-        """An optimiser step once all batches of the update went backward; earlier calls only count."""
-        self.accumulated += 1
+        """An optimiser step once all batches of the update went backward; earlier calls only count.
+
+        A trainee's own step, where it is named: ``student`` (with the method) or a peer; see :class:`StepContext`.
+        """
+        if self.trying:
+            return
+        self.accumulated += trainee in (None, STUDENT)
         if self.accumulated < self.accumulation_steps:
             return
-        self.accumulated = 0
-        if self.clip is not None:
-            self.runtime.fabric.clip_gradients(
-                self.learner, self.optimizer, max_norm=self.clip, error_if_nonfinite=False
-            )
-        if self._masks:
-            # The fused kernels skip an update whose flag is set: a loss that is not finite never reaches the weights,
-            # and nothing waits for the device to find out.
-            bad = self.record.is_bad()
-            if bad is not None and self.runtime.world > 1:
-                bad = self.runtime.reduce(bad).clamp_max(1.0)  # gradients are everybody's, so is the mask
-            self.raw_optimizer.found_inf = bad  # type: ignore[attr-defined]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.averaged is not None:
-            self.averaged.update(self.classroom.student)
+        names = (STUDENT, *self.peers) if trainee is None else (trainee,)
+        if names[-1] == (STUDENT, *self.peers)[-1]:
+            self.accumulated = 0
+        optimizers = [self._optimizers(name) for name in names]
+        if trainee is not None and self.runtime.world > 1:
+            self._exchange(trainee)
+        for wrapped, raw in optimizers:
+            if self.clip is not None:  # the norm of one trainee's gradient
+                self.runtime.fabric.clip_gradients(self.learner, wrapped, max_norm=self.clip, error_if_nonfinite=False)
+            if self._masks:
+                # The fused kernels skip an update whose flag is set: a loss that is not finite never reaches the
+                # weights, and nothing waits for the device to find out.
+                raw.found_inf = self._bad(trainee)
+        scaler = self.runtime.scaler
+        for wrapped, raw in optimizers:
+            if scaler is None or len(optimizers) == 1:
+                wrapped.step()
+            else:  # the scale changes once, after all
+                scaler.step(raw)
+        if scaler is not None and len(optimizers) > 1:
+            scaler.update()
+        for wrapped, _ in optimizers:
+            wrapped.zero_grad(set_to_none=True)
+        for name in names:
+            average, network = self._average(name)
+            if average is not None:
+                average.update(network)
 
     def again(self, lesson: Lesson, trainee: str) -> Lesson:
-        """See :class:`StepContext`."""
+        """See :class:`StepContext`; outside DDP."""
+        assert self._seen is not None
+        inputs, rows = self._seen
         with self.runtime.autocast():
-            return lesson.with_answers(trainee, self.classroom.answer_again(trainee, lesson.inputs))
+            answers = self.classroom.answer_again(trainee, inputs)
+        return lesson.with_answers(trainee, answers if rows == len(inputs) else answers.first(rows, 0))
 
     def reduce(self, tensor: Tensor) -> Tensor:
         """The sum over ranks."""
@@ -179,17 +215,57 @@ class StepRunner:
         if self._lessons is not None:
             self._lessons = [lesson for lesson in self._lessons if lesson.outcome is None]
 
+    @property
+    def _in_turns(self) -> bool:
+        """Whether the method's step goes backward trainee by trainee."""
+        return bool(self.classroom.learning) and self.classroom.method.has_own_step
+
+    def _optimizers(self, trainee: str) -> tuple[Any, Any]:
+        """As the runtime has wrapped it, and bare."""
+        if trainee == STUDENT:
+            return self.optimizer, self.raw_optimizer
+        return self.peers[trainee].optimizer, self.peers[trainee].raw_optimizer
+
+    def _average(self, trainee: str) -> tuple[Average | None, nn.Module]:
+        if trainee == STUDENT:
+            return self.averaged, self.classroom.student
+        return self.peers[trainee].average, self.peers[trainee].network
+
+    def _bad(self, trainee: str | None) -> Tensor | None:
+        """Whether a loss was not finite, on any rank, as a float scalar on the device; None: nobody knows of one."""
+        bad = self.record.is_bad()
+        if trainee is not None and self._last_loss is not None:  # its lesson is not recorded yet
+            now = (~self._last_loss.isfinite()).float()
+            bad = now if bad is None else torch.maximum(bad, now)
+        if bad is not None and self.runtime.world > 1:
+            bad = self.runtime.reduce(bad).clamp_max(1.0)  # gradients are everybody's, so is the mask
+        return bad
+
+    def _exchange(self, trainee: str) -> None:
+        """The mean over ranks of one trainee's gradients: DDP would wait for everybody's."""
+        own = [p.grad for p in self.classroom.trained_with(trainee) if p.grad is not None]
+        flat = self.runtime.reduce(torch.cat([g.flatten() for g in own])) / self.runtime.world
+        for gradient, mean in zip(own, torch.split(flat, [g.numel() for g in own]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
     def _sync(self) -> AbstractContextManager[Any]:
         """Ranks exchange gradients at the last batch of an update."""
-        last = self.accumulated + 1 >= self.accumulation_steps
+        last = self.accumulated + 1 >= self.accumulation_steps and not self._in_turns
         context: AbstractContextManager[Any] = self.runtime.fabric.no_backward_sync(self.learner, enabled=not last)
         return context
 
-    def _answered(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The learner's answer, as views: Fabric lets nobody but its backward pass through what it wraps, and a method
+    def _answered(self, inputs: Tensor) -> Any:
+        """The learner's answers, as views: Fabric lets nobody but its backward pass through what it wraps, and a method
         may ask for gradients on the way (how hard mentors pull)."""
-        prediction, features = self.learner(inputs)
-        return prediction.view_as(prediction), {tap: value.view_as(value) for tap, value in features.items()}
+
+        def viewed(answer: tuple[Tensor, dict[str, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
+            prediction, features = answer
+            return prediction.view_as(prediction), {tap: value.view_as(value) for tap, value in features.items()}
+
+        if not self.classroom.learning:
+            return viewed(self.learner(inputs))
+        student, peers = self.learner(inputs, peers=True)
+        return viewed(student), {name: viewed(answer) for name, answer in peers.items()}
 
     def _collect(self, batch: Batch, answer: Callable[[Tensor], Any] | None) -> Lesson:
         device = self.runtime.device
@@ -202,6 +278,7 @@ class StepRunner:
             inputs, target, ids=ids, views=views, answer=answer, extra_sizes=extra_sizes or None, info=self._info()
         )
         shares: tuple[int, ...] | None = batch.get("shares")
+        self._seen = (inputs, len(inputs) if shares is None else shares[self.runtime.rank])
         return lesson if shares is None else lesson.without_filling(self.runtime.rank, shares)
 
     def _info(self) -> StepInfo:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +12,7 @@ from classroomkd.train.learner import untouched
 from classroomkd.train.meter import Record
 from classroomkd.train.optim import build_optimizer
 from classroomkd.train.parts import freeze
+from classroomkd.train.peers import peers_of
 from classroomkd.train.step import StepRunner
 from classroomkd.train.watch import Watch
 
@@ -35,6 +36,7 @@ def step_context(
     last: bool,
     progress: Progress | None = None,
     example: Callable[[], Tensor] | None = None,
+    peers: Mapping[str, TrainSpec] | None = None,
 ) -> StepRunner:
     """The context of a classroom's steps, its student in its layout, with a new optimiser and record.
 
@@ -47,9 +49,11 @@ def step_context(
         last: whether the student is channels-last.
         progress: where the training stands; None: nothing is trained but tried, and mentors' answers are not watched.
         example: gives a batch of the student's inputs; needed under ranks, and for parts that are named by a role.
+        peers: how the student's peers are trained, by name, where it is not as the student.
     """
     if last:
-        classroom.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for network in (classroom.student, *classroom.peers.networks.values()):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     reduce, join = (runtime.reduce, runtime.join) if runtime.world > 1 else (None, None)
     still = freeze(classroom.student, spec, example) if example is not None else []
     idle = untouched(classroom, example()) if runtime.world > 1 and example is not None else ()
@@ -69,4 +73,5 @@ def step_context(
         compile=spec.compile,
         untouched=idle,
         still=still,
+        peers=peers_of(classroom.peers.networks, classroom.learning, peers or {}, spec),
     )

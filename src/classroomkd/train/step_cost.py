@@ -84,6 +84,10 @@ def probe(context: StepRunner, batch: Batch, rounds: int = 7, enough: float | No
 
 def _pass(context: StepRunner, method: Method, batch: Batch) -> None:
     """Lesson, terms and backward by a method and what it does after a step, without the student's update."""
+    if context.classroom.learning and method.has_own_step:
+        method.step(context, batch)
+        context.progress.step += 1
+        return
     lesson = context.lesson(batch)
     lesson.conclude(method(lesson))
     context.backward(lesson.loss)
@@ -97,10 +101,14 @@ def undone(context: StepRunner) -> Iterator[None]:
     learner, device, progress = context.learner, context.runtime.device, context.progress
     saved, rng = copy.deepcopy(learner.state_dict()), checkpoint.rng_state(device)
     step, training = progress.step, context.classroom.training
+    context.trying = True
     try:
         yield
     finally:
+        context.trying = False
         context.optimizer.zero_grad(set_to_none=True)
+        for peer in context.peers.values():
+            peer.optimizer.zero_grad(set_to_none=True)
         learner.load_state_dict(saved)
         checkpoint.set_rng_state(rng, device)
         progress.step = step

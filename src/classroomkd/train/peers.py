@@ -1,0 +1,128 @@
+"""What a peer has in a training beside its network: optimiser, learning rate, average, scores; and the ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd.classroom import prediction_of
+from classroomkd.train.ema import Average
+from classroomkd.train.optim import learning_rate, optimizer_of, set_learning_rate
+from classroomkd.train.progress import Progress
+
+if TYPE_CHECKING:
+    from classroomkd.recipe import TrainSpec
+    from classroomkd.train.checkpoint import Component
+
+__all__ = ["Join", "Peer", "PeerResult", "Together", "peers_of"]
+
+Join = Callable[[Callable[[], Tensor]], Tensor | None]  # of answers (M, N, …) one, as TaskRunner.together
+
+
+@dataclass
+class Peer:
+    """A peer of one training.
+
+    Attributes:
+        name: its own.
+        network: that is trained.
+        raw_optimizer: over its parameters.
+        rate: its learning rate at an epoch.
+        average: of its weights; None: there is none.
+        scores: on the validation part, with its best weights.
+        optimizer: the same optimiser as the runtime has wrapped it.
+    """
+
+    name: str
+    network: nn.Module
+    raw_optimizer: torch.optim.Optimizer
+    rate: Callable[[float], float]
+    average: Average | None = None
+    scores: Progress = field(default_factory=Progress)
+    optimizer: Any = None
+
+    def set_rate(self, position: float) -> None:
+        """Take the learning rate of an epoch, in fractions."""
+        set_learning_rate(self.raw_optimizer, self.rate(position))
+
+    def components(self) -> dict[str, Component]:
+        """What makes up its state, by the name that it has in a checkpoint."""
+        place = f"peers.{self.name}"
+        parts: dict[str, Component] = {
+            f"{place}.network": self.network,
+            f"{place}.optimizer": self.raw_optimizer,
+            f"{place}.scores": self.scores,
+        }
+        return parts if self.average is None else {**parts, f"{place}.average": self.average}
+
+    def result(self) -> PeerResult:
+        """What it leaves."""
+        scores = self.scores
+        averaged = None if self.average is None else self.average.module.state_dict()
+        best = scores.best[0] if scores.best[1] >= 0 else None
+        return PeerResult(self.network, scores.best_weights, scores.best[1], best, averaged)
+
+
+@dataclass(frozen=True)
+class PeerResult:
+    """What a peer of a finished training leaves; its network holds its last weights.
+
+    Attributes:
+        network: it.
+        best: its weights after the best epoch; None = nothing was scored.
+        best_epoch: that epoch; -1 = none.
+        best_value: its score then.
+        ema: its averaged weights.
+    """
+
+    network: nn.Module
+    best: dict[str, Tensor] | None
+    best_epoch: int
+    best_value: float | None
+    ema: dict[str, Tensor] | None
+
+
+def peers_of(
+    networks: Mapping[str, nn.Module], names: Iterable[str], specs: Mapping[str, TrainSpec], shared: TrainSpec
+) -> dict[str, Peer]:
+    """Peers before their first step.
+
+    Args:
+        networks: by name.
+        names: of those that are trained.
+        specs: how each is trained; those that are not named as ``shared`` says.
+        shared: the student's training.
+    """
+    found = {}
+    for name in names:
+        network, spec = networks[name], specs.get(name, shared)
+        average = None if spec.ema is None else Average(network, spec.ema)
+        trainable = [p for p in network.parameters() if p.requires_grad]
+        optimizer = optimizer_of(trainable, spec, network)
+        found[name] = Peer(name, network, optimizer, learning_rate(spec), average)
+    return found
+
+
+class Together(nn.Module):
+    """Several networks that answer as one.
+
+    Args:
+        networks: they.
+        join: of their answers (M, N, …) one (N, …).
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], join: Join) -> None:
+        super().__init__()
+        self.networks, self.join = nn.ModuleList(networks), join
+
+    @torch.no_grad()
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Their answer to a batch."""
+        answers = torch.stack([prediction_of(network(inputs)).float() for network in self.networks])
+        answer = self.join(lambda: answers)
+        assert answer is not None
+        return answer
