@@ -125,7 +125,7 @@ def arms(work: Path, task: str) -> list[Any]:
     """An arm for every method of the table that does the task and every rule of it, and one of two methods."""
     found: list[Any] = []
     for row in json.loads(classroomkd(work, "list", "methods", "--json")):
-        if task in row["tasks"]:
+        if task in row["tasks"] and not row.get("peers"):  # those that train several networks need some beside them
             rules = [{"rule": rule, "label": f"{row['name']} {rule}"} for rule in row.get("rules") or ()]
             found += [{"name": row["name"], **rule} for rule in rules or [{}]]
     return [*found, ["kd", "at"]]

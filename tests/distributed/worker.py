@@ -52,6 +52,7 @@ def cases() -> list[tuple[str, dict[str, Any]]]:
     found += [
         ("aekd", {"features": True, "projector": "linear"}),
         ("average", {"feature_weight": 1.0, "projector": "linear"}),
+        ("dml", {"order": "gauss_seidel"}),
     ]
     return found
 
@@ -107,9 +108,12 @@ def main(out: Path) -> None:
     for (name, options), (last, (samples, drop)) in itertools.product(cases(), LASTS.items()):
         part = images.train.subset(torch.arange(samples))
         torch.manual_seed(7)
+        method = methods.create(name, **options)
+        peers = {"b": Spare(net(3)), "c": net(4)} if method.needs.takes_peers else {}
         room = Classroom(
-            Spare(net(0)) if name == "kd" else net(0), [net(1), net(2)] if name != "none" else [], methods.create(name, **options), image_shape=(3, 32, 32),  # noqa: E501
-            register=(part.ids, part.target), taught=[False, True],
+            Spare(net(0)) if name == "kd" else net(0), [net(1), net(2)] if name != "none" else [], method,
+            image_shape=(3, 32, 32),
+            register=(part.ids, part.target), taught=[False, True], peers=peers,
         )  # fmt: skip
         room.double()
         spec = TrainSpec(epochs=2, batch_size=24, lr=0.05, log_every=2, drop_last=drop, channels_last=False)
@@ -120,7 +124,9 @@ def main(out: Path) -> None:
         fit.run()
         if runtime.is_zero:
             label = "-".join([last, name, *(str(v) for v in options.values())])
-            save_file(dict(room.student.state_dict()), out / f"{label}-{runtime.world}.safetensors")
+            trainees = {"": room.student, **{f"{name}.": peer for name, peer in room.peers.networks.items()}}
+            tensors = {before + k: v for before, one in trainees.items() for k, v in one.state_dict().items()}
+            save_file(tensors, out / f"{label}-{runtime.world}.safetensors")
         runtime.barrier()
 
 

@@ -130,7 +130,11 @@ def test_interrupted_run_goes_on_to_the_same_bits(
 
 # What a method wants beside its name: virtual steps are SGD's, an assistant is a mentor that another one taught.
 CHAIN = "mentors=[{name: big, model: convnet16}, {name: middle, model: convnet8, taught_by: big}]"
-WANTS = {"mmkd": ["train.optimizer=sgd", "train.lr=0.05"], "takd": [CHAIN]}
+WANTS = {
+    "dml": ["peers=[{name: b, model: convnet4}]"],
+    "mmkd": ["train.optimizer=sgd", "train.lr=0.05"],
+    "takd": [CHAIN],
+}
 
 
 @pytest.mark.parametrize("name", methods.names())

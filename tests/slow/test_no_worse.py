@@ -43,6 +43,7 @@ def arms() -> list[tuple[str, dict[str, Any]]]:
     """Every method that teaches classes, by its page, with its options: defaults, and ClassroomKD's other rules."""
     table = methods.METHODS
     others = [name for name in table if not table[name].asks and name not in ("none", "weighted")]  # weighted: average
+    others = [name for name in others if not methods.create(name).needs.takes_peers]  # their cost is another, too
     rules = [("classroomkd", {"rule": rule, "label": f"classroomkd-{rule}"}) for rule in table["classroomkd"].rules[1:]]
     return [*((name, {}) for name in others), *rules]
 

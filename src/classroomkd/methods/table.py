@@ -26,6 +26,7 @@ class MethodEntry(NamedTuple):
     rules: tuple[str, ...] = ()
     by_rule: tuple[tuple[str, str], ...] = ()  # statuses that depend on the option ``rule``
     version: int = 1  # raised by every change of the method's rule or of a default
+    peers: int = 0  # how many networks it must have beside the student, which it trains with it
 
     def status_of(self, options: Mapping[str, Any]) -> str:
         """How faithful this method is with these options."""
@@ -133,7 +134,7 @@ METHODS: dict[str, MethodEntry] = {
         "classroomkd.methods.takd:TAKD", "an assistant, itself taught by a mentor, teaches", "paper", version=2
     ),
     "dml": MethodEntry(
-        "classroomkd.methods.dml:DML", "networks that are trained together teach each other (DML)", "paper"
+        "classroomkd.methods.dml:DML", "networks that are trained together teach each other (DML)", "paper", peers=1
     ),
     "tfkd": MethodEntry(
         "classroomkd.methods.tfkd:TFKD",

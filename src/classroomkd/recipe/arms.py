@@ -30,6 +30,11 @@ class Arm:
     entries: tuple[MethodSpec, ...]
 
     @property
+    def peers(self) -> tuple[str, ...]:
+        """Names of the peers that are trained beside the student; of a resolved recipe."""
+        return tuple(dict.fromkeys(name for entry in self.entries for name in entry.peers or ()))
+
+    @property
     def parts(self) -> list[tuple[str, dict[str, Any]]]:
         """``(name, options)`` of every entry, as :func:`classroomkd.methods.compose` takes them."""
         return [(entry.name, entry.options) for entry in self.entries]
@@ -69,6 +74,8 @@ def _described(entry: MethodSpec, alike: Sequence[MethodSpec], task: str) -> str
         for key, value in entry.options.items()
         if (key not in default or default[key] != value) and any(other.options.get(key) != value for other in alike)
     ]
+    if entry.peers is not None and any(other.peers != entry.peers for other in alike):
+        apart.append(f"peers={','.join(entry.peers)}")
     return " ".join([entry.name, *apart])
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from classroomkd import tasks
 from classroomkd.errors import UserError, did_you_mean
+from classroomkd.recipe.check_peers import Trainees, check_peers, trainees
 from classroomkd.recipe.check_weights import taken_as_is
 from classroomkd.recipe.nodes import Loc, Node, described_task, task_name
 from classroomkd.recipe.problems import Problem, option_problems, problem
 
 __all__ = ["check_assistants", "check_methods", "entry_locs"]
 
-_OURS = ("name", "label")
+_OURS = ("name", "label", "peers")
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,11 @@ def check_methods(tree: Node) -> list[Problem]:
     if len(given) == 2:
         problems.append(problem(tree, ("methods",), "stands beside 'method'; keep one of them", value=False))
     lonely: list[str] = []
-    everybody = staff(tree)
+    everybody, peers = staff(tree), trainees(tree)
     for loc, entry in entry_locs(tree):
-        problems += check_entry(tree, loc, entry, everybody, lonely)
+        problems += check_entry(tree, loc, entry, everybody, lonely, peers)
+    peers.unsure |= bool(problems)
+    problems += check_peers(tree, peers)
     mentors = tree.child("mentors")
     if lonely and (mentors is None or isinstance(mentors.value, list)):
         names = ", ".join(f"'{name}'" for name in dict.fromkeys(lonely))
@@ -70,8 +73,13 @@ def check_methods(tree: Node) -> list[Problem]:
     return problems
 
 
-def check_entry(tree: Node, loc: Loc, entry: Node, mentors: Staff, lonely: list[str]) -> list[Problem]:
-    """Problems of one entry; methods that lack mentors are added to ``lonely`` and said once for all."""
+def check_entry(
+    tree: Node, loc: Loc, entry: Node, mentors: Staff, lonely: list[str], peers: Trainees | None = None
+) -> list[Problem]:
+    """Problems of one entry; methods that lack mentors are added to ``lonely`` and said once for all.
+
+    ``peers``: what can be trained beside the student; None where nothing can.
+    """
     from classroomkd import methods
 
     table = methods.entries()
@@ -91,7 +99,7 @@ def check_entry(tree: Node, loc: Loc, entry: Node, mentors: Staff, lonely: list[
     if task is not None and not described_task(tree).offers.issuperset(asks):
         sentence = f"'{name.value}' does not do {task}; it does {', '.join(tasks.offering(asks))}"
         problems.append(problem(tree, place, sentence, value=False))
-    return problems + _options(tree, loc, place, name.value, entry, mentors, lonely)
+    return problems + _options(tree, loc, place, name.value, entry, mentors, lonely, peers)
 
 
 def _without_name(keys: dict[str, Node], table: list[str]) -> str:
@@ -103,7 +111,14 @@ def _without_name(keys: dict[str, Node], table: list[str]) -> str:
 
 
 def _options(
-    tree: Node, loc: Loc, place: Loc, name: str, entry: Node, mentors: Staff, lonely: list[str]
+    tree: Node,
+    loc: Loc,
+    place: Loc,
+    name: str,
+    entry: Node,
+    mentors: Staff,
+    lonely: list[str],
+    peers: Trainees | None,
 ) -> list[Problem]:
     from classroomkd import methods
     from classroomkd.classroom.method import ClassInfo
@@ -118,6 +133,10 @@ def _options(
     try:
         task = described_task(tree).name
         method = methods.create(name, task=task, **given)
+        if peers is None and (method.needs.takes_peers or entry.child("peers") is not None):
+            return [problem(tree, loc, "peers are trained beside the student, not beside an assistant", value=False)]
+        if peers is not None and (wrong := list(peers.take(tree, loc, name, method.needs))):
+            return wrong
         if len(mentors.names) < method.needs.mentors:
             lonely.append(name)
             return []

@@ -103,8 +103,8 @@ def check_models(tree: Node, trust_code: bool, known_models: Collection[str]) ->
             continue
         if name not in by_name:  # a library may be slow to ask
             by_name[name] = task.model_problem(name, trust_code)
-        if loc[0] == "student" and task.mentor_only(name):
-            problems.append(problem(tree, loc, "can teach, not be taught; choose another student"))
+        if loc[0] != "mentors" and task.mentor_only(name):
+            problems.append(problem(tree, loc, f"can teach, not be taught; choose another {str(loc[0]).rstrip('s')}"))
         elif (sentence := by_name[name]) is not None:
             problems.append(problem(tree, loc, sentence))
     return problems

@@ -26,6 +26,14 @@ def recipe_yaml(recipe: Recipe) -> str:
             del data["data"][key]
     if data["data"].get("labels") is not None:
         data["data"]["labels"] = {key: value for key, value in data["data"]["labels"].items() if value is not None}
+    if not recipe.peers:
+        del data["peers"]
+    for written, peer in zip(data.get("peers", ()), recipe.peers, strict=True):
+        for key in ("reset_head", "train"):
+            if not written[key]:
+                del written[key]
+        if peer.copies == 1:
+            del written["copies"]
     for section in (data["train"], data["mentor_train"], *(mentor["train"] for mentor in data["mentors"])):
         if section is not None and section["unlabelled_ratio"] is None:
             del section["unlabelled_ratio"]
@@ -60,7 +68,8 @@ def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
 
 def _entry(entry: MethodSpec) -> dict[str, Any]:
     label = {} if entry.label is None else {"label": entry.label}
-    return {"name": entry.name, **label, **entry.options}
+    peers = {} if entry.peers is None else {"peers": list(entry.peers)}
+    return {"name": entry.name, **label, **peers, **entry.options}
 
 
 def _same(own: Any, shared: Any) -> bool:
@@ -89,11 +98,11 @@ def json_schema() -> dict[str, Any]:
     """The JSON schema (2020-12) of a recipe file, short forms included, for editors that check while typing."""
     schema = Recipe.model_json_schema(by_alias=True)
     properties, parts = schema["properties"], schema["$defs"]
-    for model in ("StudentSpec", "MentorSpec", "DataSpec", "LabelsSpec", "MethodSpec", "TaskSpec"):
+    for model in ("StudentSpec", "MentorSpec", "PeerSpec", "DataSpec", "LabelsSpec", "MethodSpec", "TaskSpec"):
         parts[model]["title"] = model.removesuffix("Spec").lower()
     parts["TaughtBy"]["title"] = "taught_by"
-    parts["MentorSpec"]["required"] = ["model"]
-    for model in ("StudentSpec", "MentorSpec"):
+    parts["MentorSpec"]["required"] = parts["PeerSpec"]["required"] = ["model"]
+    for model in ("StudentSpec", "MentorSpec", "PeerSpec"):
         alias = {**parts[model]["properties"]["weights"], "description": "Another name of weights."}
         parts[model]["properties"]["checkpoint"] = alias
     parts["MethodSpec"]["additionalProperties"] = True
@@ -114,6 +123,7 @@ def json_schema() -> dict[str, Any]:
         "task": _any(text, {"$ref": "#/$defs/TaskSpec"}),
         "student": _any(text, {"$ref": "#/$defs/StudentSpec"}),
         "mentors": _any(text, mentors),
+        "peers": _any(text, {"type": "array", "items": _any(text, {"$ref": "#/$defs/PeerSpec"})}),
         "method": method,
         "methods": {"type": "array", "items": method, "minItems": 1},
         "seeds": _any({"type": "integer", "minimum": 0}, properties["seeds"]),

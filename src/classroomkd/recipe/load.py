@@ -26,9 +26,10 @@ from classroomkd.recipe.nodes import Loc, Node, Origin, from_python
 from classroomkd.recipe.old_options import renew_options
 from classroomkd.recipe.overrides import apply_overrides
 from classroomkd.recipe.paths import check_leads_out, resolve_paths
+from classroomkd.recipe.peers import PeerTrain
 from classroomkd.recipe.problems import Problem, from_pydantic, option_problems, problem, raise_if_any
 from classroomkd.recipe.resolve import resolve, training_layers
-from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, Recipe, StudentSpec, TaughtBy
+from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, PeerSpec, Recipe, StudentSpec, TaughtBy
 from classroomkd.recipe.short_forms import name_mentors, write_out
 from classroomkd.recipe.training import MentorTrain, TrainSpec
 from classroomkd.recipe.versions import renew_recipe
@@ -188,6 +189,8 @@ _KNOWN: list[tuple[tuple[str | None, ...], type[BaseModel]]] = [  # None stands 
     (("mentor_train",), TrainSpec),
     (("mentors", None), MentorSpec),
     (("mentors", None, "train"), MentorTrain),
+    (("peers", None), PeerSpec),
+    (("peers", None, "train"), PeerTrain),
     (("mentors", None, "taught_by"), TaughtBy),
 ]
 
@@ -221,7 +224,7 @@ def _method_without_name(error: Mapping[str, Any]) -> bool:
     return error["type"] == "missing" and error["loc"][-1] == "name" and bool({"method", "methods"} & {*error["loc"]})
 
 
-_SHORT_FORMS = ("data", "task", "student", "mentors", "method", "methods")
+_SHORT_FORMS = ("data", "task", "student", "mentors", "peers", "method", "methods")
 
 
 def _with_example(given: Problem) -> Problem:

@@ -110,8 +110,9 @@ def task_name(tree: Node) -> str | None:
 
 
 def of_networks(tree: Node, key: str) -> Iterator[tuple[Loc, Node]]:
-    """Every text, but empty ones, that ``key`` has in the student's section and in the mentors', with its place."""
-    for loc in [("student", key), *(("mentors", index, key) for index in range(len(tree.items("mentors"))))]:
+    """Every text, but empty ones, that ``key`` has in the sections of student, mentors and peers, with its place."""
+    listed: list[Loc] = [(top, i, key) for top in ("mentors", "peers") for i in range(len(tree.items(top)))]
+    for loc in [("student", key), *listed]:
         node = tree.at(*loc)
         if node is not None and isinstance(node.value, str) and node.value:
             yield loc, node

@@ -23,6 +23,10 @@ def notes(recipe: RecipeKeys) -> list[str]:
                 sentences.append(f"{where}.{key} has no effect{reason}")
     if recipe.mentor_train not in (None, recipe.train) and all(mentor.train is None for mentor in recipe.mentors):
         sentences.append("mentor_train has no effect: no mentor is trained by the run")
+    if recipe.peers and not recipe.mentors and recipe.bank not in ("auto", "off"):
+        sentences.append(
+            "bank has no effect: peers change as they learn, and there are no mentors with answers to store"
+        )
     if recipe.mentors and all(entry.name == "none" for arm in recipe.grid for entry in arm):
         sentences.append("the mentors have no effect: the only method is 'none'")
     usual = recipe.mentor_train or recipe.train

@@ -23,7 +23,7 @@ def renew_options(tree: Node) -> list[str]:
         name = entry.text("name")
         if name is None or name not in methods.entries():
             continue
-        given = {key: node.plain() for key, node in entry.value.items() if key not in ("name", "label")}
+        given = {key: node.plain() for key, node in entry.value.items() if key not in ("name", "label", "peers")}
         try:
             options, read = methods.renewed(name, given)
         except UserError:  # a plug-in that cannot be loaded

@@ -118,7 +118,7 @@ _OTHER_NAMES = {
     "teacher": "mentors",
     "teachers": "mentors",
     "mentor": "mentors",
-    "peers": "mentors",
+    "peer": "peers",
     "dataset": "data",
     "model": "student",
     "seed": "seeds",

@@ -7,11 +7,13 @@ do not inherit what is said of the student's own parts (``freeze``, ``layer_deca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from classroomkd import tasks
 from classroomkd.data.spec import RESIZE
-from classroomkd.recipe.schema import MentorTrain, MethodSpec, Recipe, TaughtBy
+from classroomkd.recipe.peers import taken_by, written_out
+from classroomkd.recipe.schema import MentorTrain, MethodSpec, PeerSpec, Recipe, TaughtBy
 from classroomkd.recipe.training import OF_ONE_NETWORK, ONLY_WITH, TrainSpec
 
 __all__ = ["inherit", "resolve", "training_layers"]
@@ -52,13 +54,14 @@ def resolve(recipe: Recipe) -> Recipe:
         for mentor, spec in zip(recipe.mentors, trained, strict=True)
     )
     train = TrainSpec.model_validate(recipe.train.model_dump())  # every key counts as set from here on
-    written = partial(_with_defaults, task=recipe.task.name)
+    written = partial(_with_defaults, task=recipe.task.name, declared=recipe.peers)
     resize = recipe.data.resize or (RESIZE[0] if tasks.describe(recipe.task.name).resizes else None)
     update = {
         "data": recipe.data.model_copy(update={"resize": resize}),
         "train": train,
         "mentor_train": defaults,
         "mentors": mentors,
+        "peers": written_out(recipe.peers),
         "method": recipe.method and tuple(map(written, recipe.method)),
         "methods": recipe.methods and tuple(tuple(map(written, arm)) for arm in recipe.methods),
     }
@@ -73,8 +76,9 @@ def _assistant(taught_by: TaughtBy | None, task: str) -> TaughtBy | None:
     return taught_by.model_copy(update={"method": tuple(_with_defaults(entry, task) for entry in entries)})
 
 
-def _with_defaults(entry: MethodSpec, task: str) -> MethodSpec:
+def _with_defaults(entry: MethodSpec, task: str, declared: Sequence[PeerSpec] = ()) -> MethodSpec:
     from classroomkd import methods
 
     options = methods.filled(entry.name, entry.options, task)
-    return MethodSpec.model_validate({"name": entry.name, "label": entry.label, **options})
+    peers = taken_by(entry, declared)
+    return MethodSpec.model_validate({"name": entry.name, "label": entry.label, "peers": peers, **options})

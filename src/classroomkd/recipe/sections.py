@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 from classroomkd._limits import MOST_SIDE
 from classroomkd.recipe.bank_spec import PATTERN
 from classroomkd.recipe.data_section import DataSpec, Names, Seed, Text
+from classroomkd.recipe.peers import Copies, PeerTrain, Role
 from classroomkd.recipe.training import Count, Listed, MentorTrain, Section, TrainSpec
 from classroomkd.tasks import DEFAULT, TASKS
 
@@ -24,6 +25,7 @@ __all__ = [
     "MentorSpec",
     "MentorTrain",
     "MethodSpec",
+    "PeerSpec",
     "RecipeKeys",
     "StudentSpec",
     "TaskSpec",
@@ -99,6 +101,9 @@ class MethodSpec(_WithOptions):
 
     name: Text
     label: Text | None = Field(default=None, description="What tables and the run folder call this arm.")
+    peers: Names | None = Field(
+        default=None, description="The peers it trains, of a method that takes some; null: all of the recipe's."
+    )
 
 
 Entries = Annotated[tuple[MethodSpec, ...], Field(strict=False, min_length=1)]
@@ -165,6 +170,17 @@ class MentorSpec(_Network):
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
 
+class PeerSpec(_Network):
+    """A network that is trained beside the student and, by the method, teaches it and is taught by it."""
+
+    name: Annotated[str, Field(min_length=1, description="What terms, files and tables call it; unique.")]
+    copies: Copies = 1
+    role: Role = Field(default="peer", description="What methods take it for: peer, or teacher of the others.")
+    train: PeerTrain | None = Field(
+        default=None, description="What differs in its training from the student's; freeze and layer_decay never act."
+    )
+
+
 class TaskSpec(_WithOptions):
     """What an answer is; the task's options stand beside ``name``."""
 
@@ -188,6 +204,9 @@ class RecipeKeys(Section):
     data: DataSpec
     student: StudentSpec
     mentors: Annotated[tuple[MentorSpec, ...], Listed] = Field(default=(), description="The networks that teach.")
+    peers: Annotated[tuple[PeerSpec, ...], Listed] = Field(
+        default=(), description="Networks that are trained beside the student; an arm takes what its method needs."
+    )
     method: Entries | None = Field(default=None, description="How they teach; several entries are added up.")
     methods: Annotated[tuple[Entries, ...] | None, Field(strict=False, min_length=1)] = Field(
         default=None, description="A grid: each entry is trained and compared."

@@ -8,6 +8,7 @@ kd`` is a list of one entry, ``methods`` a list of such lists, ``taught_by: big`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from classroomkd.recipe.nodes import Node
@@ -79,13 +80,14 @@ _SECTIONS: dict[str, Callable[[Node], Node]] = {
     "task": _mapping("name"),
     "student": _mapping("model"),
     "mentors": _mentor_list,
+    "peers": _list(_mapping("model")),
     "method": _method,
     "methods": _list(_method),
     "seeds": _seeds,
 }
 
 # A header whose entries are all commented out reads as null; for these that means "nothing said".
-_MAY_BE_EMPTY = ("train", "mentor_train", "mentors", "method", "methods")
+_MAY_BE_EMPTY = ("train", "mentor_train", "mentors", "peers", "method", "methods")
 
 
 def write_out(tree: Node) -> None:
@@ -105,8 +107,13 @@ def derived_name(model: str) -> str:
 
 
 def name_mentors(tree: Node) -> None:
-    """Give every mentor without ``name`` the one derived from its model, in place; done after all overrides."""
+    """Give mentors and peers without ``name`` the one derived from its model, in place; done after all overrides."""
     for mentor in tree.items("mentors"):
         model = mentor.text("model")
         if model is not None and mentor.child("name") is None:
             mentor.value["name"] = Node(derived_name(model), mentor.value["model"].origin)
+    for peer in tree.items("peers"):
+        model = peer.text("model")
+        if model is not None and peer.child("name") is None:
+            name = re.sub(r"[^A-Za-z0-9_-]+", "-", derived_name(model)).strip("-")
+            peer.value["name"] = Node(name, peer.value["model"].origin)

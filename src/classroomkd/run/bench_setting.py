@@ -52,7 +52,7 @@ def prepared(networks: Networks, arm: Arm, last: bool, weights: bool = False) ->
     room.mentors.mentors = [networks.optimized(mentor) for mentor in room.mentors]
     if room.method.needs.calibration:
         room.calibration = networks.task_runner.blank_calibration(len(room.mentors))
-    runner = _step_runner(networks, room, last)
+    runner = _step_runner(networks, room, last, arm)
     try:
         yield runner
     finally:
@@ -67,13 +67,16 @@ def alone(networks: Networks, last: bool) -> StepRunner:
     return _step_runner(networks, room.to(networks.context.runtime.device), last)
 
 
-def _step_runner(networks: Networks, room: Classroom, last: bool) -> StepRunner:
+def _step_runner(networks: Networks, room: Classroom, last: bool, arm: Arm | None = None) -> StepRunner:
     context, spec = networks.context, networks.context.recipe.train
     inputs = Inputs(context.inputs.mean, context.inputs.std, context.runtime.device, last)
+    peers = {name: context.peer_train(one) for name, one in context.peers_of(arm).items()} if arm is not None else {}
     runner = step_context(
-        context.runtime, room, inputs, spec, topics=len(context.classes), last=last, example=context.blank
+        context.runtime, room, inputs, spec, topics=len(context.classes), last=last, example=context.blank, peers=peers
     )
-    set_learning_rate(runner.raw_optimizer, 1e-6)  # the update is timed, and must not carry the networks off
+    # The update is timed, and must not carry the networks off.
+    for optimizer in (runner.raw_optimizer, *(peer.raw_optimizer for peer in runner.peers.values())):
+        set_learning_rate(optimizer, 1e-6)
     runner.progress.batches = len(
         Batches(context.student_part, context.base_views, spec.batch_size, 0, ratio=spec.unlabelled_ratio)
     )

@@ -13,6 +13,7 @@ from classroomkd import methods, models, tasks
 from classroomkd._files import writing
 from classroomkd.classroom import ClassInfo
 from classroomkd.errors import UserError
+from classroomkd.recipe.sections import MentorSpec
 from classroomkd.run.assistants import taught_classroom, teachers_of
 from classroomkd.run.bank_choice import BankPlan, plan_bank
 from classroomkd.run.folder import check_data
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from classroomkd.classroom import Method
     from classroomkd.recipe import Arm, TrainSpec
-    from classroomkd.recipe.schema import MentorSpec
+    from classroomkd.recipe.schema import PeerSpec
     from classroomkd.run.networks import Networks
 
 __all__ = ["check", "remarks"]
@@ -45,15 +46,15 @@ def check(
         share, ahead: of :class:`~classroomkd.run.bank_choice.BankPlan`.
 
     Returns:
-        What is stored of the mentors' answers, and the sizes of the networks, ``{"student": …, "mentors": {name: …}}``,
-        each with ``model``, ``parameters`` and ``multiply_adds``.
+        What is stored of the mentors' answers, and the sizes of the networks, ``{"student": …, "mentors": {name: …}}``
+        and, where there are some, ``"peers": {name: …}``, each with ``model``, ``parameters`` and ``multiply_adds``.
 
     Raises:
         UserError: whatever is wrong, a line each.
     """
     context = networks.context
     recipe, problems = context.recipe, list[str]()
-    sizes, plans = dict[str, dict[str, Any]](), list[BankPlan]()
+    sizes, peers, plans = dict[str, dict[str, Any]](), dict[str, dict[str, Any]](), list[BankPlan]()
 
     def attempt(what: Callable[[], Any]) -> None:
         try:
@@ -77,6 +78,12 @@ def check(
         _check_statistics(index, spec, context.data.shape[0])
         sizes[spec.name] = _network(networks, networks.mentor(spec.name), spec, f"mentors.{index} ({spec.name})")
 
+    def peer(spec: PeerSpec) -> None:
+        who, network = f"peer '{spec.name}'", networks.peer(spec, 0)
+        peers[spec.name] = _network(networks, network, spec, who)
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise UserError(f"{who}: nothing in '{spec.model}' can be trained; no parameter requires gradients")
+
     if resumed is not None:
         attempt(partial(check_data, resumed, context))
     attempt(partial(_check_places, networks))
@@ -92,22 +99,27 @@ def check(
             attempt(partial(_check_training, networks, index))
         if spec.taught_by is not None:
             attempt(partial(_check_assistant, networks, index))
-    if len(sizes) == 1 + len(recipe.mentors):  # a network that is wrong by itself has been named
+    for one in recipe.peers:
+        attempt(partial(peer, one))
+    if len(sizes) == 1 + len(recipe.mentors) and len(peers) == len(
+        recipe.peers
+    ):  # a network that is wrong by itself has been named
         problems += _arm_problems(networks)
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))  # a network that cannot be had is met more than once
-    return plans[0], {"student": sizes["student"], "mentors": {m.name: sizes[m.name] for m in recipe.mentors}}
+    known = {"student": sizes["student"], "mentors": {m.name: sizes[m.name] for m in recipe.mentors}}
+    return plans[0], {**known, "peers": peers} if peers else known
 
 
 def _network(networks: Networks, module: nn.Module, spec: Any, role: str) -> dict[str, Any]:
     """Run one network dry and load its checkpoint; ``spec``: the recipe's section about it."""
     context = networks.context
-    mentor = None if role == "student" else spec
+    mentor = spec if isinstance(spec, MentorSpec) else None
     size = None if mentor is None else mentor.shape
     networks.task_runner.check_network(module, role, mentor, size)
-    if mentor is None:
+    if role == "student":
         networks.begin(module)
-    elif mentor.taken_as_is and mentor.checkpoint is not None:
+    elif mentor is not None and mentor.taken_as_is and mentor.checkpoint is not None:
         networks.load(mentor.name, mentor.checkpoint)
     shape = (context.data.shape[0], *(size or context.data.shape[1:]))
     return {
@@ -202,7 +214,7 @@ def _check_arm(networks: Networks, arm: Arm) -> None:
     method, recipe = methods.compose(arm.parts), networks.context.recipe
     _check_optimizer(method, recipe.train, f"arm '{arm.label}'", "train")
     check_labels(networks, arm, methods.compose(arm.parts, recipe.task.name))
-    if method.needs.features:
+    if method.needs.features or method.needs.takes_peers:
         untrained_classroom(networks, arm)  # every tap is found and every pair of shapes matched
         return
     names = [m.name for m in recipe.mentors]

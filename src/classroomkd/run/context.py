@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from classroomkd.classroom import Classroom, Needs
     from classroomkd.data import ImageSet, Part
     from classroomkd.data.views.base import Views
-    from classroomkd.recipe import Recipe, TrainSpec
-    from classroomkd.recipe.schema import MentorSpec
+    from classroomkd.recipe import Arm, Recipe, TrainSpec
+    from classroomkd.recipe.schema import MentorSpec, PeerSpec
     from classroomkd.train.runtime import Runtime
 
 __all__ = ["RunContext", "cache_of"]
@@ -102,6 +102,16 @@ class RunContext:
     def mentor(self, name: str) -> MentorSpec:
         """What the recipe says of a mentor."""
         return next(spec for spec in self.recipe.mentors if spec.name == name)
+
+    def peers_of(self, arm: Arm) -> dict[str, PeerSpec]:
+        """The peers that are trained beside an arm's student, by name, in the recipe's order."""
+        return {spec.name: spec for spec in self.recipe.peers if spec.name in arm.peers}
+
+    def peer_train(self, spec: PeerSpec) -> TrainSpec:
+        """How a peer is trained: as the student but for its own rate and decay, and all of it."""
+        own = {} if spec.train is None else {k: v for k, v in spec.train.model_dump().items() if v is not None}
+        train: TrainSpec = self.recipe.train.model_copy(update={"freeze": (), "layer_decay": None, **own})
+        return train
 
     def mentor_train(self, index: int) -> TrainSpec:
         """How mentor ``index`` is trained when it has no checkpoint."""

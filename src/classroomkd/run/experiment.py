@@ -225,8 +225,12 @@ class Experiment:
             work = self.sizes["mentors"][job.name]["multiply_adds"] * len(context.data.train) * epochs
             jobs.append({"job": job.name, "kind": "mentor", "epochs": epochs, "work": work})
         epochs = context.recipe.train.epochs
-        work = self.sizes["student"]["multiply_adds"] * len(context.student_part) * epochs
-        return jobs + [{"job": job.name, "kind": "student", "epochs": epochs, "work": work} for job in students]
+        arms, samples = context.recipe.arms(), len(context.student_part)
+        for job in students:
+            peers = [self.sizes["peers"][name] for name in arms[job.index].peers]
+            each = sum(size["multiply_adds"] for size in (self.sizes["student"], *peers))
+            jobs.append({"job": job.name, "kind": "student", "epochs": epochs, "work": each * samples * epochs})
+        return jobs
 
     def _on_event(self, event: dict[str, Any]) -> None:
         """An event of a job; a note is a sentence that the user should read, once however many jobs have it."""
@@ -303,6 +307,7 @@ class Experiment:
             self.networks,
             self.bank_plan,
             student=self.sizes["student"],
+            peers=self.sizes.get("peers", {}),
             entries=self._entries,
             mentors=mentors,
             failures=self._failures,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from classroomkd.run.networks import Networks
     from classroomkd.train.loop import Notify
 
-__all__ = ["BEST", "EMA", "ENTRY", "LAST", "TEACHING", "made_again", "read_back"]
+__all__ = ["BEST", "EMA", "ENTRY", "LAST", "PEERS", "TEACHING", "made_again", "read_back"]
 
 ENTRY = "entry.json"  # written last of all: with it the student is finished
 LAST, BEST, EMA, TEACHING = (
@@ -26,7 +27,9 @@ LAST, BEST, EMA, TEACHING = (
     "student-ema.safetensors",
     "teaching.json",
 )
+PEERS = "peers"  # the folder of what was trained beside it
 NUMBERS = ("test_last", "test_best", "steps", "seconds", "best_epoch")  # what every entry has
+_PEERS_FILE = re.compile(rf"{PEERS}/[A-Za-z0-9_-]+\.safetensors")
 
 
 def read_back(networks: Networks, arm: Arm, seed: int, folder: Path, notify: Notify) -> dict[str, Any] | None:
@@ -63,7 +66,17 @@ def made_again(folder: Path, first: bool = True) -> str:
 def _files(entry: dict[str, Any]) -> list[str]:
     """What belongs to a student, as its entry says."""
     there = {LAST: True, BEST: entry.get("val_best") is not None, EMA: "test_ema" in entry, TEACHING: True}
-    return [name for name, is_there in there.items() if is_there]
+    files = [name for name, is_there in there.items() if is_there]
+    variants = entry.get("variants")
+    peers = [v for v in variants if isinstance(v, dict)] if isinstance(variants, list) else []
+    for peer in peers:
+        file = peer.get("file")
+        if not isinstance(file, str) or not _PEERS_FILE.fullmatch(file):
+            continue  # the student's own, or nobody's
+        files.append(file)
+        if peer.get("kind") == "trainee" and peer.get("val_best") is not None:
+            files.append(file.replace(".safetensors", "-best.safetensors"))
+    return files
 
 
 def _entry(folder: Path, arm: Arm, seed: int) -> tuple[dict[str, Any] | None, str | None]:

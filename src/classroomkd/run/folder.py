@@ -67,7 +67,7 @@ def check_run(out: Path, recipe: Recipe, resume: bool) -> None:
         if not os.path.lexists(arm_file):
             continue
         before = read_json(arm_file, _ARM, remedy=f"put it back, or remove {arm_file.parent} to teach this arm anew")
-        if _today(before, task) != _today(_identity(arm), task):
+        if _today(before, task) != _today(_identity(arm, recipe), task):
             changed.append(f"the arm '{arm.label}'")
         elif versions := _other_versions(before, arm):
             old.append(f"the arm '{arm.label}' was made with {versions}")
@@ -147,7 +147,7 @@ def open_run(out: Path, recipe: Recipe, context: RunContext, resume: bool) -> It
         write_listed(out / "recipe.yaml", recipe_yaml(recipe))
         write_listed(out / "data.json", json.dumps(data_identity(context), indent=1))
         for arm in recipe.arms():
-            write_listed(out / arm.slug / "arm.json", json.dumps(_identity(arm), indent=1))
+            write_listed(out / arm.slug / "arm.json", json.dumps(_identity(arm, recipe), indent=1))
         yield
 
 
@@ -183,17 +183,31 @@ def data_identity(context: RunContext) -> dict[str, Any]:
     return {"fingerprint": images.fingerprint, "parts": {name: part.digest() for name, part in parts.items()}}
 
 
-def _identity(arm: Arm) -> list[Any]:
-    """``[method, options]`` of every part, and the method's version as a third where it is above 1."""
+def _identity(arm: Arm, recipe: Recipe) -> list[Any]:
+    """``[method, options]`` of every part, and the method's version as a third where it is above 1.
+
+    Of a part that trains peers the options hold them, by their places in the recipe.
+    """
     raised = methods.raised(arm.parts)
-    parts = [[name, options, raised[name]] if name in raised else [name, options] for name, options in arm.parts]
+    parts: list[list[Any]] = [[name, options] for name, options in arm.parts]
+    for part, entry in zip(parts, arm.entries, strict=True):
+        if entry.peers:
+            own = {place: spec for place, spec in enumerate(recipe.peers) if spec.name in entry.peers}
+            part[1] = {**part[1], "peers": {str(place): spec.model_dump(mode="json") for place, spec in own.items()}}
+        if entry.name in raised:
+            part.append(raised[entry.name])
     return json.loads(json.dumps(parts))  # type: ignore[no-any-return]
 
 
 def _today(identity: Any, task: str) -> Any:
     """A stored arm with the options that have come since, at their defaults, whatever its methods' versions."""
+
+    def today(name: str, options: dict[str, Any]) -> dict[str, Any]:
+        own = {key: value for key, value in options.items() if key != "peers"}
+        return {**methods.filled(name, own, task), **{key: options[key] for key in options if key not in own}}
+
     try:
-        return json.loads(json.dumps([[name, methods.filled(name, options, task)] for name, options, *_ in identity]))
+        return json.loads(json.dumps([[name, today(name, options)] for name, options, *_ in identity]))
     except (AttributeError, UserError, ValueError, TypeError):
         return identity  # not what this version would write: it differs
 

@@ -22,7 +22,7 @@ from classroomkd.train.optimize import FastMentor, optimize_for_inference
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
 
-    from classroomkd.recipe.schema import StudentSpec
+    from classroomkd.recipe.schema import PeerSpec, StudentSpec
     from classroomkd.run.context import RunContext
     from classroomkd.taps.tap_set import Kind
 
@@ -71,6 +71,18 @@ class Networks:
         if "student" in self.context.given:
             return copy.deepcopy(self._given("student").to(self.context.runtime.device))
         return self._build(self.context.recipe.student.model, "student", seed)
+
+    def peer(self, spec: PeerSpec, seed: int) -> nn.Module:
+        """A peer for training, from first weights of its own: by the run's seed and its place among the peers.
+
+        Raises:
+            UserError: no such network, or weights that do not fit.
+        """
+        place = [peer.name for peer in self.context.recipe.peers].index(spec.name)
+        who = f"peer '{spec.name}'"
+        network = self._build(spec.model, who, zlib.crc32(f"peer {place} of seed {seed}".encode()) % 2**31)
+        self._begin(network, spec, who)
+        return network
 
     def begin(self, student: nn.Module) -> None:
         """Load what the recipe's ``student.weights`` says into a student, its classes or joints by name.
@@ -150,7 +162,8 @@ class Networks:
 
     def remarks(self, name: str) -> list[str]:
         """What a user should hear of the weights that a mentor, or ``student``, has been given; a sentence each."""
-        who, about = "student" if name == "student" else f"mentor '{name}'", self._began.get(name, {})
+        beside = name == "student" or name.startswith("peer '")
+        who, about = name if beside else f"mentor '{name}'", self._began.get(name, {})
         return [f"{who}: {about[key]}" for key in ("reset_head", "left_out", "reordered", "fixed") if about.get(key)]
 
     def untrained(self, name: str) -> nn.Module:
@@ -238,7 +251,7 @@ class Networks:
         blank = mentor.prepare(self.context.blank(), self.context.inputs.mean, self.context.inputs.std)
         return blank.to(precision_of(mentor.module))
 
-    def _begin(self, network: nn.Module, spec: StudentSpec | MentorSpec, who: str) -> None:
+    def _begin(self, network: nn.Module, spec: StudentSpec | MentorSpec | PeerSpec, who: str) -> None:
         """Load the weights that a network starts from, where the recipe gives some."""
         if spec.weights in (None, TRAINED):
             return
@@ -251,7 +264,8 @@ class Networks:
             met = "" if spec.reset_head else self.task_runner.meet(network, spec.weights, about)
             if met:
                 about |= {"reordered": met, "note": "; ".join(filter(None, [about.get("note", ""), met]))}
-        self._began[spec.name if isinstance(spec, MentorSpec) else "student"] = about
+        name = spec.name if isinstance(spec, MentorSpec) else who
+        self._began[name] = about
 
     def _gives_the_same(self, spec: MentorSpec, network: nn.Module) -> bool:
         """Whether a factory gives equal weights whatever the seed, as one does that loads them."""

@@ -18,8 +18,20 @@ __all__ = ["differences", "moved"]
 _OF_NO_WEIGHT = {
     f"{part}.{key}" for part in ("train", "mentor_train") for key in ("checkpoint_minutes", "keep_checkpoints")
 }
-# What may change.
-_FREE = {"workers", "threads", "device", "devices", "cache", "seeds", "methods", "method", "name", "on_bad_mentor"}
+# What may change; of peers every arm says itself which it was made with.
+_FREE = {
+    "workers",
+    "threads",
+    "device",
+    "devices",
+    "cache",
+    "seeds",
+    "methods",
+    "method",
+    "name",
+    "on_bad_mentor",
+    "peers",
+}
 _PLACES = ("source", "train", "val", "test")  # of ``data``
 
 

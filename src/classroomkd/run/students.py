@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from classroomkd.run.judging import Judging
 from classroomkd.run.mentor_cache import open_bank
 from classroomkd.run.mentor_record import MentorRecord, calibration_of, load_mentor, ready_mentor
 from classroomkd.run.networks import Networks
+from classroomkd.run.variants import variants
 from classroomkd.train import scoring as ev
 from classroomkd.train.loop import Notify, Result, Training
 from classroomkd.train.optimize import FastMentor
@@ -53,10 +54,11 @@ def build_classroom(
         # Where the bank suffices, the networks themselves are not even loaded.
         alone = isinstance(store, bank.EpochCache) and not needs.heads
         teachers = [Mentor(_Stored(m.name), m.name) if alone else load_mentor(networks, m) for m in mentors]
+    peers = {name: networks.peer(spec, seed) for name, spec in context.peers_of(arm).items()}
     scores = [networks.task_runner.measure.rank(m.val_accuracy) for m in mentors]
     taught = [context.mentor(m.name).taught_by is not None for m in mentors]
     torch.manual_seed(seed + 104729)  # of what the method builds, whether mentors have just been loaded or are stored
-    classroom = _classroom(networks, student, teachers, method, scores, taught, store)
+    classroom = _classroom(networks, student, teachers, method, scores, taught, store, peers)
     for teacher in classroom.mentors:
         if isinstance(store, bank.FillOnMissCache) and bank_plan.taps:  # what it is asked for is stored for every arm
             networks.read(teacher, bank_plan.taps, needs.heads)
@@ -84,8 +86,9 @@ def untrained_classroom(networks: Networks, arm: Arm, weights: bool = False) -> 
     mentor_of = partial(ready_mentor, networks) if weights else networks.blank_mentor
     teachers = [mentor_of(m) for m in (recipe.mentors if method.needs.mentors > 0 else ())]
     taught = [m.taught_by is not None for m in recipe.mentors] if teachers else []
+    peers = {name: networks.peer(spec, 0) for name, spec in networks.context.peers_of(arm).items()}
     torch.manual_seed(0)  # of what the method builds
-    classroom = _classroom(networks, student, teachers, method, [0.0] * len(teachers), taught)
+    classroom = _classroom(networks, student, teachers, method, [0.0] * len(teachers), taught, peers=peers)
     return classroom.to(networks.context.runtime.device)
 
 
@@ -97,8 +100,9 @@ def _classroom(
     scores: Sequence[float],
     taught: Sequence[bool],
     store: bank.Bank | None = None,
+    peers: Mapping[str, nn.Module] | None = None,
 ) -> Classroom:
-    """The student with its teachers, of these scores on the validation part; ``taught``: who is an assistant."""
+    """The student, its peers and its teachers, of these scores on the validation part; ``taught``: the assistants."""
     context, part = networks.context, networks.context.student_part
     return Classroom(
         student,
@@ -115,6 +119,7 @@ def _classroom(
         taught=taught,
         outliers=context.recipe.train.outliers,
         outlier_weight=context.recipe.train.outlier_weight,
+        peers=peers,
     )
 
 
@@ -154,8 +159,10 @@ def teach_student(
         raise before
     classroom = build_classroom(networks, bank_plan, arm, seed, mentors)
     judging = Judging.of(networks, mentors)
-    for text in networks.remarks("student"):
-        notify({"event": "note", "text": text})
+    peers = context.peers_of(arm)
+    for name in ("student", *(f"peer '{one}'" for one in peers)):
+        for text in networks.remarks(name):
+            notify({"event": "note", "text": text})
     training = Training(
         context.runtime,
         classroom,
@@ -174,6 +181,8 @@ def teach_student(
         extra_sizes=context.extra_sizes(classroom),
         on_bad_mentor=context.recipe.on_bad_mentor,
         label=f"arm '{arm.label}'" if seed == context.recipe.seeds[0] else "",
+        peers={name: context.peer_train(spec) for name, spec in peers.items()},
+        together=networks.task_runner.together if networks.task_runner.has_together else None,
     )
     try:
         result = training.run(resume=resume)
@@ -248,6 +257,9 @@ def _finish(
     if result.ema is not None:
         entry["test_ema"] = tested("ema", result.ema, EMA).accuracy
     student.load_state_dict(last)
+    cards = {name: about | {"model": spec.model, "peer": name} for name, spec in context.peers_of(arm).items()}
+    if others := variants(networks, judging, classroom, result, entry, folder, cards):
+        entry["variants"] = others
     if zero:
         teaching = result.teaching | {"test_per_class": last_score.per_class}
         write_listed(folder / TEACHING, json.dumps(finite(teaching)))

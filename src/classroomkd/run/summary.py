@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +58,14 @@ def summarise(
     unlabelled: dict[str, Any] | None = None,
     vote_score: float | None = None,
     probe: dict[str, Any] | None = None,
+    peers: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The content of ``summary.json``, schema 1; scores are in ``metric_unit``, of most tasks fractions in 0..1.
 
     ``not_finite``: mentors' answers that are not finite, by the jobs' events, for mentors of whom no entry tells;
     ``vote``: a digest of what a test part without labels is scored against; ``unlabelled``: see
     :func:`.to_label.look`; ``vote_score``: of the mentors' vote on the test part;
-    ``probe``: what ``classroomkd probe`` has found.
+    ``probe``: what ``classroomkd probe`` has found; ``peers``: sizes of what is trained beside the students, by name.
     """
     context = networks.context
     broken = {**not_finite, **added(*(e.get("not_finite", {}) for e in entries))}
@@ -95,6 +96,7 @@ def summarise(
         },
         "train": recipe.train.model_dump(mode="json"),
         "student": student,
+        **({"peers": [{"name": name, **size} for name, size in peers.items()]} if peers else {}),
         "seeds": list(recipe.seeds),
         "arms": [
             {
@@ -102,6 +104,7 @@ def summarise(
                 "folder": arm.slug,
                 "method": "+".join(e.name for e in arm.entries),
                 "options": {e.name: e.options for e in arm.entries},
+                **({"peers": list(arm.peers)} if arm.peers else {}),
                 "version": {e.name: table[e.name].version for e in arm.entries},
                 "status": "; ".join(dict.fromkeys(table[e.name].status_of(e.options) for e in arm.entries)),
             }

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from classroomkd.data import ImageSet, Part
     from classroomkd.recipe import Recipe, TrainSpec
-    from classroomkd.recipe.schema import MentorSpec, StudentSpec
+    from classroomkd.recipe.schema import MentorSpec, PeerSpec, StudentSpec
     from classroomkd.run.context import RunContext
     from classroomkd.tasks.spec import TaskDescription
     from classroomkd.train.inputs import Inputs
@@ -54,6 +54,7 @@ class TaskRunner(ABC):
     """
 
     samples: ClassVar[str] = "images"
+    has_together: ClassVar[bool] = False  # whether :meth:`together` gives an answer
     suspects: ClassVar[str] = "wrong weights, or another normalisation or size (mean, std, size)?"
 
     def __init__(self, context: RunContext, networks: NetworkSource) -> None:
@@ -210,7 +211,7 @@ class TaskRunner(ABC):
         """Whether a mentor's published weights answer what the run asks, so that it need not be trained."""
         return False
 
-    def start_pretrained(self, module: nn.Module, spec: StudentSpec | MentorSpec) -> dict[str, str]:
+    def start_pretrained(self, module: nn.Module, spec: StudentSpec | MentorSpec | PeerSpec) -> dict[str, str]:
         """Load the published weights of a network's library into it; the head is reset where it does not fit.
 
         Returns:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from classroomkd.data import ImageSet, Part
     from classroomkd.recipe import Recipe, TrainSpec
-    from classroomkd.recipe.schema import MentorSpec, StudentSpec
+    from classroomkd.recipe.schema import MentorSpec, PeerSpec, StudentSpec
 
 __all__ = ["ClassificationRunner"]
 
@@ -39,6 +39,7 @@ __all__ = ["ClassificationRunner"]
 class ClassificationRunner(TaskRunner):
     """Single-label classification."""
 
+    has_together = True
     suspects = (
         "wrong weights, another order of classes or some of them only (classes: [...] names its own, in its order), or "
         "another normalisation or size (mean, std, size)?"
@@ -171,7 +172,7 @@ class ClassificationRunner(TaskRunner):
         """See the base."""
         return published(mentor.model).classes == len(self.classes)
 
-    def start_pretrained(self, module: nn.Module, spec: StudentSpec | MentorSpec) -> dict[str, str]:
+    def start_pretrained(self, module: nn.Module, spec: StudentSpec | MentorSpec | PeerSpec) -> dict[str, str]:
         """See the base."""
         channels, reset = self.context.data.shape[0], spec.reset_head
         return start_pretrained(module, spec.model, in_channels=channels, reset_head=reset)

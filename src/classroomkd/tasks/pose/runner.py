@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from classroomkd.data import ImageSet, Part
     from classroomkd.data.keypoints.people import People
     from classroomkd.recipe import Recipe, TrainSpec
-    from classroomkd.recipe.schema import MentorSpec, StudentSpec
+    from classroomkd.recipe.schema import MentorSpec, PeerSpec, StudentSpec
     from classroomkd.run.context import RunContext
     from classroomkd.tasks.pose.spec import PoseOptions
     from classroomkd.train.inputs import Inputs
@@ -265,7 +265,7 @@ class PoseRunner(TaskRunner):
 
         return mentor_only(spec)
 
-    def start_pretrained(self, module: nn.Module, spec: StudentSpec | MentorSpec) -> dict[str, str]:
+    def start_pretrained(self, module: nn.Module, spec: StudentSpec | MentorSpec | PeerSpec) -> dict[str, str]:
         """See the base: of its body."""
         from classroomkd.models.pose.published import start_body
 

@@ -1,0 +1,126 @@
+"""Checks of ``peers``: their names, that every arm has as many as its method takes, and that some arm takes each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from classroomkd.errors import did_you_mean
+from classroomkd.recipe.nodes import Loc, Node
+from classroomkd.recipe.peers import PEER_NAME, copies_of
+from classroomkd.recipe.problems import Problem, problem
+
+if TYPE_CHECKING:
+    from classroomkd.classroom.needs import Needs
+
+__all__ = ["Trainees", "check_peers", "trainees"]
+
+
+@dataclass
+class Trainees:
+    """The recipe's peers as methods meet them, and what is found of them arm by arm.
+
+    Attributes:
+        names: with copies written out.
+        roles: of each.
+        groups: names as the recipe has them, to those that they stand for.
+        lonely: methods that lack peers.
+        taken: names that some arm takes.
+        unsure: whether an arm could not be looked at, so that nobody is called idle.
+    """
+
+    names: list[str]
+    roles: dict[str, str]
+    groups: dict[str, list[str]]
+    lonely: list[str] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)
+    unsure: bool = False
+
+    def take(self, tree: Node, loc: Loc, method: str, needs: Needs) -> Iterator[Problem]:
+        """Problems of one entry's peers, whose method has been built."""
+        node = tree.at(*loc, "peers")
+        place: Loc = (*loc, "peers")
+        if node is not None and node.value is not None:
+            if not needs.takes_peers:
+                yield problem(tree, place, f"'{method}' takes no peers: leave it out")
+                return
+            found = list[str]()
+            for item in node.value if isinstance(node.value, list) else []:
+                if not isinstance(item.value, str):
+                    continue  # the schema says what it must be
+                if (group := self.groups.get(item.value)) is None:
+                    near = did_you_mean(item.value, self.groups)
+                    there = f"; there are {', '.join(self.groups)}" if self.groups else "; the recipe has no peers:"
+                    yield problem(tree, place, f"there is no peer '{item.value}'{near}{there}", value=False)
+                    return
+                found += group
+            if teachers := [name for name in found if self.roles[name] != "peer"]:
+                yield problem(tree, place, f"'{teachers[0]}' is a {self.roles[teachers[0]]}; '{method}' takes peers")
+                return
+            if len(set(found)) < len(found):
+                yield problem(tree, place, "names a peer twice")
+                return
+        else:
+            found = [name for name in self.names if self.roles[name] == "peer"] if needs.takes_peers else []
+        fewest, most = needs.peers
+        if len(found) < fewest and not self.names:
+            self.lonely.append(method)
+        elif len(found) < fewest:
+            yield problem(
+                tree, loc, f"'{method}' needs at least {fewest} peer(s), here it has {len(found)}", value=False
+            )
+        elif most is not None and len(found) > most:
+            sentence = f"'{method}' takes at most {most} peer(s) of {', '.join(found)}: name them, peers: [{found[0]}]"
+            yield problem(tree, loc, sentence, value=False)
+        self.taken |= set(found)
+
+
+def trainees(tree: Node) -> Trainees:
+    """The recipe's peers, as far as they are well-formed."""
+    names, roles, groups = list[str](), dict[str, str](), dict[str, list[str]]()
+    for item in tree.items("peers"):
+        name, count = item.text("name"), item.child("copies")
+        if name is None:
+            continue
+        number = count.value if count is not None and isinstance(count.value, int) else 1
+        copies = copies_of(name, number)
+        groups[name] = copies
+        for one in copies:
+            names.append(one)
+            groups.setdefault(one, [one])
+            roles[one] = item.text("role") or "peer"
+    return Trainees(names, roles, groups)
+
+
+def check_peers(tree: Node, found: Trainees) -> Iterator[Problem]:
+    """Names, and what no arm has taken; after all entries have been looked at."""
+    mentors = {item.text("name") for item in tree.items("mentors")}
+    first: dict[str, int] = {}
+    for index, item in enumerate(tree.items("peers")):
+        loc: Loc = ("peers", index)
+        name = item.text("name")
+        if name is None:
+            continue
+        if not re.fullmatch(PEER_NAME, name):
+            sentence = f"'{name}': letters, digits, _ and - only, since its terms and its files are called so"
+            yield problem(tree, loc, f"{sentence}; give it a name", value=False)
+        for one in found.groups.get(name, []):
+            if one.lower() == "student":
+                yield problem(tree, loc, "is called 'student'; give it another name", value=False)
+            elif one in mentors:
+                yield problem(tree, loc, f"is called '{one}' like a mentor; give it another name", value=False)
+            elif one in first:
+                sentence = f"is called '{one}' like peers.{first[one]}; give it a name, or the first copies: 2"
+                yield problem(tree, loc, sentence, value=False)
+            first.setdefault(one, index)
+    if found.lonely:
+        names = ", ".join(f"'{name}'" for name in dict.fromkeys(found.lonely))
+        sentence = f"too few for {names}; add some, for example peers: [{{name: b, model: resnet8}}]"
+        yield problem(tree, ("peers",), sentence, value=False)
+    elif not found.unsure:
+        idle = [name for name in found.names if name not in found.taken]
+        if idle:
+            sentence = f"no arm takes {', '.join(idle)}: add a method that does (dml), or leave them out"
+            yield problem(tree, ("peers",), sentence, value=False)

@@ -1,0 +1,93 @@
+"""The ``peers`` of a recipe: short forms, copies, which arm takes whom, and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from classroomkd import methods
+from classroomkd.recipe import Recipe, make_recipe, recipe_yaml
+
+Load = Callable[..., Recipe]
+Mistakes = Callable[..., list[str]]
+TEXT = "data: puppets\nstudent: convnet8\n"
+
+
+def test_copies_are_written_out_and_every_arm_has_its_own(load: Load) -> None:
+    found = load(
+        TEXT + "peers: [{name: b, model: convnet8, copies: 2}, dwnet8]\n"
+        "methods: [none, dml, {name: dml, peers: [b]}, {name: dml, peers: [b-2, dwnet8], label: two}]\n"
+    )
+    assert [(peer.name, peer.model, peer.copies) for peer in found.peers] == [
+        ("b-1", "convnet8", 1), ("b-2", "convnet8", 1), ("dwnet8", "dwnet8", 1),
+    ]  # fmt: skip
+    arms = {arm.label: arm.peers for arm in found.arms()}
+    assert arms == {
+        "none": (),
+        "dml peers=b-1,b-2,dwnet8": ("b-1", "b-2", "dwnet8"),
+        "dml peers=b-1,b-2": ("b-1", "b-2"),
+        "two": ("b-2", "dwnet8"),
+    }
+    assert found.notes() == []
+
+
+def test_one_peer_may_be_its_model_alone(load: Load) -> None:
+    (peer,) = load(TEXT + "peers: convnet16\nmethod: dml\n").peers
+    assert (peer.name, peer.model, peer.role, peer.train) == ("convnet16", "convnet16", "peer", None)
+
+
+def test_a_recipe_is_written_down_with_its_peers_and_without_the_key_where_it_has_none(load: Load) -> None:
+    text = TEXT + "peers: [{name: b, model: convnet8, copies: 2, train: {lr: 0.02}}]\nmethods: [none, dml]\n"
+    found = load(text)
+    again = make_recipe(yaml.safe_load(recipe_yaml(found)))
+    assert again == found
+    assert recipe_yaml(again) == recipe_yaml(found)
+    assert "peers" not in recipe_yaml(load(TEXT + "method: none\n"))
+
+
+def test_the_table_says_how_many_a_method_must_have() -> None:
+    for name, entry in methods.METHODS.items():
+        assert entry.peers == methods.create(name).needs.peers[0], name
+
+
+def test_a_bank_beside_peers_alone_is_said_to_store_nothing(load: Load) -> None:
+    (note,) = load(TEXT + "peers: convnet8\nmethod: dml\nbank: exact\n").notes()
+    assert "bank has no effect: peers change as they learn" in note
+    assert load(TEXT + "peers: convnet8\nmethod: dml\n").notes() == []
+
+
+@pytest.mark.parametrize(
+    ("rest", "sentence"),
+    [
+        ("methods: [none, dml]", "a.yaml: peers: too few for 'dml'; add some, for example peers: ["),
+        ("method: {name: dml, order: gauss_seidel}", "peers: too few for 'dml'"),
+        ("peers: convnet8\nmethods: [none, tfkd]", "peers: no arm takes convnet8: add a method that does (dml)"),
+        ("peers: [convnet8, convnet4]\nmethod: {name: dml, peers: [convnet4]}", "no arm takes convnet8"),
+        ("peers: convnet8\nmethods: [dml, {name: none, peers: [convnet8]}]", "'none' takes no peers: leave it out"),
+        ("peers: convnet8\nmethod: {name: dml, peers: [convnet4]}", "there is no peer 'convnet4'"),
+        ("peers: convnet8\nmethod: {name: dml, peers: [convnet8, convnet8]}", "names a peer twice"),
+        ("peers: [convnet8, convnet8]\nmethod: dml", "is called 'convnet8' like peers.0; give it a name"),
+        ("peers: [{name: b, model: convnet8, copies: 2}, {name: b-2, model: convnet4}]\nmethod: dml", "called 'b-2'"),
+        ("peers: [{name: student, model: convnet8}]\nmethod: dml", "is called 'student'"),
+        ("peers: [{name: a.b, model: convnet8}]\nmethod: dml", "letters, digits, _ and - only"),
+        ("mentors: [vgg8]\npeers: [{name: vgg8, model: convnet8}]\nmethods: [kd, dml]", "like a mentor"),
+        ("peers: [{name: t, model: convnet8, role: teacher}]\nmethod: {name: dml, peers: [t]}", "'t' is a teacher"),
+        ("peers: [{name: t, model: convnet8, role: teacher}]\nmethod: dml", "needs at least 1 peer(s), here it has 0"),
+        ("peers: [{name: b, model: convnet9}]\nmethod: dml", "convnet9"),
+        ("peers: [{name: b, model: convnet8, copies: 0}]\nmethod: dml", "must be at least 1"),
+        ("peers: [{name: b, model: convnet8, train: {epochs: 3}}]\nmethod: dml", "epochs: unknown key"),
+        ("peers: [{name: b, model: convnet8, weights: none.pth}]\nmethod: dml", "there is no such file"),
+        ("peers: convnet8\nmentors: [vgg8]\nmethod: {name: kd, peers: [convnet8]}", "'kd' takes no peers"),
+        (
+            "peers: convnet8\nmentors: [vgg8, {name: b, model: vgg8, taught_by: {mentors: [vgg8], method: dml}}]\n"
+            "methods: [kd, dml]",
+            "peers are trained beside the student, not beside an assistant",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(mistakes: Mistakes, rest: str, sentence: str) -> None:
+    found = mistakes(f"{TEXT}{rest}\n")
+    assert len(found) == 1 or "assistant" in sentence, found
+    assert any(sentence in one for one in found), found
