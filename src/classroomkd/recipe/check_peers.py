@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from classroomkd.errors import did_you_mean
 from classroomkd.recipe.nodes import Loc, Node
-from classroomkd.recipe.peers import PEER_NAME, copies_of
+from classroomkd.recipe.peer_section import PEER_NAME, copies_of
 from classroomkd.recipe.problems import Problem, problem
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from classroomkd.recipe.nodes import Loc, Node, Origin, from_python
 from classroomkd.recipe.old_options import renew_options
 from classroomkd.recipe.overrides import apply_overrides
 from classroomkd.recipe.paths import check_leads_out, resolve_paths
-from classroomkd.recipe.peers import PeerTrain
+from classroomkd.recipe.peer_section import PeerTrain
 from classroomkd.recipe.problems import Problem, from_pydantic, option_problems, problem, raise_if_any
 from classroomkd.recipe.resolve import resolve, training_layers
 from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, PeerSpec, Recipe, StudentSpec, TaughtBy

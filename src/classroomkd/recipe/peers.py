@@ -1,35 +1,13 @@
-"""The ``peers`` section: networks that are trained beside the student; copies written out, arms' peers found."""
+"""Peers of a recipe, networks that are trained beside the student: copies written out, arms' peers found."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Sequence
 
-from pydantic import Field
+from classroomkd.recipe.peer_section import copies_of
+from classroomkd.recipe.sections import MethodSpec, PeerSpec
 
-from classroomkd.recipe.training import Count, Section
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from classroomkd.recipe.sections import MethodSpec, PeerSpec
-
-__all__ = ["PEER_NAME", "PeerTrain", "copies_of", "taken_by", "written_out"]
-
-PEER_NAME = r"[A-Za-z0-9_-]+"
-Role = Literal["peer", "teacher"]
-Copies = Annotated[Count, Field(description="How many of it, from different first weights: NAME-1, NAME-2, …")]
-
-
-class PeerTrain(Section):
-    """What differs in a peer's training from the student's."""
-
-    lr: float | None = Field(default=None, gt=0, description="Its learning rate; null: the student's.")
-    weight_decay: float | None = Field(default=None, ge=0, description="Its weight decay; null: the student's.")
-
-
-def copies_of(name: str, copies: int) -> list[str]:
-    """The names of a peer's copies; its own where there is one."""
-    return [name] if copies <= 1 else [f"{name}-{number}" for number in range(1, copies + 1)]
+__all__ = ["taken_by", "written_out"]
 
 
 def written_out(peers: Sequence[PeerSpec]) -> tuple[PeerSpec, ...]:

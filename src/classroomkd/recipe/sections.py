@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 from classroomkd._limits import MOST_SIDE
 from classroomkd.recipe.bank_spec import PATTERN
 from classroomkd.recipe.data_section import DataSpec, Names, Seed, Text
-from classroomkd.recipe.peers import Copies, PeerTrain, Role
+from classroomkd.recipe.peer_section import Copies, PeerTrain, Role
 from classroomkd.recipe.training import Count, Listed, MentorTrain, Section, TrainSpec
 from classroomkd.tasks import DEFAULT, TASKS
 
