@@ -107,3 +107,28 @@ def test_a_dry_run_measures_all_trainees(words: list[str], capsys: Any) -> None:
     assert main([*words, PEERS, ARMS, "--dry-run", "--json"]) == 0
     arms = json.loads(capsys.readouterr().out)["arms"]
     assert arms[0]["x_floor"] <= 1.5 < arms[1]["x_floor"]
+
+
+def test_a_peer_is_exported_with_its_own_scores(out: Path, tmp_path: Path, capsys: Any) -> None:
+    label, folder = arm(out, ("b-2",))
+    words = ["export", str(folder), str(tmp_path / "b.safetensors"), "--network", "b-2", "--which", "best"]
+    assert main(words) == 0
+    assert load_file(tmp_path / "b.safetensors").keys() == load_file(folder / "peers" / "b-2.safetensors").keys()
+    card = (tmp_path / "b.md").read_text()
+    own = next(v for v in entry(out, label)["variants"] if (v["name"], v["kind"]) == ("b-2", "trainee"))
+    assert "trained beside the student, as `b-2`" in card
+    assert f"{100 * own['test_best']:.1f}% (test, best epoch)" in card
+    assert "test, averaged" not in card  # the student's
+    capsys.readouterr()
+    assert main(["evaluate", str(folder), "--network", "b-2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(own["test_last"])
+    assert main(["evaluate", str(out), "--network", "c"]) == 0  # only one arm has it
+
+
+def test_a_network_that_is_none_is_named_with_those_that_are(out: Path, tmp_path: Path, capsys: Any) -> None:
+    _, folder = arm(out, ("b-1", "b-2", "c"))
+    words = ["export", str(folder), str(tmp_path / "x.safetensors"), "--network"]
+    assert main([*words, "d"]) == 2
+    assert "there are student, b-1, b-2, c" in capsys.readouterr().err
+    assert main(["export", str(out / "none"), str(tmp_path / "x.safetensors"), "--network", "b-1"]) == 2
+    assert "nothing was trained beside the student" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from classroomkd._stored import finite
-from classroomkd.cli.options import Device, FlipTest, PrintJson, TrustCode, Which, note_unlisted, tell
+from classroomkd.cli.options import Device, FlipTest, Network, PrintJson, TrustCode, Which, note_unlisted, tell
 from classroomkd.errors import UserError
 
 __all__ = ["evaluate"]
@@ -32,6 +32,7 @@ def evaluate(
     ] = None,
     unreadable: Annotated[str, typer.Option(help="Images that cannot be decoded: refuse or skip.")] = "refuse",
     which: Which = "last",
+    network: Network = "student",
     flip_test: FlipTest = None,
     official: Annotated[bool, typer.Option("--official", help="Pose: pycocotools' figures beside ours.")] = False,
     device: Device = "auto",
@@ -52,7 +53,7 @@ def evaluate(
     from classroomkd.export.student import find_student, load_student, own_recipe, own_run
     from classroomkd.train.runtime import pick_device
 
-    path = find_student(student, which, partial(tell, "note"))
+    path = find_student(student, which, partial(tell, "note"), network)
     note_unlisted(path)
     taught = load_student(path, trust_code=trust_code)
     recipe = own_recipe(path) if data is None else None

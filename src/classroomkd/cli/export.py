@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from classroomkd.cli.options import StudentPath, Which, note_unlisted, tell
+from classroomkd.cli.options import Network, StudentPath, Which, note_unlisted, tell
 from classroomkd.errors import UserError
 
 __all__ = ["export"]
@@ -39,6 +39,7 @@ def export(
         typer.Option(help="Pictures to try the file on; the run's own data by default.", show_default=False),
     ] = None,
     which: Which = "last",
+    network: Network = "student",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models to run (for graphs).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -60,7 +61,7 @@ def export(
 
     if place.exists() and not force:
         raise UserError(f"{place} exists already; add --force to replace it")
-    source = find_student(student, which, partial(tell, "note"))
+    source = find_student(student, which, partial(tell, "note"), network)
     note_unlisted(source)
     form = Form(place, decode, raw, with_resize)
     # Whether it may be replaced was asked before.

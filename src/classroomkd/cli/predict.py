@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from classroomkd.cli.options import Device, FlipTest, StudentPath, TrustModels, Which, note_unlisted, tell
+from classroomkd.cli.options import Device, FlipTest, Network, StudentPath, TrustModels, Which, note_unlisted, tell
 from classroomkd.errors import UserError
 
 __all__ = ["predict"]
@@ -37,6 +37,7 @@ def predict(
     ] = None,
     flip_test: FlipTest = None,
     which: Which = "last",
+    network: Network = "student",
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     trust_code: TrustModels = False,
@@ -56,7 +57,7 @@ def predict(
         raise UserError(f"--out {out}: there is no folder {out.parent}; make it first")
     files = _files(images)
     where = pick_device(device)
-    path = find_student(student, which, partial(tell, "note"))
+    path = find_student(student, which, partial(tell, "note"), network)
     note_unlisted(path)
     taught = load_student(path, trust_code=trust_code)
     lines = as_json or (out is not None and out.suffix == ".jsonl")

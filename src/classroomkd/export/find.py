@@ -17,12 +17,15 @@ __all__ = ["FILES", "find_student", "own_run"]
 
 FILES = {"last": "student.safetensors", "best": "student-best.safetensors", "ema": "student-ema.safetensors"}
 _SCORES = {"last": "val_last", "best": "val_best", "ema": "val_last"}  # averaged weights have no score of their own
+STUDENT, PEERS = "student", "peers"  # the folder of what was trained beside it
 _SUMMARY = "summary.json"
 _BESIDE = ("SHA256SUMS", "data.json", _SUMMARY, ".lock")  # what a run writes beside its recipe, early and late
 _REMEDY = "name one of the students in it, or make the run again"
 
 
-def find_student(path: Path, which: str = "last", say: Callable[[str], None] | None = None) -> Path:
+def find_student(
+    path: Path, which: str = "last", say: Callable[[str], None] | None = None, network: str = STUDENT
+) -> Path:
     """The student's file: ``path`` itself, or the one in a run folder, an arm's or a seed's.
 
     Of several students the best on *validation* is taken, and ``say`` is told which one and why. ``which`` is ``last``,
@@ -32,25 +35,32 @@ def find_student(path: Path, which: str = "last", say: Callable[[str], None] | N
         path: a file or a folder.
         which: of a student's files.
         say: takes one sentence; None: it is logged.
+        network: ``student``, or the name of a peer that was trained beside it, whose file is taken.
 
     Raises:
-        UserError: another ``which``, nothing there, or several students without a score on validation to choose by.
+        UserError: another ``which``, nothing there, or several students without a score on validation to choose by; no
+            peer of that name.
     """
     if which not in FILES:
         raise UserError(f"--which {which}: choose one of {', '.join(FILES)}")
-    name = FILES[which]
+    name = FILES[which] if network == STUDENT else f"{PEERS}/{FILES[which].replace(STUDENT, network, 1)}"
     if path.is_file():
+        if network not in (STUDENT, path.stem.partition("-")[0], path.stem):
+            raise UserError(f"--network {network}: {path} is a file; give the run's or the seed's folder")
         return path
     if not path.exists():
         raise UserError(f"{path} does not exist; give a run folder, a seed's folder or a student.safetensors")
     files = sorted(path.glob(name)) or sorted(path.glob(f"*/{name}")) or sorted(path.glob(f"*/*/{name}"))
+    if not files and network != STUDENT:
+        raise UserError(f"--network {network}: {path} holds no {name}{_which_peers(path)}")
     if not files:
         raise UserError(f"{path} holds no {name}{_why_none(path)}")
     if len(files) == 1:
         return files[0]
-    best, why = _best(files, _SCORES[which])
+    folders = [file.parent if network == STUDENT else file.parent.parent for file in files]
+    best, why = _best([folder / FILES["last"] for folder in folders], _SCORES[which], network)
     if best is None:
-        some = ", ".join(str(p.parent.relative_to(path)) for p in files[:6])
+        some = ", ".join(str(folder.relative_to(path)) for folder in folders[:6])
         raise UserError(
             f"{path} holds {len(files)} students ({some}{', …' if len(files) > 6 else ''}); name one of them"
         )
@@ -58,7 +68,7 @@ def find_student(path: Path, which: str = "last", say: Callable[[str], None] | N
         f"{path} holds {len(files)} students; this is {best.parent}, the best on validation ({why}). Name another's "
         "folder to take that one"
     )
-    return best
+    return best.parent / name
 
 
 def _why_none(path: Path) -> str:
@@ -68,15 +78,25 @@ def _why_none(path: Path) -> str:
     return ", and is no folder of a run; give a run folder, a seed's folder or a student.safetensors"
 
 
-def _best(files: Sequence[Path], key: str) -> tuple[Path | None, str]:
-    """Of these students of one run the one with the best score ``key``, the first of equals, and that score as text."""
+def _which_peers(path: Path) -> str:
+    """The peers that there are in a folder, as the rest of a sentence."""
+    files = [file for depth in ("", "*/", "*/*/") for file in path.glob(f"{depth}{PEERS}/*.safetensors")]
+    names = sorted(
+        {file.stem for file in files} - {f"{file.stem}-{kind}" for file in files for kind in ("best", "ema")}
+    )
+    return f"; there are {', '.join([STUDENT, *names])}" if names else "; nothing was trained beside the student there"
+
+
+def _best(files: Sequence[Path], key: str, network: str = STUDENT) -> tuple[Path | None, str]:
+    """Of these students of one run the one with the best score ``key``, the first of equals, and that score as text; of
+    a peer its best score."""
     run = own_run(files[0])
     if run is None or not (run / _SUMMARY).exists():
         return None, ""
     summary = read_json(run / _SUMMARY, MAPPING, remedy=_REMEDY)
     metric = _metric(summary)
     there = {file.parent.resolve() for file in files}
-    scores = {folder: value for folder, value in _scores(summary, run, key) if folder in there}
+    scores = {folder: value for folder, value in _scores(summary, run, key, network) if folder in there}
     if not scores:
         return None, ""
     top = max(scores.values(), key=metric.rank)
@@ -91,12 +111,13 @@ def _metric(summary: Mapping[str, Any]) -> Metric:
     return Metric(str(name), str(unit), summary.get("higher_is_better") is not False)
 
 
-def _scores(summary: Mapping[str, Any], run: Path, key: str) -> Iterator[tuple[Path, float]]:
-    """The folder of every finished student, and its score ``key``."""
+def _scores(summary: Mapping[str, Any], run: Path, key: str, network: str) -> Iterator[tuple[Path, float]]:
+    """The folder of every finished student, and its score ``key``; of a peer there its best score."""
     with trusted(run / _SUMMARY, _REMEDY):
         places = {arm["label"]: arm["folder"] for arm in summary["arms"]}
         for entry in summary["entries"]:
-            value = entry.get(key)
+            peers = [v for v in entry.get("variants") or [] if (v["name"], v["kind"]) == (network, "trainee")]
+            value = entry.get(key) if network == STUDENT else peers[0]["val_best"] if peers else None
             if isinstance(value, int | float) and math.isfinite(value):
                 yield (run / places[entry["method"]] / f"seed{entry['seed']}").resolve(), float(value)
 
