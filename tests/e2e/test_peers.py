@@ -105,8 +105,11 @@ def test_a_peer_can_be_a_student_or_a_mentor_of_another_run(out: Path, words: li
 def test_a_dry_run_measures_all_trainees(words: list[str], capsys: Any) -> None:
     capsys.readouterr()
     assert main([*words, PEERS, ARMS, "--dry-run", "--json"]) == 0
-    arms = json.loads(capsys.readouterr().out)["arms"]
-    assert arms[0]["x_floor"] <= 1.5 < arms[1]["x_floor"]
+    found = json.loads(capsys.readouterr().out)
+    assert found["arms"][0]["x_floor"] <= 1.5 < found["arms"][1]["x_floor"]
+    assert [note.partition(":")[0] for note in found["notes"] if "networks" in note] == [
+        "'dml peers=b-1,b-2,c' trains 4 networks", "'turns' trains 2 networks",
+    ]  # fmt: skip
 
 
 def test_a_peer_is_exported_with_its_own_scores(out: Path, tmp_path: Path, capsys: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -267,9 +267,10 @@ def _check_batches(networks: Networks, mentor: int | None) -> None:
     sizes, _ = batch_sizes(len(part), min(spec.batch_size, len(part)), drop, whole)
     if min(sizes) > 1:
         return
-    name, size = ("student", None) if mentor is None else (recipe.mentors[mentor].name, recipe.mentors[mentor].shape)
-    network = networks.blank_student() if mentor is None else networks.mentor(name)
-    reason = _refuses_one(network, torch.zeros(1, context.data.shape[0], *(size or context.data.shape[1:])))
+    size = None if mentor is None else recipe.mentors[mentor].shape
+    image = torch.zeros(1, context.data.shape[0], *(size or context.data.shape[1:]))
+    reasons = ((name, _refuses_one(network, image)) for name, network in _trained(networks, mentor))
+    name, reason = next(((name, why) for name, why in reasons if why is not None), ("", None))
     if reason is None:
         return
     what, remedy = f"{key}.drop_last=false", f"leave {key}.drop_last at auto"
@@ -281,6 +282,17 @@ def _check_batches(networks: Networks, mentor: int | None) -> None:
         f"{what} gives {name} a batch of one sample, which its batch normalisation cannot work with ({reason}); "
         f"{remedy}"
     )
+
+
+def _trained(networks: Networks, mentor: int | None) -> Iterator[tuple[str, nn.Module]]:
+    """What a training trains: a mentor, or the student and all peers."""
+    recipe = networks.context.recipe
+    if mentor is not None:
+        yield recipe.mentors[mentor].name, networks.mentor(recipe.mentors[mentor].name)
+        return
+    yield "student", networks.blank_student()
+    for spec in recipe.peers:
+        yield f"peer '{spec.name}'", networks.peer(spec, 0)
 
 
 def _refuses_one(network: nn.Module, image: torch.Tensor) -> str | None:

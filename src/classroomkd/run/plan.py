@@ -143,8 +143,27 @@ def plan(
         "bank": bank_costs,
         "seconds": time_needed(context, choice, arms, looks, len(batches) * recipe.train.epochs),
         "not_measured": skipped,
-        "notes": [text for text in (too_slow(recipe.train.ema, updates(len(batches), recipe.train)),) if text],
+        "notes": [
+            *(text for text in (too_slow(recipe.train.ema, updates(len(batches), recipe.train)),) if text),
+            *(text for arm in recipe.arms() if (text := _trainees(networks, arm))),
+        ],
     }
+
+
+def _trainees(networks: Networks, arm: Arm) -> str:
+    """What training several networks takes, as a sentence; empty where it is the student alone."""
+    context = networks.context
+    peers = [networks.peer(spec, 0) for spec in context.peers_of(arm).values()]
+    if not peers:
+        return ""
+    train = context.recipe.train
+    copies = 3 + (train.optimizer == "adamw") + (train.ema is not None)  # weights, gradients, momentum
+    alone, *others = (4 * copies * models.parameters(network) for network in (networks.blank_student(), *peers))
+    return (
+        f"'{arm.label}' trains {1 + len(peers)} networks: with gradients and the optimiser's state they take "
+        f"{(alone + sum(others)) / 2**20:,.1f} MiB, the student alone {alone / 2**20:,.1f}; on top come all their "
+        "activations for one batch"
+    )
 
 
 _UNKNOWN: dict[str, Any] = {"gradient_ratio": None, "loud": ""}
@@ -181,6 +200,8 @@ def _unmeasured(networks: Networks, arm: Arm, floor_ms: float, choice: Choice, s
     sizes = [(shape[0], *(spec.shape or shape[1:])) for spec in recipe.mentors]
     theirs = sum(models.multiply_adds(networks.mentor(s.name), z) for s, z in zip(recipe.mentors, sizes, strict=True))
     online = 1.0 + (theirs / max((1.0 + BACKWARD) * student, 1.0) if asks else 0.0)
+    peers = (networks.peer(spec, 0) for spec in networks.context.peers_of(arm).values())
+    online += sum(models.multiply_adds(peer, shape) for peer in peers) / max(student, 1)
     return {
         "label": arm.label,
         "mentor_forwards": round(len(recipe.mentors) * (share if stores else 1), 2) if asks else 0,

@@ -161,13 +161,14 @@ class StepRunner:
         optimizers = [self._optimizers(name) for name in names]
         if trainee is not None and self.runtime.world > 1:
             self._exchange(trainee)
+        bad = self._bad(trainee) if self._masks else None
         for wrapped, raw in optimizers:
             if self.clip is not None:  # the norm of one trainee's gradient
                 self.runtime.fabric.clip_gradients(self.learner, wrapped, max_norm=self.clip, error_if_nonfinite=False)
             if self._masks:
                 # The fused kernels skip an update whose flag is set: a loss that is not finite never reaches the
                 # weights, and nothing waits for the device to find out.
-                raw.found_inf = self._bad(trainee)
+                raw.found_inf = bad
         scaler = self.runtime.scaler
         for wrapped, raw in optimizers:
             if scaler is None or len(optimizers) == 1:
