@@ -135,3 +135,16 @@ def test_a_network_that_is_none_is_named_with_those_that_are(out: Path, tmp_path
     assert "there are student, b-1, b-2, c" in capsys.readouterr().err
     assert main(["export", str(out / "none"), str(tmp_path / "x.safetensors"), "--network", "b-1"]) == 2
     assert "nothing was trained beside the student" in capsys.readouterr().err
+
+
+def test_the_page_shows_trainees_beside_their_ensemble(out: Path) -> None:
+    label, _ = arm(out, ("b-2",))
+    page = (out / "report.html").read_text()
+    part = page[page.index('id="trainees"') :].partition("</section>")[0]
+    found = entry(out, label)["variants"]
+    members = [v["test_last"] for v in found if v["kind"] == "trainee"]
+    gain = 100 * (found[-1]["test_last"] - sum(members) / len(members))
+    assert f"{abs(gain):.1f}" in part
+    assert f"differ on {100 * found[-1]['disagreement']:.1f}% of the test" in part
+    assert part.count("<table") == 2
+    assert "Pairs of trainees that differ" in part

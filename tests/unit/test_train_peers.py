@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from classroomkd import data, methods, tasks
 from classroomkd.classroom import Classroom, PlainContext
 from classroomkd.errors import Diverged
-from classroomkd.functional.voting import vote
+from classroomkd.functional.voting import pairs_apart, vote
 from classroomkd.recipe import TrainSpec
 from classroomkd.train import checkpoint
 from classroomkd.train.inputs import Inputs
@@ -76,7 +76,7 @@ def fit(
     inputs = Inputs(images.mean, images.std, runtime.device)
     job = Training(
         runtime, classroom, images.train, images.val, views, inputs, spec, images.classes, 0, folder, notify, measure,
-        peers=peers or {}, together=lambda told: vote(told()).log(),
+        peers=peers or {}, together=lambda told: vote(told()).log(), apart=pairs_apart,
     )  # fmt: skip
     try:
         return job.run(resume=resume)
@@ -115,6 +115,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(order: str, images: Any, run
     assert len(vals[0]) == 3
     assert set(vals[0][0]["peers"]) == {"b", "c"}
     assert 0 <= vals[0][0]["ensemble"] <= 1
+    assert 0 <= vals[0][0]["disagreement"] <= 1
     state = checkpoint.load(tmp_path / "whole" / "checkpoints" / "last.pt")
     assert {"peers.b.network", "peers.b.scores", "peers.b.average"} <= set(state)
     assert "peers.b.optimizer" not in state  # of no use any more
@@ -216,3 +217,9 @@ def test_the_ensemble_is_the_mean_of_probabilities(images: Any, runtime: Runtime
     torch.testing.assert_close(joined.exp(), mean)
     assert score(joined, target, CLASSES).value == float((mean.argmax(-1) == target).double().mean())
     assert all(layer.training for one in nets for layer in one.modules())
+    ensemble = Together(nets, lambda said: vote(said()).log(), pairs_apart)
+    assert ensemble.disagreement() is None
+    answers(ensemble, images.test, inputs, 32)
+    classes = [said.argmax(-1) for said in told]
+    differ = [(classes[i] != classes[j]).double().mean() for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert ensemble.disagreement() == pytest.approx(float(torch.stack(differ).mean()))

@@ -25,7 +25,7 @@ from classroomkd.functional.relations import (
     rkd_distance,
     similarity_preserving,
 )
-from classroomkd.functional.voting import disagreement, vote, vote_entropy
+from classroomkd.functional.voting import disagreement, pairs_apart, vote, vote_entropy
 
 __all__ = [
     "ClassroomTerms",
@@ -53,6 +53,7 @@ __all__ = [
     "kl_divergence",
     "kl_gradients",
     "log_credibility",
+    "pairs_apart",
     "rkd",
     "rkd_angle",
     "rkd_distance",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from classroomkd.functional.divergence import wide
 
-__all__ = ["disagreement", "vote", "vote_entropy"]
+__all__ = ["disagreement", "pairs_apart", "vote", "vote_entropy"]
 
 
 @torch.no_grad()
@@ -45,3 +45,11 @@ def disagreement(logits_MBC: Tensor) -> Tensor:
     own = torch.where(finite, torch.special.entr(p).sum(-1), 0.0).sum(0) / finite.sum(0)
     together: Tensor = torch.special.entr(vote(logits_MBC)).sum(-1)
     return (together - own).clamp_min(0.0)
+
+
+@torch.no_grad()
+def pairs_apart(logits_MBC: Tensor) -> Tensor:
+    """The share of the pairs of networks whose likeliest class is not the same, ``(M, B, C)``, M > 1, to ``(B,)``."""
+    classes, networks = logits_MBC.argmax(-1), len(logits_MBC)
+    differ = (classes.unsqueeze(0) != classes.unsqueeze(1)).sum((0, 1))  # each pair twice
+    return differ / (networks * (networks - 1))

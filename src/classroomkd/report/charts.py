@@ -29,7 +29,7 @@ from classroomkd.report.style import Ink
 from classroomkd.report.summary import Summary
 from classroomkd.report.vocabulary import CLASSES, Vocabulary, vocabulary_of
 
-__all__ = ["MAX_CLASSES", "class_changes", "differences", "learning", "scores", "sizes"]
+__all__ = ["MAX_CLASSES", "by_epoch", "class_changes", "differences", "learning", "scores", "sizes"]
 
 MAX_CLASSES = 100  # rows of a chart by class; more would be unreadable and are listed by how much they differ
 SIGNED = "datum.value === 0 ? '0' : format(datum.value, '+~f')"
@@ -114,6 +114,20 @@ def learning(
     score = tip(f"{say.key}:Q", ".1f", f"val {say.val} {say.measure.sign}")
     points = lines(means).mark_point(size=60, opacity=0).encode(tooltip=["arm:N", "epoch:Q", score])
     return sized(faint + strong + points, 300, f"Validation {say.val} by epoch, by arm").add_params(focus())
+
+
+def by_epoch(curves: Mapping[str, Curve], colours: Sequence[str], what: str, say: Vocabulary = CLASSES) -> Any:
+    """Lines by epoch, one a name, in percent or the score's unit; ``what`` they are, for tooltips and readers."""
+    rows = [point | {"network": name} for name, curve in curves.items() for point in _points(curve, 300, 0.0, say)]
+    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(grid=False, tickCount=6))
+    y = score_axis(alt.Y, f"{say.key}:Q", 6, padding=None)
+    colour = colour_of("network:N", list(curves), colours)
+    base = alt.Chart(data(rows)).encode(x=x, y=y, color=colour)
+    line = base.mark_line(strokeWidth=2.5).encode(opacity=lit("network", 1, 0.12))
+    points = base.mark_point(size=60, opacity=0).encode(
+        tooltip=["network:N", "epoch:Q", tip(f"{say.key}:Q", ".1f", what)]
+    )
+    return sized(line + points, 300, f"{what} by epoch").add_params(focus())
 
 
 def class_changes(

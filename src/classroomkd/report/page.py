@@ -28,6 +28,7 @@ from classroomkd.report.probed import probed
 from classroomkd.report.style import config, css_variables, page_ink
 from classroomkd.report.summary import Summary, load_summary
 from classroomkd.report.teaching import teaching
+from classroomkd.report.trainees import trainees
 
 __all__ = ["write_report"]
 
@@ -53,6 +54,7 @@ def _page(summary: Summary) -> str:
         labels(context),
         probed(context),
         sections.learning(context),
+        trainees(context),
         teaching(context),
         sections.classes(context),
         gallery,

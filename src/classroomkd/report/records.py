@@ -94,6 +94,8 @@ class ArmLog:
     teaching: Teaching | None = None
     per_class: dict[int, Array] = field(default_factory=dict)  # seed -> (C,) test accuracy of the student
     trouble: list[str] = field(default_factory=list)
+    trainees: dict[str, Curve] = field(default_factory=dict)  # mean over seeds, the student's and the ensemble's too
+    disagreement: Curve | None = None  # the share of pairs of trainees that differ
 
     @property
     def label(self) -> str:
@@ -111,6 +113,7 @@ def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
     log = ArmLog(arm)
     folder = summary.root / (arm.folder or arm.label)
     train: list[list[dict[str, Any]]] = []
+    vals: list[list[dict[str, Any]]] = []
     tables: list[Taught] = []
     for seed, seed_folder in _seed_folders(folder, sorted(summary.scores(arm.label))):
         metrics, teaching = seed_folder / "metrics.jsonl", seed_folder / "teaching.json"
@@ -124,6 +127,7 @@ def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
             log.trouble.append(f"{metrics}: {lines} damaged, and left out.")
         if len(curve := _accuracy(records)):
             log.accuracy[seed] = curve
+        vals.append([record for record in records if record.get("kind") == "val"])
         if steps := [record for record in records if record.get("kind") == "train" and record.get("mentors")]:
             train.append(steps)
         try:
@@ -139,6 +143,8 @@ def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
             log.per_class[seed] = scores
     if log.accuracy:
         log.mean_accuracy = _mean_curve(list(log.accuracy.values()))
+    if any(record.get("peers") for records in vals for record in records):
+        log.trainees, log.disagreement = _trainees(vals)
     log.teaching = _teaching(tables, summary.data.classes)
     names = log.teaching.mentors if log.teaching else [mentor.name for mentor in summary.mentors]
     log.activity = _activity(train, names)
@@ -184,9 +190,30 @@ def _seed_folders(folder: Path, finished: Sequence[int]) -> list[tuple[int, Path
 
 def _accuracy(records: Sequence[dict[str, Any]]) -> Curve:
     rows = [record for record in records if record.get("kind") == "val"]
-    x, y = _numbers([r.get("epoch") for r in rows]), _numbers([r.get("accuracy") for r in rows])
+    return _by_epoch(rows, [record.get("accuracy") for record in rows])
+
+
+def _by_epoch(rows: Sequence[dict[str, Any]], values: Sequence[Any]) -> Curve:
+    x, y = _numbers([r.get("epoch") for r in rows]), _numbers(values)
     keep = np.isfinite(x) & np.isfinite(y)
     return Curve(thin(x[keep]), thin(y[keep]))
+
+
+def _trainees(runs: Sequence[Sequence[dict[str, Any]]]) -> tuple[dict[str, Curve], Curve | None]:
+    """The mean over seeds of every trainee's score and the ensemble's, and of their disagreement."""
+    peers = [[r["peers"] if isinstance(r.get("peers"), dict) else {} for r in rows] for rows in runs]
+    names = dict.fromkeys(name for rows in peers for line in rows for name in line)
+
+    def mean(values: Sequence[Sequence[Any]]) -> Curve | None:
+        curves = [_by_epoch(rows, some) for rows, some in zip(runs, values, strict=True)]
+        curves = [curve for curve in curves if len(curve)]
+        return _mean_curve(curves) if curves else None
+
+    found = {"student": mean([[r.get("accuracy") for r in rows] for rows in runs])}
+    found |= {str(name): mean([[line.get(name) for line in rows] for rows in peers]) for name in names}
+    found["ensemble"] = mean([[r.get("ensemble") for r in rows] for rows in runs])
+    apart = mean([[r.get("disagreement") for r in rows] for rows in runs])
+    return {name: curve for name, curve in found.items() if curve is not None}, apart
 
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:

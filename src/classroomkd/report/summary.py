@@ -30,6 +30,7 @@ __all__ = [
     "MentorInfo",
     "StudentInfo",
     "Summary",
+    "Variant",
     "load_summary",
     "read_json",
     "read_metrics",
@@ -110,6 +111,16 @@ class ArmInfo(_Part):
     cost: Options = {}
 
 
+class Variant(_Part):
+    """One trainee of a student's training, its average (``ema``), or the ensemble of all; scores as the student's."""
+
+    name: str
+    kind: str = ""
+    test_last: Number = None
+    test_best: Number = None
+    disagreement: Number = None
+
+
 class FinishedStudent(_Part):
     """One finished student: an arm and a seed. Scores are fractions, ``seconds`` wall time, ``*_ms`` per step.
 
@@ -131,6 +142,7 @@ class FinishedStudent(_Part):
     step_ms: Number = None
     floor_ms: Number = None
     cost_ratio: Number = None
+    variants: list[Variant] = []
 
 
 class MentorInfo(_Part):

@@ -183,6 +183,7 @@ def teach_student(
         label=f"arm '{arm.label}'" if seed == context.recipe.seeds[0] else "",
         peers={name: context.peer_train(spec) for name, spec in peers.items()},
         together=networks.task_runner.together if networks.task_runner.has_together else None,
+        apart=networks.task_runner.apart if networks.task_runner.has_together else None,
     )
     try:
         result = training.run(resume=resume)

@@ -46,7 +46,8 @@ def variants(
 
     Returns:
         ``entries[].variants`` of ``summary.json``: name, kind (``trainee``, ``ensemble`` or ``ema``), ``test_last``,
-        ``test_best``, ``val_best`` and file, relative to the folder; none where nothing was trained beside the student.
+        ``test_best``, ``val_best`` and file, relative to the folder, and of the ensemble its last members'
+        ``disagreement``; none where nothing was trained beside the student.
     """
     if not result.peers:
         return []
@@ -58,15 +59,16 @@ def variants(
     for name, peer in result.peers.items():
         found += judge.peer(name, peer, about[name])
     if networks.task_runner.has_together:
-        together = Together(
-            [classroom.student, *(p.network for p in result.peers.values())], networks.task_runner.together
-        )
+        runner = networks.task_runner
+        everybody = [classroom.student, *(p.network for p in result.peers.values())]
+        together = Together(everybody, runner.together, runner.apart)
         scores = {"test_last": judge.score(together)}
+        apart = together.disagreement()
         bests = [result.best, *(p.best for p in result.peers.values())]
         if all(best is not None for best in bests):
             with _lent(list(together.networks), bests):
                 scores["test_best"] = judge.score(together)
-        found.append(_variant("ensemble", "ensemble", scores, None))
+        found.append({**_variant("ensemble", "ensemble", scores, None), "disagreement": apart})
     return found
 
 

@@ -54,7 +54,7 @@ class TaskRunner(ABC):
     """
 
     samples: ClassVar[str] = "images"
-    has_together: ClassVar[bool] = False  # whether :meth:`together` gives an answer
+    has_together: ClassVar[bool] = False  # whether :meth:`together` and :meth:`apart` give an answer
     suspects: ClassVar[str] = "wrong weights, or another normalisation or size (mean, std, size)?"
 
     def __init__(self, context: RunContext, networks: NetworkSource) -> None:
@@ -154,6 +154,10 @@ class TaskRunner(ABC):
     def together(self, answers_MN: Callable[[], Tensor]) -> Tensor | None:
         """One answer (N, …) that all mentors give together, from what gives theirs (M, N, …); None: they give none."""
         return None
+
+    def apart(self, answers_MB: Tensor) -> Tensor:
+        """Of the answers (M, B, …) of several networks the share of pairs that do not say the same, (B,)."""
+        raise NotImplementedError
 
     def agreement(
         self, answers: Tensor, target: Tensor, answers_MN: Tensor, names: Sequence[str]

@@ -157,7 +157,10 @@ class Training(Prepared):
         line: dict[str, Any] = {"peers": {name: score.value for name, score in found.items()}}
         if self.together is not None:
             everybody = [self.classroom.student, *(peer.network for peer in peers.values())]
-            line["ensemble"] = scored(Together(everybody, self.together)).value
+            ensemble = Together(everybody, self.together, self.apart)
+            line["ensemble"] = scored(ensemble).value
+            if (apart := ensemble.disagreement()) is not None:
+                line["disagreement"] = round(apart, 6)
         return line
 
     def _checkpoint(self) -> None:

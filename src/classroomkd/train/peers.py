@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from classroomkd.recipe import TrainSpec
     from classroomkd.train.checkpoint import Component
 
-__all__ = ["Join", "Peer", "PeerResult", "Together", "peers_of"]
+__all__ = ["Apart", "Join", "Peer", "PeerResult", "Together", "peers_of"]
 
 Join = Callable[[Callable[[], Tensor]], Tensor | None]  # of answers (M, N, …) one, as TaskRunner.together
+Apart = Callable[[Tensor], Tensor]  # of answers (M, N, …) a number a sample (N,), as TaskRunner.apart
 
 
 @dataclass
@@ -113,11 +114,13 @@ class Together(nn.Module):
     Args:
         networks: they.
         join: of their answers (M, N, …) one (N, …).
+        apart: of these the share of pairs that do not say the same, (N,); None: nobody asks.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], join: Join) -> None:
+    def __init__(self, networks: Sequence[nn.Module], join: Join, apart: Apart | None = None) -> None:
         super().__init__()
-        self.networks, self.join = nn.ModuleList(networks), join
+        self.networks, self.join, self.apart = nn.ModuleList(networks), join, apart
+        self._differ: list[Tensor] = []
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
@@ -125,4 +128,10 @@ class Together(nn.Module):
         answers = torch.stack([prediction_of(network(inputs)).float() for network in self.networks])
         answer = self.join(lambda: answers)
         assert answer is not None
+        if self.apart is not None:
+            self._differ.append(self.apart(answers))
         return answer
+
+    def disagreement(self) -> float | None:
+        """The share of pairs that did not say the same, over all that was asked so far; waits for the device."""
+        return float(torch.cat(self._differ).double().mean()) if self._differ else None

@@ -21,7 +21,7 @@ from classroomkd.train.memory_format import settle
 from classroomkd.train.metrics_log import open_log
 from classroomkd.train.not_finite import NotFinite, advice
 from classroomkd.train.optim import learning_rate
-from classroomkd.train.peers import Join
+from classroomkd.train.peers import Apart, Join
 from classroomkd.train.progress import Progress
 from classroomkd.train.runtime import Runtime
 from classroomkd.train.scoring import Score
@@ -70,6 +70,7 @@ class Prepared:
         chooses: whether scores on the validation part say which epoch is the best.
         peers: how the student's peers are trained, by name, where it is not as the student.
         together: of several networks' answers (M, N, …) one; None: trainees are not scored as an ensemble.
+        apart: of these the share of pairs that do not say the same, (N,); None: nobody asks.
     """
 
     runtime: Runtime
@@ -95,6 +96,7 @@ class Prepared:
     chooses: bool = True
     peers: Mapping[str, TrainSpec] = field(default_factory=dict)
     together: Join | None = None
+    apart: Apart | None = None
     progress: Progress = field(init=False)
 
     def build(self, resume: bool) -> None:

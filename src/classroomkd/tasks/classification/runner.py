@@ -13,7 +13,7 @@ from classroomkd import bank, models
 from classroomkd.classroom import Calibration, Mentor, Task
 from classroomkd.data.targets import UNLABELLED
 from classroomkd.errors import UserError, did_you_mean
-from classroomkd.functional import disagreement, vote, vote_entropy
+from classroomkd.functional import disagreement, pairs_apart, vote, vote_entropy
 from classroomkd.models.about import classes
 from classroomkd.models.building import start_pretrained
 from classroomkd.models.checkpoints import read_metadata
@@ -226,6 +226,10 @@ class ClassificationRunner(TaskRunner):
     def together(self, answers_MN: Callable[[], Tensor]) -> Tensor | None:
         """See the base: the logarithm of the mentors' mean probability at temperature 1."""
         return vote(answers_MN()).log()
+
+    def apart(self, answers_MB: Tensor) -> Tensor:
+        """See the base: those whose likeliest class is not the same."""
+        return pairs_apart(answers_MB)
 
     def by_vote(self, part: Part) -> bool:
         """See the base."""

@@ -1,0 +1,82 @@
+"""The part of the page about networks that learned together: each of them, the ensemble, how much they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from classroomkd.report import charts
+from classroomkd.report import vocabulary as words
+from classroomkd.report.context import ReportContext
+from classroomkd.report.html import Html, card, el, join, lead, section, table
+from classroomkd.report.records import ArmLog
+from classroomkd.report.statistics import spread
+from classroomkd.report.summary import FinishedStudent, Variant
+
+__all__ = ["trainees"]
+
+ENSEMBLE = "ensemble"
+
+
+def trainees(context: ReportContext) -> Html:
+    """The section; empty where nothing was trained beside a student."""
+    logs = [log for log in context.logs if any(entry.variants for entry in _entries(context, log))]
+    if not logs:
+        return Html("")
+    text = (
+        "Networks that learned together. The ensemble answers with the mean of their probabilities; what it gains over "
+        "its members is shown beside how often two of them differ, since networks that teach each other become alike."
+    )
+    return section("trainees", "Trainees", lead(text), *(_arm(context, log) for log in logs))
+
+
+def _entries(context: ReportContext, log: ArmLog) -> list[FinishedStudent]:
+    return [entry for entry in context.summary.entries if entry.method == log.label]
+
+
+def _arm(context: ReportContext, log: ArmLog) -> Html:
+    """The table of one arm and, where there are logs, its curves."""
+    entries, say = _entries(context, log), context.say
+    names = dict.fromkeys((v.name, v.kind) for entry in entries for v in entry.variants)
+    rows = []
+    for name, kind in names:
+        its = [v for entry in entries for v in entry.variants if (v.name, v.kind) == (name, kind)]
+        scores = [spread(getattr(v, key) for v in its) for key in ("test_last", "test_best")]
+        cells = [words.plus_minus(s.mean, s.sd, context.decimals, say.measure) for s in scores]
+        rows.append([name, "average (EMA)" if kind == "ema" else kind, *cells])
+    sign = say.measure.sign
+    columns = [("network", ""), ("what", ""), (f"test {sign}", "num"), (f"at best val {sign}", "num")]
+    caption = el("figcaption", log.label, el("span", "mean ± standard deviation over seeds"))
+    blocks = [card(el("figure", caption, table(columns, rows, f"Trainees of {log.label}"), _gain(context, entries)))]
+    if log.trainees:
+        colours = context.hues(list(log.trainees))
+        title = f"Validation {say.val}, {say.measure.sign}"
+        listed = ", ".join(f"{n} {words.percent(float(c.y[-1]), measure=say.measure)}" for n, c in log.trainees.items())
+        chart = charts.by_epoch(log.trainees, colours, f"val {say.val} {say.measure.sign}", say)
+        legend = context.legend(list(log.trainees), colours)
+        figures = [context.figure(title, f"{log.label}, mean over seeds", chart, f"At the end: {listed}.", legend)]
+        if log.disagreement is not None:
+            apart = {"pairs that differ": log.disagreement}
+            chart = charts.by_epoch(apart, colours[:1], "pairs that differ, %")
+            last = f"At the end: {words.percent(float(log.disagreement.y[-1]))}%."
+            figures.append(context.figure("Pairs of trainees that differ, %", "on the validation part", chart, last))
+        blocks.append(el("div", *map(card, figures), class_="grid two"))
+    return join(blocks)
+
+
+def _gain(context: ReportContext, entries: Sequence[FinishedStudent]) -> Html | None:
+    """What the ensemble gains over the mean of its members, and how often two of them differ, in a sentence."""
+    gains, apart = [], []
+    for entry in entries:
+        members = [v.test_last for v in entry.variants if v.kind == "trainee" and v.test_last is not None]
+        whole: list[Variant] = [v for v in entry.variants if v.kind == ENSEMBLE]
+        if members and whole and whole[0].test_last is not None:
+            gains.append(whole[0].test_last - sum(members) / len(members))
+            apart.append(whole[0].disagreement)
+    if not gains:
+        return None
+    gain = words.signed(spread(gains).mean or 0.0, context.decimals, context.say.measure)
+    differ = spread(apart).mean
+    text = f"The ensemble's test score less the mean of its members': {gain}."
+    if differ is not None:
+        text += f" Two of them differ on {words.percent(differ)}% of the test {context.say.samples}."
+    return el("p", text)
