@@ -35,7 +35,8 @@ def command(out: Path, *more: str) -> list[str]:
 
 
 def students(out: Path) -> dict[str, dict[str, torch.Tensor]]:
-    return {str(p.relative_to(out)): load_file(p) for p in sorted(out.glob("*/seed*/student.safetensors"))}
+    files = [*out.glob("*/seed*/student.safetensors"), *out.glob("*/seed*/peers/*.safetensors")]
+    return {str(p.relative_to(out)): load_file(p) for p in sorted(files)}
 
 
 def progress(out: Path) -> int:
@@ -44,15 +45,22 @@ def progress(out: Path) -> int:
     return sum(p.stat().st_size for folder in folders for p in folder.rglob("metrics.jsonl"))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_kill_nine_at_random_moments(tmp_path: Path, workers: int) -> None:
+TOGETHER = (  # two methods of several trainees
+    "mentors=[]", "peers=[{name: b, model: convnet8}]", "methods=[dml,{name: dml, order: gauss_seidel, label: turns}]",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("workers", "more", "networks"), [(1, (), 4), (2, (), 4), (1, TOGETHER, 4 + 2 * 4)])
+def test_kill_nine_at_random_moments(tmp_path: Path, workers: int, more: tuple[str, ...], networks: int) -> None:
+    """Networks: four students and, of every peer, the last and the best weights."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run(command(whole, f"workers={workers}"), check=True, env=ENV, timeout=300)
+    subprocess.run(command(whole, f"workers={workers}", *more), check=True, env=ENV, timeout=300)
     draw = random.Random(workers)
     moments = sorted(int(draw.uniform(0.05, 0.95) * progress(whole)) for _ in range(4))
     for moment in [*moments, None]:
         resume = ["--resume"] if cut.exists() and any(cut.iterdir()) else []
-        process = subprocess.Popen(command(cut, f"workers={workers}", *resume), env=ENV, start_new_session=True)
+        words = command(cut, f"workers={workers}", *more, *resume)
+        process = subprocess.Popen(words, env=ENV, start_new_session=True)
         while process.poll() is None and (moment is None or progress(cut) < moment):
             time.sleep(0.02)
         if moment is not None:
@@ -62,7 +70,7 @@ def test_kill_nine_at_random_moments(tmp_path: Path, workers: int) -> None:
     assert process.returncode == 0
     expected, found = students(whole), students(cut)
     assert expected.keys() == found.keys()
-    assert len(expected) == 4
+    assert len(expected) == networks
     for name, tensors in expected.items():
         for key, value in tensors.items():
             assert torch.equal(value, found[name][key]), (name, key)  # of two runs on one machine
