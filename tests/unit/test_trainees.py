@@ -14,6 +14,7 @@ from classroomkd import methods
 from classroomkd.classroom import Classroom, Lesson, Method, Needs, PlainContext, Terms
 from classroomkd.classroom.trainees import joined
 from classroomkd.errors import UserError
+from classroomkd.tasks.classification.task import Classification
 
 C, N = 4, 6
 
@@ -59,8 +60,17 @@ def test_peers_answer_with_gradient_and_their_terms_have_their_names() -> None:
     assert {name.split(".")[0] for name, _ in one.named_parameters()} == {"reader", "peers"}
 
 
-def test_no_target_carries_a_gradient() -> None:
-    one = room()
+class _Open(Classification):
+    """A task whose divergence would let a gradient through to those who teach."""
+
+    def divergence(self, student: Tensor, mentors: Tensor, temperature: float | Tensor) -> Tensor:
+        return (student.unsqueeze(0) - mentors).square().sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("task", [Classification(), _Open()], ids=["classes", "open"])
+def test_no_target_carries_a_gradient(task: Classification) -> None:
+    peers = {"b": network(1), "c": network(2)}
+    one = Classroom(network(0), (), "dml", task=task, peers=peers)
     lesson = one(*batch())
     for trainee, network_ in {"": one.student, **{f"{k}.": v for k, v in one.peers.networks.items()}}.items():
         others = [p for p in one.parameters() if all(p is not own for own in network_.parameters())]
