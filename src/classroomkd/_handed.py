@@ -30,7 +30,8 @@ class Handed:
 
     Attributes:
         content: the recipe.
-        modules: networks that were handed over, by ``student`` or the mentor's name; of the student a copy.
+        modules: networks that were handed over, by ``student`` or the mentor's or peer's name; of the student and of
+            peers copies.
         source: data that were handed over; None where they are named.
         models: the names under which the recipe has the networks.
     """
@@ -76,6 +77,13 @@ def handed(
         copied = copy.deepcopy(own)  # the caller's own is left as it is: device, mode and precision
         modules["student"] = copied if precision_of(copied) == torch.float32 else copied.float()
     rest = dict(settings)
+    beside = [_peer(peer, name) for peer, name in _peer_items(rest.pop("peers", None) or ())]
+    theirs = {keys["name"]: copy.deepcopy(module) for module, keys in beside if module is not None}
+    for peer, module in theirs.items():
+        refuse_shapeless(module, f"peer '{peer}'")
+        if peer in modules:
+            raise UserError(f"distill: a peer is called '{peer}' like a mentor; give peers={{NAME: network}}")
+    modules |= theirs
     of_data = {*DataSpec.model_fields, "classes"} - {"source", *PARTS}  # train is a section of its own
     source, section = _data(data, {key: rest.pop(key) for key in list(rest) if key in of_data})
     train = {key: rest.pop(key) for key in list(rest) if key in TrainSpec.model_fields}
@@ -84,14 +92,51 @@ def handed(
         "data": section,
         "student": taught,
         "mentors": [{"name": name, **keys} for name, (_, keys) in parts.items()],
+        **({"peers": [keys for _, keys in beside]} if beside else {}),
         **_method(method, "methods" in rest),
         "train": _together("train", rest.pop("train", None) or {}, train),
         "seeds": list(seeds),
         "workers": 1,  # worker processes would run the caller's script again
         **rest,
     }
-    models = [keys["model"] for module, keys in ((own, taught), *parts.values()) if module is not None]
+    models = [keys["model"] for module, keys in ((own, taught), *parts.values(), *beside) if module is not None]
     return Handed(content, modules, source, models)
+
+
+def _peer_items(peers: Any) -> list[tuple[Any, str | None]]:
+    """The peers with the names that a mapping, or their class, gives them; a single one may stand without a list.
+
+    Raises:
+        UserError: one that is listed twice.
+    """
+    if isinstance(peers, Mapping) and "model" not in peers:
+        return [(peer, str(name)) for name, peer in peers.items()]
+    single = isinstance(peers, str | Mapping) or (isinstance(peers, nn.Module) and not _is_list(peers))
+    listed = [peers] if single else list(peers)
+    modules = [peer for peer in listed if isinstance(peer, nn.Module)]
+    if len({id(module) for module in modules}) < len(modules):
+        raise UserError("distill: the same module is listed twice among the peers; equal networks teach nothing")
+    names = [type(peer).__name__ if isinstance(peer, nn.Module) else None for peer in listed]
+    numbered = [f"{name}-{i}" if name and names.count(name) > 1 else name for i, name in enumerate(names)]
+    return list(zip(listed, numbered, strict=True))
+
+
+def _peer(peer: Any, name: str | None) -> tuple[nn.Module | None, dict[str, Any]]:
+    """The module that was handed over, if any, and what a recipe says of a peer.
+
+    Raises:
+        UserError: neither a name, a network nor a mapping of a recipe's keys; a mentor; copies of a module.
+    """
+    if isinstance(peer, Mentor):
+        raise UserError("distill: a ck.Mentor among the peers; a mentor is frozen, a peer is trained: give its network")
+    module, keys = _parts(peer, "a peer" if name is None else f"peers['{name}']")
+    if isinstance(peer, Mapping):
+        name = name or peer.get("name")
+    if module is not None and keys.get("copies", 1) != 1:
+        raise UserError("distill: copies of a peer that is handed over would be the same network; hand over each")
+    if name is None and module is not None:
+        name = type(module).__name__
+    return module, keys if name is None else {**keys, "name": name}
 
 
 def _method(method: Any, grid: bool) -> dict[str, Any]:

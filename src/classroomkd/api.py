@@ -197,7 +197,8 @@ def distill(
         trust_code: allow ``py:`` names.
         settings: keys of the recipe's ``train`` section (``epochs``, ``batch_size``, ``lr``, …), of its ``data``
             section (``size``, ``resize``, ``views``, …) or of its top level (``methods`` in place of ``method`` for a
-            grid, ``bank``, ``device``, ``mentor_train``, ``cache``, …).
+            grid, ``bank``, ``device``, ``mentor_train``, ``cache``, …); of ``peers`` networks may be modules, as of
+            ``mentors``, which are copied for every seed.
 
     Raises:
         UserError: what is wrong and how to mend it, before any training.

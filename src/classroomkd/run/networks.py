@@ -73,11 +73,14 @@ class Networks:
         return self._build(self.context.recipe.student.model, "student", seed)
 
     def peer(self, spec: PeerSpec, seed: int) -> nn.Module:
-        """A peer for training, from first weights of its own: by the run's seed and its place among the peers.
+        """A peer for training, from first weights of its own: by the run's seed and its place among the peers; of one
+        handed over in Python a copy.
 
         Raises:
             UserError: no such network, or weights that do not fit.
         """
+        if spec.name in self.context.given:
+            return copy.deepcopy(self._given(spec.name).to(self.context.runtime.device))
         place = [peer.name for peer in self.context.recipe.peers].index(spec.name)
         who = f"peer '{spec.name}'"
         network = self._build(spec.model, who, zlib.crc32(f"peer {place} of seed {seed}".encode()) % 2**31)
