@@ -148,3 +148,14 @@ def test_the_page_shows_trainees_beside_their_ensemble(out: Path) -> None:
     assert f"differ on {100 * found[-1]['disagreement']:.1f}% of the test" in part
     assert part.count("<table") == 2
     assert "Pairs of trainees that differ" in part
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [("dml", "no mentor is asked: this is the student's own step"), ("none", "the relative cost is 1 by definition")],
+)
+def test_the_bench_says_what_it_timed(words: list[str], capsys: Any, method: str, sentence: str) -> None:
+    peers = ["peers=[convnet4]"] * (method == "dml")
+    capsys.readouterr()
+    assert main(["bench", *words[1:], *peers, f"method={method}", "--rounds", "2"]) == 0
+    assert sentence in " ".join(capsys.readouterr().out.split())

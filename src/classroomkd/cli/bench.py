@@ -84,6 +84,11 @@ def _print_arm(console: Console, arm: dict[str, Any]) -> None:
         return f"{arm[name]:.2f} [{q1:.2f}, {q3:.2f}]"
 
     noise = f"the student alone over itself: {ratio('again')}"
+    if arm["x_floor"] is None and arm["teaches"]:
+        print(
+            f"no mentor is asked: this is the student's own step; what '{arm['label']}' adds, --dry-run says ({noise})"
+        )
+        return
     if arm["x_floor"] is None:
         print(f"no mentor is asked: the relative cost is 1 by definition ({noise})")
         return

@@ -24,7 +24,7 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
     console, data = Console(), plan["data"]
     _print_data(console, data)
     table = new_table(("", "model", "parameters", "multiply-adds"), ("model",), "Networks")
-    for name, network in [("student", plan["student"]), *plan["mentors"].items()]:
+    for name, network in [("student", plan["student"]), *plan.get("peers", {}).items(), *plan["mentors"].items()]:
         table.add_row(name, network["model"], f"{network['parameters']:,}", f"{network['multiply_adds']:,}")
     console.print(table)
     if plan["looks"]:

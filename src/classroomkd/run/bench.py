@@ -48,7 +48,8 @@ def measure(networks: Networks, bank_plan: BankPlan, rounds: int = 7) -> dict[st
         and ``bank``, ``mentors`` (ms, and share of the online step), ``dearest`` (the mentor that costs most),
         ``x_floor`` and ``x_floor_bank``, and ``again``, the student alone over itself; all are medians over rounds,
         and ``quartiles`` has [q1, q3] of each under the same names (``mentors``: by name). ``bank`` has, by kind, what
-        a training with its share of the filling would cost over the student alone, with the dearest arm.
+        a training with its share of the filling would cost over the student alone, with the dearest arm. ``teaches``:
+        whether the method adds anything to the student's own loss; where nobody is asked only that is timed.
     """
     context, arms = networks.context, networks.context.recipe.arms()
     clock = Clock(context.runtime.device)
@@ -122,7 +123,7 @@ def _arm(networks: Networks, bank_plan: BankPlan, arm: Arm, last: bool, clock: C
         # An update comes once a group of batches, a method's own step once a period.
         whole = {column: math.lcm(runner.classroom.method.period, runner.accumulation_steps) for column in columns}
         taken = _rounds(clock, whole | dict.fromkeys((ALONE, AGAIN), floor.accumulation_steps), rounds, step)
-    return _summed(arm.label, taken, names)
+    return {**_summed(arm.label, taken, names), "teaches": runner.classroom.method.teaches}
 
 
 def _rounds(
