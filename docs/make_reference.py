@@ -38,8 +38,8 @@ PARTS: dict[str, tuple[str, str]] = {
     "LabelsSpec": ("labels", "Of `data`. At least one of the keys."),
     "StudentSpec": ("student", "A text is short for `{model: TEXT}`."),
     "MentorSpec": ("mentors", "A list; a text is short for `{model: TEXT}`, and the name is then the model's."),
-    "PeerSpec": ("peers", "A list; what is trained beside the student. A text is short for `{model: TEXT}`."),
-    "PeerTrain": ("peers, train", "Keys that are not given are those of `train`."),
+    "PeerSpec": ("peers", "A list; a text is short for `{model: TEXT}`, and the name is then the model's."),
+    "PeerTrain": ("peers, train", "What differs from `train`; all other keys are the student's."),
     "TaughtBy": ("taught_by", "A text or a list of texts is short for `{mentors: [...]}`."),
     "TrainSpec": ("train and mentor_train", "Keys that `mentor_train` does not give are those of `train`."),
     "MentorTrain": (
