@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.evidence.cells import NOWHERE, Cell, cell_of
 from benchmarks.evidence.results import Store
-from benchmarks.evidence.study import Arm, Panel, Study, load_study
+from benchmarks.evidence.study import DEFAULTS, Arm, Panel, Study, load_study
 from classroomkd.errors import UserError
 
 __all__ = ["Row", "Wanted", "chosen", "curve", "rows", "wanted"]
@@ -82,6 +82,8 @@ def chosen(name: str, panel: Panel, arm: Arm, store: Store) -> dict[str, Any] | 
     Raises:
         UserError: the panel takes its choices from one that does not exist, or that does not have the arm.
     """
+    if panel.tuned == DEFAULTS:
+        return {}
     if panel.tuned:
         other, _, place = panel.tuned.rpartition("/")
         source = other or name

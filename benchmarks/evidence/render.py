@@ -15,7 +15,7 @@ from benchmarks.evidence.cells import PLAIN, mentor_cell
 from benchmarks.evidence.mentors import MENTORS
 from benchmarks.evidence.protocol import MARGIN, Table, table
 from benchmarks.evidence.results import Store
-from benchmarks.evidence.study import Panel, Study, load_study, study_names
+from benchmarks.evidence.study import DEFAULTS, Panel, Study, load_study, study_names
 from benchmarks.evidence.words import against, cost, gain, score, setting
 
 __all__ = ["rendered", "write"]
@@ -124,10 +124,10 @@ def _mentors(study: Study, panel: Panel, store: Store) -> str:
 
 def _tuned(study: Study, panel: Panel) -> str:
     """Where the settings are from."""
+    if panel.tuned == DEFAULTS or study.tune is None:
+        return "Nothing was tuned: every arm at its defaults and at the study's rate."
     if panel.tuned:
         return f"Settings and rate as chosen for {panel.tuned}."
-    if study.tune is None:
-        return "Nothing was tuned: every arm at its defaults and at the study's rate."
     return f"Tuned on the validation part, seeds {', '.join(map(str, study.tune.seeds))}."
 
 

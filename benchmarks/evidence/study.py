@@ -105,6 +105,9 @@ class Arm:
         return replace(self, entries=entries, knob="", values=(), changes={**self.changes, **changes})
 
 
+DEFAULTS = "-"
+
+
 @dataclass(frozen=True)
 class Panel:
     """A table of a study: the same arms under other conditions.
@@ -114,7 +117,8 @@ class Panel:
         title: what stands over its table.
         changes: keys of the recipe with a dot, which differ from the study's.
         mentors: in place of the study's.
-        tuned: the panel whose choices are taken over (``PANEL``, or ``STUDY/PANEL``); empty: its own are made.
+        tuned: the panel whose choices are taken over (``PANEL``, or ``STUDY/PANEL``); ``DEFAULTS``: nothing is chosen,
+            every arm is at its defaults and at the study's rate; empty: its own choices are made.
         curve: shares of the epochs for which the student alone is trained, too. The table is converged where it gains
             less than 0.3 points from 1 to 1.5.
         arms: names of those it has, the student alone among them; None: all of the study.

@@ -16,7 +16,7 @@ from benchmarks.evidence.plan import chosen, rows, wanted
 from benchmarks.evidence.prepared import prepare
 from benchmarks.evidence.protocol import table
 from benchmarks.evidence.queue import Queue
-from benchmarks.evidence.study import Arm, Panel, Study, Tune
+from benchmarks.evidence.study import DEFAULTS, Arm, Panel, Study, Tune
 from classroomkd.errors import UserError
 
 NONE, AVERAGE, KD, PLAIN = ARMS
@@ -268,6 +268,15 @@ def test_the_default_budget_is_three_of_everything() -> None:
     tune = Tune()
     assert len(tune.rates) == len(NONE.candidates()) == len(AVERAGE.candidates()) == 3
     assert not set(tune.seeds) & set(Study.__dataclass_fields__["seeds"].default)
+
+
+@pytest.mark.usefixtures("studies")
+def test_a_panel_may_choose_nothing(tmp_path: Path) -> None:
+    plain = replace(TOY, panels=(replace(SMALL, tuned=DEFAULTS),))
+    asked = finish(store(tmp_path), plain)
+    assert {w.what for w in asked} == {"row", "curve"}
+    assert {rate(w.cell) for w in asked} == {TOY.train.get("lr", 0.05)}
+    assert setting(plain, SMALL.name, KD, store(tmp_path / "other")) == {}
 
 
 @pytest.mark.usefixtures("studies")

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.evidence.arms import CORE, EVERY
 from benchmarks.evidence.cells import Cell, cell_of, mentor_cell
 from benchmarks.evidence.mentors import MENTORS
-from benchmarks.evidence.study import STUDIES, Arm, Panel, Study, load_study, study_names
+from benchmarks.evidence.study import DEFAULTS, STUDIES, Arm, Panel, Study, load_study, study_names
 from classroomkd import methods
 from classroomkd.errors import UserError
 from classroomkd.tasks import offering
@@ -22,7 +22,7 @@ NAMES = [*study_names(), "_smoke"]
 def source(name: str, panel: Panel) -> tuple[Study, Panel]:
     """Where the choices of a panel are made."""
     study = load_study(name)
-    if not panel.tuned:
+    if panel.tuned in ("", DEFAULTS):
         return study, panel
     other, _, place = panel.tuned.rpartition("/")
     return source(other or name, load_study(other or name).panel(place))
@@ -31,7 +31,7 @@ def source(name: str, panel: Panel) -> tuple[Study, Panel]:
 def settings(name: str, panel: Panel, arm: Arm) -> list[dict[str, Any]]:
     """Everything that an arm may be set to in a panel."""
     study, _ = source(name, panel)
-    if study.tune is None:
+    if study.tune is None or panel.tuned == DEFAULTS:
         return [{}]
     theirs = {each.name: each for each in study.arms}.get(arm.tuned_as or arm.name, arm)
     return [{"train.lr": lr, **candidate} for lr in study.tune.rates for candidate in theirs.candidates()]
