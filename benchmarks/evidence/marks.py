@@ -128,8 +128,9 @@ def _called(line: Line) -> str:
 
 
 def _decision(tables: Tables, place: str, arms: Sequence[str]) -> str:
-    """Who is on top, who cannot be told from it, and who is no better than the student alone."""
-    lines = [line for line in _table(tables, place, arms).lines if len(line.scores) > 1]
+    """Who is on top, who cannot be told from it, who is no better than the student alone, and who is not there yet."""
+    found = _table(tables, place, arms)
+    lines = [line for line in found.lines if len(line.scores) > 1]
     taught = [line for line in lines if line.name != "none" and (not arms or line.name in arms)]
     if not taught:
         return NOTHING
@@ -146,6 +147,8 @@ def _decision(tables: Tables, place: str, arms: Sequence[str]) -> str:
         said.append(f"Not shown to be above the student alone: {'; '.join(rest)}.")
     if losses:
         said.append(f"Below the student alone: {'; '.join(losses)}.")
+    if lacking := [name for name in found.lacking if not arms or name in arms]:
+        said.append(f"Still to come: {'; '.join(lacking)}.")
     return " ".join(said)
 
 

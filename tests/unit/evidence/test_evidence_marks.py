@@ -119,6 +119,12 @@ def test_a_decision(page: Callable[[str], str]) -> None:
     )
 
 
+def test_a_decision_says_who_is_still_to_come(tables: dict[str, Table]) -> None:
+    some = {"toy/small": replace(tables["toy/small"], lacking=["kd", "average"])}
+    assert WRITERS["decision"](some, "toy/small", []).endswith(". Still to come: kd; average.")
+    assert WRITERS["decision"](some, "toy/small", ["average"]).endswith(". Still to come: average.")
+
+
 def test_every_kind_is_tried_here() -> None:
     assert sorted(WRITERS) == ["base", "decision", "gain", "rows", "score", "table", "vote"]
 
