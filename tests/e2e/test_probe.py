@@ -83,6 +83,13 @@ def test_one_student_on_data_of_other_classes(run: Path, capsys: pytest.CaptureF
     before = (run / "summary.json").read_bytes()
     result = found(capsys, str(run / "none" / "seed0"), "--data", "digits")
     assert result["fitted"] + result["scored"] < 1797
+    sums = run / "none" / "seed0" / "SHA256SUMS"
+    sums.rename(sums.with_suffix(".away"))  # a file without a checksum is used, and said
+    try:
+        assert main(["probe", str(run / "none" / "seed0"), "--data", "digits"]) == 0
+    finally:
+        sums.with_suffix(".away").rename(sums)
+    assert "stands in no SHA256SUMS" in capsys.readouterr().err
     (row,) = result["students"]
     assert row["figures"]["k-NN"] > 0.3  # of ten classes, with features that have hardly been trained
     assert (run / "summary.json").read_bytes() == before

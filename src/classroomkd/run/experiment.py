@@ -19,7 +19,7 @@ from classroomkd.errors import Diverged, RunStopped, UserError
 from classroomkd.run import assistants, judging, probing, to_label
 from classroomkd.run.diverged import Anew, remedy
 from classroomkd.run.mentor_record import MentorRecord
-from classroomkd.run.summary import environment, summarise
+from classroomkd.run.summary import earlier, environment, summarise
 from classroomkd.run.workers import Done, Job, cores, in_process, side_by_side
 from classroomkd.train.loop import Notify
 from classroomkd.train.watch import SKIPPED, Found, added
@@ -103,7 +103,7 @@ class Experiment:
         context, recipe = self.networks.context, self.networks.context.recipe
         known = to_label.before(self.out) if self.resume else None
         self._unlabelled = None if context.runtime.any(known is None) else known
-        self._probe = probing.before(self.out) if self.resume else None
+        self._probe = earlier(self.out, probing.KEY) if self.resume else None
         if context.runtime.is_zero:
             write_listed(self.out / "environment.json", json.dumps(environment(context, self.command), indent=1))
         arms = recipe.arms()

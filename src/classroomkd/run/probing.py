@@ -10,17 +10,13 @@ import importlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classroomkd._stored import MAPPING, read_json
-from classroomkd._sums import damage, is_listed
 from classroomkd.classroom import Mentor
 from classroomkd.errors import UserError
 from classroomkd.functional import vote
@@ -29,7 +25,7 @@ if TYPE_CHECKING:
     from classroomkd.data import ImageSet, Part
     from classroomkd.train.inputs import Inputs
 
-__all__ = ["KEY", "NEIGHBOURS", "Figures", "Probed", "Samples", "before", "probe", "samples_of", "shared_neighbours"]
+__all__ = ["KEY", "NEIGHBOURS", "Figures", "Probed", "Samples", "probe", "samples_of", "shared_neighbours"]
 
 NEIGHBOURS = 20
 MOST = 5000  # samples whose neighbours are compared; more are thinned evenly
@@ -247,14 +243,3 @@ def _sklearn() -> tuple[Any, Any, Any, Any]:
         raise UserError('a probe needs scikit-learn: pip install "classroomkd[probe]"') from error
     neighbors, linear, pipeline, scaling = modules
     return neighbors.KNeighborsClassifier, linear.LogisticRegression, pipeline.make_pipeline, scaling.StandardScaler
-
-
-def before(run: Path) -> dict[str, Any] | None:
-    """What a probe has found of this run; None where there was none, or the summary is damaged."""
-    file = run / "summary.json"
-    if not (file.is_file() and is_listed(file) and damage(file) is None):
-        return None
-    with suppress(UserError):
-        found = read_json(file, MAPPING, remedy="").get(KEY)
-        return found if isinstance(found, dict) else None
-    return None

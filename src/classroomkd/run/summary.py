@@ -5,12 +5,17 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from classroomkd import __version__, methods
+from classroomkd._stored import MAPPING, read_json
+from classroomkd._sums import damage, is_listed
+from classroomkd.errors import UserError
 from classroomkd.run.folder import attempt, data_identity
 from classroomkd.run.workers import cores
 from classroomkd.train.watch import Found, added
@@ -20,7 +25,18 @@ if TYPE_CHECKING:
     from classroomkd.run.context import RunContext
     from classroomkd.run.networks import Networks
 
-__all__ = ["environment", "summarise"]
+__all__ = ["earlier", "environment", "summarise"]
+
+
+def earlier(out: Path, key: str) -> dict[str, Any] | None:
+    """What the summary of an earlier attempt holds under a key; None where it has no such mapping, or is damaged."""
+    file = out / "summary.json"
+    if not (file.is_file() and is_listed(file) and damage(file) is None):
+        return None
+    with suppress(UserError):
+        found = read_json(file, MAPPING, remedy="").get(key)
+        return found if isinstance(found, dict) else None
+    return None
 
 
 def environment(context: RunContext, command: str) -> dict[str, Any]:

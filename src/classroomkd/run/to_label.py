@@ -9,19 +9,17 @@ import csv
 import io
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from classroomkd._stored import MAPPING, read_json
 from classroomkd._sums import damage, is_listed, write_listed
 from classroomkd.bank import LOGITS
-from classroomkd.errors import UserError
 from classroomkd.run.mentor_cache import asker
 from classroomkd.run.mentor_record import MentorRecord, load_mentor
+from classroomkd.run.summary import earlier
 
 if TYPE_CHECKING:
     from classroomkd.data import Part
@@ -38,13 +36,9 @@ SHARE, LEAST = 0.1, 30.0  # of the run's time, and seconds that it may take anyw
 
 def before(out: Path) -> dict[str, Any] | None:
     """What an earlier attempt of this run has found out; None where it has not, or one of its files is damaged."""
-    summary = out / "summary.json"
-    if not all(path.is_file() and is_listed(path) and damage(path) is None for path in (out / FILE, summary)):
-        return None
-    with suppress(UserError):
-        found = read_json(summary, MAPPING, remedy="").get("unlabelled")
-        return found if isinstance(found, dict) else None
-    return None
+    file = out / FILE
+    there = file.is_file() and is_listed(file) and damage(file) is None
+    return earlier(out, "unlabelled") if there else None
 
 
 def look(networks: Networks, mentors: Sequence[MentorRecord], out: Path, spent: float) -> dict[str, Any] | str | None:

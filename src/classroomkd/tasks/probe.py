@@ -14,7 +14,7 @@ from classroomkd import data, tasks
 from classroomkd._files import open_lock
 from classroomkd._locks import Held, hold
 from classroomkd._stored import MAPPING, finite, read_json, trusted
-from classroomkd._sums import write_listed
+from classroomkd._sums import unlisted, write_listed
 from classroomkd.errors import UserError
 from classroomkd.export.find import FILES
 from classroomkd.export.student import find_student, load_student, own_recipe, own_run
@@ -81,6 +81,9 @@ def probe_files(
         path = find_student(place, which, say)
         files[path.name, None] = path
     with _alone_in(place) if whole else nullcontext():
+        for file in files.values():
+            if own_run(file) is not None and (sentence := unlisted(file)) is not None:
+                say(sentence)
         students = [load_student(file, module, which=which, trust_code=trust_code) for file in files.values()]
         first, path, where = students[0], next(iter(files.values())), pick_device(device)
         if tasks.describe(first.task).reads != "classes":
