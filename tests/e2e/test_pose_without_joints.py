@@ -16,13 +16,13 @@ from banked import furthest
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
+from unlabelled import killed_within_an_epoch
 
 import classroomkd as ck
 from classroomkd.cli.app import main
 from classroomkd.data import puppets
-from classroomkd.errors import RunStopped, UserError
+from classroomkd.errors import UserError
 from classroomkd.models.pose import resolve_pose
-from classroomkd.run import students
 from classroomkd.tasks.pose.agreement import DISTANCE
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "people"))
@@ -113,18 +113,8 @@ def test_a_training_goes_on_within_an_epoch_to_the_bit(tmp_path: Path, monkeypat
     data = {**PUPPETS, "labels": {"share": 0.25}}
     more = {"unlabelled_ratio": 2.0, "outliers": 0.5, "log_every": 1}
     whole = weights(distilled(tmp_path, "whole", data, **more))
-    step = students.Training.step
-
-    def killed(fit: Any, batch: Any) -> None:
-        step(fit, batch)
-        if fit.progress.epoch == 1 and fit.progress.batch == 2:
-            fit._checkpoint()
-            raise RunStopped("killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(students.Training, "step", killed)
-        with pytest.raises(UserError, match="killed"):
-            distilled(tmp_path, "cut", data, **more)
+    with killed_within_an_epoch(monkeypatch):
+        distilled(tmp_path, "cut", data, **more)
     assert furthest(whole, weights(distilled(tmp_path, "cut", data, resume=True, **more))) == 0
 
 

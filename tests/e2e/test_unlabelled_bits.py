@@ -13,11 +13,9 @@ from colours import Colours
 from PIL import Image
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
-from unlabelled import Channels, photos, small
+from unlabelled import Channels, killed_within_an_epoch, photos, small
 
 import classroomkd as ck
-from classroomkd.errors import RunStopped
-from classroomkd.run import students
 
 SHORT: dict[str, Any] = {"epochs": 3, "batch_size": 16, "lr": 0.05, "device": "cpu"}
 
@@ -109,18 +107,8 @@ def test_a_training_goes_on_within_an_epoch_to_the_bit(tmp_path: Path, monkeypat
     data = {"train": Colours(24), "val": Colours(9), "test": Colours(9), "unlabelled": Alone(40)}
     more = {"unlabelled_ratio": 2.0, "outliers": 0.5, "bank": "off", "log_every": 2}
     whole = taught(tmp_path, "whole", data, **more)
-    step = students.Training.step
-
-    def killed(fit: Any, batch: Any) -> None:
-        step(fit, batch)
-        if fit.progress.epoch == 1 and fit.progress.batch == 2:
-            fit._checkpoint()
-            raise RunStopped("killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(students.Training, "step", killed)
-        with pytest.raises(ck.errors.UserError, match="killed"):
-            taught(tmp_path, "cut", data, **more)
+    with killed_within_an_epoch(monkeypatch):
+        taught(tmp_path, "cut", data, **more)
     went_on = taught(tmp_path, "cut", data, resume=True, **more)
     assert furthest(whole, went_on) == 0
     assert (tmp_path / "cut" / "to_label.csv").exists()

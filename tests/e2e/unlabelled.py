@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from colours import Colours
 from torch import Tensor, nn
 
-__all__ = ["Channels", "photos", "small"]
+from classroomkd.errors import RunStopped, UserError
+from classroomkd.run import students
+
+__all__ = ["Channels", "killed_within_an_epoch", "photos", "small"]
 
 
 class Channels(nn.Module):
@@ -39,3 +46,20 @@ def photos(folder: Path, n: int = 60) -> Path:
     for i in range(n):
         Colours(n)[i][0].save(folder / f"{i:03}.png")
     return folder
+
+
+@contextmanager
+def killed_within_an_epoch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A training inside writes a checkpoint in its second epoch, after two batches, and dies of it."""
+    step = students.Training.step
+
+    def killed(fit: Any, batch: Any) -> None:
+        step(fit, batch)
+        if fit.progress.epoch == 1 and fit.progress.batch == 2:
+            fit._checkpoint()
+            raise RunStopped("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(students.Training, "step", killed)
+        with pytest.raises(UserError, match="killed"):
+            yield
