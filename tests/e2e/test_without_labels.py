@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from colours import Colours
 from PIL import Image
 from unlabelled import Channels, photos, small
 
@@ -278,3 +279,13 @@ def test_a_list_that_would_take_too_long_is_left_out(
         (run.folder / name).write_text(damaged)
         run = ck.distill(small(), mentors(), source, "average", resume=True, **arguments)
         assert len(listed(run)) == run.summary["unlabelled"]["pictures"] == 43
+
+
+def test_the_mentors_vote_is_scored_on_labels(tmp_path: Path) -> None:
+    turned = Channels(0.3, (1, 2, 0))  # wrong everywhere, and less sure than the one that is right
+    run = ck.distill(
+        small(), {"sure": Channels(6.0), "turned": turned}, {"train": Colours(30), "test": Colours(9)}, "average",
+        out=tmp_path / "run", cache=str(tmp_path / "c"), check_mentors="off", **SHORT,
+    )  # fmt: skip
+    assert [mentor["accuracy"] for mentor in run.summary["mentors"]] == [1.0, 0.0]
+    assert run.summary["mentors_vote"] == 1.0
