@@ -76,7 +76,7 @@ def fit(
     inputs = Inputs(images.mean, images.std, runtime.device)
     job = Training(
         runtime, classroom, images.train, images.val, views, inputs, spec, images.classes, 0, folder, notify, measure,
-        peers=peers or {}, together=lambda told: vote(told()).log(), apart=pairs_apart,
+        peers=peers or {}, together=lambda told: vote(told).log(), apart=pairs_apart,
     )  # fmt: skip
     try:
         return job.run(resume=resume)
@@ -212,12 +212,12 @@ def test_the_ensemble_is_the_mean_of_probabilities(images: Any, runtime: Runtime
     nets = [net(i) for i in range(3)]
     inputs = Inputs(images.mean, images.std, runtime.device)
     told = [answers(one, images.test, inputs)[0].softmax(-1) for one in nets]
-    joined, target = answers(Together(nets, lambda said: vote(said()).log()), images.test, inputs)
+    joined, target = answers(Together(nets, lambda said: vote(said).log()), images.test, inputs)
     mean = torch.stack(told).mean(0)
     torch.testing.assert_close(joined.exp(), mean)
     assert score(joined, target, CLASSES).value == float((mean.argmax(-1) == target).double().mean())
     assert all(layer.training for one in nets for layer in one.modules())
-    ensemble = Together(nets, lambda said: vote(said()).log(), pairs_apart)
+    ensemble = Together(nets, lambda said: vote(said).log(), pairs_apart)
     assert ensemble.disagreement() is None
     answers(ensemble, images.test, inputs, 32)
     classes = [said.argmax(-1) for said in told]

@@ -125,15 +125,10 @@ def vote_score(networks: Networks, mentors: Sequence[MentorRecord]) -> float | N
     label.
     """
     runner, part = networks.task_runner, networks.context.data.test
-    if len(mentors) < 2 or not bool(part.labelled.any()):
+    if len(mentors) < 2 or not runner.has_together or not bool(part.labelled.any()):
         return None
-
-    def stored() -> Tensor:
-        return torch.stack([torch.from_numpy(load_answers(m.test_logits, len(part))) for m in mentors])
-
-    together = runner.together(stored)
-    if together is None:
-        return None
+    stored = [torch.from_numpy(load_answers(m.test_logits, len(part))) for m in mentors]
+    together = runner.together(torch.stack(stored))
     known = (part.labelled.cpu() & ~together.isnan().any(-1)).nonzero().flatten()
     if not len(known):
         return None

@@ -19,7 +19,7 @@ from classroomkd.tasks.metric import Metric
 from classroomkd.train.scoring import Score, answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from classroomkd.data import ImageSet, Part
     from classroomkd.recipe import Recipe, TrainSpec
@@ -151,9 +151,9 @@ class TaskRunner(ABC):
         """Targets (N,) that the mentors agree on by their answers (M, N, …); -1 where nobody's is finite."""
         raise NotImplementedError
 
-    def together(self, answers_MN: Callable[[], Tensor]) -> Tensor | None:
-        """One answer (N, …) that all mentors give together, from what gives theirs (M, N, …); None: they give none."""
-        return None
+    def together(self, answers_MN: Tensor) -> Tensor:
+        """One answer (N, …) that several networks give together, from theirs (M, N, …); where ``has_together``."""
+        raise NotImplementedError
 
     def apart(self, answers_MB: Tensor) -> Tensor:
         """Of the answers (M, B, …) of several networks the share of pairs that do not say the same, (B,)."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Apart", "Join", "Peer", "PeerResult", "Together", "peers_of"]
 
-Join = Callable[[Callable[[], Tensor]], Tensor | None]  # of answers (M, N, …) one, as TaskRunner.together
+Join = Callable[[Tensor], Tensor]  # of answers (M, N, …) one, as TaskRunner.together
 Apart = Callable[[Tensor], Tensor]  # of answers (M, N, …) a number a sample (N,), as TaskRunner.apart
 
 
@@ -126,11 +126,9 @@ class Together(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Their answer to a batch."""
         answers = torch.stack([prediction_of(network(inputs)).float() for network in self.networks])
-        answer = self.join(lambda: answers)
-        assert answer is not None
         if self.apart is not None:
             self._differ.append(self.apart(answers))
-        return answer
+        return self.join(answers)
 
     def disagreement(self) -> float | None:
         """The share of pairs that did not say the same, over all that was asked so far; waits for the device."""

@@ -27,7 +27,7 @@ from classroomkd.tasks.runner import TaskRunner
 from classroomkd.train.scoring import Score, calibration_error, calibration_of, score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from classroomkd.data import ImageSet, Part
     from classroomkd.recipe import Recipe, TrainSpec
@@ -223,9 +223,9 @@ class ClassificationRunner(TaskRunner):
         """See the base."""
         return calibration_of(answers_MN, target)
 
-    def together(self, answers_MN: Callable[[], Tensor]) -> Tensor | None:
-        """See the base: the logarithm of the mentors' mean probability at temperature 1."""
-        return vote(answers_MN()).log()
+    def together(self, answers_MN: Tensor) -> Tensor:
+        """See the base: the logarithm of their mean probability at temperature 1."""
+        return vote(answers_MN).log()
 
     def apart(self, answers_MB: Tensor) -> Tensor:
         """See the base: those whose likeliest class is not the same."""
