@@ -29,12 +29,13 @@ RECIPE = {
         {"name": "big", "model": "convnet8"},
         {"name": "help", "model": "convnet8", "taught_by": ["big"]},  # takd wants an assistant
     ],
-    "peers": [{"name": "peer", "model": "convnet8"}],  # for those who take some
     "train": {"epochs": 1, "batch_size": 16, "lr": 0.02},
     "device": "cpu",
     "threads": 1,
     "check_mentors": "off",
 }
+
+PEERS = [{"name": "peer", "model": "convnet8"}]  # for methods that take some
 
 
 def torchrun(
@@ -67,7 +68,7 @@ def check(folder: Path, names: Sequence[str]) -> None:
 
 def test_one_run_teaches_by_every_method(tmp_path: Path) -> None:
     """Methods with trainable parts of their own too, whose cost is measured against a step that does not use them."""
-    done = torchrun(tmp_path, {**RECIPE, "methods": NAMES})
+    done = torchrun(tmp_path, {**RECIPE, "methods": NAMES, "peers": PEERS})
     assert done.returncode == 0, done.stderr[-3000:]
     check(tmp_path, NAMES)
 
@@ -76,8 +77,8 @@ def test_one_run_teaches_by_every_method(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_method_alone(tmp_path: Path, name: str) -> None:
     recipe = {**RECIPE, "methods": [name], "bank": "views=2"}
-    if not methods.create(name).needs.takes_peers:
-        del recipe["peers"]
+    if methods.create(name).needs.takes_peers:
+        recipe["peers"] = PEERS
     done = torchrun(tmp_path, recipe)
     assert done.returncode == 0, done.stderr[-3000:]
     check(tmp_path, [name])

@@ -108,7 +108,7 @@ def test_the_schema_for_editors_holds_our_recipes(desk: Path) -> None:
 def test_two_processes_as_runs_md_says(desk: Path) -> None:
     """The torchrun line, in earnest: into a new folder, with mentors to train."""
     blocks = documents.blocks(ROOT / "docs" / "runs.md")
-    words = next(w for block in blocks for w in documents.commands(block.text) if w[0] == "torchrun")
+    words = next(w for b in blocks if b.language == "sh" for w in documents.commands(b.text) if w[0] == "torchrun")
     quick = next(more for known, more in documents.QUICK if re.match(known, "run smoke"))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     process = subprocess.Popen(
