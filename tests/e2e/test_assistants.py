@@ -37,13 +37,13 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory, quick: list[str], smoke: str) -> tuple[dict[str, Any], Path]:
     out = tmp_path_factory.mktemp("chain") / "run"
-    return run(smoke, quick, out, "big", "methods=[none,{name: kd, mentor: big},takd]"), out
+    return run(smoke, quick, out, "big", "methods=[none,{name: kd, mentor: big},takd,dgkd]"), out
 
 
 def test_big_teaches_middle_teaches_the_student(chain: tuple[dict[str, Any], Path]) -> None:
     made, out = chain
     assert [(m["name"], m["note"]) for m in made["mentors"]] == [("middle", "taught by big (kd)"), ("big", "")]
-    assert [e["method"] for e in made["entries"]] == ["none", "kd", "takd"]
+    assert [e["method"] for e in made["entries"]] == ["none", "kd", "takd", "dgkd"]
     taught = json.loads((out / "takd" / "seed0" / "teaching.json").read_text())
     assert taught["mentors"] == ["middle", "big"]
     lines = [json.loads(line) for line in (out / "takd" / "seed0" / "metrics.jsonl").read_text().splitlines()]
@@ -58,7 +58,7 @@ def test_it_is_resumed_and_taken_from_the_cache(
     made, out = chain
     before = Path(made["mentors"][0]["weights"]).stat().st_mtime_ns
     (out / "takd" / "seed0" / "entry.json").unlink()
-    words = ["methods=[none,{name: kd, mentor: big},takd]"]
+    words = ["methods=[none,{name: kd, mentor: big},takd,dgkd]"]
     again = run(smoke, quick, out, "big", *words, "--resume")
     assert [e["test_last"] for e in again["entries"]] == [e["test_last"] for e in made["entries"]]
     other = run(smoke, quick, tmp_path / "other", "{mentors: [big], method: {kd: {temperature: 4.0}}}", "method=takd")

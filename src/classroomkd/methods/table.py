@@ -133,6 +133,9 @@ METHODS: dict[str, MethodEntry] = {
     "takd": MethodEntry(
         "classroomkd.methods.takd:TAKD", "an assistant, itself taught by a mentor, teaches", "paper", version=2
     ),
+    "dgkd": MethodEntry(
+        "classroomkd.methods.dgkd:DGKD", "the teacher and all assistants teach, some left out by draw", "released rule"
+    ),
     "dml": MethodEntry(
         "classroomkd.methods.dml:DML", "networks that are trained together teach each other (DML)", "paper", peers=1
     ),
