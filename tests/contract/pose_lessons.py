@@ -135,7 +135,7 @@ def lesson(
     everybody, asks = Answers(answers[order].to(dtype), theirs), of.mentor_indices
     heard = everybody if asks is None else everybody.of(asks)
     ceiling = torch.linspace(0.6, 0.9, mentors)[order, None].repeat(1, K)
-    peers = {f"p{number}": Answers((noise.flip(0) / (2 + number)).to(dtype)) for number in range(of.needs.peers[0])}
+    peers = {f"p{number}": Answers((noise.flip(0) / (2 + number)).to(dtype)) for number in range(how_many(of))}
     return Lesson(
         torch.zeros(n, 3, *SIZE),
         target,
@@ -147,7 +147,13 @@ def lesson(
         calibration=Calibration(torch.linspace(0.5, 2.0, mentors)[order], ceiling),
         heads=partial(_head, code, order if asks is None else order[list(asks)]),
         peers=peers,
+        teachers=tuple(list(peers)[len(peers) - of.needs.teachers :]),
     )
+
+
+def how_many(of: Method) -> int:
+    """Networks beside the student: as many as the method must have, and one that is no teacher."""
+    return max(of.needs.peers[0], 1 + of.needs.teachers) if of.needs.takes_peers else 0
 
 
 def _head(of: Coding, places: Tensor, mentor: int, tap: str, value: Tensor) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from cases import CLASSES
-from pose_lessons import FIVE, K, answers_to, coding, people
+from pose_lessons import FIVE, K, answers_to, coding, how_many, people
 from torch import Tensor, nn
 
 from classroomkd import methods, tasks
@@ -29,6 +30,7 @@ __all__ = [
     "student",
     "targets",
     "teach",
+    "teachers_for",
     "without_label",
 ]
 
@@ -152,6 +154,7 @@ def classroom(
     mentors = [Mentor(Speaker(answers[i], seed=10 + int(i)).to(answers.dtype), taps=taps) for i in order]
     torch.manual_seed(5)
     method = methods.create(name, **given)
+    peers = peers_for(method, answers)
     room = Classroom(
         net or student(tuple(answers.shape[2:])),
         mentors,
@@ -162,7 +165,8 @@ def classroom(
         register=(torch.arange(60), labels),
         taught=[i == count - 1 for i in range(count)],
         store=store,
-        peers=peers_for(method, answers),
+        peers=peers,
+        teachers=teachers_for(method, peers),
     )
     room.epochs, room.epoch = 240, 1.0  # a rule may make an exception of the first epoch (0)
     ceiling = torch.linspace(0.6, 0.9, count)[order, None].repeat(1, C if kind == CLASSES else K)
@@ -171,11 +175,16 @@ def classroom(
 
 
 def peers_for(method: Method, answers: Tensor) -> dict[str, nn.Module]:
-    """As many networks as a method must have beside the student, each from weights of its own."""
+    """As many networks as a method must have beside the student, and one that is no teacher, from their own weights."""
     return {
         f"p{number}": student(tuple(answers.shape[2:]), seed=number + 20).to(answers.dtype)
-        for number in range(method.needs.peers[0])
+        for number in range(how_many(method))
     }
+
+
+def teachers_for(method: Method, peers: Collection[str]) -> list[str]:
+    """The last of them, as many as the method trains."""
+    return list(peers)[len(peers) - method.needs.teachers :]
 
 
 def without_label(kind: str = CLASSES) -> Tensor:

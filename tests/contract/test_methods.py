@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from cases import cases, labels
-from rooms import IDS, B, M, batch, by_main, classroom, peers_for, said, student, teach
+from rooms import IDS, B, M, batch, by_main, classroom, peers_for, said, student, teach, teachers_for
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -215,7 +215,8 @@ def test_mentors_needed_are_asked_for(name: str) -> None:
             Classroom(student(), [], method)
     if method.needs.mentors == 0:
         peers = peers_for(method, said())
-        assert Classroom(student(), [], method, peers=peers)(*batch()).loss.isfinite()
+        teachers = teachers_for(method, peers)
+        assert Classroom(student(), [], method, peers=peers, teachers=teachers)(*batch()).loss.isfinite()
         return
     with pytest.raises(UserError, match="mentor"):
         Classroom(student(), [], method)

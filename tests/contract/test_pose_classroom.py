@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from cases import cases, labels
-from pose_lessons import FIVE, HEADS, K, people
+from pose_lessons import FIVE, HEADS, K, how_many, people
 from torch import Tensor, nn
 
 from classroomkd import methods
@@ -64,6 +64,7 @@ def classroom(name: str, given: dict[str, Any], head: str) -> Classroom:
     ]
     torch.manual_seed(0)
     method = methods.create(name, task="pose", **given)
+    peers = {f"p{number}": network(own, SIZE, K, 4 + number) for number in range(how_many(method))}
     return Classroom(
         network(own, SIZE, K, 3),
         mentors,
@@ -73,7 +74,8 @@ def classroom(name: str, given: dict[str, Any], head: str) -> Classroom:
         image_shape=(3, *SIZE),
         register=(torch.arange(N), people(N)),
         taught=[False, True],
-        peers={f"p{number}": network(own, SIZE, K, 4 + number) for number in range(method.needs.peers[0])},
+        peers=peers,
+        teachers=list(peers)[len(peers) - method.needs.teachers :],
     )
 
 

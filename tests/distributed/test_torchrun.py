@@ -36,6 +36,7 @@ RECIPE = {
 }
 
 PEERS = [{"name": "peer", "model": "convnet8"}]  # for methods that take some
+TEACHERS = [{"name": "teacher", "model": "convnet8", "role": "teacher"}]
 
 
 def torchrun(
@@ -68,7 +69,7 @@ def check(folder: Path, names: Sequence[str]) -> None:
 
 def test_one_run_teaches_by_every_method(tmp_path: Path) -> None:
     """Methods with trainable parts of their own too, whose cost is measured against a step that does not use them."""
-    done = torchrun(tmp_path, {**RECIPE, "methods": NAMES, "peers": PEERS})
+    done = torchrun(tmp_path, {**RECIPE, "methods": NAMES, "peers": PEERS + TEACHERS})
     assert done.returncode == 0, done.stderr[-3000:]
     check(tmp_path, NAMES)
 
@@ -77,8 +78,9 @@ def test_one_run_teaches_by_every_method(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_method_alone(tmp_path: Path, name: str) -> None:
     recipe = {**RECIPE, "methods": [name], "bank": "views=2"}
-    if methods.create(name).needs.takes_peers:
-        recipe["peers"] = PEERS
+    needs = methods.create(name).needs
+    if needs.takes_peers:
+        recipe["peers"] = PEERS + TEACHERS * needs.teachers
     done = torchrun(tmp_path, recipe)
     assert done.returncode == 0, done.stderr[-3000:]
     check(tmp_path, [name])
@@ -99,7 +101,7 @@ def test_one_run_teaches_joints_by_every_method(tmp_path: Path) -> None:
         },
         "student": {"model": "simcc_tiny"},
         "mentors": [{**mentor, "model": "simcc_tiny"} for mentor in RECIPE["mentors"]],  # type: ignore[attr-defined]
-        "peers": [{"name": "peer", "model": "simcc_tiny"}],
+        "peers": [{**peer, "model": "simcc_tiny"} for peer in PEERS + TEACHERS],
         "train": {"epochs": 1, "batch_size": 12, "optimizer": "sgd", "lr": 0.002, "drop_last": False},
     }  # fmt: skip
     done = torchrun(tmp_path, {**recipe, "methods": names})

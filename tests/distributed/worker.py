@@ -53,6 +53,8 @@ def cases() -> list[tuple[str, dict[str, Any]]]:
         ("aekd", {"features": True, "projector": "linear"}),
         ("average", {"feature_weight": 1.0, "projector": "linear"}),
         ("dml", {"order": "gauss_seidel"}),
+        ("kdml", {"order": "gauss_seidel"}),
+        ("kdml", {"teacher": "frozen"}),
     ]
     return found
 
@@ -114,6 +116,7 @@ def main(out: Path) -> None:
             Spare(net(0)) if name == "kd" else net(0), [net(1), net(2)] if name != "none" else [], method,
             image_shape=(3, 32, 32),
             register=(part.ids, part.target), taught=[False, True], peers=peers,
+            teachers=list(peers)[len(peers) - method.needs.teachers :],
         )  # fmt: skip
         room.double()
         spec = TrainSpec(epochs=2, batch_size=24, lr=0.05, log_every=2, drop_last=drop, channels_last=False)

@@ -132,6 +132,7 @@ def test_interrupted_run_goes_on_to_the_same_bits(
 CHAIN = "mentors=[{name: big, model: convnet16}, {name: middle, model: convnet8, taught_by: big}]"
 WANTS = {
     "dml": ["peers=[{name: b, model: convnet4}]"],
+    "kdml": ["peers=[{name: b, model: convnet4}, {name: t, model: convnet8, role: teacher}]"],
     "mmkd": ["train.optimizer=sgd", "train.lr=0.05"],
     "takd": [CHAIN],
 }

@@ -46,11 +46,12 @@ def progress(out: Path) -> int:
 
 
 TOGETHER = (  # two methods of several trainees
-    "mentors=[]", "peers=[{name: b, model: convnet8}]", "methods=[dml,{name: dml, order: gauss_seidel, label: turns}]",
+    "mentors=[]", "peers=[{name: b, model: convnet8}, {name: t, model: convnet8, role: teacher}]",
+    "methods=[dml,{name: kdml, order: gauss_seidel}]",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("workers", "more", "networks"), [(1, (), 4), (2, (), 4), (1, TOGETHER, 4 + 2 * 4)])
+@pytest.mark.parametrize(("workers", "more", "networks"), [(1, (), 4), (2, (), 4), (1, TOGETHER, 4 + 2 * 4 + 4)])
 def test_kill_nine_at_random_moments(tmp_path: Path, workers: int, more: tuple[str, ...], networks: int) -> None:
     """Networks: four students and, of every peer, the last and the best weights."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"

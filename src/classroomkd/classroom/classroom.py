@@ -24,7 +24,7 @@ from classroomkd.classroom.outliers import Outliers
 from classroomkd.classroom.pool import AnswerStore, MentorPool, Sights
 from classroomkd.classroom.step_info import StepInfo
 from classroomkd.classroom.task import Task
-from classroomkd.classroom.trainees import STUDENT, Peers, refuse_number
+from classroomkd.classroom.trainees import STUDENT, Peers, refuse_number, refuse_teachers
 from classroomkd.errors import UserError
 from classroomkd.taps.tap_set import TapSet
 from classroomkd.taps.taps import TapReader
@@ -58,6 +58,7 @@ class Classroom(nn.Module):
         outlier_weight: in [0, 1).
         peers: networks that are trained beside the student, by name, for methods that take some; one that takes none
             is handed none, and the classroom is what it is without.
+        teachers: names of the peers that are teachers: they learn from labels alone and teach the others.
 
     Raises:
         UserError: what is no network, a student among its mentors, a mentor's normalisation without the student's, a
@@ -93,6 +94,7 @@ class Classroom(nn.Module):
         outliers: float | None = None,
         outlier_weight: float = 0.1,
         peers: Mapping[str, nn.Module] | None = None,
+        teachers: Sequence[str] = (),
     ) -> None:
         super().__init__()
         for network in (student, *mentors):
@@ -122,7 +124,10 @@ class Classroom(nn.Module):
         named = [(m.name, m.module) if isinstance(m, Mentor) else (type(m).__name__, m) for m in mentors]
         refuse_shared(student, named)
         given = dict(peers or {}) if method.needs.takes_peers else {}
-        refuse_number(method.needs, len(given), type(method).__name__, "pass peers={NAME: network} to Classroom")
+        refuse_teachers(teachers, tuple(peers or {}))
+        self.teachers = tuple(name for name in given if name in teachers)
+        remedy = "pass peers={NAME: network} to Classroom"
+        refuse_number(method.needs, len(given), len(self.teachers), type(method).__name__, remedy)
         self.peers = Peers(given, student, named)
         wrapped = [m if isinstance(m, Mentor) else Mentor(m) for m in mentors]
         if (mean is None) != (std is None):
@@ -142,7 +147,9 @@ class Classroom(nn.Module):
         self.join: Callable[[Tensor], Tensor] | None = None
         self.shapes = self._shapes(image_shape) if method.needs.features and (wrapped or given) else None
         ids, labels = register if register is not None else (None, None)
-        method.setup(ClassInfo(task, self._pool.names, scores, self.shapes, ids, labels, taught, tuple(given)))
+        method.setup(
+            ClassInfo(task, self._pool.names, scores, self.shapes, ids, labels, taught, tuple(given), self.teachers)
+        )
         method.to(next(student.parameters(), torch.empty(0)).device)
 
     @torch.no_grad()
@@ -194,6 +201,11 @@ class Classroom(nn.Module):
     def learning(self) -> tuple[str, ...]:
         """The peers that the method, as it is now, trains; none where it takes none."""
         return tuple(self.peers.networks) if self.method.needs.takes_peers else ()
+
+    @property
+    def members(self) -> list[nn.Module]:
+        """The student and the peers that are no teachers: who make up an ensemble."""
+        return [self.student, *(net for name, net in self.peers.networks.items() if name not in self.teachers)]
 
     def trained_with(self, trainee: str) -> list[nn.Parameter]:
         """The parameters of one peer, or of ``student`` with those of the method."""
@@ -312,6 +324,7 @@ class Classroom(nn.Module):
             progress=info.progress,
             sample_weight=None if self.outliers is None or mentors is None else self.outliers(mentors, target),
             peers=peers,
+            teachers=self.teachers if peers else (),
         )
 
     def _trainees(self, inputs: Tensor) -> tuple[Answers, dict[str, Answers]]:

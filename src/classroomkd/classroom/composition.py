@@ -46,6 +46,7 @@ class Composition(Method):
             whole_batch=any(n.whole_batch for n in needs),
             truth=any(n.truth for n in needs),
             peers=_peers_of(needs),
+            teachers=max(n.teachers for n in needs),
         )
         self.order_matters = any(m.order_matters for m in methods)
         self.weighs_samples = all(m.weighs_samples for m in methods)
@@ -113,7 +114,11 @@ class Composition(Method):
             mentors = mentors if asks is None else mentors.of(asks)
         if heads is not None and asks is not None:
             heads = partial(_asked_head, heads, asks)
-        terms: Terms = method(replace(lesson, student=student, peers=peers, mentors=mentors, heads=heads))
+        teachers = lesson.teachers
+        if not method.needs.teachers:  # another part's, which is nobody's peer
+            peers, teachers = {name: one for name, one in peers.items() if name not in teachers}, ()
+        part = replace(lesson, student=student, peers=peers, teachers=teachers, mentors=mentors, heads=heads)
+        terms: Terms = method(part)
         return terms
 
     def after_step(self, context: StepContext, lesson: Lesson) -> None:

@@ -105,7 +105,8 @@ class Lesson(_Shared):
     where the loop does; ``progress`` is the share of the training that is over, 0 to 1. ``reduce`` sums over ranks,
     ``join`` concatenates one over ranks, ``heads`` runs a mentor from a tap on; use :meth:`all_gather` and
     :meth:`head`. Under ranks a last batch may give each a different number of samples, even none. ``peers`` has the
-    answers, with gradient, of the networks that are trained beside the student, by name.
+    answers, with gradient, of the networks that are trained beside the student, by name; ``teachers`` names those of
+    them that are teachers.
     """
 
     inputs: Tensor
@@ -126,6 +127,7 @@ class Lesson(_Shared):
     progress: float = 0.0
     sample_weight: Tensor | None = None  # (B,), how much each counts in a mean over samples; None: all the same
     peers: Mapping[str, Answers] = field(default_factory=dict)
+    teachers: tuple[str, ...] = ()
     _agreed: tuple[Tensor, Tensor, Tensor] | None = field(default=None, repr=False)  # of which answers and target, what
     _loss: Tensor | None = field(default=None, repr=False)  # a field like all: who converts or hooks tensors finds it
 

@@ -50,6 +50,7 @@ class ClassInfo:
         ids, labels: ``(N,)`` of the training samples, where known, for methods that remember every sample.
         taught: by mentor, whether another mentor taught it (an assistant); None where nobody said.
         peers: names of the networks that are trained beside the student.
+        teachers: names of those of them that are teachers.
     """
 
     task: Task
@@ -60,6 +61,7 @@ class ClassInfo:
     labels: Tensor | None = None
     taught: Sequence[bool] | None = None
     peers: Sequence[str] = ()
+    teachers: Sequence[str] = ()
 
 
 class Method(nn.Module):

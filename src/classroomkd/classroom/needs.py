@@ -30,6 +30,7 @@ class Needs:
         truth: the mentors' terms need labels: without any of them there is nothing to learn.
         peers: the fewest and the most networks that are trained beside the student (None: any number); (0, 0): it
             takes none, and none is run for it.
+        teachers: how many of these networks are teachers, which learn from labels alone and teach the others.
     """
 
     _: KW_ONLY
@@ -44,6 +45,7 @@ class Needs:
     whole_batch: bool = False
     truth: bool = False
     peers: tuple[int, int | None] = (0, 0)
+    teachers: int = 0
     logits: InitVar[bool | None] = None
     labels: InitVar[bool | None] = None
     views: InitVar[int | None] = None

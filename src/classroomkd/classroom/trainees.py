@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from classroomkd.classroom.needs import Needs
     from classroomkd.taps.tap_set import Kind
 
-__all__ = ["STUDENT", "Peers", "check_peer_names", "is_own_loss", "joined", "refuse_number"]
+__all__ = ["STUDENT", "Peers", "check_peer_names", "is_own_loss", "joined", "refuse_number", "refuse_teachers"]
 
 STUDENT = "student"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -61,12 +61,13 @@ def check_peer_names(names: Iterable[str]) -> None:
             raise UserError("a peer is called 'student'; give it another name")
 
 
-def refuse_number(needs: Needs, number: int, method: str, remedy: str) -> None:
+def refuse_number(needs: Needs, number: int, teachers: int, method: str, remedy: str) -> None:
     """Refuse fewer or more peers than a method takes.
 
     Args:
         needs: the method's.
-        number: of peers.
+        number: of peers, teachers among them.
+        teachers: how many of them are.
         method: its name, for the message.
         remedy: how to give it some.
 
@@ -78,6 +79,23 @@ def refuse_number(needs: Needs, number: int, method: str, remedy: str) -> None:
         raise UserError(f"method '{method}' needs at least {fewest} peer(s), got {number or 'none'}; {remedy}")
     if most is not None and number > most:
         raise UserError(f"method '{method}' takes at most {most} peer(s), got {number}; give it fewer")
+    if teachers != needs.teachers:
+        raise UserError(
+            f"method '{method}' trains {needs.teachers or 'no'} teacher(s) beside the student, got "
+            f"{teachers or 'none'}; pass teachers=[NAME, …] to Classroom, the names of the peers that are"
+        )
+
+
+def refuse_teachers(teachers: Iterable[str], peers: Collection[str]) -> None:
+    """Refuse teachers that are no peers.
+
+    Raises:
+        UserError: a name that no peer has.
+    """
+    for name in teachers:
+        if name not in peers:
+            there = f"there are {', '.join(peers)}" if peers else "there are none"
+            raise UserError(f"teachers= names '{name}', which is no peer; {there}")
 
 
 class Peers(nn.Module):

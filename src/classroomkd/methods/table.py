@@ -27,6 +27,7 @@ class MethodEntry(NamedTuple):
     by_rule: tuple[tuple[str, str], ...] = ()  # statuses that depend on the option ``rule``
     version: int = 1  # raised by every change of the method's rule or of a default
     peers: int = 0  # how many networks it must have beside the student, which it trains with it
+    teachers: int = 0  # how many of these are teachers
 
     def status_of(self, options: Mapping[str, Any]) -> str:
         """How faithful this method is with these options."""
@@ -138,6 +139,13 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "dml": MethodEntry(
         "classroomkd.methods.dml:DML", "networks that are trained together teach each other (DML)", "paper", peers=1
+    ),
+    "kdml": MethodEntry(
+        "classroomkd.methods.kdml:KDML",
+        "one teacher, and students that teach each other (KD + peer-to-peer)",
+        "reconstructed",
+        peers=1,
+        teachers=1,
     ),
     "tfkd": MethodEntry(
         "classroomkd.methods.tfkd:TFKD",

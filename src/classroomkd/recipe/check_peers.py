@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ class Trainees:
         names: with copies written out.
         roles: of each.
         groups: names as the recipe has them, to those that they stand for.
-        lonely: methods that lack peers.
+        lonely: methods that lack peers, and how many teachers each trains.
         taken: names that some arm takes.
         unsure: whether an arm could not be looked at, so that nobody is called idle.
     """
@@ -34,7 +34,7 @@ class Trainees:
     names: list[str]
     roles: dict[str, str]
     groups: dict[str, list[str]]
-    lonely: list[str] = field(default_factory=list)
+    lonely: list[tuple[str, int]] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
     unsure: bool = False
 
@@ -56,17 +56,21 @@ class Trainees:
                     yield problem(tree, place, f"there is no peer '{item.value}'{near}{there}", value=False)
                     return
                 found += group
-            if teachers := [name for name in found if self.roles[name] != "peer"]:
+            if not needs.teachers and (teachers := self._teachers(found)):
                 yield problem(tree, place, f"'{teachers[0]}' is a {self.roles[teachers[0]]}; '{method}' takes peers")
                 return
             if len(set(found)) < len(found):
                 yield problem(tree, place, "names a peer twice")
                 return
         else:
-            found = [name for name in self.names if self.roles[name] == "peer"] if needs.takes_peers else []
+            every = [name for name in self.names if self.roles[name] == "peer" or needs.teachers]
+            found = every if needs.takes_peers else []
         fewest, most = needs.peers
+        teachers = self._teachers(found)
         if len(found) < fewest and not self.names:
-            self.lonely.append(method)
+            self.lonely.append((method, needs.teachers))
+        elif len(teachers) != needs.teachers:
+            yield problem(tree, loc, _other_teachers(method, needs.teachers, teachers, self), value=False)
         elif len(found) < fewest:
             yield problem(
                 tree, loc, f"'{method}' needs at least {fewest} peer(s), here it has {len(found)}", value=False
@@ -75,6 +79,23 @@ class Trainees:
             sentence = f"'{method}' takes at most {most} peer(s) of {', '.join(found)}: name them, peers: [{found[0]}]"
             yield problem(tree, loc, sentence, value=False)
         self.taken |= set(found)
+
+    def _teachers(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if self.roles[name] != "peer"]
+
+
+def _other_teachers(method: str, wanted: int, there: list[str], peers: Trainees) -> str:
+    """What to do about an arm that has other teachers than its method trains, in a sentence."""
+    if len(there) > wanted:
+        others = [name for name in peers.names if peers.roles[name] == "peer"]
+        which = ", ".join([*there[:wanted], *others])
+        return f"'{method}' trains {wanted} teacher(s), here it has {', '.join(there)}: name them, peers: [{which}]"
+    declared = [name for name in peers.names if peers.roles[name] != "peer"]
+    if len(declared) < wanted:
+        remedy = f"give one of the peers ({', '.join(peers.names)}) role: teacher, or add one"
+    else:
+        remedy = f"name {declared[0]} among its peers"
+    return f"'{method}' trains {wanted} teacher(s), here it has {len(there) or 'none'}: {remedy}"
 
 
 def trainees(tree: Node) -> Trainees:
@@ -116,11 +137,13 @@ def check_peers(tree: Node, found: Trainees) -> Iterator[Problem]:
                 yield problem(tree, loc, sentence, value=False)
             first.setdefault(one, index)
     if found.lonely:
-        names = ", ".join(f"'{name}'" for name in dict.fromkeys(found.lonely))
-        sentence = f"too few for {names}; add some, for example peers: [{{name: b, model: resnet8}}]"
+        names = ", ".join(f"'{name}'" for name, _ in dict.fromkeys(found.lonely))
+        teacher = ", {name: t, model: resnet20, role: teacher}" * any(teachers for _, teachers in found.lonely)
+        sentence = f"too few for {names}; add some, for example peers: [{{name: b, model: resnet8}}{teacher}]"
         yield problem(tree, ("peers",), sentence, value=False)
     elif not found.unsure:
         idle = [name for name in found.names if name not in found.taken]
         if idle:
-            sentence = f"no arm takes {', '.join(idle)}: add a method that does (dml), or leave them out"
+            does = "dml" if any(found.roles[name] == "peer" for name in idle) else "kdml"
+            sentence = f"no arm takes {', '.join(idle)}: add a method that does ({does}), or leave them out"
             yield problem(tree, ("peers",), sentence, value=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from classroomkd.recipe.peers import taken_by, written_out
 from classroomkd.recipe.sections import MethodSpec, RecipeKeys
 from classroomkd.recipe.training import ONLY_WITH, TrainSpec
 
@@ -34,6 +35,7 @@ def notes(recipe: RecipeKeys) -> list[str]:
     entries = [
         (entry, train) for arm, train in (*((arm, recipe.train) for arm in recipe.grid), *taught) for entry in arm
     ]
+    sentences += _alone(recipe)
     student = recipe.student
     loaded = student.checkpoint is not None or getattr(student, "weights", None) is not None
     if recipe.train.freeze and not loaded and ":" not in student.model:
@@ -42,6 +44,17 @@ def notes(recipe: RecipeKeys) -> list[str]:
     for entry, train in entries:
         sentences += [*_idle_options(entry, recipe.task.name), *_odd_schedule(entry, train.epochs)]
     return list(dict.fromkeys(sentences))
+
+
+def _alone(recipe: RecipeKeys) -> Iterator[str]:
+    """Methods of several students that train one."""
+    from classroomkd import methods
+
+    roles = {peer.name: peer.role for peer in written_out(recipe.peers)}
+    for entry in (entry for arm in recipe.grid for entry in arm):
+        needs = methods.create(entry.name, **entry.options).needs
+        if needs.takes_peers and not any(roles[name] == "peer" for name in taken_by(entry, recipe.peers) or ()):
+            yield f"peers: '{entry.label or entry.name}' trains one student, which has nobody to learn with; add a peer"
 
 
 def _idle_taps(recipe: RecipeKeys, entries: list[MethodSpec]) -> Iterator[str]:

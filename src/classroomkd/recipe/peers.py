@@ -23,14 +23,16 @@ def taken_by(entry: MethodSpec, peers: Sequence[PeerSpec]) -> tuple[str, ...] | 
     """Names of the peers that a method of an arm trains, copies written out; None where it takes none.
 
     Args:
-        entry: the method, with the names that the recipe gives, or None: all whose role is ``peer``.
+        entry: the method, with the names that the recipe gives, or None: all whose role is ``peer``, and the teachers,
+            of a method that trains its teacher.
         peers: of the recipe, before their copies are written out, or after.
     """
     from classroomkd import methods
 
-    if not methods.create(entry.name, **entry.options).needs.takes_peers:
+    needs = methods.create(entry.name, **entry.options).needs
+    if not needs.takes_peers:
         return None
     if entry.peers is None:
-        return tuple(peer.name for peer in written_out(peers) if peer.role == "peer")
+        return tuple(peer.name for peer in written_out(peers) if peer.role == "peer" or needs.teachers) or None
     groups = {peer.name: copies_of(peer.name, peer.copies) for peer in peers}
     return tuple(one for name in entry.peers for one in groups.get(name, [name]))

@@ -112,10 +112,14 @@ class ArmInfo(_Part):
 
 
 class Variant(_Part):
-    """One trainee of a student's training, its average (``ema``), or the ensemble of all; scores as the student's."""
+    """One trainee of a student's training, its average (``ema``), or the ensemble; scores as the student's.
+
+    ``role`` of a teacher: ``teacher``; it is no member of the ensemble.
+    """
 
     name: str
     kind: str = ""
+    role: str = ""
     test_last: Number = None
     test_best: Number = None
     disagreement: Number = None

@@ -23,8 +23,9 @@ def trainees(context: ReportContext) -> Html:
     if not logs:
         return Html("")
     text = (
-        "Networks that learned together. The ensemble answers with the mean of their probabilities; what it gains over "
-        "its members is shown beside how often two of them differ, since networks that teach each other become alike."
+        "Networks that learned together. The ensemble answers with the mean of the students' probabilities (a teacher "
+        "is no member); what it gains over its members is shown beside how often two of them differ, since networks "
+        "that teach each other become alike."
     )
     return section("trainees", "Trainees", lead(text), *(_arm(context, log) for log in logs))
 
@@ -36,13 +37,14 @@ def _entries(context: ReportContext, log: ArmLog) -> list[FinishedStudent]:
 def _arm(context: ReportContext, log: ArmLog) -> Html:
     """The table of one arm and, where there are logs, its curves."""
     entries, say = _entries(context, log), context.say
-    names = dict.fromkeys((v.name, v.kind) for entry in entries for v in entry.variants)
+    names = {(v.name, v.kind): v.role for entry in entries for v in entry.variants}
     rows = []
-    for name, kind in names:
+    for (name, kind), role in names.items():
         its = [v for entry in entries for v in entry.variants if (v.name, v.kind) == (name, kind)]
         scores = [spread(getattr(v, key) for v in its) for key in ("test_last", "test_best")]
         cells = [words.plus_minus(s.mean, s.sd, context.decimals, say.measure) for s in scores]
-        rows.append([name, "average (EMA)" if kind == "ema" else kind, *cells])
+        what = "average (EMA)" if kind == "ema" else role or kind
+        rows.append([name, what, *cells])
     sign = say.measure.sign
     columns = [("network", ""), ("what", ""), (f"test {sign}", "num"), (f"at best val {sign}", "num")]
     caption = el("figcaption", log.label, el("span", "mean ± standard deviation over seeds"))
@@ -67,7 +69,8 @@ def _gain(context: ReportContext, entries: Sequence[FinishedStudent]) -> Html | 
     """What the ensemble gains over the mean of its members, and how often two of them differ, in a sentence."""
     gains, apart = [], []
     for entry in entries:
-        members = [v.test_last for v in entry.variants if v.kind == "trainee" and v.test_last is not None]
+        trainees = [v for v in entry.variants if v.kind == "trainee" and v.role != "teacher"]
+        members = [v.test_last for v in trainees if v.test_last is not None]
         whole: list[Variant] = [v for v in entry.variants if v.kind == ENSEMBLE]
         if members and whole and whole[0].test_last is not None:
             gains.append(whole[0].test_last - sum(members) / len(members))

@@ -120,6 +120,7 @@ def _classroom(
         outliers=context.recipe.train.outliers,
         outlier_weight=context.recipe.train.outlier_weight,
         peers=peers,
+        teachers=[spec.name for spec in context.recipe.peers if spec.role == "teacher" and spec.name in (peers or {})],
     )
 
 

@@ -1,4 +1,4 @@
-"""What a student's training leaves beside the student: its peers, their averages, and the ensemble of all trainees."""
+"""What a student's training leaves beside the student: its peers, their averages, and the ensemble of the students."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def variants(
 
     Returns:
         ``entries[].variants`` of ``summary.json``: name, kind (``trainee``, ``ensemble`` or ``ema``), ``test_last``,
-        ``test_best``, ``val_best`` and file, relative to the folder, and of the ensemble its last members'
-        ``disagreement``; none where nothing was trained beside the student.
+        ``test_best``, ``val_best`` and file, relative to the folder, of a teacher its ``role``, and of the ensemble,
+        which has no teachers, its last members' ``disagreement``; none where nothing was trained beside the student.
     """
     if not result.peers:
         return []
@@ -57,14 +57,14 @@ def variants(
     if result.ema is not None:
         found.append(_variant(STUDENT, "ema", {"test_last": entry["test_ema"]}, EMA))
     for name, peer in result.peers.items():
-        found += judge.peer(name, peer, about[name])
-    if networks.task_runner.has_together:
+        of_teacher = {"role": "teacher"} if name in classroom.teachers else {}
+        found += [{**one, **of_teacher} for one in judge.peer(name, peer, about[name])]
+    if networks.task_runner.has_together and len(classroom.members) > 1:
         runner = networks.task_runner
-        everybody = [classroom.student, *(p.network for p in result.peers.values())]
-        together = Together(everybody, runner.together, runner.apart)
+        together = Together(classroom.members, runner.together, runner.apart)
         scores = {"test_last": judge.score(together)}
         apart = together.disagreement()
-        bests = [result.best, *(p.best for p in result.peers.values())]
+        bests = [result.best, *(p.best for name, p in result.peers.items() if name not in classroom.teachers)]
         if all(best is not None for best in bests):
             with _lent(list(together.networks), bests):
                 scores["test_best"] = judge.score(together)

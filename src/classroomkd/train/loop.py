@@ -149,15 +149,14 @@ class Training(Prepared):
         self.notify({"event": "val", **line, "best_epoch": self.progress.best[1]})
 
     def _validate_peers(self, epoch: int, scored: Callable[[nn.Module], Score]) -> dict[str, Any]:
-        """Score the peers, and the ensemble of all trainees where there is one; what a line of the log says of it."""
+        """Score the peers, and the ensemble of the students where there is one; what a line of the log says of it."""
         peers = self.runner.peers
         found = {name: scored(peer.network) for name, peer in peers.items()}
         for name, peer in peers.items():
             peer.scores.score(found[name], epoch, peer.network.state_dict())
         line: dict[str, Any] = {"peers": {name: score.value for name, score in found.items()}}
-        if self.together is not None:
-            everybody = [self.classroom.student, *(peer.network for peer in peers.values())]
-            ensemble = Together(everybody, self.together, self.apart)
+        if self.together is not None and len(self.classroom.members) > 1:
+            ensemble = Together(self.classroom.members, self.together, self.apart)
             line["ensemble"] = scored(ensemble).value
             if (apart := ensemble.disagreement()) is not None:
                 line["disagreement"] = round(apart, 6)

@@ -80,6 +80,7 @@ class StepRunner:
         # The learner's method, whichever the classroom may be lent.
         self._tied = to_tie(classroom) if runtime.world > 1 else []
         self.accumulate, self.clip, self.accumulated, self.trying = accumulate, clip, 0, False
+        self._stepped: set[str] = set()  # trainees that have had their turn in this batch
         self._last_loss: Tensor | None = None
         self._seen: tuple[Tensor, int] | None = None  # inputs of the last lesson with what fills them up, own samples
         self.averaged = None if ema is None else Average(classroom.student, ema)
@@ -152,11 +153,15 @@ class StepRunner:
         """
         if self.trying:
             return
-        self.accumulated += trainee in (None, STUDENT)
+        names = (STUDENT, *self.peers) if trainee is None else (trainee,)
+        self.accumulated += not self._stepped  # once a batch, whoever is the first
+        self._stepped.update(names)
+        last = len(self._stepped) == 1 + len(self.peers)
+        if last:
+            self._stepped.clear()
         if self.accumulated < self.accumulation_steps:
             return
-        names = (STUDENT, *self.peers) if trainee is None else (trainee,)
-        if names[-1] == (STUDENT, *self.peers)[-1]:
+        if last:
             self.accumulated = 0
         optimizers = [self._optimizers(name) for name in names]
         if trainee is not None and self.runtime.world > 1:

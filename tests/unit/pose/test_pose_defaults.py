@@ -82,7 +82,9 @@ def test_classroomkd(given: dict[str, Any], tau: float, fixed: float | None) -> 
 @pytest.mark.parametrize("name", [n for n, entry in methods.METHODS.items() if "pose" in offering(entry.asks)])
 def test_nothing_that_nobody_set_is_said_to_be_without_effect(name: str) -> None:
     mentors = [{"model": "simcc_small", "name": "big"}, {"model": "simcc_tiny", "name": "small", "taught_by": "big"}]
-    peers = [{"name": "b", "model": "simcc_tiny"}] * methods.METHODS[name].peers
+    entry = methods.METHODS[name]
+    peers = [{"name": "t", "model": "simcc_tiny", "role": "teacher"}] * entry.teachers
+    peers += [{"name": "b", "model": "simcc_tiny"}] * (entry.peers - entry.teachers)
     notes = make_recipe({**BASE, "mentors": mentors, "peers": peers, "method": name}).notes()
     assert [note for note in notes if note.startswith("method ")] == []
 

@@ -49,7 +49,30 @@ def test_a_recipe_is_written_down_with_its_peers_and_without_the_key_where_it_ha
 
 def test_the_table_says_how_many_a_method_must_have() -> None:
     for name, entry in methods.METHODS.items():
-        assert entry.peers == methods.create(name).needs.peers[0], name
+        needs = methods.create(name).needs
+        assert (entry.peers, entry.teachers) == (needs.peers[0], needs.teachers), name
+
+
+TEACHER = "{name: t, model: convnet16, role: teacher}"
+
+
+def test_a_method_that_trains_its_teacher_takes_it_beside_the_peers(load: Load) -> None:
+    found = load(
+        TEXT + f"mentors: [vgg8]\npeers: [{{name: b, model: convnet8, copies: 2}}, {TEACHER}]\n"
+        "methods: [dml, kdml, {name: kdml, peers: [t, b-1], label: two}, {name: kdml, teacher: frozen, label: ice}]\n"
+    )
+    arms = {arm.label: arm.peers for arm in found.arms()}
+    assert list(arms.values()) == [("b-1", "b-2"), ("b-1", "b-2", "t"), ("t", "b-1"), ("b-1", "b-2")]
+    assert found.notes() == []
+
+
+@pytest.mark.parametrize(
+    "rest", [f"peers: [{TEACHER}]\nmethod: kdml", "mentors: [vgg8]\nmethod: {name: kdml, teacher: frozen}"]
+)
+def test_one_student_is_said_to_have_nobody_to_learn_with(load: Load, rest: str) -> None:
+    assert load(f"{TEXT}{rest}\n").notes() == [
+        "peers: 'kdml' trains one student, which has nobody to learn with; add a peer"
+    ]
 
 
 def test_a_bank_beside_peers_alone_is_said_to_store_nothing(load: Load) -> None:
@@ -75,6 +98,23 @@ def test_a_bank_beside_peers_alone_is_said_to_store_nothing(load: Load) -> None:
         ("mentors: [vgg8]\npeers: [{name: vgg8, model: convnet8}]\nmethods: [kd, dml]", "like a mentor"),
         ("peers: [{name: t, model: convnet8, role: teacher}]\nmethod: {name: dml, peers: [t]}", "'t' is a teacher"),
         ("peers: [{name: t, model: convnet8, role: teacher}]\nmethod: dml", "needs at least 1 peer(s), here it has 0"),
+        (
+            "methods: [none, kdml]",
+            "example peers: [{name: b, model: resnet8}, {name: t, model: resnet20, role: teacher}]",
+        ),
+        ("peers: [convnet8, convnet4]\nmethod: kdml", "give one of the peers (convnet8, convnet4) role: teacher"),
+        (f"peers: [convnet8, {TEACHER}]\nmethods: [dml, {{name: kdml, peers: [convnet8]}}]", "name t among its peers"),
+        (
+            f"peers: [convnet8, {TEACHER}, {{name: u, model: convnet4, role: teacher}}]\nmethod: kdml",
+            "trains 1 teacher(s), here it has t, u: name them, peers: [t, convnet8]",
+        ),
+        (f"peers: [convnet8, {TEACHER}]\nmethod: dml", "no arm takes t: add a method that does (kdml)"),
+        (
+            f"mentors: [vgg8]\npeers: [convnet8, {TEACHER}]\n"
+            "methods: [kdml, {name: kdml, teacher: frozen, peers: [t], label: other}]",
+            "'t' is a teacher; 'kdml' takes peers",
+        ),
+        ("peers: convnet8\nmethod: {name: kdml, teacher: frozen}", "mentors: too few for 'kdml'"),
         ("peers: [{name: b, model: convnet9}]\nmethod: dml", "convnet9"),
         ("peers: [{name: b, model: convnet8, copies: 0}]\nmethod: dml", "must be at least 1"),
         ("peers: [{name: b, model: convnet8, train: {epochs: 3}}]\nmethod: dml", "epochs: unknown key"),

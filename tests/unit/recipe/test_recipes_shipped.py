@@ -42,7 +42,9 @@ def test_any_method_can_be_put_into_the_smoke_recipe() -> None:
     from classroomkd.methods import METHODS
 
     for name in set(METHODS) - {"takd"}:  # whose mentor must have been taught
-        words = [f"method={name}", *["peers=convnet4"] * METHODS[name].peers]
+        peers = ["{name: t, model: convnet8, role: teacher}"] * METHODS[name].teachers
+        peers += ["convnet4"] * (METHODS[name].peers - len(peers))
+        words = [f"method={name}", *[f"peers=[{', '.join(peers)}]"] * bool(peers)]
         assert [arm.label for arm in load_recipe(RECIPES / "smoke.yaml", words).arms()] == [name]
 
 

@@ -38,34 +38,41 @@ class Mutual(Method):
 
     def loss(self, lesson: Lesson) -> Terms:
         """All trainees' terms, from the answers as they are."""
-        return joined({name: self._of(lesson, name) for name in (STUDENT, *lesson.peers)})
+        return joined({name: self.of(lesson, name) for name in (STUDENT, *lesson.peers)})
 
     def step(self, context: StepContext, batch: Batch) -> Lesson:
-        """The base's step, or one trainee after the other in the order of the peers, the student first."""
+        """The base's step, or one trainee after the other: teachers, the student, the other peers in their order."""
         if self.order == "jacobi":
             return super().step(context, batch)
         lesson = now = context.lesson(batch)
-        names, parts = (STUDENT, *lesson.peers), dict[str, Terms]()
+        names, parts = self._turns(lesson), dict[str, Terms]()
         for name in names:
-            parts[name] = self._of(now, name)
+            parts[name] = self.of(now, name)
             context.backward(self.scaled(joined({name: parts[name]}), lesson).loss())
             context.update(name)
             if name != names[-1]:  # nobody learns from the last one's new answer
                 now = context.again(now, name)
-        lesson.conclude(self.scaled(joined(parts), lesson))
+        everybody = {name: parts[name] for name in (STUDENT, *lesson.peers)}
+        lesson.conclude(self.scaled(joined(everybody), lesson))
         self.after_step(context, lesson)
         return lesson
 
-    def _of(self, lesson: Lesson, name: str) -> Terms:
+    def of(self, lesson: Lesson, name: str) -> Terms:
+        """The terms of one trainee; see :meth:`each`."""
         return self.each(lesson if name == STUDENT else lesson.seen_by(name))
+
+    def _turns(self, lesson: Lesson) -> tuple[str, ...]:
+        others = [name for name in lesson.peers if name not in lesson.teachers]
+        return (*lesson.teachers, STUDENT, *others)
 
 
 def from_peers(lesson: Lesson, temperature: float) -> Tensor:
     """The mean over the peers of T² · KL(peer ‖ trainee), a scalar, over the units that may be taught.
 
-    No gradient reaches the peers.
+    No gradient reaches the peers; teachers are none.
     """
     student = lesson.student.prediction
-    peers = torch.stack([peer.prediction.detach().to(student.dtype) for peer in lesson.peers.values()])
+    equals = [peer for name, peer in lesson.peers.items() if name not in lesson.teachers]
+    peers = torch.stack([peer.prediction.detach().to(student.dtype) for peer in equals])
     far = temperature**2 * lesson.task.divergence(student, peers, temperature)
     return lesson.mean(far.mean(0), lesson.task.distill_mask(lesson.target))
