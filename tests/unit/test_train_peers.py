@@ -25,6 +25,7 @@ from classroomkd.train.scoring import answers, score
 
 CLASSES = 10
 ORDERS = ("jacobi", "gauss_seidel")
+KINDS = (*ORDERS, "taught")  # where one of the peers is a teacher, which steps first
 SPEC = TrainSpec(epochs=3, batch_size=32, log_every=2, lr=0.02, ema=0.9)
 
 
@@ -48,8 +49,9 @@ def net(seed: int, dropout: float = 0.2) -> nn.Module:
 
 def room(order: str = "jacobi", names: str = "bc", dropout: float = 0.2) -> Classroom:
     peers = {name: net(1 + i, dropout) for i, name in enumerate(names)}
-    task = tasks.create("classification")
-    return Classroom(net(0, dropout), (), methods.create("dml", order=order), task=task, peers=peers)
+    task, taught = tasks.create("classification"), order == "taught"
+    made = methods.create("kdml", order="gauss_seidel", ramp=0) if taught else methods.create("dml", order=order)
+    return Classroom(net(0, dropout), (), made, task=task, peers=peers, teachers=names[-1] if taught else "")
 
 
 class _KilledError(Exception):
@@ -92,7 +94,7 @@ def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", KINDS)
 def test_a_killed_training_goes_on_to_the_same_bits(order: str, images: Any, runtime: Runtime, tmp_path: Path) -> None:
     whole = room(order)
     done = fit(whole, images, runtime, tmp_path / "whole")
@@ -121,7 +123,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(order: str, images: Any, run
     assert "peers.b.optimizer" not in state  # of no use any more
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", KINDS)
 def test_the_loop_takes_the_steps_of_a_plain_one(order: str, images: Any, runtime: Runtime) -> None:
     """Two epochs in both, with the batches that the loop has seen."""
     seen: list[tuple[Tensor, Tensor]] = []
@@ -155,7 +157,7 @@ def test_a_peer_has_a_rate_and_a_decay_of_its_own(images: Any, runtime: Runtime)
     assert moved[1] < 1e-5 < moved[0]
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", KINDS)
 def test_clipping_is_by_trainee(order: str, images: Any, runtime: Runtime) -> None:
     """A loud peer does not make the student's steps shorter: it takes the same first step beside a quiet one."""
     spec = TrainSpec(epochs=1, batch_size=120, lr=0.1, clip=1e-3, momentum=0.0, weight_decay=0.0)
@@ -171,7 +173,7 @@ def test_clipping_is_by_trainee(order: str, images: Any, runtime: Runtime) -> No
         assert float(torch.cat(change).norm()) == pytest.approx(0.1 * 1e-3, rel=1e-3)
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", KINDS)
 def test_accumulated_batches_are_one_step(order: str, images: Any, runtime: Runtime) -> None:
     spec = TrainSpec(epochs=1, batch_size=30, accumulate=4, lr=0.1, momentum=0.0)
     one = room(order, dropout=0.0)
@@ -181,7 +183,7 @@ def test_accumulated_batches_are_one_step(order: str, images: Any, runtime: Runt
     assert not equal(one.peers.networks["b"].state_dict(), net(1).state_dict())
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", KINDS)
 def test_a_peer_that_is_not_finite_stops_the_training_and_is_named(
     order: str, images: Any, runtime: Runtime, tmp_path: Path
 ) -> None:
