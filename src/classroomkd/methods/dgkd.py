@@ -4,8 +4,8 @@ System   DGKD, Son, Na, Choi, Hwang, "Densely Guided Knowledge Distillation usin
          2021, arXiv 2009.08825; code ``wonchulSon/DGKD`` at 2599350
 Rule     L = supervised_weight · CE + weight · Σ_m k_m T² · mean_b KL(softmax(z_m / T) ‖ softmax(z_s / T)),
          k_m = 0 for ``drop`` mentors drawn at each step, one draw for the whole batch, and 1 for the others
-Shapes   z (B, C); the KL is (M, B, U) over the task's units; k, the record, (M, B, U). Where somebody who stays does not
-         know a unit, the others make up for it
+Shapes   z (B, C); the KL is (M, B, U) over the task's units; k, the record, (M, B, U). Where one who stays does
+         not know a unit, the others make up for it
 Defaults drop 1, T 5 (pose: 1), λ = weight 1, supervised_weight 1 − λ = 0: the release's, which reads no label
 Stages   the largest network from labels; every smaller one, the student last, from all that are larger, by the same
          rule (``taught_by: {mentors: [...], method: dgkd}`` in a recipe). The assistants of ``takd`` serve, too
