@@ -89,7 +89,8 @@ def method(name: str, given: dict[str, Any], head: str, mentors: int = M) -> Met
     task, last = Pose(coding(head), FIVE), mentors - 1
     shapes = Shapes(task.coding.answer_shape[-1], own, theirs) if features else None
     taught_by = [m == last for m in range(mentors)]
-    made.setup(ClassInfo(task, [f"m{m}" for m in range(mentors)], None, shapes, torch.arange(N), people(N), taught_by))
+    names, peers = [f"m{m}" for m in range(mentors)], [f"p{number}" for number in range(how_many(made, mentors))]
+    made.setup(ClassInfo(task, names, None, shapes, torch.arange(N), people(N), taught_by, peers))
     return made
 
 
@@ -135,7 +136,12 @@ def lesson(
     everybody, asks = Answers(answers[order].to(dtype), theirs), of.mentor_indices
     heard = everybody if asks is None else everybody.of(asks)
     ceiling = torch.linspace(0.6, 0.9, mentors)[order, None].repeat(1, K)
-    peers = {f"p{number}": Answers((noise.flip(0) / (2 + number)).to(dtype)) for number in range(how_many(of))}
+
+    def peer(number: int) -> Answers:
+        seen = {tap: feature(kind, CHANNELS, 60 + 10 * i + number) for i, (tap, kind) in enumerate(taps)}
+        return Answers((noise.flip(0) / (2 + number)).to(dtype), seen)
+
+    peers = {f"p{number}": peer(number) for number in range(how_many(of, mentors))}
     return Lesson(
         torch.zeros(n, 3, *SIZE),
         target,
@@ -151,8 +157,10 @@ def lesson(
     )
 
 
-def how_many(of: Method) -> int:
-    """Networks beside the student: as many as the method must have, and one that is no teacher."""
+def how_many(of: Method, mentors: int = M) -> int:
+    """Networks beside the student: as many as must be and one that is no teacher, or one for every other mentor."""
+    if of.needs.selves:
+        return max(mentors - 1, 1)
     return max(of.needs.peers[0], 1 + of.needs.teachers) if of.needs.takes_peers else 0
 
 
@@ -201,7 +209,10 @@ def halved(what: Lesson, rank: int) -> Lesson:
         features = {tap: tuple(x[part] for x in several) for tap, several in what.mentors.features.items()}
         mentors = Answers(what.mentors.prediction[:, part], features)
     assert what.ids is not None
-    peers = {name: Answers(own(peer.prediction)) for name, peer in what.peers.items()}
+    peers = {
+        name: Answers(own(peer.prediction), {tap: own(x) for tap, x in peer.features.items()})
+        for name, peer in what.peers.items()
+    }
     return replace(
         what,
         inputs=what.inputs[part],

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from cases import cases, labels
-from rooms import IDS, B, M, batch, by_main, classroom, peers_for, said, student, teach, teachers_for
+from rooms import IDS, SHAPE, B, M, batch, by_main, classroom, peers_for, said, student, teach, teachers_for
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from classroomkd import methods
 from classroomkd.classroom import Classroom, PlainContext
+from classroomkd.classroom.trainees import is_own_loss
 from classroomkd.errors import UserError
 from classroomkd.methods.pieces.features import FeatureMethod
 
@@ -86,7 +87,7 @@ def test_permuting_mentors_permutes_weights(name: str, given: dict[str, Any]) ->
 def test_batch_of_one_and_one_and_twelve_mentors(name: str, given: dict[str, Any]) -> None:
     _, lesson = teach(name, given, said(), 1)
     assert lesson.loss.isfinite()
-    for mentors in (1, 12):
+    for mentors in (2 if methods.create(name, **given).needs.selves else 1, 12):
         room, lesson = teach(name, given, said(mentors=mentors))
         lesson.loss.backward()
         assert lesson.loss.isfinite()
@@ -175,7 +176,7 @@ def test_the_schedule_multiplies_the_mentors_terms(name: str) -> None:
     room = classroom(name, {"schedule": {"decay": {"epochs": 4}}}, said())
     room.epoch = 3.0
     quarter = room(*batch(), ids=IDS)
-    supervised = {key for key in whole.terms if key == "supervised"}
+    supervised = {key for key in whole.terms if is_own_loss(key)}
     assert whole.outcome is not None
     assert quarter.outcome is not None
     for key in whole.terms.keys() - supervised:
@@ -219,7 +220,7 @@ def test_mentors_needed_are_asked_for(name: str) -> None:
         assert Classroom(student(), [], method, peers=peers, teachers=teachers)(*batch()).loss.isfinite()
         return
     with pytest.raises(UserError, match="mentor"):
-        Classroom(student(), [], method)
+        Classroom(student(), [], method, peers=peers_for(method, said()), image_shape=SHAPE)
 
 
 @pytest.mark.parametrize("name", methods.names())

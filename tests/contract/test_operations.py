@@ -24,6 +24,7 @@ GROW: dict[str, tuple[int | None, str]] = {
     "average": (None, "a projector, with feature_weight"),
     "mmkd": (None, "a projector, and a product of its maps"),
     "camkd": (None, "a projector, and its own classifier on the student's map"),
+    "ctslmkt": (None, "a trainee for every mentor"),
     "crd": (None, "a map, and two products with a memory, too large to hold those of all mentors at once"),
 }
 # Their defaults read features.

@@ -64,7 +64,7 @@ def classroom(name: str, given: dict[str, Any], head: str) -> Classroom:
     ]
     torch.manual_seed(0)
     method = methods.create(name, task="pose", **given)
-    peers = {f"p{number}": network(own, SIZE, K, 4 + number) for number in range(how_many(method))}
+    peers = {f"p{number}": network(own, SIZE, K, 4 + number) for number in range(how_many(method, len(mentors)))}
     return Classroom(
         network(own, SIZE, K, 3),
         mentors,

@@ -131,6 +131,7 @@ def test_interrupted_run_goes_on_to_the_same_bits(
 # What a method wants beside its name: virtual steps are SGD's, an assistant is a mentor that another one taught.
 CHAIN = "mentors=[{name: big, model: convnet16}, {name: middle, model: convnet8, taught_by: big}]"
 WANTS = {
+    "ctslmkt": ["peers=[{name: b, model: convnet4}]", "method={name: ctslmkt, selves: {student: broad, b: slim}}"],
     "dml": ["peers=[{name: b, model: convnet4}]"],
     "kdml": ["peers=[{name: b, model: convnet4}, {name: t, model: convnet8, role: teacher}]"],
     "mmkd": ["train.optimizer=sgd", "train.lr=0.05"],
@@ -141,7 +142,7 @@ WANTS = {
 @pytest.mark.parametrize("name", methods.names())
 def test_every_method_by_name(tmp_path: Path, quick: list[str], smoke: str, name: str, capsys: Any) -> None:
     out = tmp_path / "run"
-    words = [*quick, "train.epochs=1", *WANTS.get(name, []), f"method={name}"]
+    words = [*quick, "train.epochs=1", f"method={name}", *WANTS.get(name, [])]
     assert main(["run", smoke, *words, "--out", str(out), "--quiet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["entries"][0]["method"] == name
 

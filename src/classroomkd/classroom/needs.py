@@ -31,6 +31,7 @@ class Needs:
         peers: the fewest and the most networks that are trained beside the student (None: any number); (0, 0): it
             takes none, and none is run for it.
         teachers: how many of these networks are teachers, which learn from labels alone and teach the others.
+        selves: every network that is trained has a mentor of its own, what it was after an earlier training.
     """
 
     _: KW_ONLY
@@ -46,6 +47,7 @@ class Needs:
     truth: bool = False
     peers: tuple[int, int | None] = (0, 0)
     teachers: int = 0
+    selves: bool = False
     logits: InitVar[bool | None] = None
     labels: InitVar[bool | None] = None
     views: InitVar[int | None] = None

@@ -147,6 +147,12 @@ METHODS: dict[str, MethodEntry] = {
         peers=1,
         teachers=1,
     ),
+    "ctslmkt": MethodEntry(
+        "classroomkd.methods.ctslmkt:CTSLMKT",
+        "networks teach each other answers and relations, each held by its own earlier self",
+        "reconstructed",
+        peers=1,
+    ),
     "tfkd": MethodEntry(
         "classroomkd.methods.tfkd:TFKD",
         "the student's earlier self teaches, or a teacher that is written down",

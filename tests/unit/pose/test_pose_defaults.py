@@ -21,6 +21,7 @@ WITH_TEMPERATURE = [
     for n in methods.METHODS
     if "temperature" in methods.options_model(n).model_fields
     and n != "crd"
+    and methods.METHODS[n].peers == 0
     and methods.method_class(n).needs.mentors > 0  # what peers or a virtual teacher say is no mentor's
 ]
 

@@ -39,12 +39,13 @@ def test_there_are_some() -> None:
 
 
 def test_any_method_can_be_put_into_the_smoke_recipe() -> None:
-    from classroomkd.methods import METHODS
+    from classroomkd.methods import METHODS, method_class
 
     for name in set(METHODS) - {"takd"}:  # whose mentor must have been taught
         peers = ["{name: t, model: convnet8, role: teacher}"] * METHODS[name].teachers
         peers += ["convnet4"] * (METHODS[name].peers - len(peers))
-        words = [f"method={name}", *[f"peers=[{', '.join(peers)}]"] * bool(peers)]
+        selves = {True: f"{{name: {name}, selves: {{student: broad, convnet4: slim}}}}", False: name}
+        words = [f"method={selves[method_class(name).needs.selves]}", *[f"peers=[{', '.join(peers)}]"] * bool(peers)]
         assert [arm.label for arm in load_recipe(RECIPES / "smoke.yaml", words).arms()] == [name]
 
 
