@@ -118,3 +118,39 @@ def test_a_teacher_is_a_peer_of_python(tmp_path: Path) -> None:
     )  # fmt: skip
     (entry,) = run.summary["entries"]
     assert {v["name"]: v.get("role") for v in entry["variants"]}["t"] == "teacher"
+
+
+POSE = """
+task: pose
+data:
+  source: puppets
+  options: {train: 60, test: 20, hard: 0.2, image_size: 32, scale: 0.1, rotation: 10, half_body: 0, metric: "PCK@0.2"}
+  size: 32
+  views: person
+student: HEAD_tiny
+mentors: [{name: big, model: HEAD_tiny}]
+peers: [{name: b, model: HEAD_tiny}, {name: t, model: HEAD_tiny, role: teacher}]
+methods: [dml, {name: kdml, label: online}, {name: kdml, teacher: frozen, order: gauss_seidel, label: frozen}]
+train: {epochs: 1, batch_size: 20, optimizer: adamw, lr: 0.003, log_every: 1}
+check_mentors: "off"
+device: cpu
+workers: 1
+threads: 1
+"""
+
+
+@pytest.mark.parametrize("head", ["simcc", "heatmap"])
+def test_pose_has_its_ensemble_and_its_disagreement(tmp_path: Path, head: str) -> None:
+    (tmp_path / "pose.yaml").write_text(POSE.replace("HEAD", head))
+    out = tmp_path / "run"
+    assert main(["run", str(tmp_path / "pose.yaml"), "--out", str(out), "--quiet"]) == 0
+    for entry in json.loads((out / "summary.json").read_text())["entries"]:
+        whole = entry["variants"][-1]
+        assert whole["kind"] == "ensemble"
+        assert 0 <= whole["test_last"] <= 1
+        assert 0 <= whole["disagreement"] <= 1
+        lines = (out / entry["method"] / "seed0" / "metrics.jsonl").read_text().splitlines()
+        (val,) = [line for line in map(json.loads, lines) if line["kind"] == "val"]
+        assert {"ensemble", "disagreement", "peers"} <= set(val)
+    assert "% of the test joints" in (out / "report.html").read_text()
+    assert "mentors_vote" not in json.loads((out / "summary.json").read_text())

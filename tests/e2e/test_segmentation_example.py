@@ -106,6 +106,27 @@ def test_students_are_scored_asked_and_exported(
         tasks.find_row("segmentation").open_files().graph(exported, "inside")
 
 
+def test_networks_that_learn_together_answer_together(tmp_path: Path) -> None:
+    from figure_parts.networks import build
+    from figure_parts.runner import SegmentationRunner
+
+    runner = object.__new__(SegmentationRunner)
+    said = torch.stack([build("segnet8", 5, 3)(torch.rand(4, 3, 48, 48)) for _ in range(2)]).detach()
+    torch.testing.assert_close(runner.together(said).exp(), said.softmax(2).mean(0))
+    differ = (said[0].argmax(1) != said[1].argmax(1)).flatten(1).float().mean(1)
+    torch.testing.assert_close(runner.apart(said), differ)
+    words = [*QUICK[:2], "train.epochs=1", "seeds=[0]", "workers=1", "threads=1", "mentors=[]", "method=kdml"]
+    peers = "peers=[{name: b, model: segnet8}, {name: t, model: segnet16, role: teacher}]"
+    recipe = str(EXAMPLE / "figure_parts" / "demo.yaml")
+    assert main(["run", recipe, *words, peers, "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    (entry,) = json.loads((tmp_path / "run" / "summary.json").read_text())["entries"]
+    whole = entry["variants"][-1]
+    assert whole["kind"] == "ensemble"
+    assert 0 <= whole["test_last"] <= 1
+    assert 0 <= whole["disagreement"] <= 1
+    assert "% of the test cells" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_lists_and_inspect_know_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "segmentation" in {row["name"] for row in as_json(capsys, "list", "tasks")}
     assert "figure-parts" in {row["name"] for row in as_json(capsys, "list", "data")}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from classroomkd.classroom import Calibration, Task
 from classroomkd.errors import UserError
+from classroomkd.functional import pairs_apart, vote
 from classroomkd.tasks.runner import TaskRunner
 from classroomkd.train.scoring import Score, calibration_of
 from figure_parts import networks
@@ -45,6 +46,7 @@ class SegmentationRunner(TaskRunner):
 
     metric = "mean IoU"
     samples = "pictures"
+    has_together = True
 
     @property
     def answer_shape(self) -> tuple[int, ...]:
@@ -83,6 +85,14 @@ class SegmentationRunner(TaskRunner):
         cells = cells_of(target).flatten()
         known = cells != IGNORE
         return calibration_of(units_of(answers_MN).flatten(1, 2)[:, known], cells[known])
+
+    def together(self, answers_MN: Tensor) -> Tensor:
+        """See the base: the logarithm of their mean probability in every cell."""
+        return vote(answers_MN.movedim(2, -1)).log().movedim(-1, 1)
+
+    def apart(self, answers_MB: Tensor) -> Tensor:
+        """See the base: the cells whose likeliest class is not the same."""
+        return pairs_apart(answers_MB.movedim(2, -1)).flatten(1).mean(1)
 
     def chance(self) -> tuple[float, str]:
         """See the base: everything taken for the most frequent class."""

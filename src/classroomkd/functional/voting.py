@@ -49,7 +49,7 @@ def disagreement(logits_MBC: Tensor) -> Tensor:
 
 @torch.no_grad()
 def pairs_apart(logits_MBC: Tensor) -> Tensor:
-    """The share of the pairs of networks whose likeliest class is not the same, ``(M, B, C)``, M > 1, to ``(B,)``."""
+    """The share of the pairs of networks whose likeliest class is not the same, ``(M, …, C)``, M > 1, to ``(…)``."""
     classes, networks = logits_MBC.argmax(-1), len(logits_MBC)
     differ = (classes.unsqueeze(0) != classes.unsqueeze(1)).sum((0, 1))  # each pair twice
     return differ / (networks * (networks - 1))

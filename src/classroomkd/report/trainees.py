@@ -23,9 +23,9 @@ def trainees(context: ReportContext) -> Html:
     if not logs:
         return Html("")
     text = (
-        "Networks that learned together. The ensemble answers with the mean of the students' probabilities (a teacher "
-        "is no member); what it gains over its members is shown beside how often two of them differ, since networks "
-        "that teach each other become alike."
+        "Networks that learned together. The ensemble answers with the mean of the students' probabilities (of pose: "
+        "of their distributions or maps); a teacher is no member. What it gains over its members is shown beside how "
+        "often two of them differ, since networks that teach each other become alike."
     )
     return section("trainees", "Trainees", lead(text), *(_arm(context, log) for log in logs))
 
@@ -81,5 +81,5 @@ def _gain(context: ReportContext, entries: Sequence[FinishedStudent]) -> Html | 
     differ = spread(apart).mean
     text = f"The ensemble's test score less the mean of its members': {gain}."
     if differ is not None:
-        text += f" Two of them differ on {words.percent(differ)}% of the test {context.say.samples}."
+        text += f" Two of them differ on {words.percent(differ)}% of the test {context.say.spots}."
     return el("p", text)

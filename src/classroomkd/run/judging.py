@@ -121,11 +121,11 @@ def near_chance(networks: Networks, mentors: Sequence[MentorRecord]) -> list[tup
 def vote_score(networks: Networks, mentors: Sequence[MentorRecord]) -> float | None:
     """The score of the mentors' vote on the labelled samples of the test part, what students may be held against.
 
-    None where mentors of this task have no answer together, where there are fewer than two, or where no sample has a
+    None where mentors of this task are not scored together, where there are fewer than two, or where no sample has a
     label.
     """
     runner, part = networks.task_runner, networks.context.data.test
-    if len(mentors) < 2 or not runner.has_together or not bool(part.labelled.any()):
+    if len(mentors) < 2 or not runner.scores_vote or not bool(part.labelled.any()):
         return None
     stored = [torch.from_numpy(load_answers(m.test_logits, len(part))) for m in mentors]
     together = runner.together(torch.stack(stored))

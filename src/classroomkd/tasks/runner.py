@@ -55,6 +55,7 @@ class TaskRunner(ABC):
 
     samples: ClassVar[str] = "images"
     has_together: ClassVar[bool] = False  # whether :meth:`together` and :meth:`apart` give an answer
+    scores_vote: ClassVar[bool] = False  # whether what the mentors say together of the test part is scored, all at once
     suspects: ClassVar[str] = "wrong weights, or another normalisation or size (mean, std, size)?"
 
     def __init__(self, context: RunContext, networks: NetworkSource) -> None:

@@ -40,6 +40,7 @@ class ClassificationRunner(TaskRunner):
     """Single-label classification."""
 
     has_together = True
+    scores_vote = True
     suspects = (
         "wrong weights, another order of classes or some of them only (classes: [...] names its own, in its order), or "
         "another normalisation or size (mean, std, size)?"

@@ -8,6 +8,7 @@ Shapes: M mentors, N persons, K joints; answers ``(N, K, …)``, targets ``(N, K
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from classroomkd.tasks.pose.task import Pose
 from classroomkd.train.scoring import Score
 
-__all__ = ["DISTANCE", "against_mentors", "agreed", "apart", "mean_pose", "score"]
+__all__ = ["DISTANCE", "against_mentors", "agreed", "apart", "mean_pose", "pairs_apart", "score"]
 
 DISTANCE = "mean distance in the crop's longer side"
 _AT_ONCE = 1024  # persons
@@ -81,6 +82,18 @@ def apart(task: Pose, answers_MN: Tensor) -> Tensor:
     unknown, broken = task.coding.state(answers_MN)
     near = task.coding.log_oks(answers_MN, target, task.skeleton.sigmas).exp()
     return 1 - near.masked_fill(unknown | broken, torch.nan).transpose(0, 1).flatten(1).nanmean(1)
+
+
+@torch.no_grad()
+def pairs_apart(task: Pose, answers_MN: Tensor) -> Tensor:
+    """The share of the pairs of networks, and of the joints, whose places are so far apart that the OKS of one by the
+    other is below 1/2, ``(N,)``; M > 1. A joint whose answer is not finite is apart from everybody's.
+    """
+    networks = len(answers_MN)
+    places = [task.coding.decode(answers) for answers in answers_MN]
+    near = [task.coding.log_oks(answers_MN, place, task.skeleton.sigmas) >= math.log(0.5) for place in places]
+    differ = ~torch.stack(near).flatten(0, 1)  # each pair twice, and each network with itself
+    return differ.to(answers_MN.dtype).sum(0).mean(-1) / (networks * (networks - 1))
 
 
 def mean_pose(target: Tensor) -> Tensor:

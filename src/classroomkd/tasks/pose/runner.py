@@ -48,6 +48,7 @@ class PoseRunner(TaskRunner):
     """Keypoints of one person in a crop."""
 
     samples = "persons"
+    has_together = True
 
     @classmethod
     def named(
@@ -326,6 +327,14 @@ class PoseRunner(TaskRunner):
     def voted(self, answers_MN: Tensor) -> Tensor:
         """See the base: the places of the mean of the mentors' answers, ``(N, K, 3)``."""
         return agreement.agreed(self._unlabelled, answers_MN)
+
+    def together(self, answers_MN: Tensor) -> Tensor:
+        """See the base: the mean of their distributions over bins, or of their maps."""
+        return self.coding.mean(answers_MN.unbind())
+
+    def apart(self, answers_MB: Tensor) -> Tensor:
+        """See the base, by joints: those whose places are further apart than an OKS of 1/2."""
+        return agreement.pairs_apart(self._unlabelled, answers_MB)
 
     def agreement(
         self, answers: Tensor, target: Tensor, answers_MN: Tensor, names: Sequence[str]
