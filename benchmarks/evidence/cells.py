@@ -167,11 +167,14 @@ def _taught(mentor: Mentor, weights: str | None) -> dict[str, Any]:
 def _kept(said: str) -> Mapping[str, Any]:
     """Of a recipe's keys and changes, as JSON, what is not at its default and changes a result."""
     keys, changes = json.loads(said)
+    peers = changes.pop("peers", None)  # which ``none`` does not take
     recipe = Cell(keys, ({"name": "none"},), (), changes).recipe(NOWHERE, grid=["none"])
     every = yaml.safe_load(recipe_yaml(recipe))
     plain = yaml.safe_load(recipe_yaml(make_recipe(PLAIN)))
     kept = _differing(every, plain, OF_NO_WEIGHT)
     kept["data"] = {**kept.get("data", {}), "source": keys["data"]["source"]}
+    if peers:
+        kept["peers"] = peers
     if str(changes.get("data.unlabelled", "")).startswith(PREPARED):
         kept["data"]["unlabelled"] = changes["data.unlabelled"]
     kept["train"] = {key: value for key, value in kept.get("train", {}).items() if key not in IN_TRAIN}

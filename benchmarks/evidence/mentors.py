@@ -39,6 +39,9 @@ def _three(suffix: str, data: dict[str, Any], epochs: int) -> list[Mentor]:
 # Half of the images: their students have the other half, which they never saw. And all of them.
 _ALL = (*_three("-half", {**CIFAR, "shard": "1/2"}, 60), *_three("", CIFAR, 40))
 
+# A teacher of its students' own size class, which learned from the very images that they have.
+_NEW = [Mentor("resnet8-new", "resnet8", NEW, {**SGD, "epochs": 80})]
+
 _FASHION = [
     *(
         Mentor(f"{model}-fashion", model, FASHION, {**SGD, "epochs": 30})
@@ -73,4 +76,4 @@ _SMOKE = [
     for letter, model in (("a", "convnet8"), ("b", "resnet8"))
 ]
 
-MENTORS: dict[str, Mentor] = {mentor.name: mentor for mentor in (*_ALL, *_FASHION, *_FEW, *_PEOPLE, *_SMOKE)}
+MENTORS: dict[str, Mentor] = {mentor.name: mentor for mentor in (*_ALL, *_NEW, *_FASHION, *_FEW, *_PEOPLE, *_SMOKE)}

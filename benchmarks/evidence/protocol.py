@@ -46,6 +46,25 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Together:
+    """What networks that were trained together score, means over the seeds.
+
+    Args:
+        members: the student and its peers, by name.
+        teachers: those of the peers that are, by name.
+        ensemble: the members' mean probabilities.
+        more: the ensemble less the mean of its members, by seed.
+        disagreement: how often two members say different things.
+    """
+
+    members: Mapping[str, float]
+    teachers: Mapping[str, float]
+    ensemble: float | None = None
+    more: Difference | None = None
+    disagreement: float | None = None
+
+
+@dataclass(frozen=True)
 class Line:
     """A row of a table.
 
@@ -60,6 +79,7 @@ class Line:
         setting: what was chosen on the validation part.
         failures: seeds without a student, and why.
         versions: of its methods.
+        together: where others were trained beside the student.
     """
 
     name: str
@@ -70,6 +90,7 @@ class Line:
     setting: Mapping[str, Any]
     failures: Mapping[int, str]
     versions: Mapping[str, int]
+    together: Together | None = None
     alone: Compared | None = None
     base: Compared | None = None
     given: Difference | None = None
@@ -178,13 +199,30 @@ def _line(
 ) -> Line:
     students = store.students(cell)
     costs = [entry["cost_ratio"] for entry in students.values() if "cost_ratio" in entry]
-    cost = 1.0 if not cell.mentors else median(costs) if costs else None
+    plain = all(entry.get("name") == "none" for entry in cell.grid)
+    cost = 1.0 if plain else median(costs) if costs else None
     best = {seed: students[seed].get("test_best", score) for seed, score in scores.items()}
     shown = {key.removeprefix("train."): value for key, value in setting.items() if key != "train.lr"}
     paid = _mentors_seconds(store, cell)
     spent = None if cost is None or paid is None or not seconds else cost + paid / median(seconds.values())
     failures = {seed: why for seed, why in store.failures(cell).items() if seed in study.seeds}
-    return Line(name, scores, best, cost, spent, shown, failures, cell.versions)
+    others = [students[seed]["together"] for seed in scores if "together" in students[seed]]
+    return Line(name, scores, best, cost, spent, shown, failures, cell.versions, _together(others))
+
+
+def _together(found: Sequence[Mapping[str, Any]]) -> Together | None:
+    if not found:
+        return None
+    members, teachers = (
+        {name: fmean(each[part][name] for each in found) for name in found[0][part]} for part in ("members", "teachers")
+    )
+    ensembles = [each["ensemble"] for each in found if each.get("ensemble") is not None]
+    if len(ensembles) < len(found):
+        return Together(members, teachers)
+    own = {place: each["ensemble"] for place, each in enumerate(found)}
+    mean = {place: fmean(each["members"].values()) for place, each in enumerate(found)}
+    differ = [each["disagreement"] for each in found if each.get("disagreement") is not None]
+    return Together(members, teachers, fmean(ensembles), paired(own, mean), fmean(differ) if differ else None)
 
 
 def _mentors_seconds(store: Store, cell: Cell) -> float | None:

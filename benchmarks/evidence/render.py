@@ -103,11 +103,33 @@ def _section(name: str, study: Study, panel: Panel, found: Table, store: Store) 
         cells += [gain(line.given), gain(line.paid), cost(line), setting(line.setting)]
         yield "| " + " | ".join(cells) + " |"
     yield ""
+    yield from _together(found)
     for line in found.lines:
         for seed, why in line.failures.items():
             yield from (f"- {line.name}, seed {seed}, has no student: {why}", "")
     file = f"{name}-{panel.name}.svg"
     yield from (f"[Learning curves on the validation part](figures/{file})", "")
+
+
+def _together(found: Table) -> Iterator[str]:
+    """Networks that were trained together: each of them, and their ensemble beside its members."""
+    lines = [(line.name, line.together) for line in found.lines if line.together is not None]
+    if not lines:
+        return
+    yield from (
+        "Networks that were trained together, test %; *ensemble*: their mean probabilities, teachers left out.",
+        "",
+    )
+    yield "| arm | each | teacher | ensemble | over its members | two differ on |"
+    yield "|:---|---:|---:|---:|---:|---:|"
+    for name, own in lines:
+        each, teachers = (
+            " · ".join(f"{100 * x:.1f}" for x in part.values()) or "–" for part in (own.members, own.teachers)
+        )
+        whole = "–" if own.ensemble is None else f"{100 * own.ensemble:.1f}"
+        differ = "–" if own.disagreement is None else f"{100 * own.disagreement:.1f} %"
+        yield f"| {name} | {each} | {teachers} | {whole} | {gain(own.more)} | {differ} |"
+    yield ""
 
 
 def _mentors(study: Study, panel: Panel, store: Store) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,4 +108,17 @@ def harvested(folder: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if line]
     curve = [[line["epoch"], round(line["accuracy"], 4)] for line in lines if line["kind"] == "val"]
     step = max(1, len(curve) // CURVE)
-    return {**{k: v for k, v in entry.items() if k in kept}, "val_curve": curve[::-1][::step][::-1]}
+    found = {**{k: v for k, v in entry.items() if k in kept}, "val_curve": curve[::-1][::step][::-1]}
+    return {**found, **({"together": _together(entry["variants"])} if entry.get("variants") else {})}
+
+
+def _together(variants: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of networks that were trained together: what each scores at the end, and their ensemble, and how often two of its
+    members differ."""
+    found: dict[str, Any] = {"members": {}, "teachers": {}}
+    for each in variants:
+        if each["kind"] == "trainee":
+            found["teachers" if each.get("role") == "teacher" else "members"][each["name"]] = each["test_last"]
+        elif each["kind"] == "ensemble":
+            found |= {"ensemble": each["test_last"], "disagreement": each.get("disagreement")}
+    return found

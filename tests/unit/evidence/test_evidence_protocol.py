@@ -13,7 +13,8 @@ from toy_study import ARMS, TOY, Scores, finish, store, student
 from benchmarks.evidence.cells import cell_of, mentor_cell
 from benchmarks.evidence.mentors import MENTORS
 from benchmarks.evidence.protocol import MARGIN, Compared, Line, Table, _after, _mentors_seconds, compared, holm, table
-from benchmarks.evidence.study import Panel, Study
+from benchmarks.evidence.render import _together
+from benchmarks.evidence.study import DEFAULTS, Arm, Panel, Study
 from classroomkd.report.statistics import Difference
 
 AVERAGE = ARMS[1]
@@ -283,3 +284,39 @@ def test_mentors_seconds_by_hand(tmp_path: Path) -> None:
     )  # every one of four epochs is another
     assert seconds(student__samples=48) == pytest.approx(each * (1 + 2 * 48 / (3 * 384)))
     assert _mentors_seconds(results, cell_of(TOY, TOY.panels[0], ARMS[0])) == 0
+
+
+# --- networks that were trained together ------------------------------------------------------------------------------
+
+TWINS = Arm("dml", ({"name": "dml"},), "", (), {"peers": [{"name": "twin", "model": "convnet4"}]}, ())
+
+
+def test_an_ensemble_is_held_against_the_mean_of_its_members_and_the_cost_is_of_them_all(tmp_path: Path) -> None:
+    results, panel = store(tmp_path), replace(TOY.panels[0], tuned=DEFAULTS)
+    study = replace(TOY, arms=(*ARMS, TWINS), mentors=(), panels=(panel,))
+    found = [((0.50, 0.54), 0.9, 0.55, 0.3), ((0.52, 0.52), 0.7, 0.56, 0.2), ((0.51, 0.55), 0.8, 0.57, 0.4)]
+    cell = cell_of(study, study.panels[0], TWINS)
+    assert [peer.name for peer in cell.recipe("").peers] == ["twin"]
+    for seed, ((own, twin), teacher, ensemble, differ) in enumerate(found):
+        members = {"student": own, "twin": twin}
+        together = {"members": members, "teachers": {"t": teacher}, "ensemble": ensemble, "disagreement": differ}
+        results.add("toy", cell, seed, student(own, cost_ratio=2.1, together=together), {})
+    line = table("toy", study, study.panels[0], results).line("dml")
+    assert line is not None
+    assert line.cost == 2.1
+    together = line.together
+    assert together is not None
+    assert together.members == {"student": pytest.approx(0.51), "twin": pytest.approx(0.61 - 0.22 / 3)}
+    assert together.teachers == {"t": pytest.approx(0.8)}
+    assert (together.ensemble, together.disagreement) == (pytest.approx(0.56), pytest.approx(0.3))
+    assert together.more is not None
+    assert together.more.mean == pytest.approx((0.03 + 0.04 + 0.04) / 3)
+    assert together.more.n == 3
+    said = "\n".join(_together(table("toy", study, study.panels[0], results)))
+    assert "| dml | 51.0 · 53.7 | 80.0 | 56.0 | +3.7 [2.2, 5.1] | 30.0 % |" in said
+
+
+def test_peers_are_in_the_key_and_nobody_else_changes(tmp_path: Path) -> None:
+    other = replace(TWINS, changes={"peers": [{"name": "twin", "model": "convnet8"}]})
+    keys = {cell_of(TOY, TOY.panels[0], arm).key for arm in (TWINS, other, replace(TWINS, changes={}))}
+    assert len(keys) == 3

@@ -119,6 +119,19 @@ def test_what_is_kept_of_a_student(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_of_networks_that_learned_together_each_ones_score_is_kept(tmp_path: Path) -> None:
+    variants = [
+        {"name": "student", "kind": "trainee", "test_last": 0.5},
+        {"name": "twin", "kind": "trainee", "test_last": 0.4},
+        {"name": "t", "kind": "trainee", "test_last": 0.7, "role": "teacher"},
+        {"name": "student", "kind": "ema", "test_last": 0.9},
+        {"name": "ensemble", "kind": "ensemble", "test_last": 0.6, "disagreement": 0.25},
+    ]
+    assert harvested(folder(tmp_path / "seed0", 3, variants=variants))["together"] == {
+        "members": {"student": 0.5, "twin": 0.4}, "teachers": {"t": 0.7}, "ensemble": 0.6, "disagreement": 0.25,
+    }  # fmt: skip
+
+
 def test_time_is_the_processor_s_where_it_is_known() -> None:
     assert took(student(0.6, steps=500, step_ms=4.0, seconds=99.0)) == pytest.approx(2.0)
     assert took(student(0.6, seconds=99.0)) == 99.0
