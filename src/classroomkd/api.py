@@ -76,10 +76,10 @@ class Run:
             return None
         folders = {str(arm["label"]): self.folder / str(arm["folder"]) for arm in self.summary["arms"]}
         try:
-            chosen = find_student(self.folder, say=lambda text: None).parent
+            chosen = find_student(self.folder, say=lambda text: None)
         except UserError:
             return None
-        return next((e for e in entries if folders[e.method] / f"seed{e.seed}" == chosen), None)
+        return next((e for e in entries if folders[e.method] / f"seed{e.seed}" in chosen.parents), None)
 
     def _weights(self, arm: int | str | None, seed: int | None) -> Path:
         """The last weights of a student.
@@ -100,11 +100,19 @@ class Run:
             raise UserError(f"arm {arm!r}: the run has {', '.join(map(repr, labels))}, by name or from 0")
         if seed is not None and seed not in seeds:
             raise UserError(f"seed {seed}: the run has {', '.join(map(str, seeds))}")
-        folder = self.folder / str(arms[place]["folder"])
-        return folder / f"seed{seeds[0] if seed is None else seed}" / "student.safetensors"
+        folder = self.folder / str(arms[place]["folder"]) / f"seed{seeds[0] if seed is None else seed}"
+        return find_student(folder)
+
+    def _module(self, weights: Path) -> nn.Module | None:
+        """The network of these weights, where it was handed over: the student's, or a peer's that is exported."""
+        from classroomkd.export.find import PEERS
+
+        if weights.parent.name != PEERS:
+            return self.student_module
+        return None if self.session is None else self.session.given.get(weights.stem)
 
     def student(self, arm: int | str | None = None, seed: int | None = None) -> nn.Module:
-        """A trained student, in eval mode.
+        """A trained student, or the peer that the recipe exports, in eval mode.
 
         Args:
             arm: its name or place; None: of all students the best on validation, as the verbs take it, which is logged.
@@ -115,7 +123,8 @@ class Run:
         """
         from classroomkd.export import load_student
 
-        return load_student(self._weights(arm, seed), module=self.student_module).module
+        weights = self._weights(arm, seed)
+        return load_student(weights, module=self._module(weights)).module
 
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""
@@ -159,7 +168,8 @@ class Run:
         """Write a student (see :meth:`student`) alone to ``path`` (.safetensors or .onnx, a model card beside it)."""
         from classroomkd.export import export_student
 
-        return export_student(self._weights(arm, seed), Path(path), module=self.student_module)
+        weights = self._weights(arm, seed)
+        return export_student(weights, Path(path), module=self._module(weights))
 
 
 def _shown(summary: Any, score: float | None) -> str:
@@ -198,7 +208,8 @@ def distill(
         settings: keys of the recipe's ``train`` section (``epochs``, ``batch_size``, ``lr``, …), of its ``data``
             section (``size``, ``resize``, ``views``, …) or of its top level (``methods`` in place of ``method`` for a
             grid, ``bank``, ``device``, ``mentor_train``, ``cache``, …); of ``peers`` networks may be modules, as of
-            ``mentors``, which are copied for every seed.
+            ``mentors``, which are copied for every seed, and ``export`` names the one that the run gives in the
+            student's place.
 
     Raises:
         UserError: what is wrong and how to mend it, before any training.

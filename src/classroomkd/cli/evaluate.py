@@ -32,7 +32,7 @@ def evaluate(
     ] = None,
     unreadable: Annotated[str, typer.Option(help="Images that cannot be decoded: refuse or skip.")] = "refuse",
     which: Which = "last",
-    network: Network = "student",
+    network: Network = None,
     flip_test: FlipTest = None,
     official: Annotated[bool, typer.Option("--official", help="Pose: pycocotools' figures beside ours.")] = False,
     device: Device = "auto",

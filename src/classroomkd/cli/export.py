@@ -39,7 +39,7 @@ def export(
         typer.Option(help="Pictures to try the file on; the run's own data by default.", show_default=False),
     ] = None,
     which: Which = "last",
-    network: Network = "student",
+    network: Network = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     trust_code: Annotated[bool, typer.Option("--trust-code", help="Allow py: models to run (for graphs).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

@@ -39,7 +39,13 @@ RecipeName = Annotated[str, typer.Argument(help="A recipe file, or a short name 
 # Where a student lies; classroomkd.export.student.find_student checks both.
 StudentPath = Annotated[Path, typer.Argument(help="A run folder, a seed's folder, or a student.safetensors.")]
 Which = Annotated[str, typer.Option(help="last, best or ema.")]
-Network = Annotated[str, typer.Option(help="student, or a peer that was trained beside it.")]
+Network = Annotated[
+    str | None,
+    typer.Option(
+        help="student, or a peer that was trained beside it; the one that the recipe exports by default.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
 FlipTest = Annotated[
     bool | None,

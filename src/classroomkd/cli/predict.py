@@ -37,7 +37,7 @@ def predict(
     ] = None,
     flip_test: FlipTest = None,
     which: Which = "last",
-    network: Network = "student",
+    network: Network = None,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     trust_code: TrustModels = False,

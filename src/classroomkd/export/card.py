@@ -83,8 +83,11 @@ def _of_run(about: Mapping[str, str], summary: Mapping[str, Any]) -> Iterator[st
     )  # fmt: skip
     own = about.get("method"), about.get("seed")
     entry: dict[str, Any] = next((e for e in summary["entries"] if (e["method"], str(e["seed"])) == own), {})
-    if (peer := about.get("peer")) is not None:  # its own scores, not those of the student beside it
-        entry = next((v for v in entry.get("variants") or [] if (v["name"], v["kind"]) == (peer, "trainee")), {})
+    peer = about.get("peer")
+    if peer is not None or "exported" in entry:  # its own scores, not those of the network beside it
+        whose = (peer or "student", "trainee")
+        entry = next((v for v in entry.get("variants") or [] if (v["name"], v["kind"]) == whose), {})
+    if peer is not None:
         yield f"- trained beside the student, as `{peer}`"
     names = {"test_last": "test, last weights", "val_last": "validation, last weights", "test_best": "test, best epoch",
              "val_best": "validation, best epoch", "test_ema": "test, averaged weights"}  # fmt: skip

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from classroomkd._printable import printable
-from classroomkd._stored import MAPPING, read_json, trusted
+from classroomkd._stored import MAPPING, read_json, read_yaml, trusted
 from classroomkd.errors import UserError
 from classroomkd.tasks.metric import FRACTION, Metric
 
-__all__ = ["FILES", "find_student", "own_run"]
+__all__ = ["FILES", "find_student", "own_run", "place_of"]
 
 FILES = {"last": "student.safetensors", "best": "student-best.safetensors", "ema": "student-ema.safetensors"}
 _SCORES = {"last": "val_last", "best": "val_best", "ema": "val_last"}  # averaged weights have no score of their own
@@ -24,7 +24,7 @@ _REMEDY = "name one of the students in it, or make the run again"
 
 
 def find_student(
-    path: Path, which: str = "last", say: Callable[[str], None] | None = None, network: str = STUDENT
+    path: Path, which: str = "last", say: Callable[[str], None] | None = None, network: str | None = None
 ) -> Path:
     """The student's file: ``path`` itself, or the one in a run folder, an arm's or a seed's.
 
@@ -35,7 +35,8 @@ def find_student(
         path: a file or a folder.
         which: of a student's files.
         say: takes one sentence; None: it is logged.
-        network: ``student``, or the name of a peer that was trained beside it, whose file is taken.
+        network: ``student``, or the name of a peer that was trained beside it, whose file is taken; None: what the
+            run's recipe exports, of an arm that does not train it the student.
 
     Raises:
         UserError: another ``which``, nothing there, or several students without a score on validation to choose by; no
@@ -43,24 +44,22 @@ def find_student(
     """
     if which not in FILES:
         raise UserError(f"--which {which}: choose one of {', '.join(FILES)}")
-    name = FILES[which] if network == STUDENT else f"{PEERS}/{FILES[which].replace(STUDENT, network, 1)}"
     if path.is_file():
-        if network not in (STUDENT, path.stem.partition("-")[0], path.stem):
+        if network not in (None, STUDENT, path.stem.partition("-")[0], path.stem):
             raise UserError(f"--network {network}: {path} is a file; give the run's or the seed's folder")
         return path
     if not path.exists():
         raise UserError(f"{path} does not exist; give a run folder, a seed's folder or a student.safetensors")
-    files = sorted(path.glob(name)) or sorted(path.glob(f"*/{name}")) or sorted(path.glob(f"*/*/{name}"))
-    if not files and network != STUDENT:
-        raise UserError(f"--network {network}: {path} holds no {name}{_which_peers(path)}")
+    files = _files(path, which, network)
+    if not files and network not in (None, STUDENT):
+        raise UserError(f"--network {network}: {path} holds no {place_of(which, network)}{_which_peers(path)}")
     if not files:
-        raise UserError(f"{path} holds no {name}{_why_none(path)}")
+        raise UserError(f"{path} holds no {FILES[which]}{_why_none(path)}")
     if len(files) == 1:
-        return files[0]
-    folders = [file.parent if network == STUDENT else file.parent.parent for file in files]
-    best, why = _best([folder / FILES["last"] for folder in folders], _SCORES[which], network)
+        return next(iter(files.values()))
+    best, why = _best([folder / FILES["last"] for folder in files], _SCORES[which], network)
     if best is None:
-        some = ", ".join(str(folder.relative_to(path)) for folder in folders[:6])
+        some = ", ".join(str(folder.relative_to(path)) for folder in list(files)[:6])
         raise UserError(
             f"{path} holds {len(files)} students ({some}{', …' if len(files) > 6 else ''}); name one of them"
         )
@@ -68,7 +67,33 @@ def find_student(
         f"{path} holds {len(files)} students; this is {best.parent}, the best on validation ({why}). Name another's "
         "folder to take that one"
     )
-    return best.parent / name
+    return files[best.parent]
+
+
+def place_of(which: str, network: str | None) -> str:
+    """Where in a seed's folder a network's file lies: the student's (None, too), or a peer's."""
+    student = network in (None, STUDENT)
+    return FILES[which] if student else f"{PEERS}/{FILES[which].replace(STUDENT, str(network), 1)}"
+
+
+def _files(path: Path, which: str, network: str | None) -> dict[Path, Path]:
+    """By folder of a seed the network's file, in a seed's folder, an arm's or a run's; see :func:`find_student`."""
+    chosen = _exported(path) if network is None else network
+    for depth in ("", "*/", "*/*/"):
+        files = {file.parent: file for file in sorted(path.glob(f"{depth}{FILES[which]}"))}
+        if chosen != STUDENT:
+            others = {file.parent.parent: file for file in sorted(path.glob(f"{depth}{place_of(which, chosen)}"))}
+            files = {folder: others.get(folder, file) for folder, file in files.items()} if network is None else others
+        if files:
+            return files
+    return {}
+
+
+def _exported(path: Path) -> str:
+    """Which network the recipe of the run that a folder is, or lies in, exports."""
+    run = own_run(path / FILES["last"])
+    found = None if run is None else read_yaml(run / "recipe.yaml", remedy="put it back, or name a file").get("export")
+    return found if isinstance(found, str) else STUDENT
 
 
 def _why_none(path: Path) -> str:
@@ -87,9 +112,11 @@ def _which_peers(path: Path) -> str:
     return f"; there are {', '.join([STUDENT, *names])}" if names else "; nothing was trained beside the student there"
 
 
-def _best(files: Sequence[Path], key: str, network: str = STUDENT) -> tuple[Path | None, str]:
-    """Of these students of one run the one with the best score ``key``, the first of equals, and that score as text; of
-    a peer its best score."""
+def _best(files: Sequence[Path], key: str, network: str | None = None) -> tuple[Path | None, str]:
+    """Of these students of one run the one with the best score ``key``, the first of equals, and that score as text.
+
+    ``network``: see :func:`find_student`.
+    """
     run = own_run(files[0])
     if run is None or not (run / _SUMMARY).exists():
         return None, ""
@@ -111,13 +138,15 @@ def _metric(summary: Mapping[str, Any]) -> Metric:
     return Metric(str(name), str(unit), summary.get("higher_is_better") is not False)
 
 
-def _scores(summary: Mapping[str, Any], run: Path, key: str, network: str) -> Iterator[tuple[Path, float]]:
-    """The folder of every finished student, and its score ``key``; of a peer there its best score."""
+def _scores(summary: Mapping[str, Any], run: Path, key: str, network: str | None) -> Iterator[tuple[Path, float]]:
+    """The folder of every finished student, and its score ``key``; of a network that is named its own, or its best."""
     with trusted(run / _SUMMARY, _REMEDY):
         places = {arm["label"]: arm["folder"] for arm in summary["arms"]}
         for entry in summary["entries"]:
-            peers = [v for v in entry.get("variants") or [] if (v["name"], v["kind"]) == (network, "trainee")]
-            value = entry.get(key) if network == STUDENT else peers[0]["val_best"] if peers else None
+            variants = entry.get("variants") or []
+            its: Mapping[str, Any] = next((v for v in variants if (v["name"], v["kind"]) == (network, "trainee")), {})
+            is_its = network is None or (network == STUDENT and "exported" not in entry)
+            value = entry.get(key) if is_its else its.get(key, its.get("val_best"))
             if isinstance(value, int | float) and math.isfinite(value):
                 yield (run / places[entry["method"]] / f"seed{entry['seed']}").resolve(), float(value)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from classroomkd.errors import did_you_mean
 from classroomkd.recipe.nodes import Loc, Node
-from classroomkd.recipe.peer_section import PEER_NAME, copies_of
+from classroomkd.recipe.peer_section import PEER_NAME, STUDENT, copies_of
 from classroomkd.recipe.problems import Problem, problem
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def check_peers(tree: Node, found: Trainees) -> Iterator[Problem]:
             sentence = f"'{name}': letters, digits, _ and - only, since its terms and its files are called so"
             yield problem(tree, loc, f"{sentence}; give it a name", value=False)
         for one in found.groups.get(name, []):
-            if one.lower() == "student":
+            if one.lower() == STUDENT:
                 yield problem(tree, loc, "is called 'student'; give it another name", value=False)
             elif one in mentors:
                 yield problem(tree, loc, f"is called '{one}' like a mentor; give it another name", value=False)
@@ -136,6 +136,7 @@ def check_peers(tree: Node, found: Trainees) -> Iterator[Problem]:
                 sentence = f"is called '{one}' like peers.{first[one]}; give it a name, or the first copies: 2"
                 yield problem(tree, loc, sentence, value=False)
             first.setdefault(one, index)
+    yield from _export(tree, found)
     if found.lonely:
         names = ", ".join(f"'{name}'" for name, _ in dict.fromkeys(found.lonely))
         teacher = ", {name: t, model: resnet20, role: teacher}" * any(teachers for _, teachers in found.lonely)
@@ -147,3 +148,15 @@ def check_peers(tree: Node, found: Trainees) -> Iterator[Problem]:
             does = "dml" if any(found.roles[name] == "peer" for name in idle) else "kdml"
             sentence = f"no arm takes {', '.join(idle)}: add a method that does ({does}), or leave them out"
             yield problem(tree, ("peers",), sentence, value=False)
+
+
+def _export(tree: Node, found: Trainees) -> Iterator[Problem]:
+    """That who is exported is trained: the student, or one of the peers."""
+    node, names = tree.child("export"), [STUDENT, *found.names]
+    if node is None or not isinstance(node.value, str) or node.value in names:
+        return
+    near = did_you_mean(node.value, names)
+    sentence = f"there is no trainee '{node.value}'{near}; there are {', '.join(names)}"
+    if not found.names:
+        sentence = f"there is no trainee '{node.value}'; there is the student alone, since the recipe has no peers:"
+    yield problem(tree, ("export",), sentence, value=False)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from classroomkd._files import atomic_write_text
+from classroomkd.recipe.peer_section import STUDENT
 from classroomkd.recipe.schema import MethodSpec, Recipe
 
 __all__ = ["json_schema", "recipe_yaml", "save_recipe"]
@@ -28,6 +29,8 @@ def recipe_yaml(recipe: Recipe) -> str:
         data["data"]["labels"] = {key: value for key, value in data["data"]["labels"].items() if value is not None}
     if not recipe.peers:
         del data["peers"]
+    if recipe.export == STUDENT:
+        del data["export"]
     for written, peer in zip(data.get("peers", ()), recipe.peers, strict=True):
         for key in ("reset_head", "train"):
             if not written[key]:

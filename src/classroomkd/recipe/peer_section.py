@@ -8,7 +8,9 @@ from pydantic import Field
 
 from classroomkd.recipe.training import Count, Section
 
-__all__ = ["PEER_NAME", "Copies", "PeerTrain", "Role", "copies_of"]
+__all__ = ["PEER_NAME", "STUDENT", "Copies", "PeerTrain", "Role", "copies_of"]
+
+STUDENT = "student"  # what the recipe's student is called among the trainees
 
 PEER_NAME = r"[A-Za-z0-9_-]+"
 Role = Literal["peer", "teacher"]

@@ -207,6 +207,10 @@ class RecipeKeys(Section):
     peers: Annotated[tuple[PeerSpec, ...], Listed] = Field(
         default=(), description="Networks that are trained beside the student; an arm takes what its method needs."
     )
+    export: Text = Field(
+        default="student",
+        description="Who is exported, whose scores an arm has: student, or a peer; of an arm without it the student.",
+    )
     method: Entries | None = Field(default=None, description="How they teach; several entries are added up.")
     methods: Annotated[tuple[Entries, ...] | None, Field(strict=False, min_length=1)] = Field(
         default=None, description="A grid: each entry is trained and compared."

@@ -64,8 +64,8 @@ def result_rows(
                     **{key: _spread(summary, arm, key) for key in ("test_last", "test_best", "test_ema")},
                     "vs": against,
                     "apart": apart,
-                    "parameters": summary.student.parameters,
-                    "multiply_adds": summary.student.multiply_adds,
+                    "parameters": summary.network_of(arm.label).parameters,
+                    "multiply_adds": summary.network_of(arm.label).multiply_adds,
                     "cost_ratio": _cost(summary, arm),
                     "step_ms": _mean(summary, arm, "step_ms"),
                     "seconds": _mean(summary, arm, "seconds"),
@@ -74,6 +74,7 @@ def result_rows(
                     "data": summary.data.name,
                     **summary.say.marks(summary.task),
                     **_further(summary, arm),
+                    **({"exported": name} if (name := summary.exported(arm.label)) else {}),
                 }
             )
     return rows

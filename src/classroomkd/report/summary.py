@@ -100,6 +100,12 @@ class StudentInfo(_Part):
     multiply_adds: Number = None
 
 
+class PeerInfo(StudentInfo):
+    """A network that was trained beside the student."""
+
+    name: str
+
+
 class ArmInfo(_Part):
     """One method of the run; ``folder`` is where its seeds lie, below the run folder."""
 
@@ -128,11 +134,13 @@ class Variant(_Part):
 class FinishedStudent(_Part):
     """One finished student: an arm and a seed. Scores are fractions, ``seconds`` wall time, ``*_ms`` per step.
 
-    ``test_metrics`` are further figures by name, fractions too.
+    ``test_metrics`` are further figures by name, fractions too. ``exported``: the peer whose scores these are, which is
+    exported in the student's place.
     """
 
     method: str
     seed: int
+    exported: str = ""
     test_last: Number = None
     test_best: Number = None
     test_ema: Number = None
@@ -226,6 +234,7 @@ class Summary(_Part):
     seconds: Number = None
     data: Data = Data()
     student: StudentInfo = StudentInfo()
+    peers: list[PeerInfo] = []
     train: Options = {}
     arms: list[ArmInfo] = []
     planned: list[int] = Field(default=[], alias="seeds")
@@ -240,6 +249,15 @@ class Summary(_Part):
     def scores(self, label: str, field: str = "test_last") -> dict[int, float | None]:
         """``seed -> score`` of one arm, for a field of :class:`FinishedStudent` (``test_last``, ``cost_ratio``, …)."""
         return {entry.seed: getattr(entry, field) for entry in self.entries if entry.method == label}
+
+    def exported(self, label: str) -> str:
+        """The peer whose scores an arm has, since it is exported in the student's place; empty: the student."""
+        return next((entry.exported for entry in self.entries if entry.method == label), "")
+
+    def network_of(self, label: str) -> StudentInfo:
+        """The network whose scores an arm has."""
+        name = self.exported(label)
+        return next((peer for peer in self.peers if peer.name == name), self.student)
 
     def metrics(self, label: str) -> dict[str, list[float]]:
         """``figure -> values`` of one arm's finished seeds: what was measured beside the score that counts.

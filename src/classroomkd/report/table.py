@@ -160,6 +160,8 @@ def notes(rows: Sequence[Row], mark: str = DAGGER) -> list[str]:
         {(d["arm"], d["run"]) for row in rows for d in row["vs"].values() if d and d["run"] != row["run"]}
     )
     lines += [f"Runs without their own are compared with '{arm}' of {run}." for arm, run in borrowed]
+    if exported := [f"{row['arm']} ({row['exported']})" for row in rows if row.get("exported")]:
+        lines.append(f"Of these arms the scores are those of a peer, which is exported: {', '.join(exported)}.")
     if any(_reconstructed(row) for row in rows):
         lines.append(f"{mark} {words.vocabulary_of(rows).rebuilt}.")
     return lines
@@ -170,7 +172,7 @@ def _students(rows: Sequence[Row]) -> list[str]:
     lines = []
     samples = words.vocabulary_of(rows).samples
     for student, parameters, data, test in dict.fromkeys(
-        (row["student"], row["parameters"], row["data"], row["test"]) for row in rows
+        (row["student"], row["parameters"], row["data"], row["test"]) for row in rows if not row.get("exported")
     ):
         parts = [f"{student}, {words.count(parameters)} parameters" if student and parameters else student]
         parts.append(f"{test:,} test {samples}" + (f" of {data}" if data else "") if test else data)

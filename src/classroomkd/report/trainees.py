@@ -44,6 +44,8 @@ def _arm(context: ReportContext, log: ArmLog) -> Html:
         scores = [spread(getattr(v, key) for v in its) for key in ("test_last", "test_best")]
         cells = [words.plus_minus(s.mean, s.sd, context.decimals, say.measure) for s in scores]
         what = "average (EMA)" if kind == "ema" else role or kind
+        if kind == "trainee" and name == context.summary.exported(log.label):
+            what += ", exported"
         rows.append([name, what, *cells])
     sign = say.measure.sign
     columns = [("network", ""), ("what", ""), (f"test {sign}", "num"), (f"at best val {sign}", "num")]

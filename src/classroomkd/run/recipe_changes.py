@@ -18,7 +18,7 @@ __all__ = ["differences", "moved"]
 _OF_NO_WEIGHT = {
     f"{part}.{key}" for part in ("train", "mentor_train") for key in ("checkpoint_minutes", "keep_checkpoints")
 }
-# What may change; of peers every arm says itself which it was made with.
+# What may change; of peers every arm says itself which it was made with, and who is exported makes no other weights.
 _FREE = {
     "workers",
     "threads",
@@ -31,6 +31,7 @@ _FREE = {
     "name",
     "on_bad_mentor",
     "peers",
+    "export",
 }
 _PLACES = ("source", "train", "val", "test")  # of ``data``
 

@@ -23,7 +23,7 @@ from classroomkd.run.judging import Judging
 from classroomkd.run.mentor_cache import open_bank
 from classroomkd.run.mentor_record import MentorRecord, calibration_of, load_mentor, ready_mentor
 from classroomkd.run.networks import Networks
-from classroomkd.run.variants import variants
+from classroomkd.run.variants import exported, variants
 from classroomkd.train import scoring as ev
 from classroomkd.train.loop import Notify, Result, Training
 from classroomkd.train.optimize import FastMentor
@@ -148,14 +148,14 @@ def teach_student(
     """Train, test and store one student; a finished one is read back instead.
 
     Returns:
-        Its entry in ``summary.json``.
+        Its entry in ``summary.json``, with the scores of who is exported.
 
     Raises:
         Diverged: the training did, now or in an earlier attempt.
     """
     context, folder = networks.context, seed_folder(out, arm, seed)
     if resume and (entry := read_back(networks, arm, seed, folder, notify)) is not None:
-        return entry
+        return exported(entry, context.recipe.export)
     if resume and (before := diverged.recall(folder)) is not None:
         raise before
     classroom = build_classroom(networks, bank_plan, arm, seed, mentors)
@@ -193,7 +193,7 @@ def teach_student(
             diverged.remember(folder, error)
         context.runtime.barrier()
         raise
-    return _finish(networks, arm, seed, classroom, result, folder, judging)
+    return exported(_finish(networks, arm, seed, classroom, result, folder, judging), context.recipe.export)
 
 
 def _finish(

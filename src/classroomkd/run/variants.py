@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from classroomkd.train.peers import PeerResult
     from classroomkd.train.result import Result
 
-__all__ = ["variants"]
+__all__ = ["exported", "variants"]
+
+SCORES = ("test_last", "test_best", "val_best")  # of every variant
+OF_TRAINEES = ("val_last", "best_epoch")
 
 
 def variants(
@@ -46,14 +49,15 @@ def variants(
 
     Returns:
         ``entries[].variants`` of ``summary.json``: name, kind (``trainee``, ``ensemble`` or ``ema``), ``test_last``,
-        ``test_best``, ``val_best`` and file, relative to the folder, of a teacher its ``role``, and of the ensemble,
-        which has no teachers, its last members' ``disagreement``; none where nothing was trained beside the student.
+        ``test_best``, ``val_best`` and file, relative to the folder, of trainees ``val_last``, ``best_epoch`` and,
+        where there are any, ``test_metrics``, of a teacher its ``role``, and of the ensemble, which has no teachers,
+        its last members' ``disagreement``; none where nothing was trained beside the student.
     """
     if not result.peers:
         return []
     judge = _Judge(networks, judging, folder)
-    student = {key: entry[key] for key in ("test_last", "test_best", "val_best")}
-    found = [_variant(STUDENT, "trainee", student, LAST)]
+    student = {key: entry[key] for key in (*SCORES, *OF_TRAINEES)}
+    found = [_variant(STUDENT, "trainee", student, LAST, entry.get("test_metrics"))]
     if result.ema is not None:
         found.append(_variant(STUDENT, "ema", {"test_last": entry["test_ema"]}, EMA))
     for name, peer in result.peers.items():
@@ -62,12 +66,12 @@ def variants(
     if networks.task_runner.has_together and len(classroom.members) > 1:
         runner = networks.task_runner
         together = Together(classroom.members, runner.together, runner.apart)
-        scores = {"test_last": judge.score(together)}
+        scores: dict[str, Any] = {"test_last": judge.score(together)[0]}
         apart = together.disagreement()
         bests = [result.best, *(p.best for name, p in result.peers.items() if name not in classroom.teachers)]
         if all(best is not None for best in bests):
             with _lent(list(together.networks), bests):
-                scores["test_best"] = judge.score(together)
+                scores["test_best"] = judge.score(together)[0]
         found.append({**_variant("ensemble", "ensemble", scores, None), "disagreement": apart})
     return found
 
@@ -78,27 +82,29 @@ class _Judge:
     def __init__(self, networks: Networks, judging: Judging, folder: Path) -> None:
         self.networks, self.judging, self.folder = networks, judging, folder
 
-    def score(self, network: nn.Module) -> float | None:
+    def score(self, network: nn.Module) -> tuple[float | None, dict[str, float]]:
+        """A network's score, None where it is not finite, and its further figures."""
         context = self.networks.context
         with context.runtime.autocast():
-            value = self.judging.test_score(network, context.inputs, context.recipe.train.eval_batch_size).value
-        return value if math.isfinite(value) else None
+            found = self.judging.test_score(network, context.inputs, context.recipe.train.eval_batch_size)
+        return found.value if math.isfinite(found.value) else None, dict(found.more)
 
     def peer(self, name: str, peer: PeerResult, about: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """A peer with its last and its best weights, and its average."""
         last = {key: value.detach().clone() for key, value in peer.network.state_dict().items()}
         file = self._write(last, name, LAST, about)
-        scores = {"test_last": self.score(peer.network), "val_best": peer.best_value}
-        scores["test_best"] = scores["test_last"]
+        value, more = self.score(peer.network)
+        scores = {"test_last": value, "test_best": value, "val_best": peer.best_value}
+        scores |= {"val_last": peer.last_value, "best_epoch": peer.best_epoch}
         if peer.best is not None:
             self._write(peer.best, name, BEST, about)
             with _lent([peer.network], [peer.best]):
-                scores["test_best"] = self.score(peer.network)
-        yield _variant(name, "trainee", scores, file)
+                scores["test_best"] = self.score(peer.network)[0]
+        yield _variant(name, "trainee", scores, file, more)
         if peer.ema is not None:
             file = self._write(peer.ema, name, EMA, about)
             with _lent([peer.network], [peer.ema]):
-                yield _variant(name, "ema", {"test_last": self.score(peer.network)}, file)
+                yield _variant(name, "ema", {"test_last": self.score(peer.network)[0]}, file)
 
     def _write(self, weights: dict[str, Tensor], name: str, like: str, about: Mapping[str, str]) -> str:
         """Write a file called after the student's one of this kind; its place in the folder."""
@@ -110,9 +116,28 @@ class _Judge:
         return place
 
 
-def _variant(name: str, kind: str, scores: Mapping[str, Any], file: str | None) -> dict[str, Any]:
-    known = {key: scores.get(key) for key in ("test_last", "test_best", "val_best")}
-    return {"name": name, "kind": kind, **known, "file": file}
+def _variant(
+    name: str, kind: str, scores: Mapping[str, Any], file: str | None, more: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    known = {key: scores.get(key) for key in SCORES} | {key: scores[key] for key in OF_TRAINEES if key in scores}
+    return {"name": name, "kind": kind, **known, "file": file, **({"test_metrics": dict(more)} if more else {})}
+
+
+def exported(entry: dict[str, Any], name: str) -> dict[str, Any]:
+    """A student's entry as tables have it: with the scores of who is exported.
+
+    Args:
+        entry: the student's, with its own scores.
+        name: the trainee that the recipe exports; an arm that does not train it has its student's.
+    """
+    its = {v["kind"]: v for v in entry.get("variants", ()) if v["name"] == name}
+    if name == STUDENT or "trainee" not in its:
+        return entry
+    own = {key: value for key, value in entry.items() if key not in ("test_ema", "test_metrics")}
+    own |= {key: its["trainee"].get(key) for key in (*SCORES, *OF_TRAINEES)} | {"exported": name}
+    if "test_metrics" in its["trainee"]:
+        own["test_metrics"] = its["trainee"]["test_metrics"]
+    return own | ({"test_ema": its["ema"]["test_last"]} if "ema" in its else {})
 
 
 @contextmanager

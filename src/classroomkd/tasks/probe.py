@@ -16,7 +16,7 @@ from classroomkd._locks import Held, hold
 from classroomkd._stored import MAPPING, finite, read_json, trusted
 from classroomkd._sums import unlisted, write_listed
 from classroomkd.errors import UserError
-from classroomkd.export.find import FILES
+from classroomkd.export.find import FILES, PEERS, place_of
 from classroomkd.export.student import find_student, load_student, own_recipe, own_run
 from classroomkd.run import probing
 from classroomkd.run.mentor_record import MentorRecord, load_mentor
@@ -84,7 +84,11 @@ def probe_files(
         for file in files.values():
             if own_run(file) is not None and (sentence := unlisted(file)) is not None:
                 say(sentence)
-        students = [load_student(file, module, which=which, trust_code=trust_code) for file in files.values()]
+        given = [None if file.parent.name == PEERS else module for file in files.values()]
+        students = [
+            load_student(file, its, which=which, trust_code=trust_code)
+            for file, its in zip(files.values(), given, strict=True)
+        ]
         first, path, where = students[0], next(iter(files.values())), pick_device(device)
         if tasks.describe(first.task).reads != "classes":
             raise UserError(f"{path} is a student of {first.task}; a probe judges students of classes")
@@ -142,7 +146,7 @@ def _students_of(run: Path, which: str) -> dict[tuple[str, int | None], Path]:
     with trusted(run / "summary.json", _REMEDY):
         places = {arm["label"]: arm["folder"] for arm in summary["arms"]}
         for entry in summary["entries"]:
-            file = run / places[entry["method"]] / f"seed{entry['seed']}" / FILES[which]
+            file = run / places[entry["method"]] / f"seed{entry['seed']}" / place_of(which, entry.get("exported"))
             if file.is_file():
                 found[entry["method"], int(entry["seed"])] = file
     if not found:

@@ -65,7 +65,8 @@ class Peer:
         scores = self.scores
         averaged = None if self.average is None else self.average.module.state_dict()
         best = scores.best[0] if scores.best[1] >= 0 else None
-        return PeerResult(self.network, scores.best_weights, scores.best[1], best, averaged)
+        last = scores.history[-1].value if scores.history else None
+        return PeerResult(self.network, scores.best_weights, scores.best[1], best, averaged, last)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class PeerResult:
         best_epoch: that epoch; -1 = none.
         best_value: its score then.
         ema: its averaged weights.
+        last_value: its score with its last weights.
     """
 
     network: nn.Module
@@ -85,6 +87,7 @@ class PeerResult:
     best_epoch: int
     best_value: float | None
     ema: dict[str, Tensor] | None
+    last_value: float | None = None
 
 
 def peers_of(

@@ -75,6 +75,15 @@ def test_one_student_is_said_to_have_nobody_to_learn_with(load: Load, rest: str)
     ]
 
 
+def test_who_is_exported_is_written_down_only_where_it_is_not_the_student(load: Load) -> None:
+    peers = TEXT + "peers: [{name: b, model: convnet8, copies: 2}]\nmethod: dml\n"
+    assert load(peers).export == "student"
+    assert "export" not in recipe_yaml(load(peers))
+    found = load(peers + "export: b-2\n")
+    assert make_recipe(yaml.safe_load(recipe_yaml(found))) == found
+    assert found.export == "b-2"
+
+
 def test_a_bank_beside_peers_alone_is_said_to_store_nothing(load: Load) -> None:
     (note,) = load(TEXT + "peers: convnet8\nmethod: dml\nbank: exact\n").notes()
     assert "bank has no effect: peers change as they learn" in note
@@ -114,6 +123,12 @@ def test_a_bank_beside_peers_alone_is_said_to_store_nothing(load: Load) -> None:
             "methods: [kdml, {name: kdml, teacher: frozen, peers: [t], label: other}]",
             "'t' is a teacher; 'kdml' takes peers",
         ),
+        ("peers: [{name: b, model: convnet8, copies: 2}]\nmethod: dml\nexport: b", "there are student, b-1, b-2"),
+        (
+            "peers: [convnet8]\nmethod: dml\nexport: convent8",
+            "export: there is no trainee 'convent8' (did you mean 'convnet8'",
+        ),
+        ("method: none\nexport: b", "there is the student alone, since the recipe has no peers"),
         ("peers: convnet8\nmethod: {name: kdml, teacher: frozen}", "mentors: too few for 'kdml'"),
         ("peers: [{name: b, model: convnet9}]\nmethod: dml", "convnet9"),
         ("peers: [{name: b, model: convnet8, copies: 0}]\nmethod: dml", "must be at least 1"),
