@@ -94,6 +94,13 @@ def test_the_page_says_who_the_teacher_is_and_leaves_it_out_of_the_ensemble(out:
     gain = found["ensemble"]["test_last"] - (found["student"]["test_last"] + found["b"]["test_last"]) / 2
     assert f"{abs(100 * gain):.1f}" in part
     assert "teacher" in part
+    assert part.count("Who taught whom") == 3  # a square an arm
+    assert 'href="#trainees"' in page
+    lines = [json.loads(line) for line in (out / "online" / "seed0" / "metrics.jsonl").read_text().splitlines()]
+    given = [line["given"]["b"]["t"] for line in lines if line["kind"] == "train" and line["epoch"] > 1]
+    assert min(given) > 0
+    assert "b from t 0." in part
+    assert "student from big 0." in part  # a frozen teacher's column
 
 
 def test_one_student_has_no_ensemble_and_is_said_to_be_alone(words: list[str], tmp_path: Path, capsys: Any) -> None:

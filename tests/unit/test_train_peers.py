@@ -200,6 +200,33 @@ def test_a_peer_that_is_not_finite_stops_the_training_and_is_named(
                 assert torch.equal(value, before[name]), name
 
 
+def test_the_log_says_what_each_adds_to_the_others_loss(images: Any, runtime: Runtime, tmp_path: Path) -> None:
+    fit(room("taught"), images, runtime, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    train = [line for line in lines if line["kind"] == "train"]
+    for line in train:
+        assert {learner: set(row) for learner, row in line["given"].items()} == {
+            "student": {"b", "c"},
+            "b": {"student", "c"},
+        }
+        assert line["given"]["student"]["b"] == pytest.approx(line["terms"]["mutual"], abs=2e-6)
+        assert line["given"]["b"]["c"] == pytest.approx(line["terms"]["b.distilled"], abs=2e-6)
+
+
+def test_what_was_not_yet_read_of_it_is_kept_by_a_checkpoint(images: Any, runtime: Runtime, tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"log_every": 1000, "epochs": 2, "checkpoint_every": 1})
+    for kind, stop in (("whole", None), ("parts", 1)):
+        fit(room("taught"), images, runtime, tmp_path / kind, spec=spec, stop_after=stop)
+    state = checkpoint.load(tmp_path / "parts" / "checkpoints" / "last.pt")
+    assert state["record"]["interval"]["pairs"][0] == ["student", "c"]
+    fit(room("taught"), images, runtime, tmp_path / "parts", spec=spec, resume=True)
+    found = [
+        [json.loads(line).get("given") for line in (tmp_path / kind / "metrics.jsonl").read_text().splitlines()]
+        for kind in ("whole", "parts")
+    ]
+    assert found[0] == found[1]
+
+
 def test_measuring_the_cost_changes_nothing(images: Any, runtime: Runtime) -> None:
     for order in ORDERS:
         one, other = room(order), room(order)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from classroomkd import methods
 from classroomkd.classroom import Classroom, Lesson, Method, Needs, PlainContext, Terms
-from classroomkd.classroom.trainees import joined
+from classroomkd.classroom.trainees import joined, who_gave
 from classroomkd.errors import UserError
 from classroomkd.tasks.classification.task import Classification
 
@@ -237,6 +237,40 @@ def test_kd_beside_dml_brings_each_trainees_own_loss_once() -> None:
     assert list(lesson.terms) == ["supervised", "distilled", "dml.mutual", "b.supervised", "b.dml.mutual"]
     with pytest.raises(UserError, match="step of its own"):
         methods.compose([("kd", {}), ("dml", {"order": "gauss_seidel"})])
+
+
+def test_the_parts_of_a_term_are_what_each_peer_gives_and_add_up_to_it() -> None:
+    one = room(peers=3, temperature=2.0)
+    lesson = one(*batch())
+    outcome = lesson.outcome
+    assert outcome is not None
+    answers = dict(zip(("student", "b", "c", "d"), lesson.trainees, strict=True))
+    for learner, own in answers.items():
+        parts = outcome.parts["mutual" if learner == "student" else f"{learner}.mutual"]
+        assert set(parts) == set(answers) - {learner}
+        torch.testing.assert_close(
+            torch.stack(list(parts.values())).sum(), outcome.values[f"{learner}.mutual".removeprefix("student.")]
+        )
+        log_q = (own.prediction / 2).log_softmax(-1)
+        for teacher, part in parts.items():
+            far = F.kl_div(log_q, (answers[teacher].prediction / 2).softmax(-1), reduction="batchmean")
+            torch.testing.assert_close(part, 4 * far.detach() / 3)
+            assert not part.requires_grad
+
+
+def test_who_taught_whom_has_factors_mentors_and_every_trainee() -> None:
+    made = methods.compose([("average", {"weight": 0.5}), ("dml", {"weight": 0.7})])
+    one = Classroom(network(0), [network(7), network(8)], made, peers={"b": network(1)})
+    terms = one(*batch()).outcome
+    assert terms is not None
+    found = who_gave(terms, one.mentors.names, one.peers.networks)
+    values = {name: value.detach() for name, value in terms.values.items()}
+    assert set(found) == {("student", name) for name in (*one.mentors.names, "b")} | {("b", "student")}
+    torch.testing.assert_close(found["student", "b"], 0.7 * values["dml.mutual"])
+    torch.testing.assert_close(found["b", "student"], 0.7 * values["b.dml.mutual"])
+    mentors = sum(found["student", name] for name in one.mentors.names)
+    torch.testing.assert_close(mentors, 0.5 * values["distilled"])
+    assert who_gave(Terms({"supervised": values["supervised"]}), (), ()) == {}
 
 
 def test_needs_peers_as_it_was_is_said_to_act_on_nothing() -> None:

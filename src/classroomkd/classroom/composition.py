@@ -88,7 +88,7 @@ class Composition(Method):
     def loss(self, lesson: Lesson) -> Terms:
         """All terms, those of later methods prefixed by their names, without their supervised parts."""
         first: Terms = self._part(0, lesson)
-        values, coefficients = dict(first.values), dict(first.coefficients)
+        values, coefficients, parts = dict(first.values), dict(first.coefficients), dict(first.parts)
         record = first
         for place, name in enumerate(self.names[1:], start=1):
             terms: Terms = self._part(place, lesson)
@@ -99,9 +99,11 @@ class Composition(Method):
                 its = trainee in lesson.peers
                 called = key if is_own_loss(key) else f"{trainee}.{name}.{term}" if its else f"{name}.{key}"
                 values[called], coefficients[called] = value, terms.coefficients.get(key, 1.0)
+                if key in terms.parts:
+                    parts[called] = terms.parts[key]
             if record.weight is None:
                 record = terms
-        return Terms(values, coefficients, record.weight, record.temperature, record.active)
+        return Terms(values, coefficients, record.weight, record.temperature, record.active, parts=parts)
 
     def _part(self, place: int, lesson: Lesson) -> Terms:
         method = self._parts()[place]

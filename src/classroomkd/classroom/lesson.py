@@ -82,6 +82,8 @@ class Terms(_Shared):
         weight, temperature, active: ``(M, B, U)`` or None for a method without mentors.
         totals: by term, the sum over the mentors of the weights inside it, a scalar without gradient, by which
             ``strength: matched`` divides; for a mentors' term that is missing it is the sum of ``weight``.
+        parts: by term, what each mentor or trainee (``student``, a peer's name) gives of it: scalars without gradient
+            that add up to it. For who taught whom; terms may be missing.
     """
 
     values: dict[str, Tensor]
@@ -90,6 +92,7 @@ class Terms(_Shared):
     temperature: Tensor | None = None
     active: Tensor | None = None
     totals: Mapping[str, Tensor] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def loss(self) -> Tensor:
         """Σ coefficient · term, a scalar."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from classroomkd.classroom.needs import Needs
     from classroomkd.taps.tap_set import Kind
 
-__all__ = ["STUDENT", "Peers", "check_peer_names", "is_own_loss", "joined", "refuse_number", "refuse_teachers"]
+__all__ = [
+    "STUDENT",
+    "Peers",
+    "check_peer_names",
+    "is_own_loss",
+    "joined",
+    "refuse_number",
+    "refuse_teachers",
+    "who_gave",
+]
 
 STUDENT = "student"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -38,14 +47,44 @@ def joined(parts: Mapping[str, Terms]) -> Terms:
         parts: by trainee.
     """
     values, coefficients, totals = dict[str, Tensor](), dict[str, float | Tensor](), dict[str, Tensor]()
+    given: dict[str, Mapping[str, Tensor]] = {}
     for trainee, terms in parts.items():
         before = "" if trainee == STUDENT else f"{trainee}."
         values |= {before + name: value for name, value in terms.values.items()}
         coefficients |= {before + name: value for name, value in terms.coefficients.items()}
         totals |= {before + name: value for name, value in terms.totals.items()}
+        given |= {before + name: value for name, value in terms.parts.items()}
     own = parts.get(STUDENT)
     record = (None, None, None) if own is None else (own.weight, own.temperature, own.active)
-    return Terms(values, coefficients, *record, totals)
+    return Terms(values, coefficients, *record, totals, given)
+
+
+def who_gave(terms: Terms, mentors: Sequence[str], peers: Collection[str]) -> dict[tuple[str, str], Tensor]:
+    """What each mentor and trainee adds to each trainee's loss: scalars by (who learns, who teaches).
+
+    Of a term that does not say it, the student's mentors have shares by their weights in the record.
+
+    Args:
+        terms: of a lesson, schedules applied.
+        mentors: names, in the order of the M axis.
+        peers: names.
+    """
+    found: dict[tuple[str, str], Tensor] = {}
+    for name, value in terms.values.items():
+        if is_own_loss(name):
+            continue
+        owner = name.partition(".")[0]
+        learner = owner if owner in peers else STUDENT
+        parts = terms.parts.get(name)
+        weight = terms.weight if learner == STUDENT else None
+        if parts is None and weight is not None and len(weight) == len(mentors):
+            sums = weight.flatten(1).sum(1)
+            shares = sums / sums.sum().clamp_min(torch.finfo(sums.dtype).tiny)
+            parts = dict(zip(mentors, (value.detach() * shares).unbind(), strict=True))
+        for teacher, part in (parts or {}).items():
+            added = terms.coefficients.get(name, 1.0) * part
+            found[learner, teacher] = found[learner, teacher] + added if (learner, teacher) in found else added
+    return found
 
 
 def check_peer_names(names: Iterable[str]) -> None:

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from classroomkd.classroom import Lesson, Needs, Terms
-from classroomkd.methods.pieces.mutual import Mutual, Order, from_peers
+from classroomkd.methods.pieces.mutual import Mutual, Order, by_peers
 from classroomkd.methods.weighted import NonNegative, Positive
 
 __all__ = ["DML"]
@@ -58,8 +58,6 @@ class DML(Mutual):
     def each(self, lesson: Lesson) -> Terms:
         """One trainee's own loss, and what its peers say."""
         own = lesson.task.supervised(lesson.student.prediction, lesson.target)
-        values = {
-            "supervised": lesson.mean(own, lesson.task.mask(lesson.target)),
-            "mutual": from_peers(lesson, self.temperature),
-        }
-        return Terms(values, self.coefficients)
+        mutual, parts = by_peers(lesson, self.temperature)
+        values = {"supervised": lesson.mean(own, lesson.task.mask(lesson.target)), "mutual": mutual}
+        return Terms(values, self.coefficients, parts={"mutual": parts})

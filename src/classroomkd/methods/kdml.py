@@ -34,7 +34,7 @@ from torch import Tensor
 from classroomkd.classroom import Answers, ClassInfo, Lesson, Needs, Terms
 from classroomkd.classroom.schedule import Constant, Schedule, Warmup
 from classroomkd.methods.kd import KD
-from classroomkd.methods.pieces.mutual import Mutual, Order, from_peers
+from classroomkd.methods.pieces.mutual import Mutual, Order, by_peers
 from classroomkd.methods.weighted import Mentor, NonNegative, Positive
 
 __all__ = ["KDML"]
@@ -77,6 +77,7 @@ class KDML(Mutual):
         self.taught = KD(temperature=temperature, weight=weight, supervised_weight=supervised_weight, mentor=mentor)
         self.coefficients = {**self.taught.coefficients, "mutual": mutual_weight}
         self.mutual_weight, self.mutual_temperature = mutual_weight, mutual_temperature
+        self.mentor = ""  # the frozen teacher's name, once it is known
         self.ramp: Schedule = Warmup(epochs=ramp) if ramp else Constant()
         if not self.online:
             self.needs = Needs(peers=(0, None))
@@ -97,6 +98,8 @@ class KDML(Mutual):
         super().setup(info)
         self.taught.setup(replace(info, mentors=("teacher",), scores=None, taught=None) if self.online else info)
         self.mentor_indices = None if self.online else self.taught.mentor_indices
+        chosen = self.mentor_indices or (0,)
+        self.mentor = "" if self.online else info.mentors[chosen[0]]
 
     def eligible(self, knows_MB: Tensor, ids: Tensor | None, step: int) -> Tensor | None:
         """See the base."""
@@ -116,16 +119,19 @@ class KDML(Mutual):
     def each(self, lesson: Lesson) -> Terms:
         """A student's own loss, what the teacher says, and what the other students do, where there are any."""
         terms = self.taught.loss(_with_teacher(lesson) if self.online else lesson)
+        name = lesson.teachers[0] if self.online else self.mentor
+        terms = replace(terms, parts={"distilled": {name: terms.values["distilled"].detach()}})
         if self.online:  # no mentor has taught
             terms = replace(terms, weight=None, temperature=None, active=None)
         if len(lesson.peers) == len(lesson.teachers):
             return terms
-        mutual = from_peers(lesson, self.mutual_temperature)
+        mutual, parts = by_peers(lesson, self.mutual_temperature)
         factor = self.mutual_weight * self.ramp(lesson.epoch, lesson.progress)
         return replace(
             terms,
             values={**terms.values, "mutual": mutual},
             coefficients={**terms.coefficients, "mutual": factor},
+            parts={**terms.parts, "mutual": parts},
             totals={} if self.online else {"mutual": mutual.new_ones(())},  # not what the mentor's weights sum to
         )
 

@@ -76,8 +76,11 @@ def heat(
     decimals: int = 0,
     names_below: bool = False,
     say: Vocabulary = CLASSES,
+    column: str = "mentor",
 ) -> Any:
     """A row a class or joint, a column a mentor, ``table`` (M, C) as shade and, where there is room, as number.
+
+    ``column`` is what a column is, where it is no mentor; ``say.unit`` what a row is.
 
     Shades are eight equal steps from 0 to ``top`` (the table's largest value when not given); ``nan`` stays empty.
     """
@@ -87,7 +90,7 @@ def heat(
     middle = top * 4 / len(ink.ramp)
     written = len(mentors) * len(classes) <= CELLS_WITH_TEXT and len(mentors) <= 6
     cells = [
-        {"mentor": mentor, say.unit: name, "value": float(table[m, c])}
+        {column: mentor, say.unit: name, "value": float(table[m, c])}
         | ({"high": bool(table[m, c] >= middle)} if written else {})
         for m, mentor in enumerate(mentors)
         for c, name in enumerate(classes)
@@ -104,11 +107,11 @@ def heat(
         ticks=False,
         domain=False,
     )
-    x = alt.X("mentor:N", sort=list(mentors), scale=alt.Scale(domain=list(mentors), paddingInner=0.04), axis=names)
+    x = alt.X(f"{column}:N", sort=list(mentors), scale=alt.Scale(domain=list(mentors), paddingInner=0.04), axis=names)
     base = alt.Chart(data(cells)).encode(x=x, y=y)
     steps = alt.Scale(type="quantize", domain=[0, top], range=list(ink.ramp))
     shade = alt.Color("value:Q", title=title, legend=None, scale=steps)
-    tips = ["mentor:N", f"{say.unit}:N", tip("value:Q", f".{max(decimals, 1)}f", title)]
+    tips = [f"{column}:N", f"{say.unit}:N", tip("value:Q", f".{max(decimals, 1)}f", title)]
     chart = base.mark_rect(cornerRadius=2).encode(color=shade, tooltip=tips)
     if written:
         chart += base.mark_text(fontSize=11, aria=False).encode(
@@ -116,7 +119,7 @@ def heat(
             color=alt.condition("datum.high", alt.value(ink.ramp_high), alt.value(ink.ramp_low)),
             tooltip=tips,
         )
-    chart = sized(chart, row_height(len(classes)) * len(classes), f"{title}: a row a {say.unit}, a column a mentor")
+    chart = sized(chart, row_height(len(classes)) * len(classes), f"{title}: a row a {say.unit}, a column a {column}")
     return chart.properties(padding={"left": 5, "top": 5, "right": 14, "bottom": 5})  # slanted labels reach out
 
 

@@ -143,6 +143,7 @@ def _navigation(context: ReportContext, parts: list[Html]) -> Html:
         "mentors": "Mentors",
         "labels": "Labels",
         "learning": "Learning",
+        "trainees": "Trainees",
         "teaching": "Who taught what",
         "classes": context.say.units.capitalize(),
         "pictures": "Pictures",

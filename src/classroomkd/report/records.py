@@ -22,6 +22,7 @@ from classroomkd._printable import printable
 from classroomkd._stored import read_json as stored_json
 from classroomkd.errors import UserError
 from classroomkd.report.files import read_log
+from classroomkd.report.squares import Square, square_of
 from classroomkd.report.summary import ArmInfo, Summary
 
 __all__ = ["MEASURES", "Activity", "ArmLog", "Curve", "Teaching", "nan_mean", "read_arm", "read_run", "thin"]
@@ -96,6 +97,7 @@ class ArmLog:
     trouble: list[str] = field(default_factory=list)
     trainees: dict[str, Curve] = field(default_factory=dict)  # mean over seeds, the student's and the ensemble's too
     disagreement: Curve | None = None  # the share of pairs of trainees that differ
+    square: Square | None = None  # who taught whom, of trainees and mentors
 
     @property
     def label(self) -> str:
@@ -115,6 +117,7 @@ def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
     train: list[list[dict[str, Any]]] = []
     vals: list[list[dict[str, Any]]] = []
     tables: list[Taught] = []
+    taught_by: list[list[dict[str, Any]]] = []
     for seed, seed_folder in _seed_folders(folder, sorted(summary.scores(arm.label))):
         metrics, teaching = seed_folder / "metrics.jsonl", seed_folder / "teaching.json"
         try:
@@ -127,6 +130,7 @@ def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
             log.trouble.append(f"{metrics}: {lines} damaged, and left out.")
         if len(curve := _accuracy(records)):
             log.accuracy[seed] = curve
+        taught_by.append([record for record in records if record.get("kind") == "train"])
         vals.append([record for record in records if record.get("kind") == "val"])
         if steps := [record for record in records if record.get("kind") == "train" and record.get("mentors")]:
             train.append(steps)
@@ -145,6 +149,8 @@ def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
         log.mean_accuracy = _mean_curve(list(log.accuracy.values()))
     if any(record.get("peers") for records in vals for record in records):
         log.trainees, log.disagreement = _trainees(vals)
+        trained = [name for name in log.trainees if name != "ensemble"]
+        log.square = square_of(taught_by, trained, [mentor.name for mentor in summary.mentors])
     log.teaching = _teaching(tables, summary.data.classes)
     names = log.teaching.mentors if log.teaching else [mentor.name for mentor in summary.mentors]
     log.activity = _activity(train, names)

@@ -13,7 +13,7 @@ from classroomkd.report.records import MEASURES, Activity, ArmLog, Array, Teachi
 from classroomkd.report.vocabulary import Vocabulary
 from classroomkd.tasks.metric import FRACTION
 
-__all__ = ["teaching"]
+__all__ = ["ramp", "teaching"]
 
 TITLE = "Who taught what"
 OPEN = 3  # arms whose charts are drawn at once; the others unfold
@@ -137,8 +137,8 @@ def _by_class(context: ReportContext, taught: Teaching) -> Html:
         )
         largest = float(np.nanmax(values)) if most is None else most
         strongest = _strongest(values, taught.mentors, names, say)
-        ramp = _ramp(context, largest, digits)
-        figures.append(card(context.figure(title, subtitle, chart, strongest, after=ramp)))
+        shades = ramp(context, largest, digits)
+        figures.append(card(context.figure(title, subtitle, chart, strongest, after=shades)))
     text = _agreement(taught.active, own, say)
     text += f" Averaged over training and {taught.seeds} seed{'s' * (taught.seeds != 1)}."
     if len(keep) < len(names):
@@ -178,7 +178,8 @@ def _strongest(values: Array, mentors: tuple[str, ...], classes: list[str], say:
     return f"Highest {say.unit} of each mentor: " + "; ".join(parts) + "."
 
 
-def _ramp(context: ReportContext, top: float, decimals: int) -> Html:
+def ramp(context: ReportContext, top: float, decimals: int) -> Html:
+    """The shades of a heat map between 0 and its largest value."""
     steps = (el("i", style=f"background:{colour}") for colour in context.ink.ramp)
     return el("div", "0", el("span", *steps), f"{top:.{decimals}f}", class_="ramp", aria_hidden="true")
 

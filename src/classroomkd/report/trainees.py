@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from classroomkd.report import charts
+import numpy as np
+
+from classroomkd.report import charts, charts_teaching
 from classroomkd.report import vocabulary as words
 from classroomkd.report.context import ReportContext
 from classroomkd.report.html import Html, card, el, join, lead, section, table
 from classroomkd.report.records import ArmLog
+from classroomkd.report.squares import Square
 from classroomkd.report.statistics import spread
 from classroomkd.report.summary import FinishedStudent, Variant
+from classroomkd.report.teaching import ramp
 
 __all__ = ["trainees"]
 
@@ -63,8 +69,31 @@ def _arm(context: ReportContext, log: ArmLog) -> Html:
             chart = charts.by_epoch(apart, colours[:1], "pairs that differ, %")
             last = f"At the end: {words.percent(float(log.disagreement.y[-1]))}%."
             figures.append(context.figure("Pairs of trainees that differ, %", "on the validation part", chart, last))
-        blocks.append(el("div", *map(card, figures), class_="grid two"))
+        if log.square is not None:
+            figures.append(_square(context, log.square))
+        blocks.append(el("div", *map(card, figures), class_=f"grid {'three' if len(figures) > 2 else 'two'}"))
     return join(blocks)
+
+
+def _square(context: ReportContext, square: Square) -> Html:
+    """Who taught whom: a row who learns, a column who teaches."""
+    values, names = square.values, square.names
+    most = float(np.nanmax(values))
+    decimals = max(0, min(4, 2 - math.floor(math.log10(most)))) if most > 0 else 2
+    rows = replace(context.say, unit="learner")
+    shown = values[:, : square.trainees]
+    title, below = "Who taught whom", "what a column adds to a row's loss, mean over the last epoch"
+    chart = charts_teaching.heat(
+        shown, names, names[: square.trainees], title, context.ink, decimals=decimals, say=rows, column="teacher"
+    )
+    pairs = [
+        (float(values[t, place]), f"{names[place]} from {names[t]} {values[t, place]:.{decimals}f}")
+        for place in range(square.trainees)
+        for t in range(len(names))
+        if np.isfinite(values[t, place])
+    ]
+    said = "; ".join(text for _, text in sorted(pairs, reverse=True)[:12])
+    return context.figure(title, below, chart, f"The most: {said}.", after=ramp(context, most, decimals))
 
 
 def _gain(context: ReportContext, entries: Sequence[FinishedStudent]) -> Html | None:

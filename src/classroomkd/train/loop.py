@@ -126,6 +126,7 @@ class Training(Prepared):
             "seconds": round(self.timer.seconds, 3),
             "data_wait": round(self.timer.share_waited(), 4),
             "x_floor": self.cost.interval(),
+            **({"given": interval["given"]} if interval["given"] else {}),
         }
         self.log(line)
         self.notify({"event": "step", "epochs": self.spec.epochs, **line})

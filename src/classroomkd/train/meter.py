@@ -6,13 +6,14 @@ Shapes: M mentors, B samples, U units, K topics (classes, keypoints).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from classroomkd.classroom import Lesson
+from classroomkd.classroom.trainees import who_gave
 from classroomkd.train.watch import Watch
 
 __all__ = ["Record"]
@@ -28,6 +29,7 @@ class Record:
         reduce: sums a tensor over ranks; None on one. Ranks flush at the same steps.
         rank: this one.
         watch: counts mentors' answers that are not finite; None where nobody does.
+        names: the mentors'.
     """
 
     def __init__(
@@ -38,8 +40,11 @@ class Record:
         reduce: Callable[[Tensor], Tensor] | None = None,
         rank: int = 0,
         watch: Watch | None = None,
+        names: Sequence[str] = (),
     ) -> None:
-        self.rank, self.watch = rank, watch
+        self.rank, self.watch, self.mentor_names = rank, watch, tuple(names)
+        self.pairs: list[tuple[str, str]] = []  # who learns, who teaches; where several networks are trained
+        self.given: Tensor | None = None  # what the one adds to the other's loss, summed over the steps
         self._over_ranks: Callable[[Tensor], Tensor] = reduce or (lambda tensor: tensor)
         self.names: list[str] = []
         self.sums: Tensor | None = None
@@ -68,6 +73,8 @@ class Record:
         self.sums += values
         self.bad |= ~values.isfinite()
         self.steps += 1
+        if lesson.peers:
+            self._add_pairs(who_gave(terms, self.mentor_names, lesson.peers))
         if terms.active is None or terms.weight is None or terms.temperature is None:
             return
         self.has_mentors = True
@@ -81,6 +88,14 @@ class Record:
         self.count.index_add_(0, topic, torch.ones_like(topic, dtype=self.count.dtype))
         self.idle += (active.sum(0) == 0).sum()
 
+    def _add_pairs(self, given: Mapping[tuple[str, str], Tensor]) -> None:
+        values = torch.stack([value.detach().reshape(()) for value in given.values()]).float() if given else None
+        if values is None:
+            return
+        if self.given is None or self.pairs != list(given):
+            self.pairs, self.given = list(given), torch.zeros_like(values)
+        self.given += values
+
     def is_bad(self) -> Tensor | None:
         """Whether any loss so far was not finite, as a float scalar on the device (for the fused optimisers)."""
         return None if self.bad is None else self.bad.any().float()
@@ -89,11 +104,12 @@ class Record:
         """Read and clear the interval; the one place where the device is waited for.
 
         Returns:
-            ``{"loss", "terms", "mentors", "bad", "not_finite"}``: means over the interval; ``bad`` names terms that
-            were not finite, ``not_finite`` the mentors whose answers were not.
+            ``{"loss", "terms", "mentors", "bad", "not_finite", "given"}``: means over the interval; ``bad`` names terms
+            that were not finite, ``not_finite`` the mentors whose answers were not, ``given`` has by who learns and who
+            teaches what the one adds to the other's loss.
         """
         if self.sums is None or self.bad is None or self.steps == 0:
-            return {"loss": None, "terms": {}, "mentors": None, "bad": [], "not_finite": {}}
+            return {"loss": None, "terms": {}, "mentors": None, "bad": [], "not_finite": {}, "given": {}}
         steps = self._over_ranks(torch.tensor(float(self.steps), device=self.sums.device))
         values = (self._over_ranks(self.sums) / steps).tolist()
         bad = self.bad_terms()
@@ -103,7 +119,14 @@ class Record:
             "mentors": self._interval() if self.has_mentors else None,
             "bad": bad,
             "not_finite": self.watch.flush() if self.watch is not None else {},
+            "given": {},
         }
+        if self.given is not None:
+            for (learner, teacher), value in zip(
+                self.pairs, _listed(self._over_ranks(self.given) / steps), strict=True
+            ):
+                out["given"].setdefault(learner, {})[teacher] = value
+            self.given.zero_()
         self.sums.zero_()
         self.steps = 0
         return out
@@ -159,8 +182,12 @@ class Record:
             open_["sums"] = self.sums
         if self.outliers is not None:
             open_["outliers"] = self.outliers
+        if self.given is not None:
+            open_["given"] = self.given
         interval: dict[str, Any] = {key: self._over_ranks(value).to("cpu") for key, value in open_.items()}
         interval |= {"names": list(self.names), "steps": self.steps}
+        if self.given is not None:
+            interval["pairs"] = [list(pair) for pair in self.pairs]
         totals = {"total": self.total, "count": self.total_count, "has_mentors": self.has_mentors}
         if self.total_outliers:
             totals["outliers"] = self.total_outliers
@@ -181,6 +208,9 @@ class Record:
         self.taught, self.count, self.idle = (interval[k].to(device) * share for k in ("taught", "count", "idle"))
         if "outliers" in interval:
             self.outliers = interval["outliers"].to(device) * int(share)
+        if "given" in interval:
+            self.given = interval["given"].to(device) * share
+            self.pairs = [(str(learner), str(teacher)) for learner, teacher in interval["pairs"]]
         if "sums" in interval:
             self.sums = interval["sums"].to(device) * share
             self.bad = torch.zeros_like(self.sums, dtype=torch.bool)

@@ -65,7 +65,7 @@ def step_context(
         classroom,
         build_optimizer(classroom, spec, example),
         inputs,
-        Record(len(mentors), topics, runtime.device, reduce, runtime.rank, watch),
+        Record(len(mentors), topics, runtime.device, reduce, runtime.rank, watch, mentors.names),
         progress,
         accumulate=spec.accumulate,
         clip=spec.clip,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from classroomkd import methods
 from classroomkd.classroom import Answers, Classroom, Lesson, PlainContext
+from classroomkd.classroom.trainees import who_gave
 from classroomkd.errors import UserError
 from classroomkd.tasks.classification.task import Classification
 
@@ -145,6 +146,25 @@ def test_one_student_and_an_online_teacher_are_kd_from_what_it_says_by_then() ->
     assert torch.equal(lesson.terms["distilled"], other.terms["distilled"])
     assert torch.equal(weights(one.student), weights(kd.student))
     assert not torch.equal(weights(one.peers.networks["t"]), weights(network(7, 9)))  # it has learned
+
+
+@pytest.mark.parametrize("teacher", ["online", "frozen"])
+def test_who_taught_whom(teacher: str) -> None:
+    one = room(teacher, peers=1, weight=0.5, mutual_weight=2.0)
+    terms = one(*batch()).outcome
+    assert terms is not None
+    name = "t" if teacher == "online" else one.mentors.names[0]
+    found = who_gave(terms, one.mentors.names, one.peers.networks)
+    values = {key: value.detach() for key, value in terms.values.items()}
+    expected = {
+        ("student", name): 0.5 * values["distilled"],
+        ("student", "b"): 2.0 * values["mutual"],
+        ("b", name): 0.5 * values["b.distilled"],
+        ("b", "student"): 2.0 * values["b.mutual"],
+    }
+    assert found.keys() == expected.keys()
+    for pair, value in expected.items():
+        torch.testing.assert_close(found[pair], value)
 
 
 def test_without_what_peers_say_each_student_learns_as_if_alone_with_the_teacher() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from classroomkd.classroom import Batch, Lesson, Method, StepContext, Terms
 from classroomkd.classroom.trainees import STUDENT, joined
 
-__all__ = ["Mutual", "Order", "from_peers"]
+__all__ = ["Mutual", "Order", "by_peers", "from_peers"]
 
 Order = Literal["jacobi", "gauss_seidel"]
 
@@ -71,8 +71,18 @@ def from_peers(lesson: Lesson, temperature: float) -> Tensor:
 
     No gradient reaches the peers; teachers are none.
     """
-    student = lesson.student.prediction
-    equals = [peer for name, peer in lesson.peers.items() if name not in lesson.teachers]
-    peers = torch.stack([peer.prediction.detach().to(student.dtype) for peer in equals])
+    return by_peers(lesson, temperature)[0]
+
+
+def by_peers(lesson: Lesson, temperature: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """:func:`from_peers`, and what each peer gives of it, for :attr:`Terms.parts`."""
+    student, units = lesson.student.prediction, lesson.task.distill_mask(lesson.target)
+    equals = {name: peer for name, peer in lesson.peers.items() if name not in lesson.teachers}
+    peers = torch.stack([peer.prediction.detach().to(student.dtype) for peer in equals.values()])
     far = temperature**2 * lesson.task.divergence(student, peers, temperature)
-    return lesson.mean(far.mean(0), lesson.task.distill_mask(lesson.target))
+    mean = lesson.mean(far.mean(0), units)
+    with torch.no_grad():
+        weight = 1.0 if lesson.sample_weight is None else lesson.sample_weight.view(-1, *[1] * (far.dim() - 2))
+        sums = (weight * far.where(units, 0.0)).flatten(1).sum(1).clamp_min(0.0)
+        shares = mean.detach() * sums / sums.sum().clamp_min(torch.finfo(sums.dtype).tiny)
+    return mean, dict(zip(equals, shares.unbind(), strict=True))
