@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "report"))
 import chromium
 from fake_run import ARMS, CLASSES, MENTORS, fake_run
 
+from classroomkd.cli.app import main
 from classroomkd.report import write_report
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium.find() is None, reason="no Chromium on this machine")]
@@ -176,3 +177,34 @@ def test_names_are_never_run(browser: chromium.Browser, tmp_path: Path) -> None:
     assert browser.evaluate("document.title").endswith("ready")
     assert browser.evaluate("document.querySelectorAll('img').length") == 0
     assert browser.loads() == [(run / "report.html").resolve().as_uri()]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a teacher, students and a mentor, with long names."""
+    recipe = Path(__file__).parents[2] / "recipes" / "kdml" / "puppets.yaml"
+    out = tmp_path_factory.mktemp("together") / "run"
+    words = [
+        "data.options.train=60", "data.options.test=20", "train.epochs=2", "mentor_train.epochs=1", "student=convnet4",
+        "mentors=[{name: a mentor whose name is long, model: convnet8}]",
+        "peers=[{name: peer-with-a-long-name, model: convnet4, copies: 3}, {name: t, model: convnet8, role: teacher}]",
+        "methods=[kdml,{name: kdml, teacher: frozen, label: frozen}]",
+    ]  # fmt: skip
+    assert main(["run", str(recipe), *words, "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+@pytest.mark.parametrize(("width", "dark"), SIZES)
+def test_trainees_and_who_taught_whom_stay_inside(
+    browser: chromium.Browser, together: Path, width: int, dark: bool
+) -> None:
+    browser.open(together / "report.html", width=width, dark=dark)
+    assert browser.errors() == []
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate(OVERFLOW) == []
+    assert browser.evaluate(OVERLAPS) == []
+    assert browser.evaluate("document.querySelectorAll('#trainees .chart svg').length") == 2 * 3
+    cells = "[...document.querySelectorAll('#trainees [role=\"graphics-symbol\"]')].map((m) => m.ariaLabel || '')"
+    squares = [text for text in browser.evaluate(cells) if "learner: " in text]
+    # four students learn from three others and the teacher, or the mentor
+    assert len(squares) == 2 * 4 * 4

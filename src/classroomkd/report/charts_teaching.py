@@ -77,10 +77,12 @@ def heat(
     names_below: bool = False,
     say: Vocabulary = CLASSES,
     column: str = "mentor",
+    upright: bool = False,
 ) -> Any:
     """A row a class or joint, a column a mentor, ``table`` (M, C) as shade and, where there is room, as number.
 
-    ``column`` is what a column is, where it is no mentor; ``say.unit`` what a row is.
+    ``column`` is what a column is, where it is no mentor; ``say.unit`` what a row is. ``upright``: names of columns
+    stand, where slanted ones would reach out of the card.
 
     Shades are eight equal steps from 0 to ``top`` (the table's largest value when not given); ``nan`` stays empty.
     """
@@ -101,7 +103,7 @@ def heat(
         orient="bottom" if names_below else "top",
         title=None,
         labelExpr=short_labels(mentors, 16),
-        labelAngle=-35 if len(mentors) <= 5 else -90,
+        labelAngle=-35 if len(mentors) <= 5 and not upright else -90,
         labelLimit=120,
         labelOverlap=False,
         ticks=False,

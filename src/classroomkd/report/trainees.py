@@ -21,6 +21,7 @@ from classroomkd.report.teaching import ramp
 __all__ = ["trainees"]
 
 ENSEMBLE = "ensemble"
+SLANTED = 8  # letters of the longest name that still leans over its column
 
 
 def trainees(context: ReportContext) -> Html:
@@ -84,7 +85,15 @@ def _square(context: ReportContext, square: Square) -> Html:
     shown = values[:, : square.trainees]
     title, below = "Who taught whom", "what a column adds to a row's loss, mean over the last epoch"
     chart = charts_teaching.heat(
-        shown, names, names[: square.trainees], title, context.ink, decimals=decimals, say=rows, column="teacher"
+        shown,
+        names,
+        names[: square.trainees],
+        title,
+        context.ink,
+        decimals=decimals,
+        say=rows,
+        column="teacher",
+        upright=max(map(len, names)) > SLANTED,
     )
     pairs = [
         (float(values[t, place]), f"{names[place]} from {names[t]} {values[t, place]:.{decimals}f}")
