@@ -80,7 +80,7 @@ def _square(context: ReportContext, square: Square) -> Html:
     """Who taught whom: a row who learns, a column who teaches."""
     values, names = square.values, square.names
     most = float(np.nanmax(values))
-    decimals = max(0, min(4, 2 - math.floor(math.log10(most)))) if most > 0 else 2
+    decimals = max(2, min(4, 1 - math.floor(math.log10(most)))) if most > 0 else 2  # five letters: a narrow cell
     rows = replace(context.say, unit="learner")
     shown = values[:, : square.trainees]
     title, below = "Who taught whom", "what a column adds to a row's loss, mean over the last epoch"
