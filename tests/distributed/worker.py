@@ -112,6 +112,8 @@ def main(out: Path) -> None:
         torch.manual_seed(7)
         method = methods.create(name, **options)
         peers = {"b": Spare(net(3)), "c": net(4)} if method.needs.takes_peers else {}
+        if method.needs.selves:  # a mentor each
+            del peers["c"]
         room = Classroom(
             Spare(net(0)) if name == "kd" else net(0), [net(1), net(2)] if name != "none" else [], method,
             image_shape=(3, 32, 32),

@@ -30,9 +30,9 @@ from pydantic import Field
 
 from classroomkd.classroom import ClassInfo, Lesson, Needs, Terms
 from classroomkd.classroom.trainees import STUDENT
-from classroomkd.errors import UserError
 from classroomkd.functional.relations import rkd_angle_by_mentor, rkd_distance_by_mentor
-from classroomkd.methods.pieces.mutual import Mutual, Order, from_peers
+from classroomkd.methods.pieces.mutual import Mutual, Order, by_peers
+from classroomkd.methods.pieces.selves import own_mentors
 from classroomkd.methods.pieces.sharing import heard
 from classroomkd.methods.weighted import NonNegative, Positive, Tap
 
@@ -102,24 +102,13 @@ class CTSLMKT(Mutual):
             UserError: it is not known whose self a mentor is, or a name is nobody's.
         """
         super().setup(info)
-        self.mentors = len(info.mentors)
+        self.names = tuple(info.mentors)
         if not self.needs.selves or not info.peers:  # too few peers are refused by who has some to give
             return
-        trainees, mentors = (STUDENT, *info.peers), list(info.mentors)
-        form = ", ".join(f"{name}: NAME" for name in trainees)
-        if self.selves is None and len(mentors) != len(trainees):
-            raise UserError(
-                f"ctslmkt: {len(trainees)} trainees ({', '.join(trainees)}) and {len(mentors)} mentor(s) "
-                f"({', '.join(mentors)}): say whose earlier self each is, selves: {{{form}}}"
-            )
-        selves = self.selves if self.selves is not None else dict(zip(trainees, mentors, strict=True))
-        if set(selves) != set(trainees) or not set(selves.values()) <= set(mentors):
-            raise UserError(
-                f"ctslmkt: selves names a mentor for every trainee, selves: {{{form}}}; mentors: {', '.join(mentors)}"
-            )
-        asked = sorted({mentors.index(name) for name in selves.values()})
-        self.mentor_indices = tuple(asked) if len(asked) < len(mentors) else None
-        self.rows = {name: asked.index(mentors.index(mentor)) for name, mentor in selves.items()}
+        places = own_mentors(info, self.selves, "ctslmkt")
+        asked = sorted(set(places.values()))
+        self.mentor_indices = tuple(asked) if len(asked) < len(self.names) else None
+        self.rows = {name: asked.index(place) for name, place in places.items()}
 
     def of(self, lesson: Lesson, name: str) -> Terms:
         """See the base: the terms of a trainee, those of its earlier self among them."""
@@ -131,30 +120,34 @@ class CTSLMKT(Mutual):
         answers, known = heard(lesson, units)
         far = lesson.task.divergence(seen.student.prediction, answers[row : row + 1], self.self_temperature)
         far = far.where(known[row : row + 1], 0.0).squeeze(0)
-        active = known.new_zeros((self.mentors, *units.shape))
-        active[row if self.mentor_indices is None else self.mentor_indices[row]] = known[row]
-        weight = active.to(far.dtype)
+        place = row if self.mentor_indices is None else self.mentor_indices[row]
+        active = known.new_zeros((len(self.names), *units.shape))
+        active[place] = known[row]
+        weight, said = active.to(far.dtype), lesson.mean(far, units)
         return Terms(
-            {**terms.values, "self": lesson.mean(far, units)},
+            {**terms.values, "self": said},
             self.coefficients,
             weight=weight,
             temperature=torch.full_like(weight, self.self_temperature),
             active=active,
+            parts={**terms.parts, "self": {self.names[place]: said.detach()}},
         )
 
     def each(self, lesson: Lesson) -> Terms:
         """A trainee's own loss, and what it learns from the others."""
         own = lesson.task.supervised(lesson.student.prediction, lesson.target)
-        values = {
-            "supervised": lesson.mean(own, lesson.task.mask(lesson.target)),
-            "response": from_peers(lesson, self.temperature),
-        }
+        response, said = by_peers(lesson, self.temperature)
+        values = {"supervised": lesson.mean(own, lesson.task.mask(lesson.target)), "response": response}
+        parts = {"response": said}
         if not self.needs.features:
-            return Terms(values, self.coefficients)
+            return Terms(values, self.coefficients, parts=parts)
         mine = lesson.all_gather(lesson.student.features[self.tap])
         with torch.no_grad():
             theirs = [lesson.all_gather(peer.features[self.tap]) for peer in lesson.peers.values()]
-        values["distance"] = rkd_distance_by_mentor(mine, theirs).mean()
         few = slice(self.angle_samples)
-        values["angle"] = rkd_angle_by_mentor(mine[few], [one[few] for one in theirs]).mean()
-        return Terms(values, self.coefficients)
+        far = {"distance": rkd_distance_by_mentor(mine, theirs)}
+        far["angle"] = rkd_angle_by_mentor(mine[few], [one[few] for one in theirs])
+        values |= {name: by_peer.mean() for name, by_peer in far.items()}
+        for name, by_peer in far.items():
+            parts[name] = dict(zip(lesson.peers, (by_peer.detach() / len(theirs)).unbind(), strict=True))
+        return Terms(values, self.coefficients, parts=parts)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from classroomkd import methods
 from classroomkd.classroom import Classroom, Lesson, Mentor, PlainContext
+from classroomkd.classroom.trainees import who_gave
 from classroomkd.errors import UserError
 from classroomkd.functional import rkd_angle, rkd_distance
 
@@ -190,3 +191,23 @@ def test_whose_self_a_mentor_is_must_be_clear() -> None:
         made = methods.create("ctslmkt", selves=wrong)
         with pytest.raises(UserError, match="selves names a mentor for every trainee"):
             Classroom(Net(0), [Net(2)], made, peers=peers, image_shape=(3, 2, 2))
+
+
+def test_who_taught_whom_is_said_of_every_term() -> None:
+    one = room((0, 1, 2), (5, 4, 7), **OPTIONS)
+    terms = one(*batch()).outcome
+    assert terms is not None
+    trainees = ("student", "b", "c")
+    for name, value in terms.values.items():
+        owner, _, term = name.rpartition(".")
+        if term == "supervised":
+            continue
+        parts = terms.parts[name]
+        learner = owner or "student"
+        assert set(parts) == ({f"{learner}-self"} if term == "self" else set(trainees) - {learner})
+        torch.testing.assert_close(torch.stack(list(parts.values())).sum(), value.detach())
+    found = who_gave(terms, one.mentors.names, one.peers.networks)
+    pairs = {(learner, teacher) for learner in trainees for teacher in trainees if learner != teacher}
+    assert set(found) == pairs | {(learner, f"{learner}-self") for learner in trainees}
+    whole = sum(terms.coefficients[name] * v.detach() for name, v in terms.values.items() if "supervised" not in name)
+    torch.testing.assert_close(torch.stack(list(found.values())).sum(), torch.as_tensor(whole))

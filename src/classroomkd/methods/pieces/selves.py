@@ -1,0 +1,37 @@
+"""Whose earlier self a mentor is, for methods in which a trainee is also taught by what it was before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from classroomkd.classroom import ClassInfo
+from classroomkd.classroom.trainees import STUDENT
+from classroomkd.errors import UserError
+
+__all__ = ["own_mentors"]
+
+
+def own_mentors(info: ClassInfo, selves: Mapping[str, str] | None, method: str) -> dict[str, int]:
+    """By trainee its earlier self's place among the mentors.
+
+    Args:
+        info: the classroom.
+        selves: the mentor's name by trainee; None: mentors stand in the trainees' order.
+        method: its name, for messages.
+
+    Raises:
+        UserError: it is not known whose self a mentor is, or a name is nobody's.
+    """
+    trainees, mentors = (STUDENT, *info.peers), list(info.mentors)
+    form = ", ".join(f"{name}: NAME" for name in trainees)
+    if selves is None and len(mentors) != len(trainees):
+        raise UserError(
+            f"{method}: {len(trainees)} trainees ({', '.join(trainees)}) and {len(mentors)} mentor(s) "
+            f"({', '.join(mentors)}): say whose earlier self each is, selves: {{{form}}}"
+        )
+    named = selves if selves is not None else dict(zip(trainees, mentors, strict=True))
+    if set(named) != set(trainees) or not set(named.values()) <= set(mentors):
+        raise UserError(
+            f"{method}: selves names a mentor for every trainee, selves: {{{form}}}; mentors: {', '.join(mentors)}"
+        )
+    return {trainee: mentors.index(mentor) for trainee, mentor in named.items()}
