@@ -161,3 +161,12 @@ def test_pose_has_its_ensemble_and_its_disagreement(tmp_path: Path, head: str) -
         assert {"ensemble", "disagreement", "peers"} <= set(val)
     assert "% of the test joints" in (out / "report.html").read_text()
     assert "mentors_vote" not in json.loads((out / "summary.json").read_text())
+    before = json.loads((out / "gallery.json").read_text())
+    words = ["run", str(tmp_path / "pose.yaml"), "export=b", "--out", str(out), "--resume", "--quiet"]
+    assert main(words) == 0  # the pictures are of who is exported
+    after = json.loads((out / "gallery.json").read_text())
+    assert before["who"] == after["who"]
+    assert before["persons"] != after["persons"]
+    told = json.loads((out / "summary.json").read_text())["entries"]
+    assert {entry["exported"] for entry in told} == {"b"}
+    assert all("test_metrics" in entry for entry in told)

@@ -11,6 +11,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from classroomkd.errors import UserError
 from classroomkd.report import load_summary, result_rows
 from classroomkd.report.headline import main_arm
 from classroomkd.run.answers_file import load_answers
+from classroomkd.run.finished import LAST, PEERS
 from classroomkd.run.students import seed_folder
 from classroomkd.tasks.pose.judging import allowed
 from classroomkd.tasks.pose.oks import oks
@@ -72,12 +74,11 @@ def write_prediction_samples(
     if context.data.people is None or not context.runtime.is_zero or len(context.data.test) == 0:
         return None
     headline, seeds = _headline(out), context.recipe.seeds
-    first = next(
-        (s for arm in arms if arm.label == headline for s in seeds if _student_file(out, arm, s).exists()), None
-    )
+    file_of = partial(_student_file, out, exported=context.recipe.export)
+    first = next((s for arm in arms if arm.label == headline for s in seeds if file_of(arm, s).exists()), None)
     if headline is None or first is None:
         return None
-    files = {arm.label: _student_file(out, arm, first) for arm in arms}
+    files = {arm.label: file_of(arm, first) for arm in arms}
     answers = _Answers(networks)
     of_all = answers.student(files[headline], context.data.test)
     error = answers.error(context.data.test, of_all)
@@ -120,8 +121,10 @@ def write_prediction_samples(
     return out / NAME
 
 
-def _student_file(out: Path, arm: Arm, seed: int) -> Path:
-    return seed_folder(out, arm, seed) / "student.safetensors"
+def _student_file(out: Path, arm: Arm, seed: int, exported: str) -> Path:
+    """The last weights of an arm's student, or of the peer that is exported where the arm trains it."""
+    peer = seed_folder(out, arm, seed) / PEERS / f"{exported}.safetensors"
+    return peer if exported in arm.peers else seed_folder(out, arm, seed) / LAST
 
 
 def _headline(out: Path) -> str | None:
@@ -149,7 +152,8 @@ class _Answers:
 
     def student(self, file: Path, part: Part) -> Floats:
         """A student's joints on a part."""
-        network = self.networks.blank_student()
+        peers = {spec.name: spec for spec in self.context.recipe.peers} if file.parent.name == PEERS else {}
+        network = self.networks.peer(peers[file.stem], 0) if peers else self.networks.blank_student()
         models.load_checkpoint(network, file, what="student")
         context = self.context
         with context.runtime.autocast():  # as they were scored: PoseRunner.evaluate
