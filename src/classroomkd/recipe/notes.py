@@ -87,10 +87,10 @@ def _odd_schedule(entry: MethodSpec, epochs: int) -> Iterator[str]:
     """A schedule that such a training is too short for."""
     from classroomkd import methods
 
-    schedule = methods.create(entry.name, **entry.options).schedule
-    if remark := schedule.remark(epochs):
-        name, length = type(schedule).__name__.lower(), f"{schedule.epochs:g}"
-        yield f"method {entry.label or entry.name}: schedule {name} ({length} of {epochs} epochs) {remark}"
+    for schedule in methods.create(entry.name, **entry.options).schedules():
+        if remark := schedule.remark(epochs):
+            name, length = type(schedule).__name__.lower(), f"{schedule.epochs:g}"
+            yield f"method {entry.label or entry.name}: schedule {name} ({length} of {epochs} epochs) {remark}"
 
 
 def _idle(spec: TrainSpec, student: bool) -> Iterator[tuple[str, str]]:

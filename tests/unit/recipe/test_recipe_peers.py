@@ -75,6 +75,12 @@ def test_one_student_is_said_to_have_nobody_to_learn_with(load: Load, rest: str)
     ]
 
 
+def test_a_ramp_that_is_the_whole_training_is_said_to_be(load: Load) -> None:
+    text = TEXT + f"peers: [convnet8, {TEACHER}]\ntrain: {{epochs: 10}}\nmethod: {{name: kdml, ramp: 20}}\n"
+    (note,) = load(text).notes()
+    assert note.startswith("method kdml: schedule warmup (20 of 10 epochs) rises until the training ends")
+
+
 def test_who_is_exported_is_written_down_only_where_it_is_not_the_student(load: Load) -> None:
     peers = TEXT + "peers: [{name: b, model: convnet8, copies: 2}]\nmethod: dml\n"
     assert load(peers).export == "student"
