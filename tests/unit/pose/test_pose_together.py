@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -61,3 +62,13 @@ def test_two_of_them_differ_where_a_joint_is_somewhere_else(coding: Any) -> None
     three = pairs_apart(task, torch.stack([here, there, here]))  # two of three pairs
     torch.testing.assert_close(three, torch.full((4,), 4 / 17 * 2 / 3))
     torch.testing.assert_close(runner(coding).apart(torch.stack([here, there])), torch.full((4,), 4 / 17))
+
+
+@codings
+def test_somewhere_else_is_an_oks_below_one_half(coding: Any) -> None:
+    """Where OKS is 1/2 is another distance for every joint: exp(-d² / (2 s² (2 sigma)²)), s² = 0.21 of the crop."""
+    half = torch.tensor([2 * sigma for sigma in COCO.sigmas]) * (2 * math.log(2) * 0.21 * SIZE[0] * SIZE[1]) ** 0.5
+    task, here = Pose(coding, COCO, unlabelled=True), moved(coding, torch.zeros(17))
+    for factor, differ in ((0.6, 0.0), (1.4, 1.0)):
+        there = moved(coding, factor * half)
+        assert pairs_apart(task, torch.stack([here, there])).tolist() == [differ] * 4
