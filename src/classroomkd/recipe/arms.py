@@ -9,12 +9,53 @@ from dataclasses import dataclass
 from typing import Any
 
 from classroomkd.recipe.problems import show
-from classroomkd.recipe.sections import MethodSpec, RecipeKeys
+from classroomkd.recipe.sections import ArmSpec, MethodSpec, RecipeKeys, StageSpec
 
-__all__ = ["Arm", "arms"]
+__all__ = ["FRESH", "STUDENT", "Arm", "Stage", "arms"]
 
 # Names the run folder uses for other things.
 _TAKEN = ("mentors", "bank", "cache", "checkpoints", "environment", "recipe", "report", "summary")
+STUDENT, FRESH = "student", "fresh"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a training that is a stage of an arm has beside its methods.
+
+    Attributes:
+        name: its own.
+        trainees: who learns, the one that stands in the student's place first.
+        epochs: of it.
+        start: ``fresh``, the name of an earlier stage, or a file.
+        earlier: the stages before it, in order.
+        last: whether the arm ends with it.
+    """
+
+    name: str
+    trainees: tuple[str, ...]
+    epochs: int
+    start: str
+    earlier: tuple[Stage, ...] = ()
+    last: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie in the folder of a seed; those of the last one in that folder itself."""
+        return "" if self.last else f"stages/{self.name}"
+
+    def before(self, name: str) -> Stage | None:
+        """The earlier stage of this name; None where there is none."""
+        return next((stage for stage in self.earlier if stage.name == name), None)
+
+    def begins_from(self, trainee: str) -> Stage | str | None:
+        """What one of its trainees begins from: a stage that trained it, a file, or None: it is fresh.
+
+        The networks are as they are after ``start``: one that this did not train is as it was before it.
+        """
+        stage = self.before(self.start)
+        if stage is not None:
+            return stage if trainee in stage.trainees else stage.begins_from(trainee)
+        return None if self.start == FRESH or trainee != self.trainees[0] else self.start
 
 
 @dataclass(frozen=True)
@@ -22,22 +63,43 @@ class Arm:
     """One row of the comparison.
 
     ``label`` is what tables call it and ``slug`` its folder; both are unique in a recipe. ``entries`` are its methods
-    (several are added up).
+    (several are added up). An arm of several trainings has ``stages``, each of them an arm with a ``stage``, and no
+    entries of its own.
     """
 
     label: str
     slug: str
     entries: tuple[MethodSpec, ...]
+    stages: tuple[Arm, ...] = ()
+    stage: Stage | None = None
+
+    @property
+    def trainings(self) -> tuple[Arm, ...]:
+        """What is trained for it, in order: its stages, or the arm itself."""
+        return self.stages or (self,)
 
     @property
     def peers(self) -> tuple[str, ...]:
-        """Names of the peers that are trained beside the student; of a resolved recipe."""
+        """Names of the peers that are trained beside the student (of a stage: beside its first trainee); of a resolved
+        recipe."""
+        if self.stage is not None:
+            return self.stage.trainees[1:]
         return tuple(dict.fromkeys(name for entry in self.entries for name in entry.peers or ()))
+
+    @property
+    def lead(self) -> str:
+        """Who stands in the student's place: the student, but in stages that do not train it."""
+        return STUDENT if self.stage is None else self.stage.trainees[0]
 
     @property
     def parts(self) -> list[tuple[str, dict[str, Any]]]:
         """``(name, options)`` of every entry, as :func:`classroomkd.methods.compose` takes them."""
         return [(entry.name, entry.options) for entry in self.entries]
+
+    @property
+    def method(self) -> str:
+        """Its methods' names: ``kd``, ``kd+at``, ``none then dml``."""
+        return " then ".join("+".join(entry.name for entry in training.entries) for training in self.trainings)
 
 
 def arms(recipe: RecipeKeys) -> list[Arm]:
@@ -46,18 +108,41 @@ def arms(recipe: RecipeKeys) -> list[Arm]:
     slugs: list[str] = []
     for label in labels:
         slugs.append(_free(_slug(label), slugs))
-    return [Arm(*arm) for arm in zip(labels, slugs, recipe.grid, strict=True)]
+    return [_arm(*arm) for arm in zip(labels, slugs, recipe.grid, strict=True)]
 
 
-def _labels(grid: Sequence[Sequence[MethodSpec]], task: str) -> list[str]:
+def _arm(label: str, slug: str, entries: tuple[ArmSpec, ...]) -> Arm:
+    specs = entries[0].stages
+    if specs is None:
+        return Arm(label, slug, entries)
+    stages = list[Stage]()
+    for spec in specs:
+        last = len(stages) == len(specs) - 1
+        stages.append(Stage(spec.name, _trainees(spec), spec.epochs, spec.start or FRESH, tuple(stages), last))
+    trainings = (
+        Arm(label if stage.last else f"{label}, stage {stage.name}", slug, spec.method, stage=stage)
+        for stage, spec in zip(stages, specs, strict=True)
+    )
+    return Arm(label, slug, (), tuple(trainings))
+
+
+def _trainees(spec: StageSpec) -> tuple[str, ...]:
+    """Of a resolved recipe, which names them."""
+    return spec.trainees if isinstance(spec.trainees, tuple) else (STUDENT,)
+
+
+def _labels(grid: Sequence[Sequence[ArmSpec]], task: str) -> list[str]:
     """``label`` where given; else the names; arms of the same names also say in which options they differ."""
     names = [tuple(entry.name for entry in arm) for arm in grid]
     labels = []
     for arm, own in zip(grid, names, strict=True):
         given = next((entry.label for entry in arm if entry.label is not None), None)
         alike = [other for other, theirs in zip(grid, names, strict=True) if theirs == own]
+        stages = " then ".join("+".join(entry.name for entry in stage.method) for stage in arm[0].stages or ())
         labels.append(
-            given or " + ".join(_described(entry, [other[i] for other in alike], task) for i, entry in enumerate(arm))
+            given
+            or stages
+            or " + ".join(_described(entry, [other[i] for other in alike], task) for i, entry in enumerate(arm))
         )
     return labels
 

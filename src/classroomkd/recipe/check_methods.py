@@ -1,52 +1,22 @@
-"""Checks of methods: names, options, whether they suit the task and the mentors. Loads the methods that are used.
+"""Checks of methods: that some are named, each of them and of the stages, and the mentors' ``taught_by``.
 
-Those by which assistants are taught are checked alike, and that no chain of assistants is a circle.
+Loads the methods that are used. No chain of assistants may be a circle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
-from classroomkd import tasks
 from classroomkd.errors import UserError, did_you_mean
-from classroomkd.recipe.check_peers import Trainees, check_peers, trainees
+from classroomkd.recipe.check_entry import OURS, check_entry, staff
+from classroomkd.recipe.check_peers import check_peers, trainees
+from classroomkd.recipe.check_stages import check_stages
 from classroomkd.recipe.check_weights import taken_as_is
-from classroomkd.recipe.nodes import Loc, Node, described_task, task_name
-from classroomkd.recipe.problems import Problem, option_problems, problem
+from classroomkd.recipe.nodes import Loc, Node
+from classroomkd.recipe.problems import Problem, problem
+from classroomkd.recipe.stage_nodes import arm_entries, staged
 
-__all__ = ["check_assistants", "check_methods", "entry_locs"]
-
-_OURS = ("name", "label", "peers")
-
-
-@dataclass(frozen=True)
-class Staff:
-    """The mentors as a method meets them: their names, and by mentor whether another one taught it."""
-
-    names: list[str]
-    taught: list[bool]
-
-
-def staff(tree: Node, only: Collection[str] | None = None) -> Staff:
-    """The recipe's mentors in its order, or those called ``only``, in that order; a name that is missing is empty."""
-    items = tree.items("mentors")
-    names = [item.text("name") or "" for item in items]
-    taught = [(node := item.child("taught_by")) is not None and node.value is not None for item in items]
-    if only is None:
-        return Staff(names, taught)
-    return Staff([*only], [taught[names.index(name)] for name in only])
-
-
-def entry_locs(tree: Node) -> Iterator[tuple[Loc, Node]]:
-    """Every method entry of ``method`` and ``methods`` with its place."""
-    for top in ("method", "methods"):
-        for index, item in enumerate(tree.items(top)):
-            if isinstance(item.value, list):
-                yield from (((top, index, inner), entry) for inner, entry in enumerate(item.value))
-            else:
-                yield (top, index), item
+__all__ = ["check_assistants", "check_methods"]
 
 
 def check_methods(tree: Node) -> list[Problem]:
@@ -61,8 +31,11 @@ def check_methods(tree: Node) -> list[Problem]:
         problems.append(problem(tree, ("methods",), "stands beside 'method'; keep one of them", value=False))
     lonely: list[str] = []
     everybody, peers = staff(tree), trainees(tree)
-    for loc, entry in entry_locs(tree):
-        problems += check_entry(tree, loc, entry, everybody, lonely, peers)
+    for loc, entry in arm_entries(tree):
+        if staged(entry):
+            problems += check_stages(tree, loc, entry, everybody, lonely, peers)
+        else:
+            problems += check_entry(tree, loc, entry, everybody, lonely, peers)
     peers.unsure |= bool(problems)
     problems += check_peers(tree, peers)
     mentors = tree.child("mentors")
@@ -71,84 +44,6 @@ def check_methods(tree: Node) -> list[Problem]:
         sentence = f"too few for {names}; add some, for example mentors: [resnet20]"
         problems.append(problem(tree, ("mentors",), sentence, value=False))
     return problems
-
-
-def check_entry(
-    tree: Node, loc: Loc, entry: Node, mentors: Staff, lonely: list[str], peers: Trainees | None = None
-) -> list[Problem]:
-    """Problems of one entry; methods that lack mentors are added to ``lonely`` and said once for all.
-
-    ``peers``: what can be trained beside the student; None where nothing can.
-    """
-    from classroomkd import methods
-
-    table = methods.entries()
-    name = entry.child("name")
-    if not isinstance(entry.value, dict):
-        return []  # the schema says what it must be
-    if name is None:
-        return [problem(tree, loc, _without_name(entry.value, list(table)), value=False)]
-    if not isinstance(name.value, str) or not name.value:
-        return []
-    place: Loc = loc if name.origin.path == entry.origin.path else (*loc, "name")
-    if name.value not in table:
-        sentence = f"there is no method '{name.value}'{did_you_mean(name.value, table)}; there are {', '.join(table)}"
-        return [problem(tree, place, sentence, value=False)]
-    problems = []
-    task, asks = task_name(tree), table[name.value].asks
-    if task is not None and not described_task(tree).offers.issuperset(asks):
-        sentence = f"'{name.value}' does not do {task}; it does {', '.join(tasks.offering(asks))}"
-        problems.append(problem(tree, place, sentence, value=False))
-    return problems + _options(tree, loc, place, name.value, entry, mentors, lonely, peers)
-
-
-def _without_name(keys: dict[str, Node], table: list[str]) -> str:
-    method = next((key for key in keys if key in table), None)
-    if method is None:
-        return "has no 'name'; write {name: classroomkd, …}"
-    others = ", ".join(f"{key}: …" for key in keys if key != method)
-    return f"has no 'name'; write {{name: {method}, {others}}} or indent the options deeper than '{method}:'"
-
-
-def _options(
-    tree: Node,
-    loc: Loc,
-    place: Loc,
-    name: str,
-    entry: Node,
-    mentors: Staff,
-    lonely: list[str],
-    peers: Trainees | None,
-) -> list[Problem]:
-    from classroomkd import methods
-    from classroomkd.classroom.method import ClassInfo
-
-    given: dict[str, Any] = {key: node.plain() for key, node in entry.value.items() if key not in _OURS}
-    try:
-        model = methods.options_model(name)
-    except UserError as error:  # a plug-in that cannot be loaded
-        return [problem(tree, place, str(error), value=False)]
-    if problems := option_problems(tree, loc, model, given, _OURS):
-        return problems
-    try:
-        task = described_task(tree).name
-        method = methods.create(name, task=task, **given)
-        if peers is None and (method.needs.takes_peers or entry.child("peers") is not None):
-            return [problem(tree, loc, "peers are trained beside the student, not beside an assistant", value=False)]
-        if peers is not None and (wrong := list(peers.take(tree, loc, name, method.needs))):
-            return wrong
-        if len(mentors.names) < method.needs.mentors:
-            lonely.append(name)
-            return []
-        sketch = tasks.sketch(task)
-        if getattr(method.needs, "distributions", False) and not sketch.has_distributions:
-            sentence = f"'{name}' needs answers that are distributions, which those of {task} are not"
-            return [problem(tree, place, sentence, value=False)]
-        # Let the method see the names of its mentors, as it will when the classroom is built.
-        method.setup(ClassInfo(sketch, mentors.names, taught=mentors.taught))
-    except UserError as error:
-        return [problem(tree, loc, str(error), value=False)]
-    return []
 
 
 def check_assistants(tree: Node) -> list[Problem]:
@@ -204,7 +99,7 @@ def _assistants_method(tree: Node, loc: Loc, teachers: list[str]) -> Iterator[Pr
         if name is None or name not in methods.entries():
             continue  # check_entry says so
         try:
-            options = {key: node.plain() for key, node in entry.value.items() if key not in _OURS}
+            options = {key: node.plain() for key, node in entry.value.items() if key not in OURS}
             if methods.create(name, **options).needs.mentors == 0:
                 sentence = "has no mentors' terms, so nobody would teach; leave taught_by out, or name another method"
                 yield problem(tree, place, sentence, value=False)

@@ -10,7 +10,7 @@ import yaml
 
 from classroomkd._files import atomic_write_text
 from classroomkd.recipe.peer_section import STUDENT
-from classroomkd.recipe.schema import MethodSpec, Recipe
+from classroomkd.recipe.schema import ArmSpec, MethodSpec, Recipe, StageSpec
 
 __all__ = ["json_schema", "recipe_yaml", "save_recipe"]
 
@@ -43,9 +43,9 @@ def recipe_yaml(recipe: Recipe) -> str:
     if not recipe.task.options:
         data["task"] = recipe.task.name
     if recipe.method is not None:
-        data["method"] = [_entry(entry) for entry in recipe.method]
+        data["method"] = [_arm_entry(entry) for entry in recipe.method]
     if recipe.methods is not None:
-        data["methods"] = [[_entry(entry) for entry in arm] for arm in recipe.methods]
+        data["methods"] = [[_arm_entry(entry) for entry in arm] for arm in recipe.methods]
     for key in ("taps", "reset_head"):
         if not data["student"][key]:
             del data["student"][key]
@@ -69,10 +69,25 @@ def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
     atomic_write_text(Path(path), recipe_yaml(recipe))
 
 
+def _arm_entry(entry: ArmSpec) -> dict[str, Any]:
+    if entry.stages is None:
+        return _entry(entry)
+    return {**_label(entry), "stages": [_stage(stage) for stage in entry.stages]}
+
+
+def _stage(stage: StageSpec) -> dict[str, Any]:
+    trainees = list(stage.trainees) if isinstance(stage.trainees, tuple) else stage.trainees
+    about = {"method": [_entry(entry) for entry in stage.method], "trainees": trainees, "epochs": stage.epochs}
+    return {"name": stage.name, **about, "start": stage.start}
+
+
+def _label(entry: MethodSpec) -> dict[str, Any]:
+    return {} if entry.label is None else {"label": entry.label}
+
+
 def _entry(entry: MethodSpec) -> dict[str, Any]:
-    label = {} if entry.label is None else {"label": entry.label}
     peers = {} if entry.peers is None else {"peers": list(entry.peers)}
-    return {"name": entry.name, **label, **peers, **entry.options}
+    return {"name": entry.name, **_label(entry), **peers, **entry.options}
 
 
 def _same(own: Any, shared: Any) -> bool:
@@ -101,25 +116,41 @@ def json_schema() -> dict[str, Any]:
     """The JSON schema (2020-12) of a recipe file, short forms included, for editors that check while typing."""
     schema = Recipe.model_json_schema(by_alias=True)
     properties, parts = schema["properties"], schema["$defs"]
-    for model in ("StudentSpec", "MentorSpec", "PeerSpec", "DataSpec", "LabelsSpec", "MethodSpec", "TaskSpec"):
+    for model in (
+        "StudentSpec",
+        "MentorSpec",
+        "PeerSpec",
+        "DataSpec",
+        "LabelsSpec",
+        "MethodSpec",
+        "ArmSpec",
+        "StageSpec",
+        "TaskSpec",
+    ):
         parts[model]["title"] = model.removesuffix("Spec").lower()
     parts["TaughtBy"]["title"] = "taught_by"
     parts["MentorSpec"]["required"] = parts["PeerSpec"]["required"] = ["model"]
     for model in ("StudentSpec", "MentorSpec", "PeerSpec"):
         alias = {**parts[model]["properties"]["weights"], "description": "Another name of weights."}
         parts[model]["properties"]["checkpoint"] = alias
-    parts["MethodSpec"]["additionalProperties"] = True
+    parts["MethodSpec"]["additionalProperties"] = parts["ArmSpec"]["additionalProperties"] = True
+    parts["ArmSpec"]["anyOf"] = [{"required": ["name"]}, {"required": ["stages"]}]
     text = {"type": "string"}
     # ``{at: {weight: 10}}``: one key, the method's name
     options = {"type": ["object", "null"]}
     keyed = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": options}
-    entry = _any(text, {"$ref": "#/$defs/MethodSpec"}, keyed)
-    method = _any(entry, {"type": "array", "items": entry, "minItems": 1})
+    method, arm = (
+        _any(entry, {"type": "array", "items": entry, "minItems": 1})
+        for entry in (_any(text, {"$ref": f"#/$defs/{model}"}, keyed) for model in ("MethodSpec", "ArmSpec"))
+    )
     mentors = {"type": "array", "items": _any(text, {"$ref": "#/$defs/MentorSpec"})}
     names, nothing = _any(text, {"type": "array", "items": text, "minItems": 1}), {"type": "null"}
     inside, taught = parts["TaughtBy"]["properties"], parts["MentorSpec"]["properties"]["taught_by"]
     inside["mentors"] = {**names, "description": inside["mentors"]["description"]}
     inside["method"] = {**_any(method, nothing), "description": inside["method"]["description"]}
+    stage = parts["StageSpec"]["properties"]
+    stage["method"] = {**method, "description": stage["method"]["description"]}
+    stage["trainees"] = {**_any(*names["anyOf"], nothing), "description": stage["trainees"]["description"]}
     taught["anyOf"] = [text, *names["anyOf"][1:], {"$ref": "#/$defs/TaughtBy"}, nothing]
     forms: dict[str, dict[str, Any]] = {
         "data": _any(text, {"$ref": "#/$defs/DataSpec"}),
@@ -127,8 +158,8 @@ def json_schema() -> dict[str, Any]:
         "student": _any(text, {"$ref": "#/$defs/StudentSpec"}),
         "mentors": _any(text, mentors),
         "peers": _any(text, {"type": "array", "items": _any(text, {"$ref": "#/$defs/PeerSpec"})}),
-        "method": method,
-        "methods": {"type": "array", "items": method, "minItems": 1},
+        "method": arm,
+        "methods": {"type": "array", "items": arm, "minItems": 1},
         "seeds": _any({"type": "integer", "minimum": 0}, properties["seeds"]),
     }
     for key, form in forms.items():

@@ -29,8 +29,18 @@ from classroomkd.recipe.paths import check_leads_out, resolve_paths
 from classroomkd.recipe.peer_section import PeerTrain
 from classroomkd.recipe.problems import Problem, from_pydantic, option_problems, problem, raise_if_any
 from classroomkd.recipe.resolve import resolve, training_layers
-from classroomkd.recipe.schema import SCHEMA, DataSpec, MentorSpec, PeerSpec, Recipe, StudentSpec, TaughtBy
+from classroomkd.recipe.schema import (
+    SCHEMA,
+    DataSpec,
+    MentorSpec,
+    PeerSpec,
+    Recipe,
+    StageSpec,
+    StudentSpec,
+    TaughtBy,
+)
 from classroomkd.recipe.short_forms import name_mentors, write_out
+from classroomkd.recipe.stage_nodes import stage_epochs
 from classroomkd.recipe.training import MentorTrain, TrainSpec
 from classroomkd.recipe.versions import renew_recipe
 from classroomkd.recipe.yaml_source import read_yaml
@@ -172,6 +182,11 @@ _EXAMPLES = {
     ("student",): "is missing; for example student: resnet8",
     ("student", "model"): "is missing; name the network, for example model: resnet8",
 }
+# What a stage must say.
+_OF_STAGE = {
+    "epochs": "is missing; say how many passes over the training part this stage has, for example epochs: 10",
+    "method": "is missing; name what teaches in this stage, for example method: none",
+}
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
@@ -192,6 +207,8 @@ _KNOWN: list[tuple[tuple[str | None, ...], type[BaseModel]]] = [  # None stands 
     (("peers", None), PeerSpec),
     (("peers", None, "train"), PeerTrain),
     (("mentors", None, "taught_by"), TaughtBy),
+    (("method", None, "stages", None), StageSpec),
+    (("methods", None, None, "stages", None), StageSpec),
 ]
 
 
@@ -231,6 +248,9 @@ def _with_example(given: Problem) -> Problem:
     """Where a section is missing or of the wrong kind, say what may stand there."""
     path = str(given.path)
     if given.sentence == "is missing":
+        key = path.rpartition(".")[2]
+        if ".stages." in path and key in _OF_STAGE:
+            return replace(given, sentence=_OF_STAGE[key])
         return Problem(given.origin, _EXAMPLES.get(tuple(path.split(".")), "is missing"), None, path)
     wrong_kind = "must be a mapping (key: value)"
     if given.sentence == wrong_kind and path.split(".")[0] in _SHORT_FORMS and not path.endswith("train"):
@@ -290,6 +310,9 @@ def _training_problems(tree: Node) -> Iterator[Problem]:
     for index, (given, spec) in enumerate(zip(own, trained, strict=True)):
         if given is not None:
             yield from check_training(tree, ("mentors", index, "train"), spec, frozenset(given.model_fields_set))
+    for loc, epochs in stage_epochs(tree):
+        of_stage = (train or TrainSpec()).model_copy(update={"epochs": epochs})
+        yield from check_training(tree, loc, of_stage, frozenset({"epochs"}))
 
 
 def _check_labels(tree: Node, recipe: Recipe) -> None:

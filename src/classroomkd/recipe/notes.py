@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from classroomkd.recipe.peers import taken_by, written_out
-from classroomkd.recipe.sections import MethodSpec, RecipeKeys
+from classroomkd.recipe.sections import ArmSpec, MethodSpec, RecipeKeys
 from classroomkd.recipe.training import ONLY_WITH, TrainSpec
 
 __all__ = ["notes"]
@@ -28,21 +28,22 @@ def notes(recipe: RecipeKeys) -> list[str]:
         sentences.append(
             "bank has no effect: peers change as they learn, and there are no mentors with answers to store"
         )
-    if recipe.mentors and all(entry.name == "none" for arm in recipe.grid for entry in arm):
+    trained = [training for arm in recipe.grid for training in _trainings(arm, recipe.train.epochs)]
+    if recipe.mentors and all(entry.name == "none" for some, _ in trained for entry in some):
         sentences.append("the mentors have no effect: the only method is 'none'")
     usual = recipe.mentor_train or recipe.train
-    taught = [(mentor.taught_by.method or (), mentor.train or usual) for mentor in recipe.mentors if mentor.taught_by]
-    entries = [
-        (entry, train) for arm, train in (*((arm, recipe.train) for arm in recipe.grid), *taught) for entry in arm
+    taught = [
+        (mentor.taught_by.method or (), (mentor.train or usual).epochs) for mentor in recipe.mentors if mentor.taught_by
     ]
+    entries = [(entry, epochs) for some, epochs in (*trained, *taught) for entry in some]
     sentences += _alone(recipe)
     student = recipe.student
     loaded = student.checkpoint is not None or getattr(student, "weights", None) is not None
     if recipe.train.freeze and not loaded and ":" not in student.model:
         sentences.append("train.freeze keeps random weights as they are: the student starts without any of its own")
     sentences += _idle_taps(recipe, [entry for entry, _ in entries])
-    for entry, train in entries:
-        sentences += [*_idle_options(entry, recipe.task.name), *_odd_schedule(entry, train.epochs)]
+    for entry, epochs in entries:
+        sentences += [*_idle_options(entry, recipe.task.name), *_odd_schedule(entry, epochs)]
     return list(dict.fromkeys(sentences))
 
 
@@ -51,10 +52,16 @@ def _alone(recipe: RecipeKeys) -> Iterator[str]:
     from classroomkd import methods
 
     roles = {peer.name: peer.role for peer in written_out(recipe.peers)}
-    for entry in (entry for arm in recipe.grid for entry in arm):
+    for entry in (entry for arm in recipe.grid for entry in arm if entry.stages is None):
         needs = methods.create(entry.name, **entry.options).needs
         if needs.takes_peers and not any(roles[name] == "peer" for name in taken_by(entry, recipe.peers) or ()):
             yield f"peers: '{entry.label or entry.name}' trains one student, which has nobody to learn with; add a peer"
+
+
+def _trainings(arm: Sequence[ArmSpec], epochs: int) -> list[tuple[Sequence[MethodSpec], int]]:
+    """The trainings of an arm, each with its methods and its epochs: its stages, or one of so many epochs."""
+    stages = arm[0].stages
+    return [(arm, epochs)] if stages is None else [(stage.method, stage.epochs) for stage in stages]
 
 
 def _idle_taps(recipe: RecipeKeys, entries: list[MethodSpec]) -> Iterator[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from classroomkd.errors import UserError
-from classroomkd.recipe.check_methods import entry_locs
 from classroomkd.recipe.nodes import Node
+from classroomkd.recipe.stage_nodes import entry_locs
 
 __all__ = ["renew_options"]
 

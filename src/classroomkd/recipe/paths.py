@@ -18,6 +18,7 @@ from classroomkd.recipe.find import is_shipped, recipe_files
 from classroomkd.recipe.nodes import Loc, Node, of_networks
 from classroomkd.recipe.problems import Problem, problem
 from classroomkd.recipe.sections import WEIGHTS_WORDS
+from classroomkd.recipe.stage_nodes import starts
 
 __all__ = ["DATA_VARIABLE", "check_leads_out", "data_sources", "resolve_paths"]
 
@@ -42,7 +43,7 @@ def resolve_paths(tree: Node, folder: Path) -> list[Problem]:
     ``folder`` is the recipe's own. Returns what cannot be found.
     """
     problems: list[Problem] = []
-    for loc, node in (*of_networks(tree, "weights"), *of_networks(tree, "checkpoint")):
+    for loc, node in (*of_networks(tree, "weights"), *of_networks(tree, "checkpoint"), *starts(tree)):
         if node.value in WEIGHTS_WORDS:
             continue
         path, wrong = _find(node.value, folder, Path.is_file)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from classroomkd.recipe.arms import STUDENT
 from classroomkd.recipe.peer_section import copies_of
-from classroomkd.recipe.sections import MethodSpec, PeerSpec
+from classroomkd.recipe.sections import MethodSpec, PeerSpec, StageSpec
 
-__all__ = ["taken_by", "written_out"]
+__all__ = ["taken_by", "trainees_of", "written_out"]
 
 
 def written_out(peers: Sequence[PeerSpec]) -> tuple[PeerSpec, ...]:
@@ -36,3 +37,21 @@ def taken_by(entry: MethodSpec, peers: Sequence[PeerSpec]) -> tuple[str, ...] | 
         return tuple(peer.name for peer in written_out(peers) if peer.role == "peer" or needs.teachers) or None
     groups = {peer.name: copies_of(peer.name, peer.copies) for peer in peers}
     return tuple(one for name in entry.peers for one in groups.get(name, [name]))
+
+
+def trainees_of(stage: StageSpec, peers: Sequence[PeerSpec]) -> tuple[str, ...]:
+    """Names of the networks that learn in a stage: the student first, where it does, and peers in the recipe's order.
+
+    Args:
+        stage: with the names that the recipe gives, ``all``, or None: whom its methods need.
+        peers: of the recipe, before their copies are written out, or after.
+    """
+    everybody = [peer.name for peer in written_out(peers)]
+    if stage.trainees == "all":
+        wanted = {STUDENT, *everybody}
+    elif stage.trainees is None:
+        wanted = {STUDENT, *(name for entry in stage.method for name in taken_by(entry, peers) or ())}
+    else:
+        groups = {peer.name: copies_of(peer.name, peer.copies) for peer in peers}
+        wanted = {one for name in stage.trainees for one in groups.get(name, [name])}
+    return tuple(name for name in (STUDENT, *everybody) if name in wanted)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TypeVar
 
 from classroomkd import tasks
 from classroomkd.data.spec import RESIZE
-from classroomkd.recipe.peers import taken_by, written_out
-from classroomkd.recipe.schema import MentorTrain, MethodSpec, PeerSpec, Recipe, TaughtBy
+from classroomkd.recipe.arms import FRESH
+from classroomkd.recipe.peers import taken_by, trainees_of, written_out
+from classroomkd.recipe.schema import ArmSpec, MentorTrain, MethodSpec, PeerSpec, Recipe, StageSpec, TaughtBy
 from classroomkd.recipe.training import OF_ONE_NETWORK, ONLY_WITH, TrainSpec
 
 __all__ = ["inherit", "resolve", "training_layers"]
@@ -54,7 +56,7 @@ def resolve(recipe: Recipe) -> Recipe:
         for mentor, spec in zip(recipe.mentors, trained, strict=True)
     )
     train = TrainSpec.model_validate(recipe.train.model_dump())  # every key counts as set from here on
-    written = partial(_with_defaults, task=recipe.task.name, declared=recipe.peers)
+    written = partial(_written, task=recipe.task.name, declared=recipe.peers)
     resize = recipe.data.resize or (RESIZE[0] if tasks.describe(recipe.task.name).resizes else None)
     update = {
         "data": recipe.data.model_copy(update={"resize": resize}),
@@ -76,9 +78,27 @@ def _assistant(taught_by: TaughtBy | None, task: str) -> TaughtBy | None:
     return taught_by.model_copy(update={"method": tuple(_with_defaults(entry, task) for entry in entries)})
 
 
-def _with_defaults(entry: MethodSpec, task: str, declared: Sequence[PeerSpec] = ()) -> MethodSpec:
+def _written(entry: ArmSpec, task: str, declared: Sequence[PeerSpec]) -> ArmSpec:
+    """An arm's entry with its defaults, or its stages with theirs."""
+    if entry.stages is None:
+        return _with_defaults(entry, task, declared)
+    stages = list[StageSpec]()
+    for stage in entry.stages:
+        update = {
+            "method": tuple(_with_defaults(one, task) for one in stage.method),
+            "trainees": trainees_of(stage, declared),
+            "start": stage.start or (stages[-1].name if stages else FRESH),
+        }
+        stages.append(stage.model_copy(update=update))
+    return entry.model_copy(update={"stages": tuple(stages)})
+
+
+M = TypeVar("M", bound=MethodSpec)
+
+
+def _with_defaults(entry: M, task: str, declared: Sequence[PeerSpec] = ()) -> M:
     from classroomkd import methods
 
     options = methods.filled(entry.name, entry.options, task)
-    peers = taken_by(entry, declared)
-    return MethodSpec.model_validate({"name": entry.name, "label": entry.label, "peers": peers, **options})
+    peers = taken_by(entry, declared) or None  # a stage says itself who learns
+    return type(entry).model_validate({"name": entry.name, "label": entry.label, "peers": peers, **options})

@@ -10,11 +10,13 @@ from classroomkd.recipe.arms import Arm, arms
 from classroomkd.recipe.notes import notes
 from classroomkd.recipe.sections import (
     SCHEMA,
+    ArmSpec,
     DataSpec,
     MentorSpec,
     MethodSpec,
     PeerSpec,
     RecipeKeys,
+    StageSpec,
     StudentSpec,
     TaskSpec,
     TaughtBy,
@@ -23,12 +25,14 @@ from classroomkd.recipe.training import MentorTrain, TrainSpec
 
 __all__ = [
     "SCHEMA",
+    "ArmSpec",
     "DataSpec",
     "MentorSpec",
     "MentorTrain",
     "MethodSpec",
     "PeerSpec",
     "Recipe",
+    "StageSpec",
     "StudentSpec",
     "TaskSpec",
     "TaughtBy",
@@ -44,6 +48,10 @@ class Recipe(RecipeKeys):
     def arms(self) -> list[Arm]:
         """The arms of the grid (one for ``method``), with unique labels and folder names."""
         return arms(self)
+
+    def trainings(self) -> list[Arm]:
+        """What is trained for the arms: each of them, or its stages."""
+        return [training for arm in self.arms() for training in arm.trainings]
 
     def notes(self) -> list[str]:
         """Settings that are given but have no effect, or were read as others, one sentence each."""

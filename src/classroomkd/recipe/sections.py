@@ -21,12 +21,14 @@ __all__ = [
     "SCHEMA",
     "TRAINED",
     "WEIGHTS_WORDS",
+    "ArmSpec",
     "DataSpec",
     "MentorSpec",
     "MentorTrain",
     "MethodSpec",
     "PeerSpec",
     "RecipeKeys",
+    "StageSpec",
     "StudentSpec",
     "TaskSpec",
     "TaughtBy",
@@ -107,6 +109,35 @@ class MethodSpec(_WithOptions):
 
 
 Entries = Annotated[tuple[MethodSpec, ...], Field(strict=False, min_length=1)]
+
+
+class StageSpec(Section):
+    """One of the trainings that an arm does in order."""
+
+    name: Text = Field(description="What its folder, starts of later stages and mentors made from it call it.")
+    method: Entries = Field(description="How the mentors teach in it; several entries are added up.")
+    trainees: Annotated[Literal["all"] | Names | None, Field(union_mode="left_to_right")] = Field(
+        default=None,
+        description="Who learns: all, or names of student and peers; null: whom the method needs.",
+    )
+    epochs: Count = Field(description="Passes over the training part.")
+    start: Text | None = Field(
+        default=None,
+        description="Where its trainees begin: fresh, as after an earlier STAGE, or a FILE of one network; null: as "
+        "after the stage before, the first fresh.",
+    )
+
+
+class ArmSpec(MethodSpec):
+    """One entry of an arm: a method and its options, or in their place the stages that the arm is trained in."""
+
+    name: Annotated[str, Field(description="The method.")] = ""
+    stages: Annotated[tuple[StageSpec, ...] | None, Field(strict=False, min_length=1)] = Field(
+        default=None, description="Several trainings in order, in place of a method; label may stand beside."
+    )
+
+
+ArmEntries = Annotated[tuple[ArmSpec, ...], Field(strict=False, min_length=1)]
 
 
 class TaughtBy(Section):
@@ -211,8 +242,8 @@ class RecipeKeys(Section):
         default="student",
         description="Who is exported, whose scores an arm has: student, or a peer; of an arm without it the student.",
     )
-    method: Entries | None = Field(default=None, description="How they teach; several entries are added up.")
-    methods: Annotated[tuple[Entries, ...] | None, Field(strict=False, min_length=1)] = Field(
+    method: ArmEntries | None = Field(default=None, description="How they teach; several entries are added up.")
+    methods: Annotated[tuple[ArmEntries, ...] | None, Field(strict=False, min_length=1)] = Field(
         default=None, description="A grid: each entry is trained and compared."
     )
     train: TrainSpec = Field(default_factory=TrainSpec, description="How the student is trained.")
@@ -247,6 +278,6 @@ class RecipeKeys(Section):
     )
 
     @property
-    def grid(self) -> tuple[Entries, ...]:
+    def grid(self) -> tuple[ArmEntries, ...]:
         """The arms' entries: of ``methods``, or of the one ``method``."""
         return self.methods or ((self.method,) if self.method is not None else ())

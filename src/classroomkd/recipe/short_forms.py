@@ -2,8 +2,8 @@
 
 ``data: puppets`` is ``data: {source: puppets}``, ``task: pose`` is ``{name: pose}``, ``student: resnet8`` is
 ``{model: resnet8}``, a mentor may be its model alone, ``{at: {weight: 10}}`` is ``{name: at, weight: 10}``, ``method:
-kd`` is a list of one entry, ``methods`` a list of such lists, ``taught_by: big`` is ``{mentors: [big]}``, ``seeds:
-3`` is ``[3]``. Writing out twice changes nothing, so it can be done between overrides.
+kd`` is a list of one entry, ``methods`` a list of such lists, a stage's
+``trainees: b`` is ``[b]``, ``taught_by: big`` is ``{mentors: [big]}``, ``seeds: 3`` is ``[3]``. Writing out twice changes nothing, so it can be done between overrides.
 """
 
 from __future__ import annotations
@@ -39,11 +39,27 @@ def _entry(node: Node) -> Node:
     """One method: ``kd`` or ``{kd: {temperature: 4}}`` or ``{kd: }`` -> ``{name: kd, ...}``."""
     if isinstance(node.value, str):
         return Node({"name": node}, node.origin)
+    if (stages := node.child("stages")) is not None:
+        listed = [_stage(item) for item in stages.value] if isinstance(stages.value, list) else stages.value
+        return Node({**node.value, "stages": Node(listed, stages.origin)}, node.origin)
     if isinstance(node.value, dict) and len(node.value) == 1 and "name" not in node.value:
         ((name, options),) = node.value.items()
         if options.value is None or isinstance(options.value, dict):
             return Node({"name": Node(name, options.origin), **(options.value or {})}, node.origin)
     return node
+
+
+def _stage(node: Node) -> Node:
+    """A stage with its method's entries written out, and its trainees as a list but for ``all``."""
+    if not isinstance(node.value, dict):
+        return node
+    written = {"method": _method, "trainees": _trainees}
+    inside = {k: written[k](v) if k in written and v.value is not None else v for k, v in node.value.items()}
+    return Node(inside, node.origin)
+
+
+def _trainees(node: Node) -> Node:
+    return Node([node], node.origin) if isinstance(node.value, str) and node.value != "all" else node
 
 
 def _taught_by(node: Node) -> Node:

@@ -1,0 +1,174 @@
+"""Checks of an arm's ``stages``: their names, trainees, starts and methods."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from classroomkd.errors import UserError, did_you_mean
+from classroomkd.recipe.arms import FRESH, STUDENT
+from classroomkd.recipe.check_entry import OURS, Staff, check_entry
+from classroomkd.recipe.check_peers import Trainees
+from classroomkd.recipe.nodes import Loc, Node
+from classroomkd.recipe.peer_section import PEER_NAME
+from classroomkd.recipe.problems import Problem, problem
+from classroomkd.recipe.stage_nodes import is_file
+
+if TYPE_CHECKING:
+    from classroomkd.classroom import Method
+    from classroomkd.classroom.needs import Needs
+
+__all__ = ["check_stages"]
+
+_BESIDE = ("label", "stages")
+
+
+@dataclass(frozen=True)
+class _Learners:
+    """The trainees of a stage as its methods meet them; ``named``: those that it names, None where it names none."""
+
+    peers: Trainees
+    named: tuple[str, ...] | None
+
+    def take(self, tree: Node, loc: Loc, method: str, needs: Needs) -> Iterator[Problem]:
+        """See :meth:`.check_peers.Trainees.take`."""
+        if tree.at(*loc, "peers") is not None:
+            sentence = "is said by the stage itself: trainees: [student, …] beside its epochs"
+            yield problem(tree, (*loc, "peers"), sentence, value=False)
+        elif self.named is None:
+            yield from self.peers.take(tree, loc, method, needs)
+        elif needs.takes_peers:
+            number, (fewest, most) = len(self.named) - 1, needs.peers
+            if number < fewest:
+                sentence = f"'{method}' needs at least {fewest} peer(s) beside its first trainee, here it has {number}"
+                yield problem(tree, loc, f"{sentence}; trainees: all, or leave trainees out", value=False)
+            elif most is not None and number > most:
+                sentence = f"'{method}' takes at most {most} peer(s) beside its first trainee, here it has {number}"
+                yield problem(tree, loc, sentence, value=False)
+
+
+def check_stages(
+    tree: Node, loc: Loc, entry: Node, mentors: Staff, lonely: list[str], peers: Trainees
+) -> list[Problem]:
+    """Problems of one arm's stages; ``lonely`` and ``peers`` as for one method (:func:`.check_entry.check_entry`)."""
+    problems = list(_beside(tree, loc, entry))
+    stages = entry.items("stages")
+    names = [stage.text("name") or "" for stage in stages]
+    for index, stage in enumerate(stages):
+        place: Loc = (*loc, "stages", index)
+        if not isinstance(stage.value, dict):
+            continue  # the schema says what it must be
+        problems += _name(tree, place, names, index)
+        problems += _start(tree, place, names, index)
+        named, wrong = _trainees(tree, place, peers)
+        if not wrong and named is not None and index == len(stages) - 1 and STUDENT not in named:
+            sentence = "the last stage must train the student, which is the arm's result"
+            wrong.append(problem(tree, (*place, "trainees"), sentence))
+        for number, one in enumerate(stage.items("method")):
+            inner: Loc = (*place, "method", number)
+            wrong += check_entry(tree, inner, one, mentors, lonely, _Learners(peers, named))
+        problems += wrong or _together(tree, place, stage, named, names)
+    return problems
+
+
+def _beside(tree: Node, loc: Loc, entry: Node) -> Iterator[Problem]:
+    """Keys and methods that cannot stand beside stages."""
+    for key in entry.value:
+        if key not in _BESIDE:
+            sentence = "stands beside 'stages'; each stage names its own method: {name: pre, method: none, epochs: 10}"
+            yield problem(tree, (*loc, key), sentence, value=False)
+    if len(tree.items(*loc[:-1])) > 1 and len(loc) > 1 and (loc[0] == "method" or len(loc) > 2):
+        sentence = "stages are an arm by themselves: nothing is added to them; write the methods into the stages"
+        yield problem(tree, loc, sentence, value=False)
+
+
+def _name(tree: Node, loc: Loc, names: list[str], index: int) -> Iterator[Problem]:
+    name, node = names[index], tree.at(*loc, "name")
+    if node is None:
+        yield problem(tree, loc, "a stage has no 'name'; write {name: pre, method: none, epochs: 10}", value=False)
+    elif name and not re.fullmatch(PEER_NAME, name):
+        yield problem(tree, (*loc, "name"), "letters, digits, _ and - only, since its folder is called so")
+    elif name.lower() == FRESH:
+        yield problem(tree, (*loc, "name"), "means a start from no stage at all; give it another name")
+    elif name and name.lower() in [other.lower() for other in names[:index]]:
+        yield problem(tree, (*loc, "name"), "another stage of this arm is called so; give it another name")
+
+
+def _start(tree: Node, loc: Loc, names: list[str], index: int) -> Iterator[Problem]:
+    start = tree.text(*loc, "start")
+    if start is None or start == FRESH or start in names[:index] or is_file(start, names):
+        return  # files are looked for where paths are
+    place: Loc = (*loc, "start")
+    before = f"; before it there are {', '.join(names[:index])}" if index else "; it is the first"
+    if start in names:
+        when = "is this stage itself" if start == names[index] else "comes later"
+        yield problem(tree, place, f"{when}{before}, and fresh")
+    else:
+        near = did_you_mean(start, [*names[:index], FRESH])
+        yield problem(
+            tree, place, f"there is no such stage{near}{before}; or write fresh, or a file (NAME.safetensors)"
+        )
+
+
+def _trainees(tree: Node, loc: Loc, peers: Trainees) -> tuple[tuple[str, ...] | None, list[Problem]]:
+    """Names of a stage's trainees, copies written out, and what is wrong with them; None where it names none."""
+    node, place = tree.at(*loc, "trainees"), (*loc, "trainees")
+    if node is None or node.value is None:
+        return None, []
+    if node.value == "all":
+        peers.taken |= set(peers.names)
+        return (STUDENT, *peers.names), []
+    found = list[str]()
+    for item in node.value if isinstance(node.value, list) else []:
+        if not isinstance(item.value, str):
+            continue  # the schema says what it must be
+        group = [STUDENT] if item.value == STUDENT else peers.groups.get(item.value)
+        if group is None:
+            near = did_you_mean(item.value, [STUDENT, *peers.groups])
+            there = ", ".join([STUDENT, *peers.groups])
+            sentence = f"there is no network '{item.value}' to train{near}; there are {there}"
+            return None, [problem(tree, place, sentence, value=False)]
+        found += group
+    if len(set(found)) < len(found):
+        return None, [problem(tree, place, "names a network twice")]
+    peers.taken |= {*found} - {STUDENT}
+    return tuple(found), []
+
+
+def _together(tree: Node, loc: Loc, stage: Node, named: tuple[str, ...] | None, names: list[str]) -> list[Problem]:
+    """What several trainees of one stage cannot do, whose methods are right one by one."""
+    built = dict(_built(stage))
+    takes = any(method.needs.takes_peers for method in built.values())
+    if not (takes if named is None else len(named) > 1):
+        return []
+    start = tree.text(*loc, "start")
+    if start is not None and is_file(start, names):
+        sentence = (
+            "a file is of one network, and this stage trains several: give them weights of their own (student.weights, "
+            "weights of a peer) and write start: fresh"
+        )
+        return [problem(tree, (*loc, "start"), sentence)]
+    from classroomkd.methods.pieces.apart import refuse
+
+    problems = []
+    for name, method in built.items() if not takes else ():
+        if (why := refuse(method)) is not None:
+            sentence = f"'{name}' cannot teach several networks each by itself: {why}; give each a stage of its own"
+            problems.append(problem(tree, (*loc, "trainees"), sentence))
+    return problems
+
+
+def _built(stage: Node) -> Iterator[tuple[str, Method]]:
+    """The methods of a stage, by name."""
+    from classroomkd import methods
+
+    for entry in stage.items("method"):
+        name = entry.text("name")
+        if name is None or name not in methods.entries():
+            continue  # it has been said
+        try:
+            yield name, methods.create(name, **{k: v.plain() for k, v in entry.value.items() if k not in OURS})
+        except UserError:  # it has been said
+            continue

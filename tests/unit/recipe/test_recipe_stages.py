@@ -1,0 +1,167 @@
+"""The ``stages`` of a recipe's arm: short forms, who learns, where a stage begins, and everything that can be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from classroomkd.recipe import Recipe, json_schema, make_recipe, recipe_yaml
+
+Load = Callable[..., Recipe]
+Mistakes = Callable[..., list[str]]
+TEXT = "data: puppets\nstudent: convnet8\npeers: [{name: b, model: convnet8, copies: 2}]\n"
+TWO = """\
+methods:
+  - none
+  - label: two
+    stages:
+      - {name: pre, method: none, trainees: all, epochs: 10}
+      - {name: mutual, method: {dml: {temperature: 2}}, epochs: 20, start: fresh}
+"""
+
+
+def one(stages: str, more: str = "") -> str:
+    return f"{TEXT}methods: [dml, {{label: x, stages: {stages}}}]\n{more}"
+
+
+def test_an_arm_has_its_stages_each_with_its_methods_and_trainees(load: Load) -> None:
+    plain, two = load(TEXT + TWO).arms()
+    assert (plain.stages, plain.trainings, plain.method) == ((), (plain,), "none")
+    assert (two.label, two.slug, two.entries, two.method) == ("two", "two", (), "none then dml")
+    pre, mutual = two.trainings
+    assert pre.stage is not None
+    assert mutual.stage is not None
+    assert (pre.label, pre.stage.folder, pre.stage.start) == ("two, stage pre", "stages/pre", "fresh")
+    assert (mutual.label, mutual.stage.folder, mutual.stage.epochs) == ("two", "", 20)
+    assert pre.peers == mutual.peers == ("b-1", "b-2")
+    assert mutual.parts[0][1]["temperature"] == 2
+    assert mutual.stage.earlier == (pre.stage,)
+
+
+def test_a_stage_begins_where_the_one_before_it_ends(load: Load) -> None:
+    stages = (
+        "[{name: a, method: none, epochs: 1}, {name: b1, method: none, trainees: b-1, epochs: 2}, "
+        "{name: c, method: dml, epochs: 3}, {name: d, method: dml, epochs: 3, start: a}]"
+    )
+    a, b1, c, d = (training.stage for training in load(one(stages)).arms()[1].trainings)
+    assert a is not None
+    assert b1 is not None
+    assert c is not None
+    assert d is not None
+    assert (a.trainees, b1.trainees, c.trainees) == (("student",), ("b-1",), ("student", "b-1", "b-2"))
+    assert (a.begins_from("student"), c.start) == (None, "b1")
+    assert (c.begins_from("student"), c.begins_from("b-1"), c.begins_from("b-2")) == (a, b1, None)
+    assert (d.begins_from("student"), d.begins_from("b-1")) == (a, None)
+
+
+def test_a_recipe_is_written_down_with_its_stages(load: Load) -> None:
+    found = load(TEXT + TWO)
+    again = make_recipe(yaml.safe_load(recipe_yaml(found)))
+    assert again == found
+    assert recipe_yaml(again) == recipe_yaml(found)
+    assert "stages" not in recipe_yaml(load(TEXT + "method: dml\n"))
+    assert "stages" in json_schema()["$defs"]["ArmSpec"]["properties"]
+
+
+def test_one_method_may_be_stages_and_overrides_reach_into_them(load: Load) -> None:
+    text = TEXT + "method: {stages: [{name: a, method: none, epochs: 1}, {name: m, method: dml, epochs: 2}]}\n"
+    (arm,) = load(text, "method.stages.1.epochs=5").arms()
+    assert (arm.label, arm.slug) == ("none then dml", "none-then-dml")
+    assert [training.stage.epochs for training in arm.trainings if training.stage] == [1, 5]
+
+
+def test_a_file_to_begin_from_is_found_beside_the_recipe(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "net.safetensors").write_bytes(b"")
+    (_, arm) = load(one("[{name: a, method: none, epochs: 1, start: net.safetensors}]")).arms()
+    (stage,) = [training.stage for training in arm.trainings]
+    assert stage is not None
+    assert stage.begins_from("student") == str(tmp_path / "net.safetensors")
+
+
+def test_schedules_and_milestones_are_of_the_stage(load: Load, mistakes: Mistakes) -> None:
+    stages = "[{name: a, method: none, epochs: 5}, {name: m, method: none, epochs: 30}]"
+    assert load(one(stages, "train: {milestones: [0.5]}\n")).notes() == []
+    (found,) = mistakes(one(stages, "train: {milestones: [8], epochs: 10}\n"))
+    assert found.startswith("a.yaml:4: methods.1.stages.0.epochs: milestone 8 is not reached in 5 epochs")
+    noted = "[{name: m, method: {name: dml, schedule: {warmup: {epochs: 4}}}, epochs: 2}]"
+    (note,) = load(one(noted)).notes()
+    assert "(4 of 2 epochs)" in note
+
+
+A = "{name: a, method: none, epochs: 1}"
+
+
+@pytest.mark.parametrize(
+    ("stages", "sentence"),
+    [
+        ("[{name: a, method: none}]", "stages.0.epochs: is missing; say how many passes"),
+        ("[{name: a, epochs: 1}]", "stages.0.method: is missing; name what teaches"),
+        ("[{method: none, epochs: 1}]", "a stage has no 'name'"),
+        ("[{name: a, method: none, epochs: 0}]", "stages.0.epochs = 0: must be at least 1"),
+        ("[{name: a, method: none, epochs: 1, lr: 3}]", "stages.0.lr: unknown key"),
+        ("[]", "must be a list of at least 1"),
+        ("[{name: a/b, method: none, epochs: 1}]", "letters, digits, _ and - only"),
+        ("[{name: fresh, method: none, epochs: 1}]", "means a start from no stage"),
+        (f"[{A}, {A.replace('a,', 'A,')}]", "another stage of this arm is called so"),
+        (f"[{A}, {{name: m, method: none, epochs: 1, start: b}}]", "there is no such stage; before it there are a"),
+        ("[{name: a, method: none, epochs: 1, start: a}]", "is this stage itself; it is the first"),
+        ("[{name: a, method: none, epochs: 1, start: m}, {name: m, method: none, epochs: 1}]", "comes later"),
+        ("[{name: a, method: none, epochs: 1, start: x/no.pth}]", "there is no such file"),
+        ("[{name: a, method: none, trainees: c, epochs: 1}]", "there is no network 'c' to train"),
+        ("[{name: a, method: none, trainees: [b, b-1], epochs: 1}]", "names a network twice"),
+        ("[{name: a, method: none, trainees: b, epochs: 1}]", "the last stage must train the student"),
+        ("[{name: a, method: dml, trainees: student, epochs: 1}]", "'dml' needs at least 1 peer(s)"),
+        ("[{name: a, method: {name: dml, peers: [b]}, epochs: 1}]", "is said by the stage itself"),
+        ("[{name: a, method: kdd, epochs: 1}]", "there is no method 'kdd'"),
+        ("[{name: a, method: {name: dml, order: none}, epochs: 1}]", "stages.0.method.order = 'none': must be"),
+        ("[{name: a, method: {stages: [{name: q, method: none, epochs: 1}]}, epochs: 1}]", "has no 'name'"),
+    ],
+)
+def test_what_is_wrong_with_a_stage_is_said_with_its_place(mistakes: Mistakes, stages: str, sentence: str) -> None:
+    (found,) = mistakes(one(stages))
+    assert found.startswith("a.yaml:4: methods.1")
+    assert sentence in found
+
+
+@pytest.mark.parametrize(
+    ("arm", "sentence"),
+    [
+        (f"{{name: dml, stages: [{A}]}}", "methods.1.name: stands beside 'stages'"),
+        (f"{{temperature: 2, stages: [{A}]}}", "methods.1.temperature: stands beside 'stages'"),
+        (f"{{label: x, peers: [b], stages: [{A}]}}", "methods.1.peers: stands beside 'stages'"),
+        (f"[dml, {{stages: [{A}]}}]", "stages are an arm by themselves"),
+    ],
+)
+def test_what_stands_beside_stages_is_refused(mistakes: Mistakes, arm: str, sentence: str) -> None:
+    found = mistakes(f"{TEXT}methods: [dml, {arm}]\n")
+    assert any(sentence in line for line in found), found
+
+
+def test_methods_that_cannot_teach_several_alike_are_refused(mistakes: Mistakes) -> None:
+    text = "mentors: [vgg8]\n"
+    (found,) = mistakes(one("[{name: a, method: fitnet, trainees: all, epochs: 1}]", text))
+    assert "'fitnet' cannot teach several networks each by itself: it reads features" in found
+    (found,) = mistakes(one("[{name: a, method: mmkd, trainees: all, epochs: 1}]", text))
+    assert "cannot teach several networks each by itself" in found
+
+
+def test_a_file_cannot_be_the_start_of_several_networks(mistakes: Mistakes, tmp_path: Path) -> None:
+    (tmp_path / "net.pth").write_bytes(b"")
+    (found,) = mistakes(one("[{name: a, method: dml, epochs: 1, start: net.pth}]"))
+    assert "a file is of one network, and this stage trains several" in found
+
+
+def test_peers_that_only_a_stage_takes_are_not_idle(load: Load, mistakes: Mistakes) -> None:
+    stages = "[{name: a, method: none, trainees: all, epochs: 1}]"
+    assert load(f"{TEXT}method: {{stages: {stages}}}\n").notes() == []
+    (found,) = mistakes(f"{TEXT}method: {{stages: [{A}]}}\n")
+    assert "no arm takes b-1, b-2" in found
+
+
+def test_an_assistant_has_no_stages(mistakes: Mistakes) -> None:
+    taught = f"{{mentors: [vgg8], method: {{stages: [{A}]}}}}"
+    found = mistakes(f"{TEXT}mentors: [vgg8, {{name: m, model: vgg8, taught_by: {taught}}}]\nmethods: [dml, takd]\n")
+    assert any("has no 'name'" in line for line in found)
