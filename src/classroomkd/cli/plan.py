@@ -33,7 +33,14 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
     for note in plan["notes"]:
         print(f"note: {note}")
     students = f"{plan['students']} student{'s' * (plan['students'] != 1)}"
-    print(f"{students} of {plan['steps']:,} steps each, seeds {plan['seeds']}, into {plan['out']}")
+    for arm in plan.get("stages", ()):
+        parts = ", ".join(f"{one['name']} ({one['method']}) {one['epochs']}" for one in arm["stages"])
+        print(
+            f"'{arm['label']}': {len(arm['stages'])} stage(s) of so many epochs: {parts}; {arm['steps']:,} steps in "
+            f"all, as much as {arm['steps_alone']:,} of the student alone"
+        )
+    most = "up to " if "stages" in plan else ""
+    print(f"{students} of {most}{plan['steps']:,} steps each, seeds {plan['seeds']}, into {plan['out']}")
     _print_bank(plan["bank"])
     _print_time(plan)
 

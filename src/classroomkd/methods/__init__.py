@@ -159,14 +159,22 @@ def create(name: str, *, task: str | None = None, **options: Any) -> Method:
     return method
 
 
-def compose(parts: Sequence[tuple[str, Mapping[str, Any]]], task: str | None = None) -> Method:
+def compose(parts: Sequence[tuple[str, Mapping[str, Any]]], task: str | None = None, peers: int = 0) -> Method:
     """One method, or several as one: ``[("classroomkd", {"tau": 12}), ...]``; the first brings the supervised term.
 
-    ``task`` as in :func:`create`.
+    Args:
+        parts: names and options.
+        task: as in :func:`create`.
+        peers: how many are trained beside the student. Methods that take none teach each trainee by itself.
     """
     built = [create(name, task=task, **options) for name, options in parts]
-    if len(built) == 1:
-        return built[0]
-    from classroomkd.classroom.composition import Composition
+    method = built[0]
+    if len(built) > 1:
+        from classroomkd.classroom.composition import Composition
 
-    return Composition(built, [name for name, _ in parts])
+        method = Composition(built, [name for name, _ in parts])
+    if peers and not method.needs.takes_peers:
+        from classroomkd.methods.pieces.apart import Apart
+
+        return Apart(method)
+    return method

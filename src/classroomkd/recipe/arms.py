@@ -79,6 +79,12 @@ class Arm:
         return self.stages or (self,)
 
     @property
+    def title(self) -> str:
+        """What messages call it: the label, of a stage with its name."""
+        last = self.stage is not None and self.stage.last
+        return f"{self.label}, stage {self.stage.name}" if self.stage is not None and last else self.label
+
+    @property
     def peers(self) -> tuple[str, ...]:
         """Names of the peers that are trained beside the student (of a stage: beside its first trainee); of a resolved
         recipe."""

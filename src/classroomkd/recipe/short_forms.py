@@ -3,7 +3,8 @@
 ``data: puppets`` is ``data: {source: puppets}``, ``task: pose`` is ``{name: pose}``, ``student: resnet8`` is
 ``{model: resnet8}``, a mentor may be its model alone, ``{at: {weight: 10}}`` is ``{name: at, weight: 10}``, ``method:
 kd`` is a list of one entry, ``methods`` a list of such lists, a stage's
-``trainees: b`` is ``[b]``, ``taught_by: big`` is ``{mentors: [big]}``, ``seeds: 3`` is ``[3]``. Writing out twice changes nothing, so it can be done between overrides.
+``trainees: b`` is ``[b]``, ``taught_by: big`` is ``{mentors: [big]}``, ``seeds: 3`` is ``[3]``. Writing out twice
+changes nothing, so it can be done between overrides.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from classroomkd.recipe.bank_spec import BankSpec
 if TYPE_CHECKING:
     from classroomkd.classroom import Mentor, Needs
     from classroomkd.data.views.base import Views
+    from classroomkd.recipe import Arm
     from classroomkd.run.context import RunContext
     from classroomkd.run.networks import Networks
     from classroomkd.taps.tap_set import Kind
@@ -44,7 +45,7 @@ class Choice:
         answers: by kind (``off``, ``exact``, ``views=8``), how often one mentor answers for one sample in the whole
             run, on average.
         trainings: trainings that share the bank.
-        epochs: of each.
+        epochs: of each, on average.
         count: views there are; None without bound.
         maps: whether feature maps are stored; without, a method that reads some asks the mentors.
     """
@@ -53,7 +54,7 @@ class Choice:
     why: str
     answers: dict[str, float]
     trainings: int
-    epochs: int
+    epochs: float
     count: int | None
     maps: bool = True
 
@@ -86,10 +87,10 @@ def choose(networks: Networks) -> Choice:
     context, recipe = networks.context, networks.context.recipe
     space, classes = context.base_views, networks.task_runner.answer_size
     spec = BankSpec.parse(recipe.bank)
-    taught = [n for n in context.needs if n.mentors > 0]
-    stored = [n for n in taught if spec.kind != "auto" or not _reads_maps(n)]
-    trainings, epochs = len(stored or taught) * len(recipe.seeds), recipe.train.epochs
-    draws, run = trainings * epochs, (trainings, epochs, space.count)
+    taught = context.banked
+    stored = [(arm, n) for arm, n in taught if spec.kind != "auto" or not _reads_maps(n)]
+    trainings, epochs = len(stored or taught) * len(recipe.seeds), _mean_epochs(context, stored or taught)
+    draws, run = round(trainings * epochs), (trainings, epochs, space.count)
     if spec.top is not None and spec.top >= classes:
         raise UserError(f"bank: top={spec.top} of {classes} classes keeps them all; leave top out")
     if spec.kind == "exact" and space.count is None:
@@ -110,7 +111,7 @@ def choose(networks: Networks) -> Choice:
 
     # What its files take when full: much of ``exact`` may never be asked, but has to be free.
     views = {**answers, "off": 0.0, "exact": float(space.count or 0)}
-    taps = union(stored)
+    taps = union([needs for _, needs in stored])
     features = activation_size(networks, taps) if taps else 0
     each = 2.0 * len(context.student_part) * (len(recipe.mentors) * classes + features)
     possible = {k: n for k, n in answers.items() if each * views[k] <= MOST_BYTES}
@@ -121,6 +122,12 @@ def choose(networks: Networks) -> Choice:
         why += "; methods that read feature maps, which take much room, ask the mentors (bank=views=V stores maps)"
     why = why if best != "off" else "nothing would be asked twice"
     return Choice(BankSpec.parse(best), why, answers, *run, maps=len(stored) == len(taught))
+
+
+def _mean_epochs(context: RunContext, trainings: Sequence[tuple[Arm, Needs]]) -> float:
+    """Of one training on average: stages have epochs of their own."""
+    epochs = [context.epochs_of(arm) for arm, _ in trainings] or [context.recipe.train.epochs]
+    return epochs[0] if len({*epochs}) == 1 else sum(epochs) / len(epochs)
 
 
 def _reads_maps(needs: Needs) -> bool:
@@ -150,7 +157,7 @@ class BankPlan:
         """What follows from a choice."""
         fixed, base = choice.spec.views, context.base_views
         views: Views = base if fixed is None else data.FixedViews(base, fixed)
-        return cls(choice, views, union([needs for needs in context.needs if choice.keeps(needs)]), share, ahead)
+        return cls(choice, views, union([needs for _, needs in context.banked if choice.keeps(needs)]), share, ahead)
 
     def samples(self, count: int) -> range:
         """The positions of this machine's share among ``count`` samples."""

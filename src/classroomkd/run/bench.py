@@ -51,7 +51,7 @@ def measure(networks: Networks, bank_plan: BankPlan, rounds: int = 7) -> dict[st
         a training with its share of the filling would cost over the student alone, with the dearest arm. ``teaches``:
         whether the method adds anything to the student's own loss; where nobody is asked only that is timed.
     """
-    context, arms = networks.context, networks.context.recipe.arms()
+    context, arms = networks.context, networks.context.recipe.trainings()
     clock = Clock(context.runtime.device)
     taught = [arm for arm, needs in zip(arms, context.needs, strict=True) if needs.mentors > 0]
     last = student_layout(networks)

@@ -68,9 +68,10 @@ def alone(networks: Networks, last: bool) -> StepRunner:
 
 
 def _step_runner(networks: Networks, room: Classroom, last: bool, arm: Arm | None = None) -> StepRunner:
-    context, spec = networks.context, networks.context.recipe.train
+    context = networks.context
+    spec = context.recipe.train if arm is None else context.train_of(arm)
     inputs = Inputs(context.inputs.mean, context.inputs.std, context.runtime.device, last)
-    peers = {name: context.peer_train(one) for name, one in context.peers_of(arm).items()} if arm is not None else {}
+    peers = {name: context.train_of(arm, name) for name in context.peers_of(arm)} if arm is not None else {}
     runner = step_context(
         context.runtime, room, inputs, spec, topics=len(context.classes), last=last, example=context.blank, peers=peers
     )

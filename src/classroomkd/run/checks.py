@@ -19,6 +19,7 @@ from classroomkd.run.bank_choice import BankPlan, plan_bank
 from classroomkd.run.folder import check_data
 from classroomkd.run.label_checks import check_judges, check_labels, check_outliers, check_part, label_remarks
 from classroomkd.run.mentor_data import mentor_part
+from classroomkd.run.stages import check_start
 from classroomkd.run.students import untrained_classroom
 from classroomkd.train.inputs import batch_sizes, uneven
 from classroomkd.train.optimize import check_compiler
@@ -202,18 +203,19 @@ def _check_assistant(networks: Networks, index: int) -> None:
 def _arm_problems(networks: Networks) -> list[str]:
     """What the arms cannot work with; the same for several arms is said once."""
     labels = dict[str, list[str]]()
-    for arm in networks.context.recipe.arms():
+    for arm in networks.context.recipe.trainings():
         try:
             _check_arm(networks, arm)
         except UserError as error:
-            labels.setdefault(str(error), []).append(f"'{arm.label}'")
+            labels.setdefault(str(error), []).append(f"'{arm.title}'")
     return [f"arm{'s' * (len(arms) > 1)} {', '.join(arms)}: {text}" for text, arms in labels.items()]
 
 
 def _check_arm(networks: Networks, arm: Arm) -> None:
-    method, recipe = methods.compose(arm.parts), networks.context.recipe
-    _check_optimizer(method, recipe.train, f"arm '{arm.label}'", "train")
+    method, recipe = methods.compose(arm.parts, peers=len(arm.peers)), networks.context.recipe
+    _check_optimizer(method, recipe.train, f"arm '{arm.title}'", "train")
     check_labels(networks, arm, methods.compose(arm.parts, recipe.task.name))
+    check_start(networks, arm)
     if method.needs.features or method.needs.takes_peers:
         untrained_classroom(networks, arm)  # every tap is found and every pair of shapes matched
         return

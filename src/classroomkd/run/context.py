@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd import bank, data, methods
+from classroomkd.classroom.trainees import STUDENT
 from classroomkd.train.inputs import Inputs
 from classroomkd.train.optimize import Precision, has_bf16
 
@@ -89,8 +90,15 @@ class RunContext:
 
     @cached_property
     def needs(self) -> list[Needs]:
-        """What the method of every arm needs, in the order of the arms."""
-        return [methods.compose(arm.parts).needs for arm in self.recipe.arms()]
+        """What the method of every training needs, in the order of the arms and their stages."""
+        trainings = self.recipe.trainings()
+        return [methods.compose(training.parts, peers=len(training.peers)).needs for training in trainings]
+
+    @cached_property
+    def banked(self) -> list[tuple[Arm, Needs]]:
+        """The trainings that ask mentors whose answers can be stored, and what their methods need."""
+        pairs = zip(self.recipe.trainings(), self.needs, strict=True)
+        return [(training, needs) for training, needs in pairs if needs.mentors > 0]
 
     @property
     def mentor_precision(self) -> Precision:
@@ -107,11 +115,26 @@ class RunContext:
         """The peers that are trained beside an arm's student, by name, in the recipe's order."""
         return {spec.name: spec for spec in self.recipe.peers if spec.name in arm.peers}
 
-    def peer_train(self, spec: PeerSpec) -> TrainSpec:
-        """How a peer is trained: as the student but for its own rate and decay, and all of it."""
-        own = {} if spec.train is None else {k: v for k, v in spec.train.model_dump().items() if v is not None}
-        train: TrainSpec = self.recipe.train.model_copy(update={"freeze": (), "layer_decay": None, **own})
+    def epochs_of(self, arm: Arm) -> int:
+        """Of one training: a stage says its own."""
+        return self.recipe.train.epochs if arm.stage is None else arm.stage.epochs
+
+    def train_of(self, arm: Arm, trainee: str | None = None) -> TrainSpec:
+        """How a trainee of an arm, or of a stage, is trained; None: the one that stands in the student's place.
+
+        A peer is trained as the student but for its own rate and decay, and all of it.
+        """
+        name, changes = trainee or arm.lead, dict[str, Any](epochs=self.epochs_of(arm))
+        if name != STUDENT:
+            own = self.peer(name).train
+            given = {} if own is None else {k: v for k, v in own.model_dump().items() if v is not None}
+            changes |= {"freeze": (), "layer_decay": None, **given}
+        train: TrainSpec = self.recipe.train.model_copy(update=changes)
         return train
+
+    def peer(self, name: str) -> PeerSpec:
+        """What the recipe says of a peer."""
+        return next(spec for spec in self.recipe.peers if spec.name == name)
 
     def mentor_train(self, index: int) -> TrainSpec:
         """How mentor ``index`` is trained when it has no checkpoint."""

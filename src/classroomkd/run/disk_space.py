@@ -13,6 +13,7 @@ from classroomkd.bank.allocate import check_space as check_bytes
 from classroomkd.errors import UserError
 from classroomkd.run.bank_choice import BankPlan
 from classroomkd.run.context import RunContext
+from classroomkd.run.finished import ENTRY, seed_folder
 from classroomkd.run.networks import Networks
 from classroomkd.run.workers import cores
 
@@ -60,7 +61,9 @@ def _students(networks: Networks, out: Path) -> int:
     context = networks.context
     train, seeds = context.recipe.train, context.recipe.seeds
     left = sum(
-        not (out / arm.slug / f"seed{seed}" / "entry.json").exists() for arm in context.recipe.arms() for seed in seeds
+        not (seed_folder(out, training, seed) / ENTRY).exists()
+        for training in context.recipe.trainings()
+        for seed in seeds
     )
     one = sum(int(value.nbytes) for value in networks.blank_student().state_dict().values())
     files = one * (1 + (len(context.data.val) > 0) + (train.ema is not None))
@@ -73,7 +76,7 @@ def _students(networks: Networks, out: Path) -> int:
 def _answers(networks: Networks, bank_plan: BankPlan, root: Path) -> int:
     """Bytes that the mentors' stores still take."""
     context = networks.context
-    used = bank_plan.ahead or any(needs.mentors > 0 for needs in context.needs)
+    used = bank_plan.ahead or bool(context.banked)
     if bank_plan.choice.spec.kind == "off" or not used:
         return 0
     share = bank_plan.samples(len(context.student_part))

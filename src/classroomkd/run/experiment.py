@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from classroomkd import data, tasks
 from classroomkd._stored import MAPPING, finite, read_json
 from classroomkd._sums import write_listed
+from classroomkd.classroom.trainees import STUDENT
 from classroomkd.errors import Diverged, RunStopped, UserError
 from classroomkd.run import assistants, judging, probing, to_label
 from classroomkd.run.diverged import Anew, remedy
@@ -25,6 +26,7 @@ from classroomkd.train.loop import Notify
 from classroomkd.train.watch import SKIPPED, Found, added
 
 if TYPE_CHECKING:
+    from classroomkd.recipe import Arm
     from classroomkd.run.bank_choice import BankPlan
     from classroomkd.run.networks import Networks
 
@@ -224,13 +226,18 @@ class Experiment:
             epochs = context.mentor_train(job.index).epochs if trained else 0
             work = self.sizes["mentors"][job.name]["multiply_adds"] * len(context.data.train) * epochs
             jobs.append({"job": job.name, "kind": "mentor", "epochs": epochs, "work": work})
-        epochs = context.recipe.train.epochs
         arms, samples = context.recipe.arms(), len(context.student_part)
         for job in students:
-            peers = [self.sizes["peers"][name] for name in arms[job.index].peers]
-            each = sum(size["multiply_adds"] for size in (self.sizes["student"], *peers))
-            jobs.append({"job": job.name, "kind": "student", "epochs": epochs, "work": each * samples * epochs})
+            trainings = arms[job.index].trainings
+            passes = sum(self._each(one) * context.epochs_of(one) for one in trainings)
+            epochs = sum(map(context.epochs_of, trainings))
+            jobs.append({"job": job.name, "kind": "student", "epochs": epochs, "work": passes * samples})
         return jobs
+
+    def _each(self, training: Arm) -> float:
+        """Multiply-adds of all its trainees for one sample."""
+        sizes = {STUDENT: self.sizes["student"], **self.sizes.get("peers", {})}
+        return float(sum(sizes[name]["multiply_adds"] for name in (training.lead, *training.peers)))
 
     def _on_event(self, event: dict[str, Any]) -> None:
         """An event of a job; a note is a sentence that the user should read, once however many jobs have it."""

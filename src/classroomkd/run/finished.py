@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from classroomkd import models
 from classroomkd._sums import SUMS, damage, is_listed
+from classroomkd.classroom.trainees import STUDENT
 from classroomkd.errors import UserError
 from classroomkd.train.checkpoint import can_go_on
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from classroomkd.run.networks import Networks
     from classroomkd.train.loop import Notify
 
-__all__ = ["BEST", "EMA", "ENTRY", "LAST", "PEERS", "TEACHING", "made_again", "read_back"]
+__all__ = ["BEST", "EMA", "ENTRY", "LAST", "PEERS", "TEACHING", "file_of", "made_again", "read_back", "seed_folder"]
 
 ENTRY = "entry.json"  # written last of all: with it the student is finished
 LAST, BEST, EMA, TEACHING = (
@@ -32,6 +33,17 @@ NUMBERS = ("test_last", "test_best", "steps", "seconds", "best_epoch")  # what e
 _PEERS_FILE = re.compile(rf"{PEERS}/[A-Za-z0-9_-]+\.safetensors")
 
 
+def seed_folder(out: Path, arm: Arm, seed: int) -> Path:
+    """Where the files of one seed of an arm, or of one of its stages, go."""
+    folder = out / arm.slug / f"seed{seed}"
+    return folder if arm.stage is None else folder / arm.stage.folder
+
+
+def file_of(trainee: str, like: str) -> str:
+    """A trainee's file called after the student's one of this kind; its place in the folder."""
+    return like if trainee == STUDENT else f"{PEERS}/{like.replace(STUDENT, trainee, 1)}"
+
+
 def read_back(networks: Networks, arm: Arm, seed: int, folder: Path, notify: Notify) -> dict[str, Any] | None:
     """A finished student's entry, or None where it is to be trained: not finished yet, or a file is damaged.
 
@@ -42,7 +54,7 @@ def read_back(networks: Networks, arm: Arm, seed: int, folder: Path, notify: Not
         return None
     entry, wrong = _entry(folder, arm, seed)
     if entry is not None:
-        wrong = next(filter(None, (_wrong(networks, folder / name) for name in _files(entry))), None)
+        wrong = next(filter(None, (_wrong(networks, folder / name) for name in _files(entry, arm.lead))), None)
     runtime.barrier()  # nobody writes while another one looks
     if not runtime.any(wrong is not None):
         if runtime.is_zero and not (folder / SUMS).exists():
@@ -63,10 +75,10 @@ def made_again(folder: Path, first: bool = True) -> str:
     return "there is no checkpoint: it is trained again"
 
 
-def _files(entry: dict[str, Any]) -> list[str]:
-    """What belongs to a student, as its entry says."""
-    there = {LAST: True, BEST: entry.get("val_best") is not None, EMA: "test_ema" in entry, TEACHING: True}
-    files = [name for name, is_there in there.items() if is_there]
+def _files(entry: dict[str, Any], lead: str = STUDENT) -> list[str]:
+    """What belongs to a student, as its entry says; ``lead`` stands in the student's place."""
+    there = {LAST: True, BEST: entry.get("val_best") is not None, EMA: "test_ema" in entry}
+    files = [file_of(lead, name) for name, is_there in there.items() if is_there] + [TEACHING]
     variants = entry.get("variants")
     peers = [v for v in variants if isinstance(v, dict)] if isinstance(variants, list) else []
     for peer in peers:

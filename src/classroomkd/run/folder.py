@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -186,24 +186,40 @@ def data_identity(context: RunContext) -> dict[str, Any]:
 def _identity(arm: Arm, recipe: Recipe) -> list[Any]:
     """``[method, options]`` of every part, and the method's version as a third where it is above 1.
 
-    Of a part that trains peers the options hold them, by their places in the recipe.
+    Of a part that trains peers the options hold them, by their places in the recipe, and of one in a stage what is said
+    of the stage.
     """
-    raised = methods.raised(arm.parts)
-    parts: list[list[Any]] = [[name, options] for name, options in arm.parts]
-    for part, entry in zip(parts, arm.entries, strict=True):
-        if entry.peers:
-            own = {place: spec for place, spec in enumerate(recipe.peers) if spec.name in entry.peers}
-            part[1] = {**part[1], "peers": {str(place): spec.model_dump(mode="json") for place, spec in own.items()}}
-        if entry.name in raised:
-            part.append(raised[entry.name])
+    parts = list[list[Any]]()
+    for training in arm.trainings:
+        raised = methods.raised(training.parts)
+        for entry in training.entries:
+            more = _beside(training, entry.peers, recipe)
+            parts.append(
+                [entry.name, {**entry.options, **more}, *([raised[entry.name]] if entry.name in raised else [])]
+            )
     return json.loads(json.dumps(parts))  # type: ignore[no-any-return]
+
+
+_BESIDE = ("peers", "stage")  # among a stored part's options, what is none
+
+
+def _beside(training: Arm, peers: Sequence[str] | None, recipe: Recipe) -> dict[str, Any]:
+    stage = training.stage
+    names = (peers or ()) if stage is None else stage.trainees
+    own = {place: spec for place, spec in enumerate(recipe.peers) if spec.name in names}
+    found: dict[str, Any] = {}
+    if own:
+        found["peers"] = {str(place): spec.model_dump(mode="json") for place, spec in own.items()}
+    if stage is not None:
+        found["stage"] = {key: getattr(stage, key) for key in ("name", "trainees", "epochs", "start")}
+    return found
 
 
 def _today(identity: Any, task: str) -> Any:
     """A stored arm with the options that have come since, at their defaults, whatever its methods' versions."""
 
     def today(name: str, options: dict[str, Any]) -> dict[str, Any]:
-        own = {key: value for key, value in options.items() if key != "peers"}
+        own = {key: value for key, value in options.items() if key not in _BESIDE}
         return {**methods.filled(name, own, task), **{key: options[key] for key in options if key not in own}}
 
     try:
@@ -214,7 +230,7 @@ def _today(identity: Any, task: str) -> Any:
 
 def _other_versions(identity: Any, arm: Arm) -> str:
     """``version 1 of kd, this is 2`` for the methods of a stored arm whose version was another; 1 where none stands."""
-    raised = methods.raised(arm.parts)
+    raised = methods.raised(part for training in arm.trainings for part in training.parts)
     versions = [(name, version[0] if version else 1, raised.get(name, 1)) for name, _, *version in identity]
     return ", ".join(f"version {then} of {name}, this is {now}" for name, then, now in versions if then != now)
 

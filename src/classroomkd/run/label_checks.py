@@ -88,19 +88,19 @@ def label_remarks(networks: Networks) -> Iterator[str]:
     if outliers and not lack:
         yield "train.outliers has no effect: every training picture has a label"
     if not lack:
-        for arm in context.recipe.arms():
+        for arm in context.recipe.trainings():
             if methods.compose(arm.parts, context.recipe.task.name).for_unlabelled:
-                yield f"arm '{arm.label}': every training picture has a label, so it is the student alone"
+                yield f"arm '{arm.title}': every training picture has a label, so it is the student alone"
         return
     labelled, total = _labelled(networks, context.student_part.target), len(context.student_part)
-    for arm in context.recipe.arms():
+    for arm in context.recipe.trainings():
         method = methods.compose(arm.parts, context.recipe.task.name)
         if method.needs.truth and labelled:
             name, remedy = _of_truth(networks, arm.parts)
             what = methods.method_class(name).without_labels
-            yield f"arm '{arm.label}': {name} {what}; {labelled} of {total} pictures have a label{remedy}"
+            yield f"arm '{arm.title}': {name} {what}; {labelled} of {total} pictures have a label{remedy}"
         if outliers and not method.weighs_samples:
-            yield f"arm '{arm.label}': train.outliers does not act on its mentors' terms"
+            yield f"arm '{arm.title}': train.outliers does not act on its mentors' terms"
 
 
 def _of_scores(parts: Sequence[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from classroomkd import models
 from classroomkd.classroom import Mentor
 from classroomkd.classroom.batches import precision_of
+from classroomkd.classroom.trainees import STUDENT
 from classroomkd.errors import UserError
 from classroomkd.recipe.sections import PRETRAINED, TRAINED, MentorSpec
 from classroomkd.run.inputs_of import InputsOf, inputs_of
@@ -82,18 +83,27 @@ class Networks:
         if spec.name in self.context.given:
             return copy.deepcopy(self._given(spec.name).to(self.context.runtime.device))
         place = [peer.name for peer in self.context.recipe.peers].index(spec.name)
-        who = f"peer '{spec.name}'"
-        network = self._build(spec.model, who, zlib.crc32(f"peer {place} of seed {seed}".encode()) % 2**31)
-        self._begin(network, spec, who)
+        network = self._build(
+            spec.model, f"peer '{spec.name}'", zlib.crc32(f"peer {place} of seed {seed}".encode()) % 2**31
+        )
+        self.begin(network, spec.name)
         return network
 
-    def begin(self, student: nn.Module) -> None:
-        """Load what the recipe's ``student.weights`` says into a student, its classes or joints by name.
+    def begin(self, network: nn.Module, trainee: str = STUDENT, weights: str | None = None) -> None:
+        """Load what the recipe says that a trainee starts from, its classes or joints by name.
+
+        Args:
+            network: its own.
+            trainee: the student or a peer.
+            weights: another file to start from; None: the recipe's ``weights``.
 
         Raises:
             UserError: the weights are not there, or do not fit.
         """
-        self._begin(student, self.context.recipe.student, "student")
+        who = STUDENT if trainee == STUDENT else f"peer '{trainee}'"
+        spec = self.context.recipe.student if trainee == STUDENT else self.context.peer(trainee)
+        other = {} if weights is None else {"weights": weights, "reset_head": False}
+        self._begin(network, spec.model_copy(update=other), who)
 
     def blank_student(self) -> nn.Module:
         """The student for dry runs, the same for all of them; who changes its weights puts them back."""

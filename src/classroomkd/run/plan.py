@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from classroomkd import bank, methods, models
 from classroomkd.classroom import Classroom
+from classroomkd.classroom.trainees import STUDENT
 from classroomkd.run.bench_setting import prepared, student_layout
 from classroomkd.run.looks import FEW, Budget, first_of, look_at
 from classroomkd.run.time_needed import time_needed
@@ -51,7 +52,8 @@ def plan(
 
     Returns:
         ``{"data", "arms", "looks", "seeds", "steps", "students", "bank", "seconds", "not_measured",
-        "notes"}``: ``looks`` at the
+        "notes"}``: a stage is an arm here, and ``stages`` has for every arm that has some what they take together;
+        ``steps`` of the longest arm; ``looks`` at the
         mentors, by name (:func:`.looks.look_at`); ``bank`` with the bytes it takes, and ``total``, the dearest arm's
         training over the student alone; ``seconds`` of the run (:func:`.time_needed.time_needed`). An arm has
         ``mentor_forwards`` (a step), ``x_floor`` (its step over the student alone, mentors online; counted where
@@ -80,13 +82,14 @@ def plan(
     choice = bank_plan.choice
     share = choice.asked() / max(choice.trainings * choice.epochs, 1)  # of online answers, on average
     last = student_layout(networks)
-    for number, arm in enumerate(recipe.arms(), 1):
+    trainings = recipe.trainings()
+    for number, arm in enumerate(trainings, 1):
         if arms and budget.left <= 0:
             arms.append(_unmeasured(networks, arm, arms[0]["floor_ms"], choice, share))
-            skipped.append(f"a step of '{arm.label}'")
+            skipped.append(f"a step of '{arm.title}'")
             continue
-        tell(f"measuring a step of '{arm.label}' ({number} of {len(recipe.arms())})")
-        seconds = max(budget.left / (len(recipe.arms()) - number + 2), 0.5)  # one share is the mentors'
+        tell(f"measuring a step of '{arm.title}' ({number} of {len(trainings)})")
+        seconds = max(budget.left / (len(trainings) - number + 2), 0.5)  # one share is the mentors'
         with prepared(networks, arm, last) as runner:
             classroom, method = runner.classroom, runner.classroom.method
             wanted = method.needs.mentors > 0
@@ -100,7 +103,7 @@ def plan(
         times = len(batch["ids"]) / len(some["ids"])
         arms.append(
             {
-                "label": arm.label,
+                "label": arm.title,
                 "mentor_forwards": round(teaching * (share if stores else 1), 2) if wanted else 0,
                 "x_floor": round(costs["cost_ratio"], 2),
                 "x_floor_bank": round(stored, 2) if stores else None,
@@ -112,7 +115,9 @@ def plan(
             }
         )
         if budget.left <= 0:
-            skipped.append(f"the mentors' gradient of '{arm.label}'")
+            skipped.append(f"the mentors' gradient of '{arm.title}'")
+    for row, arm in zip(arms, trainings, strict=True):
+        row |= {"epochs": context.epochs_of(arm), "steps": len(batches) * context.epochs_of(arm)}
     looks = {}
     for number, spec in enumerate(recipe.mentors):
         tell(f"asking mentor '{spec.name}' ({number + 1} of {len(recipe.mentors)})")
@@ -136,31 +141,55 @@ def plan(
             "test": len(context.data.test),
         },
         "arms": arms,
+        **({"stages": staged} if (staged := _staged(networks, arms)) else {}),
         "looks": looks,
         "seeds": list(recipe.seeds),
-        "steps": len(batches) * recipe.train.epochs,
-        "students": len(arms) * len(recipe.seeds),
+        "steps": max(sum(lengths) for lengths in _by_arm(networks, arms, "steps")),
+        "students": len(recipe.arms()) * len(recipe.seeds),
         "bank": bank_costs,
-        "seconds": time_needed(context, choice, arms, looks, len(batches) * recipe.train.epochs),
+        "seconds": time_needed(context, choice, arms, looks),
         "not_measured": skipped,
         "notes": [
             *(text for text in (too_slow(recipe.train.ema, updates(len(batches), recipe.train)),) if text),
-            *(text for arm in recipe.arms() if (text := _trainees(networks, arm))),
+            *(text for arm in trainings if (text := _trainees(networks, arm))),
         ],
     }
+
+
+def _by_arm(networks: Networks, rows: Sequence[Mapping[str, Any]], key: str) -> list[list[Any]]:
+    """A figure of every training of every arm."""
+    rest = iter(rows)
+    return [[next(rest)[key] for _ in arm.trainings] for arm in networks.context.recipe.arms()]
+
+
+def _staged(networks: Networks, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the arms with stages take in all, in their own steps and in those of the student alone."""
+    found = []
+    figures = (_by_arm(networks, rows, key) for key in ("steps", "step_ms", "floor_ms", "epochs"))
+    for arm, steps, step, floor, epochs in zip(networks.context.recipe.arms(), *figures, strict=True):
+        if not arm.stages:
+            continue
+        alone = sum(n * ms for n, ms in zip(steps, step, strict=True)) / floor[-1]
+        stages = [
+            {"name": one.stage.name, "method": one.method, "epochs": e, "steps": n}
+            for one, e, n in zip(arm.stages, epochs, steps, strict=True)
+            if one.stage is not None
+        ]
+        found.append({"label": arm.label, "stages": stages, "steps": sum(steps), "steps_alone": round(alone)})
+    return found
 
 
 def _trainees(networks: Networks, arm: Arm) -> str:
     """What training several networks takes, as a sentence; empty where it is the student alone."""
     context = networks.context
-    peers = [networks.peer(spec, 0) for spec in context.peers_of(arm).values()]
-    if not peers:
+    peers = [networks.peer(context.peer(name), 0) for name in (arm.lead, *arm.peers) if name != STUDENT]
+    if not arm.peers:
         return ""
     train = context.recipe.train
     copies = 3 + (train.optimizer == "adamw") + (train.ema is not None)  # weights, gradients, momentum
     alone, *others = (4 * copies * models.parameters(network) for network in (networks.blank_student(), *peers))
     return (
-        f"'{arm.label}' trains {1 + len(peers)} networks: with gradients and the optimiser's state they take "
+        f"'{arm.title}' trains {1 + len(peers)} networks: with gradients and the optimiser's state they take "
         f"{(alone + sum(others)) / 2**20:,.1f} MiB, the student alone {alone / 2**20:,.1f}; on top come all their "
         "activations for one batch"
     )
@@ -192,7 +221,7 @@ def _affordable(runner: StepRunner, batch: dict[str, Tensor], seconds: float) ->
 
 def _unmeasured(networks: Networks, arm: Arm, floor_ms: float, choice: Choice, share: float) -> dict[str, Any]:
     """An arm whose step is counted in multiply-adds, as if reading stored answers cost nothing."""
-    method, recipe = methods.compose(arm.parts), networks.context.recipe
+    method, recipe = methods.compose(arm.parts, peers=len(arm.peers)), networks.context.recipe
     asks = method.needs.mentors > 0
     stores = asks and choice.keeps(method.needs)
     shape = networks.context.data.shape
@@ -203,7 +232,7 @@ def _unmeasured(networks: Networks, arm: Arm, floor_ms: float, choice: Choice, s
     peers = (networks.peer(spec, 0) for spec in networks.context.peers_of(arm).values())
     online += sum(models.multiply_adds(peer, shape) for peer in peers) / max(student, 1)
     return {
-        "label": arm.label,
+        "label": arm.title,
         "mentor_forwards": round(len(recipe.mentors) * (share if stores else 1), 2) if asks else 0,
         "x_floor": round(online, 2),
         "x_floor_bank": 1.0 if stores else None,
@@ -216,7 +245,7 @@ def _unmeasured(networks: Networks, arm: Arm, floor_ms: float, choice: Choice, s
 
 def _loudness(networks: Networks, arm: Arm, last: bool, batch: dict[str, Tensor]) -> dict[str, Any]:
     """How loud an arm's mentors are at the start; unknown where one is not trained yet, or must be calibrated first."""
-    needs, scale = methods.compose(arm.parts).needs, None
+    needs, scale = methods.compose(arm.parts, peers=len(arm.peers)).needs, None
     weights = all(map(networks.has_weights, networks.context.recipe.mentors))
     if needs.mentors > 0 and not needs.calibration and weights:
         with prepared(networks, arm, last, weights=True) as runner:

@@ -16,13 +16,15 @@ from classroomkd import __version__, bank, methods, models
 from classroomkd._stored import finite
 from classroomkd._sums import write_listed
 from classroomkd.classroom import Classroom, Mentor, Method
+from classroomkd.classroom.trainees import STUDENT
 from classroomkd.errors import Diverged
 from classroomkd.run import diverged
-from classroomkd.run.finished import BEST, EMA, ENTRY, LAST, TEACHING, read_back
+from classroomkd.run.finished import BEST, EMA, ENTRY, LAST, PEERS, TEACHING, file_of, read_back, seed_folder
 from classroomkd.run.judging import Judging
 from classroomkd.run.mentor_cache import open_bank
 from classroomkd.run.mentor_record import MentorRecord, calibration_of, load_mentor, ready_mentor
 from classroomkd.run.networks import Networks
+from classroomkd.run.stages import added_up, draws_of, trainee
 from classroomkd.run.variants import exported, variants
 from classroomkd.train import scoring as ev
 from classroomkd.train.loop import Notify, Result, Training
@@ -32,21 +34,23 @@ if TYPE_CHECKING:
     from classroomkd.recipe import Arm
     from classroomkd.run.bank_choice import BankPlan
 
-__all__ = ["build_classroom", "seed_folder", "teach_student", "untrained_classroom"]
-
-
-def seed_folder(out: Path, arm: Arm, seed: int) -> Path:
-    """Where one student's files go."""
-    return out / arm.slug / f"seed{seed}"
+__all__ = ["build_classroom", "teach_arm", "teach_student", "untrained_classroom"]
 
 
 def build_classroom(
-    networks: Networks, bank_plan: BankPlan, arm: Arm, seed: int, mentors: Sequence[MentorRecord]
+    networks: Networks,
+    bank_plan: BankPlan,
+    arm: Arm,
+    seed: int,
+    mentors: Sequence[MentorRecord],
+    folder: Path | None = None,
 ) -> Classroom:
-    """Student, mentors and method of one arm and seed; equal seeds start every arm from the same weights."""
-    context, student = networks.context, networks.student(seed)
-    networks.begin(student)
-    method = methods.compose(arm.parts)
+    """Student, mentors and method of one arm and seed; equal seeds start every arm from the same weights.
+
+    Of a stage its own, begun where it begins: ``folder`` holds the stages before it.
+    """
+    context, student = networks.context, trainee(networks, arm, arm.lead, seed, folder)
+    method = methods.compose(arm.parts, peers=len(arm.peers))
     needs, store, alone = method.needs, None, False
     teachers: list[Mentor] = []
     if needs.mentors > 0 and mentors:
@@ -54,11 +58,13 @@ def build_classroom(
         # Where the bank suffices, the networks themselves are not even loaded.
         alone = isinstance(store, bank.EpochCache) and not needs.heads
         teachers = [Mentor(_Stored(m.name), m.name) if alone else load_mentor(networks, m) for m in mentors]
-    peers = {name: networks.peer(spec, seed) for name, spec in context.peers_of(arm).items()}
+    peers = {name: trainee(networks, arm, name, seed, folder) for name in context.peers_of(arm)}
     scores = [networks.task_runner.measure.rank(m.val_accuracy) for m in mentors]
     taught = [context.mentor(m.name).taught_by is not None for m in mentors]
-    torch.manual_seed(seed + 104729)  # of what the method builds, whether mentors have just been loaded or are stored
-    classroom = _classroom(networks, student, teachers, method, scores, taught, store, peers)
+    torch.manual_seed(
+        draws_of(arm, seed) + 104729
+    )  # of what the method builds, whether mentors have just been loaded or are stored
+    classroom = _classroom(networks, arm, student, teachers, method, scores, taught, store, peers)
     for teacher in classroom.mentors:
         if isinstance(store, bank.FillOnMissCache) and bank_plan.taps:  # what it is asked for is stored for every arm
             networks.read(teacher, bank_plan.taps, needs.heads)
@@ -79,21 +85,23 @@ def untrained_classroom(networks: Networks, arm: Arm, weights: bool = False) -> 
         arm: whose.
         weights: load the weights of networks that have some.
     """
-    recipe, student = networks.context.recipe, networks.blank_student()
-    if weights:
+    recipe, leads = networks.context.recipe, arm.lead == STUDENT
+    student = networks.blank_student() if leads else networks.peer(networks.context.peer(arm.lead), 0)
+    if weights and leads:
         networks.begin(student)
-    method = methods.compose(arm.parts)
+    method = methods.compose(arm.parts, peers=len(arm.peers))
     mentor_of = partial(ready_mentor, networks) if weights else networks.blank_mentor
     teachers = [mentor_of(m) for m in (recipe.mentors if method.needs.mentors > 0 else ())]
     taught = [m.taught_by is not None for m in recipe.mentors] if teachers else []
     peers = {name: networks.peer(spec, 0) for name, spec in networks.context.peers_of(arm).items()}
     torch.manual_seed(0)  # of what the method builds
-    classroom = _classroom(networks, student, teachers, method, [0.0] * len(teachers), taught, peers=peers)
+    classroom = _classroom(networks, arm, student, teachers, method, [0.0] * len(teachers), taught, peers=peers)
     return classroom.to(networks.context.runtime.device)
 
 
 def _classroom(
     networks: Networks,
+    arm: Arm,
     student: nn.Module,
     teachers: Sequence[nn.Module],
     method: Method,
@@ -111,7 +119,7 @@ def _classroom(
         task=networks.task_runner.task,
         mean=context.data.mean,
         std=context.data.std,
-        taps=dict(context.recipe.student.taps),
+        taps=dict(context.recipe.student.taps) if arm.lead == STUDENT else {},
         scores=scores,
         image_shape=context.data.shape,
         register=(part.ids, part.target),
@@ -135,7 +143,7 @@ class _Stored(nn.Module):
         raise AssertionError(f"mentor '{self.name}' was asked a question that the bank should hold")
 
 
-def teach_student(
+def teach_arm(
     networks: Networks,
     bank_plan: BankPlan,
     arm: Arm,
@@ -145,24 +153,57 @@ def teach_student(
     resume: bool,
     notify: Notify,
 ) -> dict[str, Any]:
-    """Train, test and store one student; a finished one is read back instead.
+    """:func:`teach_student` of an arm, or of its stages one after the other.
 
     Returns:
-        Its entry in ``summary.json``, with the scores of who is exported.
+        The arm's entry in ``summary.json``, with the scores of who is exported.
+    """
+    entries, done = list[dict[str, Any]](), 0
+    whole = sum(map(networks.context.epochs_of, arm.trainings))
+    for training in arm.trainings:
+        tell = partial(_behind, notify, done, whole) if arm.stages else notify
+        entries.append(teach_student(networks, bank_plan, training, seed, mentors, out, resume, tell, entries))
+        done += networks.context.epochs_of(training)
+    return exported(entries[-1], networks.context.recipe.export)
+
+
+def _behind(notify: Notify, done: int, whole: int, event: dict[str, Any]) -> None:
+    """Pass on an event of a stage as one of the whole arm: so many epochs are done, of so many."""
+    shifted = {"epoch": event["epoch"] + done} if "epoch" in event else {}
+    total = {"epochs": whole} if "epochs" in event else {}
+    notify({**event, **shifted, **total})
+
+
+def teach_student(
+    networks: Networks,
+    bank_plan: BankPlan,
+    arm: Arm,
+    seed: int,
+    mentors: Sequence[MentorRecord],
+    out: Path,
+    resume: bool,
+    notify: Notify,
+    earlier: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """Train, test and store one student; a finished one is read back instead.
+
+    ``arm`` may be a stage of one; ``earlier`` has then the entries of those before it.
+
+    Returns:
+        Its entry in ``summary.json``.
 
     Raises:
         Diverged: the training did, now or in an earlier attempt.
     """
     context, folder = networks.context, seed_folder(out, arm, seed)
     if resume and (entry := read_back(networks, arm, seed, folder, notify)) is not None:
-        return exported(entry, context.recipe.export)
+        return entry
     if resume and (before := diverged.recall(folder)) is not None:
         raise before
-    classroom = build_classroom(networks, bank_plan, arm, seed, mentors)
+    classroom = build_classroom(networks, bank_plan, arm, seed, mentors, out / arm.slug / f"seed{seed}")
     judging = Judging.of(networks, mentors)
-    peers = context.peers_of(arm)
-    for name in ("student", *(f"peer '{one}'" for one in peers)):
-        for text in networks.remarks(name):
+    for one in (arm.lead, *arm.peers):
+        for text in networks.remarks(STUDENT if one == STUDENT else f"peer '{one}'"):
             notify({"event": "note", "text": text})
     training = Training(
         context.runtime,
@@ -171,9 +212,9 @@ def teach_student(
         judging.val,
         bank_plan.views,
         context.inputs,
-        context.recipe.train,
+        context.train_of(arm),
         context.classes,
-        seed,
+        draws_of(arm, seed),
         folder=folder,
         notify=notify,
         evaluate_fn=networks.task_runner.evaluate,
@@ -181,8 +222,8 @@ def teach_student(
         chooses=judging.chooses,
         extra_sizes=context.extra_sizes(classroom),
         on_bad_mentor=context.recipe.on_bad_mentor,
-        label=f"arm '{arm.label}'" if seed == context.recipe.seeds[0] else "",
-        peers={name: context.peer_train(spec) for name, spec in peers.items()},
+        label=f"arm '{arm.title}'" if seed == context.recipe.seeds[0] else "",
+        peers={name: context.train_of(arm, name) for name in context.peers_of(arm)},
         together=networks.task_runner.together if networks.task_runner.has_together else None,
         apart=networks.task_runner.apart if networks.task_runner.has_together else None,
     )
@@ -193,7 +234,7 @@ def teach_student(
             diverged.remember(folder, error)
         context.runtime.barrier()
         raise
-    return exported(_finish(networks, arm, seed, classroom, result, folder, judging), context.recipe.export)
+    return _finish(networks, arm, seed, classroom, result, folder, judging, earlier)
 
 
 def _finish(
@@ -204,13 +245,14 @@ def _finish(
     result: Result,
     folder: Path,
     judging: Judging,
+    earlier: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """Test the last, best and averaged student and write them."""
     context, runner = networks.context, networks.task_runner
     student, size = classroom.student, context.recipe.train.eval_batch_size
     about = {
         "task": context.recipe.task.name,
-        "model": context.recipe.student.model,
+        "model": context.recipe.student.model if arm.lead == STUDENT else context.peer(arm.lead).model,
         "classes": json.dumps(list(context.classes)),
         "preprocessing": json.dumps({**context.preprocessing, "shape": context.data.shape}),
         "data": context.data.name,
@@ -222,6 +264,9 @@ def _finish(
     }
 
     zero = context.runtime.is_zero
+    if zero and arm.lead != STUDENT:
+        about["peer"] = arm.lead
+        (folder / PEERS).mkdir(exist_ok=True)
 
     def tested(which: str, weights: dict[str, Tensor], file: str) -> ev.Score:
         """Test the student with these weights, and write them."""
@@ -229,6 +274,7 @@ def _finish(
         with context.runtime.autocast():
             score = judging.test_score(student, context.inputs, size)
         if zero:
+            file = file_of(arm.lead, file)
             models.save_checkpoint(weights, folder / file, about | {"which": which}, listed=True)
         return score
 
@@ -260,8 +306,11 @@ def _finish(
         entry["test_ema"] = tested("ema", result.ema, EMA).accuracy
     student.load_state_dict(last)
     cards = {name: about | {"model": spec.model, "peer": name} for name, spec in context.peers_of(arm).items()}
-    if others := variants(networks, judging, classroom, result, entry, folder, cards):
+    if others := variants(networks, judging, classroom, result, entry, folder, cards, arm.lead):
         entry["variants"] = others
+    if arm.stage is not None:
+        entry["taught"] = arm.method
+        entry = added_up(arm, earlier, entry) if arm.stage.last else entry
     if zero:
         teaching = result.teaching | {"test_per_class": last_score.per_class}
         write_listed(folder / TEACHING, json.dumps(finite(teaching)))

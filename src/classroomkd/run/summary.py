@@ -15,12 +15,14 @@ import torch
 from classroomkd import __version__, methods
 from classroomkd._stored import MAPPING, read_json
 from classroomkd._sums import damage, is_listed
+from classroomkd.classroom.trainees import STUDENT
 from classroomkd.errors import UserError
 from classroomkd.run.folder import attempt, data_identity
 from classroomkd.run.workers import cores
 from classroomkd.train.watch import Found, added
 
 if TYPE_CHECKING:
+    from classroomkd.recipe import Arm, MethodSpec
     from classroomkd.run.bank_choice import BankPlan
     from classroomkd.run.context import RunContext
     from classroomkd.run.networks import Networks
@@ -118,11 +120,12 @@ def summarise(
             {
                 "label": arm.label,
                 "folder": arm.slug,
-                "method": "+".join(e.name for e in arm.entries),
-                "options": {e.name: e.options for e in arm.entries},
-                **({"peers": list(arm.peers)} if arm.peers else {}),
-                "version": {e.name: table[e.name].version for e in arm.entries},
-                "status": "; ".join(dict.fromkeys(table[e.name].status_of(e.options) for e in arm.entries)),
+                "method": arm.method,
+                "options": {where + e.name: e.options for where, e in _methods(arm)},
+                **({"peers": beside} if (beside := _peers(arm)) else {}),
+                "version": {e.name: table[e.name].version for _, e in _methods(arm)},
+                "status": "; ".join(dict.fromkeys(table[e.name].status_of(e.options) for _, e in _methods(arm))),
+                **({"stages": [_stage(one) for one in arm.stages]} if arm.stages else {}),
             }
             for arm in arms
         ],
@@ -141,6 +144,25 @@ def summarise(
     }
 
 
+def _methods(arm: Arm) -> list[tuple[str, MethodSpec]]:
+    """The methods of an arm, those of a stage behind its name."""
+    places = [(f"{one.stage.name}." if one.stage is not None else "", one) for one in arm.trainings]
+    return [(place, entry) for place, one in places for entry in one.entries]
+
+
+def _peers(arm: Arm) -> list[str]:
+    """Who is trained beside the student, in any stage."""
+    return list(dict.fromkeys(name for one in arm.trainings for name in (one.lead, *one.peers) if name != STUDENT))
+
+
+def _stage(training: Arm) -> dict[str, Any]:
+    """What is planned for a stage."""
+    stage = training.stage
+    assert stage is not None
+    about = {"trainees": list(stage.trainees), "epochs": stage.epochs, "start": stage.start}
+    return {"name": stage.name, "method": training.method, **about, "folder": stage.folder}
+
+
 def _what_mentors_saw(context: RunContext, mentors: Sequence[dict[str, Any]]) -> list[str]:
     """What the mentors had that the student had not."""
     student = int(context.student_part.labelled.sum())
@@ -156,8 +178,7 @@ def _what_mentors_saw(context: RunContext, mentors: Sequence[dict[str, Any]]) ->
 
 def _online(context: RunContext, bank_plan: BankPlan) -> list[str]:
     """Arms whose mentors answer in every step, though there is a bank."""
-    pairs = zip(context.recipe.arms(), context.needs, strict=True)
-    return [arm.label for arm, needs in pairs if needs.mentors > 0 and not bank_plan.choice.keeps(needs)]
+    return [arm.title for arm, needs in context.banked if not bank_plan.choice.keeps(needs)]
 
 
 def _bank(bank_plan: BankPlan, mentors: Sequence[dict[str, Any]], online: list[str]) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ BACKWARD = 2.0  # forward passes that a backward pass takes
 
 
 def time_needed(
-    context: RunContext, choice: Choice, arms: list[dict[str, Any]], mentors: dict[str, dict[str, Any]], steps: int
+    context: RunContext, choice: Choice, arms: list[dict[str, Any]], mentors: dict[str, dict[str, Any]]
 ) -> dict[str, float | None]:
     """Seconds of a run, as ``{"mentors", "students", "scoring", "total"}``; None for what nobody could measure.
 
@@ -27,7 +27,6 @@ def time_needed(
         context: of the run.
         choice: its bank. What the mentors answer to fill it counts with the students.
         arms, mentors: of the plan.
-        steps: of a student's training.
     """
     recipe, data = context.recipe, context.data
     waiting = arms[0]["data_ms"]  # for a batch; decoded while the step before is computed
@@ -40,12 +39,12 @@ def time_needed(
         floor = arm["floor_ms"]
         step = floor * factor
         step = max(step, waiting) if data.train.pixels.decodes else step + waiting
-        students += len(recipe.seeds) * steps * step / 1000
+        students += len(recipe.seeds) * arm["steps"] * step / 1000
     each = floor / 1000 / recipe.train.batch_size / (1 + BACKWARD)
-    times = recipe.train.epochs // recipe.train.eval_every + 1
     averaged = 2 if recipe.train.ema is not None else 1
-    seen = len(data.val) * times * averaged + len(data.test) * (1 + averaged)
-    scoring = len(recipe.seeds) * len(arms) * each * seen
+    times = sum(arm["epochs"] // recipe.train.eval_every + 1 for arm in arms)
+    seen = len(data.val) * times * averaged + len(arms) * len(data.test) * (1 + averaged)
+    scoring = len(recipe.seeds) * each * seen
     prepared = 0.0
     for index, spec in enumerate(recipe.mentors):
         known = mentors[spec.name]["seconds_a_sample"]

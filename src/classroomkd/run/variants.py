@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from classroomkd import models
 from classroomkd.classroom.trainees import STUDENT
-from classroomkd.run.finished import BEST, EMA, LAST, PEERS
+from classroomkd.run.finished import BEST, EMA, LAST, PEERS, file_of
 from classroomkd.train.peers import Together
 
 if TYPE_CHECKING:
@@ -36,8 +36,11 @@ def variants(
     entry: Mapping[str, Any],
     folder: Path,
     about: Mapping[str, Mapping[str, str]],
+    lead: str = STUDENT,
 ) -> list[dict[str, Any]]:
     """Test every trainee, its average and the ensemble, and write the peers' files.
+
+    What a stage trains that does not train the student has its first peer in the student's place.
 
     Args:
         networks, judging: of the run.
@@ -46,6 +49,7 @@ def variants(
         entry: the student's, with its own scores.
         folder: the student's; peers go below it.
         about: by peer, what its files say of it.
+        lead: who stands in the student's place.
 
     Returns:
         ``entries[].variants`` of ``summary.json``: name, kind (``trainee``, ``ensemble`` or ``ema``), ``test_last``,
@@ -57,9 +61,9 @@ def variants(
         return []
     judge = _Judge(networks, judging, folder)
     student = {key: entry[key] for key in (*SCORES, *OF_TRAINEES)}
-    found = [_variant(STUDENT, "trainee", student, LAST, entry.get("test_metrics"))]
+    found = [_variant(lead, "trainee", student, file_of(lead, LAST), entry.get("test_metrics"))]
     if result.ema is not None:
-        found.append(_variant(STUDENT, "ema", {"test_last": entry["test_ema"]}, EMA))
+        found.append(_variant(lead, "ema", {"test_last": entry["test_ema"]}, file_of(lead, EMA)))
     for name, peer in result.peers.items():
         of_teacher = {"role": "teacher"} if name in classroom.teachers else {}
         found += [{**one, **of_teacher} for one in judge.peer(name, peer, about[name])]
@@ -108,7 +112,7 @@ class _Judge:
 
     def _write(self, weights: dict[str, Tensor], name: str, like: str, about: Mapping[str, str]) -> str:
         """Write a file called after the student's one of this kind; its place in the folder."""
-        place = f"{PEERS}/{like.replace(STUDENT, name, 1)}"
+        place = file_of(name, like)
         if self.networks.context.runtime.is_zero:
             (self.folder / PEERS).mkdir(exist_ok=True)
             which = Path(like).stem.partition("-")[2] or "last"

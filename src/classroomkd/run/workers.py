@@ -22,7 +22,7 @@ from classroomkd.run.context import RunContext
 from classroomkd.run.mentor_record import MentorRecord
 from classroomkd.run.mentors import prepare_mentor
 from classroomkd.run.networks import Networks
-from classroomkd.run.students import teach_student
+from classroomkd.run.students import teach_arm
 from classroomkd.train import stopping
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def execute(networks: Networks, bank_plan: BankPlan, job: Job, notify: Notify) -
         return prepare_mentor(networks, bank_plan, job.index, tell, mentors).plain()
     assert job.kind == "student", job.kind
     arm = networks.context.recipe.arms()[job.index]
-    return teach_student(networks, bank_plan, arm, job.seed, mentors, Path(job.out), job.resume, tell)
+    return teach_arm(networks, bank_plan, arm, job.seed, mentors, Path(job.out), job.resume, tell)
 
 
 Done = Callable[[Job, dict[str, Any] | None, BaseException | None], None]

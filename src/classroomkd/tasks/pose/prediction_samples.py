@@ -26,8 +26,7 @@ from classroomkd.errors import UserError
 from classroomkd.report import load_summary, result_rows
 from classroomkd.report.headline import main_arm
 from classroomkd.run.answers_file import load_answers
-from classroomkd.run.finished import LAST, PEERS
-from classroomkd.run.students import seed_folder
+from classroomkd.run.finished import LAST, PEERS, seed_folder
 from classroomkd.tasks.pose.judging import allowed
 from classroomkd.tasks.pose.oks import oks
 from classroomkd.tasks.pose.pck import box_side
