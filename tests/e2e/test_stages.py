@@ -188,7 +188,7 @@ def test_a_stage_that_starts_from_a_file_of_another_network_is_refused(
     assert main([*words, arm, "--out", str(tmp_path / "run"), "--quiet"]) == 2
     said = capsys.readouterr().err
     assert "arm 'x, stage only': start: checkpoint" in said
-    assert "does not fit" in said
+    assert "4x3x3x3, not 8x3x3x3" in said
     assert not (tmp_path / "run").exists()
     right = arm.replace(str(file), str(out / "none" / "seed0" / "student.safetensors"))
     assert main([*words, right, "--out", str(tmp_path / "run"), "--quiet"]) == 0

@@ -59,6 +59,7 @@ class Classroom(nn.Module):
         peers: networks that are trained beside the student, by name, for methods that take some; one that takes none
             is handed none, and the classroom is what it is without.
         teachers: names of the peers that are teachers: they learn from labels alone and teach the others.
+        selves: by mentor, which trainee (``student`` or a peer) it is as it was before, frozen; None for others.
 
     Raises:
         UserError: what is no network, a student among its mentors, a mentor's normalisation without the student's, a
@@ -95,6 +96,7 @@ class Classroom(nn.Module):
         outlier_weight: float = 0.1,
         peers: Mapping[str, nn.Module] | None = None,
         teachers: Sequence[str] = (),
+        selves: Sequence[str | None] = (),
     ) -> None:
         super().__init__()
         for network in (student, *mentors):
@@ -147,8 +149,9 @@ class Classroom(nn.Module):
         self.join: Callable[[Tensor], Tensor] | None = None
         self.shapes = self._shapes(image_shape) if method.needs.features and (wrapped or given) else None
         ids, labels = register if register is not None else (None, None)
+        names, beside = self._pool.names, tuple(given)
         method.setup(
-            ClassInfo(task, self._pool.names, scores, self.shapes, ids, labels, taught, tuple(given), self.teachers)
+            ClassInfo(task, names, scores, self.shapes, ids, labels, taught, beside, self.teachers, tuple(selves))
         )
         method.to(next(student.parameters(), torch.empty(0)).device)
 

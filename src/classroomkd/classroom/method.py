@@ -51,6 +51,8 @@ class ClassInfo:
         taught: by mentor, whether another mentor taught it (an assistant); None where nobody said.
         peers: names of the networks that are trained beside the student.
         teachers: names of those of them that are teachers.
+        selves: by mentor, the trainee (``student`` or a peer) that it is as it was after an earlier stage, frozen; None
+            for other mentors. Empty where nobody said.
     """
 
     task: Task
@@ -62,6 +64,7 @@ class ClassInfo:
     taught: Sequence[bool] | None = None
     peers: Sequence[str] = ()
     teachers: Sequence[str] = ()
+    selves: Sequence[str | None] = ()
 
 
 class Method(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from classroomkd import tasks
@@ -29,15 +29,20 @@ class Learners(Protocol):
 
 @dataclass(frozen=True)
 class Staff:
-    """The mentors as a method meets them: their names, and by mentor whether another one taught it."""
+    """The mentors as a method meets them: their names, by mentor whether another one taught it, and whose frozen self
+    it is."""
 
     names: list[str]
     taught: list[bool]
+    selves: list[str | None] = field(default_factory=list)
 
 
 def staff(tree: Node, only: Collection[str] | None = None) -> Staff:
-    """The recipe's mentors in its order, or those called ``only``, in that order; a name that is missing is empty."""
-    items = tree.items("mentors")
+    """The recipe's mentors in its order, or those called ``only``, in that order; a name that is missing is empty.
+
+    Frozen selves, which only some stages have, are not among them.
+    """
+    items = [item for item in tree.items("mentors") if item.child("from") is None]
     names = [item.text("name") or "" for item in items]
     taught = [(node := item.child("taught_by")) is not None and node.value is not None for item in items]
     if only is None:
@@ -117,7 +122,7 @@ def _options(
             sentence = f"'{name}' needs answers that are distributions, which those of {task} are not"
             return [problem(tree, place, sentence, value=False)]
         # Let the method see the names of its mentors, as it will when the classroom is built.
-        method.setup(ClassInfo(sketch, mentors.names, taught=mentors.taught))
+        method.setup(ClassInfo(sketch, mentors.names, taught=mentors.taught, selves=mentors.selves))
     except UserError as error:
         return [problem(tree, loc, str(error), value=False)]
     return []

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from classroomkd.errors import UserError, did_you_mean
 from classroomkd.recipe.check_entry import OURS, check_entry, staff
 from classroomkd.recipe.check_peers import check_peers, trainees
+from classroomkd.recipe.check_selves import check_selves
 from classroomkd.recipe.check_stages import check_stages
 from classroomkd.recipe.check_weights import taken_as_is
 from classroomkd.recipe.nodes import Loc, Node
@@ -30,12 +31,13 @@ def check_methods(tree: Node) -> list[Problem]:
     if len(given) == 2:
         problems.append(problem(tree, ("methods",), "stands beside 'method'; keep one of them", value=False))
     lonely: list[str] = []
-    everybody, peers = staff(tree), trainees(tree)
+    everybody, peers, learners = staff(tree), trainees(tree), dict[str, set[str]]()
     for loc, entry in arm_entries(tree):
         if staged(entry):
-            problems += check_stages(tree, loc, entry, everybody, lonely, peers)
+            problems += check_stages(tree, loc, entry, everybody, lonely, peers, learners)
         else:
             problems += check_entry(tree, loc, entry, everybody, lonely, peers)
+    problems += check_selves(tree, peers, learners)
     peers.unsure |= bool(problems)
     problems += check_peers(tree, peers)
     mentors = tree.child("mentors")

@@ -56,7 +56,7 @@ class Trainees:
                     yield problem(tree, place, f"there is no peer '{item.value}'{near}{there}", value=False)
                     return
                 found += group
-            if not needs.teachers and (teachers := self._teachers(found)):
+            if not needs.teachers and (teachers := self.teachers(found)):
                 yield problem(tree, place, f"'{teachers[0]}' is a {self.roles[teachers[0]]}; '{method}' takes peers")
                 return
             if len(set(found)) < len(found):
@@ -66,7 +66,7 @@ class Trainees:
             every = [name for name in self.names if self.roles[name] == "peer" or needs.teachers]
             found = every if needs.takes_peers else []
         fewest, most = needs.peers
-        teachers = self._teachers(found)
+        teachers = self.teachers(found)
         if len(found) < fewest and not self.names:
             self.lonely.append((method, needs.teachers))
         elif len(teachers) != needs.teachers:
@@ -80,8 +80,9 @@ class Trainees:
             yield problem(tree, loc, sentence, value=False)
         self.taken |= set(found)
 
-    def _teachers(self, names: Sequence[str]) -> list[str]:
-        return [name for name in names if self.roles[name] != "peer"]
+    def teachers(self, names: Sequence[str]) -> list[str]:
+        """Those of these trainees that are teachers."""
+        return [name for name in names if self.roles.get(name, "peer") != "peer"]
 
 
 def _other_teachers(method: str, wanted: int, there: list[str], peers: Trainees) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from classroomkd.errors import UserError, did_you_mean
 from classroomkd.recipe.arms import FRESH, STUDENT
 from classroomkd.recipe.check_entry import OURS, Staff, check_entry
 from classroomkd.recipe.check_peers import Trainees
+from classroomkd.recipe.check_selves import joined_by_selves
 from classroomkd.recipe.nodes import Loc, Node
 from classroomkd.recipe.peer_section import PEER_NAME
 from classroomkd.recipe.problems import Problem, problem
@@ -50,11 +51,14 @@ class _Learners:
 
 
 def check_stages(
-    tree: Node, loc: Loc, entry: Node, mentors: Staff, lonely: list[str], peers: Trainees
+    tree: Node, loc: Loc, entry: Node, mentors: Staff, lonely: list[str], peers: Trainees, learners: dict[str, set[str]]
 ) -> list[Problem]:
-    """Problems of one arm's stages; ``lonely`` and ``peers`` as for one method (:func:`.check_entry.check_entry`)."""
+    """Problems of one arm's stages; ``lonely`` and ``peers`` as for one method (:func:`.check_entry.check_entry`).
+
+    Who learns in a stage is added to ``learners``, by the stage's name.
+    """
     problems = list(_beside(tree, loc, entry))
-    stages = entry.items("stages")
+    stages, learned = entry.items("stages"), dict[str, tuple[tuple[str, ...], bool]]()
     names = [stage.text("name") or "" for stage in stages]
     for index, stage in enumerate(stages):
         place: Loc = (*loc, "stages", index)
@@ -66,11 +70,24 @@ def check_stages(
         if not wrong and named is not None and index == len(stages) - 1 and STUDENT not in named:
             sentence = "the last stage must train the student, which is the arm's result"
             wrong.append(problem(tree, (*place, "trainees"), sentence))
+        built = dict(_built(stage))
+        learning = _learning(named, built.values(), peers)
+        here = joined_by_selves(tree, mentors, learned, learning, peers)
         for number, one in enumerate(stage.items("method")):
             inner: Loc = (*place, "method", number)
-            wrong += check_entry(tree, inner, one, mentors, lonely, _Learners(peers, named))
-        problems += wrong or _together(tree, place, stage, named, names)
+            wrong += check_entry(tree, inner, one, here, lonely, _Learners(peers, named))
+        problems += wrong or _together(tree, place, built, learning, names, peers)
+        learners.setdefault(names[index], set()).update(learning)
+        learned[names[index]] = learning, any(method.needs.mentors > 0 for method in built.values())
     return problems
+
+
+def _learning(named: tuple[str, ...] | None, built: Collection[Method], peers: Trainees) -> tuple[str, ...]:
+    """Who learns in a stage: those that it names, else whom its methods need."""
+    if named is not None:
+        return named
+    takes, teaches = any(m.needs.takes_peers for m in built), any(m.needs.teachers for m in built)
+    return (STUDENT, *(name for name in peers.names if takes and (teaches or peers.roles[name] == "peer")))
 
 
 def _beside(tree: Node, loc: Loc, entry: Node) -> Iterator[Problem]:
@@ -137,12 +154,18 @@ def _trainees(tree: Node, loc: Loc, peers: Trainees) -> tuple[tuple[str, ...] | 
     return tuple(found), []
 
 
-def _together(tree: Node, loc: Loc, stage: Node, named: tuple[str, ...] | None, names: list[str]) -> list[Problem]:
+def _together(
+    tree: Node, loc: Loc, built: dict[str, Method], learning: Sequence[str], names: list[str], peers: Trainees
+) -> list[Problem]:
     """What several trainees of one stage cannot do, whose methods are right one by one."""
-    built = dict(_built(stage))
     takes = any(method.needs.takes_peers for method in built.values())
-    if not (takes if named is None else len(named) > 1):
+    if len(learning) < 2:
         return []
+    there, wanted = peers.teachers(learning), max(method.needs.teachers for method in built.values())
+    if takes and len(there) != wanted:
+        names = " and ".join(f"'{name}'" for name in built)
+        sentence = f"{names} train(s) {wanted or 'no'} teacher(s), here it has {', '.join(there) or 'none'}"
+        return [problem(tree, loc, f"{sentence}; name who learns: trainees: [student, …]", value=False)]
     start = tree.text(*loc, "start")
     if start is not None and is_file(start, names):
         sentence = (

@@ -10,7 +10,7 @@ import yaml
 
 from classroomkd._files import atomic_write_text
 from classroomkd.recipe.peer_section import STUDENT
-from classroomkd.recipe.schema import ArmSpec, MethodSpec, Recipe, StageSpec
+from classroomkd.recipe.schema import ArmSpec, MentorSpec, MethodSpec, Recipe, StageSpec
 
 __all__ = ["json_schema", "recipe_yaml", "save_recipe"]
 
@@ -49,16 +49,9 @@ def recipe_yaml(recipe: Recipe) -> str:
     for key in ("taps", "reset_head"):
         if not data["student"][key]:
             del data["student"][key]
-    for written, mentor in zip(data["mentors"], recipe.mentors, strict=True):
-        if mentor.train is None or (recipe.mentor_train is not None and _same(mentor.train, recipe.mentor_train)):
-            del written["train"]
-        for key in ("taps", "classes", "skeleton", "joints", "head", "reset_head"):
-            if not written[key]:
-                del written[key]
-        if mentor.taught_by is None:
-            del written["taught_by"]
-        else:
-            written["taught_by"]["method"] = [_entry(entry) for entry in mentor.taught_by.method or ()] or None
+    pairs = zip(data["mentors"], recipe.mentors, strict=True)
+    data["mentors"] = [_mentor(written, mentor, recipe) for written, mentor in pairs]
+    data["mentors"] += [_self(mentor) for mentor in recipe.selves]
     if recipe.mentor_train is None or recipe.mentor_train == recipe.train:
         del data["mentor_train"]
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
@@ -67,6 +60,27 @@ def recipe_yaml(recipe: Recipe) -> str:
 def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
     """Write :func:`recipe_yaml` to a file, all of it or nothing."""
     atomic_write_text(Path(path), recipe_yaml(recipe))
+
+
+def _mentor(written: dict[str, Any], mentor: MentorSpec, recipe: Recipe) -> dict[str, Any]:
+    if mentor.made_from is not None:
+        return _self(mentor)
+    del written["from"]
+    if mentor.train is None or (recipe.mentor_train is not None and _same(mentor.train, recipe.mentor_train)):
+        del written["train"]
+    for key in ("taps", "classes", "skeleton", "joints", "head", "reset_head"):
+        if not written[key]:
+            del written[key]
+    if mentor.taught_by is None:
+        del written["taught_by"]
+    else:
+        written["taught_by"]["method"] = [_entry(entry) for entry in mentor.taught_by.method or ()] or None
+    return written
+
+
+def _self(mentor: MentorSpec) -> dict[str, Any]:
+    note = {"note": mentor.note} if mentor.note else {}
+    return {"name": mentor.name, "model": mentor.model, "from": mentor.made_from, **note}
 
 
 def _arm_entry(entry: ArmSpec) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from classroomkd.recipe.arms import STUDENT
 from classroomkd.recipe.peer_section import copies_of
-from classroomkd.recipe.sections import MethodSpec, PeerSpec, StageSpec
+from classroomkd.recipe.sections import MentorSpec, MethodSpec, PeerSpec, RecipeKeys, StageSpec
 
-__all__ = ["taken_by", "trainees_of", "written_out"]
+__all__ = ["selves_of", "taken_by", "trainees_of", "written_out"]
 
 
 def written_out(peers: Sequence[PeerSpec]) -> tuple[PeerSpec, ...]:
@@ -55,3 +55,24 @@ def trainees_of(stage: StageSpec, peers: Sequence[PeerSpec]) -> tuple[str, ...]:
         groups = {peer.name: copies_of(peer.name, peer.copies) for peer in peers}
         wanted = {one for name in stage.trainees for one in groups.get(name, [name])}
     return tuple(name for name in (STUDENT, *everybody) if name in wanted)
+
+
+def selves_of(mentor: MentorSpec, recipe: RecipeKeys) -> list[MentorSpec]:
+    """A frozen self with the network that it is; where it names a stage alone, one of each that a stage so called trains.
+
+    Args:
+        mentor: made from a stage.
+        recipe: whose stages name their trainees.
+    """
+    assert mentor.made_from is not None
+    stage, _, one = mentor.made_from.partition(".")
+    networks = {STUDENT: recipe.student, **{peer.name: peer for peer in written_out(recipe.peers)}}
+    called_so = [spec for arm in recipe.grid for spec in arm[0].stages or () if spec.name == stage]
+    trained = {name for spec in called_so for name in spec.trainees or ()}
+    found = []
+    for name in [one] if one else [name for name in networks if name in trained]:
+        taps = dict(recipe.student.taps) if name == STUDENT else {}
+        called = mentor.name if one else f"{mentor.name}-{name}"
+        update = {"name": called, "model": networks[name].model, "made_from": f"{stage}.{name}", "taps": taps}
+        found.append(mentor.model_copy(update=update))
+    return found

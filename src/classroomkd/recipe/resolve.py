@@ -14,7 +14,7 @@ from typing import TypeVar
 from classroomkd import tasks
 from classroomkd.data.spec import RESIZE
 from classroomkd.recipe.arms import FRESH
-from classroomkd.recipe.peers import taken_by, trainees_of, written_out
+from classroomkd.recipe.peers import selves_of, taken_by, trainees_of, written_out
 from classroomkd.recipe.schema import ArmSpec, MentorTrain, MethodSpec, PeerSpec, Recipe, StageSpec, TaughtBy
 from classroomkd.recipe.training import OF_ONE_NETWORK, ONLY_WITH, TrainSpec
 
@@ -45,7 +45,8 @@ def training_layers(
 
 def resolve(recipe: Recipe) -> Recipe:
     """The recipe as the engine reads it; resolving again changes nothing."""
-    defaults, trained = training_layers(recipe.train, recipe.mentor_train, [mentor.train for mentor in recipe.mentors])
+    own, selves = ([m for m in recipe.mentors if (m.made_from is not None) == made] for made in (False, True))
+    defaults, trained = training_layers(recipe.train, recipe.mentor_train, [mentor.train for mentor in own])
     mentors = tuple(
         mentor.model_copy(
             update={
@@ -53,7 +54,7 @@ def resolve(recipe: Recipe) -> Recipe:
                 "taught_by": _assistant(mentor.taught_by, recipe.task.name),
             }
         )
-        for mentor, spec in zip(recipe.mentors, trained, strict=True)
+        for mentor, spec in zip(own, trained, strict=True)
     )
     train = TrainSpec.model_validate(recipe.train.model_dump())  # every key counts as set from here on
     written = partial(_written, task=recipe.task.name, declared=recipe.peers)
@@ -67,7 +68,9 @@ def resolve(recipe: Recipe) -> Recipe:
         "method": recipe.method and tuple(map(written, recipe.method)),
         "methods": recipe.methods and tuple(tuple(map(written, arm)) for arm in recipe.methods),
     }
-    return recipe.model_copy(update=update)
+    resolved = recipe.model_copy(update=update)
+    resolved._selves = (*recipe.selves, *(one for spec in selves for one in selves_of(spec, resolved)))
+    return resolved
 
 
 def _assistant(taught_by: TaughtBy | None, task: str) -> TaughtBy | None:

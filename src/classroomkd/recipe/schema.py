@@ -43,11 +43,17 @@ __all__ = [
 class Recipe(RecipeKeys):
     """One experiment: who is taught by whom, on what, how, and how often."""
 
+    _selves: tuple[MentorSpec, ...] = ()  # of a resolved recipe, whose ``mentors`` do not have them
     _renewed: tuple[str, ...] = ()  # what earlier versions wrote otherwise and was read as today's
 
     def arms(self) -> list[Arm]:
         """The arms of the grid (one for ``method``), with unique labels and folder names."""
         return arms(self)
+
+    @property
+    def selves(self) -> tuple[MentorSpec, ...]:
+        """Mentors that are trainees as they were after a stage, of a resolved recipe; one a trainee."""
+        return self._selves
 
     def trainings(self) -> list[Arm]:
         """What is trained for the arms: each of them, or its stages."""

@@ -160,6 +160,12 @@ class MentorSpec(_Network):
     """A frozen network that teaches: with weights of its own, or trained by the run."""
 
     name: Annotated[str, Field(min_length=1, description="What tables and the report call it; unique.")]
+    made_from: Text | None = Field(
+        default=None,
+        alias="from",
+        description="A frozen self: STAGE.NETWORK, student or a peer as it is after a stage, or STAGE, one of each; it "
+        "teaches in later stages of the arms that have it. null: a network of its own.",
+    )
     train: MentorTrain | None = Field(
         default=None, description="How the run trains it, where it has no weights or its head is reset."
     )

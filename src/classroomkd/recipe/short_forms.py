@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from classroomkd.recipe.arms import STUDENT
 from classroomkd.recipe.nodes import Node
 
 __all__ = ["derived_name", "name_mentors", "write_out"]
@@ -124,7 +125,13 @@ def derived_name(model: str) -> str:
 
 
 def name_mentors(tree: Node) -> None:
-    """Give mentors and peers without ``name`` the one derived from its model, in place; done after all overrides."""
+    """Give mentors and peers without ``name`` the one derived from its model, in place; done after all overrides.
+
+    A mentor that is made ``from`` a stage has the model of the network that it is.
+    """
+    for mentor in tree.items("mentors"):
+        if mentor.text("from") is not None:
+            _name_self(tree, mentor)
     for mentor in tree.items("mentors"):
         model = mentor.text("model")
         if model is not None and mentor.child("name") is None:
@@ -134,3 +141,15 @@ def name_mentors(tree: Node) -> None:
         if model is not None and peer.child("name") is None:
             name = re.sub(r"[^A-Za-z0-9_-]+", "-", derived_name(model)).strip("-")
             peer.value["name"] = Node(name, peer.value["model"].origin)
+
+
+def _name_self(tree: Node, mentor: Node) -> None:
+    """Give a mentor that is made from a stage the model of its network, and a name."""
+    origin, who = mentor.value["from"].origin, mentor.value["from"].value.partition(".")[2]
+    mentor.value.setdefault("name", Node("self", origin))
+    if mentor.child("model") is not None:
+        return
+    models = {STUDENT: tree.text("student", "model")}
+    models |= {peer.text("name") or "": peer.text("model") for peer in tree.items("peers")}
+    model = models.get(who) or models.get(re.sub(r"-[0-9]+$", "", who)) or models[STUDENT]
+    mentor.value["model"] = Node(model, origin)

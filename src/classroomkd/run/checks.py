@@ -19,6 +19,8 @@ from classroomkd.run.bank_choice import BankPlan, plan_bank
 from classroomkd.run.folder import check_data
 from classroomkd.run.label_checks import check_judges, check_labels, check_outliers, check_part, label_remarks
 from classroomkd.run.mentor_data import mentor_part
+from classroomkd.run.selves import identities
+from classroomkd.run.selves import taught as taught_selves
 from classroomkd.run.stages import check_start
 from classroomkd.run.students import untrained_classroom
 from classroomkd.train.inputs import batch_sizes, uneven
@@ -219,9 +221,11 @@ def _check_arm(networks: Networks, arm: Arm) -> None:
     if method.needs.features or method.needs.takes_peers:
         untrained_classroom(networks, arm)  # every tap is found and every pair of shapes matched
         return
-    names = [m.name for m in recipe.mentors]
-    taught = [m.taught_by is not None for m in recipe.mentors]
-    method.setup(ClassInfo(networks.task_runner.task, names, [0.0] * len(names), taught=taught))
+    own, selves = [None for _ in recipe.mentors], identities(networks, arm)
+    names = [m.name for m in (*recipe.mentors, *networks.context.selves_of(arm))]
+    taught = [*(m.taught_by is not None for m in recipe.mentors), *taught_selves(networks, arm)]
+    task, scores = networks.task_runner.task, [0.0] * len(names)
+    method.setup(ClassInfo(task, names, scores, taught=taught, selves=[*own, *selves]))
 
 
 def _check_optimizer(method: Method, train: TrainSpec, who: str, where: str) -> None:

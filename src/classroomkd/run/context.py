@@ -96,9 +96,9 @@ class RunContext:
 
     @cached_property
     def banked(self) -> list[tuple[Arm, Needs]]:
-        """The trainings that ask mentors whose answers can be stored, and what their methods need."""
+        """The trainings that ask mentors whose answers can be stored, all of them, and what their methods need."""
         pairs = zip(self.recipe.trainings(), self.needs, strict=True)
-        return [(training, needs) for training, needs in pairs if needs.mentors > 0]
+        return [(arm, needs) for arm, needs in pairs if needs.mentors > 0 and not self.selves_of(arm)]
 
     @property
     def mentor_precision(self) -> Precision:
@@ -114,6 +114,16 @@ class RunContext:
     def peers_of(self, arm: Arm) -> dict[str, PeerSpec]:
         """The peers that are trained beside an arm's student, by name, in the recipe's order."""
         return {spec.name: spec for spec in self.recipe.peers if spec.name in arm.peers}
+
+    def selves_of(self, arm: Arm) -> list[MentorSpec]:
+        """The frozen selves of earlier stages that a stage has among its mentors, behind the recipe's."""
+        found = []
+        for spec in self.recipe.selves if arm.stage is not None else ():
+            stage, _, name = (spec.made_from or "").partition(".")
+            before = arm.stage.before(stage) if arm.stage is not None else None
+            if before is not None and name in before.trainees:
+                found.append(spec)
+        return found
 
     def epochs_of(self, arm: Arm) -> int:
         """Of one training: a stage says its own."""

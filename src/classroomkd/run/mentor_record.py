@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from classroomkd.classroom import Calibration, Mentor
 from classroomkd.models.about import preprocessing
@@ -101,9 +102,10 @@ def load_mentor(networks: Networks, record: MentorRecord) -> Mentor:
     return networks.wrap(networks.context.mentor(record.name), module, record.mean, record.std, record.size)
 
 
-def calibration_of(networks: Networks, records: Sequence[MentorRecord]) -> Calibration:
-    """What the mentors' answers on the validation part say about them."""
+def calibration_of(networks: Networks, records: Sequence[MentorRecord], more: Sequence[Tensor] = ()) -> Calibration:
+    """What the mentors' answers on the validation part say about them; ``more``: answers of others behind them."""
     context, val = networks.context, networks.context.data.val
-    logits = torch.stack([torch.from_numpy(load_answers(record.val_logits, len(val))) for record in records])
+    stored = [torch.from_numpy(load_answers(record.val_logits, len(val))) for record in records]
+    logits = torch.stack([*stored, *more])
     device = context.runtime.device
     return networks.task_runner.calibration(logits.to(device), val.target.to(device))

@@ -215,6 +215,11 @@ class Networks:
         mentor = self.task_runner.wrap(spec, module, mean, std, (size[0], size[1]) if size else None)
         return mentor.to(self.context.runtime.device)
 
+    def anew(self, spec: MentorSpec, module: nn.Module) -> Mentor:
+        """A network that the run makes again and again as a mentor: no fast copy of the one before is taken for it."""
+        self._changed(spec.name)
+        return self.wrap(spec, module)
+
     def blank_mentor(self, spec: MentorSpec) -> Mentor:
         """A mentor with whatever weights its network has; for dry runs."""
         return self.wrap(spec, self.mentor(spec.name), spec.mean, spec.std, spec.shape)

@@ -16,6 +16,7 @@ from classroomkd.classroom import Classroom
 from classroomkd.classroom.trainees import STUDENT
 from classroomkd.run.bench_setting import prepared, student_layout
 from classroomkd.run.looks import FEW, Budget, first_of, look_at
+from classroomkd.run.selves import blank_selves
 from classroomkd.run.time_needed import time_needed
 from classroomkd.train.ema import too_slow
 from classroomkd.train.gradient_scale import loud, measure
@@ -95,8 +96,8 @@ def plan(
             wanted = method.needs.mentors > 0
             some = _affordable(runner, batch, seconds)
             costs, indices = probe(runner, some, enough=seconds / 3), method.mentor_indices
-            teaching = len(recipe.mentors) if indices is None else len(indices)
-            stores = wanted and choice.keeps(method.needs)
+            teaching = len(classroom.mentors) if indices is None else len(indices)
+            stores = wanted and choice.keeps(method.needs) and not context.selves_of(arm)
             if stores:
                 classroom.mentors.store = _Blank(classroom, len(some["ids"]), networks)
                 stored = probe(runner, some, enough=seconds / 3)["cost_ratio"]
@@ -223,17 +224,19 @@ def _unmeasured(networks: Networks, arm: Arm, floor_ms: float, choice: Choice, s
     """An arm whose step is counted in multiply-adds, as if reading stored answers cost nothing."""
     method, recipe = methods.compose(arm.parts, peers=len(arm.peers)), networks.context.recipe
     asks = method.needs.mentors > 0
-    stores = asks and choice.keeps(method.needs)
+    selves = networks.context.selves_of(arm)
+    stores = asks and choice.keeps(method.needs) and not selves
     shape = networks.context.data.shape
     student = models.multiply_adds(networks.blank_student(), shape)
     sizes = [(shape[0], *(spec.shape or shape[1:])) for spec in recipe.mentors]
     theirs = sum(models.multiply_adds(networks.mentor(s.name), z) for s, z in zip(recipe.mentors, sizes, strict=True))
+    theirs += sum(models.multiply_adds(one.module, shape) for one in blank_selves(networks, arm))
     online = 1.0 + (theirs / max((1.0 + BACKWARD) * student, 1.0) if asks else 0.0)
     peers = (networks.peer(spec, 0) for spec in networks.context.peers_of(arm).values())
     online += sum(models.multiply_adds(peer, shape) for peer in peers) / max(student, 1)
     return {
         "label": arm.title,
-        "mentor_forwards": round(len(recipe.mentors) * (share if stores else 1), 2) if asks else 0,
+        "mentor_forwards": round((len(recipe.mentors) + len(selves)) * (share if stores else 1), 2) if asks else 0,
         "x_floor": round(online, 2),
         "x_floor_bank": 1.0 if stores else None,
         "step_ms": round(floor_ms * online, 2),
@@ -246,7 +249,8 @@ def _unmeasured(networks: Networks, arm: Arm, floor_ms: float, choice: Choice, s
 def _loudness(networks: Networks, arm: Arm, last: bool, batch: dict[str, Tensor]) -> dict[str, Any]:
     """How loud an arm's mentors are at the start; unknown where one is not trained yet, or must be calibrated first."""
     needs, scale = methods.compose(arm.parts, peers=len(arm.peers)).needs, None
-    weights = all(map(networks.has_weights, networks.context.recipe.mentors))
+    context = networks.context
+    weights = all(map(networks.has_weights, context.recipe.mentors)) and not context.selves_of(arm)
     if needs.mentors > 0 and not needs.calibration and weights:
         with prepared(networks, arm, last, weights=True) as runner:
             scale = measure(runner, batch)

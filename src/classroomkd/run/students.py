@@ -24,6 +24,8 @@ from classroomkd.run.judging import Judging
 from classroomkd.run.mentor_cache import open_bank
 from classroomkd.run.mentor_record import MentorRecord, calibration_of, load_mentor, ready_mentor
 from classroomkd.run.networks import Networks
+from classroomkd.run.selves import blank_selves, identities, load_selves, ranks, val_answers
+from classroomkd.run.selves import taught as taught_selves
 from classroomkd.run.stages import added_up, draws_of, trainee
 from classroomkd.run.variants import exported, variants
 from classroomkd.train import scoring as ev
@@ -53,14 +55,18 @@ def build_classroom(
     method = methods.compose(arm.parts, peers=len(arm.peers))
     needs, store, alone = method.needs, None, False
     teachers: list[Mentor] = []
+    selves = load_selves(networks, arm, folder) if needs.mentors > 0 and folder is not None else []
     if needs.mentors > 0 and mentors:
-        store = open_bank(networks, bank_plan, needs, mentors)
+        store = None if selves else open_bank(networks, bank_plan, needs, mentors)
         # Where the bank suffices, the networks themselves are not even loaded.
         alone = isinstance(store, bank.EpochCache) and not needs.heads
         teachers = [Mentor(_Stored(m.name), m.name) if alone else load_mentor(networks, m) for m in mentors]
     peers = {name: trainee(networks, arm, name, seed, folder) for name in context.peers_of(arm)}
     scores = [networks.task_runner.measure.rank(m.val_accuracy) for m in mentors]
     taught = [context.mentor(m.name).taught_by is not None for m in mentors]
+    if selves:
+        teachers, taught = [*teachers, *selves], [*taught, *taught_selves(networks, arm)]
+        scores += ranks(networks, selves, Judging.of(networks, mentors))
     torch.manual_seed(
         draws_of(arm, seed) + 104729
     )  # of what the method builds, whether mentors have just been loaded or are stored
@@ -73,7 +79,7 @@ def build_classroom(
     fast = [mentor.name for mentor in classroom.mentors if isinstance(mentor, FastMentor)]
     networks.park(None if alone else fast)
     if needs.calibration:
-        classroom.calibration = calibration_of(networks, mentors)
+        classroom.calibration = calibration_of(networks, mentors, val_answers(networks, selves))
     return classroom.to(context.runtime.device)
 
 
@@ -93,6 +99,8 @@ def untrained_classroom(networks: Networks, arm: Arm, weights: bool = False) -> 
     mentor_of = partial(ready_mentor, networks) if weights else networks.blank_mentor
     teachers = [mentor_of(m) for m in (recipe.mentors if method.needs.mentors > 0 else ())]
     taught = [m.taught_by is not None for m in recipe.mentors] if teachers else []
+    if method.needs.mentors > 0:
+        teachers, taught = [*teachers, *blank_selves(networks, arm)], [*taught, *taught_selves(networks, arm)]
     peers = {name: networks.peer(spec, 0) for name, spec in networks.context.peers_of(arm).items()}
     torch.manual_seed(0)  # of what the method builds
     classroom = _classroom(networks, arm, student, teachers, method, [0.0] * len(teachers), taught, peers=peers)
@@ -112,6 +120,7 @@ def _classroom(
 ) -> Classroom:
     """The student, its peers and its teachers, of these scores on the validation part; ``taught``: the assistants."""
     context, part = networks.context, networks.context.student_part
+    selves = identities(networks, arm) if teachers else []  # behind the other teachers
     return Classroom(
         student,
         teachers,
@@ -128,7 +137,8 @@ def _classroom(
         outliers=context.recipe.train.outliers,
         outlier_weight=context.recipe.train.outlier_weight,
         peers=peers,
-        teachers=[spec.name for spec in context.recipe.peers if spec.role == "teacher" and spec.name in (peers or {})],
+        teachers=[name for name in peers or {} if method.needs.teachers and context.peer(name).role == "teacher"],
+        selves=[*[None] * (len(teachers) - len(selves)), *selves],
     )
 
 

@@ -178,7 +178,9 @@ def _what_mentors_saw(context: RunContext, mentors: Sequence[dict[str, Any]]) ->
 
 def _online(context: RunContext, bank_plan: BankPlan) -> list[str]:
     """Arms whose mentors answer in every step, though there is a bank."""
-    return [arm.title for arm, needs in context.banked if not bank_plan.choice.keeps(needs)]
+    stored = [arm for arm, needs in context.banked if bank_plan.choice.keeps(needs)]
+    pairs = zip(context.recipe.trainings(), context.needs, strict=True)
+    return [arm.title for arm, needs in pairs if needs.mentors > 0 and arm not in stored]
 
 
 def _bank(bank_plan: BankPlan, mentors: Sequence[dict[str, Any]], online: list[str]) -> dict[str, Any] | None:

@@ -165,3 +165,62 @@ def test_an_assistant_has_no_stages(mistakes: Mistakes) -> None:
     taught = f"{{mentors: [vgg8], method: {{stages: [{A}]}}}}"
     found = mistakes(f"{TEXT}mentors: [vgg8, {{name: m, model: vgg8, taught_by: {taught}}}]\nmethods: [dml, takd]\n")
     assert any("has no 'name'" in line for line in found)
+
+
+SELF = (
+    "methods: [dml, {label: x, stages: [{name: pre, method: none, trainees: [student, b-1], epochs: 1}, "
+    "{name: kd, method: {name: kd, mentor: me}, epochs: 1}]}]\n"
+)
+
+
+def test_a_self_is_a_mentor_of_later_stages_alone(load: Load, mistakes: Mistakes) -> None:
+    found = load(TEXT + "mentors: [vgg8, {name: me, from: pre.student}]\n" + SELF)
+    assert [m.name for m in found.mentors] == ["vgg8"]
+    assert [(m.name, m.model, m.made_from) for m in found.selves] == [("me", "convnet8", "pre.student")]
+    again = make_recipe(yaml.safe_load(recipe_yaml(found)))
+    assert again == found
+    assert "from" not in recipe_yaml(load(TEXT + "mentors: vgg8\nmethods: [dml, kd]\n"))
+    for method in (
+        "{name: kd, mentor: me}",
+        "{label: y, stages: [{name: pre, method: {name: kd, mentor: me}, epochs: 1}]}",
+    ):
+        wrong = mistakes(
+            TEXT + "mentors: [vgg8, {name: me, from: pre.student}]\n" + SELF.replace("dml", f"dml, {method}")
+        )
+        assert len(wrong) == 1
+        assert "no mentor 'me'" in wrong[0]
+
+
+def test_a_stage_alone_is_the_self_of_each_of_its_trainees(load: Load) -> None:
+    text = TEXT + "mentors: [{name: me, from: pre}]\n" + SELF.replace("mentor: me", "mentor: me-b-1")
+    found = load(text)
+    assert [m.made_from for m in found.selves] == ["pre.student", "pre.b-1"]
+    assert make_recipe(yaml.safe_load(recipe_yaml(found))) == found
+
+
+@pytest.mark.parametrize(
+    ("mentor", "sentence"),
+    [
+        ("{name: me, from: pra.student}", "no arm has a stage 'pra' (did you mean 'pre'?); there are kd, pre"),
+        ("{name: me, from: kd.student}", "'kd' is an arm's last stage: no later one could be taught"),
+        ("{name: me, from: pre.c}", "there is no network 'c'; there are student, b-1, b-2"),
+        ("{name: me, from: pre.b-2}", "stage 'pre' does not train b-2, but b-1, student"),
+        ("{name: me, from: pre.student, model: vgg8}", "is convnet8 by the stage that it is made from"),
+        ("{name: me, from: pre.student, train: {epochs: 3}}", "mentors.0.train: stands beside 'from'"),
+        ("{name: me, from: pre.student, weights: x.pth}", "mentors.0.weights: stands beside 'from'"),
+        ("{name: me, from: 3}", "mentors.0.from = 3: must be text"),
+        ("{name: me, from: pre.student}, vgg8", "mentors.1: stands behind mentors.0, which is made from a stage"),
+        (
+            "vgg8, {name: a, model: vgg8, taught_by: me}, {name: me, from: pre.student}",
+            "mentors.1.taught_by: there is no mentor 'me'",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_self_is_said_with_its_place(mistakes: Mistakes, mentor: str, sentence: str) -> None:
+    found = mistakes(f"{TEXT}mentors: [{mentor}]\n{SELF}")
+    assert any(sentence in line for line in found), found
+
+
+def test_a_self_without_any_stage_is_refused(mistakes: Mistakes) -> None:
+    (found,) = mistakes(TEXT + "mentors: [vgg8, {name: me, from: pre.student}]\nmethods: [dml, kd]\n")
+    assert "mentors.1.from = 'pre.student': no arm has a stage 'pre': none has stages" in found
