@@ -58,7 +58,7 @@ def trainees_of(stage: StageSpec, peers: Sequence[PeerSpec]) -> tuple[str, ...]:
 
 
 def selves_of(mentor: MentorSpec, recipe: RecipeKeys) -> list[MentorSpec]:
-    """A frozen self with the network that it is; where it names a stage alone, one of each that a stage so called trains.
+    """A frozen self with the network that it is; where it names a stage alone, one of each network that this trains.
 
     Args:
         mentor: made from a stage.
