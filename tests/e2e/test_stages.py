@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from classroomkd.cli.app import main
+from classroomkd.report.records import read_run
+from classroomkd.report.summary import load_summary
 
 PEERS = "peers=[{name: b, model: convnet4, train: {lr: 0.01}}]"
 ARMS = """methods=[
@@ -121,6 +123,19 @@ def test_the_cost_of_all_stages_is_the_arms(out: Path) -> None:
     assert found["step_ms"] == pytest.approx(mean, abs=1e-3)
     assert found["cost_ratio"] == pytest.approx(mean / found["floor_ms"], abs=1e-2)
     assert {v["name"] for v in found["variants"]} == {"student", "b", "ensemble"}
+
+
+def test_the_page_shows_stages_on_the_curve_and_in_a_table(out: Path) -> None:
+    summary = load_summary(out)
+    log = next(log for log in read_run(summary) if log.label == "two")
+    assert log.stages == (("pre", 0.0), ("mutual", 2.0))
+    assert list(log.accuracy[0].x) == [1, 2, 3]
+    assert list(log.trainees["b"].x) == [1, 2, 3]
+    page = (out / "report.html").read_text()
+    part = page[page.index('id="learning"') :].partition("</section>")[0]
+    assert "a dashed line begins a stage" in part
+    assert part.count(">pre</td>") == 2
+    assert "student, b" in part
 
 
 @pytest.mark.parametrize("place", ["", "stages/pre"])

@@ -35,7 +35,9 @@ def command(out: Path, *more: str) -> list[str]:
 
 
 def students(out: Path) -> dict[str, dict[str, torch.Tensor]]:
-    files = [*out.glob("*/seed*/student.safetensors"), *out.glob("*/seed*/peers/*.safetensors")]
+    places = ("*/seed*", "*/seed*/stages/*")
+    names = ("student.safetensors", "peers/*.safetensors")
+    files = [file for place in places for name in names for file in out.glob(f"{place}/{name}")]
     return {str(p.relative_to(out)): load_file(p) for p in sorted(files)}
 
 
@@ -75,6 +77,52 @@ def test_kill_nine_at_random_moments(tmp_path: Path, workers: int, more: tuple[s
     for name, tensors in expected.items():
         for key, value in tensors.items():
             assert torch.equal(value, found[name][key]), (name, key)  # of two runs on one machine
+
+
+STAGED = (  # alone, together, and taught by the selves of the first stage
+    "mentors=[{name: self, from: alone}]", "peers=[{name: b, model: convnet8}]",
+    "methods=[{label: staged, stages: [{name: alone, method: none, trainees: all, epochs: 6}, "
+    "{name: together, method: dml, epochs: 6}, {name: again, method: [dml, kd], epochs: 6, start: fresh}]}]",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_in_a_stage_and_between_stages(tmp_path: Path, workers: int) -> None:
+    """In each of three stages, and after two of them: every network of every stage is the same to the bit."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run(command(whole, f"workers={workers}", *STAGED), check=True, env=ENV, timeout=300)
+    folder, wholes = cut / "staged" / "seed0", whole / "staged" / "seed0"
+
+    def written(file: Path) -> int:
+        return file.stat().st_size if file.exists() else 0
+
+    places = ("stages/alone/metrics.jsonl", "stages/together/metrics.jsonl", "metrics.jsonl")
+    sizes = [written(wholes / place) // 2 for place in places]
+    moments = [
+        lambda: written(folder / places[0]) > sizes[0],
+        lambda: (folder / "stages" / "alone" / "entry.json").exists(),
+        lambda: written(folder / places[1]) > sizes[1],
+        lambda: (folder / "stages" / "together" / "entry.json").exists(),
+        lambda: written(folder / places[2]) > sizes[2],
+        None,
+    ]
+    for moment in moments:
+        resume = ["--resume"] if cut.exists() and any(cut.iterdir()) else []
+        words = command(cut, f"workers={workers}", *STAGED, *resume)
+        process = subprocess.Popen(words, env=ENV, start_new_session=True)
+        while process.poll() is None and (moment is None or not moment()):
+            time.sleep(0.005)
+        if moment is not None:
+            assert process.poll() is None, "it was done before it could be killed"
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=300)
+    assert process.returncode == 0
+    expected, found = students(whole), students(cut)
+    assert expected.keys() == found.keys()
+    assert len(expected) == 2 * 3 * (1 + 2)  # seeds, stages; the student, and of the peer the last and the best
+    for name, tensors in expected.items():
+        for key, value in tensors.items():
+            assert torch.equal(value, found[name][key]), (name, key)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -161,10 +161,10 @@ def _together(
     takes = any(method.needs.takes_peers for method in built.values())
     if len(learning) < 2:
         return []
-    there, wanted = peers.teachers(learning), max(method.needs.teachers for method in built.values())
-    if takes and len(there) != wanted:
-        names = " and ".join(f"'{name}'" for name in built)
-        sentence = f"{names} train(s) {wanted or 'no'} teacher(s), here it has {', '.join(there) or 'none'}"
+    teachers, wanted = peers.teachers(learning), max(method.needs.teachers for method in built.values())
+    if takes and len(teachers) != wanted:
+        together = " and ".join(f"'{name}'" for name in built)
+        sentence = f"{together} train(s) {wanted or 'no'} teacher(s), here it has {', '.join(teachers) or 'none'}"
         return [problem(tree, loc, f"{sentence}; name who learns: trainees: [student, …]", value=False)]
     start = tree.text(*loc, "start")
     if start is not None and is_file(start, names):

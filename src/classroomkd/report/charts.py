@@ -113,7 +113,19 @@ def learning(
     strong = lines(means).mark_line(strokeWidth=2.5).encode(opacity=lit("arm", 1, 0.12))
     score = tip(f"{say.key}:Q", ".1f", f"val {say.val} {say.measure.sign}")
     points = lines(means).mark_point(size=60, opacity=0).encode(tooltip=["arm:N", "epoch:Q", score])
-    return sized(faint + strong + points, 300, f"Validation {say.val} by epoch, by arm").add_params(focus())
+    layers = faint + strong + points
+    begun = [
+        {"arm": log.label, "stage": name, "epoch": epoch}
+        for log in logs
+        for name, epoch in log.stages[1:]
+        if log.label in shown and epoch >= start
+    ]
+    if begun:
+        rules = alt.Chart(data(begun)).mark_rule(strokeDash=[4, 4], strokeWidth=1.5)
+        layers += rules.encode(
+            x=x, color=colour, opacity=lit("arm", 0.7, 0.08), tooltip=["arm:N", "stage:N", "epoch:Q"]
+        )
+    return sized(layers, 300, f"Validation {say.val} by epoch, by arm").add_params(focus())
 
 
 def by_epoch(curves: Mapping[str, Curve], colours: Sequence[str], what: str, say: Vocabulary = CLASSES) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ __all__ = ["MEASURES", "Activity", "ArmLog", "Curve", "Teaching", "nan_mean", "r
 Array = npt.NDArray[np.float64]
 POINTS = 300  # of one line in the page: more than a screen has room for, few enough to stay small
 MEASURES = ("active", "weight", "temperature")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a stage, whose folder is called so
 EPOCH = -2  # the row of a stacked record that holds its epoch; the last one is the share without any mentor
 
 
@@ -98,6 +100,7 @@ class ArmLog:
     trainees: dict[str, Curve] = field(default_factory=dict)  # mean over seeds, the student's and the ensemble's too
     disagreement: Curve | None = None  # the share of pairs of trainees that differ
     square: Square | None = None  # who taught whom, of trainees and mentors
+    stages: tuple[tuple[str, float], ...] = ()  # each with the epoch it begins at, of an arm that has some
 
     @property
     def label(self) -> str:
@@ -112,22 +115,19 @@ def read_run(summary: Summary) -> list[ArmLog]:
 
 def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
     """The logs of one arm. Damaged files are named in ``trouble`` and left out."""
-    log = ArmLog(arm)
+    log = ArmLog(arm, stages=_starts(arm))
     folder = summary.root / (arm.folder or arm.label)
     train: list[list[dict[str, Any]]] = []
     vals: list[list[dict[str, Any]]] = []
     tables: list[Taught] = []
     taught_by: list[list[dict[str, Any]]] = []
     for seed, seed_folder in _seed_folders(folder, sorted(summary.scores(arm.label))):
-        metrics, teaching = seed_folder / "metrics.jsonl", seed_folder / "teaching.json"
+        teaching = seed_folder / "teaching.json"
         try:
-            records, damaged = read_log(metrics)
+            records = _records(log, seed_folder)
         except UserError as error:
             log.trouble.append(str(error))
             continue
-        if damaged:
-            lines = f"line{'s' * (len(damaged) > 1)} {', '.join(map(str, damaged[:5]))}{', …' * (len(damaged) > 5)}"
-            log.trouble.append(f"{metrics}: {lines} damaged, and left out.")
         if len(curve := _accuracy(records)):
             log.accuracy[seed] = curve
         taught_by.append([record for record in records if record.get("kind") == "train"])
@@ -155,6 +155,42 @@ def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
     names = log.teaching.mentors if log.teaching else [mentor.name for mentor in summary.mentors]
     log.activity = _activity(train, names)
     return log
+
+
+def _starts(arm: ArmInfo) -> tuple[tuple[str, float], ...]:
+    """The stages of an arm, each with the epoch of the whole that it begins at."""
+    lengths = [float(stage.epochs or 0) for stage in arm.stages]
+    return tuple((stage.name, sum(lengths[:n])) for n, stage in enumerate(arm.stages))
+
+
+def _records(log: ArmLog, folder: Path) -> list[dict[str, Any]]:
+    """The log of a seed, its epochs counted from the beginning of the first stage.
+
+    Of the stages before the last the scores are there, where they are the student's: others taught in it, or others
+    learned.
+    """
+    records = list[dict[str, Any]]()
+    for stage, (name, start) in zip(log.arm.stages[:-1], log.stages, strict=False):
+        if "student" in stage.trainees and _NAME.fullmatch(name):
+            read = _read(log, folder / "stages" / name / "metrics.jsonl")
+            records += _later([record for record in read if record.get("kind") == "val"], start)
+    return records + _later(_read(log, folder / "metrics.jsonl"), log.stages[-1][1] if log.stages else 0.0)
+
+
+def _later(records: list[dict[str, Any]], epochs: float) -> list[dict[str, Any]]:
+    if not epochs:
+        return records
+    numbers = (int, float)
+    return [r | {"epoch": r["epoch"] + epochs} if isinstance(r.get("epoch"), numbers) else r for r in records]
+
+
+def _read(log: ArmLog, metrics: Path) -> list[dict[str, Any]]:
+    """One file; what is damaged in it is named in ``trouble`` and left out."""
+    records, damaged = read_log(metrics)
+    if damaged:
+        lines = f"line{'s' * (len(damaged) > 1)} {', '.join(map(str, damaged[:5]))}{', …' * (len(damaged) > 5)}"
+        log.trouble.append(f"{metrics}: {lines} damaged, and left out.")
+    return records
 
 
 def thin(values: Array, limit: int = POINTS) -> Array:

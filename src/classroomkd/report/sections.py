@@ -17,6 +17,7 @@ from classroomkd.report.html import Html, card, details, el, lead, note, prose, 
 from classroomkd.report.labels import seen
 from classroomkd.report.records import Array
 from classroomkd.report.rows import Row, mentor_rows
+from classroomkd.report.stages import stages
 from classroomkd.report.statistics import Difference, paired, spread
 from classroomkd.report.summary import PROBE
 from classroomkd.report.table import figure_columns, figure_rows, notes
@@ -135,15 +136,18 @@ def learning(context: ReportContext) -> Html:
         f"{label} {words.percent(float(curve.y[-1]), measure=measure)} {measure.sign}" for label, curve, _ in shown
     )
     figures = []
+    staged = "; a dashed line begins a stage" * any(len(log.stages) > 1 for log in context.logs)
     for title, start in ((f"Validation {context.say.val}, {measure.sign}", 0.0), ("The second half, larger", last / 2)):
         chart = charts.learning(context.logs, context.arm_colours, start, context.say)
-        figures.append(context.figure(title, "mean over seeds; single seeds faint", chart, f"At the end: {listed}."))
+        text = f"mean over seeds; single seeds faint{staged}"
+        figures.append(context.figure(title, text, chart, f"At the end: {listed}."))
     return section(
         "learning",
         "Learning",
         lead(f"On the validation part, at the last epoch: {listed}."),
         context.legend([label for label, _, _ in shown], [colour for _, _, colour in shown]),
         el("div", *map(card, figures), class_="grid two"),
+        stages(context),
         *warnings,
     )
 

@@ -28,6 +28,7 @@ __all__ = [
     "Data",
     "FinishedStudent",
     "MentorInfo",
+    "Stage",
     "StudentInfo",
     "Summary",
     "Variant",
@@ -106,8 +107,21 @@ class PeerInfo(StudentInfo):
     name: str
 
 
+class Stage(_Part):
+    """One of the trainings of an arm: what was planned, and of a finished student what it gave."""
+
+    name: str
+    method: str = ""
+    trainees: list[str] = []
+    epochs: Count = None
+    test_last: Number = None
+    val_last: Number = None
+    steps: Count = None
+    seconds: Number = None
+
+
 class ArmInfo(_Part):
-    """One method of the run; ``folder`` is where its seeds lie, below the run folder."""
+    """One method of the run, or several ``stages``; ``folder`` is where its seeds lie, below the run folder."""
 
     label: str
     folder: str = ""
@@ -115,6 +129,7 @@ class ArmInfo(_Part):
     options: Options = {}
     status: str = ""
     cost: Options = {}
+    stages: list[Stage] = []
 
 
 class Variant(_Part):
@@ -155,6 +170,7 @@ class FinishedStudent(_Part):
     floor_ms: Number = None
     cost_ratio: Number = None
     variants: list[Variant] = []
+    stages: list[Stage] = []
 
 
 class MentorInfo(_Part):

@@ -154,6 +154,15 @@ def test_a_file_cannot_be_the_start_of_several_networks(mistakes: Mistakes, tmp_
     assert "a file is of one network, and this stage trains several" in found
 
 
+def test_a_stage_has_as_many_teachers_as_its_method_trains(load: Load, mistakes: Mistakes) -> None:
+    text = TEXT.replace("]", ", {name: t, model: vgg8, role: teacher}]")
+    stages = "{name: pre, method: none, trainees: t, epochs: 1}, {name: both, method: kdml, epochs: 1}"
+    *_, both = load(f"{text}method: {{stages: [{stages}]}}\n").trainings()
+    assert both.peers == ("b-1", "b-2", "t")
+    (found,) = mistakes(f"{text}methods: [kdml, {{stages: [{{name: a, method: dml, trainees: all, epochs: 1}}]}}]\n")
+    assert "'dml' train(s) no teacher(s), here it has t; name who learns" in found
+
+
 def test_peers_that_only_a_stage_takes_are_not_idle(load: Load, mistakes: Mistakes) -> None:
     stages = "[{name: a, method: none, trainees: all, epochs: 1}]"
     assert load(f"{TEXT}method: {{stages: {stages}}}\n").notes() == []
