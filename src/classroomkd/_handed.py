@@ -209,7 +209,7 @@ def _is_list(module: nn.Module) -> bool:
 def _name(mentor: Any) -> str:
     """What a mentor is called where nobody said it."""
     if isinstance(mentor, Mapping):
-        return str(mentor.get("name") or _name(mentor.get("model")))
+        return str(mentor.get("name") or ("self" if "model" not in mentor else _name(mentor["model"])))
     return mentor if isinstance(mentor, str) else mentor.name if isinstance(mentor, Mentor) else type(mentor).__name__
 
 
@@ -225,12 +225,14 @@ def _parts(network: Any, where: str) -> tuple[nn.Module | None, dict[str, Any]]:
         return network.module, {"model": _given(network.module), **_said(network, where)}
     if isinstance(network, nn.Module):
         return network, {"model": _given(network)}
+    if isinstance(network, Mapping) and "from" in network and "model" not in network:
+        return None, {key: value for key, value in network.items() if key != "name"}
     if isinstance(network, Mapping) and "model" in network:
         module, keys = _parts(network["model"], where)
         return module, {**keys, **{key: value for key, value in network.items() if key not in ("model", "name")}}
     raise UserError(
         f"distill: {where} is a {type(network).__name__}; give a model name, a torch.nn.Module, a ck.Mentor, or a "
-        "mapping of a recipe's keys with 'model'"
+        "mapping of a recipe's keys with 'model' (or 'from', a frozen self of an earlier stage)"
     )
 
 

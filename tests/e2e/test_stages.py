@@ -11,10 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import classroomkd as ck
 from classroomkd.cli.app import main
 from classroomkd.report.records import read_run
 from classroomkd.report.summary import load_summary
 
+PUPPETS = {"source": "puppets", "options": {"train": 60, "test": 30, "image_size": 32}}
 PEERS = "peers=[{name: b, model: convnet4, train: {lr: 0.01}}]"
 ARMS = """methods=[
   none, dml,
@@ -207,3 +209,61 @@ def test_a_stage_that_starts_from_a_file_of_another_network_is_refused(
     assert not (tmp_path / "run").exists()
     right = arm.replace(str(file), str(out / "none" / "seed0" / "student.safetensors"))
     assert main([*words, right, "--out", str(tmp_path / "run"), "--quiet"]) == 0
+
+
+def test_a_stage_that_diverges_is_named_and_the_stages_before_it_stay(
+    words: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    arm = (
+        "methods=[{label: x, stages: [{name: pre, method: none, trainees: all, epochs: 1}, "
+        "{name: loud, method: {name: dml, weight: 1e40}, epochs: 1}]}]"
+    )
+    run = [*words, PEERS, arm, "--out", str(tmp_path / "run"), "--quiet"]
+    capsys.readouterr()
+    assert main(run) == 1
+    assert "x · seed 0: stage 'loud': training stopped" in capsys.readouterr().err
+    folder = tmp_path / "run" / "x" / "seed0"
+    assert (folder / "stages" / "pre" / "entry.json").exists()
+    assert (folder / "diverged.json").exists()
+    assert not (folder / "entry.json").exists()
+    assert main([*run, "--resume"]) == 1
+    assert "in an earlier attempt" in capsys.readouterr().err
+
+
+def test_pose_has_stages_without_a_line_of_its_own(tmp_path: Path) -> None:
+    recipe: dict[str, Any] = {
+        "task": "pose",
+        "data": {
+            "source": "puppets", "size": 48, "views": "person",
+            "options": {"train": 40, "test": 20, "image_size": 64, "metric": "PCK@0.2"},
+        },
+        "student": "simcc_tiny",
+        "peers": [{"name": "b", "model": "simcc_tiny"}],
+        "mentors": [{"name": "self", "from": "pre"}],
+        "method": {"stages": [
+            {"name": "pre", "method": "none", "trainees": "all", "epochs": 1},
+            {"name": "again", "method": ["dml", {"name": "kd", "mentor": "self-student"}], "epochs": 1},
+        ]},
+        "train": {"batch_size": 12, "optimizer": "sgd", "lr": 0.002},
+        "device": "cpu", "threads": 1, "workers": 1, "check_mentors": "off",
+    }  # fmt: skip
+    (tmp_path / "pose.yaml").write_text(json.dumps(recipe))
+    assert main(["run", str(tmp_path / "pose.yaml"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    made = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [row["name"] for row in made["entries"][0]["stages"]] == ["pre", "again"]
+
+
+def test_stages_from_python_with_networks_that_are_handed_over(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    student, b = (ck.models.create("convnet4", num_classes=10) for _ in range(2))
+    stages = [
+        {"name": "pre", "method": "none", "trainees": "all", "epochs": 1},
+        {"name": "again", "method": ["dml", {"name": "kd", "mentor": "self"}], "epochs": 1, "start": "fresh"},
+    ]
+    run = ck.distill(
+        student, {"self": {"from": "pre.b"}}, PUPPETS, {"label": "two", "stages": stages}, peers={"b": b},
+        out=tmp_path / "run", device="cpu", threads=1,
+    )  # fmt: skip
+    (entry,) = run.summary["entries"]
+    assert [row["name"] for row in entry["stages"]] == ["pre", "again"]
+    assert json.loads((run.folder / "two" / "seed0" / "teaching.json").read_text())["mentors"] == ["self"]

@@ -240,10 +240,11 @@ def teach_student(
     try:
         result = training.run(resume=resume)
     except Diverged as error:
+        told = error if arm.stage is None else Diverged(f"stage '{arm.stage.name}': {error}")
         if context.runtime.is_zero:
-            diverged.remember(folder, error)
+            diverged.remember(folder, told)
         context.runtime.barrier()
-        raise
+        raise told from error.__cause__
     return _finish(networks, arm, seed, classroom, result, folder, judging, earlier)
 
 
