@@ -40,6 +40,10 @@ PARTS: dict[str, tuple[str, str]] = {
     "MentorSpec": ("mentors", "A list; a text is short for `{model: TEXT}`, and the name is then the model's."),
     "PeerSpec": ("peers", "A list; a text is short for `{model: TEXT}`, and the name is then the model's."),
     "PeerTrain": ("peers, train", "What differs from `train`; all other keys are the student's."),
+    "StageSpec": (
+        "stages",
+        "Of an entry of `method` or `methods`, in place of a method: a list. What they do: [recipes](recipes.md#stages).",
+    ),
     "TaughtBy": ("taught_by", "A text or a list of texts is short for `{mentors: [...]}`."),
     "TrainSpec": ("train and mentor_train", "Keys that `mentor_train` does not give are those of `train`."),
     "MentorTrain": (
@@ -53,6 +57,8 @@ MEANINGS = {"TaskSpec": {"name": f"{' or '.join(f'`{name}`' for name in TASKS)}.
 SPELLED = {  # values that the schema spells out in every form, in words
     ("DataSpec", "shard"): "text `k/n` or `null`",
     ("MentorSpec", "taught_by"): "`null` or text or list of text or mapping, see [taught_by](#taught_by)",
+    ("StageSpec", "method"): "what `method` may be, see [methods](#methods)",
+    ("StageSpec", "trainees"): "`null` or `all`, text or list of text",
     ("TaughtBy", "mentors"): "text or list of text",
     ("TaughtBy", "method"): "`null` or what `method` may be, see [methods](#methods)",
 }

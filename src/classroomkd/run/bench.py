@@ -53,7 +53,7 @@ def measure(networks: Networks, bank_plan: BankPlan, rounds: int = 7) -> dict[st
     """
     context, arms = networks.context, networks.context.recipe.trainings()
     clock = Clock(context.runtime.device)
-    taught = [arm for arm, needs in zip(arms, context.needs, strict=True) if needs.mentors > 0]
+    taught = [arm for arm, _ in context.banked]  # one with frozen selves has no bank to be held against
     last = student_layout(networks)
     timed = [_arm(networks, bank_plan, arm, last, clock, rounds) for arm in taught or arms[:1]]
     train = context.recipe.train
@@ -123,7 +123,7 @@ def _arm(networks: Networks, bank_plan: BankPlan, arm: Arm, last: bool, clock: C
         # An update comes once a group of batches, a method's own step once a period.
         whole = {column: math.lcm(runner.classroom.method.period, runner.accumulation_steps) for column in columns}
         taken = _rounds(clock, whole | dict.fromkeys((ALONE, AGAIN), floor.accumulation_steps), rounds, step)
-    return {**_summed(arm.label, taken, names), "teaches": runner.classroom.method.teaches}
+    return {**_summed(arm.title, taken, names), "teaches": runner.classroom.method.teaches}
 
 
 def _rounds(
