@@ -42,7 +42,7 @@ PARTS: dict[str, tuple[str, str]] = {
     "PeerTrain": ("peers, train", "What differs from `train`; all other keys are the student's."),
     "StageSpec": (
         "stages",
-        "Of an entry of `method` or `methods`, in place of a method: a list. What they do: [recipes](recipes.md#stages).",
+        "Of an entry of `method` or `methods`, in place of a method: a list. See [recipes](recipes.md#stages).",
     ),
     "TaughtBy": ("taught_by", "A text or a list of texts is short for `{mentors: [...]}`."),
     "TrainSpec": ("train and mentor_train", "Keys that `mentor_train` does not give are those of `train`."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
 from classroomkd import methods, models
 from classroomkd.cli.app import main
@@ -86,6 +89,31 @@ def test_each_method_alone(tmp_path: Path, name: str) -> None:
     check(tmp_path, [name])
     bank = json.loads((tmp_path / "run" / "summary.json").read_text())["bank"]
     assert bank is None or bank["forwards"] == 2 * 2 * 50  # mentors, views and samples, of both ranks
+
+
+@pytest.mark.slow
+def test_stages_and_frozen_selves_are_everybodys(tmp_path: Path) -> None:
+    """Killed between stages, too: the ranks find the same stages finished."""
+    stages = [
+        {"name": "alone", "method": "none", "trainees": "all", "epochs": 1},
+        {"name": "apart", "method": "kd", "trainees": "peer", "epochs": 1},
+        {"name": "again", "method": ["dml", {"name": "kd", "mentor": "self-student"}], "epochs": 1, "start": "fresh"},
+    ]
+    mentors = [*RECIPE["mentors"], {"name": "self", "from": "alone"}]  # type: ignore[misc]
+    recipe = {**RECIPE, "mentors": mentors, "peers": PEERS, "methods": [{"label": "staged", "stages": stages}]}
+    done = torchrun(tmp_path, recipe)
+    assert done.returncode == 0, done.stderr[-3000:]
+    check(tmp_path, ["staged"])
+    folder = tmp_path / "run" / "staged" / "seed0"
+    whole = {name: load_file(folder / name) for name in ("student.safetensors", "peers/peer.safetensors")}
+    for path in folder.iterdir():
+        if path.name != "stages":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / "stages" / "apart" / "entry.json").unlink()
+    done = torchrun(tmp_path, recipe, "--resume")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name, tensors in whole.items():
+        assert all(torch.equal(value, tensors[key]) for key, value in load_file(folder / name).items())
 
 
 @pytest.mark.slow
