@@ -22,6 +22,8 @@ ARMS = """methods=[
     {name: again, method: {name: kd, mentor: self-student}, epochs: 1, start: fresh}]},
   {label: both, stages: [
     {name: pre, method: {name: kd, mentor: big}, epochs: 1}, {name: all, method: average, epochs: 1}]},
+  {label: ctsl, stages: [
+    {name: pre, method: none, trainees: all, epochs: 1}, {name: mutual, method: ctslmkt, epochs: 1, start: fresh}]},
   {label: judged, stages: [
     {name: pre, method: none, epochs: 1}, {name: all, method: {name: classroomkd, rule: sample}, epochs: 1}]}
 ]"""
@@ -59,14 +61,26 @@ def test_a_stage_has_the_selves_of_its_trainees_behind_the_mentors(out: Path) ->
         ("born", ["big", "self-student", "self-b"]),
         ("both", ["big", "self-student"]),
         ("judged", ["big", "self-student"]),
+        ("ctsl", ["big", "self-student", "self-b"]),
         ("kd", ["big"]),
     ):
         assert taught(out / label / "seed0") == mentors, label
     assert taught(out / "both" / "seed0" / "stages" / "pre") == ["big"]
     made = json.loads((out / "summary.json").read_text())
     assert [mentor["name"] for mentor in made["mentors"]] == ["big"]
-    assert made["bank"]["online"] == ["born, stage again", "both, stage all", "judged, stage all"]
+    assert made["bank"]["online"] == [
+        "born, stage again", "both, stage all", "ctsl, stage mutual", "judged, stage all",
+    ]  # fmt: skip
     assert all(entry["val_last"] is not None for entry in made["entries"])
+
+
+def test_everybody_is_taught_by_its_own_self(out: Path) -> None:
+    """ctslmkt knows whose self a mentor is, beside mentors of the run; the record is the student's."""
+    lines = [json.loads(line) for line in (out / "ctsl" / "seed0" / "metrics.jsonl").read_text().splitlines()]
+    line = [line for line in lines if line["kind"] == "train"][-1]
+    assert line["mentors"]["active"] == [0, 1, 0]
+    assert {"self", "b.self", "response", "b.response"} <= set(line["terms"])
+    assert line["terms"]["self"] != line["terms"]["b.self"]
 
 
 def test_the_self_of_a_seed_is_its_own_and_is_not_stored(

@@ -12,7 +12,8 @@ Rule     of every trainee k of K, means over the others j ≠ k:
 Stages   1: every trainee by itself, from labels; 2: this. Whether 2 begins afresh (``start: fresh``, as Tf-KD does) or
          from the weights of 1 (``start: STAGE``) is not known
 Shapes   z (B, C); each KL is (B, U); d (B, B), a (n, n, n) of the first n = ``angle_samples`` samples of all ranks
-Selves   whose a mentor is: ``selves: {student: NAME, PEER: NAME}``; without it they stand in the trainees' order
+Selves   whose a mentor is: ``selves: {student: NAME, PEER: NAME}``; without it what stages have left (``from: STAGE``),
+         else they stand in the trainees' order
 Defaults jacobi; M 1, T 4, all weights 1, distance 25 and angle 50 (RKD's); ours, the paper's values were not found.
          Pose: T 1, distance 0.075, angle 0.15, as loud as rkd there
 Deviates means where the summary has sums over pairs and triples, so that no factor depends on the size of a batch
@@ -52,7 +53,8 @@ class CTSLMKT(Mutual):
         self_weight: factor of the earlier self; 0 = none, and no mentor is asked.
         self_temperature: T > 0, of the earlier self.
         supervised_weight: factor of every trainee's own loss.
-        selves: which mentor is the earlier self of which trainee; None = they stand in the trainees' order.
+        selves: which mentor is the earlier self of which trainee; None = the selves that stages have left, else all
+            mentors in the trainees' order.
         angle_samples: of how many samples of a batch angles are taken; their cost is its third power.
         tap: where relations are read, pooled.
     """

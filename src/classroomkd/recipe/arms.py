@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from classroomkd.recipe.peer_section import STUDENT
 from classroomkd.recipe.problems import show
 from classroomkd.recipe.sections import ArmSpec, MethodSpec, RecipeKeys, StageSpec
 
-__all__ = ["FRESH", "STUDENT", "Arm", "Stage", "arms"]
+__all__ = ["FRESH", "Arm", "Stage", "arms"]
 
 # Names the run folder uses for other things.
 _TAKEN = ("mentors", "bank", "cache", "checkpoints", "environment", "recipe", "report", "summary")
-STUDENT, FRESH = "student", "fresh"
+FRESH = "fresh"  # a start from no stage
 
 
 @dataclass(frozen=True)

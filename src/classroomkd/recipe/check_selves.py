@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from classroomkd.errors import did_you_mean
-from classroomkd.recipe.arms import STUDENT
 from classroomkd.recipe.check_entry import Staff
 from classroomkd.recipe.check_peers import Trainees
 from classroomkd.recipe.nodes import Loc, Node
+from classroomkd.recipe.peer_section import STUDENT
 from classroomkd.recipe.problems import Problem, problem
 from classroomkd.recipe.stage_nodes import arm_entries
 

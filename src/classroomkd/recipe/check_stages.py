@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from classroomkd.errors import UserError, did_you_mean
-from classroomkd.recipe.arms import FRESH, STUDENT
+from classroomkd.recipe.arms import FRESH
 from classroomkd.recipe.check_entry import OURS, Staff, check_entry
 from classroomkd.recipe.check_peers import Trainees
 from classroomkd.recipe.check_selves import joined_by_selves
 from classroomkd.recipe.nodes import Loc, Node
-from classroomkd.recipe.peer_section import PEER_NAME
+from classroomkd.recipe.peer_section import PEER_NAME, STUDENT
 from classroomkd.recipe.problems import Problem, problem
 from classroomkd.recipe.stage_nodes import is_file
 

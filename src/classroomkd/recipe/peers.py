@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from classroomkd.recipe.arms import STUDENT
-from classroomkd.recipe.peer_section import copies_of
+from classroomkd.recipe.peer_section import STUDENT, copies_of
 from classroomkd.recipe.sections import MentorSpec, MethodSpec, PeerSpec, RecipeKeys, StageSpec
 
 __all__ = ["selves_of", "taken_by", "trainees_of", "written_out"]

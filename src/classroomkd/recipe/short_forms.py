@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from classroomkd.recipe.arms import STUDENT
 from classroomkd.recipe.nodes import Node
+from classroomkd.recipe.peer_section import STUDENT
 
 __all__ = ["derived_name", "name_mentors", "write_out"]
 

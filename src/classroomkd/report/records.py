@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from pydantic import BaseModel, TypeAdapter
 from classroomkd._printable import printable
 from classroomkd._stored import read_json as stored_json
 from classroomkd.errors import UserError
-from classroomkd.report.files import read_log
+from classroomkd.report.logs import records_of, starts
 from classroomkd.report.squares import Square, square_of
 from classroomkd.report.summary import ArmInfo, Summary
 
@@ -31,7 +30,6 @@ __all__ = ["MEASURES", "Activity", "ArmLog", "Curve", "Teaching", "nan_mean", "r
 Array = npt.NDArray[np.float64]
 POINTS = 300  # of one line in the page: more than a screen has room for, few enough to stay small
 MEASURES = ("active", "weight", "temperature")
-_NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a stage, whose folder is called so
 EPOCH = -2  # the row of a stacked record that holds its epoch; the last one is the share without any mentor
 
 
@@ -115,7 +113,7 @@ def read_run(summary: Summary) -> list[ArmLog]:
 
 def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
     """The logs of one arm. Damaged files are named in ``trouble`` and left out."""
-    log = ArmLog(arm, stages=_starts(arm))
+    log = ArmLog(arm, stages=starts(arm))
     folder = summary.root / (arm.folder or arm.label)
     train: list[list[dict[str, Any]]] = []
     vals: list[list[dict[str, Any]]] = []
@@ -124,7 +122,7 @@ def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
     for seed, seed_folder in _seed_folders(folder, sorted(summary.scores(arm.label))):
         teaching = seed_folder / "teaching.json"
         try:
-            records = _records(log, seed_folder)
+            records = records_of(arm, seed_folder, log.trouble)
         except UserError as error:
             log.trouble.append(str(error))
             continue
@@ -155,42 +153,6 @@ def read_arm(summary: Summary, arm: ArmInfo) -> ArmLog:
     names = log.teaching.mentors if log.teaching else [mentor.name for mentor in summary.mentors]
     log.activity = _activity(train, names)
     return log
-
-
-def _starts(arm: ArmInfo) -> tuple[tuple[str, float], ...]:
-    """The stages of an arm, each with the epoch of the whole that it begins at."""
-    lengths = [float(stage.epochs or 0) for stage in arm.stages]
-    return tuple((stage.name, sum(lengths[:n])) for n, stage in enumerate(arm.stages))
-
-
-def _records(log: ArmLog, folder: Path) -> list[dict[str, Any]]:
-    """The log of a seed, its epochs counted from the beginning of the first stage.
-
-    Of the stages before the last the scores are there, where they are the student's: others taught in it, or others
-    learned.
-    """
-    records = list[dict[str, Any]]()
-    for stage, (name, start) in zip(log.arm.stages[:-1], log.stages, strict=False):
-        if "student" in stage.trainees and _NAME.fullmatch(name):
-            read = _read(log, folder / "stages" / name / "metrics.jsonl")
-            records += _later([record for record in read if record.get("kind") == "val"], start)
-    return records + _later(_read(log, folder / "metrics.jsonl"), log.stages[-1][1] if log.stages else 0.0)
-
-
-def _later(records: list[dict[str, Any]], epochs: float) -> list[dict[str, Any]]:
-    if not epochs:
-        return records
-    numbers = (int, float)
-    return [r | {"epoch": r["epoch"] + epochs} if isinstance(r.get("epoch"), numbers) else r for r in records]
-
-
-def _read(log: ArmLog, metrics: Path) -> list[dict[str, Any]]:
-    """One file; what is damaged in it is named in ``trouble`` and left out."""
-    records, damaged = read_log(metrics)
-    if damaged:
-        lines = f"line{'s' * (len(damaged) > 1)} {', '.join(map(str, damaged[:5]))}{', …' * (len(damaged) > 5)}"
-        log.trouble.append(f"{metrics}: {lines} damaged, and left out.")
-    return records
 
 
 def thin(values: Array, limit: int = POINTS) -> Array:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from classroomkd import bank, methods, models
 from classroomkd.classroom import Classroom
@@ -17,6 +17,7 @@ from classroomkd.classroom.trainees import STUDENT
 from classroomkd.run.bench_setting import prepared, student_layout
 from classroomkd.run.looks import FEW, Budget, first_of, look_at
 from classroomkd.run.selves import blank_selves
+from classroomkd.run.stages import by_arm, plan_of
 from classroomkd.run.time_needed import time_needed
 from classroomkd.train.ema import too_slow
 from classroomkd.train.gradient_scale import loud, measure
@@ -142,10 +143,10 @@ def plan(
             "test": len(context.data.test),
         },
         "arms": arms,
-        **({"stages": staged} if (staged := _staged(networks, arms)) else {}),
+        **({"stages": staged} if (staged := plan_of(recipe, arms)) else {}),
         "looks": looks,
         "seeds": list(recipe.seeds),
-        "steps": max(sum(lengths) for lengths in _by_arm(networks, arms, "steps")),
+        "steps": max(map(sum, by_arm(recipe, arms, "steps"))),
         "students": len(recipe.arms()) * len(recipe.seeds),
         "bank": bank_costs,
         "seconds": time_needed(context, choice, arms, looks),
@@ -157,43 +158,26 @@ def plan(
     }
 
 
-def _by_arm(networks: Networks, rows: Sequence[Mapping[str, Any]], key: str) -> list[list[Any]]:
-    """A figure of every training of every arm."""
-    rest = iter(rows)
-    return [[next(rest)[key] for _ in arm.trainings] for arm in networks.context.recipe.arms()]
-
-
-def _staged(networks: Networks, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the arms with stages take in all, in their own steps and in those of the student alone."""
-    found = []
-    figures = (_by_arm(networks, rows, key) for key in ("steps", "step_ms", "floor_ms", "epochs"))
-    for arm, steps, step, floor, epochs in zip(networks.context.recipe.arms(), *figures, strict=True):
-        if not arm.stages:
-            continue
-        alone = sum(n * ms for n, ms in zip(steps, step, strict=True)) / floor[-1]
-        stages = [
-            {"name": one.stage.name, "method": one.method, "epochs": e, "steps": n}
-            for one, e, n in zip(arm.stages, epochs, steps, strict=True)
-            if one.stage is not None
-        ]
-        found.append({"label": arm.label, "stages": stages, "steps": sum(steps), "steps_alone": round(alone)})
-    return found
-
-
 def _trainees(networks: Networks, arm: Arm) -> str:
     """What training several networks takes, as a sentence; empty where it is the student alone."""
     context = networks.context
-    peers = [networks.peer(context.peer(name), 0) for name in (arm.lead, *arm.peers) if name != STUDENT]
     if not arm.peers:
         return ""
     train = context.recipe.train
     copies = 3 + (train.optimizer == "adamw") + (train.ema is not None)  # weights, gradients, momentum
-    alone, *others = (4 * copies * models.parameters(network) for network in (networks.blank_student(), *peers))
+    alone, *all_of_them = (
+        4 * copies * models.parameters(network)
+        for network in (networks.blank_student(), *(_blank(networks, name) for name in (arm.lead, *arm.peers)))
+    )
     return (
-        f"'{arm.title}' trains {1 + len(peers)} networks: with gradients and the optimiser's state they take "
-        f"{(alone + sum(others)) / 2**20:,.1f} MiB, the student alone {alone / 2**20:,.1f}; on top come all their "
+        f"'{arm.title}' trains {len(all_of_them)} networks: with gradients and the optimiser's state they take "
+        f"{sum(all_of_them) / 2**20:,.1f} MiB, the student alone {alone / 2**20:,.1f}; on top come all their "
         "activations for one batch"
     )
+
+
+def _blank(networks: Networks, trainee: str) -> nn.Module:
+    return networks.blank_student() if trainee == STUDENT else networks.peer(networks.context.peer(trainee), 0)
 
 
 _UNKNOWN: dict[str, Any] = {"gradient_ratio": None, "loud": ""}
@@ -231,9 +215,9 @@ def _unmeasured(networks: Networks, arm: Arm, floor_ms: float, choice: Choice, s
     sizes = [(shape[0], *(spec.shape or shape[1:])) for spec in recipe.mentors]
     theirs = sum(models.multiply_adds(networks.mentor(s.name), z) for s, z in zip(recipe.mentors, sizes, strict=True))
     theirs += sum(models.multiply_adds(one.module, shape) for one in blank_selves(networks, arm))
-    online = 1.0 + (theirs / max((1.0 + BACKWARD) * student, 1.0) if asks else 0.0)
-    peers = (networks.peer(spec, 0) for spec in networks.context.peers_of(arm).values())
-    online += sum(models.multiply_adds(peer, shape) for peer in peers) / max(student, 1)
+    learning = (_blank(networks, name) for name in (arm.lead, *arm.peers))
+    online = sum(models.multiply_adds(one, shape) for one in learning) / max(student, 1)
+    online += theirs / max((1.0 + BACKWARD) * student, 1.0) if asks else 0.0
     return {
         "label": arm.title,
         "mentor_forwards": round((len(recipe.mentors) + len(selves)) * (share if stores else 1), 2) if asks else 0,
@@ -247,10 +231,12 @@ def _unmeasured(networks: Networks, arm: Arm, floor_ms: float, choice: Choice, s
 
 
 def _loudness(networks: Networks, arm: Arm, last: bool, batch: dict[str, Tensor]) -> dict[str, Any]:
-    """How loud an arm's mentors are at the start; unknown where one is not trained yet, or must be calibrated first."""
+    """How loud an arm's mentors are at the start; unknown where one is not trained yet, or must be calibrated first, or
+    where a stage begins with what is not there yet."""
     needs, scale = methods.compose(arm.parts, peers=len(arm.peers)).needs, None
     context = networks.context
     weights = all(map(networks.has_weights, context.recipe.mentors)) and not context.selves_of(arm)
+    weights = weights and (arm.stage is None or arm.stage.begins_from(arm.lead) is None)
     if needs.mentors > 0 and not needs.calibration and weights:
         with prepared(networks, arm, last, weights=True) as runner:
             scale = measure(runner, batch)

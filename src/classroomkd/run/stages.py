@@ -16,10 +16,10 @@ from classroomkd.recipe.arms import Stage
 from classroomkd.run.finished import LAST, file_of
 
 if TYPE_CHECKING:
-    from classroomkd.recipe import Arm
+    from classroomkd.recipe import Arm, Recipe
     from classroomkd.run.networks import Networks
 
-__all__ = ["added_up", "check_start", "draws_of", "file_after", "trainee"]
+__all__ = ["added_up", "by_arm", "check_start", "draws_of", "file_after", "plan_of", "trainee"]
 
 # Of an entry what a row of its stages holds, where it is there.
 _ROW = ("test_last", "test_best", "test_ema", "val_last", "val_best", "best_epoch", "steps", "seconds", "step_ms")
@@ -97,6 +97,29 @@ def added_up(arm: Arm, before: Sequence[Mapping[str, Any]], entry: dict[str, Any
     sums = {"steps": steps, "seconds": round(sum(one["seconds"] for one in entries), 3)}
     rows = [_row(stage, one) for stage, one in zip(stages, entries, strict=True)]
     return {**entry, **means, **sums, "stages": rows}
+
+
+def by_arm(recipe: Recipe, rows: Sequence[Mapping[str, Any]], key: str) -> list[list[Any]]:
+    """A figure of every training, by arm, of the rows of a plan."""
+    rest = iter(rows)
+    return [[next(rest)[key] for _ in arm.trainings] for arm in recipe.arms()]
+
+
+def plan_of(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the arms with stages take in all, in their own steps and in those of the student alone; of a plan's rows."""
+    found = []
+    figures = (by_arm(recipe, rows, key) for key in ("steps", "step_ms", "floor_ms", "epochs"))
+    for arm, steps, step, floor, epochs in zip(recipe.arms(), *figures, strict=True):
+        if not arm.stages:
+            continue
+        alone = sum(n * ms for n, ms in zip(steps, step, strict=True)) / floor[-1]
+        stages = [
+            {"name": one.stage.name, "method": one.method, "epochs": e, "steps": n}
+            for one, e, n in zip(arm.stages, epochs, steps, strict=True)
+            if one.stage is not None
+        ]
+        found.append({"label": arm.label, "stages": stages, "steps": sum(steps), "steps_alone": round(alone)})
+    return found
 
 
 def _row(stage: Stage, entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from classroomkd.run.networks import Networks
 from classroomkd.run.selves import blank_selves, identities, load_selves, ranks, val_answers
 from classroomkd.run.selves import taught as taught_selves
 from classroomkd.run.stages import added_up, draws_of, trainee
-from classroomkd.run.variants import exported, variants
+from classroomkd.run.variants import variants
 from classroomkd.train import scoring as ev
 from classroomkd.train.loop import Notify, Result, Training
 from classroomkd.train.optimize import FastMentor
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from classroomkd.recipe import Arm
     from classroomkd.run.bank_choice import BankPlan
 
-__all__ = ["build_classroom", "teach_arm", "teach_student", "untrained_classroom"]
+__all__ = ["build_classroom", "teach_student", "untrained_classroom"]
 
 
 def build_classroom(
@@ -67,9 +67,8 @@ def build_classroom(
     if selves:
         teachers, taught = [*teachers, *selves], [*taught, *taught_selves(networks, arm)]
         scores += ranks(networks, selves, Judging.of(networks, mentors))
-    torch.manual_seed(
-        draws_of(arm, seed) + 104729
-    )  # of what the method builds, whether mentors have just been loaded or are stored
+    # Of what the method builds, whether mentors have just been loaded or are stored.
+    torch.manual_seed(draws_of(arm, seed) + 104729)
     classroom = _classroom(networks, arm, student, teachers, method, scores, taught, store, peers)
     for teacher in classroom.mentors:
         if isinstance(store, bank.FillOnMissCache) and bank_plan.taps:  # what it is asked for is stored for every arm
@@ -151,37 +150,6 @@ class _Stored(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         raise AssertionError(f"mentor '{self.name}' was asked a question that the bank should hold")
-
-
-def teach_arm(
-    networks: Networks,
-    bank_plan: BankPlan,
-    arm: Arm,
-    seed: int,
-    mentors: Sequence[MentorRecord],
-    out: Path,
-    resume: bool,
-    notify: Notify,
-) -> dict[str, Any]:
-    """:func:`teach_student` of an arm, or of its stages one after the other.
-
-    Returns:
-        The arm's entry in ``summary.json``, with the scores of who is exported.
-    """
-    entries, done = list[dict[str, Any]](), 0
-    whole = sum(map(networks.context.epochs_of, arm.trainings))
-    for training in arm.trainings:
-        tell = partial(_behind, notify, done, whole) if arm.stages else notify
-        entries.append(teach_student(networks, bank_plan, training, seed, mentors, out, resume, tell, entries))
-        done += networks.context.epochs_of(training)
-    return exported(entries[-1], networks.context.recipe.export)
-
-
-def _behind(notify: Notify, done: int, whole: int, event: dict[str, Any]) -> None:
-    """Pass on an event of a stage as one of the whole arm: so many epochs are done, of so many."""
-    shifted = {"epoch": event["epoch"] + done} if "epoch" in event else {}
-    total = {"epochs": whole} if "epochs" in event else {}
-    notify({**event, **shifted, **total})
 
 
 def teach_student(

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classroomkd.errors import DiskFull, Interrupted, RunStopped
+from classroomkd.run.arms import teach_arm
 from classroomkd.run.bank_choice import BankPlan, Choice
 from classroomkd.run.context import RunContext
 from classroomkd.run.mentor_record import MentorRecord
 from classroomkd.run.mentors import prepare_mentor
 from classroomkd.run.networks import Networks
-from classroomkd.run.students import teach_arm
 from classroomkd.train import stopping
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ def own_mentors(info: ClassInfo, selves: Mapping[str, str] | None, method: str) 
 
     Args:
         info: the classroom.
-        selves: the mentor's name by trainee; None: mentors stand in the trainees' order.
+        selves: the mentor's name by trainee; None: those that stages have left (:attr:`.ClassInfo.selves`), else
+            mentors stand in the trainees' order.
         method: its name, for messages.
 
     Raises:
@@ -24,6 +25,8 @@ def own_mentors(info: ClassInfo, selves: Mapping[str, str] | None, method: str) 
     """
     trainees, mentors = (STUDENT, *info.peers), list(info.mentors)
     form = ", ".join(f"{name}: NAME" for name in trainees)
+    if selves is None:
+        selves = {whose: name for whose, name in zip(info.selves, mentors, strict=False) if whose is not None} or None
     if selves is None and len(mentors) != len(trainees):
         raise UserError(
             f"{method}: {len(trainees)} trainees ({', '.join(trainees)}) and {len(mentors)} mentor(s) "
