@@ -127,6 +127,21 @@ def test_the_cost_of_all_stages_is_the_arms(out: Path) -> None:
     assert {v["name"] for v in found["variants"]} == {"student", "b", "ensemble"}
 
 
+def test_a_stage_is_found_where_it_is_named_alone(out: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = out / "two" / "seed0"
+    for name in ("student", "b"):
+        words = ["export", str(folder / "stages" / "pre"), str(tmp_path / f"{name}.safetensors"), "--network", name]
+        assert main(words) == 0
+    assert same(tmp_path / "student.safetensors", folder / "stages" / "pre" / "student.safetensors")
+    cut = tmp_path / "run"
+    shutil.copytree(out, cut)
+    for path in (cut / "two" / "seed0").glob("*.safetensors"):
+        path.unlink()
+    capsys.readouterr()
+    assert main(["evaluate", str(cut / "two" / "seed0")]) == 2  # as when the last stage is not over yet
+    assert "holds no student.safetensors; a student appears there" in capsys.readouterr().err
+
+
 def test_the_page_shows_stages_on_the_curve_and_in_a_table(out: Path) -> None:
     summary = load_summary(out)
     log = next(log for log in read_run(summary) if log.label == "two")

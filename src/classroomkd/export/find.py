@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,16 @@ def _files(path: Path, which: str, network: str | None) -> dict[Path, Path]:
         if chosen != STUDENT:
             others = {file.parent.parent: file for file in sorted(path.glob(f"{depth}{place_of(which, chosen)}"))}
             files = {folder: others.get(folder, file) for folder, file in files.items()} if network is None else others
+        files = {folder: file for folder, file in files.items() if not depth or not _of_stage(folder)}
         if files:
             return files
     return {}
+
+
+def _of_stage(folder: Path) -> bool:
+    """Whether a folder is of an earlier stage of a seed, which is no student of the run unless it is named."""
+    parts = folder.resolve().parts
+    return len(parts) > 2 and parts[-2] == "stages" and re.fullmatch(r"seed[0-9]+", parts[-3]) is not None
 
 
 def _exported(path: Path) -> str:
