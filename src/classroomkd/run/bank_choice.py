@@ -104,7 +104,9 @@ def choose(networks: Networks) -> Choice:
     if spec.kind != "auto":
         return Choice(spec, "as the recipe says", answers, *run)
     if not taught:
-        return Choice(BankSpec("off"), "no method asks a mentor", answers, *run)
+        asked = any(needs.mentors > 0 for needs in context.needs)
+        why = "no method asks a mentor" + " whose answers can be stored: frozen selves answer as they are asked" * asked
+        return Choice(BankSpec("off"), why, answers, *run)
     if not stored:
         why = "feature maps are read, which take much room: bank=views=V stores them"
         return Choice(BankSpec("off"), why, answers, *run)

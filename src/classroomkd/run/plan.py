@@ -283,10 +283,11 @@ def forecast(networks: Networks, bank_plan: BankPlan, sizes: dict[str, Any]) -> 
     Returns:
         ``bank`` of :func:`plan`, but with the ``bytes`` of logits alone, ``features`` (whether activations come on
         top), ``views``, ``online`` (a step over the student alone where all mentors answer) and ``total`` in
-        multiply-adds, as if reading stored answers cost nothing; None where no method asks a mentor.
+        multiply-adds, as if reading stored answers cost nothing; None where no method asks a mentor whose answers can
+        be stored.
     """
-    needs = networks.context.needs
-    if not any(n.mentors > 0 for n in needs):
+    needs = [needs for _, needs in networks.context.banked]
+    if not needs:
         return None
     student = (1.0 + BACKWARD) * sizes["student"]["multiply_adds"]
     online = 1.0 + sum(mentor["multiply_adds"] for mentor in sizes["mentors"].values()) / max(student, 1.0)
