@@ -18,12 +18,12 @@ from classroomkd.report.summary import load_summary
 
 PUPPETS = {"source": "puppets", "options": {"train": 60, "test": 30, "image_size": 32}}
 PEERS = "peers=[{name: b, model: convnet4, train: {lr: 0.01}}]"
-ARMS = """methods=[
-  none, dml,
-  {label: one, stages: [{name: only, method: none, epochs: 2}]},
-  {label: two, stages: [{name: pre, method: none, trainees: all, epochs: 2}, {name: mutual, method: dml, epochs: 1}]},
-  {label: anew, stages: [{name: pre, method: none, epochs: 1}, {name: mutual, method: dml, epochs: 1, start: fresh}]}
-]"""
+ONE = "{label: one, stages: [{name: only, method: none, epochs: 2}]}"
+TWO = """{label: two, stages: [
+    {name: pre, method: none, trainees: all, epochs: 2}, {name: mutual, method: dml, epochs: 1}]}"""
+ANEW = """{label: anew, stages: [
+    {name: pre, method: none, epochs: 1}, {name: mutual, method: dml, epochs: 1, start: fresh}]}"""
+ARMS = f"methods=[none, dml, {ONE}, {TWO}, {ANEW}]"
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +86,7 @@ def test_the_last_stage_is_the_arms_student_and_the_others_lie_below_it(out: Pat
 def test_a_stage_begins_from_the_one_before_or_afresh(out: Path, words: list[str], tmp_path: Path) -> None:
     """A stage that begins afresh begins as any arm of its seed, and draws another order than the first."""
     more = [*words, PEERS, "train.epochs=1", "train.lr=1e-9", "--out", str(tmp_path / "run"), "--quiet"]
-    arms = ARMS.replace("none, dml,", "none,").replace(
-        "mutual, method: dml, epochs: 1}", "mutual, method: dml, epochs: 1}"
-    )
-    assert main([*more, arms]) == 0
+    assert main([*more, f"methods=[none, {TWO}, {ANEW}]"]) == 0
     runs = tmp_path / "run"
     start = load_file(runs / "none" / "seed0" / "student.safetensors")
     for label in ("two", "anew"):
