@@ -183,7 +183,7 @@ def taught(of: Method, what: Lesson) -> Lesson:
 def leaves(of: Method, what: Lesson) -> dict[str, Tensor]:
     """What the main optimiser trains of the method, and where its gradient enters the student."""
     own = {id(p) for p in of.meta_parameters()}
-    found = {name: p for name, p in of.named_parameters() if id(p) not in own}
+    found = {name: p for name, p in of.named_parameters() if id(p) not in own and p.requires_grad}
     return {"the student's answer": what.student.prediction, **what.student.features, **found}
 
 

@@ -210,4 +210,4 @@ def teach(name: str, given: dict[str, Any], answers: Tensor, n: int = B) -> tupl
 def by_main(room: Classroom) -> dict[str, nn.Parameter]:
     """What the main optimiser trains."""
     own = {id(p) for p in room.method.meta_parameters()}
-    return {name: p for name, p in room.named_parameters() if id(p) not in own}
+    return {name: p for name, p in room.named_parameters() if id(p) not in own and p.requires_grad}

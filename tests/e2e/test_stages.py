@@ -279,3 +279,38 @@ def test_stages_from_python_with_networks_that_are_handed_over(tmp_path: Path) -
     (entry,) = run.summary["entries"]
     assert [row["name"] for row in entry["stages"]] == ["pre", "again"]
     assert json.loads((run.folder / "two" / "seed0" / "teaching.json").read_text())["mentors"] == ["self"]
+
+
+TWICE = """method={label: amtml, stages: [
+  {name: learn, method: {amtml: {taps: ["@stage:-1"]}}, epochs: 1},
+  {name: teach, method: {amtml: {adapter: frozen, hint_weight: 0}}, epochs: 1}
+]}"""
+
+
+def test_what_a_method_has_learned_goes_on_frozen_in_a_later_stage(
+    smoke: str, quick: list[str], tmp_path: Path
+) -> None:
+    """AMTML's two stages; and again, where the second is made anew from the files of the first."""
+    words = [
+        "run",
+        smoke,
+        *quick,
+        "mentors=[{name: a, model: convnet4}, {name: b, model: convnet4}]",
+        TWICE,
+        "seeds=[0]",
+    ]
+    out = tmp_path / "run"
+    assert main([*words, "train.lr=0.05", "bank=off", "--out", str(out), "--quiet"]) == 0
+    folder = out / "amtml" / "seed0"
+    learned = torch.load(folder / "stages" / "learn" / "checkpoints" / "last.pt", weights_only=True)["method"]
+    assert learned["latent.mixing"].any()
+    first = load_file(folder / "student.safetensors")
+    for name in ("entry.json", "checkpoints/last.pt"):
+        (folder / name).unlink()
+    assert main([*words, "train.lr=0.05", "bank=off", "--out", str(out), "--quiet", "--resume"]) == 0
+    assert all(torch.equal(value, first[key]) for key, value in load_file(folder / "student.safetensors").items())
+
+    (folder / "stages" / "learn" / "checkpoints" / "last.pt").unlink()
+    for name in ("entry.json", "checkpoints/last.pt"):
+        (folder / name).unlink()
+    assert main([*words, "train.lr=0.05", "bank=off", "--out", str(out), "--quiet", "--resume"]) != 0

@@ -139,6 +139,15 @@ class Method(nn.Module):
         if len(info.mentors) < self.needs.mentors:
             raise UserError(f"method '{type(self).__name__}' needs at least {self.needs.mentors} mentor(s), got none")
 
+    def take_over(self, state: Mapping[str, Any]) -> None:
+        """Go on with what a method of the same kind learned in an earlier training, as far as both have the same parts.
+
+        Args:
+            state: its ``state_dict()``.
+        """
+        own = self.state_dict()
+        self.load_state_dict({**own, **{key: value for key, value in state.items() if key in own}})
+
     def loss(self, lesson: Lesson) -> Terms:
         """Named, unweighted terms of a complete lesson."""
         raise NotImplementedError(f"{type(self).__name__} must implement loss(lesson)")

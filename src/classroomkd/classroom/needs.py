@@ -32,6 +32,8 @@ class Needs:
             takes none, and none is run for it.
         teachers: how many of these networks are teachers, which learn from labels alone and teach the others.
         selves: every network that is trained has a mentor of its own, what it was after an earlier training.
+        learned: it goes on with what the method itself learned in the stage that this one begins from
+            (:meth:`Method.take_over`).
     """
 
     _: KW_ONLY
@@ -48,6 +50,7 @@ class Needs:
     peers: tuple[int, int | None] = (0, 0)
     teachers: int = 0
     selves: bool = False
+    learned: bool = False
     logits: InitVar[bool | None] = None
     labels: InitVar[bool | None] = None
     views: InitVar[int | None] = None

@@ -11,12 +11,12 @@ Rule     s_k(b) = Σ_c β_c Θ_kc ω_c;  w = softmax_k s;  q(b) = Σ_k w_k softm
              Hint notebook has the same line), β as it is, its gradient reaching the student through w and q
 Shapes   β (B, c), Θ (K, c), ω (c); z (K, B, C); w (K, B, U); q, p_s (B, U, C) at temperature T; F (B, channels, H, W)
 Defaults T 5 (pose: 1); paper: weights 1, taps the last three stages; reference: 0.3 and 1.4, no hints, no angle
-Version  2: hints summed over channels (1: averaged, 0.126, 0.031, 0.0078 at 16, 64, 256 channels: inert)
+Version  2: hints summed over channels (1: averaged, 0.0078 at 256 channels: inert)
 Pose     ``reference`` divides by the bins: its divergence has 35 / bins of a batch mean's scale, 0.07 at 512
-Deviates both: one stage in place of two (80 + 200 epochs), the run's seed for Θ and ω. paper: the released hints are
-         never trained; the flagship's penalty 0.1 (‖ω‖² + ‖Θ‖²) makes every weight 1/K, here decay is the optimiser's
-Defects  kept in reference: the divergence is divided by C too (0.35 at 100 classes); sharp, arbitrary w;
-         the student can lower the loss by moving its feature so that an easier mentor is chosen
+Stages   the release has two, 80 epochs of all and 200 with Θ and ω frozen (``adapter: frozen``); one is the default
+Deviates both: the run's seed for Θ and ω. paper: the released hints are never trained; the flagship's penalty
+         0.1 (‖ω‖² + ‖Θ‖²) makes every weight 1/K, here decay is the optimiser's
+Defects  kept in reference: the divergence is divided by C too; sharp, arbitrary w, which the student can move its way
 Cost     the student's step, K forwards, K·c + c numbers; hints: a 1x1 convolution a stage; angle: B³ numbers of memory
 Hurts    w is pulled to the mentors whom the student can already follow, not to those who are right
 """
@@ -57,6 +57,7 @@ class AMTML(Method):
         angle_weight: factor of the angles between samples; 0 = none.
         hint_weight: factor of the hints; 0 = none, and no maps are read.
         taps: the student's and the mentors' places of the hints; the j-th is taught by mentor j mod K.
+        adapter: Θ and ω are ``learned``, or ``frozen``, as an earlier stage left them.
     """
 
     order_matters = True
@@ -74,6 +75,7 @@ class AMTML(Method):
         angle_weight: NonNegative | None = None,
         hint_weight: NonNegative | None = None,
         taps: Annotated[tuple[str, ...], Field(min_length=1)] = TAPS,
+        adapter: Literal["learned", "frozen"] = "learned",
     ) -> None:
         super().__init__()
         given = (supervised_weight, weight, angle_weight, hint_weight)
@@ -88,6 +90,7 @@ class AMTML(Method):
             distributions=True,
             whole_batch=factors[2] > 0,
             truth=True,
+            learned=adapter == "frozen",
         )
         self.latent: Latent | None = None
         self.projectors = nn.ModuleList()
@@ -107,6 +110,7 @@ class AMTML(Method):
             return
         places, paper = len(info.mentors), self.rule == "paper"
         self.latent = Latent(places, info.shapes.student[FEATURE][0], normalised=paper, detached=paper)
+        self.latent.requires_grad_(not self.needs.learned)
         for j, tap in enumerate(self.taps):
             what = f"student and mentor '{info.mentors[j % places]}' at '{tap}'"
             own, theirs = info.shapes.student[tap], info.shapes.mentors[tap][j % places]

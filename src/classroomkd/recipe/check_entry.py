@@ -114,6 +114,10 @@ def _options(
             return [problem(tree, loc, "peers are trained beside the student, not beside an assistant", value=False)]
         if peers is not None and (wrong := list(peers.take(tree, loc, name, method.needs))):
             return wrong
+        if method.needs.learned and "stages" not in loc:
+            two = f"[{{name: learn, method: {name}, epochs: 80}}, {{name: teach, method: …, epochs: 200}}]"
+            sentence = f"'{name}' so goes on with what an earlier stage has learned; write two: stages: {two}"
+            return [problem(tree, loc, sentence, value=False)]
         if len(mentors.names) < method.needs.mentors:
             lonely.append(name)
             return []

@@ -59,6 +59,7 @@ def check_stages(
     """
     problems = list(_beside(tree, loc, entry))
     stages, learned = entry.items("stages"), dict[str, tuple[tuple[str, ...], bool]]()
+    methods_of = dict[str, set[str]]()
     names = [stage.text("name") or "" for stage in stages]
     for index, stage in enumerate(stages):
         place: Loc = (*loc, "stages", index)
@@ -78,6 +79,13 @@ def check_stages(
             wrong += check_entry(tree, inner, one, here, lonely, _Learners(peers, named))
         problems += wrong or _together(tree, place, built, learning, names, peers)
         learners.setdefault(names[index], set()).update(learning)
+        for name, method in built.items():
+            if method.needs.learned and name not in methods_of.get(_source(stage, names, index), ()):
+                sentence = f"'{name}' goes on with what a stage of '{name}' has learned, and does not begin from one"
+                there = [one for one in names[:index] if name in methods_of[one]]
+                remedy = f"start: {there[-1]}" if there else f"put a stage of '{name}' before it"
+                problems.append(problem(tree, place, f"{sentence}; {remedy}", value=False))
+        methods_of[names[index]] = {*built}
         learned[names[index]] = learning, any(method.needs.mentors > 0 for method in built.values())
     return problems
 
@@ -127,6 +135,12 @@ def _start(tree: Node, loc: Loc, names: list[str], index: int) -> Iterator[Probl
         yield problem(
             tree, place, f"there is no such stage{near}{before}; or write fresh, or a file (NAME.safetensors)"
         )
+
+
+def _source(stage: Node, names: list[str], index: int) -> str:
+    """The stage that a stage begins from; empty where that is none."""
+    start = stage.text("start")
+    return (names[index - 1] if index else "") if start is None else start
 
 
 def _trainees(tree: Node, loc: Loc, peers: Trainees) -> tuple[tuple[str, ...] | None, list[Problem]]:

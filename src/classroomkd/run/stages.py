@@ -14,12 +14,14 @@ from classroomkd.classroom.trainees import STUDENT
 from classroomkd.errors import UserError
 from classroomkd.recipe.arms import Stage
 from classroomkd.run.finished import LAST, file_of
+from classroomkd.train.checkpoint import load_last
 
 if TYPE_CHECKING:
+    from classroomkd.classroom import Method
     from classroomkd.recipe import Arm, Recipe
     from classroomkd.run.networks import Networks
 
-__all__ = ["added_up", "by_arm", "check_start", "draws_of", "file_after", "plan_of", "trainee"]
+__all__ = ["added_up", "by_arm", "check_start", "draws_of", "file_after", "plan_of", "take_over", "trainee"]
 
 # Of an entry what a row of its stages holds, where it is there.
 _ROW = ("test_last", "test_best", "test_ema", "val_last", "val_best", "best_epoch", "steps", "seconds", "step_ms")
@@ -57,6 +59,28 @@ def trainee(networks: Networks, arm: Arm, name: str, seed: int, folder: Path | N
         file = folder / file_after(source, name)
         models.load_checkpoint(network, file, what=f"{name} after stage '{source.name}'")
     return network
+
+
+def take_over(method: Method, arm: Arm, folder: Path) -> None:
+    """Have a stage's method go on with what that of the stage it begins from learned.
+
+    Args:
+        method: of the stage.
+        arm: the stage.
+        folder: of the arm and the seed.
+
+    Raises:
+        UserError: the checkpoint of the stage before is damaged or not there.
+    """
+    assert arm.stage is not None
+    source = arm.stage.begins_from(arm.lead)
+    assert isinstance(source, Stage), "the recipe's checks refuse it"
+    path = folder / source.folder / "checkpoints" / "last.pt"
+    state = load_last(path)
+    if state is None or "method" not in state:
+        again = f"remove {path.parents[1]} to train it again"
+        raise UserError(f"{path} does not hold what the method of stage '{source.name}' learned; {again}")
+    method.take_over(state["method"])
 
 
 def file_after(stage: Stage, name: str) -> str:

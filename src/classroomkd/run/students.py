@@ -26,7 +26,7 @@ from classroomkd.run.mentor_record import MentorRecord, calibration_of, load_men
 from classroomkd.run.networks import Networks
 from classroomkd.run.selves import blank_selves, identities, load_selves, ranks, val_answers
 from classroomkd.run.selves import taught as taught_selves
-from classroomkd.run.stages import added_up, draws_of, trainee
+from classroomkd.run.stages import added_up, draws_of, take_over, trainee
 from classroomkd.run.variants import variants
 from classroomkd.train import scoring as ev
 from classroomkd.train.loop import Notify, Result, Training
@@ -70,6 +70,8 @@ def build_classroom(
     # Of what the method builds, whether mentors have just been loaded or are stored.
     torch.manual_seed(draws_of(arm, seed) + 104729)
     classroom = _classroom(networks, arm, student, teachers, method, scores, taught, store, peers)
+    if needs.learned and folder is not None:
+        take_over(classroom.method, arm, folder)
     for teacher in classroom.mentors:
         if isinstance(store, bank.FillOnMissCache) and bank_plan.taps:  # what it is asked for is stored for every arm
             networks.read(teacher, bank_plan.taps, needs.heads)
@@ -200,6 +202,7 @@ def teach_student(
         chooses=judging.chooses,
         extra_sizes=context.extra_sizes(classroom),
         on_bad_mentor=context.recipe.on_bad_mentor,
+        goes_on=arm.stage is not None and not arm.stage.last,
         label=f"arm '{arm.title}'" if seed == context.recipe.seeds[0] else "",
         peers={name: context.train_of(arm, name) for name in context.peers_of(arm)},
         together=networks.task_runner.together if networks.task_runner.has_together else None,

@@ -176,7 +176,8 @@ class Training(Prepared):
         self.not_finite.terms(self.record.bad_terms())
         self.progress.lines = self.log.stored()
         ended = self.progress.epoch == self.spec.epochs  # nothing is taught any more: this one is enough
-        state = kept.state(ONLY_FOR_TRAINING if ended else ())
+        over = [part for part in ONLY_FOR_TRAINING if part != "method" or not self.goes_on] if ended else []
+        state = kept.state(over)
         self.timer.saved = time.perf_counter()
         if self.runtime.is_zero:
             checkpoint.save(kept.path, state, 1 if ended else self.spec.keep_checkpoints)

@@ -71,6 +71,7 @@ class Prepared:
         peers: how the student's peers are trained, by name, where it is not as the student.
         together: of several networks' answers (M, N, …) one; None: trainees are not scored as an ensemble.
         apart: of these the share of pairs that do not say the same, (N,); None: nobody asks.
+        goes_on: whether a later training goes on with what the method learned: the last checkpoint keeps it.
     """
 
     runtime: Runtime
@@ -97,6 +98,7 @@ class Prepared:
     peers: Mapping[str, TrainSpec] = field(default_factory=dict)
     together: Join | None = None
     apart: Apart | None = None
+    goes_on: bool = False
     progress: Progress = field(init=False)
 
     def build(self, resume: bool) -> None:

@@ -397,3 +397,20 @@ def test_half_precision_and_copies() -> None:
     for name, value in wide.terms.items():
         torch.testing.assert_close(lesson.terms[name].double(), value, rtol=0.1, atol=0.02)
     assert ck.methods.METHODS["amtml"].rules == ("paper", "reference")
+
+
+def test_a_frozen_adapter_is_an_earlier_one_and_stays() -> None:
+    """Θ and ω alone are taken over where the second stage has no hints, and no step changes them."""
+    first, second = classroom(), classroom(adapter="frozen", hint_weight=0.0)
+    with torch.no_grad():
+        latent_of(first).mixing.mul_(2)
+    second.method.take_over(first.method.state_dict())
+    optimizer = torch.optim.SGD(second.parameters(), lr=0.5, weight_decay=0.1)
+    before = [p.clone() for p in second.student.parameters()]
+    second(*batch()).loss.backward()
+    optimizer.step()
+    for own, other in zip(latent_of(second).parameters(), latent_of(first).parameters(), strict=True):
+        assert torch.equal(own, other)
+    assert not any(torch.equal(own, old) for own, old in zip(second.student.parameters(), before, strict=True))
+    assert isinstance(second.method, AMTML)
+    assert len(second.method.projectors) == 0

@@ -233,3 +233,36 @@ def test_what_is_wrong_with_a_self_is_said_with_its_place(mistakes: Mistakes, me
 def test_a_self_without_any_stage_is_refused(mistakes: Mistakes) -> None:
     (found,) = mistakes(TEXT + "mentors: [vgg8, {name: me, from: pre.student}]\nmethods: [dml, kd]\n")
     assert "mentors.1.from = 'pre.student': no arm has a stage 'pre': none has stages" in found
+
+
+LEARN, TEACH = (
+    "{name: learn, method: amtml, epochs: 1}",
+    "{name: teach, method: {name: amtml, adapter: frozen}, epochs: 1",
+)
+
+
+@pytest.mark.parametrize(
+    ("stages", "sentence"),
+    [
+        (
+            f"[{TEACH}}}]",
+            "'amtml' goes on with what a stage of 'amtml' has learned, and does not begin from one; put a",
+        ),
+        (f"[{LEARN}, {TEACH}, start: fresh}}]", "does not begin from one; start: learn"),
+        (f"[{LEARN}, {{name: kd, method: kd, epochs: 1}}, {TEACH}}}]", "does not begin from one; start: learn"),
+    ],
+)
+def test_what_a_method_goes_on_with_is_a_stage_of_the_same_method(
+    mistakes: Mistakes, stages: str, sentence: str
+) -> None:
+    text = f"data: puppets\nstudent: convnet8\nmentors: [vgg8]\nmethods: [none, {{label: x, stages: {stages}}}]\n"
+    (found,) = mistakes(text)
+    assert sentence in found
+
+
+def test_a_stage_may_go_on_with_one_that_is_not_the_last(load: Load, mistakes: Mistakes) -> None:
+    between = f"[{LEARN}, {{name: kd, method: kd, epochs: 1}}, {TEACH}, start: learn}}]"
+    text = "data: puppets\nstudent: convnet8\nmentors: [vgg8]\n"
+    assert len(load(f"{text}methods: [none, {{label: x, stages: {between}}}]\n").arms()[1].trainings) == 3
+    (found,) = mistakes(f"{text}method: {{name: amtml, adapter: frozen}}\n")
+    assert "'amtml' so goes on with what an earlier stage has learned; write two: stages:" in found
