@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import classroomkd as ck
+from classroomkd import methods
 from classroomkd.classroom import Answers, Lesson, Mentor, PlainContext
 from classroomkd.classroom.gating import knows
 from classroomkd.classroom.outliers import Outliers
@@ -125,6 +126,29 @@ def test_a_loop_of_ones_own(method: str) -> None:
     assert lesson.loss.isfinite()
     moved = any(not torch.equal(a, b) for a, b in zip(before, student.parameters(), strict=True))
     assert moved == (method != "none")
+
+
+def test_every_sample_of_a_batch_counts_the_same() -> None:
+    """A label's loss is as loud as one sample's, however few have one: two labels are not as loud as sixty pictures."""
+    student, *mentors = nets(3)
+    labelled = int((MIXED >= 0).sum())
+    assert 0 < labelled < B
+    room = ck.Classroom(student, mentors, "average", unlabelled=True)
+    lesson = room(images(), MIXED)
+    own = TASK.supervised(lesson.student.prediction, MIXED).sum() / B
+    torch.testing.assert_close(lesson.loss, own + lesson.terms["distilled"])
+    both = ck.Classroom(student, mentors, methods.compose([("average", {}), ("kd", {})]), unlabelled=True)
+    lesson = both(images(), MIXED)
+    torch.testing.assert_close(lesson.loss, own + lesson.terms["distilled"] + 0.9 * lesson.terms["kd.distilled"])
+    whole = ck.Classroom(student, mentors, "average", unlabelled=True)(images(), LABELLED)
+    assert torch.equal(whole.loss, ck.Classroom(student, mentors, "average")(images(), LABELLED).loss)
+
+
+def test_each_of_several_trainees_counts_its_labels_so() -> None:
+    student, twin, *_ = nets(3)
+    lesson = ck.Classroom(student, (), "dml", peers={"b": twin}, unlabelled=True)(images(), MIXED)
+    own = sum(TASK.supervised(one.prediction, MIXED).sum() for one in lesson.trainees) / B
+    torch.testing.assert_close(lesson.loss, own + lesson.terms["mutual"] + lesson.terms["b.mutual"])
 
 
 def test_a_loop_is_told_how_to_teach_without_labels() -> None:

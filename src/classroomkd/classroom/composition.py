@@ -29,6 +29,8 @@ class Composition(Method):
         names: theirs, which prefix the terms of all but the first; a name that comes again is numbered (``average-2``).
     """
 
+    combines = True
+
     def __init__(self, methods: Sequence[Method], names: Sequence[str]) -> None:
         super().__init__()
         self.methods = nn.ModuleList(methods)

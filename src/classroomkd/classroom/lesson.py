@@ -195,6 +195,16 @@ class Lesson(_Shared):
         counts = self.reduce(torch.stack([count, torch.ones_like(count)]).to(total.dtype))
         return total * counts[1] / counts[0].clamp_min(1)
 
+    @property
+    def labelled(self) -> Tensor:
+        """The share of the batch's samples, of all ranks, that have a label; where samples have weights, by these."""
+        has = self.task.mask(self.target).flatten(1).any(1)
+        weight = torch.ones_like(has, dtype=torch.float32) if self.sample_weight is None else self.sample_weight.float()
+        sums = torch.stack([(weight * has).sum(), weight.sum()])
+        if self.reduce is not None:
+            sums = self.reduce(sums)
+        return sums[0] / sums[1].clamp_min(torch.finfo(sums.dtype).tiny)
+
     def share(self, mean: Tensor) -> Tensor:
         """A mean over this rank's samples as its part in the mean over all, which averaging over ranks gives.
 

@@ -82,6 +82,7 @@ class Method(nn.Module):
         schedule: factor of the mentors' terms by how far the training is; see :meth:`factor_of`.
         matched: options that ``strength: matched`` sets where the user does not.
         weighs_samples: whether its mentors' terms are means over samples that :attr:`Lesson.sample_weight` acts on.
+        combines: whether its terms are other methods', which have scaled them.
         for_unlabelled: whether its mentors teach samples without a label only.
         without_labels: what a method with ``Needs(truth=True)`` does of samples without a label, as a verb's phrase.
         later: options that came after the method's version was raised last: at their default they enter no key.
@@ -98,6 +99,7 @@ class Method(nn.Module):
     strength: Literal["native", "matched"] = "native"
     schedule: Schedule = Constant()
     weighs_samples: bool = True
+    combines: ClassVar[bool] = False
     for_unlabelled: ClassVar[bool] = False
     later: ClassVar[tuple[str, ...]] = ()
     since: ClassVar[int] = 0
@@ -157,15 +159,24 @@ class Method(nn.Module):
         return self.scaled(self.loss(lesson), lesson)
 
     def scaled(self, terms: Terms, lesson: Lesson) -> Terms:
-        """Terms with ``strength`` and ``schedule`` applied to the coefficients of all but trainees' own losses."""
-        factor = self.factor_of(lesson)
-        if self.strength == "native" and factor == 1.0:
+        """Terms with ``strength`` and ``schedule`` applied to the coefficients of all but trainees' own losses.
+
+        Where samples may have no label, own losses are multiplied by the share of those that have one: every sample of
+        a batch counts the same, and two labels among sixty pictures are not as loud as all of these.
+        """
+        factor, share = (
+            self.factor_of(lesson),
+            lesson.labelled if lesson.task.unlabelled and not self.combines else None,
+        )
+        if self.strength == "native" and factor == 1.0 and share is None:
             return terms
         coefficients: dict[str, float | Tensor] = dict(terms.coefficients)
         for name in terms.values:
-            if is_own_loss(name):
-                continue
             coefficient = coefficients.get(name, 1.0)
+            if is_own_loss(name):
+                if share is not None:
+                    coefficients[name] = coefficient * share
+                continue
             if self.strength == "matched" and (total := _total(terms, name, lesson.reduce)) is not None:
                 coefficient = coefficient / total
             coefficients[name] = coefficient * factor

@@ -26,6 +26,7 @@ class Task(ABC):
     name: str
     steepest: float | None = None  # no gradient of a unit's supervised loss on its answer is longer; None = unbounded
     has_unlabelled_units: bool = False  # then ranks can hold different numbers of units with a truth
+    unlabelled: bool = False  # whether there may be samples without any label
     has_distributions: ClassVar[bool] = True  # whether answers are logits that a temperature can act on
     has_vote: ClassVar[bool] = False  # whether :meth:`agreed`, :meth:`certainty` and :meth:`doubts` say anything
 

@@ -29,6 +29,8 @@ class Apart(Method):
         method: that :func:`refuse` has nothing against; ``strength`` and ``schedule`` are its own.
     """
 
+    combines = True
+
     def __init__(self, method: Method) -> None:
         super().__init__()
         self.one, self.needs = method, replace(method.needs, peers=(0, None))

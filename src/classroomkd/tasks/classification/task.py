@@ -34,6 +34,7 @@ class Classification(Task):
 
     def __init__(self, label_smoothing: float = 0.0, unlabelled: bool = False) -> None:
         self.label_smoothing, self.has_unlabelled_units = label_smoothing, unlabelled
+        self.unlabelled = unlabelled
 
     def supervised(self, answer: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy per sample, ``(B, 1)``, nats, in float32 at least; 0 without a gradient where no label is."""
