@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -61,12 +61,18 @@ class Cell:
     def versions(self) -> dict[str, int]:
         """Of its methods, by name."""
         table = methods.entries()
-        return {entry["name"]: table[entry["name"]].version for entry in self.grid}
+        return {entry["name"]: table[entry["name"]].version for entry in _every(self.grid)}
+
+    @property
+    def length(self) -> float:
+        """How long it trains, over the epochs of the recipe: of stages all together."""
+        stages = [stage for entry in self.grid for stage in entry.get("stages", ())]
+        return sum(stage["epochs"] for stage in stages) / self.recipe(NOWHERE).train.epochs if stages else 1.0
 
     @property
     def label(self) -> str:
         """What its arm is called in a run: the methods, and the key, so that another setting is another folder."""
-        return f"{'-'.join(entry['name'] for entry in self.grid)}-{self.key}"
+        return f"{'-'.join(dict.fromkeys(entry['name'] for entry in _every(self.grid)))}-{self.key}"
 
     @property
     def named(self) -> list[dict[str, Any]]:
@@ -121,12 +127,12 @@ class Cell:
     @property
     def _methods(self) -> list[list[Any]]:
         task = str(self.keys.get("task", "classification"))
-        found = []
-        for entry in self.grid:
-            name, given = entry["name"], {key: value for key, value in entry.items() if key != "name"}
-            options = {**methods.defaults(name, task), **methods.filled(name, given, task)}
-            found.append([name, methods.lasting(name, options, task), methods.since(name)])
-        return found
+        return [
+            [{**stage, "method": _written_out(stage["method"], task)} for stage in entry["stages"]]
+            if "stages" in entry
+            else _written_out(entry, task)
+            for entry in self.grid
+        ]
 
 
 def cell_of(study: Study, panel: Panel, arm: Arm, **more: Any) -> Cell:
@@ -148,6 +154,18 @@ def mentor_cell(mentor: Mentor) -> Cell:
     return Cell(keys, ({"name": "none"},), (), {})
 
 
+def _every(grid: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The methods of a grid's entries, of their stages in their place."""
+    return [one for entry in grid for one in ([s["method"] for s in entry["stages"]] if "stages" in entry else [entry])]
+
+
+def _written_out(entry: Mapping[str, Any], task: str) -> list[Any]:
+    """A method, all its options, and the version since which they mean the same."""
+    name, given = entry["name"], {key: value for key, value in entry.items() if key != "name"}
+    options = {**methods.defaults(name, task), **methods.filled(name, given, task)}
+    return [name, methods.lasting(name, options, task), methods.since(name)]
+
+
 def _found(value: Any, prepared: Path) -> Any:
     """A value of a recipe; what is prepared by its place, which need not be there where nothing is read."""
     if not isinstance(value, str) or not value.startswith(PREPARED):
@@ -157,6 +175,8 @@ def _found(value: Any, prepared: Path) -> Any:
 
 def _taught(mentor: Mentor, weights: str | None) -> dict[str, Any]:
     """A mentor in a recipe."""
+    if mentor.made_from:
+        return {"name": mentor.name, "from": mentor.made_from}
     made: dict[str, Any] = {"name": mentor.name, "model": mentor.model}
     if mentor.taught_by:
         return {**made, "taught_by": mentor.taught_by, "train": dict(mentor.train)}
@@ -185,6 +205,8 @@ def _kept(said: str) -> Mapping[str, Any]:
 
 def _known(mentor: Mentor) -> dict[str, Any]:
     """What of a mentor makes a key."""
+    if mentor.made_from:
+        return {"name": mentor.name, "from": mentor.made_from}
     if mentor.taught_by:
         method = ["kd", methods.defaults("kd"), methods.since("kd")]  # a recipe's default for one teacher
         own = {"taught_by": mentor.taught_by, "train": mentor.train, "method": method}

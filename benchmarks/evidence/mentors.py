@@ -76,4 +76,9 @@ _SMOKE = [
     for letter, model in (("a", "convnet8"), ("b", "resnet8"))
 ]
 
-MENTORS: dict[str, Mentor] = {mentor.name: mentor for mentor in (*_ALL, *_NEW, *_FASHION, *_FEW, *_PEOPLE, *_SMOKE)}
+# The networks of the stage ``alone`` of an arm, frozen.
+_SELVES = [Mentor("self", "", {}, {}, made_from="alone")]
+
+MENTORS: dict[str, Mentor] = {
+    mentor.name: mentor for mentor in (*_ALL, *_NEW, *_FASHION, *_FEW, *_PEOPLE, *_SMOKE, *_SELVES)
+}

@@ -79,6 +79,7 @@ class Line:
         setting: what was chosen on the validation part.
         failures: seeds without a student, and why.
         versions: of its methods.
+        owned: how long its training takes over the student's alone, mentors owned: a step's cost, times their number.
         together: where others were trained beside the student.
     """
 
@@ -90,6 +91,7 @@ class Line:
     setting: Mapping[str, Any]
     failures: Mapping[int, str]
     versions: Mapping[str, int]
+    owned: float | None = None
     together: Together | None = None
     alone: Compared | None = None
     base: Compared | None = None
@@ -204,10 +206,11 @@ def _line(
     best = {seed: students[seed].get("test_best", score) for seed, score in scores.items()}
     shown = {key.removeprefix("train."): value for key, value in setting.items() if key != "train.lr"}
     paid = _mentors_seconds(store, cell)
-    spent = None if cost is None or paid is None or not seconds else cost + paid / median(seconds.values())
+    took_over = None if cost is None else cost * cell.length
+    spent = None if took_over is None or paid is None or not seconds else took_over + paid / median(seconds.values())
     failures = {seed: why for seed, why in store.failures(cell).items() if seed in study.seeds}
     others = [students[seed]["together"] for seed in scores if "together" in students[seed]]
-    return Line(name, scores, best, cost, spent, shown, failures, cell.versions, _together(others))
+    return Line(name, scores, best, cost, spent, shown, failures, cell.versions, took_over, _together(others))
 
 
 def _together(found: Sequence[Mapping[str, Any]]) -> Together | None:
@@ -235,6 +238,8 @@ def _mentors_seconds(store: Store, cell: Cell) -> float | None:
     bank = BankSpec.parse(recipe.bank)
     views = bank.views or (0 if bank.kind == "off" else recipe.train.epochs)  # online, a step's cost has them in it
     for mentor in cell.mentors:
+        if mentor.made_from:
+            continue  # a stage's, whose time is the arm's own
         own = mentor_cell(mentor)
         entry = store.students(own).get(0)
         if entry is None:
@@ -265,7 +270,7 @@ def _compare(lines: Sequence[Line], first: str, base: str, points: Mapping[float
             line,
             alone=a,
             base=b,
-            given=_in_time(line, first, points, line.cost),
+            given=_in_time(line, first, points, line.owned),
             paid=_in_time(line, first, points, line.spent),
         )
         for line, a, b in zip(lines, *made, strict=True)

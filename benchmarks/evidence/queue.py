@@ -105,7 +105,7 @@ class Queue:
         """Train the students of a batch; one that cannot be trained does not stop the others."""
         folder = self.out / name / batch[0].base
         try:
-            given = [mentor for mentor in batch[0].mentors if not mentor.taught_by]
+            given = [mentor for mentor in batch[0].mentors if not mentor.taught_by and not mentor.made_from]
             weights = {mentor.name: str(self.mentor(mentor)) for mentor in given}
             grid = [cell.named for cell in batch]
             place = prepare(batch[0].prepared, Path(self.folder(batch[0])), self.out / "prepared")
@@ -170,8 +170,10 @@ class Queue:
 
     def trained(self, mentor: Mentor) -> str | None:
         """The file of a mentor's weights, where it is there."""
+        if mentor.taught_by or mentor.made_from:
+            return None
         file = self._place(mentor_cell(mentor))[1] / "student.safetensors"
-        return str(file) if not mentor.taught_by and file.exists() else None
+        return str(file) if file.exists() else None
 
     def _place(self, cell: Cell) -> tuple[Path, Path]:
         """Of a mentor's run, and of its student."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.evidence.cells import cell_of
+from benchmarks.evidence.cells import Cell, cell_of
 from benchmarks.evidence.plan import wanted
 from benchmarks.evidence.prepared import prepare
 from benchmarks.evidence.queue import Queue
@@ -67,11 +67,12 @@ def _students(study: Study, panel: Panel) -> int:
 
 
 def _seconds(study: Study, panel: Panel, queue: Queue) -> dict[str, float]:
-    """Of one training of each arm, on one core, with stored answers; of what was not measured, the median."""
+    """Of one training of each arm, on one core, with stored answers; of what was not measured, the median; where others
+    learn beside the student, as many times the student alone."""
     cells = {arm.name: cell_of(study, panel, arm.set(arm.candidates()[0])) for arm in study.within(panel)}
-    taught = [cell for cell in cells.values() if cell.mentors]
-    shared = Counter(cell.base for cell in taught).most_common(1)[0][0]
-    some = {name: cell for name, cell in cells.items() if cell.mentors and cell.base == shared}
+    taught = {name: cell for name, cell in cells.items() if cell.mentors and not _together(cell)}
+    shared = Counter(cell.base for cell in taught.values()).most_common(1)[0][0]
+    some = {name: cell for name, cell in taught.items() if cell.base == shared}
     first = next(iter(some.values()))
     place = prepare(first.prepared, Path(queue.folder(first)), queue.out / "prepared")
     grid = [cell.named for cell in some.values()]
@@ -81,7 +82,16 @@ def _seconds(study: Study, panel: Panel, queue: Queue) -> dict[str, float]:
     found = {name: _one(arm, waited, plan["steps"]) for name, arm in zip(some, plan["arms"], strict=True)}
     usual = median(found.values())
     alone = plan["arms"][0]["floor_ms"] * plan["steps"] / 1000
-    return {name: found.get(name, usual if cell.mentors else alone) for name, cell in cells.items()} | {"none": alone}
+    return {
+        name: found.get(name, (_together(cell) or 1) * alone if _together(cell) or not cell.mentors else usual)
+        for name, cell in cells.items()
+    } | {"none": alone}
+
+
+def _together(cell: Cell) -> float:
+    """How many trainings of one network an arm is that has peers or stages; 0 for all others."""
+    peers = len(cell.changes.get("peers", ()))
+    return (1 + peers) * cell.length if peers or cell.length != 1 else 0.0
 
 
 def _one(arm: Mapping[str, float | None], waited: float, steps: int) -> float:

@@ -36,6 +36,7 @@ class Mentor:
         shuffled: its classes are named in another order than it learned them: sure of itself, and wrong.
         taught_by: the mentor it is an assistant of; the run trains it then, as ``data`` and ``train`` of the study say.
         recipe: more keys of the recipe it is trained by, such as ``task``.
+        made_from: the stage of an arm whose networks, frozen, it is; nobody trains it beforehand.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Mentor:
     shuffled: bool = False
     taught_by: str = ""
     recipe: Options = field(default_factory=dict)
+    made_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Arm:
 
     Args:
         name: in tables.
-        entries: methods of the recipe's grid; several are added up. Empty: the student alone.
+        entries: methods of the recipe's grid; several are added up. One with ``stages`` in place of a name is trained
+            in stages, whose methods are mappings. Empty: the student alone.
         knob: what is tuned: an option of the last entry (``a+b``: two that are scaled together), or a key of the recipe
             with a dot (``train.lr``). Empty: nothing, the defaults are taken.
         values: its candidates; empty: those of ``VALUES``, or ``FACTORS`` times the default.
@@ -75,7 +78,7 @@ class Arm:
     @property
     def alone(self) -> bool:
         """Whether nobody teaches."""
-        return all(entry["name"] == "none" for entry in self.entries)
+        return all(entry.get("name") == "none" for entry in self.entries)
 
     @property
     def grid(self) -> tuple[Options, ...]:

@@ -30,6 +30,14 @@ def taught(name: str, mentors: tuple[str, ...], **options: Any) -> Arm:
     return Arm(name, ({"name": name, **options},), "", (), STORED, mentors)
 
 
+def stages(label: str, name: str, *, twins: bool = True, **options: Any) -> Arm:
+    """Half as many epochs alone, then ``name`` for all of them: afresh, or of the student by itself from there."""
+    alone = {"name": "alone", "method": {"name": "none"}, "epochs": 40, **({"trainees": "all"} if twins else {})}
+    then = {"name": "then", "method": {"name": name, **options}, "epochs": 80, **({"start": "fresh"} if twins else {})}
+    changes = {"peers": [TWIN]} if twins else {}
+    return Arm(label, ({"stages": [alone, then]},), "", (), changes, ("self",) if twins else None)
+
+
 STUDY = Study(
     title="Networks that learn together",
     answers="Does a student gain by peers, by its earlier self or by a chain of assistants what it would not by being "
@@ -46,6 +54,11 @@ STUDY = Study(
         mutual("kdml frozen", "kdml", teacher="frozen", mentors=LARGE),
         mutual("kdml frozen, not mutual", "kdml", teacher="frozen", mutual_weight=0, mentors=LARGE),
         taught("kd", LARGE),
+        stages("ctslmkt", "ctslmkt"),
+        stages("ctslmkt without answers", "ctslmkt", response=0),
+        stages("ctslmkt without relations", "ctslmkt", distance=0, angle=0),
+        stages("ctslmkt without selves", "ctslmkt", self_weight=0),
+        stages("alone from alone", "none", twins=False),
         Arm("tfkd", ({"name": "tfkd"},), ""),
         taught("takd", CHAIN),
         taught("dgkd", CHAIN),

@@ -241,3 +241,25 @@ def test_what_a_key_says_is_what_it_is_made_of() -> None:
     cell = cell_of(TOY, PANEL, KD)
     assert cell.key == cells._hash(cell.said)
     assert len(cell.key) == 16
+
+
+def staged(**options: Any) -> Arm:
+    stages = [
+        {"name": "alone", "method": {"name": "none"}, "epochs": 2, "trainees": "all"},
+        {"name": "then", "method": {"name": "ctslmkt", **options}, "epochs": 4, "start": "fresh"},
+    ]
+    peers = {"peers": [{"name": "twin", "model": "convnet4"}]}
+    return Arm("ctslmkt", ({"stages": stages},), "", (), peers, ("self",))
+
+
+def test_stages_are_in_the_key_with_their_options_written_out() -> None:
+    cell = cell_of(TOY, PANEL, staged())
+    assert cell.label == f"none-ctslmkt-{cell.key}"
+    assert cell.versions == {"none": 1, "ctslmkt": 1}
+    assert cell.length == 6 / 4
+    recipe = cell.recipe("")
+    (arm,) = recipe.arms()
+    assert [training.method for training in arm.trainings] == ["none", "ctslmkt"]
+    assert key(staged(weight=1.0)) == cell.key
+    assert key(staged(weight=2.0)) != cell.key
+    assert cell_of(TOY, PANEL, AVERAGE).length == 1.0
