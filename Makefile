@@ -28,8 +28,8 @@ test: $(VENV)/.test
 
 # The same sums in another order, as other processors add them: MKL's slowest common path, then ATen without vectors.
 test-portable: $(VENV)/.test
-	MKL_CBWR=COMPATIBLE $(TEST) tests/unit tests/contract tests/golden
-	ATEN_CPU_CAPABILITY=default $(TEST) tests/unit tests/contract tests/golden
+	MKL_CBWR=COMPATIBLE $(TEST) -m "not slow or alike" tests/unit tests/contract tests/golden
+	ATEN_CPU_CAPABILITY=default $(TEST) -m "not slow or alike" tests/unit tests/contract tests/golden
 
 test-slow: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pytest
+
 from classroomkd import methods
 from classroomkd.tasks import offering
 
-__all__ = ["CLASSES", "KINDS", "cases", "labels", "options", "rules"]
+__all__ = ["CLASSES", "KINDS", "cases", "few", "labels", "options", "rules"]
 
 CLASSES = "classification"
 KINDS = (CLASSES, "simcc", "heatmap")  # of answers
@@ -71,3 +73,21 @@ def rules(kind: str) -> list[tuple[str, dict[str, Any]]]:
 def labels(found: list[tuple[str, dict[str, Any]]]) -> list[str]:
     """Names for pytest."""
     return [f"{n}-{'-'.join(f'{k}={v}' for k, v in o.items()) or 'default'}" for n, o in found]
+
+
+def few(found: list[tuple[str, dict[str, Any]]], *before: str) -> list[Any]:
+    """Parameters: a method's defaults and one other of its cases, of its own if it has any. The rest is alike.
+
+    Args:
+        found: the cases.
+        before: parameters that stand before a case's own, and in its name.
+    """
+    kept: dict[str, list[dict[str, Any]]] = {}
+    for name, given in sorted(found, key=lambda case: bool(ALIKE & set(case[1]))):
+        kept[name] = [*kept.get(name, []), given][:2]
+    return [
+        pytest.param(
+            *before, name, given, id="-".join([*before, label]),
+            marks=() if given in kept[name] else (pytest.mark.slow, pytest.mark.alike),
+        ) for (name, given), label in zip(found, labels(found), strict=True)
+    ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import cases, labels
+from cases import cases, few, labels
 from rooms import IDS, SHAPE, B, M, batch, by_main, classroom, peers_for, said, student, teach, teachers_for
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -22,6 +22,7 @@ from classroomkd.methods.pieces.features import FeatureMethod
 CASES = cases("classification")
 NAMES = list(dict.fromkeys(name for name, _ in CASES))
 every = pytest.mark.parametrize(("name", "given"), CASES, ids=labels(CASES))
+some = pytest.mark.parametrize(("name", "given"), few(CASES))
 
 
 @every
@@ -83,7 +84,7 @@ def test_permuting_mentors_permutes_weights(name: str, given: dict[str, Any]) ->
         torch.testing.assert_close(other.loss, one.loss)
 
 
-@every
+@some
 def test_batch_of_one_and_one_and_twelve_mentors(name: str, given: dict[str, Any]) -> None:
     _, lesson = teach(name, given, said(), 1)
     assert lesson.loss.isfinite()
@@ -107,7 +108,7 @@ def test_nan_of_an_inactive_mentor_stays_away(name: str, given: dict[str, Any]) 
     assert all(p.grad is not None and p.grad.isfinite().all() for p in by_main(room).values())
 
 
-@every
+@some
 def test_bf16(name: str, given: dict[str, Any]) -> None:
     answers = said()
     _, wide = teach(name, given, answers)
@@ -147,7 +148,7 @@ def test_a_step_changes_everything_in_a_foreign_loop(name: str, given: dict[str,
         assert moved == parameter.requires_grad or key in without_effect(room), key
 
 
-@every
+@some
 def test_no_host_sync_in_the_terms(name: str, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     room = classroom(name, given, said())
     x, y = batch()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import KINDS, labels, rules
+from cases import KINDS, few, rules
 from rooms import B, batch, by_main, classroom, said, targets
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,8 +27,7 @@ WAITING = {
 INDEXING = {"index", "index_put_", "index_put", "_index_put_impl_"}
 # On a CPU alone a gated mentor is asked about the samples that need it: asking costs nothing there.
 GATE = "classroom/mentor.py"
-CASES = [(kind, *case) for kind in KINDS for case in rules(kind)]
-NAMES = [f"{kind}-{label}" for kind in KINDS for label in labels(rules(kind))]
+CASES = [case for kind in KINDS for case in few(rules(kind), kind)]
 
 
 class Questions(TorchDispatchMode):
@@ -48,7 +47,7 @@ class Questions(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(("kind", "name", "given"), CASES, ids=NAMES)
+@pytest.mark.parametrize(("kind", "name", "given"), CASES)
 def test_no_step_waits_for_the_device(kind: str, name: str, given: dict[str, Any]) -> None:
     room = classroom(name, given, said(kind=kind), kind=kind)
     context = PlainContext(room, torch.optim.SGD(by_main(room).values(), lr=1e-4, momentum=0.9, foreach=False))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import ALIKE, CLASSES, KINDS, labels, rules
+from cases import ALIKE, CLASSES, KINDS, few, rules
 from pose_lessons import lesson, method
 from rooms import IDS, batch, classroom, said
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -31,12 +31,11 @@ GROW: dict[str, tuple[int | None, str]] = {
 LOGITS_ALONE: list[tuple[str, dict[str, Any]]] = [(name, {"feature_weight": 0.0}) for name in ("camkd", "mmkd")]
 
 
-def asked(kind: str) -> list[tuple[str, dict[str, Any]]]:
-    return [(name, given) for name, given in rules(kind) if not ALIKE & set(given)] + LOGITS_ALONE
+def asked(kind: str) -> list[Any]:
+    return few([(name, given) for name, given in rules(kind) if not ALIKE & set(given)], kind) + few(LOGITS_ALONE, kind)
 
 
-CASES = [(kind, *case) for kind in KINDS for case in asked(kind)]
-NAMES = [f"{kind}-{label}" for kind in KINDS for label in labels(asked(kind))]
+CASES = [case for kind in KINDS for case in asked(kind)]
 
 
 class Count(TorchDispatchMode):
@@ -70,7 +69,7 @@ def operations(kind: str, name: str, given: dict[str, Any], mentors: int) -> tup
     return found, bool(of.needs.features)
 
 
-@pytest.mark.parametrize(("kind", "name", "given"), CASES, ids=NAMES)
+@pytest.mark.parametrize(("kind", "name", "given"), CASES)
 def test_operations_do_not_grow_with_the_mentors(kind: str, name: str, given: dict[str, Any]) -> None:
     (two, features), (six, _) = (operations(kind, name, given, mentors) for mentors in (2, 6))
     assert two > 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import ALIKE, CLASSES, cases, labels
+from cases import ALIKE, CLASSES, cases, few
 from rooms import IDS, B, batch, by_main, classroom, said
 from test_no_questions import Questions
 from torch import Tensor
@@ -18,7 +18,7 @@ from classroomkd.data.targets import UNLABELLED
 from classroomkd.tasks.classification.task import Classification
 
 CASES = [(name, given) for name, given in cases(CLASSES) if not ALIKE & set(given)]
-every = pytest.mark.parametrize(("name", "given"), CASES, ids=labels(CASES))
+some = pytest.mark.parametrize(("name", "given"), few(CASES))
 HIDDEN = torch.tensor([False, True, False, True, True, False])
 NOT_BY_SAMPLE = ("batch", "rank")  # rules whose scores are the batch's
 TEACH_ALL = ("amtml", "mmkd")  # labels train their weights, by which mentors teach every sample
@@ -33,7 +33,7 @@ def gradients(room: Classroom) -> list[Tensor]:
     return [p.grad for p in by_main(room).values() if p.grad is not None]
 
 
-@every
+@some
 def test_some_none_or_one(name: str, given: dict[str, Any]) -> None:
     usual = set(classroom(name, given, said())(*batch(), ids=IDS).terms)
     for hidden, rows in (
@@ -54,7 +54,7 @@ def test_some_none_or_one(name: str, given: dict[str, Any]) -> None:
             assert (lesson.weight[~lesson.active] == 0).all()
 
 
-@every
+@some
 def test_a_batch_with_all_labels_has_the_bits_it_had(name: str, given: dict[str, Any]) -> None:
     found = []
     for hidden in (None, torch.zeros(B, dtype=torch.bool)):
@@ -65,7 +65,7 @@ def test_a_batch_with_all_labels_has_the_bits_it_had(name: str, given: dict[str,
     assert all(map(torch.equal, *found))
 
 
-@every
+@some
 def test_the_class_that_stands_in_for_none_reaches_nothing(
     name: str, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +82,7 @@ def test_the_class_that_stands_in_for_none_reaches_nothing(
     assert all(map(torch.equal, *found))
 
 
-@every
+@some
 def test_labels_that_are_there_teach_as_if_alone(name: str, given: dict[str, Any]) -> None:
     """The student's own term, and all of a method that leaves samples without a label alone, is the labelled rows'."""
     weighting = given.get("weighting")
@@ -129,7 +129,7 @@ def kept(lesson: Lesson, rows: Tensor) -> Lesson:
     )
 
 
-@every
+@some
 def test_no_step_on_a_mixed_batch_waits_for_the_device(name: str, given: dict[str, Any]) -> None:
     room = classroom(name, given, said(), hidden=HIDDEN)
     context = PlainContext(room, torch.optim.SGD(by_main(room).values(), lr=1e-4, momentum=0.9, foreach=False))
