@@ -13,7 +13,8 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
-TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+# Files in the order of their names: the long ones (contract, e2e) come first, the many short ones of unit fill the end.
+TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 # Several processes share the cores: waiting OpenMP threads must sleep, not spin.
 export OMP_WAIT_POLICY ?= PASSIVE

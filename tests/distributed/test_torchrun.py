@@ -38,6 +38,7 @@ RECIPE = {
     "check_mentors": "off",
 }
 
+SLOW = pytest.mark.slow
 PEERS = [{"name": "peer", "model": "convnet8"}]  # for methods that take some
 TEACHERS = [{"name": "teacher", "model": "convnet8", "role": "teacher"}]
 
@@ -70,11 +71,16 @@ def check(folder: Path, names: Sequence[str]) -> None:
         assert entry["method"] != "none" or entry["cost_ratio"] == 1.0
 
 
-def test_one_run_teaches_by_every_method(tmp_path: Path) -> None:
+# One of each kind: without a mentor, with weights, projectors, a memory, virtual steps, an assistant, peers, a teacher.
+KINDS = ["none", "classroomkd", "fitnet", "crd", "mmkd", "takd", "ctslmkt", "kdml"]
+
+
+@pytest.mark.parametrize("names", [pytest.param(KINDS, id="kinds"), pytest.param(NAMES, id="all", marks=SLOW)])
+def test_one_run_teaches_by_every_method(tmp_path: Path, names: list[str]) -> None:
     """Methods with trainable parts of their own too, whose cost is measured against a step that does not use them."""
-    done = torchrun(tmp_path, {**RECIPE, "methods": NAMES, "peers": PEERS + TEACHERS})
+    done = torchrun(tmp_path, {**RECIPE, "methods": names, "peers": PEERS + TEACHERS})
     assert done.returncode == 0, done.stderr[-3000:]
-    check(tmp_path, NAMES)
+    check(tmp_path, names)
 
 
 @pytest.mark.slow

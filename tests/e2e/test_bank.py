@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,32 @@ from classroomkd.bank.locks import storing
 from classroomkd.cli.app import main
 
 
-def test_exact_is_online_in_the_stored_precision(tmp_path: Path, quick: list[str], smoke: str) -> None:
+@pytest.fixture(scope="module")
+def firsts(tmp_path_factory: pytest.TempPathFactory, quick: list[str], smoke: str) -> Path:
+    """A folder for each bank, with a first run and the cache that it filled."""
+    home = tmp_path_factory.mktemp("firsts")
+    for bank in ("views=2", "exact"):
+        run(home / bank / "first", smoke, quick, f"bank={bank}")
+    return home
+
+
+@pytest.fixture
+def stored(firsts: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Brings ``first`` and ``cache`` of a bank into the test's folder, and gives the run's summary."""
+
+    def bring(bank: str = "views=2") -> dict[str, Any]:
+        shutil.copytree(firsts / bank, tmp_path, dirs_exist_ok=True)
+        made: dict[str, Any] = json.loads((tmp_path / "first" / "summary.json").read_text())
+        return made
+
+    return bring
+
+
+def test_exact_is_online_in_the_stored_precision(
+    tmp_path: Path, stored: Callable[..., dict[str, Any]], quick: list[str], smoke: str
+) -> None:
+    first = stored("exact")
     online = run(tmp_path / "online", smoke, quick, "bank=off")
-    first = run(tmp_path / "first", smoke, quick, "bank=exact")
     again = run(tmp_path / "again", smoke, quick, "bank=exact")
     assert online["bank"] is None
     assert first["bank"]["kind"] == "exact"
@@ -36,8 +60,10 @@ def test_exact_is_online_in_the_stored_precision(tmp_path: Path, quick: list[str
 
 
 @pytest.mark.parametrize("bank", ["views=2", "exact"])
-def test_damaged_answers_are_asked_again(tmp_path: Path, quick: list[str], smoke: str, bank: str) -> None:
-    run(tmp_path / "first", smoke, quick, f"bank={bank}")
+def test_damaged_answers_are_asked_again(
+    tmp_path: Path, stored: Callable[..., dict[str, Any]], quick: list[str], smoke: str, bank: str
+) -> None:
+    stored(bank)
     rows = sorted((tmp_path / "cache" / "bank").glob("*/rows-*"))
     assert len(rows) == 3
     content = bytearray(rows[0].read_bytes())
@@ -95,24 +121,26 @@ def test_an_arm_that_reads_maps_leaves_the_bank_to_the_others(tmp_path: Path, qu
 
 
 def test_slabs_too_large_to_hold_teach_the_same(
-    tmp_path: Path, quick: list[str], smoke: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stored: Callable[..., dict[str, Any]], quick: list[str], smoke: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(tmp_path / "slabs", smoke, quick, "bank=views=2")
+    stored()
     monkeypatch.setattr("classroomkd.run.mentor_cache.SLAB_MOST", 0)
     told: list[tuple[int | None, ...]] = []
     begin = FillOnMissCache.begin
     monkeypatch.setattr(FillOnMissCache, "begin", lambda self, *shown: told.append(shown) or begin(self, *shown))
     made = run(tmp_path / "rows", smoke, quick, "bank=views=2")
     assert made["entries"][0]["mentor_answers"] == 0
-    assert furthest(student(tmp_path / "slabs"), student(tmp_path / "rows")) == 0
+    assert furthest(student(tmp_path / "first"), student(tmp_path / "rows")) == 0
     assert set(told[0][:2]) == {0, 1}
     assert told == [told[0], *(told[0][epoch:] for epoch in range(3))]  # once for the probe
 
 
-def test_top_k_teaches_and_says_what_it_keeps(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
-    run(tmp_path / "whole", smoke, quick, "bank=views=2")
+def test_top_k_teaches_and_says_what_it_keeps(
+    tmp_path: Path, stored: Callable[..., dict[str, Any]], quick: list[str], smoke: str, capsys: Any
+) -> None:
+    stored()
     run(tmp_path / "top", smoke, quick, "bank=views=2,top=9")  # nine of ten: the tenth is what is left
-    assert furthest(student(tmp_path / "whole"), student(tmp_path / "top")) < 0.05
+    assert furthest(student(tmp_path / "first"), student(tmp_path / "top")) < 0.05
     words = ["bank=views=2,top=3", f"cache={tmp_path / 'cache'}", f"name={tmp_path.name}"]
     assert main(["bank", "fill", smoke, *quick, *words]) == 0
     said = " ".join(capsys.readouterr().err.split())
@@ -178,9 +206,14 @@ def test_filling_refuses_what_makes_no_sense(
 
 
 def test_damage_in_a_large_bank_stops_the_run_and_resuming_mends_it(
-    tmp_path: Path, quick: list[str], smoke: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    stored: Callable[..., dict[str, Any]],
+    quick: list[str],
+    smoke: str,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run(tmp_path / "first", smoke, quick, "bank=views=2")
+    stored()
     rows = next((tmp_path / "cache" / "bank").glob("*/rows-*"))
     rows.write_bytes(bytes([rows.read_bytes()[0] ^ 1]) + rows.read_bytes()[1:])
     monkeypatch.setattr("classroomkd.run.mentor_cache.CHECK_MOST", 0)
@@ -192,9 +225,14 @@ def test_damage_in_a_large_bank_stops_the_run_and_resuming_mends_it(
 
 
 def test_damage_in_a_bank_that_cannot_be_written_is_mended_where_it_can(
-    tmp_path: Path, quick: list[str], smoke: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    stored: Callable[..., dict[str, Any]],
+    quick: list[str],
+    smoke: str,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run(tmp_path / "first", smoke, quick, "bank=views=2")
+    stored()
     rows = next((tmp_path / "cache" / "bank").glob("*/rows-*"))
     rows.write_bytes(bytes([rows.read_bytes()[0] ^ 1]) + rows.read_bytes()[1:])
     with monkeypatch.context() as patch:

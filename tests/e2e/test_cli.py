@@ -130,17 +130,29 @@ def test_interrupted_run_goes_on_to_the_same_bits(
 
 # What a method wants beside its name: virtual steps are SGD's, an assistant is a mentor that another one taught.
 CHAIN = "mentors=[{name: big, model: convnet16}, {name: middle, model: convnet8, taught_by: big}]"
+PEER, TEACHER = "{name: b, model: convnet4}", "{name: t, model: convnet8, role: teacher}"
+SGD = ["train.optimizer=sgd", "train.lr=0.05"]
 WANTS = {
-    "ctslmkt": ["peers=[{name: b, model: convnet4}]", "method={name: ctslmkt, selves: {student: broad, b: slim}}"],
-    "dml": ["peers=[{name: b, model: convnet4}]"],
-    "kdml": ["peers=[{name: b, model: convnet4}, {name: t, model: convnet8, role: teacher}]"],
-    "mmkd": ["train.optimizer=sgd", "train.lr=0.05"],
+    "ctslmkt": [f"peers=[{PEER}]", "method={name: ctslmkt, selves: {student: broad, b: slim}}"],
+    "dml": [f"peers=[{PEER}]"],
+    "kdml": [f"peers=[{PEER}, {TEACHER}]"],
+    "mmkd": SGD,
     "takd": [CHAIN],
 }
 
 
-@pytest.mark.parametrize("name", methods.names())
-def test_every_method_by_name(tmp_path: Path, quick: list[str], smoke: str, name: str, capsys: Any) -> None:
+def test_every_method_by_name(tmp_path: Path, quick: list[str], smoke: str, capsys: Any) -> None:
+    names = list(methods.names())
+    words = [*quick, "train.epochs=1", f"methods=[{','.join(names)}]", f"peers=[{PEER}, {TEACHER}]", CHAIN, *SGD]
+    assert main(["run", smoke, *words, "--out", str(tmp_path / "run"), "--quiet", "--json"]) == 0
+    assert [entry["method"] for entry in json.loads(capsys.readouterr().out)["entries"]] == names
+
+
+ALONE = [pytest.param(n, marks=() if n in ("kd", "ctslmkt") else pytest.mark.slow) for n in methods.names()]
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_method_alone_by_name(tmp_path: Path, quick: list[str], smoke: str, name: str, capsys: Any) -> None:
     out = tmp_path / "run"
     words = [*quick, "train.epochs=1", f"method={name}", *WANTS.get(name, [])]
     assert main(["run", smoke, *words, "--out", str(out), "--quiet", "--json"]) == 0
@@ -157,6 +169,7 @@ def test_held_out_credibility_and_fixed_views(tmp_path: Path, quick: list[str], 
     assert all("test_ema" in e for e in made["entries"])
 
 
+@pytest.mark.slow  # tests/e2e/test_bank.py has two workers, too
 def test_workers_give_the_same_students(tmp_path: Path, finished: Path, quick: list[str], smoke: str) -> None:
     out = tmp_path / "side-by-side"
     words = [w for w in quick if not w.startswith("workers")]

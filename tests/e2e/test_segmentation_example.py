@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,16 @@ QUICK = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in processes of its own: nothing is installed, two workers are spawned."""
+@pytest.fixture(scope="module", params=["here", pytest.param("spawned", marks=pytest.mark.slow)])
+def run_folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A run in this process, or in processes of its own: nothing is installed, two workers are spawned."""
     home = tmp_path_factory.mktemp("segmentation")
     paths = [str(EXAMPLE), *filter(None, [os.environ.get("PYTHONPATH")])]
     words = ["run", str(EXAMPLE / "figure_parts" / "demo.yaml"), *QUICK, "--out", str(home / "run"), "--quiet"]
+    if request.param == "here":
+        with on_the_path():
+            assert main([*words, "workers=1"]) == 0
+        return home / "run"
     made = subprocess.run(
         [sys.executable, "-m", "classroomkd", *words],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
@@ -45,16 +50,23 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "run"
 
 
-@pytest.fixture(autouse=True)
-def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The folder is on this process's path, too."""
-    monkeypatch.syspath_prepend(str(EXAMPLE))
+@contextmanager
+def on_the_path() -> Iterator[None]:
     known = (tasks._plugins, tasks.find_row, sources._plugins, sources.find_entry)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLE))
+        for cached in known:
+            cached.cache_clear()
+        yield
     for cached in known:
         cached.cache_clear()
-    yield
-    for cached in known:
-        cached.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def plugin() -> Iterator[None]:
+    """The folder is on this process's path, too."""
+    with on_the_path():
+        yield
 
 
 def as_json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:

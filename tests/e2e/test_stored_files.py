@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -112,16 +112,22 @@ def ask(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     return asked
 
 
-def each(table: dict[str, dict[str, Damage]]) -> list[Any]:
+def each(table: dict[str, dict[str, Damage]], first: Collection[str] | None = None) -> list[Any]:
+    """Every file with every kind of damage; if ``first`` names some, the other kinds in the slow tests."""
     return [
-        pytest.param(name, kind, id=f"{name}-{key}") for name, kinds in table.items() for key, kind in kinds.items()
-    ]
+        pytest.param(
+            name, kind, id=f"{name}-{key}", marks=() if first is None or key in first else pytest.mark.slow,
+        ) for name, kinds in table.items() for key, kind in kinds.items()
+    ]  # fmt: skip
+
+
+FEW = ("cut", "flipped", "pipe", "deep", "texts", "nans")  # of the bytes, of the file, of JSON's shape and values
 
 
 OPENED = {"recipe.yaml": TEXT, "data.json": JSON, "none/arm.json": JSON}
 
 
-@pytest.mark.parametrize(("name", "damage"), each(OPENED))
+@pytest.mark.parametrize(("name", "damage"), each(OPENED, FEW))
 def test_a_run_that_is_gone_on_with(
     run: Path, quick: list[str], smoke: str, name: str, damage: Damage, ask: Callable[..., tuple[int, str]]
 ) -> None:
@@ -158,7 +164,10 @@ def test_what_a_report_reads(run: Path, name: str, damage: Damage) -> None:
     result_rows(summary)
 
 
-PAGES = [(name, kind) for name in READ for kind in ("texts", "numbers", "flipped") if kind in READ[name]]
+PAGES = [
+    pytest.param(name, kind, marks=() if (name == "summary.json") == (kind == "numbers") else pytest.mark.slow)
+    for name in READ for kind in ("texts", "numbers", "flipped") if kind in READ[name]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "kind"), PAGES)
@@ -253,7 +262,7 @@ def test_a_manifest_of_an_answer_that_is_too_large(banked: Path, tmp_path: Path,
 CACHED = {"mentors/*-val.npy": ANY, "mentors/*-filled.json": JSON, "mentors/*/mentor.safetensors": ANY}
 
 
-@pytest.mark.parametrize(("name", "damage"), each(CACHED))
+@pytest.mark.parametrize(("name", "damage"), each(CACHED, FEW))
 def test_a_cache(
     banked: Path,
     quick: list[str],

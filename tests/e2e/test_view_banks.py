@@ -20,7 +20,7 @@ def shown(out: Path, smoke: str, quick: list[str], views: str, *words: str, code
     return run(out, smoke, quick, f"data.views={views}", "bank=views=2", *words, code=code)
 
 
-@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("views", [pytest.param("randaugment", marks=pytest.mark.slow), "mixup"])
 def test_stored_answers_teach_like_those_asked_online_about_the_same_views(
     tmp_path: Path, quick: list[str], smoke: str, views: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,7 +39,7 @@ def test_stored_answers_teach_like_those_asked_online_about_the_same_views(
     assert furthest(student(tmp_path / "none"), student(tmp_path / "stored")) > 0.05
 
 
-@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("views", ["randaugment", pytest.param("mixup", marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_same_to_the_bit(
     tmp_path: Path, quick: list[str], smoke: str, views: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,7 @@ def fit(images: Any, spec: TrainSpec, folder: Path | None = None, stop: int | No
         Runtime("cpu", "fp32", 1), made, images.train, images.val,
         data.make_views("crop", view_seed=0, image_size=(32, 32)),
         Inputs(images.mean, images.std, torch.device("cpu")), spec, images.classes, 0, folder, notify,
+        measure=False,
     )  # fmt: skip
     try:
         job.run(resume=resume)

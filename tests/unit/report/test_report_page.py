@@ -220,8 +220,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         ({"seeds": [3]}, "One seed has no interval"),
         ({"missing": {"classroomkd": [1]}, "seeds": [0, 1, 2]}, "classroomkd lacks 1"),
         ({"mentors": [], "arms": ARMS[:1]}, "This run has no mentors"),
-        ({"arms": ARMS[:2]}, "No method of this run weighs its mentors"),
-        ({"arms": ARMS[3:]}, "no student alone in this run"),
+        pytest.param({"arms": ARMS[:2]}, "No method of this run weighs its mentors", marks=pytest.mark.slow),
+        pytest.param({"arms": ARMS[3:]}, "no student alone in this run", marks=pytest.mark.slow),
         ({"classes": [f"c{k}" for k in range(120)], "seeds": [0]}, "Drawn are the 100 of 120 classes"),
     ],
 )

@@ -209,12 +209,15 @@ def test_a_run_without_pictures_has_its_page(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ({"schema": 2}, "gallery.json: schema"),
-        ({"who": []}, "more or fewer answers"),
-        ({"size": [0, 3]}, "greater than 0"),
-        ({"skeleton": {"joints": ["a"], "links": []}}, "joints that are not those of its skeleton"),
+        pytest.param({"who": []}, "more or fewer answers", marks=pytest.mark.slow),
+        pytest.param({"size": [0, 3]}, "greater than 0", marks=pytest.mark.slow),
+        pytest.param(
+            {"skeleton": {"joints": ["a"], "links": []}}, "joints that are not those of its skeleton",
+            marks=pytest.mark.slow,
+        ),
         (None, "cut off or damaged"),
     ],
-)
+)  # fmt: skip
 def test_damaged_pictures_are_said_and_left_out(tmp_path: Path, change: dict[str, Any] | None, says: str) -> None:
     run = fake_pose(tmp_path / "r", pictures=False, **SMALL)
     made = gallery([a[0] for a in ARMS], [m[0] for m in MENTORS])
