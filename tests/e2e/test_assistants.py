@@ -126,7 +126,7 @@ def test_a_teacher_is_known_by_its_tensors(
     assert paths[0] == paths[1]
 
 
-@pytest.mark.parametrize("method", ["kd", "fitnet"])
+@pytest.mark.parametrize("method", ["kd", pytest.param("fitnet", marks=pytest.mark.slow)])
 def test_progress_knows_how_good_a_mentor_is_and_changes_nothing(
     tmp_path: Path, quick: list[str], smoke: str, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 import traceback
@@ -37,11 +38,20 @@ def alone(work: Callable[[], int]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, quick: list[str], smoke: str) -> Path:
+    """A folder with a run, ``first``, and the cache that it filled."""
+    home = tmp_path_factory.mktemp("closed")
+    assert main(["run", smoke, *quick, f"cache={home / 'cache'}", *BANKED, "--out", str(home / "first")]) == 0
+    return home
+
+
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder, with one folder that everybody may write; pytest's own are closed to others."""
+def place(first: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder: the above, and one folder that everybody may write; pytest's own are closed to others."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
+        shutil.copytree(first, root, dirs_exist_ok=True)
         root.chmod(0o755)
         (root / "open").mkdir()
         (root / "open").chmod(0o777)
@@ -62,7 +72,6 @@ def close(folder: Path) -> dict[str, bytes]:
 
 def test_a_complete_cache_is_used(place: Path, quick: list[str], smoke: str) -> None:
     words = ["run", smoke, *quick, "cache=cache", *BANKED, "--out"]
-    assert main([*words, "first"]) == 0
     before = close(place / "cache")
     assert alone(lambda: main([*words, "open/second"])) == 0
     assert {str(p): p.read_bytes() for p in sorted((place / "cache").rglob("*")) if p.is_file()} == before
@@ -76,7 +85,6 @@ def test_an_incomplete_one_is_not_mended(
     place: Path, quick: list[str], smoke: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["run", smoke, *quick, "cache=cache", *BANKED, "--out"]
-    assert main([*words, "first"]) == 0
     before = close(place / "cache")
     assert alone(lambda: main([*words, "open/second", "mentor_train.epochs=1"])) in (1, 2)
     said = capfd.readouterr().err

@@ -179,8 +179,10 @@ def test_classes_that_the_data_does_not_have(classes: Any, sentence: str, distil
         distill(mentors=[ck.Mentor(Channels((0, 1)), "own", classes=classes)])
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("bank", ["off", "exact"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, *(pytest.param(d, marks=pytest.mark.slow) for d in (torch.bfloat16, torch.float64))]
+)
 def test_networks_of_another_precision(dtype: torch.dtype, bank: str, distill: Callable[..., ck.Run]) -> None:
     student: Any = ck.models.create("convnet4", 3).to(dtype)
     mentor: Any = ck.models.create("convnet8", 3).to(dtype)

@@ -83,8 +83,11 @@ def test_the_folders_that_are_typed_may_be_links(tmp_path: Path, finished: Path,
     assert (tmp_path / "run").is_symlink()
 
 
-@pytest.mark.parametrize("name", ["mentors", "bank", "mentors/*[0-9a-f]", "mentors/*/.lock", "bank/*", "bank/*/rows-*",
-                                  "bank/*/.lock", "mentors/*/checkpoints"])  # fmt: skip
+LINKS = ["mentors", "bank/*/rows-*", "mentors/*/.lock"]
+OTHERS = ["bank", "mentors/*[0-9a-f]", "bank/*", "bank/*/.lock", "mentors/*/checkpoints"]
+
+
+@pytest.mark.parametrize("name", [*LINKS, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_a_link_in_a_cache(
     tmp_path: Path, filled: Path, quick: list[str], smoke: str, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,7 +61,7 @@ def fill_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
-@pytest.mark.parametrize("name", ["last.pt", "student.safetensors", "entry.json"])
+@pytest.mark.parametrize("name", ["last.pt", pytest.param("student.safetensors", marks=pytest.mark.slow), "entry.json"])
 def test_one_sentence_and_the_command(
     tmp_path: Path, quick: list[str], smoke: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, name: str, fill_up: Any
 ) -> None:

@@ -70,7 +70,9 @@ def with_labels(labels: Sequence[int]) -> dict[str, Any]:
     return {**parts, "classes": names, "labels": {"share": 0.25}}
 
 
-@pytest.mark.parametrize("method", ["classroomkd", {"name": "camkd", "feature_weight": 0}, "votes"])
+@pytest.mark.parametrize(
+    "method", ["classroomkd", pytest.param({"name": "camkd", "feature_weight": 0}, marks=pytest.mark.slow), "votes"]
+)
 def test_a_hidden_label_reaches_no_loss(tmp_path: Path, method: Any) -> None:
     labels = [i % 3 for i in range(48)]
     shown = kept(labels)
@@ -91,7 +93,7 @@ def test_a_hidden_label_reaches_no_loss(tmp_path: Path, method: Any) -> None:
     assert furthest(first, taught(tmp_path, "seen", with_labels(seen), method, bank="off")) > 0
 
 
-@pytest.mark.parametrize("ratio", [None, 2.0])
+@pytest.mark.parametrize("ratio", [pytest.param(None, marks=pytest.mark.slow), 2.0])
 def test_stored_answers_teach_pictures_without_labels_as_asked_ones(tmp_path: Path, ratio: float | None) -> None:
     data = {"train": Colours(24), "val": Colours(9), "test": Colours(9), "unlabelled": Alone(40), "views": "none"}
     online, stored, again = (

@@ -67,7 +67,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counted
 
 
-@pytest.mark.parametrize("bank", ["off", "auto", "views=2"])
+@pytest.mark.parametrize("bank", ["off", pytest.param("auto", marks=pytest.mark.slow), "views=2"])
 def test_each_mentor_is_built_and_folded_once(tmp_path: Path, calls: Counter[str], bank: str) -> None:
     """Three arms with two seeds; one more student is built, for the dry runs of all."""
     methods = "methods=[none,average,classroomkd]"

@@ -151,7 +151,7 @@ def bad() -> nn.Module:
     return Broken()
 
 
-@pytest.mark.parametrize("bank", ["off", "exact", "views=1"])
+@pytest.mark.parametrize("bank", [pytest.param("off", marks=pytest.mark.slow), "exact", "views=1"])
 def test_a_run_names_and_counts_them(tmp_path: Path, good: nn.Module, bad: nn.Module, bank: str, caplog: Any) -> None:
     """Online, where the bank fills as it goes, filled ahead, and from rows that an earlier run stored."""
     mentors = {"good": good, "bad": bad}
