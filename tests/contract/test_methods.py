@@ -95,7 +95,7 @@ def test_batch_of_one_and_one_and_twelve_mentors(name: str, given: dict[str, Any
         assert all(p.grad is None or p.grad.isfinite().all() for p in room.parameters())
 
 
-@every
+@some
 def test_nan_of_an_inactive_mentor_stays_away(name: str, given: dict[str, Any]) -> None:
     answers = said()
     answers[1] = float("nan")
@@ -133,7 +133,7 @@ def without_effect(room: Classroom) -> set[str]:
     return found
 
 
-@every
+@some
 def test_a_step_changes_everything_in_a_foreign_loop(name: str, given: dict[str, Any]) -> None:
     room = classroom(name, given, said())
     before = {key: p.detach().clone() for key, p in room.named_parameters()}

@@ -111,7 +111,7 @@ def test_record(name: str, given: Given, head: str) -> None:
 
 
 @heads
-@every_rule
+@some_rule
 def test_batch_of_one_and_one_and_twelve_mentors(name: str, given: Given, head: str) -> None:
     of = method(name, given, head)
     all_finite(of, taught(of, lesson(of, head, n=1)))
@@ -237,7 +237,7 @@ def test_mentors_teach_labelled_joints_alone_if_told(name: str, given: Given, he
 
 
 @heads
-@every_rule
+@some_rule
 def test_bf16(name: str, given: Given, head: str) -> None:
     of = method(name, given, head)
     usual, half = (taught(of, lesson(of, head, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16))
@@ -248,7 +248,7 @@ def test_bf16(name: str, given: Given, head: str) -> None:
 
 
 @heads
-@every_rule
+@some_rule
 def test_no_host_sync_in_the_terms(name: str, given: Given, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     of = method(name, given, head)
     of(lesson(of, head))
