@@ -144,6 +144,17 @@ def test_every_sample_of_a_batch_counts_the_same() -> None:
     assert torch.equal(whole.loss, ck.Classroom(student, mentors, "average")(images(), LABELLED).loss)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [("none", {}), ("dkd", {"schedule": "constant"}), ("weighted", {"weighting": "confidence"})]
+)
+def test_where_nobody_teaches_the_others_a_batch_is_its_labelled_samples(name: str, options: dict[str, str]) -> None:
+    """Neither the student alone, nor own loss and mentors where both see these alone, get louder or softer."""
+    student, *mentors = nets(3)
+    there = MIXED >= 0
+    room = ck.Classroom(student, mentors, methods.create(name, **options), unlabelled=True)
+    torch.testing.assert_close(room(images(), MIXED).loss, room(images()[there], MIXED[there]).loss)
+
+
 def test_each_of_several_trainees_counts_its_labels_so() -> None:
     student, twin, *_ = nets(3)
     lesson = ck.Classroom(student, (), "dml", peers={"b": twin}, unlabelled=True)(images(), MIXED)

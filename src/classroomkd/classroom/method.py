@@ -161,13 +161,12 @@ class Method(nn.Module):
     def scaled(self, terms: Terms, lesson: Lesson) -> Terms:
         """Terms with ``strength`` and ``schedule`` applied to the coefficients of all but trainees' own losses.
 
-        Where samples may have no label, own losses are multiplied by the share of those that have one: every sample of
-        a batch counts the same, and two labels among sixty pictures are not as loud as all of these.
+        Where samples have no label and are taught all the same, own losses are multiplied by the share of those that
+        have one: every sample of a batch counts the same, and two labels among sixty pictures are not as loud as all
+        of these. Where nobody teaches the others every mean is over the labelled ones, and stays.
         """
-        factor, share = (
-            self.factor_of(lesson),
-            lesson.labelled if lesson.task.unlabelled and not self.combines else None,
-        )
+        factor, mixed = self.factor_of(lesson), lesson.task.unlabelled and self.teaches_all and not self.combines
+        share = lesson.labelled if mixed else None
         if self.strength == "native" and factor == 1.0 and share is None:
             return terms
         coefficients: dict[str, float | Tensor] = dict(terms.coefficients)
@@ -204,6 +203,12 @@ class Method(nn.Module):
     def teaches(self) -> bool:
         """Whether it has terms beside trainees' own losses: of mentors, of peers, or of a teacher it makes up."""
         return self.needs.mentors > 0 or self.needs.takes_peers
+
+    @property
+    def teaches_all(self) -> bool:
+        """Whether its terms beside own losses are of samples without a label, too; see :attr:`without_labels`."""
+        labelled_alone = self.needs.truth and type(self).without_labels == Method.without_labels
+        return self.teaches and not labelled_alone
 
     @property
     def has_own_step(self) -> bool:

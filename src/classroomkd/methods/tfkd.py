@@ -90,6 +90,11 @@ class TFKD(Weighted):
         """See the base: the virtual teacher is one, too."""
         return True
 
+    @property
+    def teaches_all(self) -> bool:
+        """See the base: the virtual teacher knows what is true, so it teaches labelled samples alone."""
+        return not self.virtual
+
     def setup(self, info: ClassInfo) -> None:
         """See the base; nobody is chosen where nobody is asked."""
         if self.virtual:

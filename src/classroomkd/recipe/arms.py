@@ -51,11 +51,13 @@ class Stage:
     def begins_from(self, trainee: str) -> Stage | str | None:
         """What one of its trainees begins from: a stage that trained it, a file, or None: it is fresh.
 
-        The networks are as they are after ``start``: one that this did not train is as it was before it.
+        The networks are as they are after ``start``: one that this did not train is as the last stage before it that
+        trained it left it.
         """
         stage = self.before(self.start)
         if stage is not None:
-            return stage if trainee in stage.trainees else stage.begins_from(trainee)
+            trained = [one for one in (*stage.earlier, stage) if trainee in one.trainees]
+            return trained[-1] if trained else None
         return None if self.start == FRESH or trainee != self.trainees[0] else self.start
 
 

@@ -129,7 +129,10 @@ def check_peers(tree: Node, found: Trainees) -> Iterator[Problem]:
             sentence = f"'{name}': letters, digits, _ and - only, since its terms and its files are called so"
             yield problem(tree, loc, f"{sentence}; give it a name", value=False)
         for one in found.groups.get(name, []):
-            if one.lower() == STUDENT:
+            if one.lower().endswith(("-best", "-ema")):
+                sentence = f"is called '{one}', and files of other weights of a network end so; give it another name"
+                yield problem(tree, loc, sentence, value=False)
+            elif one.lower() == STUDENT:
                 yield problem(tree, loc, "is called 'student'; give it another name", value=False)
             elif one in mentors:
                 yield problem(tree, loc, f"is called '{one}' like a mentor; give it another name", value=False)

@@ -68,7 +68,24 @@ def check_selves(tree: Node, peers: Trainees, learners: Mapping[str, Collection[
                 yield problem(tree, loc, sentence, value=False)
             continue
         first = index if first is None else first
+        yield from _clashes(tree, loc, mentor, peers, learners)
         yield from _self(tree, loc, mentor, (later, last), peers, learners)
+
+
+def _clashes(
+    tree: Node, loc: Loc, mentor: Node, peers: Trainees, learners: Mapping[str, Collection[str]]
+) -> Iterator[Problem]:
+    """Names of selves that somebody else has, too."""
+    others = [*peers.names, *(one.text("name") or "" for one in tree.items("mentors") if one is not mentor)]
+    stage, dot, network = (mentor.text("from") or "").partition(".")
+    name = mentor.text("name") or ""
+    for called in [name] if dot else [f"{name}-{one}" for one in sorted(learners.get(stage, ()))]:
+        if called in others:
+            made = f"{network if dot else called.removeprefix(name + '-')} as it is after '{stage}'"
+            sentence = (
+                f"{made} is called '{called}' as a mentor, like another network of the recipe; give it another name"
+            )
+            yield problem(tree, (*loc, "name"), sentence, value=False)
 
 
 def _self(

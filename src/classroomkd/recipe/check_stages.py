@@ -59,7 +59,7 @@ def check_stages(
     """
     problems = list(_beside(tree, loc, entry))
     stages, learned = entry.items("stages"), dict[str, tuple[tuple[str, ...], bool]]()
-    methods_of = dict[str, set[str]]()
+    kinds = dict[str, tuple[object, ...]]()
     names = [stage.text("name") or "" for stage in stages]
     for index, stage in enumerate(stages):
         place: Loc = (*loc, "stages", index)
@@ -79,13 +79,11 @@ def check_stages(
             wrong += check_entry(tree, inner, one, here, lonely, _Learners(peers, named))
         problems += wrong or _together(tree, place, built, learning, names, peers)
         learners.setdefault(names[index], set()).update(learning)
-        for name, method in built.items():
-            if method.needs.learned and name not in methods_of.get(_source(stage, names, index), ()):
-                sentence = f"'{name}' goes on with what a stage of '{name}' has learned, and does not begin from one"
-                there = [one for one in names[:index] if name in methods_of[one]]
-                remedy = f"start: {there[-1]}" if there else f"put a stage of '{name}' before it"
-                problems.append(problem(tree, place, f"{sentence}; {remedy}", value=False))
-        methods_of[names[index]] = {*built}
+        kind = _kind(stage, built, learning, here)
+        begun = kinds.get(_source(stage, names, index))
+        if any(method.needs.learned for method in built.values()) and (begun != kind or len(built) > 1):
+            problems.append(_goes_on_with(tree, place, built, [one for one, its in kinds.items() if its == kind]))
+        kinds[names[index]] = kind
         learned[names[index]] = learning, any(method.needs.mentors > 0 for method in built.values())
     return problems
 
@@ -135,6 +133,22 @@ def _start(tree: Node, loc: Loc, names: list[str], index: int) -> Iterator[Probl
         yield problem(
             tree, place, f"there is no such stage{near}{before}; or write fresh, or a file (NAME.safetensors)"
         )
+
+
+def _kind(stage: Node, built: dict[str, Method], learning: Sequence[str], mentors: Staff) -> tuple[object, ...]:
+    """What two stages must have in common for one to go on with what the other's method learned."""
+    rules = [entry.text("rule") or "" for entry in stage.items("method")]
+    return *built, *rules, learning[0], *mentors.names
+
+
+def _goes_on_with(tree: Node, loc: Loc, built: dict[str, Method], there: Sequence[str]) -> Problem:
+    method = " and ".join(f"'{name}'" for name in built)
+    sentence = (
+        f"{method} so goes on with what a stage of this method alone, by the same rule, with the same mentors and "
+        "first trainee, has learned, and does not begin from one"
+    )
+    remedy = f"start: {there[-1]}" if there else "put such a stage before it"
+    return problem(tree, loc, f"{sentence}; {remedy}", value=False)
 
 
 def _source(stage: Node, names: list[str], index: int) -> str:

@@ -101,6 +101,7 @@ def test_a_bank_beside_peers_alone_is_said_to_store_nothing(load: Load) -> None:
     [
         ("methods: [none, dml]", "a.yaml: peers: too few for 'dml'; add some, for example peers: ["),
         ("method: {name: dml, order: gauss_seidel}", "peers: too few for 'dml'"),
+        ("peers: [{name: b-best, model: convnet8}]\nmethod: dml", "files of other weights of a network end so"),
         ("peers: convnet8\nmethods: [none, tfkd]", "peers: no arm takes convnet8: add a method that does (dml)"),
         ("peers: [convnet8, convnet4]\nmethod: {name: dml, peers: [convnet4]}", "no arm takes convnet8"),
         ("peers: convnet8\nmethods: [dml, {name: none, peers: [convnet8]}]", "'none' takes no peers: leave it out"),

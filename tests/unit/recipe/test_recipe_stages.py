@@ -244,10 +244,10 @@ LEARN, TEACH = (
 @pytest.mark.parametrize(
     ("stages", "sentence"),
     [
-        (
-            f"[{TEACH}}}]",
-            "'amtml' goes on with what a stage of 'amtml' has learned, and does not begin from one; put a",
-        ),
+        (f"[{TEACH}}}]", "first trainee, has learned, and does not begin from one; put such a stage before it"),
+        (f"[{LEARN.replace('amtml', '{name: amtml, rule: reference}')}, {TEACH}}}]", "by the same rule"),
+        (f"[{{name: learn, method: [amtml, at], epochs: 1}}, {TEACH}}}]", "of this method alone"),
+        (f"[{LEARN}, {{name: t, method: [kd, {{name: amtml, adapter: frozen}}], epochs: 1}}]", "of this method alone"),
         (f"[{LEARN}, {TEACH}, start: fresh}}]", "does not begin from one; start: learn"),
         (f"[{LEARN}, {{name: kd, method: kd, epochs: 1}}, {TEACH}}}]", "does not begin from one; start: learn"),
     ],
@@ -266,3 +266,36 @@ def test_a_stage_may_go_on_with_one_that_is_not_the_last(load: Load, mistakes: M
     assert len(load(f"{text}methods: [none, {{label: x, stages: {between}}}]\n").arms()[1].trainings) == 3
     (found,) = mistakes(f"{text}method: {{name: amtml, adapter: frozen}}\n")
     assert "'amtml' so goes on with what an earlier stage has learned; write two: stages:" in found
+
+
+def test_a_method_goes_on_with_the_same_mentors_and_the_same_trainee(mistakes: Mistakes) -> None:
+    text = "data: puppets\nstudent: convnet8\npeers: convnet8\nmentors: [vgg8, {name: s, from: learn.student}]\n"
+    (found,) = mistakes(f"{text}methods: [dml, {{label: x, stages: [{LEARN}, {TEACH}}}]}}]\n")
+    assert "with the same mentors" in found
+    other = LEARN.replace("epochs: 1", "epochs: 1, trainees: convnet8")
+    text = "data: puppets\nstudent: convnet8\npeers: convnet8\nmentors: [vgg8]\n"
+    (found,) = mistakes(f"{text}methods: [dml, {{label: x, stages: [{other}, {TEACH}}}]}}]\n")
+    assert "first trainee, has learned" in found
+
+
+def test_a_network_that_the_start_did_not_train_is_as_the_last_stage_left_it(load: Load) -> None:
+    stages = (
+        "[{name: a, method: none, trainees: b-1, epochs: 1}, {name: s, method: none, epochs: 1, start: fresh}, "
+        "{name: c, method: dml, trainees: all, epochs: 1}]"
+    )
+    *_, last = load(one(stages)).arms()[1].trainings
+    assert last.stage is not None
+    begun = {name: last.stage.begins_from(name) for name in ("student", "b-1", "b-2")}
+    assert {name: getattr(stage, "name", stage) for name, stage in begun.items()} == {
+        "student": "s", "b-1": "a", "b-2": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("named", ["{name: b-1, from: a.student}", "{name: b, from: a}"])
+def test_a_self_has_a_name_of_its_own(mistakes: Mistakes, named: str) -> None:
+    """The peer ``b-1`` is called so; and ``b-student`` is what the student's self of ``b`` would be called."""
+    stages = "[{name: a, method: none, trainees: [student, b-1], epochs: 1}, {name: t, method: average, epochs: 1}]"
+    peers = "peers: [{name: b, model: convnet8, copies: 2}, {name: b-student, model: convnet8}]\n"
+    arms = f"methods: [dml, {{label: x, stages: {stages}}}]\n"
+    found = mistakes(f"data: puppets\nstudent: convnet8\n{peers}mentors: [vgg8, {named}]\n{arms}")
+    assert any("as a mentor, like another network of the recipe; give it another name" in one for one in found)
