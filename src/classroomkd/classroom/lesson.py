@@ -199,7 +199,8 @@ class Lesson(_Shared):
     def labelled(self) -> Tensor:
         """The share of the batch's samples, of all ranks, that have a label; where samples have weights, by these."""
         has = self.task.mask(self.target).flatten(1).any(1)
-        weight = torch.ones_like(has, dtype=torch.float32) if self.sample_weight is None else self.sample_weight.float()
+        dtype = torch.promote_types(self.student.prediction.dtype, torch.float32)
+        weight = torch.ones_like(has, dtype=dtype) if self.sample_weight is None else self.sample_weight.to(dtype)
         sums = torch.stack([(weight * has).sum(), weight.sum()])
         if self.reduce is not None:
             sums = self.reduce(sums)

@@ -3,7 +3,8 @@
 System   pseudo-labels, Lee, "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural
          Networks", ICML workshop 2013, with the mentors' vote in place of the student's own answer; ``confidence`` as
          in FixMatch, Sohn et al., NeurIPS 2020, arXiv 2001.07685
-Rule     L = supervised_weight · mean over labelled b of CE(z_s, y) + weight · mean over used b of CE(z_s, ŷ)
+Rule     L = supervised_weight · s · mean over labelled b of CE(z_s, y) + weight · mean over used b of CE(z_s, ŷ)
+         s the share of the batch's samples that have a label
          p = mean_m softmax(z_m), ŷ = argmax p; used: samples without a label whose p of ŷ is at least ``confidence``
 Shapes   z_m (M, B, C); p (B, C); both means over samples, under ``label_smoothing`` alike
 Units    a sample with a label is not taught by mentors: with labels everywhere this is ``none``

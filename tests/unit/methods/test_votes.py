@@ -33,7 +33,8 @@ def test_the_rule(smoothing: float) -> None:
     pseudo = F.cross_entropy(student[~there], voted[~there], label_smoothing=smoothing)
     torch.testing.assert_close(terms.values["supervised"], own)
     torch.testing.assert_close(terms.values["distilled"], pseudo)
-    torch.testing.assert_close(terms.loss(), 2.0 * own + 0.5 * pseudo)
+    share = there.float().mean()  # two labels among sixty pictures are not as loud as all of these
+    torch.testing.assert_close(terms.loss(), 2.0 * share * own + 0.5 * pseudo)
 
 
 def test_only_sure_votes_are_used() -> None:
