@@ -9,6 +9,7 @@ import torch
 
 from classroomkd import methods, tasks
 from classroomkd.classroom import Classroom
+from classroomkd.classroom.trainees import who_gave
 from classroomkd.methods.pieces.apart import Apart, refuse
 from classroomkd.recipe.arms import Arm, Stage
 from classroomkd.run.stages import added_up, draws_of
@@ -71,6 +72,12 @@ def test_each_of_several_networks_is_taught_as_if_it_were_alone(name: str) -> No
             assert torch.equal(mine.grad, own.grad)
     assert float(lesson.loss.detach()) == pytest.approx(total)
     assert isinstance(both.method, Apart)
+    assert lesson.outcome is not None
+    told = who_gave(lesson.outcome, both.mentors.names, ["b"])
+    said = {(who, "Linear"): terms for who, terms in (("student", "distilled"), ("b", "b.distilled"))}
+    assert set(told) == (set(said) if name == "kd" else set())
+    for pair, term in said.items() if name == "kd" else ():
+        torch.testing.assert_close(told[pair], 0.9 * lesson.terms[term].detach())
 
 
 def test_what_reads_features_or_learns_something_cannot_teach_several() -> None:

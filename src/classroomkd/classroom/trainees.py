@@ -28,6 +28,7 @@ __all__ = [
     "joined",
     "refuse_number",
     "refuse_teachers",
+    "shared_out",
     "who_gave",
 ]
 
@@ -59,6 +60,13 @@ def joined(parts: Mapping[str, Terms]) -> Terms:
     return Terms(values, coefficients, *record, totals, given)
 
 
+def shared_out(value: Tensor, weight: Tensor, mentors: Sequence[str]) -> dict[str, Tensor]:
+    """A term in parts by mentor, as their weights ``(M, B, U)`` are to each other."""
+    sums = weight.flatten(1).sum(1)
+    shares = sums / sums.sum().clamp_min(torch.finfo(sums.dtype).tiny)
+    return dict(zip(mentors, (value.detach() * shares).unbind(), strict=True))
+
+
 def who_gave(terms: Terms, mentors: Sequence[str], peers: Collection[str]) -> dict[tuple[str, str], Tensor]:
     """What each mentor and trainee adds to each trainee's loss: scalars by (who learns, who teaches).
 
@@ -78,9 +86,7 @@ def who_gave(terms: Terms, mentors: Sequence[str], peers: Collection[str]) -> di
         parts = terms.parts.get(name)
         weight = terms.weight if learner == STUDENT else None
         if parts is None and weight is not None and len(weight) == len(mentors):
-            sums = weight.flatten(1).sum(1)
-            shares = sums / sums.sum().clamp_min(torch.finfo(sums.dtype).tiny)
-            parts = dict(zip(mentors, (value.detach() * shares).unbind(), strict=True))
+            parts = shared_out(value, weight, mentors)
         for teacher, part in (parts or {}).items():
             added = terms.coefficients.get(name, 1.0) * part
             found[learner, teacher] = found[learner, teacher] + added if (learner, teacher) in found else added

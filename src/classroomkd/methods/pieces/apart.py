@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from classroomkd.classroom import ClassInfo, Lesson, Method, Terms
 from classroomkd.classroom.schedule import Schedule
-from classroomkd.classroom.trainees import STUDENT, joined
+from classroomkd.classroom.trainees import STUDENT, is_own_loss, joined, shared_out
 
 __all__ = ["Apart", "refuse"]
 
@@ -35,17 +35,28 @@ class Apart(Method):
         super().__init__()
         self.one, self.needs = method, replace(method.needs, peers=(0, None))
         self.weighs_samples = method.weighs_samples
+        self.mentors: tuple[str, ...] = ()
 
     def setup(self, info: ClassInfo) -> None:
         """Have the method see its mentors."""
         self.one.setup(replace(info, peers=()))
+        self.mentors = tuple(info.mentors)
         self.mentor_indices, self.order_matters = self.one.mentor_indices, self.one.order_matters
 
     def loss(self, lesson: Lesson) -> Terms:
         """Everybody's terms; the record is the first one's."""
         alone = replace(lesson, peers={})
         rooms = {STUDENT: alone} | {name: replace(alone, student=answers) for name, answers in lesson.peers.items()}
-        return joined({name: self.one(room) for name, room in rooms.items()})
+        return joined({name: self._told(self.one(room)) for name, room in rooms.items()})
+
+    def _told(self, terms: Terms) -> Terms:
+        """With who gave each term: the record is the first one's alone."""
+        weight = terms.weight
+        if weight is None or len(weight) != len(self.mentors):
+            return terms
+        named = [name for name in terms.values if not is_own_loss(name) and name not in terms.parts]
+        parts = {name: shared_out(terms.values[name], weight, self.mentors) for name in named}
+        return replace(terms, parts={**terms.parts, **parts})
 
     def schedules(self) -> list[Schedule]:
         """The method's own."""
