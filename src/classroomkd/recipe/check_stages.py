@@ -41,7 +41,8 @@ class _Learners:
         elif self.named is None:
             yield from self.peers.take(tree, loc, method, needs)
         elif needs.takes_peers:
-            number, (fewest, most) = len(self.named) - 1, needs.peers
+            others = [name for name in self.named[1:] if needs.teachers or self.peers.roles.get(name) != "teacher"]
+            number, (fewest, most) = len(others), needs.peers
             if number < fewest:
                 sentence = f"'{method}' needs at least {fewest} peer(s) beside its first trainee, here it has {number}"
                 yield problem(tree, loc, f"{sentence}; trainees: all, or leave trainees out", value=False)
@@ -189,6 +190,10 @@ def _together(
     takes = any(method.needs.takes_peers for method in built.values())
     if len(learning) < 2:
         return []
+    first, *others = sorted(learning, key=[STUDENT, *peers.names].index)
+    if takes and first in peers.teachers(learning):
+        sentence = f"{first} is a teacher, and as the first of the peers it would learn in the student's place"
+        return [problem(tree, loc, f"{sentence}; write it behind {others[0]} in peers:", value=False)]
     teachers, wanted = peers.teachers(learning), max(method.needs.teachers for method in built.values())
     if takes and len(teachers) != wanted:
         together = " and ".join(f"'{name}'" for name in built)

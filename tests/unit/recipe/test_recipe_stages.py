@@ -299,3 +299,16 @@ def test_a_self_has_a_name_of_its_own(mistakes: Mistakes, named: str) -> None:
     arms = f"methods: [dml, {{label: x, stages: {stages}}}]\n"
     found = mistakes(f"data: puppets\nstudent: convnet8\n{peers}mentors: [vgg8, {named}]\n{arms}")
     assert any("as a mentor, like another network of the recipe; give it another name" in one for one in found)
+
+
+def test_a_teacher_is_nobodys_peer_in_a_stage_and_never_in_the_students_place(mistakes: Mistakes) -> None:
+    head = "data: puppets\nstudent: convnet8\n"
+    teacher, last = "{name: t, model: convnet8, role: teacher}", "{name: z, method: none, epochs: 1}"
+    alone = f"[{{name: a, method: [kdml, dml], trainees: [student, t], epochs: 1}}, {last}]"
+    found = mistakes(f"{head}peers: [{teacher}]\nmethods: [none, {{label: x, stages: {alone}}}]\n")
+    assert any("'dml' needs at least 1 peer(s) beside its first trainee, here it has 0" in one for one in found)
+    two = f"[{{name: a, method: kdml, trainees: [b, t], epochs: 1}}, {last}]"
+    found = mistakes(
+        f"{head}peers: [{teacher}, {{name: b, model: convnet8}}]\nmethods: [none, {{label: x, stages: {two}}}]\n"
+    )
+    assert any("t is a teacher" in one and "write it behind b in peers:" in one for one in found)
