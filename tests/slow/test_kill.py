@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import re
 import select
 import signal
 import subprocess
@@ -198,7 +199,7 @@ def test_a_terminal_that_is_closed(tmp_path: Path, workers: int) -> None:
 
 
 def test_ranks_stop_at_the_same_step(tmp_path: Path) -> None:
-    """torchrun passes SIGTERM on to its ranks, which hear it at different moments."""
+    """torchrun passes SIGTERM on to its ranks, which hear it at different moments or tell each other."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "classroomkd"]
     more = ["train.log_every=7", "train.batch_size=16", "seeds=[0]", "device=cpu", f"cache={tmp_path / 'cache'}"]
     whole, cut = ([*launch, *command(tmp_path / name, *more)[3:]] for name in ("whole", "cut"))
@@ -208,7 +209,7 @@ def test_ranks_stop_at_the_same_step(tmp_path: Path) -> None:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGTERM)
     _, said = process.communicate(timeout=120)
-    assert "stopped by SIGTERM at epoch" in said
+    assert re.search(r"stopped (by SIGTERM|with the run's other processes) at epoch", said), said
     subprocess.run([*cut, "--resume"], env=ENV, check=True, timeout=300)
     expected, found = students(tmp_path / "whole"), students(tmp_path / "cut")
     assert expected.keys() == found.keys()

@@ -143,7 +143,9 @@ def json_schema() -> dict[str, Any]:
     ):
         parts[model]["title"] = model.removesuffix("Spec").lower()
     parts["TaughtBy"]["title"] = "taught_by"
-    parts["MentorSpec"]["required"] = parts["PeerSpec"]["required"] = ["model"]
+    parts["PeerSpec"]["required"] = ["model"]
+    del parts["MentorSpec"]["required"]
+    parts["MentorSpec"]["anyOf"] = [{"required": ["model"]}, {"required": ["from"]}]
     for model in ("StudentSpec", "MentorSpec", "PeerSpec"):
         alias = {**parts[model]["properties"]["weights"], "description": "Another name of weights."}
         parts[model]["properties"]["checkpoint"] = alias

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,6 +126,16 @@ def test_the_json_schema_agrees_with_the_loader() -> None:
         with pytest.raises(ValueError):
             make_recipe(mapping)
         assert not check.is_valid(mapping), mapping
+
+
+def test_the_json_schema_holds_our_recipes() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    check = jsonschema.Draft202012Validator(json_schema())
+    files = sorted((Path(__file__).resolve().parents[3] / "recipes").rglob("*.yaml"))
+    assert files
+    for file in files:
+        text = re.sub(r"(?<![\d.])(\d+)e-", r"\1.0e-", file.read_text())  # YAML 1.1 reads 5e-4 as text
+        assert [error.message for error in check.iter_errors(yaml.safe_load(text))] == [], file
 
 
 def test_every_key_is_described() -> None:
