@@ -203,9 +203,11 @@ def test_a_dry_run_shows_the_stages_and_what_they_cost(words: list[str], capsys:
     assert two["steps"] == found["steps"] == arms["none"]["steps"] * 3 // 2
     assert two["steps_alone"] > two["steps"]
     assert main([*words, PEERS, ARMS, "--dry-run"]) == 0
-    assert (
-        "'two': 2 stage(s) of so many epochs: pre (none) 2, mutual (dml) 1; 12 steps in all" in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "'two': 2 stage(s) of so many epochs: pre (none) 2, mutual (dml) 1; 12 steps in all" in said
+    assert "'anew': 2 stage(s) of so many epochs: pre (none) 1, mutual (dml) 1 from fresh; 8 steps in all" in said
+    together = "'dml', 'two, stage pre', 'two, stage mutual' and 'anew, stage mutual' train 2 networks"
+    assert said.replace("\n", " ").count(f"note: {together}") == 1
 
 
 def test_a_stage_that_starts_from_a_file_of_another_network_is_refused(
@@ -314,3 +316,24 @@ def test_what_a_method_has_learned_goes_on_frozen_in_a_later_stage(
     for name in ("entry.json", "checkpoints/last.pt"):
         (folder / name).unlink()
     assert main([*words, "train.lr=0.05", "bank=off", "--out", str(out), "--quiet", "--resume"]) != 0
+
+
+SELVES = """methods=[none, {label: two, stages: [{name: pre, method: none, epochs: 1},
+    {name: again, method: {kd: {mentor: self-student}}, epochs: 1}]}%s]"""
+WIDER = """, {label: wide, stages: [{name: pre, method: none, trainees: all, epochs: 1},
+    {name: again, method: [dml, {kd: {mentor: self-b}}], epochs: 1}]}"""
+
+
+def test_an_arm_whose_stage_leaves_more_selves_is_added_to_a_run(words: list[str], tmp_path: Path, capsys: Any) -> None:
+    """The recipe then has a self that the first arm has not; the first student stays, and another self is refused."""
+    run = ["mentors=[{name: self, from: pre}]", "--out", str(tmp_path / "run"), "--quiet"]
+    quick = [*words, "train.epochs=1"]
+    assert main([*quick, SELVES % "", *run]) == 0
+    before = (tmp_path / "run" / "two" / "seed0" / "student.safetensors").read_bytes()
+    assert main([*quick, SELVES % WIDER, PEERS, *run, "--resume"]) == 0
+    assert entry(tmp_path / "run", "wide")["stages"]
+    assert (tmp_path / "run" / "two" / "seed0" / "student.safetensors").read_bytes() == before
+    capsys.readouterr()
+    other = "mentors=[{name: self-student, from: pre.student}, {name: more, from: pre.student}]"
+    assert main([*quick, SELVES % "", other, *run[1:], "--resume"]) == 2
+    assert "the arm 'two' differ(s)" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
         print(f"note: {note}")
     students = f"{plan['students']} student{'s' * (plan['students'] != 1)}"
     for arm in plan.get("stages", ()):
-        parts = ", ".join(f"{one['name']} ({one['method']}) {one['epochs']}" for one in arm["stages"])
+        parts = ", ".join(_stage(*pair) for pair in pairwise(({"name": "fresh"}, *arm["stages"])))
         print(
             f"'{arm['label']}': {len(arm['stages'])} stage(s) of so many epochs: {parts}; {arm['steps']:,} steps in "
             f"all, as much as {arm['steps_alone']:,} of the student alone"
@@ -43,6 +44,12 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
     print(f"{students} of {most}{plan['steps']:,} steps each, seeds {plan['seeds']}, into {plan['out']}")
     _print_bank(plan["bank"])
     _print_time(plan)
+
+
+def _stage(before: dict[str, Any], stage: dict[str, Any]) -> str:
+    """A stage in an arm's sentence; its start where that is not the stage before it."""
+    start = "" if stage["start"] == before["name"] else f" from {stage['start']}"
+    return f"{stage['name']} ({stage['method']}) {stage['epochs']}{start}"
 
 
 def _print_data(console: Console, data: dict[str, Any]) -> None:

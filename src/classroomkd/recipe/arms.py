@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from classroomkd.recipe.peer_section import STUDENT
 from classroomkd.recipe.problems import show
-from classroomkd.recipe.sections import ArmSpec, MethodSpec, RecipeKeys, StageSpec
+from classroomkd.recipe.sections import ArmSpec, MentorSpec, MethodSpec, RecipeKeys, StageSpec
 
 __all__ = ["FRESH", "Arm", "Stage", "arms"]
 
@@ -59,6 +59,15 @@ class Stage:
             trained = [one for one in (*stage.earlier, stage) if trainee in one.trainees]
             return trained[-1] if trained else None
         return None if self.start == FRESH or trainee != self.trainees[0] else self.start
+
+    def selves_of(self, selves: Iterable[MentorSpec]) -> list[MentorSpec]:
+        """Those of a resolved recipe's frozen selves that teach in it: of networks that a stage before it trained."""
+        found = []
+        for spec in selves:
+            stage, _, name = (spec.made_from or "").partition(".")
+            if (before := self.before(stage)) is not None and name in before.trainees:
+                found.append(spec)
+        return found
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from classroomkd import tasks
 from classroomkd.errors import UserError, did_you_mean
-from classroomkd.recipe.nodes import Loc, Node, described_task, task_name
+from classroomkd.recipe.nodes import Loc, Node, described_task, is_self, task_name
 from classroomkd.recipe.problems import Problem, option_problems, problem
 
 if TYPE_CHECKING:
@@ -24,6 +24,14 @@ class Learners(Protocol):
 
     def take(self, tree: Node, loc: Loc, method: str, needs: Needs) -> Iterator[Problem]:
         """Problems of one entry's peers, whose method has been built."""
+        ...
+
+    def found(self, tree: Node, loc: Loc, needs: Needs) -> list[str]:
+        """Names of the peers that an entry without problems trains."""
+        ...
+
+    def teachers(self, names: Sequence[str]) -> list[str]:
+        """Those of these trainees that are teachers."""
         ...
 
 
@@ -42,7 +50,7 @@ def staff(tree: Node, only: Collection[str] | None = None) -> Staff:
 
     Frozen selves, which only some stages have, are not among them.
     """
-    items = [item for item in tree.items("mentors") if item.child("from") is None]
+    items = [item for item in tree.items("mentors") if not is_self(item)]
     names = [item.text("name") or "" for item in items]
     taught = [(node := item.child("taught_by")) is not None and node.value is not None for item in items]
     if only is None:
@@ -63,6 +71,9 @@ def check_entry(
     name = entry.child("name")
     if not isinstance(entry.value, dict):
         return []  # the schema says what it must be
+    if name is None and entry.child("stages") is not None:
+        sentence = "has no 'name' but stages; write all stages into the arm, one after the other"
+        return [problem(tree, loc, sentence, value=False)]
     if name is None:
         return [problem(tree, loc, _without_name(entry.value, list(table)), value=False)]
     if not isinstance(name.value, str) or not name.value:
@@ -125,8 +136,14 @@ def _options(
         if getattr(method.needs, "distributions", False) and not sketch.has_distributions:
             sentence = f"'{name}' needs answers that are distributions, which those of {task} are not"
             return [problem(tree, place, sentence, value=False)]
-        # Let the method see the names of its mentors, as it will when the classroom is built.
-        method.setup(ClassInfo(sketch, mentors.names, taught=mentors.taught, selves=mentors.selves))
+        # Let the method see the names of its mentors and peers, as it will when the classroom is built.
+        beside = [] if peers is None else peers.found(tree, loc, method.needs)
+        teachers = [] if peers is None else peers.teachers(beside)
+        method.setup(
+            ClassInfo(
+                sketch, mentors.names, taught=mentors.taught, peers=beside, teachers=teachers, selves=mentors.selves
+            )
+        )
     except UserError as error:
         return [problem(tree, loc, str(error), value=False)]
     return []

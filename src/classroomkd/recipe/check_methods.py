@@ -13,9 +13,9 @@ from classroomkd.recipe.check_peers import check_peers, trainees
 from classroomkd.recipe.check_selves import check_selves
 from classroomkd.recipe.check_stages import check_stages
 from classroomkd.recipe.check_weights import taken_as_is
-from classroomkd.recipe.nodes import Loc, Node
+from classroomkd.recipe.nodes import Loc, Node, is_self
 from classroomkd.recipe.problems import Problem, problem
-from classroomkd.recipe.stage_nodes import arm_entries, staged
+from classroomkd.recipe.stage_nodes import arm_entries, staged, unread_stages
 
 __all__ = ["check_assistants", "check_methods"]
 
@@ -37,13 +37,17 @@ def check_methods(tree: Node) -> list[Problem]:
             problems += check_stages(tree, loc, entry, everybody, lonely, peers, learners)
         else:
             problems += check_entry(tree, loc, entry, everybody, lonely, peers)
-    problems += check_selves(tree, peers, learners)
-    peers.unsure |= bool(problems)
+    selves = [item for item in tree.items("mentors") if is_self(item)]
+    wrong = list(check_selves(tree, peers, learners))
+    problems += wrong
+    peers.unsure |= bool(problems) or any(map(unread_stages, (entry for _, entry in arm_entries(tree))))
     problems += check_peers(tree, peers)
     mentors = tree.child("mentors")
-    if lonely and (mentors is None or isinstance(mentors.value, list)):
+    unread = not all(item.text("from") for item in selves)  # the schema says what it must be
+    if lonely and not wrong and not unread and (mentors is None or isinstance(mentors.value, list)):
         names = ", ".join(f"'{name}'" for name in dict.fromkeys(lonely))
         sentence = f"too few for {names}; add some, for example mentors: [resnet20]"
+        sentence += "; frozen selves teach in stages after their own alone" if selves else ""
         problems.append(problem(tree, ("mentors",), sentence, value=False))
     return problems
 

@@ -63,8 +63,7 @@ class Trainees:
                 yield problem(tree, place, "names a peer twice")
                 return
         else:
-            every = [name for name in self.names if self.roles[name] == "peer" or needs.teachers]
-            found = every if needs.takes_peers else []
+            found = self.found(tree, loc, needs)
         fewest, most = needs.peers
         teachers = self.teachers(found)
         if len(found) < fewest and not self.names:
@@ -79,6 +78,14 @@ class Trainees:
             sentence = f"'{method}' takes at most {most} peer(s) of {', '.join(found)}: name them, peers: [{found[0]}]"
             yield problem(tree, loc, sentence, value=False)
         self.taken |= set(found)
+
+    def found(self, tree: Node, loc: Loc, needs: Needs) -> list[str]:
+        """Names of the peers that an entry without problems trains: those it names, else all that its method takes."""
+        if not needs.takes_peers:
+            return []
+        if (node := tree.at(*loc, "peers")) is not None and isinstance(node.value, list):
+            return [one for item in node.value for one in self.groups.get(str(item.value), [])]
+        return [name for name in self.names if self.roles[name] == "peer" or needs.teachers]
 
     def teachers(self, names: Sequence[str]) -> list[str]:
         """Those of these trainees that are teachers."""
@@ -118,7 +125,7 @@ def trainees(tree: Node) -> Trainees:
 
 def check_peers(tree: Node, found: Trainees) -> Iterator[Problem]:
     """Names, and what no arm has taken; after all entries have been looked at."""
-    mentors = {item.text("name") for item in tree.items("mentors")}
+    mentors = {item.text("name") for item in tree.items("mentors") if "." not in (item.text("from") or "")}
     first: dict[str, int] = {}
     for index, item in enumerate(tree.items("peers")):
         loc: Loc = ("peers", index)

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from classroomkd.errors import did_you_mean
 from classroomkd.recipe.check_entry import Staff
 from classroomkd.recipe.check_peers import Trainees
-from classroomkd.recipe.nodes import Loc, Node
+from classroomkd.recipe.nodes import Loc, Node, is_self
 from classroomkd.recipe.peer_section import STUDENT
 from classroomkd.recipe.problems import Problem, problem
-from classroomkd.recipe.stage_nodes import arm_entries
+from classroomkd.recipe.stage_nodes import arm_entries, unread_stages
 
 __all__ = ["Learned", "check_selves", "joined_by_selves"]
 
@@ -62,7 +62,7 @@ def check_selves(tree: Node, peers: Trainees, learners: Mapping[str, Collection[
     first: int | None = None
     for index, mentor in enumerate(tree.items("mentors")):
         loc: Loc = ("mentors", index)
-        if mentor.child("from") is None:
+        if not is_self(mentor):
             if first is not None:
                 sentence = f"stands behind mentors.{first}, which is made from a stage; write those last"
                 yield problem(tree, loc, sentence, value=False)
@@ -76,9 +76,10 @@ def _clashes(
     tree: Node, loc: Loc, mentor: Node, peers: Trainees, learners: Mapping[str, Collection[str]]
 ) -> Iterator[Problem]:
     """Names of selves that somebody else has, too."""
-    others = [*peers.names, *(one.text("name") or "" for one in tree.items("mentors") if one is not mentor)]
     stage, dot, network = (mentor.text("from") or "").partition(".")
     name = mentor.text("name") or ""
+    others = [*peers.names]  # a name that two mentors have in the recipe is said of these
+    others += [] if dot else [one.text("name") or "" for one in tree.items("mentors") if one is not mentor]
     for called in [name] if dot else [f"{name}-{one}" for one in sorted(learners.get(stage, ()))]:
         if called in others:
             made = f"{network if dot else called.removeprefix(name + '-')} as it is after '{stage}'"
@@ -101,14 +102,18 @@ def _self(
             sentence = "stands beside 'from'; leave it out: a frozen self is its network as it was after the stage"
             yield problem(tree, (*loc, key), sentence, value=False)
     made, (later, last) = mentor.text("from"), stages
-    if made is None:
+    if not made:
         return  # the schema says what it must be
     place: Loc = (*loc, "from")
     stage, dot, network = made.partition(".")
     networks = [STUDENT, *peers.names]
-    if stage not in later:
+    if not stage or (dot and not network):
+        yield problem(tree, place, "names a stage, or one of its networks: from: STAGE, or from: STAGE.NETWORK")
+    elif stage not in later:
         if stage in last:
             sentence = f"'{stage}' is an arm's last stage: no later one could be taught by what it leaves"
+        elif any(unread_stages(entry) for _, entry in arm_entries(tree)):
+            return  # the schema says what stages must be
         elif later | last:
             near = did_you_mean(stage, later)
             sentence = f"no arm has a stage '{stage}'{near}; there are {', '.join(sorted(later | last))}"
@@ -116,7 +121,8 @@ def _self(
             sentence = f"no arm has a stage '{stage}': none has stages"
         yield problem(tree, place, sentence)
     elif dot and network not in networks:
-        near = did_you_mean(network, networks)
+        copies = peers.groups.get(network, [])
+        near = f", but copies of it: {' and '.join(copies)}" if copies else did_you_mean(network, networks)
         yield problem(tree, place, f"there is no network '{network}'{near}; there are {', '.join(networks)}")
     elif dot and network not in learners.get(stage, ()):
         learning = ", ".join(sorted(learners.get(stage, ())))

@@ -41,14 +41,23 @@ class _Learners:
         elif self.named is None:
             yield from self.peers.take(tree, loc, method, needs)
         elif needs.takes_peers:
-            others = [name for name in self.named[1:] if needs.teachers or self.peers.roles.get(name) != "teacher"]
-            number, (fewest, most) = len(others), needs.peers
+            number, (fewest, most) = len(self.found(tree, loc, needs)), needs.peers
             if number < fewest:
                 sentence = f"'{method}' needs at least {fewest} peer(s) beside its first trainee, here it has {number}"
                 yield problem(tree, loc, f"{sentence}; trainees: all, or leave trainees out", value=False)
             elif most is not None and number > most:
                 sentence = f"'{method}' takes at most {most} peer(s) beside its first trainee, here it has {number}"
                 yield problem(tree, loc, sentence, value=False)
+
+    def found(self, tree: Node, loc: Loc, needs: Needs) -> list[str]:
+        """See :meth:`.check_peers.Trainees.found`."""
+        if self.named is None or not needs.takes_peers:
+            return self.peers.found(tree, loc, needs)
+        return [name for name in self.named[1:] if needs.teachers or self.peers.roles.get(name) != "teacher"]
+
+    def teachers(self, names: Sequence[str]) -> list[str]:
+        """See :meth:`.check_peers.Trainees.teachers`."""
+        return self.peers.teachers(names)
 
 
 def check_stages(
@@ -68,8 +77,8 @@ def check_stages(
             continue  # the schema says what it must be
         problems += _name(tree, place, names, index)
         problems += _start(tree, place, names, index)
-        named, wrong = _trainees(tree, place, peers)
-        if not wrong and named is not None and index == len(stages) - 1 and STUDENT not in named:
+        named, wrong, unread = _trainees(tree, place, peers)
+        if not unread and named is not None and index == len(stages) - 1 and STUDENT not in named:
             sentence = "the last stage must train the student, which is the arm's result"
             wrong.append(problem(tree, (*place, "trainees"), sentence))
         built = dict(_built(stage))
@@ -78,7 +87,7 @@ def check_stages(
         for number, one in enumerate(stage.items("method")):
             inner: Loc = (*place, "method", number)
             wrong += check_entry(tree, inner, one, here, lonely, _Learners(peers, named))
-        problems += wrong or _together(tree, place, built, learning, names, peers)
+        problems += wrong or ([] if unread else _together(tree, place, built, learning, names, peers))
         learners.setdefault(names[index], set()).update(learning)
         kind = _kind(stage, built, learning, here)
         begun = kinds.get(_source(stage, names, index))
@@ -122,7 +131,7 @@ def _name(tree: Node, loc: Loc, names: list[str], index: int) -> Iterator[Proble
 
 def _start(tree: Node, loc: Loc, names: list[str], index: int) -> Iterator[Problem]:
     start = tree.text(*loc, "start")
-    if start is None or start == FRESH or start in names[:index] or is_file(start, names):
+    if not start or start == FRESH or start in names[:index] or is_file(start, names):
         return  # files are looked for where paths are
     place: Loc = (*loc, "start")
     before = f"; before it there are {', '.join(names[:index])}" if index else "; it is the first"
@@ -158,29 +167,29 @@ def _source(stage: Node, names: list[str], index: int) -> str:
     return (names[index - 1] if index else "") if start is None else start
 
 
-def _trainees(tree: Node, loc: Loc, peers: Trainees) -> tuple[tuple[str, ...] | None, list[Problem]]:
-    """Names of a stage's trainees, copies written out, and what is wrong with them; None where it names none."""
-    node, place = tree.at(*loc, "trainees"), (*loc, "trainees")
+def _trainees(tree: Node, loc: Loc, peers: Trainees) -> tuple[tuple[str, ...] | None, list[Problem], bool]:
+    """Names of a stage's trainees, copies written out, what is wrong, and whether they are therefore not known:
+    then everybody's. None where it names none."""
+    node, place, everybody = tree.at(*loc, "trainees"), (*loc, "trainees"), (STUDENT, *peers.names)
     if node is None or node.value is None:
-        return None, []
-    if node.value == "all":
+        return None, [], False
+    texts = isinstance(node.value, list) and node.value and all(isinstance(item.value, str) for item in node.value)
+    if node.value == "all" or not texts:  # of anything else the schema says what it must be
         peers.taken |= set(peers.names)
-        return (STUDENT, *peers.names), []
+        return everybody, [], node.value != "all"
     found = list[str]()
-    for item in node.value if isinstance(node.value, list) else []:
-        if not isinstance(item.value, str):
-            continue  # the schema says what it must be
+    for item in node.value:
         group = [STUDENT] if item.value == STUDENT else peers.groups.get(item.value)
         if group is None:
             near = did_you_mean(item.value, [STUDENT, *peers.groups])
             there = ", ".join([STUDENT, *peers.groups])
             sentence = f"there is no network '{item.value}' to train{near}; there are {there}"
-            return None, [problem(tree, place, sentence, value=False)]
+            return everybody, [problem(tree, place, sentence, value=False)], True
         found += group
     if len(set(found)) < len(found):
-        return None, [problem(tree, place, "names a network twice")]
+        return everybody, [problem(tree, place, "names a network twice")], True
     peers.taken |= {*found} - {STUDENT}
-    return tuple(found), []
+    return tuple(found), [], False
 
 
 def _together(

@@ -19,7 +19,7 @@ from classroomkd.errors import UserError
 if TYPE_CHECKING:
     from classroomkd.tasks.spec import TaskDescription
 
-__all__ = ["Loc", "Node", "Origin", "described_task", "from_python", "of_networks", "task_name"]
+__all__ = ["Loc", "Node", "Origin", "described_task", "from_python", "is_self", "of_networks", "task_name"]
 
 Loc = tuple[str | int, ...]
 
@@ -92,6 +92,12 @@ class Node:
                 return node, loc[depth:]
             node = following
         return node, ()
+
+
+def is_self(mentor: Node) -> bool:
+    """Whether a mentor is made from a stage."""
+    made = mentor.child("from")
+    return made is not None and made.value is not None
 
 
 def from_python(value: Any, origin: Origin) -> Node:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from classroomkd.recipe.nodes import Node
+from classroomkd.recipe.nodes import Node, is_self
 from classroomkd.recipe.peer_section import STUDENT
 
 __all__ = ["derived_name", "name_mentors", "write_out"]
@@ -130,7 +130,7 @@ def name_mentors(tree: Node) -> None:
     A mentor that is made ``from`` a stage has the model of the network that it is.
     """
     for mentor in tree.items("mentors"):
-        if mentor.text("from") is not None:
+        if is_self(mentor):
             _name_self(tree, mentor)
     for mentor in tree.items("mentors"):
         model = mentor.text("model")
@@ -145,7 +145,7 @@ def name_mentors(tree: Node) -> None:
 
 def _name_self(tree: Node, mentor: Node) -> None:
     """Give a mentor that is made from a stage the model of its network, and a name."""
-    origin, who = mentor.value["from"].origin, mentor.value["from"].value.partition(".")[2]
+    origin, who = mentor.value["from"].origin, (mentor.text("from") or "").partition(".")[2]
     mentor.value.setdefault("name", Node("self", origin))
     if mentor.child("model") is not None:
         return

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from classroomkd.recipe.arms import FRESH
 from classroomkd.recipe.nodes import Loc, Node
 
-__all__ = ["arm_entries", "entry_locs", "is_file", "stage_epochs", "staged", "stages", "starts"]
+__all__ = ["arm_entries", "entry_locs", "is_file", "stage_epochs", "staged", "stages", "starts", "unread_stages"]
 
 
 def arm_entries(tree: Node) -> Iterator[tuple[Loc, Node]]:
@@ -25,6 +25,11 @@ def staged(entry: Node) -> bool:
     """Whether an entry of an arm has stages in place of a method."""
     node = entry.child("stages")
     return node is not None and node.value is not None
+
+
+def unread_stages(entry: Node) -> bool:
+    """Whether an entry of an arm has stages that are no list with something in it; the schema says so."""
+    return staged(entry) and not entry.items("stages")
 
 
 def stages(tree: Node) -> Iterator[tuple[Loc, Node, list[str]]]:

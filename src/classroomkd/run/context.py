@@ -117,13 +117,7 @@ class RunContext:
 
     def selves_of(self, arm: Arm) -> list[MentorSpec]:
         """The frozen selves of earlier stages that a stage has among its mentors, behind the recipe's."""
-        found = []
-        for spec in self.recipe.selves if arm.stage is not None else ():
-            stage, _, name = (spec.made_from or "").partition(".")
-            before = arm.stage.before(stage) if arm.stage is not None else None
-            if before is not None and name in before.trainees:
-                found.append(spec)
-        return found
+        return [] if arm.stage is None else arm.stage.selves_of(self.recipe.selves)
 
     def epochs_of(self, arm: Arm) -> int:
         """Of one training: a stage says its own."""

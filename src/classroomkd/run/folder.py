@@ -187,7 +187,7 @@ def _identity(arm: Arm, recipe: Recipe) -> list[Any]:
     """``[method, options]`` of every part, and the method's version as a third where it is above 1.
 
     Of a part that trains peers the options hold them, by their places in the recipe, and of one in a stage what is said
-    of the stage.
+    of the stage and of the frozen selves that teach in it.
     """
     parts = list[list[Any]]()
     for training in arm.trainings:
@@ -200,7 +200,7 @@ def _identity(arm: Arm, recipe: Recipe) -> list[Any]:
     return json.loads(json.dumps(parts))  # type: ignore[no-any-return]
 
 
-_BESIDE = ("peers", "stage")  # among a stored part's options, what is none
+_BESIDE = ("peers", "stage", "selves")  # among a stored part's options, what is none
 
 
 def _beside(training: Arm, peers: Sequence[str] | None, recipe: Recipe) -> dict[str, Any]:
@@ -212,6 +212,8 @@ def _beside(training: Arm, peers: Sequence[str] | None, recipe: Recipe) -> dict[
         found["peers"] = {str(place): spec.model_dump(mode="json") for place, spec in own.items()}
     if stage is not None:
         found["stage"] = {key: getattr(stage, key) for key in ("name", "trainees", "epochs", "start")}
+        if selves := stage.selves_of(recipe.selves):
+            found["selves"] = {spec.name: spec.made_from for spec in selves}
     return found
 
 

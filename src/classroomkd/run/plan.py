@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -153,27 +153,30 @@ def plan(
         "not_measured": skipped,
         "notes": [
             *(text for text in (too_slow(recipe.train.ema, updates(len(batches), recipe.train)),) if text),
-            *(text for arm in trainings if (text := _trainees(networks, arm))),
+            *_trainees(networks, [arm for arm in trainings if arm.peers]),
         ],
     }
 
 
-def _trainees(networks: Networks, arm: Arm) -> str:
-    """What training several networks takes, as a sentence; empty where it is the student alone."""
-    context = networks.context
-    if not arm.peers:
-        return ""
-    train = context.recipe.train
+def _trainees(networks: Networks, arms: Sequence[Arm]) -> list[str]:
+    """What training several networks takes, a sentence for all arms that train the same."""
+    train, alike = networks.context.recipe.train, dict[tuple[str, ...], list[str]]()
     copies = 3 + (train.optimizer == "adamw") + (train.ema is not None)  # weights, gradients, momentum
-    alone, *all_of_them = (
-        4 * copies * models.parameters(network)
-        for network in (networks.blank_student(), *(_blank(networks, name) for name in (arm.lead, *arm.peers)))
-    )
-    return (
-        f"'{arm.title}' trains {len(all_of_them)} networks: with gradients and the optimiser's state they take "
-        f"{sum(all_of_them) / 2**20:,.1f} MiB, the student alone {alone / 2**20:,.1f}; on top come all their "
-        "activations for one batch"
-    )
+    for arm in arms:
+        alike.setdefault((arm.lead, *arm.peers), []).append(f"'{arm.title}'")
+    found = []
+    for trained, titles in alike.items():
+        alone, *all_of_them = (
+            4 * copies * models.parameters(network)
+            for network in (networks.blank_student(), *(_blank(networks, name) for name in trained))
+        )
+        who = f"{', '.join(titles[:-1])} and {titles[-1]} train" if len(titles) > 1 else f"{titles[0]} trains"
+        found.append(
+            f"{who} {len(all_of_them)} networks: with gradients and the optimiser's state they take "
+            f"{sum(all_of_them) / 2**20:,.1f} MiB, the student alone {alone / 2**20:,.1f}; on top come all their "
+            "activations for one batch"
+        )
+    return found
 
 
 def _blank(networks: Networks, trainee: str) -> nn.Module:

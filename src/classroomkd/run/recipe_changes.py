@@ -18,7 +18,8 @@ __all__ = ["differences", "moved"]
 _OF_NO_WEIGHT = {
     f"{part}.{key}" for part in ("train", "mentor_train") for key in ("checkpoint_minutes", "keep_checkpoints")
 }
-# What may change; of peers every arm says itself which it was made with, and who is exported makes no other weights.
+# What may change; of peers and of frozen selves, which are left out of the mentors, every arm says itself which it was
+# made with, and who is exported makes no other weights.
 _FREE = {
     "workers",
     "threads",
@@ -41,7 +42,7 @@ def differences(stored: Path, recipe: Recipe) -> list[str]:
 
     Another place of the data is none: :func:`classroomkd.run.folder.check_data` looks at what lies there.
     """
-    before, now = _before(stored, recipe), _now(recipe)
+    before, now = (_without_selves(one) for one in (_before(stored, recipe), _now(recipe)))
     changed = {
         f"{key}.{inner}" if inner else key
         for key in (set(before) | set(now)) - _FREE
@@ -86,6 +87,15 @@ def _before(file: Path, recipe: Recipe) -> dict[str, Any]:
     with suppress(Exception):
         before = _now(Recipe.model_validate(before))
     return before
+
+
+def _without_selves(written: dict[str, Any]) -> dict[str, Any]:
+    """A written recipe with the mentors that have answers before it is run."""
+    mentors = written.get("mentors")
+    if not isinstance(mentors, list):
+        return written
+    own = [mentor for mentor in mentors if not (isinstance(mentor, dict) and mentor.get("from"))]
+    return {**written, "mentors": own}
 
 
 def _inner(a: Any, b: Any) -> list[str]:

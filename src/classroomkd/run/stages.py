@@ -138,7 +138,7 @@ def plan_of(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[dict[str,
             continue
         alone = sum(n * ms for n, ms in zip(steps, step, strict=True)) / floor[-1]
         stages = [
-            {"name": one.stage.name, "method": one.method, "epochs": e, "steps": n}
+            {"name": one.stage.name, "method": one.method, "epochs": e, "steps": n, "start": one.stage.start}
             for one, e, n in zip(arm.stages, epochs, steps, strict=True)
             if one.stage is not None
         ]

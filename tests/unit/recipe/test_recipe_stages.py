@@ -312,3 +312,53 @@ def test_a_teacher_is_nobodys_peer_in_a_stage_and_never_in_the_students_place(mi
         f"{head}peers: [{teacher}, {{name: b, model: convnet8}}]\nmethods: [none, {{label: x, stages: {two}}}]\n"
     )
     assert any("t is a teacher" in one and "write it behind b in peers:" in one for one in found)
+
+
+LATER = "{name: m, method: ctslmkt, epochs: 1}"
+ALL = "{name: a, method: none, trainees: all, epochs: 1}"
+
+
+def selves(made: str = "a", stages: str = f"[{ALL}, {LATER}]", peer: str = "{name: b, model: convnet4}") -> str:
+    """A recipe in which frozen selves teach."""
+    return (
+        f"data: puppets\nstudent: convnet4\npeers: [{peer}]\nmentors: [{{name: self, from: {made}}}]\n"
+        f"method: {{label: x, stages: {stages}}}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (selves("a.student"), "ctslmkt: no mentor is what b was after an earlier stage; make one of every network"),
+        (selves("''"), "mentors.0.from = '': must be some text"),
+        (selves("3"), "mentors.0.from = 3: must be text"),
+        (selves("a."), "mentors.0.from = 'a.': names a stage, or one of its networks"),
+        (selves(".b"), "mentors.0.from = '.b': names a stage, or one of its networks"),
+        (selves("z"), "mentors.0.from = 'z': no arm has a stage 'z'; there are a, m"),
+        (
+            selves("a.b", f"[{ALL}, {{name: m, method: kd, epochs: 1}}]", "{name: b, model: convnet4, copies: 2}"),
+            "there is no network 'b', but copies of it: b-1 and b-2",
+        ),
+        (selves(stages="[]"), "method.stages = []: must be a list of at least 1"),
+        (selves(stages="3"), "method.stages = 3: must be a list"),
+        (selves(stages=f"[{ALL.replace('all', '[]')}, {LATER}]"), "stages.0.trainees = []: must be 'all' or a list"),
+        (selves(stages=f"[{ALL.replace('all', '3')}, {LATER}]"), "stages.0.trainees = 3: must be 'all' or a list"),
+        (selves(stages=f"[{ALL.replace('all', '[3]')}, {LATER}]"), "stages.0.trainees = [3]: must be"),
+        (selves(stages=f"[{ALL.replace('all', 'c')}, {LATER}]"), "there is no network 'c' to train"),
+        (selves(stages=f"[{ALL}, {LATER[:-1]}, start: ''}}]"), "stages.1.start = '': must be some text"),
+        (selves(stages=f"[{ALL}, {{name: m, method: {{stages: [{A}]}}, epochs: 1}}]"), "has no 'name' but stages"),
+    ],
+)
+def test_one_mistake_of_selves_and_stages_is_said_once(mistakes: Mistakes, text: str, sentence: str) -> None:
+    (found,) = mistakes(text)
+    assert sentence in found
+
+
+def test_a_self_of_an_arm_without_stages_is_said_once(mistakes: Mistakes) -> None:
+    text = "data: puppets\nstudent: convnet4\nmentors: [{name: self, from: a}]\nmethod: kd\n"
+    (found,) = mistakes(text)
+    assert "no arm has a stage 'a': none has stages" in found
+    staged = f"{{label: x, stages: [{A}, {{name: m, method: kd, epochs: 1}}]}}"
+    (found,) = mistakes(text.replace("method: kd", f"methods: [kd, {staged}]"))
+    assert "mentors: too few for 'kd'" in found
+    assert "frozen selves teach in stages after their own alone" in found

@@ -25,8 +25,14 @@ def own_mentors(info: ClassInfo, selves: Mapping[str, str] | None, method: str) 
     """
     trainees, mentors = (STUDENT, *info.peers), list(info.mentors)
     form = ", ".join(f"{name}: NAME" for name in trainees)
-    if selves is None:
-        selves = {whose: name for whose, name in zip(info.selves, mentors, strict=False) if whose is not None} or None
+    if selves is None and any(info.selves):
+        selves = {whose: name for whose, name in zip(info.selves, mentors, strict=True) if whose is not None}
+        if missing := [name for name in trainees if name not in selves]:
+            raise UserError(
+                f"{method}: no mentor is what {' and '.join(missing)} was after an earlier stage; make one of every "
+                "network that such a stage trains, mentors: [{name: self, from: STAGE}], or say whose self each "
+                f"mentor is, selves: {{{form}}}"
+            )
     if selves is None and len(mentors) != len(trainees):
         raise UserError(
             f"{method}: {len(trainees)} trainees ({', '.join(trainees)}) and {len(mentors)} mentor(s) "
