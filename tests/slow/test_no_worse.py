@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from classroomkd import methods
+from classroomkd.classroom import Needs
 from classroomkd.report.statistics import Difference, paired
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,9 @@ RECIPE: dict[str, Any] = {
         {"name": "broad", "model": "convnet32"},
         {"name": "middle", "model": "convnet16"},
         {"name": "assistant", "model": "dwnet32", "taught_by": "broad"},
+        {"name": "self", "from": "alone"},
     ],
+    "peers": [{"name": "twin", "model": "convnet8"}, {"name": "teacher", "model": "convnet16", "role": "teacher"}],
     "train": {"epochs": 20, "schedule": "cosine", "eval_every": 20, "checkpoint_every": 20, "log_every": 1000},
     "mentor_train": {"epochs": 15},
     "bank": "exact",
@@ -43,9 +46,24 @@ def arms() -> list[tuple[str, dict[str, Any]]]:
     """Every method that teaches classes, by its page, with its options: defaults, and ClassroomKD's other rules."""
     table = methods.METHODS
     others = [name for name in table if not table[name].asks and name not in ("none", "weighted")]  # weighted: average
-    others = [name for name in others if not methods.create(name).needs.takes_peers]  # their cost is another, too
     rules = [("classroomkd", {"rule": rule, "label": f"classroomkd-{rule}"}) for rule in table["classroomkd"].rules[1:]]
-    return [*((name, {}) for name in others), *rules]
+    return [*((name, beside(methods.create(name).needs)) for name in others), *rules]
+
+
+def beside(needs: Needs) -> dict[str, Any]:
+    """Which peers a method trains; one that holds them to their earlier selves is a stage of its own."""
+    return {"peers": ["twin", *["teacher"] * needs.teachers]} if needs.takes_peers else {}
+
+
+def arm(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the grid."""
+    if not methods.create(name).needs.selves:
+        return {"name": name, **options}
+    stages = [
+        {"name": "alone", "method": "none", "trainees": ["student", *options["peers"]]},
+        {"name": "together", "method": name, "trainees": ["student", *options["peers"]]},
+    ]
+    return {"label": name, "stages": [{**stage, "epochs": RECIPE["train"]["epochs"]} for stage in stages]}
 
 
 def said(gain: Difference) -> str:
@@ -60,7 +78,7 @@ ARMS = {options.get("label", name): (name, options) for name, options in arms()}
 def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, float]]:
     """Test scores by arm and seed, of one run."""
     home = tmp_path_factory.mktemp("no-worse")
-    grid = [{"name": "none"}, *({"name": name, **options} for name, options in ARMS.values())]
+    grid = [{"name": "none"}, *(arm(name, options) for name, options in ARMS.values())]
     (home / "recipe.yaml").write_text(json.dumps({**RECIPE, "methods": grid}))
     words = ["run", str(home / "recipe.yaml"), "--out", str(home / "run"), "--quiet"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
