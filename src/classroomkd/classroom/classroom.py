@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import classroomkd
 from classroomkd._renamed import OldName, warn_old_name
+from classroomkd.classroom.averaged import Averaged
 from classroomkd.classroom.batches import fitting, taking
 from classroomkd.classroom.clock import Clock
 from classroomkd.classroom.frozen import refuse_shapeless, refuse_shared
@@ -26,6 +27,7 @@ from classroomkd.classroom.step_info import StepInfo
 from classroomkd.classroom.task import Task
 from classroomkd.classroom.trainees import STUDENT, Peers, refuse_number, refuse_teachers
 from classroomkd.errors import UserError
+from classroomkd.taps.branches import CUT, Branch, cut
 from classroomkd.taps.tap_set import TapSet
 from classroomkd.taps.taps import TapReader
 
@@ -59,6 +61,8 @@ class Classroom(nn.Module):
         peers: networks that are trained beside the student, by name, for methods that take some; one that takes none
             is handed none, and the classroom is what it is without.
         teachers: names of the peers that are teachers: they learn from labels alone and teach the others.
+        branches: networks of the student's form, from which its branches begin behind the cut, for methods that have
+            some; None: their layers draw new weights.
         selves: by mentor, which trainee (``student`` or a peer) it is as it was before, frozen; None for others.
 
     Raises:
@@ -97,6 +101,7 @@ class Classroom(nn.Module):
         peers: Mapping[str, nn.Module] | None = None,
         teachers: Sequence[str] = (),
         selves: Sequence[str | None] = (),
+        branches: Sequence[nn.Module] | None = None,
     ) -> None:
         super().__init__()
         for network in (student, *mentors):
@@ -119,10 +124,13 @@ class Classroom(nn.Module):
             raise UserError("the student is also listed as a mentor; pass a copy (copy.deepcopy) to teach it by itself")
         self._wishes = dict(taps) if isinstance(taps, Mapping) else {}
         self._tapped: TapSet | None = None
-        self.reader = TapReader(student, () if isinstance(taps, Mapping) else tuple(taps))
         self.method = method
         self._task = task
         refuse_shapeless(student, "the student")
+        cut_off, where = _branches(student, method, self._wishes, image_shape, branches)
+        self.reader = TapReader(
+            student, where if isinstance(taps, Mapping) else {**{tap: tap for tap in taps}, **where}
+        )
         named = [(m.name, m.module) if isinstance(m, Mentor) else (type(m).__name__, m) for m in mentors]
         refuse_shared(student, named)
         given = dict(peers or {}) if method.needs.takes_peers else {}
@@ -130,7 +138,7 @@ class Classroom(nn.Module):
         self.teachers = tuple(name for name in given if name in teachers)
         remedy = "pass peers={NAME: network} to Classroom"
         refuse_number(method.needs, len(given), len(self.teachers), type(method).__name__, remedy)
-        self.peers = Peers(given, student, named)
+        self.peers = Peers(given, student, named, cut_off)
         wrapped = [m if isinstance(m, Mentor) else Mentor(m) for m in mentors]
         if (mean is None) != (std is None):
             raise UserError("the classroom got one of mean= and std=; give both, the student's input normalisation")
@@ -140,6 +148,7 @@ class Classroom(nn.Module):
                 f"mentor '{own[0]}' has a normalisation of its own, so the classroom must know the student's: pass "
                 "mean= and std= to Classroom (zeros and ones where the student sees pixels in 0..1)"
             )
+        self.averaged = Averaged(self.branched) if method.needs.averaged else None
         self._pool = MentorPool(wrapped, mean, std)
         self._pool.store, self._pool.resize = store, task.resized
         self.clock, self.steps = Clock(), 0
@@ -147,9 +156,9 @@ class Classroom(nn.Module):
         self.calibration: Calibration | None = None
         self.reduce: Callable[[Tensor], Tensor] | None = None
         self.join: Callable[[Tensor], Tensor] | None = None
-        self.shapes = self._shapes(image_shape) if method.needs.features and (wrapped or given) else None
+        self.shapes = self._shapes(image_shape) if method.needs.features and (wrapped or len(self.peers)) else None
         ids, labels = register if register is not None else (None, None)
-        names, beside = self._pool.names, tuple(given)
+        names, beside = self._pool.names, tuple(self.peers.networks)
         method.setup(
             ClassInfo(task, names, scores, self.shapes, ids, labels, taught, beside, self.teachers, tuple(selves))
         )
@@ -170,7 +179,7 @@ class Classroom(nn.Module):
         classes = self._tapped.classes
         self.reader = TapReader(self.student, {**self.reader.places, **self._tapped.places})
         self._pool.taps = tuple(taps)
-        peers = self.peers.find(taps, blank) if len(self.peers) else {}
+        peers = self.peers.find(taps, blank, self._wishes) if len(self.peers) else {}
         store = self._pool.store
         if store is not None and not heads:
             return Shapes(classes, self._tapped.shapes, {tap: store.shapes[tap] for tap in taps}, peers)
@@ -202,8 +211,18 @@ class Classroom(nn.Module):
 
     @property
     def learning(self) -> tuple[str, ...]:
-        """The peers that the method, as it is now, trains; none where it takes none."""
-        return tuple(self.peers.networks) if self.method.needs.takes_peers else ()
+        """The peers and branches that the method, as it is now, trains; none where it takes none."""
+        return tuple(self.peers.networks) if self.method.needs.trains_others else ()
+
+    @property
+    def branched(self) -> dict[str, nn.Module]:
+        """The student and its branches, by name."""
+        return {STUDENT: self.student, **{name: self.peers.networks[name] for name in self.peers.branches}}
+
+    def together(self, inputs: Tensor) -> Tensor | None:
+        """What the student's branches answer together to a batch of inputs; None where the method has no such head."""
+        student = self.reader(inputs)
+        return self.method.together(self._read(student), self.peers.answers((inputs,), student[1]))
 
     @property
     def members(self) -> list[nn.Module]:
@@ -213,7 +232,7 @@ class Classroom(nn.Module):
     def trained_with(self, trainee: str) -> list[nn.Parameter]:
         """The parameters of one peer, or of ``student`` with those of the method."""
         if trainee != STUDENT:
-            return list(self.peers.networks[trainee].parameters())
+            return self.peers.own_parameters(trainee)
         return [p for part in (self.reader, self.method) for p in part.parameters()]
 
     @property
@@ -251,6 +270,8 @@ class Classroom(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Classroom:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._pool.apply(fn)
+        if self.averaged is not None:
+            self.averaged.apply(fn)
         if self.calibration is not None:  # it follows to the device and keeps its precision
             held = self.calibration
             self.calibration = replace(
@@ -275,8 +296,9 @@ class Classroom(nn.Module):
     ) -> Lesson:
         """Everybody's answers to a batch as a lesson that is not taught yet; a target of None: nothing is labelled.
 
-        ``answer`` runs the student in place of its own module (an engine passes its wrapped one) and, where any are
-        ``learning``, gives beside that the same of all peers by name; ``extra_sizes`` has the same views at the sizes
+        Of a method with several views ``inputs`` may be ``(views, B, …)``, one for each branch. ``answer`` runs the
+        student in place of its own module (an engine passes its wrapped one) and, where any are ``learning``, gives
+        beside that the same of all peers by name; ``extra_sizes`` has the same views at the sizes
         that mentors want; ``info`` says where the training stands, in place of the
         classroom's own attributes.
         """
@@ -287,6 +309,8 @@ class Classroom(nn.Module):
                 f"method '{type(self.method).__name__}' with this credibility needs held-out mentor scores: "
                 "set classroom.calibration = classroomkd.calibrate(classroom.mentors, loader)"
             )
+        shown = tuple(inputs) if self.method.needs.views > 1 and inputs.dim() > 4 else (inputs,)
+        inputs = shown[0]
         if answer is None:  # an engine's batches are as they should be
             inputs, target = fitting(self.student, inputs, target)
         info = self._info() if info is None else info
@@ -295,7 +319,11 @@ class Classroom(nn.Module):
         if self.method.needs.mentors > 0:
             only = self.method.mentor_indices
             mentors = self._pool.ask(inputs, ids, views, only, gate, target, extra_sizes, info.watch)
-        student, peers = self._trainees(inputs) if answer is None else self._read_all(answer(inputs))
+        averaged = dict[str, Tensor]()
+        if self.averaged is not None and self.method.needs.averaged:
+            averaged = dict(zip(self.averaged.networks, self.averaged.answers(shown), strict=True))
+        shown = (inputs, *shown[1:])
+        student, peers = self._trainees(shown) if answer is None else self._read_all(answer(shown))
         prediction = student.prediction
         for name, peer in peers.items():
             if peer.prediction.shape != prediction.shape:
@@ -328,12 +356,13 @@ class Classroom(nn.Module):
             sample_weight=None if self.outliers is None or mentors is None else self.outliers(mentors, target),
             peers=peers,
             teachers=self.teachers if peers else (),
+            averaged=averaged,
         )
 
-    def _trainees(self, inputs: Tensor) -> tuple[Answers, dict[str, Answers]]:
-        with taking("the student", inputs):
-            student = self._read(self.reader(inputs))
-        return student, self.peers.answers(inputs) if self.learning else {}
+    def _trainees(self, shown: Sequence[Tensor]) -> tuple[Answers, dict[str, Answers]]:
+        with taking("the student", shown[0]):
+            student = self.reader(shown[0])
+        return self._read(student), self.peers.answers(shown, student[1]) if self.learning else {}
 
     def _read_all(self, answer: Any) -> tuple[Answers, dict[str, Answers]]:
         if not self.learning:
@@ -423,3 +452,28 @@ class Classroom(nn.Module):
         lesson = self.check_once(self.collect(inputs, target, ids=ids, views=views, extra_sizes=extra_sizes))
         self.steps += self.training
         return lesson.conclude(self.method(lesson))
+
+
+def _branches(
+    student: nn.Module,
+    method: Method,
+    wishes: Mapping[str, str],
+    image_shape: Sequence[int] | None,
+    starts: Sequence[nn.Module] | None,
+) -> tuple[dict[str, Branch], dict[str, str]]:
+    """The student's branches beside itself, by name, and where it is read for them."""
+    number, name = method.needs.branches, type(method).__name__
+    if number < 2:
+        return {}, {}
+    if image_shape is None:
+        raise UserError(
+            f"method '{name}' cuts the student into branches, for which a dry run is made: pass "
+            "image_shape=(channels, height, width) to Classroom"
+        )
+    if starts is not None and len(starts) != number - 1:
+        raise UserError(f"method '{name}' has {number - 1} branch(es) beside the student, branches= has {len(starts)}")
+    own = next(student.parameters(), torch.empty(0))
+    blank = torch.zeros((2, *image_shape), dtype=own.dtype, device=own.device)
+    where = cut(student, wishes.get(method.needs.cut, method.needs.cut), blank, "the student")
+    given = [None] * (number - 1) if starts is None else starts
+    return {f"branch-{n}": Branch(student, where, start) for n, start in enumerate(given, 2)}, {CUT: where.place}

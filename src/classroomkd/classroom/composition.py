@@ -49,7 +49,18 @@ class Composition(Method):
             truth=any(n.truth for n in needs),
             peers=_peers_of(needs),
             teachers=max(n.teachers for n in needs),
+            branches=max(n.branches for n in needs),
+            cut=max(needs, key=lambda n: n.branches).cut,
+            views=max(n.views for n in needs),
+            averaged=any(n.averaged for n in needs),
         )
+        cutting = [name for name, n in zip(names, needs, strict=True) if n.branches > 1]
+        taking = [name for name, n in zip(names, needs, strict=True) if n.takes_peers]
+        if cutting and len(cutting) + len(taking) > 1:
+            raise UserError(
+                f"method '{cutting[0]}' trains branches of the student and cannot be combined with "
+                f"'{[*cutting, *taking][1]}', which trains others"
+            )
         self.order_matters = any(m.order_matters for m in methods)
         self.weighs_samples = all(m.weighs_samples for m in methods)
         self.period = math.lcm(*(m.period for m in methods))
@@ -124,6 +135,20 @@ class Composition(Method):
         part = replace(lesson, student=student, peers=peers, teachers=teachers, mentors=mentors, heads=heads)
         terms: Terms = method(part)
         return terms
+
+    def together(self, student: Answers, branches: Mapping[str, Answers]) -> Tensor | None:
+        """That of the part that has branches."""
+        for method in self._parts():
+            if method.needs.branches > 1:
+                own = Answers(student.prediction, _seen(method, student.features))
+                others = {n: Answers(one.prediction, _seen(method, one.features)) for n, one in branches.items()}
+                return method.together(own, others)
+        return None
+
+    @property
+    def has_head(self) -> bool:
+        """See the base."""
+        return any(method.has_head for method in self._parts())
 
     def after_step(self, context: StepContext, lesson: Lesson) -> None:
         """Give every part its turn."""

@@ -109,7 +109,7 @@ class Lesson(_Shared):
     ``join`` concatenates one over ranks, ``heads`` runs a mentor from a tap on; use :meth:`all_gather` and
     :meth:`head`. Under ranks a last batch may give each a different number of samples, even none. ``peers`` has the
     answers, with gradient, of the networks that are trained beside the student, by name; ``teachers`` names those of
-    them that are teachers.
+    them that are teachers. ``averaged`` has the predictions of averages, by name, the student's first.
     """
 
     inputs: Tensor
@@ -131,6 +131,7 @@ class Lesson(_Shared):
     sample_weight: Tensor | None = None  # (B,), how much each counts in a mean over samples; None: all the same
     peers: Mapping[str, Answers] = field(default_factory=dict)
     teachers: tuple[str, ...] = ()
+    averaged: Mapping[str, Tensor] = field(default_factory=dict)
     _agreed: tuple[Tensor, Tensor, Tensor] | None = field(default=None, repr=False)  # of which answers and target, what
     _loss: Tensor | None = field(default=None, repr=False)  # a field like all: who converts or hooks tensors finds it
 
@@ -235,6 +236,7 @@ class Lesson(_Shared):
             mentors=None if self.mentors is None else self.mentors.first(rows, 1),
             ids=None if self.ids is None else self.ids[:rows],
             views=None if self.views is None else self.views[:rows],
+            averaged={name: one[:rows] for name, one in self.averaged.items()},
             sample_weight=None if self.sample_weight is None else self.sample_weight[:rows],
             heads=None if heads is None else head,
             shares=shares,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd._renamed import OldName, adopt_old_names
-from classroomkd.classroom.lesson import Lesson, Terms
+from classroomkd.classroom.lesson import Answers, Lesson, Terms
 from classroomkd.classroom.needs import Needs
 from classroomkd.classroom.schedule import Constant, Schedule
 from classroomkd.classroom.step import Batch, StepContext
@@ -202,7 +202,7 @@ class Method(nn.Module):
     @property
     def teaches(self) -> bool:
         """Whether it has terms beside trainees' own losses: of mentors, of peers, or of a teacher it makes up."""
-        return self.needs.mentors > 0 or self.needs.takes_peers
+        return self.needs.mentors > 0 or self.needs.trains_others
 
     @property
     def teaches_all(self) -> bool:
@@ -227,6 +227,20 @@ class Method(nn.Module):
         context.update()
         self.after_step(context, lesson)
         return lesson
+
+    def together(self, student: Answers, branches: Mapping[str, Answers]) -> Tensor | None:
+        """What the student's branches answer together, ``(B, …)``; None: the method has no such head.
+
+        Args:
+            student: the first branch's answers, with the taps that the method reads.
+            branches: the others', by name.
+        """
+        return None
+
+    @property
+    def has_head(self) -> bool:
+        """Whether branches answer together by :meth:`together`."""
+        return type(self).together is not Method.together
 
     def after_step(self, context: StepContext, lesson: Lesson) -> None:
         """Called after the student's update; a meta-learned weighting does its own update here."""

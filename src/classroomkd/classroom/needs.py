@@ -14,7 +14,7 @@ __all__ = ["Needs"]
 class Needs:
     """Requirements of a method.
 
-    ``logits``, ``labels``, ``views``, ``logit_grads``, ``own_step`` and ``peers`` as a bool, on which nothing ever
+    ``logits``, ``labels``, ``logit_grads``, ``own_step`` and ``peers`` as a bool, on which nothing ever
     acted, are accepted for one more version.
 
     Attributes:
@@ -32,6 +32,11 @@ class Needs:
             takes none, and none is run for it.
         teachers: how many of these networks are teachers, which learn from labels alone and teach the others.
         selves: every network that is trained has a mentor of its own, what it was after an earlier training.
+        branches: how many branches the student is cut into, itself the first of them; 1: it is whole. The others are
+            trained with it and are its peers.
+        cut: the place behind which, a name or a role.
+        views: how many views of each sample a step shows, one a branch; 1: all see the same.
+        averaged: averages of the student and its branches take part in the loss (:class:`.averaged.Averaged`).
         learned: it goes on with what the method itself learned in the stage that this one begins from
             (:meth:`Method.take_over`).
     """
@@ -51,14 +56,17 @@ class Needs:
     teachers: int = 0
     selves: bool = False
     learned: bool = False
+    branches: int = 1
+    cut: str = "@stage:-2"
+    views: int = 1
+    averaged: bool = False
     logits: InitVar[bool | None] = None
     labels: InitVar[bool | None] = None
-    views: InitVar[int | None] = None
     logit_grads: InitVar[bool | None] = None
     own_step: InitVar[bool | None] = None
 
     def __post_init__(self, *old: bool | int | None) -> None:
-        names = ("logits", "labels", "views", "logit_grads", "own_step")
+        names = ("logits", "labels", "logit_grads", "own_step")
         given = [name for name, value in zip(names, old, strict=True) if value is not None]
         peers: object = self.peers
         if isinstance(peers, bool):
@@ -70,5 +78,10 @@ class Needs:
 
     @property
     def takes_peers(self) -> bool:
-        """Whether anything is trained beside the student."""
+        """Whether the recipe's peers are trained beside the student."""
         return self.peers[1] != 0
+
+    @property
+    def trains_others(self) -> bool:
+        """Whether anything is trained beside the student: peers or branches."""
+        return self.takes_peers or self.branches > 1

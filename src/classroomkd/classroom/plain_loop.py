@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd._renamed import warn_old_name
+from classroomkd.classroom.averaged import Buffers
 from classroomkd.classroom.classroom import Classroom
 from classroomkd.classroom.lesson import Answers, Lesson
 from classroomkd.classroom.step import Batch, Inner
@@ -91,6 +92,11 @@ class PlainContext:
     def again(self, lesson: Lesson, trainee: str) -> Lesson:
         """See :class:`StepContext`."""
         return lesson.with_answers(trainee, self.classroom.answer_again(trainee, lesson.inputs))
+
+    def average(self, decay: float, buffers: Buffers = "copy") -> None:
+        """See :class:`StepContext`."""
+        if self.classroom.averaged is not None:
+            self.classroom.averaged.update(self.classroom.branched, decay, buffers)
 
     def reduce(self, tensor: Tensor) -> Tensor:
         """See :class:`StepContext`; one process."""

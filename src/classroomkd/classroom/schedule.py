@@ -6,6 +6,7 @@ above 1 is epochs. Both are counted from 0 and in fractions: in the middle of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from pydantic import Field
 
 from classroomkd._pieces import make
 
-__all__ = ["SCHEDULES", "After", "Constant", "Decay", "Schedule", "Until", "Warmup", "make_schedule"]
+__all__ = ["SCHEDULES", "After", "Constant", "Decay", "Rampup", "Schedule", "Until", "Warmup", "make_schedule"]
 
 Length = Annotated[float, Field(gt=0)]
 _FIRST = 1 / 20  # of a warm-up over a share of the training: what 20 epochs, the released length, begin with
@@ -75,6 +76,27 @@ class Warmup(Schedule):
         """See the class; never 0, so that no step is the student alone."""
         first = _FIRST if self.is_share else 1 / self.epochs
         return min(self.passed(epoch, progress) + first, 1.0)
+
+    def remark(self, epochs: float) -> str | None:
+        """See the base: a ramp that is the whole training."""
+        return "rises until the training ends, so the mentors hardly teach in full" if self.covers(epochs) else None
+
+
+class Rampup(Schedule):
+    """exp(-5 (1 - x)²) up to 1, x the share of its length that is over: 0.0067 at the start (ONE, PCL).
+
+    The form is Laine and Aila's, arXiv 1610.02242, by way of ONE's released code.
+
+    Args:
+        epochs: its length, above 1 in epochs, up to 1 a share of the training.
+    """
+
+    def __init__(self, *, epochs: Length = 80) -> None:
+        self.epochs: float = epochs
+
+    def __call__(self, epoch: float, progress: float = 0.0) -> float:
+        """See the class."""
+        return math.exp(-5 * (1 - min(self.passed(epoch, progress), 1.0)) ** 2)
 
     def remark(self, epochs: float) -> str | None:
         """See the base: a ramp that is the whole training."""
@@ -143,6 +165,7 @@ class Until(Schedule):
 SCHEDULES: dict[str, type[Schedule]] = {
     "constant": Constant,
     "warmup": Warmup,
+    "rampup": Rampup,
     "decay": Decay,
     "after": After,
     "until": Until,

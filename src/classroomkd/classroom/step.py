@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from classroomkd.classroom.averaged import Buffers
 from classroomkd.classroom.lesson import Answers, Lesson
 from classroomkd.functional.bilevel import SGDRule
 
@@ -60,6 +61,13 @@ class StepContext(Protocol):
         """The lesson with what a trainee answers now, after its update, without gradient.
 
         It answers as in training; its running statistics stay as they are, so that a batch counts once in them.
+        """
+        ...
+
+    def average(self, decay: float, buffers: Buffers = "copy") -> None:
+        """Have the averages that take part in the loss take in what was just learned.
+
+        See :meth:`.averaged.Averaged.update`; after :meth:`update`.
         """
         ...
 

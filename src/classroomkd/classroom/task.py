@@ -28,6 +28,7 @@ class Task(ABC):
     has_unlabelled_units: bool = False  # then ranks can hold different numbers of units with a truth
     unlabelled: bool = False  # whether there may be samples without any label
     has_distributions: ClassVar[bool] = True  # whether answers are logits that a temperature can act on
+    has_vectors: ClassVar[bool] = False  # whether an answer is one vector of logits a sample
     has_vote: ClassVar[bool] = False  # whether :meth:`agreed`, :meth:`certainty` and :meth:`doubts` say anything
 
     topics = OldName("unit_labels")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,11 +13,13 @@ from classroomkd.classroom.batches import taking
 from classroomkd.classroom.frozen import refuse_shapeless, refuse_shared
 from classroomkd.classroom.lesson import Answers, Terms
 from classroomkd.errors import UserError
+from classroomkd.taps.branches import CUT
 from classroomkd.taps.tap_set import TapSet
 from classroomkd.taps.taps import TapReader
 
 if TYPE_CHECKING:
     from classroomkd.classroom.needs import Needs
+    from classroomkd.taps.branches import Branch
     from classroomkd.taps.tap_set import Kind
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 STUDENT = "student"
+Raw = tuple[Tensor, dict[str, Tensor]]  # a prediction, and activations by tap
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -150,16 +153,22 @@ class Peers(nn.Module):
         networks: by name.
         student: whose layers and memory none of them may share.
         mentors: names and networks, likewise.
+        branches: of the student, by name, which share its trunk.
 
     Raises:
         UserError: what is no network or has no shape yet, a name that will not do, a tensor that two of them share.
     """
 
     def __init__(
-        self, networks: Mapping[str, nn.Module], student: nn.Module, mentors: Iterable[tuple[str, nn.Module]]
+        self,
+        networks: Mapping[str, nn.Module],
+        student: nn.Module,
+        mentors: Iterable[tuple[str, nn.Module]],
+        branches: Mapping[str, Branch] | None = None,
     ) -> None:
         super().__init__()
         check_peer_names(networks)
+        self.branches = dict(branches or {})
         others: list[tuple[str, nn.Module]] = [("the student", student)]
         others += [(f"mentor '{name}'", network) for name, network in mentors]
         for name, network in networks.items():
@@ -169,8 +178,10 @@ class Peers(nn.Module):
             for other, theirs in others:
                 refuse_shared(theirs, [(name, network)], f"peer '{name}' and {other}")
             others.append((f"peer '{name}'", network))
-        self.readers = nn.ModuleDict({name: TapReader(network) for name, network in networks.items()})
+        both = {**networks, **{name: branch.network for name, branch in self.branches.items()}}
+        self.readers = nn.ModuleDict({name: TapReader(network) for name, network in both.items()})
         self._tapped: dict[str, TapSet] = {}
+        self._trunk_taps: dict[str, tuple[str, ...]] = {}  # by branch, those that it has from the student
 
     def __len__(self) -> int:
         return len(self.readers)
@@ -181,13 +192,31 @@ class Peers(nn.Module):
         readers: Mapping[str, Any] = self.readers  # type: ignore[assignment]
         return {name: reader.module for name, reader in readers.items()}
 
-    def find(self, taps: Mapping[str, Kind], example: Tensor) -> dict[str, tuple[tuple[int, ...], ...]]:
-        """Read these taps from now on; by tap the shapes of all peers, in order."""
+    def own_parameters(self, name: str) -> list[nn.Parameter]:
+        """What is trained of one of them: of a branch what lies behind the cut."""
+        if name in self.branches:
+            return self.branches[name].own_parameters()
+        return list(self.networks[name].parameters())
+
+    def find(
+        self, taps: Mapping[str, Kind], example: Tensor, student: Mapping[str, str]
+    ) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """Read these taps from now on; by tap the shapes of all peers, in order.
+
+        Args:
+            taps: what is to be read, and how.
+            example: a blank batch in the student's space.
+            student: places that are named in the student, and so in its branches.
+        """
         for name, network in self.networks.items():
             own = next(network.parameters(), example)
             blank = example.to(own.device, own.dtype)
-            self._tapped[name] = TapSet.find(network, taps, {}, blank, f"peer '{name}'")
+            self._tapped[name] = TapSet.find(
+                network, taps, student if name in self.branches else {}, blank, f"peer '{name}'"
+            )
             self.readers[name] = TapReader(network, self._tapped[name].places)
+            if name in self.branches:
+                self._trunk_taps[name] = self.branches[name].read(self._tapped[name].places)
         return {tap: tuple(one.shapes[tap] for one in self._tapped.values()) for tap in taps}
 
     def read(self, name: str, answer: tuple[Tensor, dict[str, Tensor]]) -> Answers:
@@ -195,13 +224,30 @@ class Peers(nn.Module):
         prediction, features = answer
         return Answers(prediction, features if name not in self._tapped else self._tapped[name].read(features))
 
-    def answers(self, inputs: Tensor) -> dict[str, Answers]:
-        """Everybody's answers to inputs in the student's space, with gradient."""
+    def answers(self, shown: Sequence[Tensor], student: Mapping[str, Tensor]) -> dict[str, Answers]:
+        """Everybody's answers to inputs in the student's space, with gradient.
+
+        Args:
+            shown: ``(B, channels, H, W)`` for all, or a view of the samples for each branch, the student's first.
+            student: its activations by tap, the cut's among them, with which branches go on that see the same.
+        """
         answers = {}
         for name, reader in self.readers.items():
-            with taking(f"peer '{name}'", inputs):
-                answers[name] = self.read(name, reader(inputs))
+            with taking(f"peer '{name}'", shown[0]):
+                answers[name] = self.read(name, self.run(name, shown, student, reader))
         return answers
+
+    def run(
+        self, name: str, shown: Sequence[Tensor], student: Mapping[str, Tensor], reader: Callable[[Tensor], Raw]
+    ) -> Raw:
+        """One of them: a peer on the inputs; a branch from the student's activations on, or, where views differ, all
+        of it on its own."""
+        if name not in self.branches:
+            return reader(shown[0])
+        if len(shown) > 1:
+            return reader(shown[1 + [*self.branches].index(name)])
+        prediction, features = self.branches[name].onward(student[CUT])
+        return prediction, {**features, **{tap: student[tap] for tap in self._trunk_taps.get(name, ())}}
 
     def check(self) -> None:
         """Refuse a peer that has nothing to be trained.

@@ -15,6 +15,7 @@ from classroomkd._printable import printable
 from classroomkd._stored import MAPPING, read_json, trusted
 from classroomkd.export.find import own_run
 from classroomkd.export.lines import Form, block
+from classroomkd.recipe.peer_section import STUDENT, TRAINED
 from classroomkd.tasks.metric import FRACTION, Metric
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def _of_run(about: Mapping[str, str], summary: Mapping[str, Any]) -> Iterator[st
     entry: dict[str, Any] = next((e for e in summary["entries"] if (e["method"], str(e["seed"])) == own), {})
     peer = about.get("peer")
     if peer is not None or "exported" in entry:  # its own scores, not those of the network beside it
-        whose = (peer or "student", "trainee")
-        entry = next((v for v in entry.get("variants") or [] if (v["name"], v["kind"]) == whose), {})
+        whose = peer or STUDENT
+        entry = next((v for v in entry.get("variants") or [] if v["name"] == whose and v["kind"] in TRAINED), {})
     if peer is not None:
         yield f"- trained beside the student, as `{peer}`"
     names = {"test_last": "test, last weights", "val_last": "validation, last weights", "test_best": "test, best epoch",

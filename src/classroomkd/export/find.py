@@ -12,6 +12,7 @@ from typing import Any
 from classroomkd._printable import printable
 from classroomkd._stored import MAPPING, read_json, read_yaml, trusted
 from classroomkd.errors import UserError
+from classroomkd.recipe.peer_section import TRAINED
 from classroomkd.tasks.metric import FRACTION, Metric
 
 __all__ = ["FILES", "find_student", "own_run", "place_of"]
@@ -152,7 +153,8 @@ def _scores(summary: Mapping[str, Any], run: Path, key: str, network: str | None
         places = {arm["label"]: arm["folder"] for arm in summary["arms"]}
         for entry in summary["entries"]:
             variants = entry.get("variants") or []
-            its: Mapping[str, Any] = next((v for v in variants if (v["name"], v["kind"]) == (network, "trainee")), {})
+            own = (v for v in variants if v["name"] == network and v["kind"] in TRAINED)
+            its: Mapping[str, Any] = next(own, {})
             is_its = network is None or (network == STUDENT and "exported" not in entry)
             value = entry.get(key) if is_its else its.get(key, its.get("val_best"))
             if isinstance(value, int | float) and math.isfinite(value):

@@ -147,6 +147,14 @@ METHODS: dict[str, MethodEntry] = {
         peers=1,
         teachers=1,
     ),
+    "one": MethodEntry(
+        "classroomkd.methods.one:ONE", "branches of one student learn from their gated ensemble (ONE)", "released rule"
+    ),
+    "pcl": MethodEntry(
+        "classroomkd.methods.pcl:PCL",
+        "branches of one student learn from their ensemble and each other's averages (PCL)",
+        "paper",
+    ),
     "ctslmkt": MethodEntry(
         "classroomkd.methods.ctslmkt:CTSLMKT",
         "networks teach each other answers and relations, each held by its own earlier self",

@@ -28,6 +28,7 @@ class Trainees:
         groups: names as the recipe has them, to those that they stand for.
         lonely: methods that lack peers, and how many teachers each trains.
         taken: names that some arm takes.
+        branches: the most that an arm has.
         unsure: whether an arm could not be looked at, so that nobody is called idle.
     """
 
@@ -37,9 +38,11 @@ class Trainees:
     lonely: list[tuple[str, int]] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
     unsure: bool = False
+    branches: int = 1
 
     def take(self, tree: Node, loc: Loc, method: str, needs: Needs) -> Iterator[Problem]:
         """Problems of one entry's peers, whose method has been built."""
+        self.branches = max(self.branches, needs.branches)
         node = tree.at(*loc, "peers")
         place: Loc = (*loc, "peers")
         if node is not None and node.value is not None:
@@ -162,12 +165,14 @@ def check_peers(tree: Node, found: Trainees) -> Iterator[Problem]:
 
 
 def _export(tree: Node, found: Trainees) -> Iterator[Problem]:
-    """That who is exported is trained: the student, or one of the peers."""
-    node, names = tree.child("export"), [STUDENT, *found.names]
+    """That who is exported is trained: the student, one of the peers, or a branch."""
+    node = tree.child("export")
+    names = [STUDENT, *found.names, *(f"branch-{place}" for place in range(2, 1 + found.branches))]
     if node is None or not isinstance(node.value, str) or node.value in names:
         return
     near = did_you_mean(node.value, names)
     sentence = f"there is no trainee '{node.value}'{near}; there are {', '.join(names)}"
-    if not found.names:
-        sentence = f"there is no trainee '{node.value}'; there is the student alone, since the recipe has no peers:"
+    if len(names) == 1:
+        alone = "there is the student alone, since the recipe has no peers, and no arm has branches"
+        sentence = f"there is no trainee '{node.value}'; {alone}"
     yield problem(tree, ("export",), sentence, value=False)

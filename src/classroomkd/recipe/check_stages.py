@@ -35,6 +35,7 @@ class _Learners:
 
     def take(self, tree: Node, loc: Loc, method: str, needs: Needs) -> Iterator[Problem]:
         """See :meth:`.check_peers.Trainees.take`."""
+        self.peers.branches = max(self.peers.branches, needs.branches)
         if tree.at(*loc, "peers") is not None:
             sentence = "is said by the stage itself: trainees: [student, …] beside its epochs"
             yield problem(tree, (*loc, "peers"), sentence, value=False)

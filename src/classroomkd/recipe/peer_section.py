@@ -8,9 +8,11 @@ from pydantic import Field
 
 from classroomkd.recipe.training import Count, Section
 
-__all__ = ["PEER_NAME", "STUDENT", "Copies", "PeerTrain", "Role", "copies_of"]
+__all__ = ["PEER_NAME", "STUDENT", "TRAINED", "Copies", "PeerTrain", "Role", "copies_of"]
 
 STUDENT = "student"  # what the recipe's student is called among the trainees
+
+TRAINED = ("trainee", "branch")  # kinds of variants that are networks trained together
 
 PEER_NAME = r"[A-Za-z0-9_-]+"
 Role = Literal["peer", "teacher"]

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from classroomkd.recipe.peer_section import TRAINED
 from classroomkd.report import charts, charts_teaching
 from classroomkd.report import vocabulary as words
 from classroomkd.report.context import ReportContext
@@ -51,7 +52,7 @@ def _arm(context: ReportContext, log: ArmLog) -> Html:
         scores = [spread(getattr(v, key) for v in its) for key in ("test_last", "test_best")]
         cells = [words.plus_minus(s.mean, s.sd, context.decimals, say.measure) for s in scores]
         what = "average (EMA)" if kind == "ema" else role or kind
-        if kind == "trainee" and name == context.summary.exported(log.label):
+        if kind in TRAINED and name == context.summary.exported(log.label):
             what += ", exported"
         rows.append([name, what, *cells])
     sign = say.measure.sign
@@ -109,7 +110,7 @@ def _gain(context: ReportContext, entries: Sequence[FinishedStudent]) -> Html | 
     """What the ensemble gains over the mean of its members, and how often two of them differ, in a sentence."""
     gains, apart = [], []
     for entry in entries:
-        trainees = [v for v in entry.variants if v.kind == "trainee" and v.role != "teacher"]
+        trainees = [v for v in entry.variants if v.kind in TRAINED and v.role != "teacher"]
         members = [v.test_last for v in trainees if v.test_last is not None]
         whole: list[Variant] = [v for v in entry.variants if v.kind == ENSEMBLE]
         if members and whole and whole[0].test_last is not None:

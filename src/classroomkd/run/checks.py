@@ -23,7 +23,7 @@ from classroomkd.run.selves import identities
 from classroomkd.run.selves import taught as taught_selves
 from classroomkd.run.stages import check_start
 from classroomkd.run.students import untrained_classroom
-from classroomkd.train.inputs import batch_sizes, uneven
+from classroomkd.train.inputs import batch_sizes, check_views, uneven
 from classroomkd.train.optimize import check_compiler
 from classroomkd.train.parts import check_parts, one_rule
 
@@ -108,6 +108,8 @@ def check(
         recipe.peers
     ):  # a network that is wrong by itself has been named
         problems += _arm_problems(networks)
+    for arm, needs in zip(recipe.trainings(), context.needs, strict=True) if plans else ():
+        attempt(partial(check_views, needs.views, plans[0].views, f"arm '{arm.title}'"))
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))  # a network that cannot be had is met more than once
     known = {"student": sizes["student"], "mentors": {m.name: sizes[m.name] for m in recipe.mentors}}
@@ -218,7 +220,7 @@ def _check_arm(networks: Networks, arm: Arm) -> None:
     _check_optimizer(method, recipe.train, f"arm '{arm.title}'", "train")
     check_labels(networks, arm, methods.compose(arm.parts, recipe.task.name))
     check_start(networks, arm)
-    if method.needs.features or method.needs.takes_peers:
+    if method.needs.features or method.needs.trains_others:
         untrained_classroom(networks, arm)  # every tap is found and every pair of shapes matched
         return
     own, selves = [None for _ in recipe.mentors], identities(networks, arm)

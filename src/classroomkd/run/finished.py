@@ -12,6 +12,7 @@ from classroomkd import models
 from classroomkd._sums import SUMS, damage, is_listed
 from classroomkd.classroom.trainees import STUDENT
 from classroomkd.errors import UserError
+from classroomkd.recipe.peer_section import TRAINED
 from classroomkd.train.checkpoint import can_go_on
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _files(entry: dict[str, Any], lead: str = STUDENT) -> list[str]:
         if not isinstance(file, str) or not _PEERS_FILE.fullmatch(file):
             continue  # the student's own, or nobody's
         files.append(file)
-        if peer.get("kind") == "trainee" and peer.get("val_best") is not None:
+        if peer.get("kind") in TRAINED and peer.get("val_best") is not None:
             files.append(file.replace(".safetensors", "-best.safetensors"))
     return files
 

@@ -89,6 +89,21 @@ class Networks:
         self.begin(network, spec.name)
         return network
 
+    def branches(self, lead: str, number: int, seed: int) -> list[nn.Module] | None:
+        """Networks from which branches begin behind their cut: first weights of their own, by the run's seed and their
+        place; None for a network handed over in Python, whose layers draw new ones.
+
+        Args:
+            lead: who is cut, ``student`` or a peer.
+            number: of branches beside it.
+            seed: of the run.
+        """
+        if lead in self.context.given:
+            return None
+        spec = self.context.recipe.student if lead == STUDENT else self.context.peer(lead)
+        seeds = [zlib.crc32(f"branch {place} of seed {seed}".encode()) % 2**31 for place in range(2, 2 + number)]
+        return [self._build(spec.model, "student", own) for own in seeds]
+
     def begin(self, network: nn.Module, trainee: str = STUDENT, weights: str | None = None) -> None:
         """Load what the recipe says that a trainee starts from, its classes or joints by name.
 

@@ -69,7 +69,7 @@ def build_classroom(
         scores += ranks(networks, selves, Judging.of(networks, mentors))
     # Of what the method builds, whether mentors have just been loaded or are stored.
     torch.manual_seed(draws_of(arm, seed) + 104729)
-    classroom = _classroom(networks, arm, student, teachers, method, scores, taught, store, peers)
+    classroom = _classroom(networks, arm, student, teachers, method, scores, taught, store, peers, seed=seed)
     if needs.learned and folder is not None:
         take_over(classroom.method, arm, folder)
     for teacher in classroom.mentors:
@@ -118,8 +118,13 @@ def _classroom(
     taught: Sequence[bool],
     store: bank.Bank | None = None,
     peers: Mapping[str, nn.Module] | None = None,
+    *,
+    seed: int = 0,
 ) -> Classroom:
-    """The student, its peers and its teachers, of these scores on the validation part; ``taught``: the assistants."""
+    """The student, its peers and its teachers, of these scores on the validation part; ``taught``: the assistants.
+
+    ``seed``: of the run, for branches.
+    """
     context, part = networks.context, networks.context.student_part
     selves = identities(networks, arm) if teachers else []  # behind the other teachers
     return Classroom(
@@ -140,6 +145,7 @@ def _classroom(
         peers=peers,
         teachers=[name for name in peers or {} if method.needs.teachers and context.peer(name).role == "teacher"],
         selves=[*[None] * (len(teachers) - len(selves)), *selves],
+        branches=networks.branches(arm.lead, number, seed) if (number := method.needs.branches - 1) else None,
     )
 
 
@@ -202,7 +208,7 @@ def teach_student(
         chooses=judging.chooses,
         extra_sizes=context.extra_sizes(classroom),
         on_bad_mentor=context.recipe.on_bad_mentor,
-        goes_on=arm.stage is not None and not arm.stage.last,
+        goes_on=classroom.method.has_head or (arm.stage is not None and not arm.stage.last),
         label=f"arm '{arm.title}'" if seed == context.recipe.seeds[0] else "",
         peers={name: context.train_of(arm, name) for name in context.peers_of(arm)},
         together=networks.task_runner.together if networks.task_runner.has_together else None,
@@ -287,7 +293,8 @@ def _finish(
     if result.ema is not None:
         entry["test_ema"] = tested("ema", result.ema, EMA).accuracy
     student.load_state_dict(last)
-    cards = {name: about | {"model": spec.model, "peer": name} for name, spec in context.peers_of(arm).items()}
+    cards = {name: about | {"peer": name} for name in classroom.peers.branches}
+    cards |= {name: about | {"model": spec.model, "peer": name} for name, spec in context.peers_of(arm).items()}
     if others := variants(networks, judging, classroom, result, entry, folder, cards, arm.lead):
         entry["variants"] = others
     if arm.stage is not None:

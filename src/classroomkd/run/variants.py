@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from classroomkd import models
 from classroomkd.classroom.trainees import STUDENT
+from classroomkd.recipe.peer_section import TRAINED
 from classroomkd.run.finished import BEST, EMA, LAST, PEERS, file_of
-from classroomkd.train.peers import Together
+from classroomkd.train.peers import Head, Together
 
 if TYPE_CHECKING:
     from classroomkd.classroom import Classroom
@@ -52,10 +53,10 @@ def variants(
         lead: who stands in the student's place.
 
     Returns:
-        ``entries[].variants`` of ``summary.json``: name, kind (``trainee``, ``ensemble`` or ``ema``), ``test_last``,
-        ``test_best``, ``val_best`` and file, relative to the folder, of trainees ``val_last``, ``best_epoch`` and,
-        where there are any, ``test_metrics``, of a teacher its ``role``, and of the ensemble, which has no teachers,
-        its last members' ``disagreement``; none where nothing was trained beside the student.
+        ``entries[].variants`` of ``summary.json``: name, kind (``trainee``, ``branch``, ``ensemble``, ``head`` or
+        ``ema``), ``test_last``, ``test_best``, ``val_best`` and file, relative to the folder, of trainees ``val_last``,
+        ``best_epoch`` and, where there are any, ``test_metrics``, of a teacher its ``role``, and of the ensemble, which
+        has no teachers, its last members' ``disagreement``; none where nothing was trained beside the student.
     """
     if not result.peers:
         return []
@@ -66,7 +67,8 @@ def variants(
         found.append(_variant(lead, "ema", {"test_last": entry["test_ema"]}, file_of(lead, EMA)))
     for name, peer in result.peers.items():
         of_teacher = {"role": "teacher"} if name in classroom.teachers else {}
-        found += [{**one, **of_teacher} for one in judge.peer(name, peer, about[name])]
+        kind = "branch" if name in classroom.peers.branches else "trainee"
+        found += [{**one, **of_teacher} for one in judge.peer(name, peer, about[name], kind)]
     if networks.task_runner.has_together and len(classroom.members) > 1:
         runner = networks.task_runner
         together = Together(classroom.members, runner.together, runner.apart)
@@ -77,6 +79,10 @@ def variants(
             with _lent(list(together.networks), bests):
                 scores["test_best"] = judge.score(together)[0]
         found.append({**_variant("ensemble", "ensemble", scores, None), "disagreement": apart})
+    if classroom.method.has_head:
+        found.append(_variant("head", "head", {"test_last": judge.score(Head(classroom))[0]}, None))
+    for name, network in classroom.averaged.networks.items() if classroom.averaged is not None else ():
+        found.append(judge.mean(f"mean-{name}", network, about[next(iter(result.peers))]))
     return found
 
 
@@ -93,8 +99,8 @@ class _Judge:
             found = self.judging.test_score(network, context.inputs, context.recipe.train.eval_batch_size)
         return found.value if math.isfinite(found.value) else None, dict(found.more)
 
-    def peer(self, name: str, peer: PeerResult, about: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        """A peer with its last and its best weights, and its average."""
+    def peer(self, name: str, peer: PeerResult, about: Mapping[str, str], kind: str) -> Iterator[dict[str, Any]]:
+        """A peer, or a branch, with its last and its best weights, and its average."""
         last = {key: value.detach().clone() for key, value in peer.network.state_dict().items()}
         file = self._write(last, name, LAST, about)
         value, more = self.score(peer.network)
@@ -104,11 +110,19 @@ class _Judge:
             self._write(peer.best, name, BEST, about)
             with _lent([peer.network], [peer.best]):
                 scores["test_best"] = self.score(peer.network)[0]
-        yield _variant(name, "trainee", scores, file, more)
+        yield _variant(name, kind, scores, file, more)
         if peer.ema is not None:
             file = self._write(peer.ema, name, EMA, about)
             with _lent([peer.network], [peer.ema]):
                 yield _variant(name, "ema", {"test_last": self.score(peer.network)[0]}, file)
+
+    def mean(self, name: str, network: nn.Module, about: Mapping[str, str]) -> dict[str, Any]:
+        """An average that took part in the loss."""
+        value, more = self.score(network)
+        network.train()
+        weights = {key: value.detach().clone() for key, value in network.state_dict().items()}
+        file = self._write(weights, name, LAST, {**about, "peer": name})
+        return _variant(name, "ema", {"test_last": value}, file, more)
 
     def _write(self, weights: dict[str, Tensor], name: str, like: str, about: Mapping[str, str]) -> str:
         """Write a file called after the student's one of this kind; its place in the folder."""
@@ -134,13 +148,14 @@ def exported(entry: dict[str, Any], name: str) -> dict[str, Any]:
         entry: the student's, with its own scores.
         name: the trainee that the recipe exports; an arm that does not train it has its student's.
     """
-    its = {v["kind"]: v for v in entry.get("variants", ()) if v["name"] == name}
-    if name == STUDENT or "trainee" not in its:
+    named = [v for v in entry.get("variants", ()) if v["name"] == name]
+    its = {"trained" if v["kind"] in TRAINED else v["kind"]: v for v in named}
+    if name == STUDENT or "trained" not in its:
         return entry
     own = {key: value for key, value in entry.items() if key not in ("test_ema", "test_metrics")}
-    own |= {key: its["trainee"].get(key) for key in (*SCORES, *OF_TRAINEES)} | {"exported": name}
-    if "test_metrics" in its["trainee"]:
-        own["test_metrics"] = its["trainee"]["test_metrics"]
+    own |= {key: its["trained"].get(key) for key in (*SCORES, *OF_TRAINEES)} | {"exported": name}
+    if "test_metrics" in its["trained"]:
+        own["test_metrics"] = its["trained"]["test_metrics"]
     return own | ({"test_ema": its["ema"]["test_last"]} if "ema" in its else {})
 
 

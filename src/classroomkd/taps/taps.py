@@ -202,9 +202,14 @@ class TapReader(nn.Module):
             raise UserError(f"{named} exists but did not run in this forward pass; choose another")
 
 
-def remove_readers(network: nn.Module) -> None:
-    """Take off the hooks of every :class:`TapReader` of a network, which it then is free of; other hooks stay."""
-    for layer in network.modules():
+def remove_readers(network: nn.Module, layers: Iterable[nn.Module] | None = None) -> None:
+    """Take off the hooks of every :class:`TapReader` of a network, which it then is free of; other hooks stay.
+
+    Args:
+        network: it.
+        layers: those of its modules that are looked at; None: all.
+    """
+    for layer in network.modules() if layers is None else layers:
         for hooks in (layer._forward_hooks, layer._forward_pre_hooks):
             for key, hook in list(hooks.items()):
                 target: Any = hook.func if isinstance(hook, partial) else hook

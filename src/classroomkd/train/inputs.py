@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from classroomkd.data.views.base import Views
     from classroomkd.recipe import TrainSpec
 
-    # Pixels, target, ids and views, and the space with what else these views show.
-    _Found = tuple[tuple[Tensor, Tensor, Tensor, Tensor], Views]
+    # Pixels, target, ids and views; further views; and the space with what else these show.
+    _Found = tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor, Views]
 
 __all__ = [
     "Batches",
     "Inputs",
     "batch_sizes",
+    "check_views",
     "extra_size_key",
     "extra_size_of",
     "left_out",
@@ -112,6 +113,30 @@ def updates(batches: int, spec: TrainSpec) -> int:
     return -(-batches // spec.accumulate) * spec.epochs
 
 
+def check_views(number: int, views: Views, who: str) -> None:
+    """Refuse a step of several views of each sample where there are not so many, or where they would not do.
+
+    Args:
+        number: of views.
+        views: the space.
+        who: who asks, for the message.
+
+    Raises:
+        UserError: fewer views than that; views that mix samples, or whose targets move with the picture.
+    """
+    if number < 2:
+        return
+    if views.count is not None and views.count < number:
+        there = "one view of a sample" if views.count == 1 else f"{views.count} views of a sample"
+        raise UserError(
+            f"{who}: a step shows {number} views of each sample, and {views.name} has {there}; set data.views "
+            f"(crop_flip), bank=views=V with V of {number} or more, or views: 1"
+        )
+    if views.mixes or views.moves_targets:
+        why = "mix samples" if views.mixes else "move what is to be learned with the picture"
+        raise UserError(f"{who}: a step shows {number} views of each sample, and {views.name} views {why}; views: 1")
+
+
 class Batches:
     """The training order: a fresh permutation per (seed, epoch), the same on every machine and for any rank count; with
     ``ratio`` one of each kind of sample (:class:`~classroomkd.train.mixing.Mixing`).
@@ -129,6 +154,7 @@ class Batches:
             ranks are filled up to the same number, two at least, with other samples of the epoch.
         sizes: (H, W) at which mentors want the same views drawn, beside the student's.
         size: (H, W) at which whoever is taught wants them; None: the data's.
+        shown: how many views of each sample a batch shows; above 1 its pixels are ``(shown, B, …)``.
         device: where views are drawn; None: where the part fetches its pixels. What the part decodes from files is
             fetched one batch ahead.
 
@@ -154,9 +180,10 @@ class Batches:
         world: int = 1,
         sizes: Sequence[tuple[int, int]] = (),
         size: tuple[int, int] | None = None,
+        shown: int = 1,
         device: torch.device | None = None,
     ) -> None:
-        self.device = device
+        self.device, self.shown = device, shown
         self.others, self.size = tuple(sizes), size
         if batch_size % world:
             raise UserError(uneven(batch_size, world))
@@ -189,10 +216,13 @@ class Batches:
             tuple(self._place(value, start, own) for value in (order, draws) if value is not None)
             for start, own in zip(starts, shares, strict=False)
         ]
-        for own, (fetched, space) in zip(shares[done:], self._fetched(places[done:], epoch), strict=True):
+        for own, (fetched, further, space) in zip(shares[done:], self._fetched(places[done:], epoch), strict=True):
             device = self.device or fetched[0].device
             pixels, target, ids, views = (value.to(device, non_blocking=True) for value in fetched)
             shown, moved = space.render(pixels, target, ids, views, self.size)
+            if len(further):
+                more = (space.render(pixels, target, ids, one.to(device), self.size)[0] for one in further)
+                shown = torch.stack([shown, *more])
             batch: dict[str, Any] = {"pixels": shown, "target": moved, "ids": ids, "views": views}
             if len(ids) > own[self.rank] or len(set(own)) > 1:
                 batch["shares"] = own
@@ -224,7 +254,9 @@ class Batches:
             pixels, target, ids = self.part.batch(place[0])
             views = self.views.pick(self.seed, ids, epoch, *(draw.to(ids.device) for draw in place[1:]))
             fetched = (self._pinned(pixels), self._pinned(target), self._pinned(ids), self._pinned(views))
-            return fetched, self.views.prefetch(ids, views)
+            draws = (draw.to(ids.device) for draw in place[1:])
+            more = self.views.others(self.seed, ids, epoch, self.shown - 1, *draws) if self.shown > 1 else ids[:0]
+            return fetched, more, self.views.prefetch(ids, views)
 
         if not self.part.pixels.decodes:
             yield from map(fetch, places)

@@ -29,6 +29,7 @@ class Learner(nn.Module):
 
     _run: Run
     _peers: dict[str, Run]
+    _one: Callable[[str, Sequence[Tensor], dict[str, Tensor], Run], Answer]
 
     def __init__(self, classroom: Classroom, compile: bool = False, untouched: Collection[str] = ()) -> None:
         super().__init__()
@@ -39,6 +40,7 @@ class Learner(nn.Module):
             self.peers = classroom.peers.readers
         runs = {name: torch.compile(one) if compile else one for name, one in classroom.peers.readers.items()}
         object.__setattr__(self, "_peers", runs)
+        object.__setattr__(self, "_one", classroom.peers.run)
         own = {id(p) for p in classroom.method.meta_parameters()}
         names = [name for name, p in self.named_parameters() if id(p) in own]
         # The method updates these by itself; waiting for their gradients would block every rank. Its buffers (a memory
@@ -47,11 +49,16 @@ class Learner(nn.Module):
         names += [name for name, _ in self.named_parameters() if name.removeprefix("reader.module.") in untouched]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)  # type: ignore[no-untyped-call]
 
-    def forward(self, inputs: Tensor, peers: bool = False) -> Answer | tuple[Answer, dict[str, Answer]]:
-        """The student's prediction and taps; with ``peers`` theirs beside it, by name."""
+    def forward(
+        self, inputs: Tensor, peers: bool = False, others: Sequence[Tensor] = ()
+    ) -> Answer | tuple[Answer, dict[str, Answer]]:
+        """The student's prediction and taps; with ``peers`` theirs beside it, by name, branches to views of their own
+        where there are ``others``."""
         if not peers:
             return self._run(inputs)
-        return self._run(inputs), {name: run(inputs) for name, run in self._peers.items()}
+        student = self._run(inputs)
+        shown = (inputs, *others)
+        return student, {name: self._one(name, shown, student[1], run) for name, run in self._peers.items()}
 
 
 def to_tie(classroom: Classroom) -> list[nn.Parameter]:
@@ -62,7 +69,8 @@ def to_tie(classroom: Classroom) -> list[nn.Parameter]:
 
 def idle_peers(classroom: Classroom) -> list[nn.Parameter]:
     """The peers' parameters, where the method as it is now trains none: a step that is only measured."""
-    return [] if classroom.learning else [p for p in classroom.peers.parameters() if p.requires_grad]
+    others = [] if classroom.learning else [*classroom.peers.networks]
+    return [p for name in others for p in classroom.trained_with(name) if p.requires_grad]
 
 
 def tied(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:

@@ -20,7 +20,7 @@ from classroomkd.train import checkpoint, stopping
 from classroomkd.train.gradient_scale import Scale
 from classroomkd.train.inputs import Inputs
 from classroomkd.train.optim import set_learning_rate, whole_rate
-from classroomkd.train.peers import Together
+from classroomkd.train.peers import Head, Together
 from classroomkd.train.prepare import Notify, Prepared
 from classroomkd.train.result import Result
 from classroomkd.train.scoring import Score, evaluate
@@ -161,6 +161,8 @@ class Training(Prepared):
             line["ensemble"] = scored(ensemble).value
             if (apart := ensemble.disagreement()) is not None:
                 line["disagreement"] = round(apart, 6)
+        if self.classroom.method.has_head:
+            line["head"] = scored(Head(self.classroom)).value
         return line
 
     def _checkpoint(self) -> None:

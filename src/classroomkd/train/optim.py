@@ -29,7 +29,8 @@ def build_optimizer(
     acts on all of them, biases and norms included, as in the benchmark recipes, unless ``no_decay`` says otherwise;
     ``layer_decay`` gives stages rates of their own, for which ``example`` gives a batch of the student's inputs.
     """
-    own = {id(p) for part in (classroom.method.meta_parameters(), classroom.peers.parameters()) for p in part}
+    others = (p for name in classroom.peers.networks for p in classroom.trained_with(name))
+    own = {id(p) for part in (classroom.method.meta_parameters(), others) for p in part}
     trainable = [p for p in classroom.parameters() if p.requires_grad and id(p) not in own]
     return optimizer_of(trainable, spec, classroom, classroom.student, example)
 

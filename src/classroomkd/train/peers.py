@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,11 @@ from classroomkd.train.optim import learning_rate, optimizer_of, set_learning_ra
 from classroomkd.train.progress import Progress
 
 if TYPE_CHECKING:
+    from classroomkd.classroom import Classroom
     from classroomkd.recipe import TrainSpec
     from classroomkd.train.checkpoint import Component
 
-__all__ = ["Apart", "Join", "Peer", "PeerResult", "Together", "peers_of"]
+__all__ = ["Apart", "Head", "Join", "Peer", "PeerResult", "Together", "peers_of"]
 
 Join = Callable[[Tensor], Tensor]  # of answers (M, N, …) one, as TaskRunner.together
 Apart = Callable[[Tensor], Tensor]  # of answers (M, N, …) a number a sample (N,), as TaskRunner.apart
@@ -90,25 +91,43 @@ class PeerResult:
     last_value: float | None = None
 
 
-def peers_of(
-    networks: Mapping[str, nn.Module], names: Iterable[str], specs: Mapping[str, TrainSpec], shared: TrainSpec
-) -> dict[str, Peer]:
-    """Peers before their first step.
+def peers_of(classroom: Classroom, specs: Mapping[str, TrainSpec], shared: TrainSpec) -> dict[str, Peer]:
+    """Those that a classroom trains beside the student, before their first step.
 
     Args:
-        networks: by name.
-        names: of those that are trained.
-        specs: how each is trained; those that are not named as ``shared`` says.
+        classroom: it.
+        specs: how each is trained; those that are not named, branches among them, as ``shared`` says, all of them at
+            one rate.
         shared: the student's training.
     """
-    found = {}
-    for name in names:
-        network, spec = networks[name], specs.get(name, shared)
+    found, networks = {}, classroom.peers.networks
+    for name in classroom.learning:
+        network = networks[name]
+        spec = specs.get(name) or shared.model_copy(update={"freeze": (), "layer_decay": None})
         average = None if spec.ema is None else Average(network, spec.ema)
-        trainable = [p for p in network.parameters() if p.requires_grad]
+        trainable = [p for p in classroom.trained_with(name) if p.requires_grad]
         optimizer = optimizer_of(trainable, spec, network)
         found[name] = Peer(name, network, optimizer, learning_rate(spec), average)
     return found
+
+
+class Head(nn.Module):
+    """A student and its branches that answer by their method's head (:meth:`.Method.together`).
+
+    Args:
+        classroom: of the method.
+    """
+
+    def __init__(self, classroom: Classroom) -> None:
+        super().__init__()
+        self.classroom = classroom
+
+    @torch.no_grad()
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Their answer to a batch."""
+        answer = self.classroom.together(inputs)
+        assert answer is not None
+        return answer
 
 
 class Together(nn.Module):

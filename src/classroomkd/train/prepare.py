@@ -116,6 +116,7 @@ class Prepared:
             world=runtime.world,
             sizes=self.extra_sizes,
             size=self.size,
+            shown=classroom.method.needs.views,
             device=runtime.device,
         )
         self.progress = Progress(spec.epochs, len(batches), self.higher_is_better, self.chooses)
@@ -155,7 +156,8 @@ class Prepared:
         )
 
     def _first_inputs(self) -> torch.Tensor:
-        return self.inputs(next(self.batches.epoch(0))["pixels"])
+        pixels = next(self.batches.epoch(0))["pixels"]
+        return self.inputs(pixels if self.batches.shown == 1 else pixels[0])
 
     def rehearse(self) -> Scale | None:
         """What a step costs beside the student's own, and how loud the mentors are; without a trace."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from classroomkd.bank import LOGITS, Bank
 from classroomkd.classroom import Answers, Batch, Classroom, Inner, Lesson, StepInfo, inner_of, substituted
+from classroomkd.classroom.averaged import Buffers
 from classroomkd.classroom.trainees import STUDENT
 from classroomkd.train.checkpoint import Component
 from classroomkd.train.ema import Average
@@ -118,6 +119,8 @@ class StepRunner:
         }
         for peer in self.peers.values():
             components |= peer.components()
+        if self.classroom.averaged is not None:
+            components["averaged"] = self.classroom.averaged
         return components if self.averaged is None else {**components, "average": self.averaged}
 
     @property
@@ -188,6 +191,11 @@ class StepRunner:
             average, network = self._average(name)
             if average is not None:
                 average.update(network)
+
+    def average(self, decay: float, buffers: Buffers = "copy") -> None:
+        """See :class:`StepContext`; after an update of the optimiser alone."""
+        if self.classroom.averaged is not None and not self.trying and not self.accumulated:
+            self.classroom.averaged.update(self.classroom.branched, decay, buffers)
 
     def again(self, lesson: Lesson, trainee: str) -> Lesson:
         """See :class:`StepContext`; outside DDP."""
@@ -260,7 +268,7 @@ class StepRunner:
         context: AbstractContextManager[Any] = self.runtime.fabric.no_backward_sync(self.learner, enabled=not last)
         return context
 
-    def _answered(self, inputs: Tensor) -> Any:
+    def _answered(self, shown: Sequence[Tensor]) -> Any:
         """The learner's answers, as views: Fabric lets nobody but its backward pass through what it wraps, and a method
         may ask for gradients on the way (how hard mentors pull)."""
 
@@ -269,19 +277,23 @@ class StepRunner:
             return prediction.view_as(prediction), {tap: value.view_as(value) for tap, value in features.items()}
 
         if not self.classroom.learning:
-            return viewed(self.learner(inputs))
-        student, peers = self.learner(inputs, peers=True)
+            return viewed(self.learner(shown[0]))
+        student, peers = self.learner(shown[0], peers=True, others=shown[1:])
         return viewed(student), {name: viewed(answer) for name, answer in peers.items()}
 
     def _collect(self, batch: Batch, answer: Callable[[Tensor], Any] | None) -> Lesson:
         device = self.runtime.device
         target, ids, views = (batch[k].to(device, non_blocking=True) for k in ("target", "ids", "views"))
-        inputs = self.inputs(batch["pixels"])
+        pixels = batch["pixels"]
+        several = pixels.dim() > 4  # views of each sample
+        shown = self.inputs(pixels.flatten(0, 1) if several else pixels)
+        inputs = shown[: pixels.shape[1]] if several else shown
+        given = shown.view(pixels.shape) if several and self.classroom.method.needs.views > 1 else inputs
         extra_sizes = {size: self.inputs(batch[key]) for key in batch if (size := extra_size_of(key)) is not None}
         if isinstance(self.classroom.mentors.store, Bank):
             self._stage(self.classroom.mentors.store, batch, inputs, extra_sizes)
         lesson = self.classroom.collect(
-            inputs, target, ids=ids, views=views, answer=answer, extra_sizes=extra_sizes or None, info=self._info()
+            given, target, ids=ids, views=views, answer=answer, extra_sizes=extra_sizes or None, info=self._info()
         )
         shares: tuple[int, ...] | None = batch.get("shares")
         self._seen = (inputs, len(inputs) if shares is None else shares[self.runtime.rank])

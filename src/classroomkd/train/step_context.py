@@ -73,5 +73,5 @@ def step_context(
         compile=spec.compile,
         untouched=idle,
         still=still,
-        peers=peers_of(classroom.peers.networks, classroom.learning, peers or {}, spec),
+        peers=peers_of(classroom, peers or {}, spec),
     )

@@ -100,6 +100,8 @@ def undone(context: StepRunner) -> Iterator[None]:
     """Inside, steps can be tried; afterwards weights, buffers, gradients, generators and counts are as before."""
     learner, device, progress = context.learner, context.runtime.device, context.progress
     saved, rng = copy.deepcopy(learner.state_dict()), checkpoint.rng_state(device)
+    averaged = context.classroom.averaged
+    means = None if averaged is None else copy.deepcopy(averaged.state_dict())
     step, training = progress.step, context.classroom.training
     context.trying = True
     try:
@@ -110,6 +112,8 @@ def undone(context: StepRunner) -> Iterator[None]:
         for peer in context.peers.values():
             peer.optimizer.zero_grad(set_to_none=True)
         learner.load_state_dict(saved)
+        if averaged is not None and means is not None:
+            averaged.load_state_dict(means)
         checkpoint.set_rng_state(rng, device)
         progress.step = step
         context.train(training)

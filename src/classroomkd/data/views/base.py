@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Views"]
 
+_APART = 2**20  # above how often an epoch shows a sample
 _PICK = 11  # a stream of random numbers; every purpose has its own
 
 
@@ -70,6 +71,17 @@ class Views:
         if draw is None:
             return first
         return torch.where(draw == 0, first, self._draw(rng.tensor_keys(run_seed, _PICK, epoch, ids, draw)))
+
+    def others(self, run_seed: int, ids: Tensor, epoch: int, number: int, draw: Tensor | None = None) -> Tensor:
+        """Further views of this epoch beside :meth:`pick`'s: ids (B,) -> view ids (number, B), a pure function of the
+        arguments."""
+        first = torch.zeros_like(ids) if draw is None else draw
+        return torch.stack([self.pick(run_seed, ids, epoch, first + n * _APART) for n in range(1, number + 1)])
+
+    @property
+    def moves_targets(self) -> bool:
+        """Whether what is to be learned of a sample lies on its pixels, so that every view has its own."""
+        return self.target_kind.spatial
 
     def apply(self, pixels: Tensor, ids: Tensor, views: Tensor) -> Tensor:
         """Augment ``pixels`` (B, C, H, W) uint8 of samples ``ids`` (B,) by ``views`` (B,) -> (B, C, H, W) uint8."""

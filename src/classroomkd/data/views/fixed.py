@@ -69,6 +69,16 @@ class FixedViews(Views):
         are at hand."""
         return torch.full_like(ids, self.slot(run_seed, epoch))
 
+    def others(self, run_seed: int, ids: Tensor, epoch: int, number: int, draw: Tensor | None = None) -> Tensor:
+        """The slots behind the epoch's, in a circle: (B,) -> (number, B)."""
+        slot = self.slot(run_seed, epoch)
+        return torch.stack([torch.full_like(ids, (slot + n) % self.count) for n in range(1, number + 1)])
+
+    @property
+    def moves_targets(self) -> bool:
+        """See ``Views.moves_targets``."""
+        return self.base.moves_targets
+
     def apply(self, pixels: Tensor, ids: Tensor, views: Tensor) -> Tensor:
         """See ``Views.apply``; ``views`` (B,) are slots."""
         ids, views = ids.to(pixels.device), views.to(pixels.device)

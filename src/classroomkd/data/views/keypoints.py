@@ -109,6 +109,11 @@ class PersonViews(Views):
             f" canvas={canvas.side}x{canvas.scale:g} bilinear{drawing if drawn else ''} code=1"
         )
 
+    @property
+    def moves_targets(self) -> bool:
+        """See ``Views.moves_targets``: joints do."""
+        return True
+
     def apply(self, pixels: Tensor, ids: Tensor, views: Tensor) -> Tensor:
         """Persons have joints, which move with the pixels: see :meth:`render`."""
         raise TypeError("views of persons move joints too: call render(pixels, target, ids, views)")

@@ -31,6 +31,7 @@ class Classification(Task):
     name = "classification"
     steepest = STEEPEST
     has_vote = True
+    has_vectors = True
 
     def __init__(self, label_smoothing: float = 0.0, unlabelled: bool = False) -> None:
         self.label_smoothing, self.has_unlabelled_units = label_smoothing, unlabelled
