@@ -17,6 +17,7 @@ KINDS = (CLASSES, "simcc", "heatmap")  # of answers
 # What projectors and the common options do, they do on any task, and a divergence is the same in every method but the
 # one that differentiates it: on pose these are asked the first question only.
 ALIKE = {"projector", "strength", "detach_temperature"}
+OF_VECTORS = [("pcl", {"ensemble": "concat"})]  # refused where an answer is not one vector a sample
 OWN_DIVERGENCE = ("weighted", "aekd")
 
 
@@ -59,6 +60,7 @@ def cases(task: str) -> list[tuple[str, dict[str, Any]]]:
     names = [name for name, entry in methods.entries().items() if task in offering(entry.asks)]
     found = [(name, given) for name in names for given in options(name)]
     found += [("weighted", given) for given in GRADED]
+    found = [case for case in found if task == CLASSES or case not in OF_VECTORS]
     off = [name for name in names if _hints(name, task) == 0 and _hints(name) != 0]
     return found + [(name, {"feature_weight": 1.0}) for name in off]  # hints that a task does without, turned on
 

@@ -142,6 +142,7 @@ def lesson(
         return Answers((noise.flip(0) / (2 + number)).to(dtype), seen)
 
     peers = {f"p{number}": peer(number) for number in range(how_many(of, mentors))}
+    averaged = {name: (noise.flip(0) / (5 + i)).to(dtype) for i, name in enumerate(("student", *peers))}
     return Lesson(
         torch.zeros(n, 3, *SIZE),
         target,
@@ -154,14 +155,16 @@ def lesson(
         heads=partial(_head, code, order if asks is None else order[list(asks)]),
         peers=peers,
         teachers=tuple(list(peers)[len(peers) - of.needs.teachers :]),
+        averaged=averaged if of.needs.averaged else {},
     )
 
 
 def how_many(of: Method, mentors: int = M) -> int:
-    """Networks beside the student: as many as must be and one that is no teacher, or one for every other mentor."""
+    """Networks beside the student: as many as must be and one that is no teacher, or one for every other mentor; or
+    its branches."""
     if of.needs.selves:
         return max(mentors - 1, 1)
-    return max(of.needs.peers[0], 1 + of.needs.teachers) if of.needs.takes_peers else 0
+    return max(of.needs.peers[0], 1 + of.needs.teachers) if of.needs.takes_peers else of.needs.branches - 1
 
 
 def _head(of: Coding, places: Tensor, mentor: int, tap: str, value: Tensor) -> Tensor:
@@ -221,4 +224,5 @@ def halved(what: Lesson, rank: int) -> Lesson:
         mentors=mentors,
         ids=what.ids[part],
         peers=peers,
+        averaged={name: one[part] for name, one in what.averaged.items()},
     )

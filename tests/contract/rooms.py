@@ -178,7 +178,7 @@ def peers_for(method: Method, answers: Tensor) -> dict[str, nn.Module]:
     """As many networks as a method must have beside the student, and one that is no teacher, from their own weights."""
     return {
         f"p{number}": student(tuple(answers.shape[2:]), seed=number + 20).to(answers.dtype)
-        for number in range(how_many(method, len(answers)))
+        for number in range(how_many(method, len(answers)) if method.needs.takes_peers else 0)
     }
 
 

@@ -123,6 +123,7 @@ def kept(lesson: Lesson, rows: Tensor) -> Lesson:
         target=lesson.target[rows],
         student=of(student, False),
         peers={name: of(peer, False) for name, peer in lesson.peers.items()},
+        averaged={name: one[rows] for name, one in lesson.averaged.items()},
         mentors=None if mentors is None else of(mentors, True),
         ids=lesson.ids[rows],
         heads=None if heads is None else head,

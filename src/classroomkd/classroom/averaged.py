@@ -71,7 +71,7 @@ class Averaged:
     def apply(self, change: Callable[[Tensor], Tensor]) -> None:
         """Follow to a device or a precision, as modules do."""
         for network in self.networks.values():
-            network._apply(change)
+            network._apply(change)  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

@@ -290,7 +290,7 @@ class Classroom(nn.Module):
         *,
         ids: Tensor | None = None,
         views: Tensor | None = None,
-        answer: Callable[[Tensor], Any] | None = None,
+        answer: Callable[..., Any] | None = None,
         extra_sizes: Sights | None = None,
         info: StepInfo | None = None,
     ) -> Lesson:
@@ -323,7 +323,7 @@ class Classroom(nn.Module):
         if self.averaged is not None and self.method.needs.averaged:
             averaged = dict(zip(self.averaged.networks, self.averaged.answers(shown), strict=True))
         shown = (inputs, *shown[1:])
-        student, peers = self._trainees(shown) if answer is None else self._read_all(answer(shown))
+        student, peers = self._trainees(shown) if answer is None else self._read_all(answer(*shown))
         prediction = student.prediction
         for name, peer in peers.items():
             if peer.prediction.shape != prediction.shape:

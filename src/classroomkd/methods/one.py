@@ -13,7 +13,8 @@ Shapes   z (B, C); g (B, m); the KL is (B, U) over the task's units, its mean ov
          not
 Defaults branches 3, after @stage:-2 (before the last stage, as in the authors' CIFAR networks), T 3, both weights 1,
          ramp 80 of 300 epochs, as a share of the training 0.27
-Deviates the gate's BatchNorm uses its running statistics on a batch of one. ``strength: matched`` has no ramp
+Deviates W has no bias, which BN would take off again. BN is over the batch of all ranks, and uses its running
+         statistics on a batch of one. ``strength: matched`` has no ramp
 Record   none: there are no mentors
 Cost     one trunk, m branches, and a trunk of one blank sample for each but the first
 Hurts    when the trunk is most of the network, so that branches differ little; with few labels the ensemble knows
@@ -27,9 +28,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from classroomkd.classroom import Answers, ClassInfo, Needs
+from classroomkd.classroom import Answers, ClassInfo, Lesson, Needs
 from classroomkd.methods.pieces.branching import Branches, Branching
 from classroomkd.methods.pieces.features import NonNegative, Positive, Tap
 
@@ -71,19 +71,56 @@ class ONE(Branching):
         """Build the gate, where the trunk's width is known."""
         super().setup(info)
         if info.shapes is not None:
-            self.gate = nn.Linear(info.shapes.student[self.after][0], self.branches)
+            self.gate = nn.Linear(info.shapes.student[self.after][0], self.branches, bias=False)
 
     def together(self, student: Answers, branches: Mapping[str, Answers]) -> Tensor:
         """z_e, ``(B, …)``: the branches' answers, weighted by the gate sample by sample."""
+        scores = self._scores(student)
+        return _weighed(self._normalised(scores, scores, count=False), _stacked(student, branches))
+
+    def joint(self, lesson: Lesson) -> tuple[Tensor, Tensor]:
+        """See the base; the gate normalises by the whole batch, so under ranks the loss is of all samples."""
+        scores = self._scores(lesson.student)
+        answers = _stacked(lesson.student, lesson.peers)
+        if lesson.join is None:
+            answer = _weighed(self._normalised(scores, scores), answers)
+            own = lesson.task.supervised(answer, lesson.target)
+            return answer, lesson.mean(own, lesson.task.mask(lesson.target))
+        everybody, target = lesson.all_gather(scores), lesson.all_gather(lesson.target)
+        whole = _weighed(self._normalised(everybody, everybody), lesson.all_gather(answers))
+        own = lesson.task.supervised(whole, target)
+        with torch.no_grad():
+            answer = _weighed(self._normalised(scores, everybody, count=False), answers)
+        return answer, lesson.mean(own, lesson.task.mask(target))
+
+    def _scores(self, student: Answers) -> Tensor:
         assert self.gate is not None
-        scores = self.gate(student.features[self.after].to(self.gate.weight.dtype))
-        alone = self.training and len(scores) == 1  # of one sample there is no spread
+        scores: Tensor = self.gate(student.features[self.after].to(self.gate.weight.dtype))
+        return scores
+
+    def _normalised(self, scores: Tensor, batch: Tensor, count: bool = True) -> Tensor:
+        """BN by the statistics of a batch, which ``count`` in the running ones; by these of one sample, or at rest."""
         norm = self.norm
-        scores = (
-            F.batch_norm(scores, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-            if alone
-            else norm(scores)
-        )
-        gates = scores.relu().softmax(1).to(student.prediction.dtype)
-        answers = torch.stack([student.prediction, *(one.prediction for one in branches.values())], 1)
-        return (gates.view(*gates.shape, *[1] * (answers.dim() - 2)) * answers).sum(1)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        var, mean = norm.running_var, norm.running_mean
+        if self.training and len(batch) > 1:
+            var, mean = torch.var_mean(batch, 0, correction=0)
+            if count:
+                with torch.no_grad():
+                    norm.running_mean.lerp_(mean, norm.momentum or 0.0)
+                    norm.running_var.lerp_(var * len(batch) / (len(batch) - 1), norm.momentum or 0.0)
+                    norm.num_batches_tracked += 1
+        return (scores - mean) * (var + norm.eps).rsqrt() * norm.weight + norm.bias
+
+
+def _stacked(student: Answers, branches: Mapping[str, Answers]) -> Tensor:
+    """The branches' answers, ``(B, m, …)``."""
+    return torch.stack([student.prediction, *(one.prediction for one in branches.values())], 1)
+
+
+def _weighed(scores: Tensor, answers: Tensor) -> Tensor:
+    """Answers ``(B, m, …)`` in shares by their scores ``(B, m)``."""
+    gates = scores.relu().softmax(1).to(answers.dtype)
+    return (gates.view(*gates.shape, *[1] * (answers.dim() - 2)) * answers).sum(1)

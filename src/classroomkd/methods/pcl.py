@@ -48,12 +48,13 @@ class PCL(Branching):
     Args:
         branches: m, the student among them.
         after: the place behind which the student is cut.
-        views: of each sample in a step: m, or 1 for all branches.
+        views: of each sample in a step: m (None, too), or 1 for all branches.
         temperature: T > 0.
         weight: factor of what a branch learns from the ensemble.
         mean_weight: factor of what it learns from the others' averages; 0: there are none.
         supervised_weight: factor of every branch's own loss, and of the ensemble's.
-        ensemble: ``concat``: one linear layer on all branches' features; ``mean``: the mean of their logits.
+        ensemble: ``concat``: one linear layer on all branches' features; ``mean``: the mean of their logits; None:
+            concat where an answer is one vector a sample.
         decay: the averages' largest φ.
         buffers: their running statistics: ``copy`` the network's, or their ``own``.
         ramp: how long both factors rise: up to 1 a share of the training, above 1 epochs; 0 = they do not.
@@ -77,7 +78,7 @@ class PCL(Branching):
         weight: NonNegative = 1.0,
         mean_weight: NonNegative = 1.0,
         supervised_weight: NonNegative = 1.0,
-        ensemble: Literal["concat", "mean"] = "concat",
+        ensemble: Literal["concat", "mean"] | None = None,
         decay: Annotated[float, Field(ge=0, lt=1)] = 0.999,
         buffers: Buffers = "copy",
         ramp: NonNegative = 0.27,
@@ -87,15 +88,15 @@ class PCL(Branching):
         views = branches if views is None else views
         if views not in (1, branches):
             raise UserError(f"pcl: views {views} and branches {branches}: one view for all of them, or one for each")
-        self.branches, self.mean_weight, self.concat, self.tap = branches, mean_weight, ensemble == "concat", tap
-        self.decay, self.buffers = decay, buffers
+        self.branches, self.mean_weight, self.form, self.tap = branches, mean_weight, ensemble, tap
+        self.decay, self.statistics = decay, buffers
         self.needs = Needs(
             mentors=0,
             branches=branches,
             cut=after,
             views=views,
             averaged=mean_weight > 0,
-            features={tap: "pooled"} if self.concat else {},
+            features={} if ensemble == "mean" else {tap: "pooled"},
         )
         self.head: nn.Linear | None = None
 
@@ -106,9 +107,9 @@ class PCL(Branching):
             UserError: answers that are not one vector a sample, with ``concat``.
         """
         super().setup(info)
-        if self.concat and not info.task.has_vectors:
+        if self.form == "concat" and not info.task.has_vectors:
             raise UserError("pcl: an answer here is not one vector a sample, as concat makes; say ensemble: mean")
-        if info.shapes is not None and self.concat:
+        if info.shapes is not None and self.form != "mean" and info.task.has_vectors:
             widths = [info.shapes.student[self.tap][0], *(shape[0] for shape in info.shapes.peers[self.tap])]
             self.head = nn.Linear(sum(widths), info.shapes.classes)
 
@@ -135,11 +136,10 @@ class PCL(Branching):
         return Terms(
             {"means": total},
             {"means": self.mean_weight * factor},
-            totals={"means": torch.ones_like(total)},
             parts={"means": parts},
         )
 
     def after_step(self, context: StepContext, lesson: Lesson) -> None:
         """The averages take in the step."""
         if self.mean_weight > 0:
-            context.average(self.decay, self.buffers)
+            context.average(self.decay, self.statistics)

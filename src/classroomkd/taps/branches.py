@@ -99,8 +99,8 @@ def cut(module: nn.Module, place: str, example: Tensor, what: str) -> Cut:
     if not own and not any(True for name in sides["behind"] for _ in names[name].parameters()):
         raise UserError(f"{what}: nothing that learns lies behind '{found}'; choose an earlier place")
     others = tuple(name for name, _ in loose if name not in own)
-    three = (tuple(sides[side]) for side in ("trunk", "behind", "spanning"))
-    return Cut(found, *three, others, own, blank, thin)
+    trunk, behind, spanning = (tuple(sides[side]) for side in ("trunk", "behind", "spanning"))
+    return Cut(found, trunk, behind, spanning, others, own, blank, thin)
 
 
 class Branch(nn.Module):
@@ -115,6 +115,8 @@ class Branch(nn.Module):
     Attributes:
         network: the whole network. Its trunk's modules are those of ``module``: what trains one trains both.
     """
+
+    _tail: TapReader
 
     def __init__(self, module: nn.Module, where: Cut, start: nn.Module | None = None) -> None:
         super().__init__()
@@ -171,7 +173,7 @@ class Branch(nn.Module):
 
     def onward(self, value: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The prediction, and the taps behind the cut, from the trunk's activation ``(B, …)`` as the trunk gives it."""
-        tail: TapReader = self._tail
+        tail = self._tail
         if self._example.device != value.device:
             tail.to(value.device)
             self._example = self._example.to(value.device)

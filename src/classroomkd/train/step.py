@@ -268,7 +268,7 @@ class StepRunner:
         context: AbstractContextManager[Any] = self.runtime.fabric.no_backward_sync(self.learner, enabled=not last)
         return context
 
-    def _answered(self, shown: Sequence[Tensor]) -> Any:
+    def _answered(self, inputs: Tensor, *others: Tensor) -> Any:
         """The learner's answers, as views: Fabric lets nobody but its backward pass through what it wraps, and a method
         may ask for gradients on the way (how hard mentors pull)."""
 
@@ -277,11 +277,11 @@ class StepRunner:
             return prediction.view_as(prediction), {tap: value.view_as(value) for tap, value in features.items()}
 
         if not self.classroom.learning:
-            return viewed(self.learner(shown[0]))
-        student, peers = self.learner(shown[0], peers=True, others=shown[1:])
+            return viewed(self.learner(inputs))
+        student, peers = self.learner(inputs, peers=True, others=others)
         return viewed(student), {name: viewed(answer) for name, answer in peers.items()}
 
-    def _collect(self, batch: Batch, answer: Callable[[Tensor], Any] | None) -> Lesson:
+    def _collect(self, batch: Batch, answer: Callable[..., Any] | None) -> Lesson:
         device = self.runtime.device
         target, ids, views = (batch[k].to(device, non_blocking=True) for k in ("target", "ids", "views"))
         pixels = batch["pixels"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from classroomkd.classroom import Answers, Lesson, Method, Terms
+from classroomkd.classroom import Lesson, Method, Terms
 from classroomkd.classroom.schedule import Constant, Rampup, Schedule
 from classroomkd.classroom.trainees import STUDENT, joined
 
@@ -37,9 +36,12 @@ class Branching(Method):
         """See the base: the ramp, too."""
         return [*super().schedules(), self.ramp]
 
-    def together(self, student: Answers, branches: dict[str, Answers]) -> Tensor:  # type: ignore[override]
-        """See the base."""
-        raise NotImplementedError
+    def joint(self, lesson: Lesson) -> tuple[Tensor, Tensor]:
+        """:meth:`together` in training, ``(B, …)``, and its own loss, a scalar."""
+        answer = self.together(lesson.student, lesson.peers)
+        assert answer is not None
+        own = lesson.task.supervised(answer, lesson.target)
+        return answer, lesson.mean(own, lesson.task.mask(lesson.target))
 
     def also(self, lesson: Lesson, name: str, factor: float) -> Terms | None:
         """What a branch, which stands in the student's place, learns beside that; ``factor`` is the ramp's."""
@@ -47,7 +49,7 @@ class Branching(Method):
 
     def loss(self, lesson: Lesson) -> Terms:
         """The terms of all branches, and the ensemble's own."""
-        ensemble = self.together(lesson.student, dict(lesson.peers))
+        ensemble, own = self.joint(lesson)
         factor = self.ramp(lesson.epoch, lesson.progress)
         parts = {}
         for name in (STUDENT, *lesson.peers):
@@ -57,17 +59,14 @@ class Branching(Method):
                 terms = Terms(
                     {**terms.values, **more.values},
                     {**terms.coefficients, **more.coefficients},
-                    totals={**terms.totals, **more.totals},
                     parts={**terms.parts, **more.parts},
                 )
             parts[name] = terms
         terms = joined(parts)
-        own = lesson.task.supervised(ensemble, lesson.target)
-        terms.values["ensemble.supervised"] = lesson.mean(own, lesson.task.mask(lesson.target))
+        terms.values["ensemble.supervised"] = own
         return Terms(
             terms.values,
             {**terms.coefficients, "ensemble.supervised": self.supervised_weight},
-            totals=terms.totals,
             parts=terms.parts,
         )
 
@@ -80,6 +79,5 @@ class Branching(Method):
         return Terms(
             {"supervised": lesson.mean(own, task.mask(lesson.target)), "ensemble": said},
             {"supervised": self.supervised_weight, "ensemble": self.weight * factor},
-            totals={"ensemble": torch.ones_like(said)},
             parts={"ensemble": {"ensemble": said.detach()}},
         )
