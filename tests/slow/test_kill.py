@@ -54,7 +54,13 @@ TOGETHER = (  # two methods of several trainees
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("workers", "more", "networks"), [(1, (), 4), (2, (), 4), (1, TOGETHER, 4 + 2 * 4 + 4)])
+BRANCHES = ("mentors=[]", "methods=[one,pcl]", "data.views=crop_flip")  # of one student; pcl has three averages, too
+
+
+@pytest.mark.parametrize(
+    ("workers", "more", "networks"),
+    [(1, (), 4), (2, (), 4), (1, TOGETHER, 4 + 2 * 4 + 4), (1, BRANCHES, 2 * 5 + 2 * (5 + 3))],
+)
 def test_kill_nine_at_random_moments(tmp_path: Path, workers: int, more: tuple[str, ...], networks: int) -> None:
     """Networks: four students and, of every peer, the last and the best weights."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
