@@ -72,7 +72,7 @@ def check(folder: Path, names: Sequence[str]) -> None:
 
 
 # One of each kind: without a mentor, with weights, projectors, a memory, virtual steps, an assistant, peers, a teacher.
-KINDS = ["none", "classroomkd", "fitnet", "crd", "mmkd", "takd", "ctslmkt", "kdml"]
+KINDS = ["none", "classroomkd", "fitnet", "crd", "mmkd", "takd", "ctslmkt", "kdml", "one", "pcl"]
 
 
 @pytest.mark.parametrize("names", [pytest.param(KINDS, id="kinds"), pytest.param(NAMES, id="all", marks=SLOW)])
@@ -88,6 +88,8 @@ def test_one_run_teaches_by_every_method(tmp_path: Path, names: list[str]) -> No
 def test_each_method_alone(tmp_path: Path, name: str) -> None:
     recipe = {**RECIPE, "methods": [name], "bank": "views=2"}
     needs = methods.create(name).needs
+    if needs.views > 2:
+        recipe["bank"] = f"views={needs.views}"
     if needs.takes_peers:
         recipe["peers"] = PEERS + TEACHERS * needs.teachers
     done = torchrun(tmp_path, recipe)

@@ -147,6 +147,12 @@ METHODS: dict[str, MethodEntry] = {
         peers=1,
         teachers=1,
     ),
+    "ctslmkt": MethodEntry(
+        "classroomkd.methods.ctslmkt:CTSLMKT",
+        "networks teach each other answers and relations, each held by its own earlier self",
+        "reconstructed",
+        peers=1,
+    ),
     "one": MethodEntry(
         "classroomkd.methods.one:ONE", "branches of one student learn from their gated ensemble (ONE)", "released rule"
     ),
@@ -154,12 +160,6 @@ METHODS: dict[str, MethodEntry] = {
         "classroomkd.methods.pcl:PCL",
         "branches of one student learn from their ensemble and each other's averages (PCL)",
         "paper",
-    ),
-    "ctslmkt": MethodEntry(
-        "classroomkd.methods.ctslmkt:CTSLMKT",
-        "networks teach each other answers and relations, each held by its own earlier self",
-        "reconstructed",
-        peers=1,
     ),
     "tfkd": MethodEntry(
         "classroomkd.methods.tfkd:TFKD",
