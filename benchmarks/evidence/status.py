@@ -71,6 +71,7 @@ def _seconds(study: Study, panel: Panel, queue: Queue) -> dict[str, float]:
     learn beside the student, as many times the student alone."""
     cells = {arm.name: cell_of(study, panel, arm.set(arm.candidates()[0])) for arm in study.within(panel)}
     taught = {name: cell for name, cell in cells.items() if cell.mentors and not _together(cell)}
+    taught = taught or {name: cell for name, cell in cells.items() if not _together(cell)}  # a study without mentors
     shared = Counter(cell.base for cell in taught.values()).most_common(1)[0][0]
     some = {name: cell for name, cell in taught.items() if cell.base == shared}
     first = next(iter(some.values()))
