@@ -12,7 +12,7 @@ from classroomkd.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-__all__ = ["checked", "make", "model_of"]
+__all__ = ["checked", "make", "model_of", "named"]
 
 T = TypeVar("T")
 
@@ -68,21 +68,30 @@ def make(kind: str, table: Mapping[str, type[T]], value: str | Mapping[str, Any]
     Raises:
         UserError: an unknown name or option, a value out of range.
     """
+    name, options = named(kind, value)
+    if name not in table:
+        raise UserError(f"unknown {kind} '{name}'{did_you_mean(name, table)}; there are {', '.join(table)}")
+    return table[name](**checked(f"{kind} '{name}'", model_of(table[name]), options))  # type: ignore[arg-type]
+
+
+def named(kind: str, value: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of a piece and its options; see :func:`make`.
+
+    Raises:
+        UserError: more than one, or none.
+    """
     if isinstance(value, str):
-        name, options = value, {}
-    elif len(value) == 1 and "name" not in value:
+        return value, {}
+    if len(value) == 1 and "name" not in value:
         ((name, inner),) = value.items()
         if inner is not None and not isinstance(inner, Mapping):
             raise UserError(
                 f"{kind} '{name}': its options are a mapping, not {inner!r}; write {{{name}: {{OPTION: {inner!r}}}}}"
             )
-        options = dict(inner or {})
-    else:
-        options = dict(value)
-        name = options.pop("name", "")
-        if not name:
-            given = ", ".join(map(str, value)) or "nothing"
-            raise UserError(f"{kind}: one at a time, got {given}; write {{NAME: {{OPTION: VALUE}}}}")
-    if name not in table:
-        raise UserError(f"unknown {kind} '{name}'{did_you_mean(name, table)}; there are {', '.join(table)}")
-    return table[name](**checked(f"{kind} '{name}'", model_of(table[name]), options))  # type: ignore[arg-type]
+        return name, dict(inner or {})
+    options = dict(value)
+    name = options.pop("name", "")
+    if not name:
+        given = ", ".join(map(str, value)) or "nothing"
+        raise UserError(f"{kind}: one at a time, got {given}; write {{NAME: {{OPTION: VALUE}}}}")
+    return name, options

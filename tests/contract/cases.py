@@ -18,6 +18,10 @@ KINDS = (CLASSES, "simcc", "heatmap")  # of answers
 # one that differentiates it: on pose these are asked the first question only.
 ALIKE = {"projector", "strength", "detach_temperature"}
 OF_VECTORS = [("pcl", {"ensemble": "concat"})]  # refused where an answer is not one vector a sample
+# Choices that need pictures of classes, or mentors as wide as the student, which those of poses are not.
+OF_CLASSES = {("cost", "class"), ("projector", "none")}
+# Without a projector student and mentors must have as many channels: the first map.
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {("projector", "none"): {"tap": "@stage:-3"}}
 OWN_DIVERGENCE = ("weighted", "aekd")
 
 
@@ -30,7 +34,7 @@ def options(name: str) -> list[dict[str, Any]]:
         values: list[Any] = [v for v in flat if isinstance(v, str)] if flat else []
         if field.annotation is bool:
             values = [not field.default]
-        found += [{key: v} for v in values if v != field.default]
+        found += [{key: v, **BESIDE.get((key, v), {})} for v in values if v != field.default]
     if methods.method_class(name).needs.mentors == 0:  # it has no mentors' terms to match
         found = [o for o in found if "strength" not in o]
     return found
@@ -59,6 +63,11 @@ def cases(task: str) -> list[tuple[str, dict[str, Any]]]:
     """All methods that do a task, with all their options."""
     names = [name for name, entry in methods.entries().items() if task in offering(entry.asks)]
     found = [(name, given) for name in names for given in options(name)]
+    found = [
+        (name, o)
+        for name, o in found
+        if task == CLASSES or not OF_CLASSES & {(k, v) for k, v in o.items() if isinstance(v, str)}
+    ]
     found += [("weighted", given) for given in GRADED]
     found = [case for case in found if task == CLASSES or case not in OF_VECTORS]
     off = [name for name in names if _hints(name, task) == 0 and _hints(name) != 0]

@@ -171,6 +171,11 @@ def classroom(
     room.epochs, room.epoch = 240, 1.0  # a rule may make an exception of the first epoch (0)
     ceiling = torch.linspace(0.6, 0.9, count)[order, None].repeat(1, C if kind == CLASSES else K)
     room.calibration = Calibration(torch.linspace(0.5, 2.0, count)[order], ceiling)
+    if method.needs.prepare and store is not None:  # what it finds in a room without
+        room.load_state_dict(classroom(name, given, answers, None, order, None, kind, hidden).state_dict())
+    elif method.needs.prepare:
+        inputs, _ = batch(dtype=next(room.student.parameters()).dtype)
+        room.prepare([{"inputs": inputs, "target": targets(B, kind), "ids": IDS}])
     return room
 
 

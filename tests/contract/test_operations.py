@@ -20,6 +20,7 @@ GROW: dict[str, tuple[int | None, str]] = {
     "rkd": (20, "products of its features, and of their differences"),
     "at": (20, "the mean over its channels, at three places"),
     "fitnet": (None, "a projector"),
+    "kcd": (None, "a product of W with its map"),
     "aekd": (None, "a projector, with features: true"),
     "average": (None, "a projector, with feature_weight"),
     "mmkd": (None, "a projector, and a product of its maps"),

@@ -65,7 +65,7 @@ def classroom(name: str, given: dict[str, Any], head: str) -> Classroom:
     torch.manual_seed(0)
     method = methods.create(name, task="pose", **given)
     peers = {f"p{number}": network(own, SIZE, K, 4 + number) for number in range(how_many(method, len(mentors)))}
-    return Classroom(
+    room = Classroom(
         network(own, SIZE, K, 3),
         mentors,
         method,
@@ -77,6 +77,10 @@ def classroom(name: str, given: dict[str, Any], head: str) -> Classroom:
         peers=peers,
         teachers=list(peers)[len(peers) - method.needs.teachers :],
     )
+    if method.needs.prepare:
+        inputs, target, ids = batch()
+        room.prepare([{"inputs": inputs, "target": target, "ids": ids, "extra_sizes": extra_sizes()}])
+    return room
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:

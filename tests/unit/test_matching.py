@@ -11,6 +11,7 @@ from torch import Tensor
 
 from classroomkd.errors import UserError
 from classroomkd.functional import matching as m
+from classroomkd.methods import create
 
 FINDERS = {"greedy": m.greedy, "bipartite": m.bipartite}
 
@@ -102,7 +103,8 @@ def test_overlap_counts_common_channels() -> None:
 
 
 def test_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
-    assert not m.has_scipy()
-    with pytest.raises(UserError, match=r"classroomkd\[matching\].*match: greedy"):
-        m.bipartite(torch.zeros(2, 2))
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    for ask in (m.need_scipy, lambda: m.bipartite(torch.zeros(2, 2)), lambda: create("kcd")):
+        with pytest.raises(UserError, match=r"classroomkd\[matching\].*match: greedy"):
+            ask()
+    create("kcd", match="greedy")

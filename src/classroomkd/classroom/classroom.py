@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,6 +23,7 @@ from classroomkd.classroom.mentor import Mentor
 from classroomkd.classroom.method import ClassInfo, Method, Shapes
 from classroomkd.classroom.outliers import Outliers
 from classroomkd.classroom.pool import AnswerStore, MentorPool, Sights
+from classroomkd.classroom.preparing import look, refuse_unprepared
 from classroomkd.classroom.step_info import StepInfo
 from classroomkd.classroom.task import Task
 from classroomkd.classroom.trainees import STUDENT, Peers, refuse_number, refuse_teachers
@@ -152,7 +153,7 @@ class Classroom(nn.Module):
         self._pool = MentorPool(wrapped, mean, std)
         self._pool.store, self._pool.resize = store, task.resized
         self.clock, self.steps = Clock(), 0
-        self._checked = False
+        self._checked = self.looking = False
         self.calibration: Calibration | None = None
         self.reduce: Callable[[Tensor], Tensor] | None = None
         self.join: Callable[[Tensor], Tensor] | None = None
@@ -309,6 +310,7 @@ class Classroom(nn.Module):
                 f"method '{type(self.method).__name__}' with this credibility needs held-out mentor scores: "
                 "set classroom.calibration = classroomkd.calibrate(classroom.mentors, loader)"
             )
+        refuse_unprepared(self)
         shown = tuple(inputs) if self.method.needs.views > 1 and inputs.dim() > 4 else (inputs,)
         inputs = shown[0]
         if answer is None:  # an engine's batches are as they should be
@@ -384,6 +386,19 @@ class Classroom(nn.Module):
             asks = type(self.method).__name__ if self.method.needs.epoch else None
             self.clock.remind(self.method.schedules(), asks)
         return StepInfo(self.steps, self.epoch, self.progress, self.reduce, self.join)
+
+    def prepare(self, batches: Iterable[Any]) -> None:
+        """Have the method look at training samples before the first step, where it needs to; nobody is trained by it.
+
+        Args:
+            batches: ``(inputs, target)``, or mappings with ``inputs``, ``target`` and, where known, ``ids``, ``views``
+                and ``extra_sizes``: a loader of the training pictures, mixed. As many are taken as the method looks at
+                (``classroom.method.needs.prepare`` samples).
+
+        Raises:
+            UserError: no batch, or what the method cannot use.
+        """
+        look(self, batches)
 
     @contextmanager
     def rehearsal(self, method: Method, store: AnswerStore | None) -> Iterator[None]:

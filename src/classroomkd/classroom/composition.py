@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from classroomkd.classroom.lesson import Answers, Lesson, Terms
 from classroomkd.classroom.method import ClassInfo, Method
 from classroomkd.classroom.needs import Needs
 from classroomkd.classroom.schedule import Schedule
-from classroomkd.classroom.step import StepContext
+from classroomkd.classroom.step import Batch, LookContext, StepContext
 from classroomkd.classroom.trainees import is_own_loss
 from classroomkd.errors import UserError
 
@@ -53,6 +53,8 @@ class Composition(Method):
             cut=max(needs, key=lambda n: n.branches).cut,
             views=max(n.views for n in needs),
             averaged=any(n.averaged for n in needs),
+            prepare=max(n.prepare for n in needs),
+            prepare_norm=_norm_of(needs),
         )
         cutting = [name for name, n in zip(names, needs, strict=True) if n.branches > 1]
         taking = [name for name, n in zip(names, needs, strict=True) if n.takes_peers]
@@ -87,6 +89,29 @@ class Composition(Method):
                 )
             method.setup(replace(info, shapes=shapes))
 
+    @property
+    def prepared(self) -> bool:
+        """Whether all parts that look before the first step have looked."""
+        return all(method.prepared for method in self._parts() if method.needs.prepare)
+
+    @prepared.setter
+    def prepared(self, value: bool) -> None:
+        for method in self._parts():
+            method.prepared = value
+
+    def prepare(self, context: LookContext, batches: Iterable[Batch]) -> None:
+        """Every part looks, as it is handed lessons."""
+        for place, method in enumerate(self._parts()):
+            if method.needs.prepare:
+                method.prepare(_PartsLook(self, place, context), batches)
+
+    def findings(self) -> dict[str, float]:
+        """Those of all parts, of all but the first behind their names."""
+        found = dict(self._parts()[0].findings())
+        for name, method in zip(self.names[1:], self._parts()[1:], strict=True):
+            found |= {f"{name}.{key}": value for key, value in method.findings().items()}
+        return found
+
     def meta_parameters(self) -> list[nn.Parameter]:
         """Those of all parts."""
         return [p for method in self._parts() for p in method.meta_parameters()]
@@ -119,6 +144,11 @@ class Composition(Method):
         return Terms(values, coefficients, record.weight, record.temperature, record.active, parts=parts)
 
     def _part(self, place: int, lesson: Lesson) -> Terms:
+        terms: Terms = self._parts()[place](self.lesson_of(place, lesson))
+        return terms
+
+    def lesson_of(self, place: int, lesson: Lesson) -> Lesson:
+        """The lesson as a part is handed it: with what it asked for."""
         method = self._parts()[place]
         assert lesson.mentors is not None or method.needs.mentors == 0
         student = Answers(lesson.student.prediction, _seen(method, lesson.student.features))
@@ -132,9 +162,7 @@ class Composition(Method):
         teachers = lesson.teachers
         if not method.needs.teachers:  # another part's, which is nobody's peer
             peers, teachers = {name: one for name, one in peers.items() if name not in teachers}, ()
-        part = replace(lesson, student=student, peers=peers, teachers=teachers, mentors=mentors, heads=heads)
-        terms: Terms = method(part)
-        return terms
+        return replace(lesson, student=student, peers=peers, teachers=teachers, mentors=mentors, heads=heads)
 
     def together(self, student: Answers, branches: Mapping[str, Answers]) -> Tensor | None:
         """That of the part that has branches."""
@@ -155,6 +183,28 @@ class Composition(Method):
         for method in self._parts():
             if method.teaches:
                 method.after_step(context, lesson)
+
+
+class _PartsLook:
+    """A look as one part is handed lessons."""
+
+    def __init__(self, whole: Composition, place: int, context: LookContext) -> None:
+        self.whole, self.place, self.context = whole, place, context
+
+    def lesson(self, batch: Batch) -> Lesson:
+        return self.whole.lesson_of(self.place, self.context.lesson(batch))
+
+
+def _norm_of(needs: Sequence[Needs]) -> Literal["batch", "running"]:
+    """How BatchNorm acts in the look of all parts that look.
+
+    Raises:
+        UserError: they do not agree.
+    """
+    wishes = [n.prepare_norm for n in needs if n.prepare]
+    if len(set(wishes)) > 1:
+        raise UserError("these methods look at the samples with BatchNorm in different modes; give them one batch_norm")
+    return wishes[0] if wishes else "running"
 
 
 def _asked_head(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +13,7 @@ from classroomkd._renamed import OldName, adopt_old_names
 from classroomkd.classroom.lesson import Answers, Lesson, Terms
 from classroomkd.classroom.needs import Needs
 from classroomkd.classroom.schedule import Constant, Schedule
-from classroomkd.classroom.step import Batch, StepContext
+from classroomkd.classroom.step import Batch, LookContext, StepContext
 from classroomkd.classroom.task import Task
 from classroomkd.classroom.trainees import is_own_loss
 from classroomkd.errors import UserError
@@ -90,6 +90,10 @@ class Method(nn.Module):
             changed defaults alone; 0 = the present one. Keys of what is kept with its options written out hold it.
         task_defaults: by task, options that have another default there than in the constructor:
             ``{"pose": {"temperature": 1.0}}``. See :meth:`defaults_on`.
+        prepared: of one with ``Needs(prepare=…)``, whether it has looked, or has taken up the state of one that had.
+        aligned: pairs of taps, the student's and the mentors', between which it compares channel i with channel i;
+            empty where the order of a mentor's channels is nothing to it.
+        aligned_with: options by which :attr:`aligned` is not empty; None: there are none.
     """
 
     needs: Needs = Needs()
@@ -106,6 +110,9 @@ class Method(nn.Module):
     without_labels: ClassVar[str] = "teaches the labelled pictures alone"
     matched: ClassVar[Mapping[str, Any]] = {}
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    prepared: bool = False
+    aligned: tuple[tuple[str, str], ...] = ()
+    aligned_with: ClassVar[Mapping[str, Any] | None] = None
 
     may_teach = OldName("eligible")
     own_parameters = OldName("meta_parameters")
@@ -149,6 +156,16 @@ class Method(nn.Module):
         """
         own = self.state_dict()
         self.load_state_dict({**own, **{key: value for key, value in state.items() if key in own}})
+
+    def prepare(self, context: LookContext, batches: Iterable[Batch]) -> None:
+        """Look at samples before the first step, where ``needs.prepare`` says so; what comes of it goes into buffers.
+
+        It may go through ``batches`` again. All it depends on is what it sees, so that a look can be repeated.
+        """
+
+    def findings(self) -> Mapping[str, float]:
+        """Figures of :meth:`prepare` for the record of a run, by name; waits for the device."""
+        return {}
 
     def loss(self, lesson: Lesson) -> Terms:
         """Named, unweighted terms of a complete lesson."""

@@ -39,6 +39,9 @@ class Needs:
         averaged: averages of the student and its branches take part in the loss (:class:`.averaged.Averaged`).
         learned: it goes on with what the method itself learned in the stage that this one begins from
             (:meth:`Method.take_over`).
+        prepare: how many training samples it looks at, once, before the first step (:meth:`Method.prepare`); 0: none.
+        prepare_norm: how the trainees' BatchNorm acts in that look: by the ``batch``, whose statistics nothing keeps,
+            or by its ``running`` statistics, which a new network does not have yet.
     """
 
     _: KW_ONLY
@@ -60,6 +63,8 @@ class Needs:
     cut: str = "@stage:-2"
     views: int = 1
     averaged: bool = False
+    prepare: int = 0
+    prepare_norm: Literal["batch", "running"] = "running"
     logits: InitVar[bool | None] = None
     labels: InitVar[bool | None] = None
     logit_grads: InitVar[bool | None] = None

@@ -16,7 +16,7 @@ from classroomkd.classroom.averaged import Buffers
 from classroomkd.classroom.lesson import Answers, Lesson
 from classroomkd.functional.bilevel import SGDRule
 
-__all__ = ["Batch", "Inner", "StepContext"]
+__all__ = ["Batch", "Inner", "LookContext", "StepContext"]
 
 T = TypeVar("T")
 Batch = Mapping[str, Any]  # inputs, target, and, where known, ids, views, extra_sizes
@@ -35,6 +35,14 @@ class Inner:
     parameters: dict[str, nn.Parameter]
     momentum: dict[str, Tensor]
     rule: SGDRule
+
+
+class LookContext(Protocol):
+    """What ``method.prepare(context, batches)`` can use: a look that nothing is trained by."""
+
+    def lesson(self, batch: Batch) -> Lesson:
+        """Everybody's answers to a batch, without gradient."""
+        ...
 
 
 class StepContext(Protocol):

@@ -6,6 +6,8 @@ chance but for :func:`random_assignment`; of equals the lower index wins.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,8 +21,8 @@ __all__ = [
     "class_cost",
     "cosines",
     "greedy",
-    "has_scipy",
     "identity_assignment",
+    "need_scipy",
     "overlap",
     "procrustes",
     "random_assignment",
@@ -77,13 +79,18 @@ def greedy(cost_ST: Tensor) -> Tensor:
     return torch.tensor(assigned)
 
 
-def has_scipy() -> bool:
-    """Whether :func:`bipartite` can run."""
+def need_scipy() -> None:
+    """Stop where :func:`bipartite` cannot run.
+
+    Raises:
+        UserError: SciPy is missing.
+    """
     try:
-        import scipy.optimize  # noqa: F401
-    except ImportError:
-        return False
-    return True
+        found = find_spec("scipy") is not None
+    except ValueError:  # somebody has put something else under this name
+        found = False
+    if not found:
+        raise UserError("match: bipartite needs SciPy: pip install 'classroomkd[matching]', or take match: greedy")
 
 
 def bipartite(cost_ST: Tensor) -> Tensor:
@@ -92,12 +99,9 @@ def bipartite(cost_ST: Tensor) -> Tensor:
     Raises:
         UserError: SciPy is missing.
     """
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise UserError(
-            "match: bipartite needs SciPy: pip install 'classroomkd[matching]', or take match: greedy"
-        ) from error
+    need_scipy()
+    from scipy.optimize import linear_sum_assignment
+
     own, theirs = cost_ST.shape
     rows = cost_ST.double().cpu().repeat(capacity(own, theirs), 1)
     ones, others = linear_sum_assignment(rows.numpy())
@@ -135,7 +139,8 @@ def ridge(cross_ST: Tensor, gram_TT: Tensor, strength: float) -> Tensor:
     gram = gram_TT.double()
     scale = gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(gram + strength * scale * eye, cross_ST.double().T).T
+    solved: Tensor = torch.linalg.solve(gram + strength * scale * eye, cross_ST.double().T)
+    return solved.T
 
 
 def procrustes(cross_ST: Tensor) -> Tensor:
@@ -145,7 +150,8 @@ def procrustes(cross_ST: Tensor) -> Tensor:
         cross_ST: F_s F_tᵀ.
     """
     left, _, right = torch.linalg.svd(cross_ST.double(), full_matrices=False)
-    return left @ right
+    nearest: Tensor = left @ right
+    return nearest
 
 
 def overlap(one_KC: Tensor, other_KC: Tensor, most: int = 10) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from classroomkd.classroom import ClassInfo, Lesson, Needs, Terms
 from classroomkd.methods.pieces.features import FeatureMethod, NonNegative, Tap
-from classroomkd.methods.pieces.hints import Hints, Projector
+from classroomkd.methods.pieces.hints import Hints, ProjectorOrNone
 
 __all__ = ["FitNet"]
 
@@ -36,12 +36,13 @@ class FitNet(FeatureMethod):
         supervised_weight: factor of the student's own loss.
         tap: where the student is read.
         mentor_tap: where the mentors are read; None = the same place.
-        projector: from the student's map to a mentor's.
+        projector: from the student's map to a mentor's; ``none``: channel by channel, where both have as many.
         mentor: ``all``, ``best``, a name, or a position.
     """
 
     label = "fitnet"
     order_matters = True
+    aligned_with: ClassVar[Mapping[str, Any]] = {"projector": "none"}
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"weight": 0.2}}
 
     def __init__(
@@ -51,12 +52,13 @@ class FitNet(FeatureMethod):
         supervised_weight: NonNegative = 1.0,
         tap: Tap = "@stage:-2",
         mentor_tap: Tap | None = None,
-        projector: Projector = "conv",
+        projector: ProjectorOrNone = "conv",
         mentor: str | int = "all",
     ) -> None:
         super().__init__(mentor, {"supervised": supervised_weight, "hints": weight})
         self.hints = Hints(tap, projector, mentor_tap)
         self.needs = Needs(features={tap: "map", mentor_tap or tap: "map"})
+        self.aligned = ((tap, mentor_tap or tap),) if projector == "none" else ()
 
     def setup(self, info: ClassInfo) -> None:
         """Build the projectors."""

@@ -110,6 +110,11 @@ METHODS: dict[str, MethodEntry] = {
     "fitnet": MethodEntry(
         "classroomkd.methods.fitnet:FitNet", "hints: mentors' features through a projector", "paper", version=2
     ),
+    "kcd": MethodEntry(
+        "classroomkd.methods.kcd:KCD",
+        "a mentor's channels, brought once into the order of the student's, before a loss that compares them",
+        "reconstructed",
+    ),
     "at": MethodEntry(
         "classroomkd.methods.at:AttentionTransfer", "mentors' spatial attention maps", "paper", version=2
     ),

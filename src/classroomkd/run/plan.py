@@ -234,13 +234,13 @@ def _unmeasured(networks: Networks, arm: Arm, floor_ms: float, choice: Choice, s
 
 
 def _loudness(networks: Networks, arm: Arm, last: bool, batch: dict[str, Tensor]) -> dict[str, Any]:
-    """How loud an arm's mentors are at the start; unknown where one is not trained yet, or must be calibrated first, or
-    where a stage begins with what is not there yet."""
+    """How loud an arm's mentors are at the start; unknown where one is not trained yet or must be calibrated first,
+    where the method looks at samples first, or where a stage begins with what is not there yet."""
     needs, scale = methods.compose(arm.parts, peers=len(arm.peers)).needs, None
     context = networks.context
     weights = all(map(networks.has_weights, context.recipe.mentors)) and not context.selves_of(arm)
     weights = weights and (arm.stage is None or arm.stage.begins_from(arm.lead) is None)
-    if needs.mentors > 0 and not needs.calibration and weights:
+    if needs.mentors > 0 and not needs.calibration and not needs.prepare and weights:
         with prepared(networks, arm, last, weights=True) as runner:
             scale = measure(runner, batch)
     entry = scale.entry() if scale is not None else {}

@@ -283,6 +283,8 @@ def _finish(
         **({"not_finite": result.not_finite} if result.not_finite else {}),
         **({"test_metrics": dict(last_score.more)} if last_score.more else {}),
     }
+    if result.findings:
+        entry["findings"] = {name: round(value, 6) for name, value in result.findings.items()}
     if result.left_out:
         entry["left_out"] = result.left_out
     if isinstance(classroom.mentors.store, bank.FillOnMissCache):

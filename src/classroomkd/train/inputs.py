@@ -217,18 +217,35 @@ class Batches:
             for start, own in zip(starts, shares, strict=False)
         ]
         for own, (fetched, further, space) in zip(shares[done:], self._fetched(places[done:], epoch), strict=True):
-            device = self.device or fetched[0].device
-            pixels, target, ids, views = (value.to(device, non_blocking=True) for value in fetched)
-            shown, moved = space.render(pixels, target, ids, views, self.size)
-            if len(further):
-                more = (space.render(pixels, target, ids, one.to(device), self.size)[0] for one in further)
-                shown = torch.stack([shown, *more])
-            batch: dict[str, Any] = {"pixels": shown, "target": moved, "ids": ids, "views": views}
-            if len(ids) > own[self.rank] or len(set(own)) > 1:
+            batch = self._drawn(fetched, further, space)
+            if len(batch["ids"]) > own[self.rank] or len(set(own)) > 1:
                 batch["shares"] = own
-            for other in self.others:
-                batch[extra_size_key(other)], _ = space.render(pixels, target, ids, views, other)
             yield batch
+
+    def spread(self, samples: int) -> Iterator[dict[str, Any]]:
+        """Batches of so many samples (all, of fewer), evenly spaced in the order of their ids, each in the view of the
+        first epoch. Every rank is given all of them."""
+        rows = torch.argsort(self.part.ids.cpu(), stable=True)
+        count = min(samples, len(rows))
+        rows = rows[torch.arange(count) * len(rows) // max(count, 1)].to(self.part.rows.device)
+        places = [(some,) for some in torch.tensor_split(rows, -(-count // self.batch_size))]
+        for found in self._fetched(places, 0):
+            yield self._drawn(*found)
+
+    def _drawn(
+        self, fetched: tuple[Tensor, Tensor, Tensor, Tensor], further: Sequence[Tensor], space: Views
+    ) -> dict[str, Any]:
+        """A batch of what was fetched, its views drawn at every size that is wanted."""
+        device = self.device or fetched[0].device
+        pixels, target, ids, views = (value.to(device, non_blocking=True) for value in fetched)
+        shown, moved = space.render(pixels, target, ids, views, self.size)
+        if len(further):
+            more = (space.render(pixels, target, ids, one.to(device), self.size)[0] for one in further)
+            shown = torch.stack([shown, *more])
+        batch: dict[str, Any] = {"pixels": shown, "target": moved, "ids": ids, "views": views}
+        for other in self.others:
+            batch[extra_size_key(other)], _ = space.render(pixels, target, ids, views, other)
+        return batch
 
     def _place(self, order: Tensor, start: int, shares: Sequence[int]) -> Tensor:
         """This rank's samples of the batch that begins at ``start``, and those that fill it up.

@@ -46,6 +46,7 @@ class Training(Prepared):
         """
         with stopping.patient():
             self.build(resume)
+            self.look()
             scale = self.rehearse()
             self.begin(resume)
             self.train()
@@ -210,6 +211,7 @@ class Training(Prepared):
             self.batches.dropped,
             progress.best[0] if progress.best[1] >= 0 else None,
             {name: peer.result() for name, peer in self.runner.peers.items()},
+            dict(self.classroom.method.findings()),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 
 from classroomkd.bank import Bank
 from classroomkd.classroom import Classroom
+from classroomkd.classroom.preparing import look
 from classroomkd.data import FixedViews
 from classroomkd.train import checkpoint, stopping
 from classroomkd.train.ema import too_slow
@@ -100,6 +102,7 @@ class Prepared:
     apart: Apart | None = None
     goes_on: bool = False
     progress: Progress = field(init=False)
+    looked: float = field(default=0.0, init=False)  # seconds of the method's look
 
     def build(self, resume: bool) -> None:
         """Put together what the steps work with: the batches' order, the student's layout, optimiser, record."""
@@ -159,6 +162,22 @@ class Prepared:
         pixels = next(self.batches.epoch(0))["pixels"]
         return self.inputs(pixels if self.batches.shown == 1 else pixels[0])
 
+    def look(self) -> None:
+        """The method's look at training samples before the first step, where it needs one.
+
+        The samples and their views are those of the seed, so a training that goes on looks again and finds the same;
+        what its checkpoint holds counts. Every rank sees all samples, and has what the first one found.
+        """
+        method, began = self.classroom.method, time.perf_counter()
+        if not method.needs.prepare:
+            return
+        self.runtime.ranks.move("the look before training")
+        self.open_views(0)
+        look(self.classroom, self.batches.spread(method.needs.prepare), self.runner.aside)
+        for buffer in method.buffers():
+            buffer.copy_(self.runtime.first(buffer))
+        self.looked = time.perf_counter() - began
+
     def rehearse(self) -> Scale | None:
         """What a step costs beside the student's own, and how loud the mentors are; without a trace."""
         self.open_views(0)
@@ -175,12 +194,15 @@ class Prepared:
 
     def begin(self, resume: bool) -> None:
         """Take up the last checkpoint where there is one, and open the log behind what it has counted."""
-        self.timer = Timer()
+        self.timer = Timer(self.looked)
         if resume and self.state is not None:
             self.runtime.barrier()  # nobody removes a damaged one while another reads
             self.state.restore(self.runtime.is_zero, self.notify)
         kept = self.folder if self.runtime.is_zero else None
         self.log = open_log(kept, self.progress.step, self.progress.lines, self.notify)
+        if self.progress.step == 0 and (findings := self.classroom.method.findings()):
+            seconds = round(self.looked, 3)
+            self.log({"kind": "look", "step": 0, "epoch": 0, "findings": dict(findings), "seconds": seconds})
 
     @property
     def state(self) -> checkpoint.Checkpoint | None:

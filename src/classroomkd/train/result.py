@@ -33,6 +33,7 @@ class Result:
         left_out: samples of an epoch that no step saw.
         best_value: the best score; None where nothing was scored.
         peers: what was trained beside the student, by name.
+        findings: figures of the method's look before the first step, by name.
     """
 
     val: list[Score]
@@ -48,3 +49,4 @@ class Result:
     left_out: int = 0
     best_value: float | None = None
     peers: dict[str, PeerResult] = field(default_factory=dict)
+    findings: dict[str, float] = field(default_factory=dict)

@@ -113,6 +113,14 @@ class Runtime:
         torch.distributed.all_reduce(total)
         return total
 
+    def first(self, tensor: Tensor) -> Tensor:
+        """The first rank's tensor; every rank must ask with one of its shape."""
+        if self.world == 1:
+            return tensor
+        told = tensor.contiguous().clone()
+        torch.distributed.broadcast(told, 0)
+        return told
+
     def total(self, count: int) -> int:
         """The sum of a count over ranks; every rank must ask."""
         return int(self.reduce(torch.tensor(count, device=self.device)))

@@ -14,13 +14,17 @@ T = TypeVar("T")
 class Timer:
     """Runs from when it is made.
 
+    Args:
+        before: seconds that were spent on this training already.
+
     Attributes:
         saved: when the state was last kept, by ``time.perf_counter``.
         spent: :attr:`seconds` when it was last read by :meth:`note`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: float = 0.0) -> None:
         self._started = self._interval = self.saved = time.perf_counter()
+        self._started -= before
         self._waited = self.spent = 0.0
 
     @property

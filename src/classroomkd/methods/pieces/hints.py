@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd.classroom import ClassInfo, Lesson
+from classroomkd.errors import UserError
 from classroomkd.functional import wide
-from classroomkd.taps.adapters import adapter
+from classroomkd.taps.adapters import Resize, adapter
 
-__all__ = ["Hints", "Projector"]
+__all__ = ["Hints", "Projector", "ProjectorOrNone"]
 
 Projector = Literal["conv", "bottleneck", "linear"]
+ProjectorOrNone = Literal["conv", "bottleneck", "linear", "none"]
 
 
 class Hints(nn.Module):
@@ -22,11 +24,11 @@ class Hints(nn.Module):
 
     Args:
         tap: read in the student.
-        kind: of projector; see :func:`classroomkd.taps.adapters.adapter`.
+        kind: of projector; see :func:`classroomkd.taps.adapters.adapter`. ``none``: channel by channel as they are.
         theirs: read in the mentors; None = the same tap.
     """
 
-    def __init__(self, tap: str, kind: Projector = "conv", theirs: str | None = None) -> None:
+    def __init__(self, tap: str, kind: ProjectorOrNone = "conv", theirs: str | None = None) -> None:
         super().__init__()
         self.tap, self.kind, self.theirs = tap, kind, theirs or tap
         self.projectors = nn.ModuleList()
@@ -38,7 +40,10 @@ class Hints(nn.Module):
         own, theirs = info.shapes.student[self.tap], info.shapes.mentors[self.theirs]
         for place in range(len(theirs)) if places is None else places:
             what = f"student's '{self.tap}' and mentor '{info.mentors[place]}''s '{self.theirs}'"
-            self.projectors.append(adapter(own, theirs[place], self.kind, what=what))
+            if self.kind == "none":
+                self.projectors.append(_as_it_is(own, theirs[place], what))
+            else:
+                self.projectors.append(adapter(own, theirs[place], self.kind, what=what))
 
     def projected(self, lesson: Lesson) -> list[Tensor]:
         """The student's features as each mentor would have them, each ``(B, channels, H, W)``."""
@@ -54,3 +59,18 @@ class Hints(nn.Module):
             for ours, mentor in zip(self.projected(lesson), theirs, strict=True)
         ]
         return torch.stack(far)
+
+
+def _as_it_is(own: Sequence[int], theirs: Sequence[int], what: str) -> nn.Module:
+    """What brings the student's map to the mentor's height and width, and leaves its channels.
+
+    Raises:
+        UserError: other channels, or a map beside a vector.
+    """
+    if own[0] != theirs[0] or len(own) != len(theirs):
+        one, other = ("x".join(map(str, shape)) for shape in (own, theirs))
+        raise UserError(
+            f"projector: none compares channel with channel, and {what} are {one} and {other}; choose taps with as "
+            "many channels, a projector (projector: conv), or kcd, which matches them"
+        )
+    return Resize(theirs[1:]) if own[1:] != theirs[1:] else nn.Identity()
