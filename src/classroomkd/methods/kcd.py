@@ -60,7 +60,6 @@ class KCD(FeatureMethod):
     """
 
     label = "kcd"
-    pictures: Tensor
     order_matters = True
     combines = True
 

@@ -172,7 +172,7 @@ class Matching(nn.Module):
         with torch.autocast(theirs.device.type, enabled=False):
             features = wide(theirs)
             flat = features.flatten(2) if features.dim() > 2 else features.unsqueeze(2)
-            moved = (self.transform.to(flat.dtype) @ flat).view(len(features), -1, *features.shape[2:])
+            moved = (self.transform.to(flat.dtype) @ flat).view(len(features), len(self.transform), *features.shape[2:])
             if self.leaves_out:
                 none = (self.transform == 0).all(1).view(-1, *[1] * (moved.dim() - 2))
                 moved = torch.where(none, self.resize(wide(own.detach())).to(moved.dtype), moved)
