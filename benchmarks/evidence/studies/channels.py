@@ -1,9 +1,9 @@
 """Whether it matters in which order a mentor's channels come: matched, learned, as they come, drawn, or absorbed.
 
-The mentor, resnet20, and the student, resnet8, have as many channels in every stage, so a match is an order and nothing
-else. ``trained``: W is found for a student that has learned from labels first, and goes on from there; ``trained alone``
-goes on without it. Losses that are blind to the order of channels have no arm: their difference is 0 by their formula, and
-kcd refuses them.
+The mentor, resnet20, and the student, resnet8, have as many channels in every stage, so a match is an order and no
+more. ``trained``: W is found for a student that has learned from labels first, and goes on from there; ``trained
+alone`` goes on without it. Losses that are blind to the order of channels have no arm: their difference is 0 by their
+formula, and kcd refuses them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def trained(label: str, **options: Any) -> Arm:
 
 STUDY = Study(
     title="The order of channels",
-    answers="Does a loss that compares channel with channel gain by bringing a mentor's channels into the student's order, "
-    "against the order as it is and one that is drawn, and does a learned projector absorb it?",
+    answers="Does a loss that compares channel with channel gain by bringing a mentor's channels into the student's "
+    "order, against the order as it is and one that is drawn, and does a learned projector absorb it?",
     data=NEW,
     student={"model": "resnet8"},
     mentors=("resnet20-half",),

@@ -147,7 +147,7 @@ def test_the_common_arms_have_every_method_of_classification() -> None:
     pseudo = {name for name in teaching if methods.method_class(name).for_unlabelled}  # the student alone on labels
     alone = {name for name in teaching if methods.method_class(name).needs.mentors == 0}  # they learn without mentors
     alone |= {name for name in teaching if methods.METHODS[name].peers}
-    own = {"dgkd"}  # beside takd, with several assistants, in a study of its own
+    own = {"dgkd", "kcd"}  # beside takd, with several assistants, and beside its controls, in studies of their own
     assert used == (teaching - {"weighted"} - pseudo - alone - own) | {"none"}
     assert EVERY[: len(CORE)] == CORE
     assert len(CORE) == 12
