@@ -105,6 +105,11 @@ class Composition(Method):
             if method.needs.prepare:
                 method.prepare(_PartsLook(self, place, context), batches)
 
+    def prepare_blank(self) -> None:
+        """Of all parts."""
+        for method in self._parts():
+            method.prepare_blank()
+
     def findings(self) -> dict[str, float]:
         """Those of all parts, of all but the first behind their names."""
         found = dict(self._parts()[0].findings())

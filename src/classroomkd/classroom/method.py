@@ -163,6 +163,10 @@ class Method(nn.Module):
         It may go through ``batches`` again. All it depends on is what it sees, so that a look can be repeated.
         """
 
+    def prepare_blank(self) -> None:
+        """Go without a look, in a dry run: what it would have found changes no cost and no shape."""
+        self.prepared = True
+
     def findings(self) -> Mapping[str, float]:
         """Figures of :meth:`prepare` for the record of a run, by name; waits for the device."""
         return {}

@@ -38,6 +38,7 @@ from classroomkd.methods.pieces import channels
 from classroomkd.methods.pieces.aligned import refuse_blind
 from classroomkd.methods.pieces.channels import Cost, Fit, Match, Matching, Rule, Sums
 from classroomkd.methods.pieces.features import FeatureMethod, Positive
+from classroomkd.methods.pieces.looking import LooksFirst
 
 __all__ = ["KCD"]
 
@@ -45,7 +46,7 @@ FOUND = ("top10_before", "top10_after", "top10_chance")
 INNER: Mapping[str, Any] = {"name": "fitnet", "projector": "none", "tap": "@stage:-1"}
 
 
-class KCD(FeatureMethod):
+class KCD(LooksFirst, FeatureMethod):
     """Channels matched before a loss that compares them.
 
     Args:
@@ -85,7 +86,7 @@ class KCD(FeatureMethod):
         self.needs = replace(self.inner.needs, prepare=calibration, prepare_norm=batch_norm)
         self.weighs_samples = self.inner.weighs_samples
         self.matchings = nn.ModuleList()  # a mentor that is asked, by pair of taps
-        self.register_buffer("pictures", torch.zeros((), dtype=torch.int64))  # that were looked at; 0: not yet
+        self.count()
 
     @classmethod
     def idle(cls, options: Mapping[str, Any]) -> list[str]:
@@ -153,8 +154,3 @@ class KCD(FeatureMethod):
 
     def _matchings(self) -> list[Matching]:
         return list(self.matchings)  # type: ignore[arg-type]
-
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        super()._load_from_state_dict(state, prefix, *rest)
-        if f"{prefix}pictures" in state:
-            self.prepared = bool(self.pictures > 0)

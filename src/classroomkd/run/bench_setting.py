@@ -52,7 +52,7 @@ def prepared(networks: Networks, arm: Arm, last: bool, weights: bool = False) ->
     room.mentors.mentors = [networks.optimized(mentor) for mentor in room.mentors]
     if room.method.needs.calibration:
         room.calibration = networks.task_runner.blank_calibration(len(room.mentors))
-    room.method.prepared = True  # what it would have found changes no cost
+    room.method.prepare_blank()
     runner = _step_runner(networks, room, last, arm)
     try:
         yield runner
