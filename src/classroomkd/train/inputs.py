@@ -232,9 +232,7 @@ class Batches:
         for found in self._fetched(places, 0):
             yield self._drawn(*found)
 
-    def _drawn(
-        self, fetched: tuple[Tensor, Tensor, Tensor, Tensor], further: Sequence[Tensor], space: Views
-    ) -> dict[str, Any]:
+    def _drawn(self, fetched: tuple[Tensor, Tensor, Tensor, Tensor], further: Tensor, space: Views) -> dict[str, Any]:
         """A batch of what was fetched, its views drawn at every size that is wanted."""
         device = self.device or fetched[0].device
         pixels, target, ids, views = (value.to(device, non_blocking=True) for value in fetched)
