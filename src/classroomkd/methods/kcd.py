@@ -10,7 +10,8 @@ Rule     once, before the first step, over ``calibration`` training pictures: W 
 Shapes   F_s (B, S, H, W), F_t (B, T, H, W), W (S, T), fixed. T ≥ S: each of the S takes the mean of ⌊T / S⌋, the rest
          is dropped; T < S: S − T are left out of the loss, whose mean still counts them (learned: none is)
 Defaults ours: bipartite, spatial, 5,000 pictures, BatchNorm by the batch (a new student's running statistics mean
-         nothing); inner fitnet without a projector at the last stage, at its own weight
+         nothing); inner fitnet without a projector at the last stage, weight 1 (at fitnet's 100 the maps drown the
+         labels: nothing scales them first); pose 0.2, fitnet's
 Deviates which similarity, taps and weight the paper takes, and whether it matches again later, is not known to us
 Cost     once ``calibration`` pictures through student and mentors; then a product of W with the mentors' maps a step
 Hurts    where a loss is blind to the order of channels it can do nothing, and is refused; a student that is new has
@@ -22,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -43,7 +44,7 @@ from classroomkd.methods.pieces.looking import LooksFirst
 __all__ = ["KCD"]
 
 FOUND = ("top10_before", "top10_after", "top10_chance")
-INNER: Mapping[str, Any] = {"name": "fitnet", "projector": "none", "tap": "@stage:-1"}
+INNER: Mapping[str, Any] = {"name": "fitnet", "projector": "none", "tap": "@stage:-1", "weight": 1}
 
 
 class KCD(LooksFirst, FeatureMethod):
@@ -63,6 +64,7 @@ class KCD(LooksFirst, FeatureMethod):
     label = "kcd"
     order_matters = True
     combines = True
+    task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pose": {"inner": {**INNER, "weight": 0.2}}}
 
     def __init__(
         self,
