@@ -24,9 +24,8 @@ def entries(smoke: str, quick: list[str], out: Path, *words: str) -> list[dict[s
 def test_what_was_found_is_in_the_summary_whoever_gives_the_answers(
     tmp_path: Path, quick: list[str], smoke: str
 ) -> None:
-    arms = "methods=[none,kcd,{name: kcd, match: identity, label: as they come}]"
-    alone, matched, plain = entries(smoke, quick, tmp_path / "off", arms, "bank=off")
-    assert "findings" not in alone
+    arms = "methods=[kcd,{name: kcd, match: identity, label: as they come}]"
+    matched, plain = entries(smoke, quick, tmp_path / "off", arms, "bank=off")
     assert set(matched["findings"]) == FOUND
     assert plain["findings"]["top10_after"] == plain["findings"]["top10_before"] == matched["findings"]["top10_before"]
     assert matched["findings"]["top10_chance"] == pytest.approx(10 / 32)

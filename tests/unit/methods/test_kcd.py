@@ -211,6 +211,21 @@ def test_beside_another_method() -> None:
         compose(norms)
 
 
+def test_one_of_two_mentors_beside_another_method() -> None:
+    """A part that asks one mentor alone is shown that one's answers in the look, too."""
+    given = {"inner": {**INNER, "mentor": 1}, "calibration": 24}
+    made = Classroom(net(0), [net(2, 13), net(1)], compose([("average", {}), ("kcd", given)]), image_shape=SIZE)
+    made.prepare(pictures())
+    (matching,) = made.method.methods[1].matchings
+    assert torch.equal(matching.transform, transform(prepared(net(1))))
+
+
+def test_a_rank_without_samples() -> None:
+    made = prepared(net(1, 4))
+    matching = next(iter(made.method.matchings))
+    assert matching(torch.zeros(0, 4, 4, 4), torch.zeros(0, 6, 4, 4)).shape == (0, 6, 4, 4)
+
+
 BLIND = [name for name in names() if method_class(name).aligned_with is None]
 
 
@@ -326,6 +341,8 @@ def test_the_pictures_of_the_look_are_spread_over_all(tmp_path: Path) -> None:
     assert [len(batch["ids"]) for batch in batches] == [13, 12]
     assert torch.equal(ids, ids.sort().values)
     assert (ids.diff() <= 4).all(), "two or three places on, of which a validation part may have some"
+    assert ids[0] < 4
+    assert ids[-1] > 50, "from the first to the last"
     first = {int(i): v for batch in made.batches.epoch(0) for i, v in zip(batch["ids"], batch["pixels"], strict=True)}
     assert all(torch.equal(v, first[int(i)]) for b in batches for i, v in zip(b["ids"], b["pixels"], strict=True))
     assert len(torch.cat([batch["ids"] for batch in made.batches.spread(1000)])) == len(made.part)
