@@ -43,4 +43,5 @@ EVERY: tuple[Arm, ...] = (
     arm("sp", "weight"),
     arm("rkd", "weight"),
     arm("crd", "weight"),
+    arm("ital", "weight"),
 )

@@ -171,6 +171,12 @@ METHODS: dict[str, MethodEntry] = {
         "the student's earlier self teaches, or a teacher that is written down",
         "released rule",
     ),
+    "ital": MethodEntry(
+        "classroomkd.methods.ital:ITAL",
+        "a mentor chooses which samples teach, and the student knows of the choice",
+        "reconstructed",
+        asks=("one_layer",),
+    ),
     "dwpose": MethodEntry(
         "classroomkd.methods.dwpose:DWPose",
         "one mentor's last map and bins, fading out (stage 1 of 2)",

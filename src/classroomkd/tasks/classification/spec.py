@@ -34,7 +34,7 @@ class ClassificationSpec(TaskDescription):
     reads = "classes"
     samples = "images with a class"
     views = IMAGE_VIEWS
-    offers = frozenset({"distributions", "votes"})
+    offers = frozenset({"distributions", "one_layer", "votes"})  # one_layer: an answer is one product with a weight
     spelled: ClassVar[Mapping[str, str]] = {AGREEMENT: "agreement with the mentors' vote"}
     demos: ClassVar[Mapping[str, Path]] = {
         "puppets": Path(__file__).with_name("demo-puppets.yaml"),
