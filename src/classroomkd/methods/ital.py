@@ -49,7 +49,7 @@ class ITAL(FeatureMethod):
         sharpness: β, how sure the student is that the mentor takes the best.
         weight: factor of the term for the choice.
         supervised_weight: factor of the chosen samples' own loss.
-        mentor: a name, a position, or ``best``.
+        mentor: a name, a position, or ``best``; ``all``: the mean of their scores.
     """
 
     label = "ital"
@@ -94,7 +94,7 @@ class ITAL(FeatureMethod):
         return Terms(
             {"supervised": first, "aware": aware},
             self.coefficients,
-            weight=active.to(scores.dtype),
+            weight=active.to(scores.dtype) / len(self.places),
             temperature=torch.ones_like(active, dtype=scores.dtype),
             active=active,
             totals={"aware": torch.ones_like(part)},
@@ -107,13 +107,17 @@ class ITAL(FeatureMethod):
         return mask.any(-1), own.sum(-1) / mask.sum(-1).clamp_min(1)
 
     def _scores(self, lesson: Lesson, own: Gradients, losses_B: Tensor) -> Tensor:
-        """The mentor's, ``(B,)``."""
+        """The mean over the mentors that are asked, ``(B,)``; those whose score is not finite are left out."""
         assert lesson.mentors is not None
-        # The one that is asked; answers of all are there where another part of a composition reads them.
-        at = self.places[0] if len(lesson.mentors.prediction) > 1 else 0
-        best = self._losses(lesson, lesson.mentors.prediction[at].to(lesson.student.prediction.dtype))[1]
-        theirs = wide(lesson.mentors.features[_PLACE][at]).to(own.features.dtype)
-        return imitating_scores(Gradients(own.outputs, _with_one(theirs)), losses_B, best.to(losses_B.dtype), self.eta)
+        found = []
+        for said, read in zip(lesson.mentors.prediction, lesson.mentors.features[_PLACE], strict=True):
+            best = self._losses(lesson, said.to(lesson.student.prediction.dtype))[1].to(losses_B.dtype)
+            theirs = Gradients(own.outputs, _with_one(wide(read).to(own.features.dtype)))
+            found.append(imitating_scores(theirs, losses_B, best, self.eta))
+        scores = torch.stack(found)
+        known = scores.isfinite()
+        mean = scores.where(known, 0.0).sum(0) / known.sum(0).clamp_min(1)
+        return mean.where(known.any(0), torch.inf)
 
     def _expected(self, lesson: Lesson, own: Gradients, share: Tensor, has: Tensor) -> Tensor:
         """q of each sample of this rank, ``(B,)``, summing to 1 over all; ``share`` is 1/|S| in S, of all ranks."""

@@ -20,6 +20,7 @@ WRITTEN = [
     MARK,
     re.compile(r"<!-- demo:begin -->.*?<!-- demo:end -->", re.S),  # classroomkd demo: another job, drawn data
     re.compile(r"<!-- students:begin -->.*?<!-- students:end -->", re.S),  # benchmarks/scale.py, from its own results
+    re.compile(r"<!-- teaching:begin -->.*?<!-- teaching:end -->", re.S),  # examples/ital.py; test_ital.py compares
     re.compile(r"^```.*?^```$", re.S | re.M),
     re.compile(r"`[^`\n]+`"),
 ]

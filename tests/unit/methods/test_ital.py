@@ -99,6 +99,16 @@ def test_a_batch_of_one_is_a_plain_step() -> None:
     torch.testing.assert_close(lesson.loss, nn.functional.cross_entropy(student(X[:1]), Y[:1]))
 
 
+def test_all_mentors_choose_by_the_mean_of_their_scores() -> None:
+    student, mentors = Linear(0), [Linear(10, D + 2), Linear(11)]
+    method = create("ital", step=ETA, sharpness=BETA, share=0.3, mentor="all")
+    named = [ck.Mentor(net, f"m{place}") for place, net in enumerate(mentors)]
+    lesson = Classroom(student, named, method, image_shape=(3, 1, 1))(X, Y)
+    best = (scores_of(student, mentors[0]) + scores_of(student, mentors[1])).argsort()[:3]
+    assert sorted(lesson.active[0].nonzero().flatten().tolist()) == sorted(best.tolist())
+    assert torch.equal(lesson.weight.sum(0), lesson.active[1].double())
+
+
 def test_what_the_mentor_cannot_judge_is_chosen_last() -> None:
     class Broken(Linear):
         def forward(self, x: Tensor) -> Tensor:
