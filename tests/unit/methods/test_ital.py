@@ -120,6 +120,17 @@ def test_what_the_mentor_cannot_judge_is_chosen_last() -> None:
     assert lesson.active[0].tolist() == [False, True] * 4
 
 
+def test_nobody_is_chosen_by_a_mentor_that_cannot_judge_anything() -> None:
+    class Silent(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * torch.nan
+
+    lesson = room(Linear(0), Silent(10))(X, Y)
+    lesson.loss.backward()
+    assert not lesson.active.any()
+    assert lesson.terms["supervised"] == lesson.terms["aware"] == 0
+
+
 def test_the_page_has_the_values_that_the_command_wrote() -> None:
     example = runpy.run_path(str(ROOT / "examples" / "ital.py"))
     found = json.loads((ROOT / "benchmarks" / "results" / "ital.json").read_text())
