@@ -133,7 +133,8 @@ def main(out: Path, turn: int) -> None:
         if runtime.is_zero:
             label = "-".join([last, name, *(str(v) for v in options.values())])
             trainees = {"": room.student, **{f"{name}.": peer for name, peer in room.peers.networks.items()}}
-            tensors = {before + k: v for before, one in trainees.items() for k, v in one.state_dict().items()}
+            # Branches share their trunk, and a file holds no tensor twice.
+            tensors = {before + k: v.clone() for before, one in trainees.items() for k, v in one.state_dict().items()}
             save_file(tensors, out / f"{label}-{runtime.world}.safetensors")
         runtime.barrier()
 
