@@ -51,8 +51,10 @@ def arms() -> list[tuple[str, dict[str, Any]]]:
 
 
 def beside(needs: Needs) -> dict[str, Any]:
-    """Which peers a method trains; one that holds them to their earlier selves is a stage of its own."""
-    return {"peers": ["twin", *["teacher"] * needs.teachers]} if needs.takes_peers else {}
+    """Which peers a method trains (one that holds them to their earlier selves is a stage of its own), and one view:
+    images are shown as they are here."""
+    peers = {"peers": ["twin", *["teacher"] * needs.teachers]} if needs.takes_peers else {}
+    return {**peers, **({"views": 1} if needs.views > 1 else {})}
 
 
 def arm(name: str, options: dict[str, Any]) -> dict[str, Any]:
