@@ -347,7 +347,13 @@ def test_matched_strength_is_one(name: str, head: str) -> None:
 
 
 def test_every_method_of_the_table_does_pose_and_those_for_pose_alone_say_so(tmp_path: Path) -> None:
-    assert {name for name, _ in CASES} == set(methods.METHODS)
+    without = [name for name, entry in methods.METHODS.items() if "pose" not in offering(entry.asks)]
+    assert without == ["ital"]  # its rule is of the one layer that makes an answer
+    assert {name for name, _ in CASES} == set(methods.METHODS) - set(without)
+    file = tmp_path / "ital.yaml"
+    file.write_text("data: puppets\ntask: pose\nmentors: [simcc_small]\nstudent: simcc_tiny\nmethod: ital\n")
+    with pytest.raises(UserError, match="'ital' does not do pose; it does classification"):
+        load_recipe(file)
     alone = [name for name, entry in methods.METHODS.items() if offering(entry.asks) == ["pose"]]
     assert alone == ["dwpose", "fpd"]
     for name in alone:
