@@ -9,6 +9,7 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks.evidence import marks, plots
 from benchmarks.evidence.cells import PLAIN, mentor_cell
@@ -162,6 +163,13 @@ def _where(found: Table) -> str:
     return f"The student alone by share of the epochs: {points}; from 1 to 1.5 {gain(found.gain)}: {said}."
 
 
+def _of_stages(entry: list[Any], at: int) -> str:
+    """What stands at a place of ``[name, options, version]``; of an arm's stages, one after the other."""
+    if not isinstance(entry[0], dict):
+        return str(entry[at])
+    return " then ".join(str(stage["method"][at]) for stage in entry)
+
+
 def _every_student(store: Store) -> str:
     """A line for every student there is."""
     text = io.StringIO()
@@ -170,8 +178,7 @@ def _every_student(store: Store) -> str:
     out.writerow(["study", "key", "student", "methods", "versions", "seed", *scores])
     for study, key, content in store:
         recipe = content["recipe"]
-        methods = "+".join(entry[0] for entry in recipe["methods"])
-        versions = "+".join(str(entry[2]) for entry in recipe["methods"])
+        methods, versions = ("+".join(_of_stages(entry, at) for entry in recipe["methods"]) for at in (0, 2))
         for seed, e in content["students"].items():
             model = recipe.get("student", {}).get("model", PLAIN["student"])
             out.writerow([study, key, model, methods, versions, seed, *(e.get(score, "") for score in scores)])
