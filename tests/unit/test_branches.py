@@ -52,6 +52,14 @@ class Around(Plain):
         return super().forward(x) + x.mean()
 
 
+class Dropping(Plain):
+    """Drops by a function, by its own mode, behind the cut."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x))
+        return self.head(nn.functional.dropout(x, 0.5, self.training).mean((2, 3)))  # type: ignore[no-any-return]
+
+
 class Both(Plain):
     """One parameter acts on both sides."""
 
@@ -113,6 +121,19 @@ def test_equal_branches_learn_and_count_alike(network: str | type[nn.Module], pl
     used = [p for p in branch.own_parameters() if p.grad is not None]
     assert used
     assert any(p.grad is not None for name, p in whole.named_parameters() if not where.is_behind(name))
+
+
+def test_a_branch_has_the_mode_of_its_network() -> None:
+    whole = made(Dropping)
+    where = cut(whole, "first", X, "the student")
+    reader, branch = TapReader(whole, {CUT: where.place}), Branch(whole, where)
+    value = reader(torch.ones(2, 3, 16, 16))[1][CUT]
+    answers = {}
+    for mode in (True, False):
+        branch.train(mode)
+        answers[mode] = [branch.onward(value)[0] for _ in range(2)]
+    assert not torch.equal(*answers[True])
+    assert torch.equal(*answers[False])
 
 
 def test_fresh_branches_differ_and_draw_from_the_current_generator() -> None:

@@ -13,6 +13,8 @@ __all__ = ["Apart", "refuse"]
 
 def refuse(method: Method) -> str | None:
     """Why a method cannot teach several networks alike; None where it can."""
+    if method.needs.branches > 1:
+        return "it cuts the network into branches"
     if method.needs.features or method.needs.heads:
         return "it reads features"
     if method.has_own_step or method.needs.sgd or type(method).after_step is not Method.after_step:
