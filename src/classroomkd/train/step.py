@@ -193,8 +193,8 @@ class StepRunner:
                 average.update(network)
 
     def average(self, decay: float, buffers: Buffers = "copy") -> None:
-        """See :class:`StepContext`; after an update of the optimiser alone."""
-        if self.classroom.averaged is not None and not self.trying and not self.accumulated:
+        """See :class:`StepContext`; after an update of the optimiser alone. A step that is only tried is undone."""
+        if self.classroom.averaged is not None and not self.accumulated:
             self.classroom.averaged.update(self.classroom.branched, decay, buffers)
 
     def again(self, lesson: Lesson, trainee: str) -> Lesson:

@@ -332,6 +332,7 @@ def selves(made: str = "a", stages: str = f"[{ALL}, {LATER}]", peer: str = "{nam
         (selves("a.student"), "ctslmkt: no mentor is what b was after an earlier stage; make one of every network"),
         (selves("''"), "mentors.0.from = '': must be some text"),
         (selves("3"), "mentors.0.from = 3: must be text"),
+        (selves("a.student}, {name: self, from: a.b"), "mentors.1: is called 'self' like mentors.0"),
         (selves("a."), "mentors.0.from = 'a.': names a stage, or one of its networks"),
         (selves(".b"), "mentors.0.from = '.b': names a stage, or one of its networks"),
         (selves("z"), "mentors.0.from = 'z': no arm has a stage 'z'; there are a, m"),
