@@ -118,7 +118,9 @@ def test_branches_change_nothing_of_the_student_alone(out: Path, words: list[str
 
 def test_every_branch_begins_with_weights_of_its_own(words: list[str], tmp_path: Path) -> None:
     """At next to no rate they stay where they began."""
-    assert main([*words, "method=one", "train.epochs=1", "train.lr=1e-9", "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    assert (
+        main([*words, "method=one", "train.epochs=1", "train.lr=1e-9", "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    )
     files = sorted((tmp_path / "run" / "one" / "seed0" / "peers").glob("branch-?.safetensors"))
     one, other = (load_file(file)["fc.weight"] for file in files)
     assert (one - other).abs().max() > 1e-3

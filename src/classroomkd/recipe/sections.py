@@ -246,7 +246,8 @@ class RecipeKeys(Section):
     )
     export: Text = Field(
         default="student",
-        description="Who is exported, whose scores an arm has: student, or a peer; of an arm without it the student.",
+        description="Who is exported, whose scores an arm has: student, a peer, or a branch (branch-2); of an arm "
+        "without it the student.",
     )
     method: ArmEntries | None = Field(default=None, description="How they teach; several entries are added up.")
     methods: Annotated[tuple[ArmEntries, ...] | None, Field(strict=False, min_length=1)] = Field(
