@@ -73,7 +73,7 @@ def test_a_test_part_without_labels_has_no_score(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr()
     assert "nan" not in (said.out + said.err).lower()
     assert main(["evaluate", str(tmp_path / "run")]) == 0
-    shown = capsys.readouterr().out
+    shown = capsys.readouterr().out.replace(str(tmp_path), "")  # which may be pytest's hundredth folder
     assert "AP_gtbox – on" in shown
     assert "-100" not in shown
     assert main(["evaluate", str(tmp_path / "run"), "--json"]) == 0
